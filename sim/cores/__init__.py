@@ -1,0 +1,14 @@
+"""Core models: one file each, listed in a plain dict by the name that SoC files use."""
+
+from cosoc.sim.cores.analog_array import AnalogArray
+from cosoc.sim.cores.digital_array import DigitalArray
+from cosoc.sim.cores.host_cpu import HostCpu
+from cosoc.sim.cores.vector_unit import VectorUnit
+from cosoc.sim.soc import Core
+
+CORES: dict[str, type[Core]] = {
+    "analog_array": AnalogArray,
+    "digital_array": DigitalArray,
+    "host_cpu": HostCpu,
+    "vector_unit": VectorUnit,
+}

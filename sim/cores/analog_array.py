@@ -1,0 +1,79 @@
+"""An analog in-memory array of ternary cells: one operation multiplies every stored row by every stored column.
+
+The filters stand in the array, one output channel a column, one (input channel, tap) a row; `ox_unroll` copies of them,
+shifted, give that many pixels an operation. A larger filter or more channels take several operations. Before an
+operation its new inputs are written to the drivers and after it the results are read, over `feed_links`.
+
+Time of an operation and the unroll rule are ODiMO's. What the feed costs is where public models of DIANA
+disagree by 8x on the same layer; the rate stands in the SoC file and can be swept.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from cosoc.sim.soc import Core, Count, FromList, Num, Positive
+from cosoc.sim.workload import Tile
+
+
+class AnalogArray(Core):
+    """See the module docstring. An operation takes period_cycles / period_ops cycles."""
+
+    model: Literal["analog_array"]
+    rows: Positive
+    cols: Positive
+    period_cycles: Positive
+    period_ops: Positive = 1
+    ox_unrolls: Annotated[tuple[Positive, ...], FromList] = Field((1,), min_length=1)  # ascending
+    min_channels: Positive = 1  # rows are laid out for at least so many input channels a tap
+    store_rows_step: Positive = 1  # weights are stored, and loaded, in multiples of this many rows ...
+    store_cols_step: Positive = 1  # ... and this many columns
+    cell_bits: Positive = 2
+    bias_bytes: Count = 0  # per output channel, moved with the weights
+
+    def fits(self, tile: Tile) -> list[str]:
+        if tile.op != "conv":
+            return [f"runs convolutions, not {tile.op}"]
+        reasons = []
+        if tile.depthwise or tile.groups > 1:
+            reasons.append("runs no grouped or depthwise convolution: its columns share their input rows")
+        if tile.dilation > 1:
+            reasons.append(f"runs no dilated convolution (dilation {tile.dilation})")
+        if tile.ox_unroll and tile.ox_unroll not in self.ox_unrolls:
+            reasons.append(f"ox_unroll {tile.ox_unroll} is not one of {', '.join(map(str, self.ox_unrolls))}")
+        return reasons
+
+    def unroll(self, tile: Tile, xp: Any) -> Num:
+        """Pixels an operation: the most whose shifted filter copies fit the rows and the columns."""
+        row_tap = xp.maximum(tile.c, self.min_channels) * tile.fy
+        by_rows = xp.floordiv(xp.floordiv(self.rows, row_tap) - tile.fx, tile.stride_x) + 1
+        by_cols = xp.floordiv(self.cols, xp.maximum(tile.k, 1))
+        limit = xp.minimum(by_rows, by_cols)
+        if tile.ox_unroll:
+            limit = xp.minimum(limit, tile.ox_unroll)
+        return xp.largest(self.ox_unrolls, limit)
+
+    def blocks(self, tile: Tile, xp: Any) -> tuple[Num, Num]:
+        """Operations along the rows (input channels and taps) and along the columns (output channels)."""
+        return xp.ceildiv(tile.c * tile.fy * tile.fx, self.rows), xp.ceildiv(tile.k, self.cols)
+
+    def cycles(self, tile: Tile, xp: Any) -> Num:
+        row_blocks, col_blocks = self.blocks(tile, xp)
+        ops = row_blocks * col_blocks * tile.oy * xp.ceildiv(tile.ox, self.unroll(tile, xp))
+        return xp.ceildiv(ops * self.period_cycles, self.period_ops)
+
+    def feed_bytes(self, tile: Tile, xp: Any) -> Num:
+        if not self.feed_links:
+            return 0 * tile.k
+        row_blocks, col_blocks = self.blocks(tile, xp)
+        # A row of outputs reads each input column under it once: the window shifts in the drivers.
+        columns = (tile.ox - 1) * tile.stride_x + tile.fx
+        inputs = tile.oy * columns * tile.fy * tile.c
+        return col_blocks * inputs + row_blocks * tile.k * tile.oy * tile.ox
+
+    def weight_bytes(self, tile: Tile, xp: Any) -> Num:
+        rows = xp.ceildiv(tile.c * tile.fy * tile.fx, self.store_rows_step) * self.store_rows_step
+        cols = xp.ceildiv(tile.k, self.store_cols_step) * self.store_cols_step
+        return xp.ceildiv(rows * cols * self.cell_bits, 8) + self.bias_bytes * tile.k

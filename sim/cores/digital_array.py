@@ -1,0 +1,55 @@
+"""A digital PE array that computes `rows` pixels x `cols` output channels at once, as DIANA's 16x16 does.
+
+A *block* is rows x cols outputs. Per block the array takes one cycle for every (input channel, filter tap), refills its
+pixel registers at every (input channel, filter row), and starts up once. The law and its constants are MATCH's
+digital cost model; ODiMO's leaves refill and start out (tests/oracle/DEVIATIONS.md).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from cosoc.sim.soc import Core, Count, Num, Positive
+from cosoc.sim.workload import Tile
+
+
+class DigitalArray(Core):
+    """See the module docstring. Depthwise convolution runs one channel a job, on one column of the array."""
+
+    model: Literal["digital_array"]
+    rows: Positive  # pixels at once
+    cols: Positive  # output channels at once
+    pack_rows: bool = True  # whether a block's pixels may come from several output rows
+    refill_cycles: Count = 0  # per input channel and filter row of a block
+    block_start_cycles: Count = 0
+    channel_job_cycles: Count = 0  # depthwise: configuration and wait per channel
+    bias_bytes: Count = 4  # per output channel, moved with the weights
+
+    def fits(self, tile: Tile) -> list[str]:
+        if tile.op != "conv":
+            return [f"runs convolutions, not {tile.op}"]
+        reasons = []
+        if tile.groups > 1 and not tile.depthwise:
+            reasons.append(f"runs no grouped convolution (groups {tile.groups}), only depthwise")
+        if tile.dilation > 1:
+            reasons.append(f"runs no dilated convolution (dilation {tile.dilation})")
+        return reasons
+
+    def _block_cycles(self, tile: Tile) -> Num:
+        return tile.c * tile.fy * tile.fx + self.refill_cycles * tile.c * tile.fy + self.block_start_cycles
+
+    def cycles(self, tile: Tile, xp: Any) -> Num:
+        if self.pack_rows:
+            pixel_blocks = xp.ceildiv(tile.oy * tile.ox, self.rows)
+        else:
+            pixel_blocks = tile.oy * xp.ceildiv(tile.ox, self.rows)
+        per_channel_block = pixel_blocks * self._block_cycles(tile)
+        if tile.depthwise:
+            return tile.k * (self.channel_job_cycles + per_channel_block)
+        return xp.ceildiv(tile.k, self.cols) * per_channel_block
+
+    def weight_bytes(self, tile: Tile, xp: Any) -> Num:
+        padded_k = xp.ceildiv(tile.k, self.cols) * self.cols
+        if tile.depthwise:  # every channel's filter is stored as a group of `cols` of which one is used
+            return tile.k * self.cols * tile.fy * tile.fx + self.bias_bytes * padded_k
+        return padded_k * (tile.c * tile.fy * tile.fx + self.bias_bytes)

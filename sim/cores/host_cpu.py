@@ -1,0 +1,31 @@
+"""A scalar processor that launches the other cores' jobs and runs what no other core can."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from cosoc.sim.soc import Core, Num, Positive
+from cosoc.sim.workload import Tile
+
+
+class HostCpu(Core):
+    """Runs every operator, at so many cycles a multiply-accumulate or an element touched."""
+
+    model: Literal["host_cpu"]
+    cycles_per_mac: Positive
+    cycles_per_element: Positive
+    bias_bytes: Positive = 4  # per output channel, moved with the weights
+
+    def fits(self, tile: Tile) -> list[str]:
+        return []
+
+    def cycles(self, tile: Tile, xp: Any) -> Num:
+        outputs = tile.k * tile.oy * tile.ox
+        if tile.op in ("conv", "matmul"):
+            return outputs * tile.c * tile.fy * tile.fx * self.cycles_per_mac
+        return outputs * tile.fy * tile.fx * tile.operands * self.cycles_per_element
+
+    def weight_bytes(self, tile: Tile, xp: Any) -> Num:
+        if tile.op != "conv":
+            return 0 * tile.k
+        return tile.k * (tile.c * tile.fy * tile.fx + self.bias_bytes)

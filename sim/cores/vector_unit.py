@@ -1,0 +1,29 @@
+"""A unit that works through elements in lanes: pooling windows, residual adds.
+
+`lanes` outputs a pass, `taps` inputs of a window (or operands of an add) a pass.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from cosoc.sim.soc import Core, FromList, Num, Positive
+from cosoc.sim.workload import Tile
+
+
+class VectorUnit(Core):
+    """See the module docstring. `ops` names the operators it runs."""
+
+    model: Literal["vector_unit"]
+    ops: Annotated[tuple[Literal["add", "max_pool", "avg_pool", "eltwise"], ...], FromList] = Field(min_length=1)
+    lanes: Positive
+    taps: Positive
+
+    def fits(self, tile: Tile) -> list[str]:
+        return [] if tile.op in self.ops else [f"runs {', '.join(self.ops)}, not {tile.op}"]
+
+    def cycles(self, tile: Tile, xp: Any) -> Num:
+        passes = xp.ceildiv(tile.fy * tile.fx * tile.operands, self.taps)
+        return xp.ceildiv(tile.k * tile.oy * tile.ox, self.lanes) * passes

@@ -1,0 +1,1 @@
+"""Readers of networks from other tools' formats. Each imports its tool only when called."""

@@ -1,0 +1,69 @@
+"""Mappings: which core computes which output channels of a layer, in which tiles, under which runtime.
+
+A mapping may be silent about tiles (the tiler chooses) and about layers (their default core runs them); `complete` in
+`cosoc.sim.tiler` fills in what is missing, `problems` there says what a machine cannot do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as MappingOf
+from dataclasses import dataclass, field
+from typing import Literal
+
+Runtime = Literal["serial", "overlapped"]
+RUNTIMES: tuple[Runtime, ...] = ("serial", "overlapped")
+Order = Literal["weights", "inputs"]
+
+
+@dataclass(frozen=True)
+class Share:
+    """`k` output channels of a layer on one core; the shares of a layer are contiguous, in order."""
+
+    core: str
+    k: int
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a layer is cut into jobs.
+
+    k: output channels a job, one figure a share; oy, ox: output rows and columns a job. order: what stays in its
+    memory while the other is streamed past it: each tile of the weights is loaded once ("weights"), or each tile of
+    the inputs is ("inputs").
+    """
+
+    k: tuple[int, ...]
+    oy: int
+    ox: int
+    order: Order = "weights"
+
+
+@dataclass(frozen=True)
+class LayerMapping:
+    """One layer's shares and tiles. ox_unroll: most pixels an analog operation may compute at once, 0 for no limit."""
+
+    shares: tuple[Share, ...]
+    tiling: Tiling | None = None
+    ox_unroll: int = 0
+
+    def k_on(self, core: str) -> int:
+        """Output channels on a core, 0 where it has none."""
+        return sum(share.k for share in self.shares if share.core == core)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that run fused: row by row, all weights resident, what passes between them stays in the cores' memory."""
+
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A whole network's mapping. serial: every transfer and job is waited for, one at a time; overlapped: transfers are
+    double-buffered and cores run at once."""
+
+    name: str
+    runtime: Runtime = "serial"
+    layers: MappingOf[str, LayerMapping] = field(default_factory=dict)
+    groups: tuple[Group, ...] = ()

@@ -1,0 +1,689 @@
+"""Program: the work of a machine as integer arrays, and the definition of the machine that runs it.
+
+**Nouns.** An *op* sits on one in-order *unit*. After `setup` ticks it either computes for `run` ticks or moves
+`bytes` along a `route` of shared *servers*, `burst` bytes at a time. It may start once its *deps* have ended and its
+*credits* can be taken. Loops stay loops: a program is a list of blocks (consecutive rows, repeated `times` times);
+the number of an op is its place in the unrolled program. Deps are distances back in that numbering: an op with
+number i and distance d waits for op i - d; one that would fall before op 0 is satisfied. One tick is one period of
+`tick_hz`.
+
+**The machine, in four rules.** Time starts at tick 0 with every unit idle, every credit at its capacity and every
+server free with no tag. At tick t:
+
+1. *End.* Everything that ends at t ends, in any order: a burst frees one port of each server of its route; an op
+   whose work is done frees its lane, gives its credits and is ended for its dependents; an op whose setup is done
+   (issue + setup == t), or whose burst is done with bytes left, *asks* for its next burst, at t. What ends counts
+   in the same tick for everything below.
+2. *Issue*, in rounds. A unit offers at most its head (the first op in program order that it has not issued), and only
+   if fewer than `lanes` of its ops are in flight and the head's deps have ended; `asked` is the first tick at which
+   it was so. The offers of a round are settled at its start and visited in (priority, asked, unit, op) order, small
+   first. A head issues if each of its credits is unblocked and has the amount free, and takes them; if not, for
+   either reason, it takes none and *blocks* each credit that it takes for the rest of the round (waiting is not
+   overtaken). After a round, ops of no duration (setup = run = bytes = 0) end, as in rule 1. Rounds repeat until one
+   issues nothing.
+   An op with setup = 0 and bytes > 0 asks in the tick of its issue.
+3. *Grant.* Ops that asked are visited in (priority, asked, unit, op) order. One is granted if every server of its
+   route with ports > 0 has a free port and is not blocked; it then takes one port of each. If not, for either
+   reason, it waits and *blocks* every server of its route (those with ports > 0) for the rest of this tick. A server
+   with ports = 0 only caps the rate: it neither blocks nor is blocked, and anyone may use it at once.
+   After all grants of the tick, in grant order, each granted burst of b bytes (`burst`, or what is left) gets its
+   hold: the maximum over its route of what each server asks for, and at least 1 tick. A server asks for
+   (ceil(b * rate_ticks / rate_bytes) * stretch[occupancy]) >> 8, plus its `switch` if the op's tag is not negative
+   and differs from the server's last tag; a tag that is not negative becomes the last tag of every server of the
+   route (ports = 0 too).
+   The occupancy of a server is the number of ops that hold it (for ports = 0: that are in a burst over it) after all grants
+   of the tick; a table shorter than that is read at its last entry. A hold does not change afterwards.
+   The burst ends at t + hold. An op's `service` is the sum of its holds.
+4. *Advance* to the next tick at which something ends. If there is none but ops remain: Deadlock, naming the first
+   op (in program order) that has not ended and what it waits for. (Nothing is in flight then, and all earlier ops
+   have ended, so it always waits for a credit.)
+
+Credits start at their capacity; giving more than was taken raises them above it, which is allowed.
+Re-asking per burst, oldest first, is round robin; a burst as long as the transfer is first come, first served;
+buffers, queues and outstanding requests are credits and lanes. Engines know nothing else: names, kinds, layers,
+MACs and energies below are labels for reports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import quote, unquote
+
+import numpy as np
+import numpy.typing as npt
+from cosoc.sim.errors import Deadlock, InputError
+
+Records = npt.NDArray[np.void]
+Ints = npt.NDArray[np.int64]
+
+
+def _record(*names: str) -> np.dtype[np.void]:
+    return np.dtype([(name, np.int64) for name in names])
+
+
+# One row a unit. priority: smaller goes first; lanes: ops in flight at once, >= 1.
+UNIT = _record("lanes", "priority")
+# One row a server. rate = rate_bytes per rate_ticks; ports 0 = rate cap only; stretch: slice of `stretch`, in 1/256.
+SERVER = _record("rate_bytes", "rate_ticks", "ports", "switch", "stretch_at", "stretch_n")
+# One row a credit pool.
+CREDIT = _record("capacity")
+# One row an op. route, deps, takes, gives: slices (at, n) of the arrays of that name. tag -1: none.
+ROW = _record(
+    "unit", "setup", "run", "bytes", "burst", "tag",
+    "route_at", "route_n", "dep_at", "dep_n", "take_at", "take_n", "give_at", "give_n",
+    "kind", "layer", "macs", "energy_fj",
+)  # fmt: skip
+# A credit and how many of it.
+AMOUNT = _record("credit", "amount")
+# Rows first_row .. first_row + n_rows - 1, `times` times over.
+BLOCK = _record("first_row", "n_rows", "times")
+
+# What an op is for: reports group by it, engines never look.
+KINDS = ("compute", "weights", "load", "store", "feed", "launch", "sync")
+
+
+@dataclass(frozen=True)
+class Program:
+    """The unit of exchange between lowering and engines; see the module docstring for its meaning.
+
+    `stretch` [entries] is the concatenation of the servers' tables: entry n of a table is the factor, in 1/256, at
+    occupancy n (entry 0 is never read). `deps` [entries] are distances >= 1. `routes` [entries] are server
+    numbers. `layers` are the names that `rows["layer"]` indexes, -1 for none.
+    """
+
+    name: str
+    tick_hz: int
+    unit_names: tuple[str, ...]
+    server_names: tuple[str, ...]
+    credit_names: tuple[str, ...]
+    layers: tuple[str, ...]
+    units: Records
+    servers: Records
+    credits: Records
+    stretch: Ints
+    rows: Records
+    routes: Ints
+    deps: Ints
+    takes: Records
+    gives: Records
+    blocks: Records
+
+    @property
+    def n_ops(self) -> int:
+        """Ops in the unrolled program."""
+        return int((self.blocks["n_rows"] * self.blocks["times"]).sum())
+
+
+def bases(program: Program) -> Ints:
+    """Number of the first op of each block, and n_ops at the end: [n_blocks + 1]."""
+    return np.concatenate(([0], np.cumsum(program.blocks["n_rows"] * program.blocks["times"]))).astype(np.int64)
+
+
+def row_of(program: Program, ops: Ints) -> Ints:
+    """The rows that the ops with these numbers are instances of; same shape as `ops`."""
+    base = bases(program)
+    block = np.searchsorted(base, ops, side="right") - 1
+    blocks = program.blocks[block]
+    return np.asarray(blocks["first_row"] + (ops - base[block]) % blocks["n_rows"], dtype=np.int64)
+
+
+def unroll(program: Program) -> Program:
+    """The same program as one block that runs once: row i is op i."""
+    rows = [np.tile(program.rows[b["first_row"] : b["first_row"] + b["n_rows"]], b["times"]) for b in program.blocks]
+    flat = np.concatenate([program.rows[:0], *rows])
+    return replace(program, rows=flat, blocks=_records(BLOCK, [(0, len(flat), 1)] if len(flat) else []))
+
+
+def bursts_of(rows: Records) -> Ints:
+    """Bursts of each row: ceil(bytes / burst), 0 where nothing moves."""
+    return np.asarray(-(-rows["bytes"] // np.maximum(rows["burst"], 1)), dtype=np.int64)
+
+
+def _records(dtype: np.dtype[np.void], values: Sequence[Sequence[int]]) -> Records:
+    return np.array([tuple(value) for value in values], dtype=dtype)
+
+
+def op_text(program: Program, op: int) -> str:
+    """How messages and reports name an op: `op 12 (load of conv1 on dma)`."""
+    row = program.rows[int(row_of(program, np.array([op]))[0])]
+    layer = f" of {program.layers[row['layer']]}" if row["layer"] >= 0 else ""
+    return f"op {op} ({KINDS[row['kind']]}{layer} on {program.unit_names[row['unit']]})"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Checking
+
+
+# Figures up to here keep every sum and product of an engine inside 64 bits.
+LIMIT = 1 << 50
+MOST_UNITS = 4096
+
+
+def validate(program: Program) -> list[str]:
+    """Every condition that the program violates, each with its first culprit and their number; [] if it can be run."""
+    reasons = _check_nouns(program) + _check_blocks(program) + _check_slices(program)
+    if reasons:
+        return reasons  # the rest indexes through what was found broken
+    return _check_rows(program) + _check_entries(program) + _check_figures(program)
+
+
+def _report(reasons: list[str], noun: str, bad: npt.NDArray[np.bool_], text: Callable[[int], str]) -> None:
+    """Add a reason for the first index where `bad` holds; `text` says what is wrong there."""
+    where = np.flatnonzero(bad)
+    if len(where):
+        more = f" (and {len(where) - 1} more)" if len(where) > 1 else ""
+        reasons.append(f"{noun} {where[0]}: {text(int(where[0]))}{more}")
+
+
+def _check_nouns(program: Program) -> list[str]:
+    """Names, and the figures of units, servers and credits."""
+    reasons: list[str] = []
+    units, servers, credits = program.units, program.servers, program.credits
+    if program.tick_hz < 1:
+        reasons.append(f"tick_hz is {program.tick_hz}, must be at least 1")
+    if len(units) > MOST_UNITS:
+        reasons.append(f"{len(units)} units, at most {MOST_UNITS}")
+    named = (("unit", program.unit_names, units), ("server", program.server_names, servers))
+    for noun, names, records in (*named, ("credit", program.credit_names, credits)):
+        if len(names) != len(records):
+            reasons.append(f"{len(records)} {noun}s but {len(names)} {noun} names")
+    for noun, names in (
+        ("unit", program.unit_names), ("server", program.server_names),
+        ("credit", program.credit_names), ("layer", program.layers), ("program", (program.name,)),
+    ):  # fmt: skip
+        if "" in names:
+            reasons.append(f"{noun} {names.index('')} has an empty name")
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            reasons.append(f"{noun} name {twice[0]!r} stands twice")
+    _report(reasons, "unit", units["lanes"] < 1, lambda i: f"{units['lanes'][i]} lanes, must be at least 1")
+    for key in ("rate_bytes", "rate_ticks"):
+        _report(reasons, "server", servers[key] < 1, lambda i, k=key: f"{k} is {servers[k][i]}, must be at least 1")  # type: ignore[misc]
+    for key in ("ports", "switch"):
+        _report(reasons, "server", servers[key] < 0, lambda i, k=key: f"{k} is {servers[k][i]}, must not be negative")  # type: ignore[misc]
+    at, n = servers["stretch_at"], servers["stretch_n"]
+    bad = (at < 0) | (n < 1) | (at + n > len(program.stretch))
+    _report(reasons, "server", bad, lambda i: f"stretch table {at[i]}+{n[i]} of {len(program.stretch)} entries")
+    _report(reasons, "stretch", program.stretch < 1, lambda i: f"{program.stretch[i]}/256, must be at least 1/256")
+    _report(reasons, "credit", credits["capacity"] < 1, lambda i: f"capacity {credits['capacity'][i]}, at least 1")
+    return reasons
+
+
+def _check_blocks(program: Program) -> list[str]:
+    reasons: list[str] = []
+    first, n, times = (program.blocks[key] for key in ("first_row", "n_rows", "times"))
+    _report(reasons, "block", (n < 1) | (times < 1), lambda i: f"{n[i]} rows x {times[i]}, each must be at least 1")
+    bad = (first < 0) | (first + n > len(program.rows))
+    _report(reasons, "block", bad, lambda i: f"rows {first[i]}+{n[i]} of {len(program.rows)}")
+    return reasons
+
+
+def _check_slices(program: Program) -> list[str]:
+    """Slices and indices of the rows."""
+    reasons: list[str] = []
+    rows = program.rows
+    lists = {"route": program.routes, "dep": program.deps, "take": program.takes, "give": program.gives}
+    for key, entries in lists.items():
+        at, n = rows[f"{key}_at"], rows[f"{key}_n"]
+        bad = (at < 0) | (n < 0) | (at + n > len(entries))
+        text = f"{key} slice {{}}+{{}} of {len(entries)} entries"
+        _report(reasons, "row", bad, lambda i, at=at, n=n, text=text: text.format(at[i], n[i]))  # type: ignore[misc]
+    for key, low, high in (
+        ("unit", 0, len(program.units)), ("kind", 0, len(KINDS)), ("layer", -1, len(program.layers)),
+    ):  # fmt: skip
+        bad = (rows[key] < low) | (rows[key] >= high)
+        text = f"{key} {{}} outside {low}..{high - 1}"
+        _report(reasons, "row", bad, lambda i, k=key, text=text: text.format(rows[k][i]))  # type: ignore[misc]
+    for name, index, high in (
+        ("routes", program.routes, len(program.servers)),
+        ("takes", program.takes["credit"], len(program.credits)),
+        ("gives", program.gives["credit"], len(program.credits)),
+    ):
+        bad = (index < 0) | (index >= high)
+        text = f"index {{}} outside 0..{high - 1}"
+        _report(reasons, f"entry of {name}", bad, lambda i, x=index, text=text: text.format(x[i]))  # type: ignore[misc]
+    return reasons
+
+
+def _check_rows(program: Program) -> list[str]:
+    """What a row must be in itself."""
+    reasons: list[str] = []
+    rows = program.rows
+    for key in ("setup", "run", "bytes", "burst", "macs", "energy_fj"):
+        bad = (rows[key] < 0) | (rows[key] > LIMIT)
+        _report(reasons, "row", bad, lambda i, k=key: f"{k} is {rows[k][i]}, must be 0..2^50")  # type: ignore[misc]
+    moves = rows["bytes"] > 0
+    both = moves & (rows["run"] > 0)
+    _report(reasons, "row", both, lambda i: f"both runs ({rows['run'][i]} ticks) and moves ({rows['bytes'][i]} bytes)")
+    _report(reasons, "row", moves & (rows["burst"] < 1), lambda i: f"moves {rows['bytes'][i]} bytes in bursts of 0")
+    _report(reasons, "row", moves & (rows["route_n"] < 1), lambda i: f"moves {rows['bytes'][i]} bytes without a route")
+    still = ~moves & ((rows["route_n"] > 0) | (rows["burst"] > 0))
+    _report(reasons, "row", still, lambda i: "has a route or a burst but moves no bytes")
+    return reasons
+
+
+def _check_entries(program: Program) -> list[str]:
+    """What the entries of a row's lists must be: amounts, distances, and nothing twice in one list."""
+    reasons: list[str] = []
+    rows, capacity = program.rows, program.credits["capacity"]
+    _report(reasons, "dep", program.deps < 1, lambda i: f"distance {program.deps[i]}, must be at least 1")
+    for noun, amounts in (("take", program.takes), ("give", program.gives)):
+        amount, most = amounts["amount"], capacity[amounts["credit"]]
+        text = f"amount {{}} of credit {{}}, whose capacity is {{}}: must be 1..{{}} ({noun})"
+
+        def say(i: int, a: Records = amounts, most: Ints = most, text: str = text) -> str:
+            return text.format(a["amount"][i], program.credit_names[a["credit"][i]], most[i], most[i])
+
+        _report(reasons, noun, (amount < 1) | (amount > most), say)
+    lists = {"route": program.routes, "dep": program.deps}
+    lists |= {"take": program.takes["credit"], "give": program.gives["credit"]}
+    for key, entries in lists.items():
+        at, n = rows[f"{key}_at"], rows[f"{key}_n"]
+        pairs, row = np.unique(np.stack([at, n]), axis=1, return_index=True)
+        for (a, k), i in zip(pairs.T, row, strict=True):
+            if len(np.unique(entries[a : a + k])) < k:
+                reasons.append(f"row {i}: its {key} list names one twice: {entries[a : a + k].tolist()}")
+                break
+    return reasons
+
+
+def _check_figures(program: Program) -> list[str]:
+    """Nothing overflows: the sum of all durations, hence the makespan, stays under 2^50 ticks."""
+    reasons: list[str] = []
+    rows, servers = program.rows, program.servers
+    row = np.repeat(np.arange(len(rows)), rows["route_n"])
+    server = servers[program.routes[entries_of(rows["route_at"], rows["route_n"])]]
+    # Floats: a bound, far from the 2^53 where they lose integers or the 2^63 where integers would wrap.
+    scaled = np.minimum(rows["burst"], rows["bytes"])[row].astype(float) * server["rate_ticks"]
+    worst = np.array([program.stretch[s["stretch_at"] : s["stretch_at"] + s["stretch_n"]].max() for s in servers])
+    most = worst[program.routes[entries_of(rows["route_at"], rows["route_n"])]] if len(row) else np.zeros(0)
+    stretched = (scaled / server["rate_bytes"] + 1) * most
+    bad = np.zeros(len(rows), bool)
+    bad[row[(scaled > 2.0**62) | (stretched > 2.0**62)]] = True
+    _report(reasons, "row", bad, lambda i: f"a burst of {rows['burst'][i]} bytes overflows 64 bits on its route")
+    hold = np.zeros(len(rows))
+    np.maximum.at(hold, row, stretched / 256 + server["switch"] + 1)
+    lasts = rows["setup"] + rows["run"] + bursts_of(rows) * hold
+    total = sum(
+        float(lasts[b["first_row"] : b["first_row"] + b["n_rows"]].sum()) * int(b["times"]) for b in program.blocks
+    )
+    if total > LIMIT:
+        reasons.append(f"all ops one after another may last {total:.3g} ticks, more than 2^50: use a coarser tick")
+    return reasons
+
+
+def entries_of(at: Ints, n: Ints) -> Ints:
+    """Indices at[0] .. at[0]+n[0]-1, at[1] .. and so on: all entries of the slices, in row order."""
+    starts = np.cumsum(n) - n
+    return np.repeat(at - starts, n) + np.arange(int(n.sum()), dtype=np.int64)
+
+
+def deadlock(program: Program, issue: Ints, end: Ints, asked: Ints) -> Deadlock:
+    """The error for a program that stands still.
+
+    issue, end [n_ops]: ticks, -1 where it has not come to that. asked [n_units]: when the unit's head was first
+    offered, -1 if it is not. Replays the last round of rule 2, to name what the first unended op waits for.
+    """
+    ops = np.arange(len(end), dtype=np.int64)
+    rows = program.rows[row_of(program, ops)]
+    free = program.credits["capacity"].copy()
+    for entries, key, sign, done in ((program.takes, "take", -1, issue >= 0), (program.gives, "give", 1, end >= 0)):
+        at = entries_of(rows[f"{key}_at"][done], rows[f"{key}_n"][done])
+        np.add.at(free, entries["credit"][at], sign * entries["amount"][at])
+    first = int(np.flatnonzero(end < 0)[0])
+    unissued = np.flatnonzero(issue < 0)
+    units, where = np.unique(rows["unit"][unissued], return_index=True)
+    heads = [(int(program.units["priority"][u]), int(asked[u]), int(u), int(unissued[i]))
+             for u, i in zip(units, where, strict=True) if asked[u] >= 0]  # fmt: skip
+    blocker: dict[int, int] = {}
+    why = ""
+    for *_, op in sorted(heads):
+        takes = program.takes[rows["take_at"][op] : rows["take_at"][op] + rows["take_n"][op]]
+        if op == first:
+            why = _why(program, takes, free, blocker)
+            break
+        for credit in takes["credit"].tolist():
+            blocker.setdefault(credit, op)
+    n_ended = int((end >= 0).sum())
+    return Deadlock(f"{program.name}: {op_text(program, first)} waits for {why}; {n_ended} of {len(end)} ops ended")
+
+
+def _why(program: Program, takes: Records, free: Ints, blocker: dict[int, int]) -> str:
+    """What keeps a head with these takes from issuing, given free credits and who blocks them."""
+    for credit, amount in takes.tolist():
+        name, capacity = program.credit_names[credit], program.credits["capacity"][credit]
+        if free[credit] < amount:
+            return f"{amount} of credit {name}, of which {free[credit]} of {capacity} are free"
+        if credit in blocker:
+            return f"credit {name} behind {op_text(program, blocker[credit])}, which asked for it earlier"
+    raise AssertionError("a head whose credits are free does not stand still")  # an engine that broke the rules
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Building
+
+
+@dataclass
+class _Rows:
+    """Rows, their lists and blocks while a program is being put together; equal lists are stored once."""
+
+    rows: list[tuple[int, ...]] = field(default_factory=list)
+    blocks: list[tuple[int, int, int]] = field(default_factory=list)
+    entries: dict[str, list[object]] = field(default_factory=lambda: {k: [] for k in ("route", "dep", "take", "give")})
+    slices: dict[str, dict[tuple[object, ...], int]] = field(
+        default_factory=lambda: {k: {(): 0} for k in ("route", "dep", "take", "give")}
+    )
+
+    def slice(self, key: str, values: tuple[object, ...]) -> int:
+        """Where `values` stand in the array `key`; put there if they do not yet."""
+        known = self.slices[key]
+        at = known.get(values)
+        if at is None:
+            at = known[values] = len(self.entries[key])
+            self.entries[key].extend(values)
+        return at
+
+
+class Builder:
+    """Writes a Program op by op.
+
+    Units, servers, credits and layers are handles (ints); asking for a name again returns the same handle. `op`
+    returns a handle for later deps. About loops:
+
+    - The body of `with b.repeat(n)` is emitted once and runs n times; loops do not nest; n = 0 emits nothing (handles
+      from it are satisfied deps), n = 1 is as if the loop were not there.
+    - A dep on an op from before the loop is a distance as of the first iteration, so it *slides*: iteration i waits for
+      the op i bodies further on. If the loop follows an equally laid out first iteration, iteration i so waits for what
+      iteration i - 1 emitted; otherwise put a `sync` op between, or give the loop no such dep.
+    - After the loop, a handle from inside it means the instance of the last iteration.
+    """
+
+    def __init__(self, name: str, tick_hz: int) -> None:
+        self._name, self._tick_hz = name, tick_hz
+        self._units: dict[str, tuple[int, tuple[int, int]]] = {}
+        self._servers: dict[str, tuple[int, tuple[int, int, int, int, tuple[int, ...]]]] = {}
+        self._credits: dict[str, tuple[int, tuple[int]]] = {}
+        self._layers: dict[str, tuple[int, tuple[()]]] = {}
+        self._rows = _Rows()
+        self._next = 0  # number of the next op, in the first iteration of an open loop
+        self._open = 0  # first row that is in no block yet
+        self._loop: int | None = None  # `times` of the open loop
+        self._loops: list[tuple[int, int, int]] = []  # of closed loops: first op, end of the first iteration, ops after
+
+    def unit(self, name: str, lanes: int = 1, priority: int = 0) -> int:
+        """An in-order unit; smaller priority goes first. ValueError if the name stands with other figures."""
+        return _named(self._units, "unit", name, (lanes, priority))
+
+    def server(
+        self, name: str, *, rate_bytes: int, rate_ticks: int = 1, ports: int = 1, switch: int = 0,
+        stretch: tuple[int, ...] = (256,),
+    ) -> int:  # fmt: skip
+        """A shared server: rate_bytes per rate_ticks, `switch` ticks on a new tag, stretch[occupancy] in 1/256."""
+        return _named(self._servers, "server", name, (rate_bytes, rate_ticks, ports, switch, tuple(stretch)))
+
+    def credit(self, name: str, capacity: int) -> int:
+        """A pool of credits, full at tick 0."""
+        return _named(self._credits, "credit", name, (capacity,))
+
+    def layer(self, name: str) -> int:
+        """A label for ops."""
+        return _named(self._layers, "layer", name, ())
+
+    def op(
+        self, unit: int, *, setup: int = 0, run: int = 0, bytes: int = 0, burst: int = 0,
+        route: tuple[int, ...] = (), deps: Sequence[int] = (), take: tuple[tuple[int, int], ...] = (),
+        give: tuple[tuple[int, int], ...] = (), kind: str = "compute", layer: int = -1, macs: int = 0,
+        energy_fj: int = 0, tag: int = -1,
+    ) -> int:  # fmt: skip
+        """Append an op and return its handle. take, give: (credit, amount) pairs; deps: handles of earlier ops."""
+        if self._loop == 0:
+            return -1
+        if kind not in KINDS:
+            raise ValueError(f"{self._name}: kind {kind!r} is none of {', '.join(KINDS)}")
+        here = self._next
+        distances = tuple(dict.fromkeys(here - self._number(dep) for dep in deps if dep >= 0))
+        if distances and min(distances) < 1:
+            raise ValueError(f"{self._name}: op {here} depends on handle {max(deps)}, which is not an earlier op")
+        figures = (unit, setup, run, bytes, burst, tag)
+        return self._append(figures, (route, distances, take, give), (KINDS.index(kind), layer, macs, energy_fj))
+
+    def _append(
+        self, figures: tuple[int, ...], lists: tuple[tuple[object, ...], ...], labels: tuple[int, ...]
+    ) -> int:  # fmt: skip
+        packed = self._rows
+        route, deps, take, give = lists
+        self._rows.rows.append(
+            (
+                *figures,
+                packed.slice("route", route), len(route), packed.slice("dep", deps), len(deps),
+                packed.slice("take", take), len(take), packed.slice("give", give), len(give),
+                *labels,
+            )
+        )  # fmt: skip
+        self._next += 1
+        return self._next - 1
+
+    def _number(self, handle: int) -> int:
+        """The op number that a handle means here: the last instance if it is from a closed loop."""
+        i = bisect_right(self._loops, (handle, LIMIT, LIMIT)) - 1
+        if i >= 0 and handle < self._loops[i][1]:
+            return handle + self._loops[i][2]
+        return handle
+
+    @contextmanager
+    def repeat(self, times: int) -> Iterator[None]:
+        """Run what is emitted inside `times` times; see the class docstring."""
+        if self._loop is not None:
+            raise ValueError(f"{self._name}: loops do not nest; unroll the inner one")
+        if times < 0:
+            raise ValueError(f"{self._name}: a loop cannot run {times} times")
+        if times > 1:
+            self.close_block(1)
+        first = self._next
+        self._loop = times
+        yield
+        self._loop = None
+        if times > 1 and self._next > first:
+            skipped = (times - 1) * (self._next - first)
+            self._loops.append((first, self._next, skipped))
+            self._next += skipped
+            self.close_block(times)
+
+    def close_block(self, times: int) -> None:
+        """Make the rows since the last block a block that runs `times` times; nothing if there are none."""
+        n_rows = len(self._rows.rows) - self._open
+        if n_rows:
+            self._rows.blocks.append((self._open, n_rows, times))
+            self._open = len(self._rows.rows)
+
+    def read(self, unit: str, kind: str, values: dict[str, str], ints: dict[str, int]) -> None:
+        """Append the op of a line of the text form (which knows distances where `op` knows handles)."""
+        unknown = set(values) - {*_PLAIN_FIELDS, "route", "deps", "take", "give", "layer"}
+        if unknown:
+            raise ValueError(f"no field is called {min(unknown)}")
+        setup, run, size, burst, tag, macs, energy = (ints.get(key, plain) for key, plain in _PLAIN_FIELDS.items())
+        route = tuple(self._servers[unquote(word)][0] for word in _words(values, "route"))
+        deps = tuple(int(word) for word in _words(values, "deps"))
+        take, give = (
+            tuple((self._credits[unquote(word.rpartition(":")[0])][0], int(word.rpartition(":")[2]))
+                  for word in _words(values, key)) for key in ("take", "give")
+        )  # fmt: skip
+        layer = self._layers[unquote(values["layer"])][0] if "layer" in values else -1
+        figures = (self._units[unit][0], setup, run, size, burst, tag)
+        self._append(figures, (route, deps, take, give), (KINDS.index(kind), layer, macs, energy))
+
+    def build(self) -> Program:
+        """The program. Raises ValueError with every reason of `validate`."""
+        self.close_block(1)
+        stretch: list[int] = []
+        tables: dict[tuple[int, ...], int] = {}
+        servers = []
+        for _, (*figures, table) in self._servers.values():
+            if table not in tables:
+                tables[table] = len(stretch)
+                stretch.extend(table)
+            servers.append((*figures, tables[table], len(table)))
+        packed = self._rows
+        program = Program(
+            self._name, self._tick_hz,
+            tuple(self._units), tuple(self._servers), tuple(self._credits), tuple(self._layers),
+            units=_records(UNIT, [figures for _, figures in self._units.values()]),
+            servers=_records(SERVER, servers),
+            credits=_records(CREDIT, [figures for _, figures in self._credits.values()]),
+            stretch=np.array(stretch, dtype=np.int64),
+            rows=np.array(packed.rows, dtype=np.int64).reshape(-1, len(ROW.names or ())).view(ROW).reshape(-1),
+            routes=np.array(packed.entries["route"], dtype=np.int64),
+            deps=np.array(packed.entries["dep"], dtype=np.int64),
+            takes=np.array(packed.entries["take"], dtype=AMOUNT),
+            gives=np.array(packed.entries["give"], dtype=AMOUNT),
+            blocks=_records(BLOCK, packed.blocks),
+        )  # fmt: skip
+        reasons = validate(program)
+        if reasons:
+            raise ValueError(f"{self._name}: not a program:\n  " + "\n  ".join(reasons))
+        return program
+
+
+def _named(known: dict[str, tuple[int, Any]], noun: str, name: str, figures: Any) -> int:
+    """The handle of `name`, new or known with the same figures."""
+    handle, old = known.setdefault(name, (len(known), figures))
+    if old != figures:
+        raise ValueError(f"{noun} {name} stands with {old}, asked for again with {figures}")
+    return handle
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Text
+
+
+def _words(values: dict[str, str], key: str) -> list[str]:
+    return values[key].split(",") if key in values else []
+
+
+def digest(program: Program) -> str:
+    """SHA-256 (hex) over the names and arrays: equal for programs that an engine or a report cannot tell apart."""
+    sha = hashlib.sha256()
+    names = (program.unit_names, program.server_names, program.credit_names, program.layers)
+    sha.update(repr((program.name, program.tick_hz, *names)).encode())
+    for array in (
+        program.units, program.servers, program.credits, program.stretch, program.rows, program.routes,
+        program.deps, program.takes, program.gives, program.blocks,
+    ):  # fmt: skip
+        sha.update(len(array).to_bytes(8, "little") + array.tobytes())
+    return sha.hexdigest()
+
+
+# Row fields that a line shows only where they differ from these; the rest of a row is lists, unit, kind and layer.
+_PLAIN_FIELDS = {"setup": 0, "run": 0, "bytes": 0, "burst": 0, "tag": -1, "macs": 0, "energy_fj": 0}
+
+
+def to_text(program: Program) -> str:
+    """The program as text, one line a noun, block or op: for reading, golden files and review diffs.
+
+    Names are percent-encoded where they hold other than letters, digits and . _ - / [ ]. `deps` are distances back.
+    """
+    lines = [f"program {_quote(program.name)} tick_hz={program.tick_hz}"]
+    for name, unit in zip(program.unit_names, program.units, strict=True):
+        lines.append(f"unit {_quote(name)} lanes={unit['lanes']} priority={unit['priority']}")
+    for name, s in zip(program.server_names, program.servers, strict=True):
+        table = program.stretch[s["stretch_at"] : s["stretch_at"] + s["stretch_n"]]
+        rate = f"rate={s['rate_bytes']}/{s['rate_ticks']}"
+        lines.append(f"server {_quote(name)} {rate} ports={s['ports']} switch={s['switch']} stretch={_join(table)}")
+    for name, credit in zip(program.credit_names, program.credits, strict=True):
+        lines.append(f"credit {_quote(name)} capacity={credit['capacity']}")
+    lines += [f"layer {_quote(name)}" for name in program.layers]
+    for first, n_rows, times in program.blocks.tolist():
+        lines.append(f"block x{times}")
+        lines += [_row_text(program, row) for row in program.rows[first : first + n_rows]]
+    return "\n".join(lines) + "\n"
+
+
+def _quote(name: str) -> str:
+    return quote(name, safe="._-/[]")
+
+
+def _join(values: Ints) -> str:
+    return ",".join(str(value) for value in values.tolist())
+
+
+def _row_text(program: Program, row: np.void) -> str:
+    words = [f"  {_quote(program.unit_names[row['unit']])} {KINDS[row['kind']]}"]
+    words += [f"{key}={row[key]}" for key, plain in _PLAIN_FIELDS.items() if row[key] != plain]
+    route = program.routes[row["route_at"] : row["route_at"] + row["route_n"]]
+    if len(route):
+        words.append("route=" + ",".join(_quote(program.server_names[server]) for server in route))
+    if row["dep_n"]:
+        words.append("deps=" + _join(program.deps[row["dep_at"] : row["dep_at"] + row["dep_n"]]))
+    for key, amounts in (("take", program.takes), ("give", program.gives)):
+        pairs = amounts[row[f"{key}_at"] : row[f"{key}_at"] + row[f"{key}_n"]]
+        if len(pairs):
+            words.append(f"{key}=" + ",".join(f"{_quote(program.credit_names[c])}:{n}" for c, n in pairs.tolist()))
+    if row["layer"] >= 0:
+        words.append(f"layer={_quote(program.layers[row['layer']])}")
+    return " ".join(words)
+
+
+def from_text(text: str) -> Program:
+    """The program that `to_text` wrote; raises InputError with the line that cannot be read."""
+    reader = _Reader()
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        try:
+            if words:
+                reader.line(words)
+        except (ValueError, KeyError, IndexError, AttributeError) as error:
+            reason = f"program text, line {number}: cannot read {' '.join(words)!r}: {error}"
+            raise InputError(reason) from None
+    if reader.builder is None:
+        raise InputError("program text: empty, expected a line `program NAME tick_hz=N`")
+    try:
+        reader.close()
+        return reader.builder.build()
+    except ValueError as error:
+        raise InputError(" ".join(str(error).split())) from None
+
+
+class _Reader:
+    """Reads the lines of a program's text into a Builder, block by block."""
+
+    def __init__(self) -> None:
+        self.builder: Builder | None = None
+        self.times = 0  # of the open block; 0 before the first one
+
+    def line(self, words: list[str]) -> None:
+        noun, name, values = words[0], unquote(words[1]), dict(word.split("=", 1) for word in words[2:])
+        ints = {key: int(value) for key, value in values.items() if value.lstrip("-").isdigit()}
+        if noun == "program":
+            self.builder = Builder(name, ints["tick_hz"])
+            return
+        b = self.builder
+        if b is None:
+            raise ValueError("expected a line `program NAME tick_hz=N` first")
+        if noun == "block":
+            self.close()
+            self.times = int(name.removeprefix("x"))
+        elif noun == "unit" and not self.times:
+            b.unit(name, ints["lanes"], ints["priority"])
+        elif noun == "server" and not self.times:
+            rate_bytes, rate_ticks = map(int, values["rate"].split("/"))
+            stretch = tuple(map(int, values["stretch"].split(",")))
+            b.server(name, rate_bytes=rate_bytes, rate_ticks=rate_ticks, ports=ints["ports"], switch=ints["switch"],
+                     stretch=stretch)  # fmt: skip
+        elif noun == "credit" and not self.times:
+            b.credit(name, ints["capacity"])
+        elif noun == "layer" and not self.times:
+            b.layer(name)
+        elif self.times:
+            b.read(unquote(noun), name, values, ints)
+        else:
+            raise ValueError("expected unit, server, credit, layer or block")
+
+    def close(self) -> None:
+        """End the open block."""
+        if self.builder is not None and self.times:
+            self.builder.close_block(self.times)

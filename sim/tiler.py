@@ -1,0 +1,240 @@
+"""Fill in what a mapping leaves open, and say what is wrong with what it states.
+
+Tiles are chosen by enumeration: every sensible cut of rows, columns and channels that the memories admit, under
+both orders, is priced with `layer_work` and `layer_time`; the cheapest wins, ties go to fewer and larger tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from cosoc.sim import exact
+from cosoc.sim.errors import InputError
+from cosoc.sim.estimate import Theta, layer_time
+from cosoc.sim.mapping import LayerMapping, Mapping, Order, Runtime, Share, Tiling
+from cosoc.sim.placement import Homes, place
+from cosoc.sim.soc import SoC
+from cosoc.sim.work import (
+    input_transfer,
+    layer_work,
+    make_tile,
+    output_transfer,
+    per_channel,
+    spans_x,
+    spans_y,
+    weight_transfer_of,
+)
+from cosoc.sim.workload import Layer, Workload
+
+
+def unsupported(layer: Layer, soc: SoC, core: str) -> list[str]:
+    """Why `core` cannot run `layer` at all."""
+    return soc.cores[core].fits(make_tile(layer, layer.k, layer.oy, layer.ox))
+
+
+def default_core(layer: Layer, soc: SoC) -> str:
+    """The core that runs a layer which a mapping is silent about: the first that can, ternary ones and host last."""
+    able = [name for name in soc.cores if not unsupported(layer, soc, name)]
+    if not able:
+        reasons = "; ".join(f"{name} {', '.join(unsupported(layer, soc, name))}" for name in soc.cores)
+        raise InputError(f"layer {layer.name} ({layer.fn or layer.op}): no core of {soc.name} can run it: {reasons}")
+    return min(able, key=lambda name: (name == soc.host, soc.cores[name].ternary))
+
+
+def weight_bytes(layer: Layer, soc: SoC, shares: tuple[Share, ...]) -> int:
+    """Bytes of a layer's weights as its cores store them."""
+    if layer.op != "conv":
+        return 0
+    tile = [(soc.cores[s.core], make_tile(layer, s.k, layer.oy, layer.ox)) for s in shares if s.k]
+    return sum(int(core.weight_bytes(t, exact)) for core, t in tile)
+
+
+def homes_of(workload: Workload, mapping: Mapping, soc: SoC) -> Homes:
+    """Where the tensors of a mapped workload live; every layer must have its shares."""
+    weights = sum(weight_bytes(layer, soc, mapping.layers[layer.name].shares) for layer in workload)
+    inside = set()
+    for group in mapping.groups:
+        members = set(group.layers)
+        inside |= {n for n in members if n not in workload.outputs and set(workload.readers(n)) <= members}
+    return place(workload, soc, weights, frozenset(inside))
+
+
+def tile_problems(
+    layer: Layer, mapping: LayerMapping, soc: SoC, runtime: Runtime, homes: Homes
+) -> list[str]:
+    """Which memories the largest tiles of a layer overflow, with figure and bound."""
+    tiling = mapping.tiling
+    assert tiling is not None
+    rows, cols = spans_y(layer, tiling.oy), spans_x(layer, tiling.ox)
+    y, x = max(rows, key=lambda s: s.inp), max(cols, key=lambda s: s.inp)
+    out_y, out_x = max(rows, key=lambda s: s.out), max(cols, key=lambda s: s.out)
+    shares = [(s, min(kt, s.k)) for s, kt in zip(mapping.shares, tiling.k, strict=True) if s.k]
+    reasons = []
+    many = len(rows) + len(cols) > 2 or any(s.count > 1 for s in (*rows, *cols)) or any(s.k > kt for s, kt in shares)
+    buffers = 2 if runtime == "overlapped" and many else 1
+    for name in {soc.cores[s.core].memory for s, _ in shares} - {soc.main_memory}:
+        here = [(s, kt) for s, kt in shares if soc.cores[s.core].memory == name]
+        moved_in = [
+            input_transfer(layer, soc, name, kt, y, x, homes.inputs(layer), exact).bytes for _, kt in here
+        ]
+        inputs = sum(moved_in) if per_channel(layer) else max(moved_in)
+        outputs = sum(
+            output_transfer(layer, soc, name, kt, out_y, out_x, homes.output(layer), exact).bytes for _, kt in here
+        )
+        need, bound = buffers * (inputs + outputs), soc.memories[name].capacity_bytes
+        if need > bound:
+            how = f"{buffers} x ({inputs} in + {outputs} out)"
+            reasons.append(f"layer {layer.name}: tiles need {how} = {need} bytes of {name}, which has {bound}")
+    for share, kt in shares:
+        core = soc.cores[share.core]
+        need = weight_transfer_of(layer, soc, core, kt, exact).bytes
+        if core.weight_memory is None or not need:
+            continue
+        bound = soc.memories[core.weight_memory].capacity_bytes
+        if need > bound:
+            what = f"weights of {kt} channels need {need} bytes of {core.weight_memory}, which has {bound}"
+            reasons.append(f"layer {layer.name}: {what}")
+        if not homes.weights_in_main and need > homes.stream_bytes:
+            what = f"weights of {kt} channels need {need} bytes to stream through {soc.main_memory}"
+            reasons.append(f"layer {layer.name}: {what}, of which {homes.stream_bytes} are set aside")
+    return reasons
+
+
+def _cuts(size: int) -> tuple[int, ...]:
+    """The tile sizes that cut `size` into 1, 2, 3, ... nearly equal parts, largest first."""
+    return tuple(sorted({-(-size // parts) for parts in range(1, size + 1)}, reverse=True))
+
+
+def _channel_tiles(k: int, step: int) -> tuple[int, ...]:
+    """Tile sizes for k channels: all, multiples of the core's step, and below the step every cut."""
+    if k == 0:
+        return (1,)
+    steps = {-(-c // step) * step for c in _cuts(k) if c < k}
+    return tuple(sorted({k} | {s for s in steps if s < k} | {c for c in _cuts(min(k, step)) if c < step}, reverse=True))
+
+
+def _candidates(layer: Layer, mapping: LayerMapping, soc: SoC, runtime: Runtime, homes: Homes) -> Iterator[Tiling]:
+    """Legal tilings, from the largest tiles down: a few cuts past the first that fits, in every dimension."""
+    enough = 4  # finer cuts than these only add jobs and calls
+    k_choices = []
+    for share in mapping.shares:
+        fitting = [
+            kt
+            for kt in _channel_tiles(share.k, soc.cores[share.core].channel_step)
+            if not tile_problems(
+                layer,
+                replace(mapping, shares=(Share(share.core, max(share.k, 1)),), tiling=Tiling((kt,), 1, 1)),
+                soc,
+                runtime,
+                homes,
+            )
+        ]
+        k_choices.append(fitting[:enough])
+    if not all(k_choices):
+        return
+    most = max(len(c) for c in k_choices)
+    k_tiles = dict.fromkeys(tuple(c[min(i, len(c) - 1)] for c in k_choices) for i in range(most))
+    orders: tuple[Order, ...] = ("weights", "inputs")
+    for kt in k_tiles:
+        found = 0
+        for ox in _cuts(layer.ox):
+            fitting_rows = 0
+            for oy in _cuts(layer.oy):
+                tiling = Tiling(kt, oy, ox)
+                if tile_problems(layer, replace(mapping, tiling=tiling), soc, runtime, homes):
+                    continue
+                single_k = all(s.k <= t for s, t in zip(mapping.shares, kt, strict=True))
+                for order in orders[:1] if single_k else orders:
+                    yield replace(tiling, order=order)
+                fitting_rows += 1
+                if fitting_rows == enough:
+                    break
+            found += bool(fitting_rows)
+            if found:  # columns are cut only as far as they must be: cutting them breaks rows into pieces
+                break
+
+
+def best_tiling(
+    layer: Layer, mapping: LayerMapping, soc: SoC, runtime: Runtime, homes: Homes, theta: Theta | None = None
+) -> Tiling:
+    """The cheapest legal tiling of a layer by `layer_time`; InputError where no tile fits, naming the buffer."""
+    best: tuple[float, Tiling] | None = None
+    shares = [(s.core, s.k) for s in mapping.shares]
+    for tiling in _candidates(layer, mapping, soc, runtime, homes):
+        work = layer_work(layer, soc, shares, replace(mapping, tiling=tiling), homes, exact)
+        ticks = float(layer_time(layer, work, soc, runtime, homes, theta or Theta(), exact).ticks)
+        if best is None or ticks < best[0]:
+            best = (ticks, tiling)
+    if best is None:
+        smallest = replace(mapping, tiling=Tiling((1,) * len(mapping.shares), 1, 1))
+        raise InputError("; ".join(tile_problems(layer, smallest, soc, runtime, homes)))
+    return best[1]
+
+
+def complete(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
+    """The same mapping with shares for every layer and a tiling for every layer outside fused groups.
+
+    Raises InputError where a layer can run nowhere or no tile of it fits.
+    """
+    layers = {}
+    for layer in workload:
+        given = mapping.layers.get(layer.name)
+        layers[layer.name] = given or LayerMapping((Share(default_core(layer, soc), layer.k),))
+    mapping = replace(mapping, layers=layers)
+    homes = homes_of(workload, mapping, soc)
+    fused = {name for group in mapping.groups for name in group.layers}
+    for layer in workload:
+        given = layers[layer.name]
+        if given.tiling is None and layer.name not in fused:
+            layers[layer.name] = replace(given, tiling=best_tiling(layer, given, soc, mapping.runtime, homes))
+    return replace(mapping, layers=layers)
+
+
+def problems(mapping: Mapping, workload: Workload, soc: SoC) -> list[str]:
+    """Every reason why the machine cannot run the mapping as stated, each with figure and bound; empty if it can."""
+    reasons: list[str] = []
+    names = {layer.name for layer in workload}
+    reasons += [f"layer {name}: {workload.name} has no such layer" for name in mapping.layers if name not in names]
+    for layer in workload:
+        given = mapping.layers.get(layer.name)
+        if given is not None:
+            reasons += _share_problems(layer, given, soc)
+    for group in mapping.groups:
+        reasons += [f"group: {workload.name} has no layer {name}" for name in group.layers if name not in names]
+    if reasons:
+        return reasons
+    try:
+        full = complete(mapping, workload, soc)
+        homes = homes_of(workload, full, soc)
+    except InputError as error:
+        return [str(error)]
+    fused = {name for group in mapping.groups for name in group.layers}
+    for layer in workload:
+        if layer.name not in fused:
+            reasons += tile_problems(layer, full.layers[layer.name], soc, mapping.runtime, homes)
+    return reasons
+
+
+def _share_problems(layer: Layer, given: LayerMapping, soc: SoC) -> list[str]:
+    reasons = []
+    where = f"layer {layer.name}: "
+    total = sum(s.k for s in given.shares)
+    if total != layer.k:
+        reasons.append(f"{where}shares sum to {total} output channels, the layer has {layer.k}")
+    for share in given.shares:
+        if share.core not in soc.cores:
+            reasons.append(f"{where}{soc.name} has no core {share.core!r}; it has {', '.join(soc.cores)}")
+        elif share.k:
+            tile = make_tile(layer, share.k, layer.oy, layer.ox, given.ox_unroll)
+            reasons += [f"{where}{share.core} {reason}" for reason in soc.cores[share.core].fits(tile)]
+    if len({s.core for s in given.shares}) != len(given.shares):
+        reasons.append(f"{where}a core is named twice; give it one contiguous share")
+    tiling = given.tiling
+    if tiling is not None:
+        if len(tiling.k) != len(given.shares):
+            reasons.append(f"{where}{len(tiling.k)} tile sizes k for {len(given.shares)} shares; give one a share")
+        if not (0 < tiling.oy <= layer.oy and 0 < tiling.ox <= layer.ox and all(k > 0 for k in tiling.k)):
+            bound = f"1..{layer.oy} x 1..{layer.ox}"
+            reasons.append(f"{where}tile oy {tiling.oy} x ox {tiling.ox}, k {tiling.k} is outside {bound}, k >= 1")
+    return reasons

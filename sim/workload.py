@@ -1,0 +1,144 @@
+"""Layers, workloads and tiles: what is to be computed, in shapes and bits, with no hardware in sight.
+
+Dimension names are the field's: k output channels, c input channels, oy ox output rows and columns, iy ix input
+rows and columns, fy fx filter rows and columns. A fully connected layer is a conv with oy = ox = fy = fx = 1.
+Batch is one: a stream of inferences is the simulator's business (`--inferences`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+# What a layer can be. `conv` covers fully connected (1x1 on one pixel), grouped and depthwise convolution;
+# `matmul` multiplies two activations (attention); `eltwise` is any other pointwise operator, named by `fn`.
+OPS = ("conv", "matmul", "add", "max_pool", "avg_pool", "concat", "softmax", "norm", "eltwise")
+
+INPUT = "input"  # the name under which layers read the network's input
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One operator, with batch norm and activation folded into it.
+
+    Sizes are elements. `inputs` names the layers (or INPUT) whose outputs it reads, in operator order.
+    `pad_y`, `pad_x` are the rows above and columns left of the input (the others follow from iy, ix, oy, ox).
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    k: int
+    c: int
+    oy: int = 1
+    ox: int = 1
+    iy: int = 1
+    ix: int = 1
+    fy: int = 1
+    fx: int = 1
+    stride_y: int = 1
+    stride_x: int = 1
+    pad_y: int = 0
+    pad_x: int = 0
+    dilation_y: int = 1
+    dilation_x: int = 1
+    groups: int = 1
+    fn: str = ""  # the source operator's own name, for messages ("aten.conv2d", "Sigmoid")
+    activation: str = ""  # folded: "", "relu", "relu6", ...
+    bias: bool = True
+    weight_bits: int = 8  # as deployed by default; a core may store its own format
+    act_bits: int = 8
+
+    @property
+    def depthwise(self) -> bool:
+        return self.op == "conv" and self.groups > 1 and self.groups == self.c
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one inference; 0 for what multiplies nothing by weights."""
+        if self.op not in ("conv", "matmul"):
+            return 0
+        return self.k * (self.c // self.groups) * self.fy * self.fx * self.oy * self.ox
+
+    @property
+    def weights(self) -> int:
+        """Weight elements, without biases."""
+        return self.k * (self.c // self.groups) * self.fy * self.fx if self.op == "conv" else 0
+
+    @property
+    def params(self) -> int:
+        """Weights and biases."""
+        return self.weights + (self.k if self.op == "conv" and self.bias else 0)
+
+    @property
+    def outputs(self) -> int:
+        """Output elements."""
+        return self.k * self.oy * self.ox
+
+    def input_rows(self, oy: Any) -> Any:
+        """Input rows under `oy` consecutive output rows, padding included."""
+        return (oy - 1) * self.stride_y + (self.fy - 1) * self.dilation_y + 1
+
+    def input_cols(self, ox: Any) -> Any:
+        """Input columns under `ox` consecutive output columns, padding included."""
+        return (ox - 1) * self.stride_x + (self.fx - 1) * self.dilation_x + 1
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network: layers in an order in which every input precedes its readers.
+
+    `input_shape` is (c, iy, ix); `outputs` names the layers whose results leave the network.
+    """
+
+    name: str
+    input_shape: tuple[int, int, int]
+    layers: tuple[Layer, ...]
+    outputs: tuple[str, ...]
+    source: str = ""
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    def __getitem__(self, name: str) -> Layer:
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise KeyError(f"workload {self.name} has no layer {name!r}")
+
+    @property
+    def macs(self) -> int:
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def params(self) -> int:
+        return sum(layer.params for layer in self.layers)
+
+    def readers(self, name: str) -> tuple[str, ...]:
+        """Names of the layers that read the output of `name`."""
+        return tuple(layer.name for layer in self.layers if name in layer.inputs)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A piece of one layer as one core executes it in one job.
+
+    Every size may be an int, an integer array or a tensor: `k` is what a search makes soft. `c` counts the input
+    channels that one output channel reads (c/groups for a grouped convolution, 1 for depthwise).
+    """
+
+    op: str
+    k: Any
+    c: Any
+    oy: Any
+    ox: Any
+    fy: int = 1
+    fx: int = 1
+    stride_y: int = 1
+    stride_x: int = 1
+    depthwise: bool = False
+    groups: int = 1
+    dilation: int = 1
+    operands: int = 1  # inputs of an elementwise operator
+    ox_unroll: int = 0  # most pixels an analog operation computes at once, 0: as many as fit

@@ -1,0 +1,197 @@
+"""YAML files read into pydantic models, with every error at `file:line:column`.
+
+Stricter than YAML on purpose: duplicate keys, aliases and several documents are refused; only `true` and `false`
+are booleans (YAML 1.1 reads `on`, `no` and `y` as booleans too); `1e9` is a number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+from cosoc.sim.errors import InputError
+from pydantic import BaseModel, ValidationError
+
+M = TypeVar("M", bound=BaseModel)
+
+MAX_BYTES = 64 << 20  # a description larger than this is a mistake, not a description
+MAX_DEPTH = 64
+
+_SCALARS = (
+    (re.compile(r"true|false"), lambda s: s == "true"),
+    (re.compile(r"null|~|"), lambda s: None),
+    (re.compile(r"[-+]?[0-9][0-9_]*"), lambda s: int(s.replace("_", ""))),
+    (re.compile(r"0x[0-9a-fA-F_]+"), lambda s: int(s.replace("_", ""), 16)),
+    (re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)([eE][-+]?[0-9]+)?"), lambda s: float(s.replace("_", ""))),
+)
+
+
+class _Loader(yaml.SafeLoader):
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.events.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "aliases are not supported: write the value out", mark)
+        return super().compose_node(parent, index)  # type: ignore[no-any-return]
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    if node.style is None:  # plain, not quoted
+        text = node.value.strip()
+        for pattern, convert in _SCALARS:
+            if pattern.fullmatch(text):
+                return convert(text)
+    return node.value
+
+
+class _Document:
+    """A parsed file: plain data, and the place of every value in it by path."""
+
+    def __init__(self, path: Path, root: yaml.Node | None) -> None:
+        self.path = path
+        self.marks: dict[tuple[Any, ...], yaml.Mark] = {}
+        self.key_marks: dict[tuple[Any, ...], yaml.Mark] = {}
+        self.data = self._convert(root, ()) if root is not None else None
+
+    def _convert(self, node: yaml.Node, at: tuple[Any, ...]) -> Any:
+        self.marks[at] = node.start_mark
+        if len(at) > MAX_DEPTH:
+            self.fail(at, f"nested deeper than {MAX_DEPTH} levels")
+        if isinstance(node, yaml.SequenceNode):
+            return [self._convert(child, (*at, i)) for i, child in enumerate(node.value)]
+        if isinstance(node, yaml.MappingNode):
+            out: dict[str, Any] = {}
+            for key_node, value_node in node.value:
+                if not isinstance(key_node, yaml.ScalarNode):
+                    self.fail(at, "a key must be a plain name", key_node.start_mark)
+                key = key_node.value
+                if key in out:
+                    self.fail((*at, key), "key given twice; keep one", key_node.start_mark)
+                self.key_marks[(*at, key)] = key_node.start_mark
+                out[key] = self._convert(value_node, (*at, key))
+            return out
+        return _scalar(node)
+
+    def fail(self, at: tuple[Any, ...], what: str, mark: yaml.Mark | None = None) -> NoReturn:
+        """Raise InputError for the value at a path, or for its nearest ancestor that stands in the file."""
+        place = at
+        while mark is None:
+            mark = self.marks.get(place)
+            if mark is None and not place:
+                raise InputError(f"{self.path}:1:1: {_dotted(at)}{what}")
+            place = place[:-1]
+        raise InputError(f"{self.path}:{mark.line + 1}:{mark.column + 1}: {_dotted(at)}{what}")
+
+
+def _dotted(at: tuple[Any, ...]) -> str:
+    return ".".join(str(part) for part in at) + ": " if at else ""
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def read_text(path: Path) -> str:
+    """The text of a user's file; InputError where it cannot be read or is not text."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path}: {path.stat().st_size} bytes; at most {MAX_BYTES} are read")
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder; a YAML file is needed") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {_one_line(str(error))}") from None
+
+
+def _parse(path: Path) -> _Document:
+    text = read_text(path)
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+        return _Document(path, root)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
+        raise InputError(f"{path}:{where}: {_one_line(error.problem or error.context or 'not YAML')}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}:1:1: {_one_line(str(error))}") from None
+    except RecursionError:
+        raise InputError(f"{path}:1:1: nested too deeply") from None
+
+
+def _override(document: _Document, key: str, text: str) -> None:
+    *parents, last = key.split(".")
+    node = document.data
+    for part in parents:
+        if not isinstance(node, dict) or part not in node:
+            known = ", ".join(node) if isinstance(node, dict) else "nothing"
+            raise InputError(f"--set {key}={text}: {document.path} has no {part!r} there; it has {known}")
+        node = node[part]
+    if not isinstance(node, dict):
+        raise InputError(f"--set {key}={text}: {'.'.join(parents)} is a value, not a section")
+    node[last] = _scalar(yaml.ScalarNode("tag:yaml.org,2002:str", text))
+
+
+Place = tuple[str | int, ...]
+
+
+def load_model(
+    path: Path,
+    model: type[M],
+    overrides: Mapping[str, str] | None = None,
+    problems: Callable[[M], Sequence[tuple[Place, str]]] = lambda m: (),
+) -> M:
+    """Read a YAML file into a pydantic model.
+
+    `overrides` maps dotted paths to values written as in YAML; they replace (or add) what the file says.
+    `problems` returns what is wrong beyond types, as (path in the file, message); the first is reported.
+    Raises InputError, one line `file:line:column: path: what was found, what would be right`.
+    """
+    document = _parse(path)
+    if not isinstance(document.data, dict):
+        found = "nothing" if document.data is None else f"a {type(document.data).__name__}"
+        raise InputError(f"{path}:1:1: found {found}; a mapping of keys to values is needed")
+    for key, text in (overrides or {}).items():
+        _override(document, key, text)
+    try:
+        loaded = model.model_validate(document.data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        _report(document, tuple(first["loc"]), first, model)
+    for place, message in problems(loaded):
+        document.fail(place, message)
+    return loaded
+
+
+def _report(document: _Document, at: tuple[Any, ...], error: Mapping[str, Any], model: type[BaseModel]) -> NoReturn:
+    kind, value = error["type"], error.get("input")
+    # Discriminated unions put their tag into the path; it is no key of the file.
+    at = tuple(p for i, p in enumerate(at) if at[: i + 1] in document.marks or i == len(at) - 1 or isinstance(p, int))
+    if kind == "extra_forbidden":
+        siblings = _keys_beside(model, at)
+        hint = f"; known here: {', '.join(siblings)}" if siblings else ""
+        document.fail(at, f"unknown key{hint}", document.key_marks.get(at))
+    if kind == "missing":
+        document.fail(at, "required key is missing", document.marks.get(at[:-1]))
+    message = error["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(value, (dict, list)) else f"found {value!r}: "
+    document.fail(at, f"{shown}{_one_line(message)}")
+
+
+def _keys_beside(model: type[BaseModel], at: tuple[Any, ...]) -> list[str]:
+    """The keys that the model knows beside an unknown one, as far as its annotations tell."""
+    current: Any = model
+    for part in at[:-1]:
+        if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
+            current = current.model_fields[part].annotation
+        args = getattr(current, "__args__", ())
+        if args and getattr(current, "__origin__", None) in (dict, tuple, list):
+            current = args[-1] if args[-1] is not Ellipsis else args[0]
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return list(current.model_fields)
+    return []
