@@ -7,6 +7,9 @@ the head's last dep ended), the heads queued for credits if a credit was given, 
 freed or asked for.
 """
 
+# mypy: disable-error-code="no-untyped-def, call-arg, no-untyped-call, misc"
+# (the kernel is typed by numba)
+
 from __future__ import annotations
 
 from collections.abc import Collection
@@ -14,11 +17,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from cosoc.sim.program import Ints, Program, Records, bases, bursts_of, deadlock
-from cosoc.sim.trace import WAIT, Trace
 from numba import njit
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from cosoc.sim.program import Ints, Program, Records, bases, bursts_of, deadlock
+from cosoc.sim.trace import WAIT, Trace
 
 NEVER = 1 << 62
 WORD = 63  # servers per mask word: int64 without its sign
@@ -53,7 +57,7 @@ _UNIT = _record(
     "rank", "free_slot", "state", "asked", "touched", "head", "row", "at", "base", "stretch", "last",
     "watched", "watcher", "next",
 )  # fmt: skip
-# key, tie: order of the waiting list. left: bursts. since, server, behind: open wait of a watched op, since = -1 if none.
+# key, tie: order of the waiting list. left: bursts. since, server, behind: open wait of a watched op, since -1: none.
 _SLOT = _record(
     "unit", "op", "row", "event", "left", "key", "tie", "service", "next_free", "since", "server", "behind"
 )  # fmt: skip
@@ -205,7 +209,8 @@ def _tree(n_slots: int) -> tuple[Ints, Ints]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The kernel. Records are passed as arrays, one a noun: a tuple of arrays costs a reference count each at every call.
+# The kernel. Every helper but the rare two is inlined, and no array in it is reference counted (see `_bare`): an atomic
+# count per array and call would cost several times what the rules do.
 
 
 @njit(cache=True, forceinline=True)
@@ -629,7 +634,7 @@ def _ticks(
 
 @intrinsic
 def _bare(_typing: Any, array: Any) -> Any:
-    """The same array without an owner, so that it is not reference counted: that took three quarters of the time.
+    """The same array without an owner: numba then counts no references to it, which took three quarters of the time.
 
     Sound because the caller of `_run` holds all arrays while it runs.
     """
@@ -645,31 +650,12 @@ def _bare(_typing: Any, array: Any) -> Any:
 
 @njit(cache=True)
 def _run(
-    units, slots, servers, credits, rows, hops, masks, words, tree, levels, lists, stretches, order, blocks, deps, takes, gives, stretch, issue, end, service, watched, waits, m,
+    units, slots, servers, credits, rows, hops, masks, words, tree, levels, lists, stretches, order, blocks, deps,
+    takes, gives, stretch, issue, end, service, watched, waits, m,
 ):  # fmt: skip
     _ticks(
-        _bare(units),
-        _bare(slots),
-        _bare(servers),
-        _bare(credits),
-        _bare(rows),
-        _bare(hops),
-        _bare(masks),
-        _bare(words),
-        _bare(tree),
-        _bare(levels),
-        _bare(lists),
-        _bare(stretches),
-        _bare(order),
-        _bare(blocks),
-        _bare(deps),
-        _bare(takes),
-        _bare(gives),
-        _bare(stretch),
-        _bare(issue),
-        _bare(end),
-        _bare(service),
-        _bare(watched),
-        _bare(waits),
-        _bare(m),
-    )
+        _bare(units), _bare(slots), _bare(servers), _bare(credits), _bare(rows), _bare(hops), _bare(masks),
+        _bare(words), _bare(tree), _bare(levels), _bare(lists), _bare(stretches), _bare(order), _bare(blocks),
+        _bare(deps), _bare(takes), _bare(gives), _bare(stretch), _bare(issue), _bare(end), _bare(service),
+        _bare(watched), _bare(waits), _bare(m),
+    )  # fmt: skip

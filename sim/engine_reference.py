@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import simpy
-from cosoc.sim.program import Program, bursts_of, deadlock, unroll
+
+from cosoc.sim.program import Ints, Program, Records, bursts_of, deadlock, unroll
 from cosoc.sim.trace import WAIT, Trace
 
 
@@ -22,8 +23,18 @@ def run(program: Program, watch: Collection[int] = ()) -> Trace:
     machine = _Machine(unroll(program), frozenset(int(op) for op in watch))
     machine.run()
     waits = np.array(sorted(machine.waits, key=lambda wait: (wait[1], wait[0])), dtype=WAIT)
-    arrays = (np.array(x, dtype=np.int64) for x in (machine.issue, machine.end, machine.service, machine.busy))
-    return Trace(*arrays, makespan=max(machine.end, default=0), bursts=machine.bursts, waits=waits)
+    return Trace(
+        _ints(machine.issue), _ints(machine.end), _ints(machine.service), _ints(machine.busy),
+        max(machine.end, default=0), machine.bursts, waits,
+    )  # fmt: skip
+
+
+def _ints(values: list[int]) -> Ints:
+    return np.array(values, dtype=np.int64)
+
+
+def _dicts(records: Records) -> list[dict[str, int]]:
+    return [dict(zip(records.dtype.names or (), record, strict=True)) for record in records.tolist()]
 
 
 @dataclass
@@ -41,11 +52,9 @@ class _Machine:
         self.env = simpy.Environment()
         self.watch = watch
         n_ops, n_servers = program.n_ops, len(program.servers)
-        self.rows: list[dict[str, int]] = [dict(zip(program.rows.dtype.names, row)) for row in program.rows.tolist()]
+        self.rows = _dicts(program.rows)
         self.n_bursts: list[int] = bursts_of(program.rows).tolist()
-        self.servers: list[dict[str, int]] = [
-            dict(zip(program.servers.dtype.names, server)) for server in program.servers.tolist()
-        ]
+        self.servers = _dicts(program.servers)
         self.lanes: list[int] = program.units["lanes"].tolist()
         self.priority: list[int] = program.units["priority"].tolist()
         self.queue: list[list[int]] = [[] for _ in self.lanes]  # ops not issued yet, last first
@@ -74,11 +83,16 @@ class _Machine:
                 break
             self.env.step()  # simpy's clock goes to the next tick at which something ends
         if self.ended < len(self.rows):
-            raise deadlock(self.program, *(np.array(x, dtype=np.int64) for x in (self.issue, self.end, self.asked)))
+            raise deadlock(self.program, _ints(self.issue), _ints(self.end), _ints(self.asked))
+
+    @property
+    def now(self) -> int:
+        """The tick; simpy's clock is typed as float, but only integers are ever added to it."""
+        return int(self.env.now)
 
     def settle(self) -> None:
         """Rule 1: everything that ends in this tick ends."""
-        while self.env.peek() == self.env.now:
+        while self.env.peek() == self.now:
             self.env.step()
 
     def op(self, op: int) -> Generator[simpy.Event, Any, None]:
@@ -91,7 +105,7 @@ class _Machine:
             yield self.env.timeout(row["run"])
         for burst in range(self.n_bursts[op]):
             size = min(row["burst"], row["bytes"] - burst * row["burst"])
-            key = (self.priority[row["unit"]], self.env.now, row["unit"], op)
+            key = (self.priority[row["unit"]], self.now, row["unit"], op)
             waiter = _Waiter(key, size, self.env.event())
             self.waiting.append(waiter)
             hold = yield waiter.granted
@@ -99,7 +113,7 @@ class _Machine:
             self.service[op] += hold
             for server in route:
                 self.holders[server] -= 1
-        self.end[op] = self.env.now
+        self.end[op] = self.now
         self.ended += 1
         self.in_flight[row["unit"]] -= 1
         for credit, amount in self.list_of(op, "give"):
@@ -111,7 +125,7 @@ class _Machine:
         for unit, queue in enumerate(self.queue):
             if queue and self.in_flight[unit] < self.lanes[unit] and self.deps_ended(queue[-1]):
                 if self.asked[unit] < 0:
-                    self.asked[unit] = self.env.now
+                    self.asked[unit] = self.now
                 offers.append((self.priority[unit], self.asked[unit], unit, queue[-1]))
         blocked: set[int] = set()
         issued = False
@@ -125,7 +139,7 @@ class _Machine:
             self.queue[unit].pop()
             self.in_flight[unit] += 1
             self.asked[unit] = -1
-            self.issue[op] = self.env.now
+            self.issue[op] = self.now
             self.env.process(self.op(op))
             issued = True
         return issued
@@ -181,18 +195,18 @@ class _Machine:
         """Record what a watched op stands behind from this tick on; None: it was granted."""
         if op not in self.watch:
             return
-        since, *old = self.refused.get(op, (-1, -1, -1))
-        if why is not None and tuple(old) == why:
+        since, server, behind = self.refused.pop(op, (-1, -1, -1))
+        if why == (server, behind):
+            self.refused[op] = (since, server, behind)
             return
-        if since >= 0 and op in self.refused:
-            self.waits.append((op, since, self.env.now, *old))
-            del self.refused[op]
+        if since >= 0:
+            self.waits.append((op, since, self.now, server, behind))
         if why is not None:
-            self.refused[op] = (self.env.now, *why)
+            self.refused[op] = (self.now, *why)
 
     def list_of(self, op: int, key: str) -> list[Any]:
         """The route, deps (distances), takes or gives ((credit, amount) pairs) of an op."""
         row = self.rows[op]
-        entries = {"route": self.program.routes, "dep": self.program.deps, "take": self.program.takes}
+        entries: dict[str, Any] = {"route": self.program.routes, "dep": self.program.deps, "take": self.program.takes}
         array = entries.get(key, self.program.gives)
-        return array[row[f"{key}_at"] : row[f"{key}_at"] + row[f"{key}_n"]].tolist()
+        return list(array[row[f"{key}_at"] : row[f"{key}_at"] + row[f"{key}_n"]].tolist())

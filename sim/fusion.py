@@ -46,31 +46,44 @@ def rows_done_with(layer: Layer, row: int) -> int:
     return min(layer.iy, max(0, (row + 1) * layer.stride_y - layer.pad_y))
 
 
-def schedule(workload: Workload, members: Sequence[str], core: Mapping[str, str], job_ticks: Mapping[str, int]) -> Schedule:
-    """Order the rows of a group for its cores.
-
-    core, job_ticks: where each layer runs and how long one of its rows takes there. The rows are ordered by a list
-    schedule: the row that can start first goes first, and a producer may run AHEAD rows further ahead than a
-    deepest-first order would need. Buffers that suffice for one order suffice for every order (rows and buffers form
-    a marked graph, whose liveness does not depend on the order of firing).
-    InputError if the layers do not form a connected piece of the network.
-    """
+def _pieces(workload: Workload, members: Sequence[str]) -> tuple[list[Layer], list[tuple[str, str]]]:
+    """The layers of a group, shallow first, and its edges (producer, consumer)."""
     layers = [layer for layer in workload if layer.name in set(members)]
-    if len(layers) != len(set(members)) or not layers:
+    if len(layers) != len(members):
         raise InputError(f"group {', '.join(members)}: names a layer twice, or one that {workload.name} has not")
     inside = {layer.name for layer in layers}
     for layer in layers[1:]:
         if not inside & set(layer.inputs):
             raise InputError(f"group: {layer.name} reads nothing that the group produces; start another group there")
-    edges = [(p, layer.name) for layer in layers for p in dict.fromkeys(layer.inputs) if p in inside]
-    everything = dict.fromkeys(edges, max(layer.oy for layer in layers) + 1)
-    _, held = _run(layers, edges, everything, lambda state, ready: ready[-1])
-    bound = {edge: most + AHEAD for edge, most in held.items()}
+    return layers, [(p, layer.name) for layer in layers for p in dict.fromkeys(layer.inputs) if p in inside]
+
+
+def line_buffers(workload: Workload, members: Sequence[str]) -> dict[tuple[str, str], int]:
+    """Rows that each edge of a group holds: what a deepest-first order needs, and AHEAD more.
+
+    Buffers that suffice for one order suffice for every order: rows and buffers form a marked graph, whose liveness
+    does not depend on the order of firing. InputError if the layers form no connected piece of the network.
+    """
+    layers, edges = _pieces(workload, members)
+    no_bound = dict.fromkeys(edges, max(layer.oy for layer in layers) + 1)
+    _, held = _run(layers, edges, no_bound, lambda state, ready: ready[-1])
+    return {edge: most + AHEAD for edge, most in held.items()}
+
+
+def schedule(
+    workload: Workload, members: Sequence[str], core: Mapping[str, str], row_ticks: Mapping[str, int]
+) -> Schedule:
+    """Order the rows of a group by a list schedule: the row that can start first goes first, within the line buffers.
+
+    core, row_ticks: where each layer runs and how long one of its rows takes there.
+    """
+    layers, edges = _pieces(workload, members)
+    bound = line_buffers(workload, members)
 
     def earliest(state: _State, ready: list[Layer]) -> Layer:
         starts = [(max(state.free.get(core[r.name], 0), state.inputs_at(r)), -i, r) for i, r in enumerate(ready)]
         start, _, layer = min(starts, key=lambda s: s[:2])
-        state.free[core[layer.name]] = state.end[layer.name, state.rows[layer.name]] = start + job_ticks[layer.name]
+        state.free[core[layer.name]] = state.end[layer.name, state.rows[layer.name]] = start + row_ticks[layer.name]
         return layer
 
     rows, _ = _run(layers, edges, bound, earliest)
@@ -127,10 +140,10 @@ def _run(
     return tuple(out), held
 
 
-def buffer_bytes(workload: Workload, plan: Schedule) -> dict[str, int]:
-    """Bytes of line buffer for each producer of the group, at 8 bit an element."""
+def buffer_bytes(workload: Workload, members: Sequence[str]) -> dict[str, int]:
+    """Bytes of line buffer for each producer of a group, at 8 bit an element."""
     out: dict[str, int] = {}
-    for (producer, _), rows in plan.buffer_rows.items():
+    for (producer, _), rows in line_buffers(workload, members).items():
         layer = workload[producer]
         out[producer] = max(out.get(producer, 0), min(rows, layer.oy) * layer.ox * layer.k)
     return out

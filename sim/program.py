@@ -31,8 +31,8 @@ server free with no tag. At tick t:
    (ceil(b * rate_ticks / rate_bytes) * stretch[occupancy]) >> 8, plus its `switch` if the op's tag is not negative
    and differs from the server's last tag; a tag that is not negative becomes the last tag of every server of the
    route (ports = 0 too).
-   The occupancy of a server is the number of ops that hold it (for ports = 0: that are in a burst over it) after all grants
-   of the tick; a table shorter than that is read at its last entry. A hold does not change afterwards.
+   The occupancy of a server is the number of ops that hold it (for ports = 0: that are in a burst over it) after all
+   grants of the tick; a table shorter than that is read at its last entry. A hold does not change afterwards.
    The burst ends at t + hold. An op's `service` is the sum of its holds.
 4. *Advance* to the next tick at which something ends. If there is none but ops remain: Deadlock, naming the first
    op (in program order) that has not ended and what it waits for. (Nothing is in flight then, and all earlier ops
@@ -48,7 +48,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -56,6 +56,7 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 import numpy.typing as npt
+
 from cosoc.sim.errors import Deadlock, InputError
 
 Records = npt.NDArray[np.void]
@@ -172,12 +173,12 @@ def validate(program: Program) -> list[str]:
     return _check_rows(program) + _check_entries(program) + _check_figures(program)
 
 
-def _report(reasons: list[str], noun: str, bad: npt.NDArray[np.bool_], text: Callable[[int], str]) -> None:
-    """Add a reason for the first index where `bad` holds; `text` says what is wrong there."""
+def _report(reasons: list[str], noun: str, bad: npt.NDArray[np.bool_], text: str, *figures: Ints) -> None:
+    """Add a reason for the first index where `bad` holds: `text`, with the `figures` at that index filled in."""
     where = np.flatnonzero(bad)
     if len(where):
         more = f" (and {len(where) - 1} more)" if len(where) > 1 else ""
-        reasons.append(f"{noun} {where[0]}: {text(int(where[0]))}{more}")
+        reasons.append(f"{noun} {where[0]}: {text.format(*(figure[where[0]] for figure in figures))}{more}")
 
 
 def _check_nouns(program: Program) -> list[str]:
@@ -188,38 +189,36 @@ def _check_nouns(program: Program) -> list[str]:
         reasons.append(f"tick_hz is {program.tick_hz}, must be at least 1")
     if len(units) > MOST_UNITS:
         reasons.append(f"{len(units)} units, at most {MOST_UNITS}")
-    named = (("unit", program.unit_names, units), ("server", program.server_names, servers))
-    for noun, names, records in (*named, ("credit", program.credit_names, credits)):
-        if len(names) != len(records):
-            reasons.append(f"{len(records)} {noun}s but {len(names)} {noun} names")
-    for noun, names in (
-        ("unit", program.unit_names), ("server", program.server_names),
-        ("credit", program.credit_names), ("layer", program.layers), ("program", (program.name,)),
+    for noun, names, n in (
+        ("unit", program.unit_names, len(units)), ("server", program.server_names, len(servers)),
+        ("credit", program.credit_names, len(credits)), ("layer", program.layers, len(program.layers)),
+        ("program", (program.name,), 1),
     ):  # fmt: skip
+        if len(names) != n:
+            reasons.append(f"{n} {noun}s but {len(names)} {noun} names")
         if "" in names:
             reasons.append(f"{noun} {names.index('')} has an empty name")
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            reasons.append(f"{noun} name {twice[0]!r} stands twice")
-    _report(reasons, "unit", units["lanes"] < 1, lambda i: f"{units['lanes'][i]} lanes, must be at least 1")
-    for key in ("rate_bytes", "rate_ticks"):
-        _report(reasons, "server", servers[key] < 1, lambda i, k=key: f"{k} is {servers[k][i]}, must be at least 1")  # type: ignore[misc]
-    for key in ("ports", "switch"):
-        _report(reasons, "server", servers[key] < 0, lambda i, k=key: f"{k} is {servers[k][i]}, must not be negative")  # type: ignore[misc]
-    at, n = servers["stretch_at"], servers["stretch_n"]
-    bad = (at < 0) | (n < 1) | (at + n > len(program.stretch))
-    _report(reasons, "server", bad, lambda i: f"stretch table {at[i]}+{n[i]} of {len(program.stretch)} entries")
-    _report(reasons, "stretch", program.stretch < 1, lambda i: f"{program.stretch[i]}/256, must be at least 1/256")
-    _report(reasons, "credit", credits["capacity"] < 1, lambda i: f"capacity {credits['capacity'][i]}, at least 1")
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            reasons.append(f"{noun} name {twice!r} stands {names.count(twice)} times")
+    for noun, records, key, least in (
+        ("unit", units, "lanes", 1), ("server", servers, "rate_bytes", 1), ("server", servers, "rate_ticks", 1),
+        ("server", servers, "ports", 0), ("server", servers, "switch", 0), ("credit", credits, "capacity", 1),
+    ):  # fmt: skip
+        _report(reasons, noun, records[key] < least, f"{key} is {{}}, must be at least {least}", records[key])
+    at, n_entries = servers["stretch_at"], servers["stretch_n"]
+    bad = (at < 0) | (n_entries < 1) | (at + n_entries > len(program.stretch))
+    _report(reasons, "server", bad, f"stretch table {{}}+{{}} of {len(program.stretch)} entries", at, n_entries)
+    _report(reasons, "stretch", program.stretch < 1, "{}/256, must be at least 1/256", program.stretch)
     return reasons
 
 
 def _check_blocks(program: Program) -> list[str]:
     reasons: list[str] = []
     first, n, times = (program.blocks[key] for key in ("first_row", "n_rows", "times"))
-    _report(reasons, "block", (n < 1) | (times < 1), lambda i: f"{n[i]} rows x {times[i]}, each must be at least 1")
+    _report(reasons, "block", (n < 1) | (times < 1), "{} rows x {}, each must be at least 1", n, times)
     bad = (first < 0) | (first + n > len(program.rows))
-    _report(reasons, "block", bad, lambda i: f"rows {first[i]}+{n[i]} of {len(program.rows)}")
+    _report(reasons, "block", bad, f"rows {{}}+{{}} of {len(program.rows)}", first, n)
     return reasons
 
 
@@ -227,26 +226,20 @@ def _check_slices(program: Program) -> list[str]:
     """Slices and indices of the rows."""
     reasons: list[str] = []
     rows = program.rows
-    lists = {"route": program.routes, "dep": program.deps, "take": program.takes, "give": program.gives}
-    for key, entries in lists.items():
-        at, n = rows[f"{key}_at"], rows[f"{key}_n"]
-        bad = (at < 0) | (n < 0) | (at + n > len(entries))
-        text = f"{key} slice {{}}+{{}} of {len(entries)} entries"
-        _report(reasons, "row", bad, lambda i, at=at, n=n, text=text: text.format(at[i], n[i]))  # type: ignore[misc]
-    for key, low, high in (
-        ("unit", 0, len(program.units)), ("kind", 0, len(KINDS)), ("layer", -1, len(program.layers)),
+    for key, n_entries in (
+        ("route", len(program.routes)), ("dep", len(program.deps)), ("take", len(program.takes)),
+        ("give", len(program.gives)),
     ):  # fmt: skip
-        bad = (rows[key] < low) | (rows[key] >= high)
-        text = f"{key} {{}} outside {low}..{high - 1}"
-        _report(reasons, "row", bad, lambda i, k=key, text=text: text.format(rows[k][i]))  # type: ignore[misc]
-    for name, index, high in (
-        ("routes", program.routes, len(program.servers)),
-        ("takes", program.takes["credit"], len(program.credits)),
-        ("gives", program.gives["credit"], len(program.credits)),
-    ):
-        bad = (index < 0) | (index >= high)
-        text = f"index {{}} outside 0..{high - 1}"
-        _report(reasons, f"entry of {name}", bad, lambda i, x=index, text=text: text.format(x[i]))  # type: ignore[misc]
+        at, n = rows[f"{key}_at"], rows[f"{key}_n"]
+        bad = (at < 0) | (n < 0) | (at + n > n_entries)
+        _report(reasons, "row", bad, f"{key} slice {{}}+{{}} of {n_entries} entries", at, n)
+    for noun, index, low, high in (
+        ("row", rows["unit"], 0, len(program.units)), ("row", rows["kind"], 0, len(KINDS)),
+        ("row", rows["layer"], -1, len(program.layers)), ("route", program.routes, 0, len(program.servers)),
+        ("take", program.takes["credit"], 0, len(program.credits)),
+        ("give", program.gives["credit"], 0, len(program.credits)),
+    ):  # fmt: skip
+        _report(reasons, noun, (index < low) | (index >= high), f"index {{}} is outside {low}..{high - 1}", index)
     return reasons
 
 
@@ -255,63 +248,65 @@ def _check_rows(program: Program) -> list[str]:
     reasons: list[str] = []
     rows = program.rows
     for key in ("setup", "run", "bytes", "burst", "macs", "energy_fj"):
-        bad = (rows[key] < 0) | (rows[key] > LIMIT)
-        _report(reasons, "row", bad, lambda i, k=key: f"{k} is {rows[k][i]}, must be 0..2^50")  # type: ignore[misc]
-    moves = rows["bytes"] > 0
-    both = moves & (rows["run"] > 0)
-    _report(reasons, "row", both, lambda i: f"both runs ({rows['run'][i]} ticks) and moves ({rows['bytes'][i]} bytes)")
-    _report(reasons, "row", moves & (rows["burst"] < 1), lambda i: f"moves {rows['bytes'][i]} bytes in bursts of 0")
-    _report(reasons, "row", moves & (rows["route_n"] < 1), lambda i: f"moves {rows['bytes'][i]} bytes without a route")
-    still = ~moves & ((rows["route_n"] > 0) | (rows["burst"] > 0))
-    _report(reasons, "row", still, lambda i: "has a route or a burst but moves no bytes")
+        _report(reasons, "row", (rows[key] < 0) | (rows[key] > LIMIT), f"{key} is {{}}, must be 0..2^50", rows[key])
+    moves, size = rows["bytes"] > 0, rows["bytes"]
+    _report(reasons, "row", moves & (rows["run"] > 0), "both runs ({} ticks) and moves ({} bytes)", rows["run"], size)
+    _report(reasons, "row", moves & (rows["burst"] < 1), "moves {} bytes in bursts of 0", size)
+    _report(reasons, "row", moves & (rows["route_n"] < 1), "moves {} bytes without a route", size)
+    idle = ~moves & ((rows["route_n"] > 0) | (rows["burst"] > 0))
+    _report(
+        reasons,
+        "row",
+        idle,
+        "moves no bytes but has a route ({} servers) or a burst ({})",
+        rows["route_n"],
+        rows["burst"],
+    )
     return reasons
 
 
 def _check_entries(program: Program) -> list[str]:
     """What the entries of a row's lists must be: amounts, distances, and nothing twice in one list."""
     reasons: list[str] = []
-    rows, capacity = program.rows, program.credits["capacity"]
-    _report(reasons, "dep", program.deps < 1, lambda i: f"distance {program.deps[i]}, must be at least 1")
+    rows = program.rows
+    _report(reasons, "dep", program.deps < 1, "distance {}, must be at least 1", program.deps)
     for noun, amounts in (("take", program.takes), ("give", program.gives)):
-        amount, most = amounts["amount"], capacity[amounts["credit"]]
-        text = f"amount {{}} of credit {{}}, whose capacity is {{}}: must be 1..{{}} ({noun})"
-
-        def say(i: int, a: Records = amounts, most: Ints = most, text: str = text) -> str:
-            return text.format(a["amount"][i], program.credit_names[a["credit"][i]], most[i], most[i])
-
-        _report(reasons, noun, (amount < 1) | (amount > most), say)
-    lists = {"route": program.routes, "dep": program.deps}
-    lists |= {"take": program.takes["credit"], "give": program.gives["credit"]}
-    for key, entries in lists.items():
+        amount, most = amounts["amount"], program.credits["capacity"][amounts["credit"]]
+        text = "amount {} of credit {}, must be 1..{}, its capacity"
+        _report(reasons, noun, (amount < 1) | (amount > most), text, amount, amounts["credit"], most)
+    for key, entries in (
+        ("route", program.routes), ("dep", program.deps), ("take", program.takes["credit"]),
+        ("give", program.gives["credit"]),
+    ):  # fmt: skip
         at, n = rows[f"{key}_at"], rows[f"{key}_n"]
-        pairs, row = np.unique(np.stack([at, n]), axis=1, return_index=True)
-        for (a, k), i in zip(pairs.T, row, strict=True):
-            if len(np.unique(entries[a : a + k])) < k:
-                reasons.append(f"row {i}: its {key} list names one twice: {entries[a : a + k].tolist()}")
-                break
+        owner, entry = np.repeat(np.arange(len(rows)), n), entries[entries_of(at, n)]
+        order = np.lexsort((entry, owner))
+        owner, entry = owner[order], entry[order]
+        twice = np.flatnonzero((owner[1:] == owner[:-1]) & (entry[1:] == entry[:-1]))
+        if len(twice):
+            reasons.append(f"row {owner[twice[0]]}: its {key} list names {entry[twice[0]]} twice")
     return reasons
 
 
 def _check_figures(program: Program) -> list[str]:
     """Nothing overflows: the sum of all durations, hence the makespan, stays under 2^50 ticks."""
     reasons: list[str] = []
-    rows, servers = program.rows, program.servers
+    rows = program.rows
     row = np.repeat(np.arange(len(rows)), rows["route_n"])
-    server = servers[program.routes[entries_of(rows["route_at"], rows["route_n"])]]
+    at = program.routes[entries_of(rows["route_at"], rows["route_n"])]
+    server = program.servers[at]
+    tables = [program.stretch[s["stretch_at"] : s["stretch_at"] + s["stretch_n"]] for s in program.servers]
+    most = np.array([table.max() for table in tables], dtype=float)[at]
     # Floats: a bound, far from the 2^53 where they lose integers or the 2^63 where integers would wrap.
     scaled = np.minimum(rows["burst"], rows["bytes"])[row].astype(float) * server["rate_ticks"]
-    worst = np.array([program.stretch[s["stretch_at"] : s["stretch_at"] + s["stretch_n"]].max() for s in servers])
-    most = worst[program.routes[entries_of(rows["route_at"], rows["route_n"])]] if len(row) else np.zeros(0)
     stretched = (scaled / server["rate_bytes"] + 1) * most
     bad = np.zeros(len(rows), bool)
     bad[row[(scaled > 2.0**62) | (stretched > 2.0**62)]] = True
-    _report(reasons, "row", bad, lambda i: f"a burst of {rows['burst'][i]} bytes overflows 64 bits on its route")
-    hold = np.zeros(len(rows))
+    _report(reasons, "row", bad, "a burst of {} bytes overflows 64 bits on its route", rows["burst"])
+    hold = np.ones(len(rows))
     np.maximum.at(hold, row, stretched / 256 + server["switch"] + 1)
     lasts = rows["setup"] + rows["run"] + bursts_of(rows) * hold
-    total = sum(
-        float(lasts[b["first_row"] : b["first_row"] + b["n_rows"]].sum()) * int(b["times"]) for b in program.blocks
-    )
+    total = sum(float(lasts[first : first + n].sum()) * times for first, n, times in program.blocks.tolist())
     if total > LIMIT:
         reasons.append(f"all ops one after another may last {total:.3g} ticks, more than 2^50: use a coarser tick")
     return reasons
@@ -635,7 +630,7 @@ def from_text(text: str) -> Program:
         words = line.split()
         try:
             if words:
-                reader.line(words)
+                reader.line(words, indented=line.startswith(" "))
         except (ValueError, KeyError, IndexError, AttributeError) as error:
             reason = f"program text, line {number}: cannot read {' '.join(words)!r}: {error}"
             raise InputError(reason) from None
@@ -655,33 +650,32 @@ class _Reader:
         self.builder: Builder | None = None
         self.times = 0  # of the open block; 0 before the first one
 
-    def line(self, words: list[str]) -> None:
+    def line(self, words: list[str], indented: bool) -> None:
         noun, name, values = words[0], unquote(words[1]), dict(word.split("=", 1) for word in words[2:])
         ints = {key: int(value) for key, value in values.items() if value.lstrip("-").isdigit()}
-        if noun == "program":
-            self.builder = Builder(name, ints["tick_hz"])
-            return
         b = self.builder
         if b is None:
-            raise ValueError("expected a line `program NAME tick_hz=N` first")
-        if noun == "block":
+            if noun != "program":
+                raise ValueError("expected a line `program NAME tick_hz=N` first")
+            self.builder = Builder(name, ints["tick_hz"])
+        elif indented and self.times:
+            b.read(unquote(noun), name, values, ints)
+        elif noun == "block":
             self.close()
             self.times = int(name.removeprefix("x"))
-        elif noun == "unit" and not self.times:
+        elif noun == "unit":
             b.unit(name, ints["lanes"], ints["priority"])
-        elif noun == "server" and not self.times:
+        elif noun == "server":
             rate_bytes, rate_ticks = map(int, values["rate"].split("/"))
             stretch = tuple(map(int, values["stretch"].split(",")))
             b.server(name, rate_bytes=rate_bytes, rate_ticks=rate_ticks, ports=ints["ports"], switch=ints["switch"],
                      stretch=stretch)  # fmt: skip
-        elif noun == "credit" and not self.times:
+        elif noun == "credit":
             b.credit(name, ints["capacity"])
-        elif noun == "layer" and not self.times:
+        elif noun == "layer":
             b.layer(name)
-        elif self.times:
-            b.read(unquote(noun), name, values, ints)
         else:
-            raise ValueError("expected unit, server, credit, layer or block")
+            raise ValueError("expected unit, server, credit, layer or block, or an indented op in a block")
 
     def close(self) -> None:
         """End the open block."""

@@ -6,6 +6,7 @@ checks it and refuses it with `file:line:column`. Cycles in the file are cycles 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from cosoc.sim import exact
@@ -122,6 +123,10 @@ class Core(Model):
     def weight_bytes(self, tile: Tile, xp: Any) -> Num:
         """Bytes of weights and constants as stored and moved for one job."""
         return 0 * tile.k
+
+    def resident(self, tiles: Sequence[Tile]) -> list[str]:
+        """Why the weights of several layers cannot stand in the core at once; empty if they can."""
+        return []
 
     def energy_pj(self, tile: Tile, xp: Any) -> Num:
         """Energy of one job beyond what the powers account for."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta, layer_time
+from cosoc.sim.fusion import buffer_bytes
 from cosoc.sim.mapping import LayerMapping, Mapping, Order, Runtime, Share, Tiling
 from cosoc.sim.placement import Homes, place
 from cosoc.sim.soc import SoC
@@ -200,8 +201,9 @@ def problems(mapping: Mapping, workload: Workload, soc: SoC) -> list[str]:
         given = mapping.layers.get(layer.name)
         if given is not None:
             reasons += _share_problems(layer, given, soc)
-    for group in mapping.groups:
-        reasons += [f"group: {workload.name} has no layer {name}" for name in group.layers if name not in names]
+    grouped = [name for group in mapping.groups for name in group.layers]
+    reasons += [f"group: {workload.name} has no layer {name}" for name in grouped if name not in names]
+    reasons += [f"group: layer {name} is named twice" for name in dict.fromkeys(grouped) if grouped.count(name) > 1]
     if reasons:
         return reasons
     try:
@@ -209,10 +211,52 @@ def problems(mapping: Mapping, workload: Workload, soc: SoC) -> list[str]:
         homes = homes_of(workload, full, soc)
     except InputError as error:
         return [str(error)]
-    fused = {name for group in mapping.groups for name in group.layers}
+    for group in mapping.groups:
+        reasons += _group_problems(group.layers, workload, full, soc)
     for layer in workload:
-        if layer.name not in fused:
+        if layer.name not in grouped:
             reasons += tile_problems(layer, full.layers[layer.name], soc, mapping.runtime, homes)
+    return reasons
+
+
+def _group_problems(members: tuple[str, ...], workload: Workload, mapping: Mapping, soc: SoC) -> list[str]:
+    """Why a fused group cannot run: one core a layer, lines and weights resident, and nothing in between."""
+    inside, between, reasons = set(members), set[str](), []
+    for layer in workload:
+        reads = set(layer.inputs)
+        if layer.name in inside and reads & between:
+            reasons.append(f"group: {layer.name} reads {min(reads & between)}, which waits for the group; add it")
+        if layer.name not in inside and reads & (inside | between):
+            between.add(layer.name)
+    layers = [workload[name] for name in members]
+    for layer in layers:
+        if len([s for s in mapping.layers[layer.name].shares if s.k]) != 1:
+            reasons.append(f"group: layer {layer.name} is split over cores; a fused layer runs on one")
+    if reasons:
+        return reasons
+    try:
+        lines = buffer_bytes(workload, members)
+    except InputError as error:
+        return [str(error)]
+    cores = {layer.name: mapping.layers[layer.name].shares[0].core for layer in layers}
+    need = sum(lines.values())
+    for layer in layers:  # two rows each of what comes in and of what goes out
+        need += sum(2 * layer.stride_y * layer.ix * layer.c for name in layer.inputs if name not in inside)
+        need += 2 * layer.ox * layer.k * (layer.name not in lines)
+    for name in {soc.cores[core].memory for core in cores.values()} - {soc.main_memory}:
+        bound = soc.memories[name].capacity_bytes
+        if need > bound:
+            reasons.append(f"group: its line buffers need {need} bytes of {name}, which has {bound}")
+    for name in dict.fromkeys(cores.values()):
+        core = soc.cores[name]
+        mine = [layer for layer in layers if cores[layer.name] == name]
+        tiles = [make_tile(la, la.k, 1, la.ox, mapping.layers[la.name].ox_unroll) for la in mine]
+        reasons += [f"group: {name} {reason}" for reason in core.resident(tiles)]
+        if core.weight_memory is not None:
+            held = sum(weight_transfer_of(layer, soc, core, layer.k, exact).bytes for layer in mine)
+            bound = soc.memories[core.weight_memory].capacity_bytes
+            if held > bound:
+                reasons.append(f"group: weights need {held} bytes of {core.weight_memory}, which has {bound}")
     return reasons
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from heapq import heappush, heapreplace
 
 import numpy as np
+
 from cosoc.sim.program import KINDS, Ints, Program, Records, entries_of, op_text, row_of
 
 # One row a stretch of ticks [start, end) in which an op stood at rule 3: `server` is the first of its route that was
@@ -184,7 +185,8 @@ class _Walk:
     def at(self, order: Ints, ticks: Ints, t: int, op: int) -> Ints:
         """The ops whose tick is t, without `op`, in program order."""
         low, high = np.searchsorted(ticks, (t, t + 1))
-        return order[low:high][order[low:high] != op]
+        found: Ints = order[low:high]
+        return found[found != op]
 
     def before(self, ops: Ints, unit: int, op: int) -> list[int]:
         """Those of `ops` that precede `op` on `unit`."""
@@ -233,8 +235,8 @@ def occupancy(program: Program, trace: Trace) -> Occupancy:
     return Occupancy(np.array(units, dtype=np.int64), trace.busy, trace.busy / most)
 
 
-# One row a unit, in op-ticks (with several lanes they overlap). setup, run, service: of its ops. wait_server: at rule 3.
-# wait_dep: a lane was free for the head, but a dep had not ended. wait_credit: only a credit was missing.
+# One row a unit, in op-ticks (with several lanes they overlap). setup, run, service: of its ops. wait_server: at rule
+# 3. wait_dep: a lane was free for the head, but a dep had not ended. wait_credit: only a credit was missing.
 UNIT_TICKS = np.dtype(
     [(name, np.int64) for name in ("setup", "run", "service", "wait_server", "wait_dep", "wait_credit")]
 )

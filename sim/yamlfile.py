@@ -6,15 +6,17 @@ are booleans (YAML 1.1 reads `on`, `no` and `y` as booleans too); `1e9` is a num
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 
 import yaml
 from cosoc.sim.errors import InputError
 from pydantic import BaseModel, ValidationError
 
+Place = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
 
 MAX_BYTES = 64 << 20  # a description larger than this is a mistake, not a description
@@ -30,14 +32,14 @@ _SCALARS = (
 
 
 class _Loader(yaml.SafeLoader):
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.events.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.composer.ComposerError(None, None, "aliases are not supported: write the value out", mark)
-        return super().compose_node(parent, index)  # type: ignore[no-any-return]
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(None, None, "aliases are not supported: write the value out", mark)
+        return super().compose_node(parent, index)
 
 
-def _scalar(node: yaml.ScalarNode) -> Any:
+def _scalar(node: yaml.Node) -> Any:
     if node.style is None:  # plain, not quoted
         text = node.value.strip()
         for pattern, convert in _SCALARS:
@@ -51,11 +53,11 @@ class _Document:
 
     def __init__(self, path: Path, root: yaml.Node | None) -> None:
         self.path = path
-        self.marks: dict[tuple[Any, ...], yaml.Mark] = {}
-        self.key_marks: dict[tuple[Any, ...], yaml.Mark] = {}
+        self.marks: dict[Place, yaml.Mark] = {}
+        self.key_marks: dict[Place, yaml.Mark] = {}
         self.data = self._convert(root, ()) if root is not None else None
 
-    def _convert(self, node: yaml.Node, at: tuple[Any, ...]) -> Any:
+    def _convert(self, node: yaml.Node, at: Place) -> Any:
         self.marks[at] = node.start_mark
         if len(at) > MAX_DEPTH:
             self.fail(at, f"nested deeper than {MAX_DEPTH} levels")
@@ -74,7 +76,7 @@ class _Document:
             return out
         return _scalar(node)
 
-    def fail(self, at: tuple[Any, ...], what: str, mark: yaml.Mark | None = None) -> NoReturn:
+    def fail(self, at: Place, what: str, mark: yaml.Mark | None = None) -> NoReturn:
         """Raise InputError for the value at a path, or for its nearest ancestor that stands in the file."""
         place = at
         while mark is None:
@@ -85,7 +87,7 @@ class _Document:
         raise InputError(f"{self.path}:{mark.line + 1}:{mark.column + 1}: {_dotted(at)}{what}")
 
 
-def _dotted(at: tuple[Any, ...]) -> str:
+def _dotted(at: Place) -> str:
     return ".".join(str(part) for part in at) + ": " if at else ""
 
 
@@ -137,9 +139,6 @@ def _override(document: _Document, key: str, text: str) -> None:
     node[last] = _scalar(yaml.ScalarNode("tag:yaml.org,2002:str", text))
 
 
-Place = tuple[str | int, ...]
-
-
 def load_model(
     path: Path,
     model: type[M],
@@ -161,21 +160,23 @@ def load_model(
     try:
         loaded = model.model_validate(document.data)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelled key is also a missing one: the misspelling is what the user can see.
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         _report(document, tuple(first["loc"]), first, model)
     for place, message in problems(loaded):
         document.fail(place, message)
     return loaded
 
 
-def _report(document: _Document, at: tuple[Any, ...], error: Mapping[str, Any], model: type[BaseModel]) -> NoReturn:
+def _report(document: _Document, at: Place, error: Mapping[str, Any], model: type[BaseModel]) -> NoReturn:
     kind, value = error["type"], error.get("input")
-    # Discriminated unions put their tag into the path; it is no key of the file.
-    at = tuple(p for i, p in enumerate(at) if at[: i + 1] in document.marks or i == len(at) - 1 or isinstance(p, int))
     if kind == "extra_forbidden":
-        siblings = _keys_beside(model, at)
-        hint = f"; known here: {', '.join(siblings)}" if siblings else ""
+        known = _keys_beside(model, at)
+        close = difflib.get_close_matches(str(at[-1]), known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}" if known else ""
+        at = _in_file(document, at)
         document.fail(at, f"unknown key{hint}", document.key_marks.get(at))
+    at = _in_file(document, at)
     if kind == "missing":
         document.fail(at, "required key is missing", document.marks.get(at[:-1]))
     message = error["msg"].removeprefix("Value error, ")
@@ -183,15 +184,38 @@ def _report(document: _Document, at: tuple[Any, ...], error: Mapping[str, Any], 
     document.fail(at, f"{shown}{_one_line(message)}")
 
 
-def _keys_beside(model: type[BaseModel], at: tuple[Any, ...]) -> list[str]:
+def _in_file(document: _Document, at: Place) -> Place:
+    """A pydantic path without the tags of discriminated unions, which are no keys of the file."""
+    out: Place = ()
+    for i, part in enumerate(at):
+        if (*out, part) in document.marks or i == len(at) - 1:
+            out = (*out, part)
+    return out
+
+
+def _keys_beside(model: type[BaseModel], at: Place) -> list[str]:
     """The keys that the model knows beside an unknown one, as far as its annotations tell."""
     current: Any = model
     for part in at[:-1]:
         if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
-            current = current.model_fields[part].annotation
-        args = getattr(current, "__args__", ())
-        if args and getattr(current, "__origin__", None) in (dict, tuple, list):
-            current = args[-1] if args[-1] is not Ellipsis else args[0]
-    if isinstance(current, type) and issubclass(current, BaseModel):
-        return list(current.model_fields)
-    return []
+            current = current.model_fields[str(part)].annotation
+        else:
+            current = _inside(current, part)
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _inside(annotation: Any, part: str | int) -> Any:
+    """What stands under one key of a dict, list or discriminated union of models."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    args = [a for a in get_args(annotation) if a is not Ellipsis]
+    if get_origin(annotation) in (dict, tuple, list) and args:
+        inner = args[-1]
+        while get_origin(inner) is Annotated:
+            inner = get_args(inner)[0]
+        return inner
+    for option in args:  # a union: the path carries the tag, which is the value of a Literal field
+        fields = getattr(option, "model_fields", {})
+        if any(part in get_args(field.annotation) for field in fields.values()):
+            return option
+    return None

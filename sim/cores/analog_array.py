@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
-
+from cosoc.sim import exact
 from cosoc.sim.soc import Core, Count, FromList, Num, Positive
 from cosoc.sim.workload import Tile
+from pydantic import Field
 
 
 class AnalogArray(Core):
@@ -77,3 +77,14 @@ class AnalogArray(Core):
         rows = xp.ceildiv(tile.c * tile.fy * tile.fx, self.store_rows_step) * self.store_rows_step
         cols = xp.ceildiv(tile.k, self.store_cols_step) * self.store_cols_step
         return xp.ceildiv(rows * cols * self.cell_bits, 8) + self.bias_bytes * tile.k
+
+    def resident(self, tiles: Sequence[Tile]) -> list[str]:
+        """Cells needed by all filters and their shifted copies, against the cells there are."""
+        need = 0
+        for tile in tiles:
+            unroll = self.unroll(tile, exact)
+            rows = max(tile.c, self.min_channels) * tile.fy * ((unroll - 1) * tile.stride_x + tile.fx)
+            need += rows * tile.k * unroll
+        if need <= self.rows * self.cols:
+            return []
+        return [f"needs {need} cells for the filters of the group, and has {self.rows * self.cols}; lower ox_unroll"]

@@ -1,0 +1,116 @@
+"""Core formulas against hand counts and against the published models that they come from (oracle/DEVIATIONS.md)."""
+
+import numpy as np
+import pytest
+
+from cosoc.sim import exact
+from cosoc.sim.catalog import find_soc
+from cosoc.sim.soc import SoC
+from cosoc.sim.workload import Tile
+
+
+@pytest.fixture(scope="module")
+def diana() -> SoC:
+    return find_soc("diana")
+
+
+def conv(k: int, c: int, oy: int, ox: int, f: int, stride: int = 1, ox_unroll: int = 0) -> Tile:
+    return Tile("conv", k, c, oy, ox, f, f, stride, stride, ox_unroll=ox_unroll)
+
+
+def test_digital_block_costs_macs_refills_and_a_start(diana: SoC) -> None:
+    # One block of 16 pixels x 16 channels, 3x3, 8 input channels: 8*9 MAC cycles, 2*8*3 refills, 23 to start.
+    assert diana.cores["digital"].cycles(conv(16, 8, 1, 16, 3), exact) == 72 + 48 + 23
+
+
+@pytest.mark.parametrize(
+    ("layer", "odimo_macs_only"),
+    [((64, 64, 16, 16, 3), 36864), ((64, 64, 56, 56, 3), 516096), ((16, 16, 32, 32, 3), 9216)],
+)
+def test_digital_is_odimo_without_refill_start_and_packing(
+    layer: tuple[int, int, int, int, int], odimo_macs_only: int
+) -> None:
+    # ODiMO's digital law less its load-store term: ceil(K/16) * C * ceil(OX/16) * OY * kx * ky (hw_models.py).
+    settings = {"cores.digital.refill_cycles": "0", "cores.digital.block_start_cycles": "0"}
+    core = find_soc("diana", settings | {"cores.digital.pack_rows": "false"}).cores["digital"]
+    assert core.cycles(conv(*layer), exact) == odimo_macs_only
+
+
+def test_digital_conv1_is_within_two_per_cent_of_match(diana: SoC) -> None:
+    # MATCH's law gives 655,760 for ResNet-18's conv1; it spares filter rows on padding, which ours does not.
+    ours = diana.cores["digital"].cycles(conv(64, 3, 112, 112, 7, 2), exact)
+    assert ours == 112 * 7 * 4 * (3 * 49 + 2 * 3 * 7 + 23)
+    assert 655_760 < ours < 1.02 * 655_760
+
+
+def test_depthwise_runs_one_channel_a_job(diana: SoC) -> None:
+    tile = Tile("conv", 8, 1, 16, 16, 3, 3, depthwise=True, groups=8)
+    assert diana.cores["digital"].cycles(tile, exact) == 8 * (200 + 16 * (9 + 2 * 3 + 23))
+
+
+@pytest.mark.parametrize(
+    ("layer", "unroll", "odimo_ops_cycles"),
+    # ODiMO's analog law less its weight term: ceil(K/512) ceil(C/128) OX OY / u * 18.2 (odimo hw_models.py); the
+    # unrolls are those listed for the same layers.
+    [((64, 64, 16, 16, 3), 4, 1164.8), ((64, 64, 56, 56, 3), 4, 14268.8), ((128, 128, 16, 16, 3), 1, 4659.2)],
+)
+def test_analog_array_time_is_odimos(
+    diana: SoC, layer: tuple[int, int, int, int, int], unroll: int, odimo_ops_cycles: float
+) -> None:
+    analog = diana.cores["analog"]
+    assert analog.unroll(conv(*layer), exact) == unroll  # type: ignore[attr-defined]
+    assert analog.cycles(conv(*layer), exact) == -(-odimo_ops_cycles // 1)
+
+
+def test_analog_row_of_pixels_shares_an_operation_up_to_the_unroll(diana: SoC) -> None:
+    times = [diana.cores["analog"].cycles(conv(32, 64, 1, ox, 3), exact) for ox in (1, 4, 5, 8)]
+    assert times == [19, 19, 37, 37]  # ceil(18.2), ceil(36.4): 1, 1, 2, 2 operations
+
+
+def test_analog_large_filters_take_one_operation_a_block(diana: SoC) -> None:
+    analog = diana.cores["analog"]
+    one = analog.cycles(conv(512, 128, 1, 5, 3), exact)  # 1152 rows, 512 columns: exactly the array
+    assert one == 91
+    assert analog.cycles(conv(512, 256, 1, 5, 3), exact) == 2 * one
+    assert analog.cycles(conv(513, 128, 1, 5, 3), exact) == 2 * one
+
+
+def test_analog_feed_reads_each_column_once_a_row_and_writes_each_output(diana: SoC) -> None:
+    tile = conv(64, 64, 1, 56, 3)
+    assert diana.cores["analog"].feed_bytes(tile, exact) == 58 * 3 * 64 + 56 * 64
+
+
+def test_analog_weights_are_stored_padded(diana: SoC) -> None:
+    # 576 rows are 2 x 288; 64 columns pad to 128; 2 bit a cell; 4 bytes of constants a channel.
+    assert diana.cores["analog"].weight_bytes(conv(64, 64, 8, 8, 3), exact) == 576 * 128 // 4 + 4 * 64
+
+
+def test_digital_weights_pad_channels_and_carry_biases(diana: SoC) -> None:
+    # DORY-HAL: (C*K*fx*fy + 4K) bytes with K padded to 16.
+    assert diana.cores["digital"].weight_bytes(conv(10, 64, 1, 1, 1), exact) == 16 * 64 + 4 * 16
+
+
+def test_no_channels_cost_nothing(diana: SoC) -> None:
+    for core in diana.cores.values():
+        for tile in (conv(0, 64, 8, 8, 3), Tile("conv", 0, 1, 8, 8, 3, 3, depthwise=True, groups=8)):
+            assert not core.fits(conv(1, 8, 8, 8, 3)) or core.fits(tile)
+            costs = (core.cycles(tile, exact), core.weight_bytes(tile, exact), core.energy_pj(tile, exact))
+            assert costs == (0, 0, 0)
+
+
+def test_refusals_name_what_is_not_supported(diana: SoC) -> None:
+    depthwise = Tile("conv", 8, 1, 4, 4, 3, 3, depthwise=True, groups=8)
+    assert "depthwise" in diana.cores["analog"].fits(depthwise)[0]
+    assert "ox_unroll 3" in diana.cores["analog"].fits(conv(8, 8, 4, 4, 3, ox_unroll=3))[0]
+    assert "grouped" in diana.cores["digital"].fits(Tile("conv", 8, 4, 4, 4, 3, 3, groups=2))[0]
+    assert diana.cores["host"].fits(depthwise) == []
+
+
+def test_formulas_agree_on_ints_and_arrays(diana: SoC) -> None:
+    ks = np.array([0, 1, 15, 16, 17, 128, 512, 513])
+    for core in diana.cores.values():
+        if core.fits(conv(1, 40, 7, 9, 3)):
+            continue
+        for cost in (core.cycles, core.feed_bytes, core.weight_bytes):
+            many = cost(conv(ks, 40, 7, 9, 3), exact)  # type: ignore[arg-type]
+            assert many.tolist() == [cost(conv(int(k), 40, 7, 9, 3), exact) for k in ks]

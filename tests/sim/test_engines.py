@@ -1,0 +1,438 @@
+"""The two engines against each other, against timelines drawn by hand and against closed forms."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from cosoc.sim import engine_fast, engine_reference
+from cosoc.sim.errors import Deadlock
+from cosoc.sim.program import Builder, Program, row_of, unroll, validate
+from cosoc.sim.trace import Run, Trace
+
+Programs = Callable[..., Program]
+ENGINES = {"reference": engine_reference.run, "fast": engine_fast.run}
+
+
+@pytest.fixture(params=ENGINES)
+def run(request: pytest.FixtureRequest) -> Run:
+    return ENGINES[request.param]
+
+
+def outcome(run: Run, program: Program, watch: Iterable[int] = ()) -> tuple[object, ...]:
+    """All that an engine says about a program, as something that can be compared."""
+    try:
+        trace = run(program, list(watch))
+    except Deadlock as deadlock:
+        return ("deadlock", str(deadlock))
+    arrays = (trace.issue, trace.end, trace.service, trace.busy, trace.waits)
+    return ("trace", *(array.tolist() for array in arrays), trace.makespan, trace.bursts)
+
+
+def fuzz_program(random_program: Programs, seed: int) -> Program:
+    """One in twenty has more servers than one mask word holds."""
+    return random_program(seed, n_servers=140 if seed % 20 == 0 else None)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Against each other
+
+
+def test_engines_agree_on_random_programs(random_program: Programs) -> None:
+    """2,000 programs: issue, end, service, busy, waits, makespan, bursts and the text of deadlocks."""
+    n_deadlocks = n_bursts = n_waits = 0
+    for seed in range(2000):
+        program = fuzz_program(random_program, seed)
+        assert validate(program) == [], f"seed {seed}"
+        watch = range(program.n_ops) if seed % 2 else ()
+        expected = outcome(engine_reference.run, program, watch)
+        assert outcome(engine_fast.run, program, watch) == expected, f"seed {seed}"
+        if expected[0] == "deadlock":
+            n_deadlocks += 1
+        else:
+            n_bursts += int(expected[-1])  # type: ignore[call-overload]
+            n_waits += len(expected[5])  # type: ignore[arg-type]
+    # The comparison is worth something only if the programs do something: one in ten at least locks up, and so on.
+    assert 200 < n_deadlocks < 1000 and n_bursts > 100_000 and n_waits > 20_000
+
+
+def test_a_loop_is_its_unrolled_self(random_program: Programs) -> None:
+    for seed in range(200):
+        program = fuzz_program(random_program, seed)
+        watch = range(program.n_ops)
+        assert outcome(engine_fast.run, program, watch) == outcome(engine_fast.run, unroll(program), watch), seed
+
+
+def test_many_slots_and_servers() -> None:
+    """600 slots and 130 servers: three levels of the event tree, three mask words."""
+    b = Builder("wide", 1000)
+    servers = [b.server(f"s{i}", rate_bytes=4) for i in range(130)]
+    units = [b.unit(f"u{i}", lanes=6, priority=i % 3) for i in range(100)]
+    rng = np.random.default_rng(5)
+    for i in range(1500):
+        route = tuple(int(s) for s in rng.choice(servers, 3, replace=False))
+        b.op(units[i % 100], setup=int(rng.integers(30)), bytes=int(rng.integers(1, 100)), burst=16, route=route)
+    program = b.build()
+    watch = range(program.n_ops)
+    assert outcome(engine_fast.run, program, watch) == outcome(engine_reference.run, program, watch)
+
+
+def test_engines_leave_the_program_alone(run: Run, random_program: Programs) -> None:
+    program = random_program(5)
+    for array in (program.units, program.servers, program.credits, program.rows, program.deps, program.takes,
+                  program.gives, program.routes, program.stretch, program.blocks):  # fmt: skip
+        array.flags.writeable = False
+    assert outcome(run, program) == outcome(run, program)
+
+
+# Rules of the reference engine, each with one thing wrong.
+REFERENCE_MUTANTS = {
+    "credits may be overtaken": ("credit in blocked or self.free", "self.free"),
+    "only the credit that lacks is blocked": (
+        "blocked.update(credit for credit, _ in takes)",
+        "blocked.update(credit for credit, amount in takes if self.free[credit] < amount)",
+    ),
+    "credits ignore priority": ("offers.append((self.priority[unit],", "offers.append((0,"),
+    "credits ignore who asked first": ("self.asked[unit], unit, queue[-1])", "0, unit, queue[-1])"),
+    "a head asks anew each round": ("if self.asked[unit] < 0:", "if True:"),
+    "amounts are ignored": ("self.free[credit] -= amount", "self.free[credit] -= 1"),
+    "one lane too many": ("self.in_flight[unit] < self.lanes", "self.in_flight[unit] <= self.lanes"),
+    "one round only": ("while self.issue_round():", "if self.issue_round():"),
+    "zero-time ops end after the last round": (
+        "while self.issue_round():\n                self.settle()",
+        "while self.issue_round():\n                pass\n            self.settle()",
+    ),
+    "servers may be overtaken": ("if s in blocked or", "if"),
+    "a waiter blocks one server only": ("for server in ported:", "for server in [bar]:"),
+    "rate-only servers are blocked": ("blocked.setdefault(server, op)\n        self.waiting", "pass\n        self.waiting"),
+    "grants ignore priority": ('key = (self.priority[row["unit"]],', "key = (0,"),
+    "oldest op first": ('row["unit"]], self.now, ', 'row["unit"]], self.issue[op], '),
+    "ties go to the older op": ('self.now, row["unit"], op)', "self.now, op, op)"),
+    "occupancy is not counted": ("entry = min(self.holders[s]", "entry = min(1"),
+    "the last burst is full": ('size = min(row["burst"], row["bytes"] - burst * row["burst"])', 'size = row["burst"]'),
+    "rates round down": ('-(-size * server["rate_ticks"] // server["rate_bytes"])',
+                         '(size * server["rate_ticks"] // server["rate_bytes"])'),
+    "no tag is a tag": ("if tag >= 0:", "if True:"),
+    "the first tag is free": ("if tag != self.tag[s]:", "if tag != self.tag[s] >= 0:"),
+    "a switch costs outside the maximum": ('ticks += server["switch"]', 'hold += server["switch"]'),
+    "deps are looked at once": ("for distance in self.list_of", "for distance in self.list_of(op, 'dep')[:1] or self.list_of"),
+}  # fmt: skip
+
+# And of the fast one, where it has structure of its own to get wrong.
+FAST_MUTANTS = {
+    "credits may be overtaken": ("credits[credit].blocked == m[0].round or ", ""),
+    "one mask word": ("for word in range(masks.shape[1]):\n        hit", "for word in range(1):\n        hit"),
+    "blocking is not undone": ("words[1, word] = 0", "words[1, word] *= 1"),
+    "watchers are not told": ("_touch(units, lists, m, watcher)", "pass"),
+    "only the first dep is looked at": ("rows[row].dep_at + rows[row].dep_n):", "min(rows[row].dep_at + 1, len(deps))):"),
+    "ties in slot order": ("slots[other].tie < tie", "other < s"),
+    "occupancy is not counted": ("entry = min(servers[server].held,", "entry = min(1,"),
+    "tags are not kept": ("servers[server].tag = tag", "pass"),
+    "heads are not in order": ("units[other].asked == t and other < unit", "units[other].asked == t"),
+    "no rescan when a credit returns": ("free += gives[i].amount\n        m[0].scan_queue = 1",
+                                        "free += gives[i].amount"),
+    "the next iteration is the first": ("units[unit].base += n_rows", "units[unit].base += n_rows - n_rows // 3"),
+}  # fmt: skip
+
+
+def mutant(module: ModuleType, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`module.run`, compiled from its source with `old` replaced."""
+    source = Path(str(module.__file__)).read_text()
+    assert source.count(old) == 1, f"the mutant must change one place of {module.__name__}: {old!r}"
+    source = source.replace(old, new).replace("cache=True, ", "").replace("cache=True", "")
+    spec = importlib.util.spec_from_loader("mutant", loader=None)
+    assert spec is not None
+    made = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "mutant", made)  # dataclasses look their module up
+    exec(compile(source, f"mutant of {module.__name__}", "exec"), made.__dict__)
+    return made.run  # type: ignore[no-any-return]
+
+
+def seeds_to_catch(run: Run, random_program: Programs) -> int | None:
+    """How many of the fuzz's programs it takes to tell `run` from the fast engine; None if all agree."""
+    for seed in range(2000):
+        program = fuzz_program(random_program, seed)
+        watch = range(program.n_ops) if seed % 2 else ()
+        expected = outcome(engine_fast.run, program, watch)
+        try:
+            found = outcome(run, program, watch)
+        except (AssertionError, IndexError, StopIteration):
+            return seed
+        if found != expected:
+            return seed
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REFERENCE_MUTANTS)
+def test_fuzz_catches_a_wrong_rule(name: str, random_program: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = mutant(engine_reference, *REFERENCE_MUTANTS[name], monkeypatch)
+    assert seeds_to_catch(run, random_program) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAST_MUTANTS)
+def test_fuzz_catches_a_wrong_kernel(name: str, random_program: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = mutant(engine_fast, *FAST_MUTANTS[name], monkeypatch)
+    assert seeds_to_catch(run, random_program) is not None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Timelines drawn by hand
+
+
+def times(trace: Trace) -> list[tuple[int, int]]:
+    return list(zip(trace.issue.tolist(), trace.end.tolist(), strict=True))
+
+
+def test_double_buffering(run: Run) -> None:
+    """Two buffers, loads of 10 ticks, computes of 15: the third load waits for the first compute to free a buffer."""
+    b = Builder("double buffering", 1)
+    dma, core, l2, buffer = b.unit("dma"), b.unit("core"), b.server("l2", rate_bytes=8), b.credit("buffer", 2)
+    with b.repeat(3):
+        load = b.op(dma, bytes=80, burst=32, route=(l2,), take=((buffer, 1),))
+        b.op(core, run=15, deps=(load,), give=((buffer, 1),))
+    trace = run(b.build(), ())
+    #          0    10   20   25   35  40   55
+    # dma      |-L1-|-L2-| .. |-L3-|
+    # core           |--C1---|--C2----|--C3--|
+    assert times(trace) == [(0, 10), (10, 25), (10, 20), (25, 40), (25, 35), (40, 55)]
+    assert trace.busy.tolist() == [30]
+    assert trace.bursts == 9  # 32 + 32 + 16 bytes, three times
+
+
+def test_round_robin_between_two_streams(run: Run) -> None:
+    """Bursts of 4 ticks alternate while both streams have some; then the longer one goes on alone."""
+    b = Builder("round robin", 1)
+    link = b.server("link", rate_bytes=8)
+    b.op(b.unit("a"), bytes=96, burst=32, route=(link,))
+    b.op(b.unit("b"), bytes=64, burst=32, route=(link,))
+    trace = run(b.build(), (0, 1))
+    # a 0-4, b 4-8, a 8-12, b 12-16, a 16-20
+    assert times(trace) == [(0, 20), (0, 16)]
+    assert trace.service.tolist() == [12, 8]
+    assert trace.waits.tolist() == [(1, 0, 4, 0, 0), (0, 4, 8, 0, 1), (1, 8, 12, 0, 0), (0, 12, 16, 0, 1)]
+
+
+def test_first_come_first_served_when_burst_is_transfer(run: Run) -> None:
+    b = Builder("fcfs", 1)
+    link = b.server("link", rate_bytes=8)
+    b.op(b.unit("late"), setup=2, bytes=32, burst=32, route=(link,))
+    b.op(b.unit("early"), setup=1, bytes=32, burst=32, route=(link,))
+    b.op(b.unit("long"), bytes=96, burst=96, route=(link,))
+    assert times(run(b.build(), ())) == [(0, 20), (0, 16), (0, 12)]
+
+
+def test_a_wait_for_credit_is_not_overtaken(run: Run) -> None:
+    """`small` could have its one credit at tick 0, but `big` was there first and waits for two."""
+    b = Builder("no overtaking", 1)
+    pool, other = b.credit("pool", 3), b.credit("other", 1)
+    b.op(b.unit("holder"), run=10, take=((pool, 2),), give=((pool, 2),))
+    b.op(b.unit("big"), run=5, take=((pool, 2), (other, 1)), give=((pool, 2), (other, 1)))
+    b.op(b.unit("small"), run=1, take=((pool, 1),), give=((pool, 1),))
+    b.op(b.unit("aside"), run=1, take=((other, 1),), give=((other, 1),))  # free, but blocked with all that big takes
+    b.op(b.unit("apart"), run=1)
+    assert times(run(b.build(), ())) == [(0, 10), (10, 15), (10, 11), (15, 16), (0, 1)]
+
+
+def test_priority_decides_among_waiters_and_heads(run: Run) -> None:
+    """The server is held until 4; the op of higher priority (smaller number) goes next though it asked later."""
+    b = Builder("priority", 1)
+    link, slot = b.server("link", rate_bytes=8), b.credit("slot", 1)
+    b.op(b.unit("holder"), bytes=32, burst=32, route=(link,), take=((slot, 1),), give=((slot, 1),))
+    b.op(b.unit("low", priority=2), setup=1, bytes=32, burst=32, route=(link,))
+    b.op(b.unit("high", priority=1), setup=3, bytes=32, burst=32, route=(link,))
+    b.op(b.unit("last", priority=9), run=1, take=((slot, 1),), give=((slot, 1),))
+    b.op(b.unit("first", priority=-1), run=6, deps=(0,), take=((slot, 1),), give=((slot, 1),))
+    assert times(run(b.build(), ())) == [(0, 4), (0, 12), (0, 8), (10, 11), (4, 10)]
+
+
+def test_a_new_tag_costs_a_switch(run: Run) -> None:
+    """Bursts of 4 ticks, switch 5: tags 0 (new) 0 1 (new) none 1, on one server that starts with no tag."""
+    b = Builder("switch", 1)
+    unit, dram = b.unit("dma"), b.server("dram", rate_bytes=8, switch=5)
+    for tag in (0, 0, 1, -1, 1):
+        b.op(unit, bytes=32, burst=32, route=(dram,), tag=tag)
+    assert times(run(b.build(), ())) == [(0, 9), (9, 13), (13, 22), (22, 26), (26, 30)]
+
+
+def test_two_ports_and_a_stretch(run: Run) -> None:
+    """Two at once take twice as long each; the third waits for a port and is then alone."""
+    b = Builder("two ports", 1)
+    bank = b.server("bank", rate_bytes=8, ports=2, stretch=(256, 256, 512))
+    for name in "abc":
+        b.op(b.unit(name), bytes=32, burst=32, route=(bank,))
+    trace = run(b.build(), ())
+    assert times(trace) == [(0, 8), (0, 8), (0, 12)]
+    assert trace.busy.tolist() == [20]  # more than the makespan: two ports
+
+
+def test_a_waiter_blocks_its_whole_route(run: Run) -> None:
+    """`both` waits for x and so keeps y from `only_y`, which is free; a server with ports = 0 blocks nobody."""
+    b = Builder("route", 1)
+    x, y, cap = (b.server(n, rate_bytes=8, ports=p) for n, p in (("x", 1), ("y", 1), ("cap", 0)))
+    b.op(b.unit("only_x"), bytes=80, burst=80, route=(x, cap))
+    b.op(b.unit("both"), setup=1, bytes=32, burst=32, route=(y, x, cap))
+    b.op(b.unit("only_y"), setup=2, bytes=32, burst=32, route=(y, cap))
+    b.op(b.unit("only_cap"), setup=2, bytes=32, burst=32, route=(cap,))
+    trace = run(b.build(), range(4))
+    assert times(trace) == [(0, 10), (0, 14), (0, 18), (0, 6)]
+    # both stands behind x's holder; only_y behind both, first as a waiter, then as the holder of y.
+    assert trace.waits.tolist() == [(1, 1, 10, x, 0), (2, 2, 14, y, 1)]
+
+
+def test_lanes_hide_setup(run: Run) -> None:
+    """Two lanes: the second set-up runs while the first transfer does; the third op waits for a lane."""
+    b = Builder("lanes", 1)
+    dma, l2 = b.unit("dma", lanes=2), b.server("l2", rate_bytes=8)
+    for _ in range(3):
+        b.op(dma, setup=10, bytes=80, burst=80, route=(l2,))
+    assert times(run(b.build(), ())) == [(0, 20), (0, 30), (20, 40)]
+
+
+def test_ops_of_no_duration_pass_in_one_tick(run: Run) -> None:
+    """Five syncs in a row on two units, then the credit that the last one gives lets an op of the same tick go."""
+    b = Builder("syncs", 1)
+    u, v, token = b.unit("u"), b.unit("v"), b.credit("token", 1)
+    start = b.op(u, run=3, take=((token, 1),), kind="compute")
+    for unit in (v, u, v, u):
+        start = b.op(unit, deps=(start,), kind="sync")
+    b.op(v, deps=(start,), kind="sync", give=((token, 1),))
+    b.op(b.unit("w"), run=1, take=((token, 1),))
+    assert times(run(b.build(), ())) == [(0, 3)] + [(3, 3)] * 5 + [(3, 4)]
+
+
+def test_deadlock_names_op_and_credit(run: Run) -> None:
+    b = Builder("stuck", 1)
+    pool, layer = b.credit("l1.in", 2), b.layer("conv1")
+    b.op(b.unit("dma"), run=1, take=((pool, 2),), kind="load", layer=layer)
+    b.op(b.unit("dma"), run=1, take=((pool, 1),), kind="load", layer=layer)
+    with pytest.raises(Deadlock) as caught:
+        run(b.build(), ())
+    assert str(caught.value) == (
+        "stuck: op 1 (load of conv1 on dma) waits for 1 of credit l1.in, of which 0 of 2 are free; 1 of 2 ops ended"
+    )
+
+
+def test_deadlock_names_who_stands_in_front(run: Run) -> None:
+    b = Builder("behind", 1)
+    pool = b.credit("pool", 2)
+    b.op(b.unit("u"), run=2, take=((pool, 1),))
+    b.op(b.unit("w"), deps=(0,), take=((pool, 1),), run=1)  # asks at 2
+    b.op(b.unit("v"), run=1, take=((pool, 2),))  # asks at 0, is never served
+    with pytest.raises(Deadlock, match=r"op 1 \(compute on w\) waits for credit pool behind op 2 \(compute on v\)"):
+        run(b.build(), ())
+
+
+def test_empty_program(run: Run) -> None:
+    trace = run(Builder("nothing", 1).build(), ())
+    assert (trace.makespan, trace.bursts, len(trace.issue)) == (0, 0, 0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Closed forms and bounds
+
+
+def ceil(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def test_unloaded_latency(run: Run) -> None:
+    """Alone, a transfer takes its set-up and, burst by burst, the slowest server of its route."""
+    rng = np.random.default_rng(11)
+    for _ in range(50):
+        setup, size, burst = (int(x) for x in rng.integers((0, 1, 1), (50, 500, 70)))
+        rates = rng.integers(1, 20, (3, 2)).tolist()
+        b = Builder("unloaded", 1)
+        route = tuple(b.server(f"s{i}", rate_bytes=n, rate_ticks=d) for i, (n, d) in enumerate(rates))
+        b.op(b.unit("dma"), setup=setup, bytes=size, burst=burst, route=route)
+        full, rest = divmod(size, burst)
+        slowest = max(ceil(burst * d, n) for n, d in rates)
+        last = max(ceil(rest * d, n) for n, d in rates)
+        trace = run(b.build(), ())
+        assert trace.end[0] == setup + full * slowest + last
+        assert trace.service[0] == trace.end[0] - setup
+
+
+@pytest.mark.parametrize("ports", [1, 2, 3])
+def test_peak_bandwidth(run: Run, ports: int) -> None:
+    """12 transfers of 1,024 bytes over `ports` ports of 16 bytes a tick: no tick is lost."""
+    b = Builder("peak", 1)
+    l2 = b.server("l2", rate_bytes=16, ports=ports)
+    for i in range(12):
+        b.op(b.unit(f"dma{i}"), bytes=1024, burst=64, route=(l2,))
+    assert run(b.build(), ()).makespan == 12 * 1024 // 16 // ports
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 9])
+def test_round_robin_of_n_streams(run: Run, n: int) -> None:
+    """n equal streams of m bursts of h ticks: stream i gets every n-th turn and ends at ((m - 1) n + i + 1) h."""
+    m, h = 7, 4
+    b = Builder("streams", 1)
+    link = b.server("link", rate_bytes=8)
+    for i in range(n):
+        b.op(b.unit(f"u{i}"), bytes=32 * m, burst=32, route=(link,))
+    assert run(b.build(), ()).end.tolist() == [((m - 1) * n + i + 1) * h for i in range(n)]
+
+
+def test_more_bandwidth_never_hurts_a_single_stream(run: Run) -> None:
+    """One unit with one lane: every op ends no later. (With several streams, anomalies are real.)"""
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        ops = rng.integers((0, 1, 1), (20, 400, 70), (12, 3)).tolist()
+        before = None
+        for rate in (1, 2, 3, 7, 16, 64):
+            b = Builder("single", 1)
+            dma, link = b.unit("dma"), b.server("link", rate_bytes=rate)
+            for setup, size, burst in ops:
+                b.op(dma, setup=setup, bytes=size, burst=burst, route=(link,))
+            end = run(b.build(), ()).end
+            assert before is None or (end <= before).all()
+            before = end
+
+
+def test_conservation_and_bounds(random_program: Programs) -> None:
+    """Holds are counted once on each server of a route; nobody is faster than its ports, its unit or its deps."""
+    ran = 0
+    for seed in range(300):
+        program = random_program(seed)
+        try:
+            trace = engine_fast.run(program)
+        except Deadlock:
+            continue
+        ran += 1
+        rows = program.rows[row_of(program, np.arange(program.n_ops))]
+        busy = np.zeros(len(program.servers), np.int64)
+        for at, n, service in zip(rows["route_at"], rows["route_n"], trace.service, strict=True):
+            busy[program.routes[at : at + n]] += service
+        assert np.array_equal(busy, trace.busy), f"seed {seed}"
+        ported = program.servers["ports"] > 0
+        assert (trace.busy <= program.servers["ports"] * trace.makespan)[ported].all(), f"seed {seed}"
+        duration = trace.end - trace.issue
+        assert (duration >= rows["setup"] + rows["run"] + trace.service).all(), f"seed {seed}"
+        assert (duration == rows["setup"] + rows["run"])[rows["bytes"] == 0].all(), f"seed {seed}"
+        for op, (at, n) in enumerate(zip(rows["dep_at"], rows["dep_n"], strict=True)):
+            assert all(trace.end[op - d] <= trace.issue[op] for d in program.deps[at : at + n] if d <= op)
+        for unit, lanes in enumerate(program.units["lanes"]):
+            issue, end = trace.issue[rows["unit"] == unit], trace.end[rows["unit"] == unit]
+            assert (np.diff(issue) >= 0).all()
+            in_flight = [int(((issue <= t) & (end > t)).sum()) for t in issue]
+            assert max(in_flight, default=0) <= lanes
+    assert ran > 200
+
+
+def test_long_times_do_not_overflow(run: Run) -> None:
+    """Up to the limit of `validate`: an op of 2^49 ticks, then a transfer, then 2^48 more."""
+    b = Builder("long", 1)
+    unit, link = b.unit("u"), b.server("slow", rate_bytes=1, rate_ticks=1 << 40, stretch=(256, 384))
+    b.op(unit, run=1 << 49)
+    b.op(unit, bytes=64, burst=16, route=(link,))
+    b.op(unit, run=1 << 48)
+    moved = 64 * (1 << 40) * 3 // 2
+    assert run(b.build(), ()).end.tolist() == [1 << 49, (1 << 49) + moved, (1 << 49) + moved + (1 << 48)]

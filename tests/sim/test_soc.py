@@ -1,0 +1,89 @@
+"""SoC files: what they say is checked, and every mistake is named with its place."""
+
+from pathlib import Path
+
+import pytest
+
+from cosoc.sim.catalog import find_soc, list_socs, load_soc, soc_folder
+from cosoc.sim.errors import InputError
+
+DIANA = (soc_folder() / "diana.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("found", "instead", "mark", "message"),
+    [
+        ("    rows: 16 ", "    rows: -3 ", "-3 ", "cores.digital.rows: found -3"),
+        ("block_start_cycles:", "block_strt_cycles:", "block_strt", "did you mean block_start_cycles?"),
+        ("to: l1, dma: dma,", "to: l1, dma: dmaa,", "dmaa,", "no dma named 'dmaa'; there is dma, io_dma"),
+        ("    taps: 2", "    lanes: 7\n    taps: 2", "lanes: 7", "key given twice"),
+        ("host: host", "host: hst", "hst", "no core named 'hst'"),
+        ("model: digital_array", "model: digital_aray", "model: digital_aray", "'digital_aray'"),
+        ("tick_hz: 260_000_000 ", "tick_hz: yes ", "yes ", "found 'yes'"),
+        ("links: [l2_read, l1]", "links: [l1, l1]", "[l1, l1]", "named twice in one route"),
+        ("usable_bytes: 256000 ", "usable_bytes: 262145 ", "size_bytes: 262144", "more than size_bytes"),
+        ("weight_memory: digital_weights", "weight_memory: flash2", "flash2", "no memory named 'flash2'"),
+        ("base_power_mw: 11.31 ", "base_power_mw: -1 ", "-1 ", "base_power_mw: found -1"),
+        ("dma: dma, links: [l1, l2_write]", "links: [l1, l2_write]", "{from: l1, to: l2, links", "key is missing"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(tmp_path: Path, found: str, instead: str, mark: str, message: str) -> None:
+    assert DIANA.count(found) >= 1
+    text = DIANA.replace(found, instead, 1)
+    file = tmp_path / "soc.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError) as error:
+        load_soc(file)
+    before = text[: text.index(mark)]
+    place = f"{file}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}: "
+    assert str(error.value).startswith(place)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- 1", "[", "a: [1,2", "a: " + "[" * 3000, "? [1]\n: 2", "a: &x 1\nb: *x", "a\n---\nb"]
+)
+def test_what_is_no_mapping_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "soc.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=r"soc\.yaml:\d+:\d+: ") as error:
+        load_soc(file)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_files_folders_and_binaries_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    for path, message in [("none.yaml", "no such file"), (".", "is a folder"), ("binary.yaml", "not UTF-8")]:
+        with pytest.raises(InputError, match=message):
+            load_soc(tmp_path / path)
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(InputError, match="no SoC named 'dianna'; there is .*diana"):
+        find_soc("dianna")
+
+
+def test_overrides_are_typed_and_checked_like_the_file() -> None:
+    assert find_soc("diana", {"links.analog_feed.bytes_per_period": "64"}).links["analog_feed"].bytes_per_period == 64
+    with pytest.raises(InputError, match=r"cores\.analog\.period_ops: found 0"):
+        find_soc("diana", {"cores.analog.period_ops": "0"})
+    with pytest.raises(InputError, match="has no 'cors' there"):
+        find_soc("diana", {"cors.analog.period_ops": "1"})
+
+
+@pytest.mark.parametrize("name", list_socs())
+def test_every_number_of_a_soc_file_names_its_evidence(name: str) -> None:
+    classes = ("published", "model", "fitted", "assumed", "derived", "measured")
+    for number, line in enumerate((soc_folder() / f"{name}.yaml").read_text().splitlines(), 1):
+        code, _, comment = line.partition("#")
+        value = code.partition(":")[2].strip()
+        if value.replace("_", "").replace(".", "").isdigit() and comment.strip():
+            assert comment.split(":")[0].split()[0].strip(":;,") in classes, f"{name}.yaml:{number}: {line}"
+
+
+def test_dianas_power_increments_follow_from_the_three_mode_powers() -> None:
+    # ODiMO hw_models.py: digital 24.96, analog 28.74, both 42.39 mW.
+    soc = find_soc("diana")
+    base, digital, analog = soc.base_power_mw, soc.cores["digital"].power_mw, soc.cores["analog"].power_mw
+    assert [round(x, 9) for x in (base + digital, base + analog, base + digital + analog)] == [24.96, 28.74, 42.39]
