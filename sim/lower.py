@@ -14,17 +14,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cosoc.sim import exact
-from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import feed_ticks
 from cosoc.sim.fusion import last_row_under, schedule
 from cosoc.sim.mapping import Group, LayerMapping, Mapping
 from cosoc.sim.placement import Homes
 from cosoc.sim.program import Builder, Program
 from cosoc.sim.soc import Core, SoC
-from cosoc.sim.tiler import complete, homes_of, problems
+from cosoc.sim.tiler import checked, homes_of
 from cosoc.sim.work import (
     Span,
     Transfer,
+    c_parts,
     input_transfer,
     k_tiles,
     make_tile,
@@ -48,10 +48,7 @@ def lower(workload: Workload, mapping: Mapping, soc: SoC, inferences: int = 1) -
     A mapping silent about shares or tiles is completed first. Raises InputError listing every reason why the machine
     cannot run it.
     """
-    reasons = problems(mapping, workload, soc)
-    if reasons:
-        raise InputError(f"mapping {mapping.name} does not fit {soc.name}: " + "; ".join(reasons))
-    mapping = complete(mapping, workload, soc)
+    mapping = checked(mapping, workload, soc)
     emitter = _Emitter(workload, mapping, soc, homes_of(workload, mapping, soc))
     for _ in range(inferences):
         emitter.network()
@@ -98,17 +95,19 @@ def steps(layer: Layer, mapping: LayerMapping) -> Iterator[_Step]:
                 free = tuple(i for i, _ in jobs if alone or j == len(sizes[i]) - 1)
                 last = n == len(cut) - 1
                 shares = tuple(i for i, _ in jobs)
-                if n == 0 and count > 1:
+                if n == 0 and count > 1 and not tiling.c:
                     yield _Step(y, x, load, jobs, jobs, free, ())
                     yield _Step(y, x, load, jobs, (), free, shares if last else (), count - 1)
+                elif tiling.c:  # every job brings its weights itself, part by part
+                    yield _Step(y, x, load, jobs, (), free, (), count)
                 else:
                     yield _Step(y, x, load, jobs, jobs if n == 0 else (), free, shares if last else (), count)
         return
     for n, (y, x) in enumerate([c for c, count in zip(cut, counts, strict=True) for _ in range(count)]):
         for j in range(n_k):
             jobs = tuple((i, s[j]) for i, s in enumerate(sizes) if j < len(s))
-            fresh = tuple((i, size) for i, size in jobs if n == 0 or len(sizes[i]) > 1)
-            done = tuple(i for i, _ in jobs if len(sizes[i]) > 1 or n == tiles - 1)
+            fresh = tuple((i, size) for i, size in jobs if not tiling.c and (n == 0 or len(sizes[i]) > 1))
+            done = tuple(i for i, _ in jobs if not tiling.c and (len(sizes[i]) > 1 or n == tiles - 1))
             last_use = tuple(i for i, _ in jobs if per_channel(layer) or j == len(sizes[i]) - 1)
             yield _Step(y, x, j == 0 or per_channel(layer), jobs, fresh, last_use, done)
 
@@ -211,9 +210,9 @@ class _Emitter:
             energy_fj=round(1000 * pj),
         )
 
-    def bring_weights(self, layer: Layer, share: int, core: Core, size: int) -> Op | None:
+    def bring_weights(self, layer: Layer, share: int, core: Core, size: int, c: int = 0) -> Op | None:
         """Bring `size` channels' weights into a core's weight memory, from the backing memory if they live there."""
-        moved = weight_transfer_of(layer, self.soc, core, size, exact)
+        moved = weight_transfer_of(layer, self.soc, core, size, exact, c)
         if core.weight_memory is None or not moved.bytes:
             return None
         main, fetched, stream = self.soc.main_memory, None, []
@@ -243,10 +242,11 @@ class _Emitter:
         deps: Sequence[Op | None],
         take: Sequence[tuple[str, int, int]] = (),
         give: Sequence[tuple[str, int, int]] = (),
+        c: int = 0,
     ) -> Op:
         """Emit one job: its launch by the host, its reads and writes, its array cycles."""
         core = self.soc.cores[name]
-        tile = make_tile(layer, size, rows, cols, ox_unroll)
+        tile = make_tile(layer, size, rows, cols, ox_unroll, c)
         if core.launch_cycles:  # the next job is configured when the one before it has ended
             self.op(name, "launch", moved=core.launch_cycles, burst=core.launch_cycles, links=(HOST_TIME,))
         feed = int(core.feed_bytes(tile, exact))
@@ -331,12 +331,39 @@ class _Emitter:
             give = [(f"{name}.in", SLOTS, 1)] * (i in step.free_inputs and self.loads(layer, name))
             take = [(f"{name}.out", SLOTS, 1)] * self.stores(layer, name)
             deps = (weights.get(i), *loaded.get(i, ()), *before)
-            computed.append((i, size, self.job(layer, name, size, step.y.out, step.x.out, mapping.ox_unroll, deps, take, give)))  # fmt: skip  # noqa: E501
+            computed.append((i, size, self.parts(layer, mapping, i, size, step, deps, take, give)))
         self.flush()
         for i, size, op in computed:
             self.pending.append((layer, size, step.y, step.x, i, op))
         if self.serial:
             self.flush()
+
+    def parts(
+        self,
+        layer: Layer,
+        mapping: LayerMapping,
+        share: int,
+        size: int,
+        step: _Step,
+        deps: Sequence[Op | None],
+        take: Sequence[tuple[str, int, int]],
+        give: Sequence[tuple[str, int, int]],
+    ) -> Op:
+        """Emit the jobs of one tile on one core: one, or one for each part of the input channels."""
+        name, tiling = mapping.shares[share].core, mapping.tiling
+        assert tiling is not None
+        rows, cols, unroll = step.y.out, step.x.out, mapping.ox_unroll
+        if not tiling.c:
+            return self.job(layer, name, size, rows, cols, unroll, deps, take, give)
+        sizes = [c for c, count in c_parts(layer, tiling) for _ in range(count)]
+        op = -1
+        for n, c in enumerate(sizes):
+            weights = self.bring_weights(layer, share, self.soc.cores[name], size, c)
+            first, last = n == 0, n == len(sizes) - 1
+            wait = (*deps, weights) if first else (weights,)
+            op = self.job(layer, name, size, rows, cols, unroll, wait, take if first else (), give if last else (), c)
+            self.free_weights(share, name, self.soc.cores[name])
+        return op
 
     def loads(self, layer: Layer, name: str) -> bool:
         """Whether a core has to load the layer's inputs."""

@@ -13,6 +13,7 @@ from typing import Literal
 Runtime = Literal["serial", "overlapped"]
 RUNTIMES: tuple[Runtime, ...] = ("serial", "overlapped")
 Order = Literal["weights", "inputs"]
+PARTIAL_BYTES = 4  # an accumulator's width, as the published arrays have it
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,15 @@ class Tiling:
 
     k: output channels a job, one figure a share; oy, ox: output rows and columns a job. order: what stays in its
     memory while the other is streamed past it: each tile of the weights is loaded once ("weights"), or each tile of
-    the inputs is ("inputs").
+    the inputs is ("inputs"). c: input channels a job; 0 for all of them, fewer where the weights of all do not fit: the
+    jobs of one tile then follow each other, each with its weights, and add up partial sums of PARTIAL_BYTES each.
     """
 
     k: tuple[int, ...]
     oy: int
     ox: int
     order: Order = "weights"
+    c: int = 0
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class TileFile(Model):
     oy: Positive
     ox: Positive
     order: Literal["weights", "inputs"] = "weights"
+    c: Annotated[int, Field(ge=0)] = 0
 
 
 class LayerFile(Model):
@@ -84,7 +85,7 @@ def _mapping(file: MappingFile, name: str, runtime: Runtime | None) -> Mapping:
     for layer, entry in file.layers.items():
         shares = tuple(Share(core, k) for core, k in entry.shares.items())
         tile = entry.tile
-        tiling = Tiling(tuple(tile.k[s.core] for s in shares), tile.oy, tile.ox, tile.order) if tile else None
+        tiling = Tiling(tuple(tile.k[s.core] for s in shares), tile.oy, tile.ox, tile.order, tile.c) if tile else None
         layers[layer] = LayerMapping(shares, tiling, entry.ox_unroll)
     return Mapping(file.name or name, runtime or file.runtime, layers, tuple(Group(g) for g in file.groups))
 
@@ -107,7 +108,8 @@ def dump_mapping(mapping: Mapping) -> str:
         if entry.tiling is not None:
             pairs = zip(entry.shares, entry.tiling.k, strict=True)
             k = "{" + ", ".join(f"{share.core}: {kt}" for share, kt in pairs) + "}"
-            text += f", tile: {{k: {k}, oy: {entry.tiling.oy}, ox: {entry.tiling.ox}, order: {entry.tiling.order}}}"
+            rest = f"oy: {entry.tiling.oy}, ox: {entry.tiling.ox}, order: {entry.tiling.order}"
+            text += f", tile: {{k: {k}, {rest}{f', c: {entry.tiling.c}' if entry.tiling.c else ''}}}"
         if entry.ox_unroll:
             text += f", ox_unroll: {entry.ox_unroll}"
         lines.append(f"  {json.dumps(name)}: {{{text}}}")

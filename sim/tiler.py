@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta, layer_time
 from cosoc.sim.fusion import buffer_bytes
-from cosoc.sim.mapping import LayerMapping, Mapping, Order, Runtime, Share, Tiling
+from cosoc.sim.mapping import PARTIAL_BYTES, LayerMapping, Mapping, Order, Runtime, Share, Tiling
 from cosoc.sim.placement import Homes, place
 from cosoc.sim.soc import SoC
 from cosoc.sim.work import (
+    channels_read,
     input_transfer,
     layer_work,
     make_tile,
@@ -82,14 +84,14 @@ def tile_problems(
         inputs = sum(moved_in) if per_channel(layer) else max(moved_in)
         outputs = sum(
             output_transfer(layer, soc, name, kt, out_y, out_x, homes.output(layer), exact).bytes for _, kt in here
-        )
+        ) * (PARTIAL_BYTES if tiling.c else 1)
         need, bound = buffers * (inputs + outputs), soc.memories[name].capacity_bytes
         if need > bound:
             how = f"{buffers} x ({inputs} in + {outputs} out)"
             reasons.append(f"layer {layer.name}: tiles need {how} = {need} bytes of {name}, which has {bound}")
     for share, kt in shares:
         core = soc.cores[share.core]
-        need = weight_transfer_of(layer, soc, core, kt, exact).bytes
+        need = weight_transfer_of(layer, soc, core, kt, exact, tiling.c).bytes
         if core.weight_memory is None or not need:
             continue
         bound = soc.memories[core.weight_memory].capacity_bytes
@@ -115,44 +117,53 @@ def _channel_tiles(k: int, step: int) -> tuple[int, ...]:
     return tuple(sorted({k} | {s for s in steps if s < k} | {c for c in _cuts(min(k, step)) if c < step}, reverse=True))
 
 
+ENOUGH = 4  # cuts past the first that fits: finer ones only add jobs and calls
+
+
+def _channel_choices(
+    layer: Layer, mapping: LayerMapping, soc: SoC, runtime: Runtime, homes: Homes
+) -> tuple[list[tuple[int, ...]], int]:
+    """Tiles of output channels, one a share, whose weights fit, and the input channels a job (0: all) that they need."""
+    total = channels_read(layer)
+    for c in _cuts(total):
+        c = 0 if c == total else c
+        choices = []
+        for share in mapping.shares:
+            alone = replace(mapping, shares=(Share(share.core, max(share.k, 1)),))
+            tiles = _channel_tiles(share.k, soc.cores[share.core].channel_step)
+            legal = (t for t in tiles if not _overflows(layer, alone, Tiling((t,), 1, 1, c=c), soc, runtime, homes))
+            choices.append(list(islice(legal, ENOUGH)))
+        if all(choices):
+            most = max(len(tiles) for tiles in choices)
+            return list(dict.fromkeys(tuple(t[min(i, len(t) - 1)] for t in choices) for i in range(most))), c
+    return [], 0
+
+
+def _overflows(
+    layer: Layer, mapping: LayerMapping, tiling: Tiling, soc: SoC, runtime: Runtime, homes: Homes
+) -> bool:
+    return bool(tile_problems(layer, replace(mapping, tiling=tiling), soc, runtime, homes))
+
+
 def _candidates(layer: Layer, mapping: LayerMapping, soc: SoC, runtime: Runtime, homes: Homes) -> Iterator[Tiling]:
-    """Legal tilings, from the largest tiles down: a few cuts past the first that fits, in every dimension."""
-    enough = 4  # finer cuts than these only add jobs and calls
-    k_choices = []
-    for share in mapping.shares:
-        fitting = [
-            kt
-            for kt in _channel_tiles(share.k, soc.cores[share.core].channel_step)
-            if not tile_problems(
-                layer,
-                replace(mapping, shares=(Share(share.core, max(share.k, 1)),), tiling=Tiling((kt,), 1, 1)),
-                soc,
-                runtime,
-                homes,
-            )
-        ]
-        k_choices.append(fitting[:enough])
-    if not all(k_choices):
-        return
-    most = max(len(c) for c in k_choices)
-    k_tiles = dict.fromkeys(tuple(c[min(i, len(c) - 1)] for c in k_choices) for i in range(most))
-    orders: tuple[Order, ...] = ("weights", "inputs")
-    for kt in k_tiles:
-        found = 0
+    """Legal tilings, from the largest tiles down: a few cuts past the first that fits, in every dimension.
+
+    Input channels are cut only where no tile of output channels fits otherwise, and columns only as far as they must
+    be: cutting them breaks rows into pieces.
+    """
+    k_choices, c = _channel_choices(layer, mapping, soc, runtime, homes)
+    for kt in k_choices:
+        single = c == 0 and all(s.k <= t for s, t in zip(mapping.shares, kt, strict=True))
+        orders: tuple[Order, ...] = ("weights",) if single else ("weights", "inputs")
         for ox in _cuts(layer.ox):
-            fitting_rows = 0
-            for oy in _cuts(layer.oy):
-                tiling = Tiling(kt, oy, ox)
-                if tile_problems(layer, replace(mapping, tiling=tiling), soc, runtime, homes):
-                    continue
-                single_k = all(s.k <= t for s, t in zip(mapping.shares, kt, strict=True))
-                for order in orders[:1] if single_k else orders:
-                    yield replace(tiling, order=order)
-                fitting_rows += 1
-                if fitting_rows == enough:
-                    break
-            found += bool(fitting_rows)
-            if found:  # columns are cut only as far as they must be: cutting them breaks rows into pieces
+            legal = (
+                oy
+                for oy in _cuts(layer.oy)
+                if not _overflows(layer, mapping, Tiling(kt, oy, ox, c=c), soc, runtime, homes)
+            )
+            rows = list(islice(legal, ENOUGH))
+            yield from (Tiling(kt, oy, ox, order, c) for oy in rows for order in orders)
+            if rows:
                 break
 
 
@@ -168,7 +179,7 @@ def best_tiling(
         if best is None or ticks < best[0]:
             best = (ticks, tiling)
     if best is None:
-        smallest = replace(mapping, tiling=Tiling((1,) * len(mapping.shares), 1, 1))
+        smallest = replace(mapping, tiling=Tiling((1,) * len(mapping.shares), 1, 1, c=1))
         raise InputError("; ".join(tile_problems(layer, smallest, soc, runtime, homes)))
     return best[1]
 
@@ -194,6 +205,18 @@ def complete(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
 
 def problems(mapping: Mapping, workload: Workload, soc: SoC) -> list[str]:
     """Every reason why the machine cannot run the mapping as stated, each with figure and bound; empty if it can."""
+    return _checked(mapping, workload, soc)[1]
+
+
+def checked(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
+    """The completed mapping; InputError listing every reason why the machine cannot run it."""
+    full, reasons = _checked(mapping, workload, soc)
+    if reasons:
+        raise InputError(f"mapping {mapping.name} does not fit {soc.name}: " + "; ".join(reasons))
+    return full
+
+
+def _checked(mapping: Mapping, workload: Workload, soc: SoC) -> tuple[Mapping, list[str]]:
     reasons: list[str] = []
     names = {layer.name for layer in workload}
     reasons += [f"layer {name}: {workload.name} has no such layer" for name in mapping.layers if name not in names]
@@ -205,18 +228,18 @@ def problems(mapping: Mapping, workload: Workload, soc: SoC) -> list[str]:
     reasons += [f"group: {workload.name} has no layer {name}" for name in grouped if name not in names]
     reasons += [f"group: layer {name} is named twice" for name in dict.fromkeys(grouped) if grouped.count(name) > 1]
     if reasons:
-        return reasons
+        return mapping, reasons
     try:
         full = complete(mapping, workload, soc)
         homes = homes_of(workload, full, soc)
     except InputError as error:
-        return [str(error)]
+        return mapping, [str(error)]
     for group in mapping.groups:
         reasons += _group_problems(group.layers, workload, full, soc)
     for layer in workload:
         if layer.name not in grouped:
             reasons += tile_problems(layer, full.layers[layer.name], soc, mapping.runtime, homes)
-    return reasons
+    return full, reasons
 
 
 def _group_problems(members: tuple[str, ...], workload: Workload, mapping: Mapping, soc: SoC) -> list[str]:
@@ -281,4 +304,6 @@ def _share_problems(layer: Layer, given: LayerMapping, soc: SoC) -> list[str]:
         if not (0 < tiling.oy <= layer.oy and 0 < tiling.ox <= layer.ox and all(k > 0 for k in tiling.k)):
             bound = f"1..{layer.oy} x 1..{layer.ox}"
             reasons.append(f"{where}tile oy {tiling.oy} x ox {tiling.ox}, k {tiling.k} is outside {bound}, k >= 1")
+        if not 0 <= tiling.c < channels_read(layer) + (tiling.c == 0):
+            reasons.append(f"{where}tile c {tiling.c} is outside 1..{channels_read(layer) - 1}; leave it out for all")
     return reasons

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cosoc.sim.exact import Num
-from cosoc.sim.mapping import LayerMapping
+from cosoc.sim.mapping import LayerMapping, Tiling
 from cosoc.sim.placement import Homes
 from cosoc.sim.soc import Core, Dma, SoC
 from cosoc.sim.workload import Layer, Tile
@@ -26,12 +26,17 @@ def per_channel(layer: Layer) -> bool:
     return layer.op in PER_CHANNEL or layer.depthwise
 
 
-def make_tile(layer: Layer, k: Num, oy: Num, ox: Num, ox_unroll: int = 0) -> Tile:
-    """The tile of `layer` with k output channels and oy x ox output pixels."""
+def channels_read(layer: Layer) -> int:
+    """Input channels that one output channel reads."""
+    return 1 if per_channel(layer) else layer.c // layer.groups
+
+
+def make_tile(layer: Layer, k: Num, oy: Num, ox: Num, ox_unroll: int = 0, c: int = 0) -> Tile:
+    """The tile of `layer` with k output channels, oy x ox output pixels and c input channels (0: all of them)."""
     return Tile(
         op=layer.op,
         k=k,
-        c=1 if per_channel(layer) else layer.c // layer.groups,
+        c=c or channels_read(layer),
         oy=oy,
         ox=ox,
         fy=layer.fy,
@@ -79,8 +84,11 @@ class Span:
 def spans(outputs: int, tile: int, inputs: int, reach: int, stride: int, pad: int) -> tuple[Span, ...]:
     """Cut `outputs` into tiles; `reach` inputs lie under one output. Equal neighbours are counted, not repeated.
 
-    Padding is not read from memory, so border tiles read less.
+    Padding is not read from memory, so border tiles read less. A single tile reads all of them, also those behind the
+    last output (a 1x1 filter of stride 2 leaves one): skipping them would break whole rows and planes into pieces.
     """
+    if tile >= outputs:
+        return (Span(outputs, inputs, 1),)
     out: list[Span] = []
     for start in range(0, outputs, tile):
         size = min(tile, outputs - start)
@@ -145,6 +153,14 @@ def k_tiles(k: Num, tile: int, most: int, xp: Any) -> tuple[tuple[Num, Num], ...
     return ((tile, whole), (k - whole * tile, 1))
 
 
+def c_parts(layer: Layer, tiling: Tiling) -> tuple[tuple[int, int], ...]:
+    """The parts that a job's input channels are worked off in: ((channels, count), ...)."""
+    total = channels_read(layer)
+    tile = tiling.c or total
+    parts = ((tile, total // tile), (total % tile, 1))
+    return tuple((size, count) for size, count in parts if size and count)
+
+
 def input_transfer(layer: Layer, soc: SoC, memory: str, k: Num, y: Span, x: Span, home: str, xp: Any) -> Transfer:
     """Load the inputs under one tile, all operands, from `home` to a core's memory; nothing if they lie there."""
     if home == memory:
@@ -190,7 +206,8 @@ def layer_work(
         sizes = k_tiles(k, kt, layer.k, xp)
         cores.append(_core_work(layer, soc, name, sizes, cut, mapping, homes, xp))
         k_steps = xp.maximum(k_steps, sum(count * xp.used(size) for size, count in sizes))
-        first_weights.append((weight_transfer_of(layer, soc, core, sizes[0][0], xp), 1))
+        first_c = c_parts(layer, tiling)[0][0]
+        first_weights.append((weight_transfer_of(layer, soc, core, sizes[0][0], xp, first_c), 1))
         lasts.append((output_transfer(layer, soc, core.memory, sizes[0][0], *cut[-1], target, xp), 1))
         if per_channel(layer):
             loads += [
@@ -210,12 +227,13 @@ def layer_work(
     )
 
 
-def weight_transfer_of(layer: Layer, soc: SoC, core: Core, k: Num, xp: Any) -> Transfer:
-    """Bring the weights of k output channels into a core's weight memory; nothing where there are none."""
+def weight_transfer_of(layer: Layer, soc: SoC, core: Core, k: Num, xp: Any, c: int = 0) -> Transfer:
+    """Bring the weights of k output channels, for c input channels (0: all), into a core's weight memory; nothing
+    where there are none."""
     if layer.op != "conv" or core.weight_memory is None:
         return Transfer(0 * k, 0 * k)
     dma = soc.dmas[soc.route(soc.main_memory, core.weight_memory).dma]
-    size_bytes = core.weight_bytes(make_tile(layer, k, layer.oy, layer.ox), xp)
+    size_bytes = core.weight_bytes(make_tile(layer, k, layer.oy, layer.ox, c=c), xp)
     return Transfer(xp.ceildiv(size_bytes, dma.align_bytes) * dma.align_bytes, xp.used(size_bytes))
 
 
@@ -238,14 +256,20 @@ def _core_work(
     feed: Num = 0
     energy: Num = 0.0
     weights, stores = [], []
-    resident = tiling.order == "weights" or len(sizes) == 1
+    parts = c_parts(layer, tiling)
+    n_parts = sum(n for _, n in parts)
+    resident = n_parts == 1 and (tiling.order == "weights" or len(sizes) == 1)
     for size, count in sizes:
-        jobs = jobs + xp.used(size) * count * tiles
-        weights.append((weight_transfer_of(layer, soc, core, size, xp), count if resident else count * tiles))
+        jobs = jobs + xp.used(size) * count * tiles * n_parts
+        for c, n in parts:
+            moved = weight_transfer_of(layer, soc, core, size, xp, c)
+            weights.append((moved, count * n if resident else count * n * tiles))
         for y, x in cut:
-            tile, times = make_tile(layer, size, y.out, x.out, mapping.ox_unroll), count * y.count * x.count
-            array = array + core.cycles(tile, xp) * times
-            feed = feed + core.feed_bytes(tile, xp) * times
-            energy = energy + core.energy_pj(tile, xp) * times
+            times = count * y.count * x.count
+            for c, n in parts:
+                tile = make_tile(layer, size, y.out, x.out, mapping.ox_unroll, c)
+                array = array + core.cycles(tile, xp) * times * n
+                feed = feed + core.feed_bytes(tile, xp) * times * n
+                energy = energy + core.energy_pj(tile, xp) * times * n
             stores.append((output_transfer(layer, soc, core.memory, size, y, x, target, xp), times))
     return CoreWork(name, jobs, array, feed, _total(weights), _total(stores), energy)

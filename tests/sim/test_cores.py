@@ -81,8 +81,8 @@ def test_analog_feed_reads_each_column_once_a_row_and_writes_each_output(diana: 
 
 
 def test_analog_weights_are_stored_padded(diana: SoC) -> None:
-    # 576 rows are 2 x 288; 64 columns pad to 128; 2 bit a cell; 4 bytes of constants a channel.
-    assert diana.cores["analog"].weight_bytes(conv(64, 64, 8, 8, 3), exact) == 576 * 128 // 4 + 4 * 64
+    # 576 rows are 2 x 288; 64 columns pad to 128; 2 bit a cell.
+    assert diana.cores["analog"].weight_bytes(conv(64, 64, 8, 8, 3), exact) == 576 * 128 // 4
 
 
 def test_digital_weights_pad_channels_and_carry_biases(diana: SoC) -> None:

@@ -1,0 +1,63 @@
+# Needs CPython 3.11 or newer with pip, and make. Each target makes .venv, and installs into it, when that is missing
+# or older than pyproject.toml.
+#
+#   make demo    simulate a network on a chip, then train one and its mapping together; results in runs/demo
+#   make test    the tests that take seconds
+#   make check   everything: all tests, lint, types, a wheel used from outside the tree
+
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO ?= runs/demo
+
+# The networks here are small: more threads cost more than they bring.
+export OMP_NUM_THREADS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check schema clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $(PYTHON) is older than Python 3.11; name another: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@echo "==> making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv
+
+# One stamp an installation, so that `make demo` does not wait for the tools of developers.
+.venv/demo.stamp: pyproject.toml | .venv/bin/python
+	@echo "==> installing cosoc and what it needs (torch among it: some minutes, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[data]'
+	@touch $@
+
+.venv/dev.stamp: pyproject.toml | .venv/bin/python
+	@echo "==> installing cosoc, what it needs and what its tests need (torch among it: some minutes, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: .venv/demo.stamp
+	@echo "==> simulating ResNet-20 on DIANA, all layers on the digital array"
+	@$(BIN)/cosoc simulate diana resnet20
+	@echo "==> training a small CNN on the digits data set, and its mapping with it"
+	@rm -rf '$(DEMO)'
+	@$(BIN)/cosoc search diana digits_cnn --data digits --epochs 12 --strengths 0.1,0.3,1,3 --out '$(DEMO)'
+	@echo "==> the results are in $(DEMO): result.json, plots, mappings, weights"
+
+test: .venv/dev.stamp
+	@echo "==> running the tests (all of them: make check)"
+	@$(BIN)/python -m pytest
+
+check: .venv/dev.stamp
+	@echo "==> ruff"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@echo "==> mypy"
+	@$(BIN)/mypy
+	@echo "==> all tests, slow ones and the wheel included"
+	@$(BIN)/python -m pytest -m 'slow or not slow'
+
+schema: .venv/dev.stamp
+	@$(BIN)/python -m cosoc.schema
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

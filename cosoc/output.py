@@ -1,0 +1,107 @@
+"""Where a command's results and progress go: files replaced whole or not at all, and a progress line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cosoc.sim.errors import InputError
+
+# progress(done, total, what): called as often as the worker likes.
+Report = Callable[[int, int, str], None]
+
+_LINE_EVERY_S = 5.0  # into a log, a line when the activity changes and at most this often otherwise
+
+
+def _part(path: Path) -> Path:
+    """The file beside `path` that is written first; it keeps the suffix, by which plotting chooses the format."""
+    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+
+
+def check_writable(option: str, path: Path) -> None:
+    """InputError unless `replacing(path)` can be expected to work: asked before the work, not after it."""
+    if path.is_dir():
+        raise InputError(f"{option} {path}: is a folder; a file name is needed")
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {path}: there is no folder {path.parent}; make it first")
+    try:
+        with replacing(path) as part:
+            if part != path:
+                part.touch()
+                raise _Probe
+    except _Probe:
+        pass
+
+
+class _Probe(Exception):
+    """Leaves `replacing` the way an interrupted write does: the old file stays."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write in place of `path`; it takes that name once the block has ended without an error.
+
+    A link is followed; a device or pipe (/dev/stdout) is written directly. InputError where writing fails.
+    """
+    target = path.resolve()
+    direct = target.exists() and not target.is_file()
+    part = target if direct else _part(target)
+    try:
+        yield part
+        if not direct:
+            os.replace(part, target)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if not direct:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file by `text`."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replace a file by `content` as strict JSON: no NaN, no infinity."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def reporting(quiet: bool) -> Iterator[Report]:
+    """A progress report on standard error: a bar on a terminal, now and then a line in a log, nothing if quiet."""
+    console = Console(stderr=True)
+    if quiet:
+        yield lambda done, total, what: None
+    elif console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("starting", total=None)
+            yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+    else:
+        yield _log_line(console)
+
+
+def _log_line(console: Console) -> Report:
+    start = time.monotonic()
+    last_s, last_what = float("-inf"), ""
+
+    def report(done: int, total: int, what: str) -> None:
+        nonlocal last_s, last_what
+        now = time.monotonic()
+        if what == last_what and now - last_s < _LINE_EVERY_S and done < total:
+            return
+        last_s, last_what = now, what
+        console.print(f"{now - start:6.0f} s  {what}  {done}/{total}", markup=False, highlight=False)
+
+    return report

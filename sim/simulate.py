@@ -1,0 +1,47 @@
+"""The whole arrow: SoC + workload + mapping -> Result."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from cosoc.sim.errors import InputError
+from cosoc.sim.lower import lower
+from cosoc.sim.mapping import Mapping
+from cosoc.sim.report import Result, report
+from cosoc.sim.soc import SoC
+from cosoc.sim.tiler import complete
+from cosoc.sim.trace import Run
+from cosoc.sim.workload import Workload
+
+Engine = Literal["fast", "reference"]
+ENGINES: tuple[Engine, ...] = ("fast", "reference")
+
+
+def engine_run(engine: str) -> Run:
+    """The engine of that name, loaded when asked for: numba and simpy are slow to import."""
+    if engine == "fast":
+        from cosoc.sim import engine_fast
+
+        return engine_fast.run
+    if engine == "reference":
+        from cosoc.sim import engine_reference
+
+        return engine_reference.run
+    raise InputError(f"no engine named {engine!r}; there is {', '.join(ENGINES)}")
+
+
+def simulate(soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast", inferences: int = 1) -> Result:
+    """Simulate `inferences` of the workload, one after the other, under the mapping.
+
+    Raises InputError where the machine cannot run it as mapped (every reason named), or on an unknown engine.
+    """
+    if inferences < 1:
+        raise InputError(f"inferences is {inferences}, must be at least 1")
+    run = engine_run(engine)
+    program = lower(workload, mapping, soc, inferences)
+    start = time.perf_counter()
+    trace = run(program, ())
+    wall_s = time.perf_counter() - start
+    full = complete(mapping, workload, soc)
+    return report(program, trace, soc, workload, full, engine=engine, run=run, inferences=inferences, wall_s=wall_s)

@@ -1,0 +1,78 @@
+"""A result file is replaced whole or not at all."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from cosoc.output import check_writable, replacing, write_json, write_text
+from cosoc.sim.errors import InputError
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as part:
+        part.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_name_appears_only_when_the_block_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "chart.png"
+    with replacing(path) as part:
+        part.write_text("new")
+        assert not path.exists()
+        assert part.suffix == ".png"  # plotting chooses the format by it
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+
+
+def test_a_device_stays_a_device() -> None:
+    check_writable("--json", Path(os.devnull))
+    write_text(Path(os.devnull), "gone")
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+
+
+def test_permissions_follow_the_umask(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        write_text(tmp_path / "x", "")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o640
+
+
+def test_not_a_number_is_not_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", {"seconds": math.nan})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_asking_leaves_no_trace(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    check_writable("--json", path)
+    path.write_text("old")
+    check_writable("--json", path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["missing/x", "x" * 300, ""])
+def test_what_cannot_be_written_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="--json"):
+        check_writable("--json", tmp_path / name)
