@@ -7,7 +7,6 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-DEMO ?= runs/demo
 
 # The networks here are small: more threads cost more than they bring.
 export OMP_NUM_THREADS ?= 2
@@ -39,9 +38,9 @@ demo: .venv/demo.stamp
 	@echo "==> simulating ResNet-20 on DIANA, all layers on the digital array"
 	@$(BIN)/cosoc simulate diana resnet20
 	@echo "==> training a small CNN on the digits data set, and its mapping with it"
-	@rm -rf '$(DEMO)'
-	@$(BIN)/cosoc search diana digits_cnn --data digits --epochs 12 --strengths 0.1,0.3,1,3 --out '$(DEMO)'
-	@echo "==> the results are in $(DEMO): result.json, plots, mappings, weights"
+	@rm -rf runs/demo
+	@$(BIN)/cosoc search diana digits_cnn --data digits --epochs 12 --strengths 0.1,0.3,1,3 --out runs/demo
+	@echo "==> the results are in runs/demo: result.json, plots, mappings, weights"
 
 test: .venv/dev.stamp
 	@echo "==> running the tests (all of them: make check)"

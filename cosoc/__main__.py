@@ -1,6 +1,8 @@
 """`python -m cosoc` is `cosoc`."""
 
+import sys
+
 from cosoc.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

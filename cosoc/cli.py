@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cosoc import __version__
-from cosoc.output import check_writable, replacing, reporting, write_json
+from cosoc.output import check_writable, replacing, reporting, workload_table, write_json
 from cosoc.sim.errors import Deadlock, InputError
 from cosoc.sim.mapping import Runtime
 
@@ -58,7 +59,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-show_app = typer.Typer(help="Print what cosoc works with, as text that it also reads.", rich_markup_mode=None)
+show_app = typer.Typer(help="Print a SoC, workload, mapping or program.", rich_markup_mode=None)
 app.add_typer(show_app, name="show")
 
 
@@ -88,22 +89,25 @@ def simulate(
     overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run a mapped workload on a SoC: time, energy, and why it takes that long."""
+    """Run a mapped workload on a SoC. Says how long it takes and why, and what energy it takes."""
     _check_outputs({"--json": json_file, "--trace": trace_file, "--gantt": gantt_file})
+    if gantt_file and gantt_file.suffix.lower() != ".png":
+        raise InputError(f"--gantt {gantt_file}: the chart is a PNG; give a name that ends in .png")
     machine, network, placed = _inputs(soc, workload, mapping, runtime, input_shape, overrides)
-    from cosoc.sim import report
+    from cosoc.sim import render
+    from cosoc.sim.report import to_json
     from cosoc.sim.simulate import simulate as run
 
     result = run(machine, network, placed, engine=engine, inferences=inferences)
-    if not quiet:
-        _print(report.table(result))
     if json_file:
-        write_json(json_file, report.to_json(result))
+        write_json(json_file, to_json(result))
     if trace_file:
-        write_json(trace_file, report.chrome_trace(result))
+        write_json(trace_file, render.chrome_trace(result))
     if gantt_file:
         with replacing(gantt_file) as part:
-            report.gantt(result, part)
+            render.gantt(result, part)
+    if not quiet:
+        _print(render.table(result))
 
 
 @app.command()
@@ -116,7 +120,7 @@ def calibrate(
     overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:
-    """Fit the differentiable estimate to the simulator and show its error on held-out networks."""
+    """Fit the estimate to the simulator. Shows its error on networks that it was not fitted to."""
     _check_outputs({"--out": out, "--json": json_file})
     machine = _soc(soc, overrides)
     from cosoc.search import calibrate as library
@@ -142,7 +146,7 @@ def search(
     objective: Annotated[Objective, typer.Option("--objective", help="What to trade accuracy against.")] = "latency",
     strengths: Annotated[
         str | None,
-        typer.Option("--strengths", metavar="A,B,C", help="Weights of the cost; one point of the front each."),
+        typer.Option("--strengths", metavar="A,B,C", help="Weights of the cost, one a point."),
     ] = None,
     target_ms: Annotated[
         float | None, typer.Option("--target-ms", help="Instead of strengths: the latency to end below.")
@@ -160,7 +164,7 @@ def search(
     overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a network and its mapping together; every latency and energy reported is simulated."""
+    """Train a network together with its mapping. Every latency and energy that it reports is simulated."""
     if strengths is not None and target_ms is not None:
         raise InputError("--strengths and --target-ms exclude each other; give one")
     if target_ms is not None and not (math.isfinite(target_ms) and target_ms > 0):
@@ -221,13 +225,19 @@ def show_soc(soc: SocName, overrides: Overrides = None) -> None:
 
 
 @show_app.command("workload")
-def show_workload(workload: WorkloadName, input_shape: InputShape = None) -> None:
-    """Print a workload as YAML, one line a layer."""
+def show_workload(
+    workload: WorkloadName,
+    input_shape: InputShape = None,
+    as_yaml: Annotated[bool, typer.Option("--yaml", help="As a workload file, which cosoc reads.")] = False,
+) -> None:
+    """Print a workload's layers: sizes, MACs, parameters."""
     from cosoc.sim.workload_file import dump_workload
 
     network = _workload(workload, input_shape)
-    print(f"# {network.macs} MAC, {network.params} weights and biases, {len(network.layers)} layers")
-    print(dump_workload(network), end="")
+    if as_yaml:
+        print(dump_workload(network), end="")
+    else:
+        _print(workload_table(network))
 
 
 @show_app.command("mapping")
@@ -288,10 +298,10 @@ def _workload(name: str, input_shape: str | None) -> Workload:
 def _inputs(
     soc: str, workload: str, mapping: str, runtime: Runtime | None, input_shape: str | None, overrides: list[str] | None
 ) -> tuple[SoC, Workload, Mapping]:
-    from cosoc.sim.mapping_file import find_mapping
-
     machine = _soc(soc, overrides)
     network = _workload(workload, input_shape)
+    from cosoc.sim.mapping_file import find_mapping
+
     return machine, network, find_mapping(mapping, network, machine, runtime)
 
 
@@ -350,8 +360,8 @@ def _print(renderable: object) -> None:
 # ------------------------------------------------------------------------------------------ the error boundary
 
 # Typer brings its own copy of click or uses the installed one, by version: its public exception's bases fit both.
-_CommandLineError = typer.BadParameter.__mro__[2]
-_INTERRUPTED = 130
+_UsageError = typer.BadParameter.__mro__[1]
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def _version(value: bool) -> None:
@@ -362,39 +372,48 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
     pass
 
 
-def _fail(status: int, message: str) -> NoReturn:
-    print(f"cosoc: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(status)
+def _say(message: str) -> None:
+    """One line on standard error, whatever the message holds."""
+    print(" ".join(message.split()), file=sys.stderr)
 
 
-def main() -> None:
-    """Run the command line. Exit status: 0 done, 1 out of memory, 2 bad input, 130 interrupted; one line says why."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (default: that of the process) and return its exit status, having said in one line what
+    went wrong: 0 done, 1 out of memory, 2 bad input, 130 interrupted."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        status = app(sys.argv[1:] or ["--help"], prog_name="cosoc", standalone_mode=False)
+        status = app(words or ["--help"], prog_name="cosoc", standalone_mode=False) or DONE
     except (InputError, Deadlock) as error:
-        _fail(2, f"error: {error}")
+        _say(str(error))
+        return BAD_INPUT
     except Interrupted as error:
-        _fail(_INTERRUPTED, f"interrupted; {error}")
+        _say(f"interrupted; {error}")
+        return INTERRUPTED
     except (KeyboardInterrupt, typer.Abort):
-        status = _INTERRUPTED
+        status = INTERRUPTED
     except MemoryError as error:
-        _fail(1, f"error: out of memory: {error}")
-    except RuntimeError as error:
-        # torch has no MemoryError of its own
-        if "tried to allocate" not in str(error).lower():
-            raise
-        _fail(1, f"error: out of memory: {error}")
+        _say(f"out of memory: {error}")
+        return FAILED
     except Exception as error:
-        if not isinstance(error, _CommandLineError):
+        if isinstance(error, _UsageError):
+            _say(_usage(error))
+            return BAD_INPUT
+        # torch has no exception of its own for memory on the host
+        if not isinstance(error, RuntimeError) or "allocate" not in str(error):
             raise
-        _fail(2, f"error: {error.format_message()}; see cosoc --help")
-    if status == _INTERRUPTED:
-        _fail(_INTERRUPTED, "interrupted; nothing was written")
-    sys.exit(status or 0)
+        _say(f"out of memory: {error}")
+        return FAILED
+    if status == INTERRUPTED:
+        _say("interrupted; nothing was written")
+    return int(status)
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with the words of the command line, and where the right ones stand."""
+    command = error.ctx.command_path if error.ctx else "cosoc"
+    return f"{command}: {error.format_message().removesuffix('.')}. See {command} --help."

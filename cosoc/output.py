@@ -1,4 +1,4 @@
-"""Where a command's results and progress go: files replaced whole or not at all, and a progress line."""
+"""Where a command's results and progress go: files replaced whole or not at all, a progress line, a table."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from cosoc.sim.errors import InputError
+from cosoc.sim.workload import Layer, Workload
 
 # progress(done, total, what): called as often as the worker likes.
 Report = Callable[[int, int, str], None]
@@ -28,21 +30,18 @@ def _part(path: Path) -> Path:
 
 def check_writable(option: str, path: Path) -> None:
     """InputError unless `replacing(path)` can be expected to work: asked before the work, not after it."""
-    if path.is_dir():
-        raise InputError(f"{option} {path}: is a folder; a file name is needed")
-    if not path.parent.is_dir():
-        raise InputError(f"{option} {path}: there is no folder {path.parent}; make it first")
     try:
-        with replacing(path) as part:
-            if part != path:
-                part.touch()
-                raise _Probe
-    except _Probe:
-        pass
-
-
-class _Probe(Exception):
-    """Leaves `replacing` the way an interrupted write does: the old file stays."""
+        target = path.resolve()
+        if target.is_dir():
+            raise InputError(f"{option} {path}: is a folder; a file name is needed")
+        if not target.parent.is_dir():
+            raise InputError(f"{option} {path}: there is no folder {path.parent}; make it first")
+        if target.exists() and not target.is_file():
+            return
+        _part(target).touch()
+        _part(target).unlink()
+    except OSError as error:
+        raise InputError(f"{option} {path}: cannot be written: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
@@ -52,7 +51,8 @@ def replacing(path: Path) -> Iterator[Path]:
     A link is followed; a device or pipe (/dev/stdout) is written directly. InputError where writing fails.
     """
     target = path.resolve()
-    direct = target.exists() and not target.is_file()
+    # /dev/stdout may lead to a regular file, which is not ours to replace
+    direct = path.is_relative_to("/dev") or (target.exists() and not target.is_file())
     part = target if direct else _part(target)
     try:
         yield part
@@ -105,3 +105,38 @@ def _log_line(console: Console) -> Report:
         console.print(f"{now - start:6.0f} s  {what}  {done}/{total}", markup=False, highlight=False)
 
     return report
+
+
+def workload_table(workload: Workload) -> Table:
+    """A workload's layers with their sizes, and the sums of MACs and parameters."""
+    c, iy, ix = workload.input_shape
+    title = f"{workload.name}: {len(workload.layers)} layers, input {c} x {iy} x {ix}"
+    out = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), show_footer=True)
+    out.add_column("layer", "total", overflow="fold")
+    out.add_column("operator")
+    for name in ("c", "k", "oy x ox", "filter"):
+        out.add_column(name, justify="right")
+    out.add_column("MAC", f"{workload.macs:,}", justify="right")
+    out.add_column("parameters", f"{workload.params:,}", justify="right")
+    for layer in workload:
+        sizes = (str(layer.c), str(layer.k), f"{layer.oy} x {layer.ox}", _filter(layer))
+        out.add_row(layer.name, _operator(layer), *sizes, _count(layer.macs), _count(layer.params))
+    return out
+
+
+def _count(n: int) -> str:
+    return f"{n:,}" if n else ""
+
+
+def _operator(layer: Layer) -> str:
+    if layer.depthwise:
+        return "depthwise"
+    return f"{layer.op}/{layer.groups}" if layer.groups > 1 else layer.op
+
+
+def _filter(layer: Layer) -> str:
+    """`3 x 3 / 2` is a filter of 3 x 3 with stride 2; nothing for a pointwise operator."""
+    if layer.op not in ("conv", "max_pool", "avg_pool"):
+        return ""
+    stride = "" if layer.stride_y == layer.stride_x == 1 else f" / {max(layer.stride_y, layer.stride_x)}"
+    return f"{layer.fy} x {layer.fx}{stride}"

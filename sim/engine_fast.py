@@ -100,7 +100,7 @@ def _simulate(program: Program, watched: Any, room: int) -> tuple[Trace, int]:
     state, waits = np.zeros(1, _STATE), np.zeros(room, WAIT)
     _run(
         units, slots, servers, credits, rows, hops, masks, words, tree, levels, lists, stretches, order,
-        blocks, program.deps.copy(), program.takes.copy(), program.gives.copy(), program.stretch.copy(),
+        blocks, _own(program.deps), _own(program.takes), _own(program.gives), _own(program.stretch),
         issue, end, service, watched, waits, state,
     )  # fmt: skip
     if state["ended"][0] < n_ops:
@@ -112,6 +112,11 @@ def _simulate(program: Program, watched: Any, room: int) -> tuple[Trace, int]:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Preparation, in numpy
+
+
+def _own(array: Any) -> Any:
+    """A copy that is writable, contiguous and of the type that the kernel is compiled for, whatever `array` is."""
+    return np.array(array, dtype=array.dtype if array.dtype.names else np.int64)
 
 
 def _prepare_blocks(program: Program) -> Records:

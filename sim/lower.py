@@ -196,7 +196,6 @@ class _Emitter:
             return None
         route = self.soc.route(source, target)
         dma = self.soc.dmas[route.dma]
-        pj = sum(self.soc.links[name].energy_pj_per_byte for name in route.links) * moved.bytes
         return self.op(
             route.dma,
             kind,
@@ -207,8 +206,12 @@ class _Emitter:
             moved=int(moved.bytes),
             burst=dma.burst_bytes,
             links=route.links,
-            energy_fj=round(1000 * pj),
+            energy_fj=self.links_fj(route.links, int(moved.bytes)),
         )
+
+    def links_fj(self, links: Sequence[str], moved: int) -> int:
+        """Energy of moving so many bytes over all of the links, fJ."""
+        return round(1000 * moved * sum(self.soc.links[name].energy_pj_per_byte for name in links))
 
     def bring_weights(self, layer: Layer, share: int, core: Core, size: int, c: int = 0) -> Op | None:
         """Bring `size` channels' weights into a core's weight memory, from the backing memory if they live there."""
@@ -252,7 +255,8 @@ class _Emitter:
         feed = int(core.feed_bytes(tile, exact))
         if feed:
             burst = min(self.soc.links[n].bytes_per_period for n in core.feed_links) * 8
-            self.op(name, "feed", deps, take, moved=feed, burst=burst, links=core.feed_links)
+            spent = self.links_fj(core.feed_links, feed)
+            self.op(name, "feed", deps, take, moved=feed, burst=burst, links=core.feed_links, energy_fj=spent)
             deps, take = (), ()
         macs = tile.k * tile.c * tile.fy * tile.fx * tile.oy * tile.ox if layer.op in ("conv", "matmul") else 0
         energy = round(1000 * core.energy_pj(tile, exact))

@@ -336,14 +336,14 @@ def deadlock(program: Program, issue: Ints, end: Ints, asked: Ints) -> Deadlock:
     heads = [(int(program.units["priority"][u]), int(asked[u]), int(u), int(unissued[i]))
              for u, i in zip(units, where, strict=True) if asked[u] >= 0]  # fmt: skip
     blocker: dict[int, int] = {}
-    why = ""
+    takes = program.takes[:0]
     for *_, op in sorted(heads):
         takes = program.takes[rows["take_at"][op] : rows["take_at"][op] + rows["take_n"][op]]
         if op == first:
-            why = _why(program, takes, free, blocker)
             break
         for credit in takes["credit"].tolist():
             blocker.setdefault(credit, op)
+    why = _why(program, takes, free, blocker)
     n_ended = int((end >= 0).sum())
     return Deadlock(f"{program.name}: {op_text(program, first)} waits for {why}; {n_ended} of {len(end)} ops ended")
 
@@ -394,7 +394,8 @@ class Builder:
       from it are satisfied deps), n = 1 is as if the loop were not there.
     - A dep on an op from before the loop is a distance as of the first iteration, so it *slides*: iteration i waits for
       the op i bodies further on. If the loop follows an equally laid out first iteration, iteration i so waits for what
-      iteration i - 1 emitted; otherwise put a `sync` op between, or give the loop no such dep.
+      iteration i - 1 emitted. To wait for a single op from before the loop, put a `sync` op with that dep in front of
+      the loop, on the unit that has to wait: units are in-order.
     - After the loop, a handle from inside it means the instance of the last iteration.
     """
 
@@ -431,11 +432,15 @@ class Builder:
 
     def op(
         self, unit: int, *, setup: int = 0, run: int = 0, bytes: int = 0, burst: int = 0,
-        route: tuple[int, ...] = (), deps: Sequence[int] = (), take: tuple[tuple[int, int], ...] = (),
-        give: tuple[tuple[int, int], ...] = (), kind: str = "compute", layer: int = -1, macs: int = 0,
+        route: Sequence[int] = (), deps: Sequence[int] = (), take: Sequence[tuple[int, int]] = (),
+        give: Sequence[tuple[int, int]] = (), kind: str = "compute", layer: int = -1, macs: int = 0,
         energy_fj: int = 0, tag: int = -1,
     ) -> int:  # fmt: skip
-        """Append an op and return its handle. take, give: (credit, amount) pairs; deps: handles of earlier ops."""
+        """Append an op and return its handle. take, give: (credit, amount) pairs; deps: handles of earlier ops.
+
+        setup, run: ticks; bytes, burst: bytes, to be moved along the servers of `route`. Raises ValueError for an
+        unknown kind and for a dep that is not an earlier op; the rest is checked by `build`.
+        """
         if self._loop == 0:
             return -1
         if kind not in KINDS:
@@ -445,7 +450,8 @@ class Builder:
         if distances and min(distances) < 1:
             raise ValueError(f"{self._name}: op {here} depends on handle {max(deps)}, which is not an earlier op")
         figures = (unit, setup, run, bytes, burst, tag)
-        return self._append(figures, (route, distances, take, give), (KINDS.index(kind), layer, macs, energy_fj))
+        lists = (tuple(route), distances, tuple(take), tuple(give))
+        return self._append(figures, lists, (KINDS.index(kind), layer, macs, energy_fj))
 
     def _append(
         self, figures: tuple[int, ...], lists: tuple[tuple[object, ...], ...], labels: tuple[int, ...]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +28,13 @@ def table(result: Result) -> RenderableType:
 
 def summary(result: Result) -> str:
     """Time, energy and the top bottleneck, in a sentence each."""
+    return f"{_title(result)} ({result.ticks:,} ticks). {bottleneck(result)}"
+
+
+def _title(result: Result) -> str:
     what = f"{result.workload} on {result.soc}, {result.mapping}, {result.runtime}"
     many = f" for {result.inferences} inferences" if result.inferences > 1 else ""
-    figures = f"{result.seconds * 1e3:.4g} ms, {result.energy_j * 1e6:.4g} uJ ({result.ticks:,} ticks){many}"
-    return f"{what}: {figures}. {bottleneck(result)}"
+    return f"{what}: {result.seconds * 1e3:.4g} ms, {_uj(result.energy_j)} uJ{many}"
 
 
 def bottleneck(result: Result) -> str:
@@ -60,12 +63,18 @@ def _columns(title: str, left: str, *right: str) -> Table:
     out.collapse_padding = True
     out.add_column(left, no_wrap=True, overflow="ellipsis", max_width=26)
     for name in right:
-        out.add_column(name, justify="left" if name in ("cores", "most in") else "right", no_wrap=name != "cores")
+        words = name in ("cores", "most in")
+        out.add_column(name, justify="left" if words else "right", no_wrap=not words)
     return out
 
 
+def _uj(joules: float) -> str:
+    """Three digits of microjoules, and never an exponent for large ones."""
+    return f"{joules * 1e6:.3g}" if joules < 99.95e-6 else f"{joules * 1e6:,.0f}"
+
+
 def _channels(layer: LayerPart) -> str:
-    return " + ".join(f"{name} {part.channels}" for name, part in layer.cores.items())
+    return ", ".join(f"{name}\u00a0{part.channels}" for name, part in layer.cores.items())  # breaks at commas only
 
 
 def _layer_table(result: Result) -> Table:
@@ -74,22 +83,24 @@ def _layer_table(result: Result) -> Table:
         ticks = layer.ticks_critical
         rate = f"{layer.macs / ticks:.1f}" if ticks and layer.macs else ""
         share = f"{ticks / max(result.ticks, 1):.1%}"
-        out.add_row(layer.layer, _channels(layer), f"{ticks:,}", share, rate, f"{layer.energy_j * 1e6:.3g}")
+        out.add_row(layer.layer, _channels(layer), f"{ticks:,}", share, rate, _uj(layer.energy_j))
     macs = sum(layer.macs for layer in result.by_layer)
     out.add_section()
     rate = f"{macs / max(result.ticks, 1):.1f}"
-    out.add_row("all", "", f"{result.ticks:,}", "100.0%", rate, f"{result.energy_j * 1e6:.3g}")
+    out.add_row("all", "", f"{result.ticks:,}", "100.0%", rate, _uj(result.energy_j))
     return out
 
 
 def _unit_table(result: Result) -> Table:
-    out = _columns("By unit (and the ticks that it waited for what)", "unit", "busy", "of time", "dependency", "buffer", "link, host", "uJ")  # noqa: E501
+    waited = ("dependency", "buffer", "link, host")
+    out = _columns("By unit (and the ticks that it waited for what)", "unit", "busy", "of time", *waited, "uJ")
     for unit in result.by_unit:
         if unit.ops or unit.busy_ticks:
-            energy = "-" if unit.energy_j is None else f"{unit.energy_j * 1e6:.3g}"
-            waits = [unit.wait_dep_ticks, unit.wait_credit_ticks, unit.wait_server_ticks]
-            out.add_row(unit.unit, f"{unit.busy_ticks:,}", f"{unit.utilisation:.1%}", *(f"{w:,}" for w in waits), energy)
-    out.add_row("base power", "", "", "", "", "", f"{result.base_energy_j * 1e6:.3g}")
+            energy = "-" if unit.energy_j is None else _uj(unit.energy_j)
+            ticks = (unit.busy_ticks, unit.wait_dep_ticks, unit.wait_credit_ticks, unit.wait_server_ticks)
+            busy, *waits = (f"{t:,}" for t in ticks)
+            out.add_row(unit.unit, busy, f"{unit.utilisation:.1%}", *waits, energy)
+    out.add_row("base power", "", "", "", "", "", _uj(result.base_energy_j))
     if any(unit.energy_j is None for unit in result.by_unit if unit.ops or unit.busy_ticks):
         out.caption, out.caption_justify = "-: no figure of its own, inside the base and core powers", "left"
     return out
@@ -137,11 +148,11 @@ def chrome_trace(result: Result) -> dict[str, Any]:
         if part.end_tick > part.start_tick:
             args = {"unit": part.unit, "layer": part.layer, "kind": part.kind, "op": part.op, "detail": part.detail}
             events.append(_slice(PATH, 1, CAUSES[part.cause], part.start_tick, part.end_tick, args))
-    spans = [(part.start_tick, part.end_tick) for part in result.by_layer]
-    for part, track in zip(result.by_layer, tracks(spans), strict=True):
-        args = {"ticks_critical": part.ticks_critical, "macs": part.macs, "bytes": part.bytes}
-        events.append(_slice(LAYERS, track + 1, part.layer, part.start_tick, part.end_tick, args))
-    events += [_name(LAYERS, n, "thread_name", "layers") for n in sorted({e["tid"] for e in events if e["pid"] == LAYERS and e["tid"]})]  # noqa: E501
+    places = tracks([(part.start_tick, part.end_tick) for part in result.by_layer])
+    events += [_name(LAYERS, place + 1, "thread_name", "layers") for place in sorted(set(places))]
+    for layer, place in zip(result.by_layer, places, strict=True):
+        args = {"ticks_critical": layer.ticks_critical, "macs": layer.macs, "bytes": layer.bytes}
+        events.append(_slice(LAYERS, place + 1, layer.layer, layer.start_tick, layer.end_tick, args))
     tick = f"1 tick = {1e9 / program.tick_hz:.4g} ns (1 cycle at {program.tick_hz / 1e6:g} MHz)"
     other = {"1 us in this trace": tick, "program": program.name, "makespan_ticks": trace.makespan}
     return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": other}
@@ -263,9 +274,10 @@ def gantt(result: Result, path: Path | str) -> None:
     used: dict[str, None] = {}
     for place, number in enumerate(shown):
         for kind, bars in _bars(program, result, row, number).items():
-            axes.broken_barh([(a * ms, (b - a) * ms) for a, b in bars], (place - 0.36, 0.72), color=_COLOURS[kind], lw=0)
+            spans = [(start * ms, (end - start) * ms) for start, end in bars]
+            axes.broken_barh(spans, (place - 0.36, 0.72), color=_COLOURS[kind], lw=0)
             used[kind] = None
-    _layer_bands(axes, result, len(shown), ms)
+    _layer_bands(axes, result, ms)
     utilisation = {unit.unit: unit.utilisation for unit in result.by_unit}
     names = [program.unit_names[n] for n in shown]
     axes.set_yticks(range(len(shown)), [f"{name}\n{utilisation[name]:.0%} busy" for name in names])
@@ -274,7 +286,7 @@ def gantt(result: Result, path: Path | str) -> None:
     axes.set_xlabel(f"ms ({trace.makespan:,} ticks of {1e9 / program.tick_hz:.3g} ns in all)")
     handles = [Patch(color=colour, label=kind) for kind, colour in _COLOURS.items() if kind in used]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-    figure.suptitle(f"{result.workload} on {result.soc}, {result.mapping}, {result.runtime}: {result.seconds * 1e3:.4g} ms", fontsize=11)  # noqa: E501
+    figure.suptitle(_title(result), fontsize=11)
     figure.savefig(path, format="png")
 
 
@@ -300,8 +312,8 @@ def _bars(program: Program, result: Result, row: Ints, unit: int) -> dict[str, l
     return {kind: bars for kind, bars in sorted(out.items(), key=lambda item: list(_COLOURS).index(item[0])) if bars}
 
 
-def _layer_bands(axes: Any, result: Result, n_rows: int, ms: float) -> None:
-    """Shade where the critical path is in every other layer, and name the layers above, as many as there is room for."""
+def _layer_bands(axes: Any, result: Result, ms: float) -> None:
+    """Shade where the critical path is in every other layer; name layers above, as many as there is room for."""
     stays: list[tuple[str, int, int]] = []
     for part in result.critical_path.segments:
         if part.end_tick == part.start_tick:
@@ -310,15 +322,19 @@ def _layer_bands(axes: Any, result: Result, n_rows: int, ms: float) -> None:
             stays[-1] = (part.layer, stays[-1][1], part.end_tick)
         else:
             stays.append((part.layer, part.start_tick, part.end_tick))
-    room = result.ticks / 95  # ticks that a name of this size takes across
-    last = -room
-    for n, (name, start, end) in enumerate(stays):
-        if n % 2:
+    number = {layer.layer: n for n, layer in enumerate(result.by_layer)}
+    longest: dict[str, tuple[int, int]] = {}
+    for name, start, end in stays:
+        if number[name] % 2:
             axes.axvspan(start * ms, end * ms, color="#000000", alpha=0.05, lw=0, zorder=0)
-        middle = (start + end) / 2
-        if end - start >= room / 2 and middle - last >= room:
+        old = longest.get(name, (0, 0))
+        longest[name] = (start, end) if end - start > old[1] - old[0] else old
+    room, last = result.ticks / 95, -result.ticks  # ticks that a name of this size takes across
+    for name, (start, end) in sorted(longest.items(), key=lambda item: item[1]):
+        middle = (start + end) // 2
+        if middle - last >= room:
             axes.text(middle * ms, -0.55, name, rotation=90, ha="center", va="bottom", fontsize=7.5)
             last = middle
 
 
-__all__: Sequence[str] = ["bottleneck", "chrome_trace", "gantt", "summary", "table", "tracks"]
+__all__ = ["bottleneck", "chrome_trace", "gantt", "summary", "table", "tracks"]

@@ -1,7 +1,7 @@
 """Result: what a simulated run says, per layer, unit, server and memory, in ticks, bytes and joules.
 
-Everything here is a sum over the trace that a test can check against another: ticks of the critical path by cause and by
-layer each sum to the makespan, energies by layer and by unit (plus the base) each sum to the whole.
+Everything here is a sum over the trace that a test can check against another: ticks of the critical path by cause and
+by layer each sum to the makespan, energies by layer and by unit (plus the base) each sum to the whole.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cosoc.sim.workload import Workload
 
 NO_LAYER = "(none)"  # where ops stand that belong to no layer
 
-# What the ticks of the critical path are called, and how to say it. Zero-length edges (wait_dep, ...) are counted apart.
+# What the ticks of the critical path are called, and how to say it. Edges of no length (wait_dep, ...) count apart.
 CAUSES = {
     "compute": "computing",
     "weights": "loading weights",
@@ -121,8 +121,8 @@ class ServerPart:
 class MemoryPart:
     """One memory. read_bytes, written_bytes: by DMAs. feed_bytes: by cores over their feed links, both ways.
 
-    energy_j: of the links of transfers that load from it or store to it; None where `note` says that there is no
-    figure.
+    energy_j: of the links of transfers and feeds that read from it or store to it; None where `note` says that there
+    is no figure.
     """
 
     memory: str
@@ -483,13 +483,14 @@ def _by_memory(
     program: Program, soc: SoC, workload: Workload, mapping: Mapping, homes: Homes, inferences: int
 ) -> tuple[MemoryPart, ...]:
     """Bytes by memory, from the routes that the ops take."""
-    read, written, feed, spent = ({name: 0 for name in soc.memories} for _ in range(4))
+    read, written, feed, spent = (dict.fromkeys(soc.memories, 0) for _ in range(4))
     shared_weights: set[str] = set()  # layers whose weights go to several memories over the same links
     for row, n in zip(program.rows, _times(program).tolist(), strict=True):
         unit, kind = program.unit_names[row["unit"]], KINDS[row["kind"]]
         moved = int(row["bytes"]) * n
         if kind == "feed":
             feed[soc.cores[unit].memory] += moved
+            spent[soc.cores[unit].memory] += int(row["energy_fj"]) * n
         if unit not in soc.dmas or not moved:
             continue
         layer = program.layers[row["layer"]]

@@ -186,7 +186,8 @@ class _Walk:
         """The ops whose tick is t, without `op`, in program order."""
         low, high = np.searchsorted(ticks, (t, t + 1))
         found: Ints = order[low:high]
-        return found[found != op]
+        found = found[found != op]
+        return found
 
     def before(self, ops: Ints, unit: int, op: int) -> list[int]:
         """Those of `ops` that precede `op` on `unit`."""

@@ -117,9 +117,9 @@ cli.main()
         ("raise cli.Interrupted('results so far in runs/x')", 130, "cosoc: interrupted; results so far in runs/x"),
         ("raise MemoryError('of 8 GB')", 1, "cosoc: error: out of memory: of 8 GB"),
         (
-            "raise RuntimeError('you tried to allocate 9 GB')",
+            "raise RuntimeError('tried to allocate 9 GB')",
             1,
-            "cosoc: error: out of memory: you tried to allocate 9 GB",
+            "cosoc: error: out of memory: tried to allocate 9 GB",
         ),
         ("raise cli.Deadlock('op 3\\n  waits')", 2, "cosoc: error: op 3 waits"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -89,6 +90,16 @@ def test_engines_leave_the_program_alone(run: Run, random_program: Programs) -> 
                   program.gives, program.routes, program.stretch, program.blocks):  # fmt: skip
         array.flags.writeable = False
     assert outcome(run, program) == outcome(run, program)
+
+
+def test_one_kernel_serves_every_program(random_program: Programs) -> None:
+    """A second type of any argument would mean seconds of compilation in the middle of somebody's run."""
+    for seed in range(20):
+        outcome(engine_fast.run, fuzz_program(random_program, seed), (0,))
+    program = random_program(1)
+    outcome(engine_fast.run, replace(program, deps=program.deps.astype(np.int32)[::1], stretch=program.stretch[::1]))
+    outcome(engine_fast.run, Builder("nothing", 1).build())
+    assert len(engine_fast._run.signatures) == 1
 
 
 # Rules of the reference engine, each with one thing wrong.

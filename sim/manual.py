@@ -1,0 +1,80 @@
+"""Manual mappings by rule: what an engineer would try first, and the baselines of every search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from cosoc.sim.errors import InputError
+from cosoc.sim.mapping import LayerMapping, Mapping, Runtime, Share
+from cosoc.sim.simulate import simulate
+from cosoc.sim.soc import SoC
+from cosoc.sim.tiler import default_core, unsupported
+from cosoc.sim.workload import INPUT, Layer, Workload
+
+MANUAL = ("all_8bit", "io_8bit_backbone_ternary", "all_ternary", "min_cost")
+Objective = Literal["latency", "energy"]
+
+
+def named_mapping(
+    name: str, workload: Workload, soc: SoC, runtime: Runtime = "serial", objective: Objective = "latency"
+) -> Mapping:
+    """The manual mapping of that name.
+
+    all_8bit: every layer on its default core, never a ternary one. all_ternary: every layer that a ternary core can run
+    is on it. io_8bit_backbone_ternary: the same, but the first and the last layer with weights are 8 bit. min_cost:
+    every layer on its own is split so that its simulated time (or energy) is least, ties to 8 bit.
+    Raises InputError for another name, and where the SoC has no ternary core to speak of.
+    """
+    if name not in MANUAL:
+        raise InputError(f"no manual mapping named {name!r}; there is {', '.join(MANUAL)}")
+    ternary = [core for core in soc.cores if soc.cores[core].ternary]
+    if not ternary and name != "all_8bit":
+        raise InputError(f"mapping {name} needs a ternary core, and {soc.name} has none; use all_8bit")
+    weighted = [layer.name for layer in workload if layer.op == "conv"]
+    ends = {weighted[0], weighted[-1]} if weighted else set()
+    layers = {}
+    for layer in workload:
+        eight = default_core(layer, soc)
+        able = [core for core in ternary if not unsupported(layer, soc, core)] if layer.op == "conv" else []
+        if name == "all_8bit" or not able or (name == "io_8bit_backbone_ternary" and layer.name in ends):
+            layers[layer.name] = LayerMapping((Share(eight, layer.k),))
+        elif name == "min_cost":
+            layers[layer.name] = _cheapest_split(workload, layer, soc, (eight, able[0]), runtime, objective)
+        else:
+            layers[layer.name] = LayerMapping((Share(able[0], layer.k),))
+    return Mapping(name, runtime, layers)
+
+
+def alone(workload: Workload, layer: Layer) -> Workload:
+    """The workload of one layer, its inputs coming from outside."""
+    c = layer.c if layer.op != "add" else layer.k
+    only = replace(layer, inputs=(INPUT,) * len(layer.inputs))
+    return Workload(f"{workload.name}.{layer.name}", (c, layer.iy, layer.ix), (only,), (layer.name,))
+
+
+def splits(layer: Layer, soc: SoC, cores: tuple[str, str]) -> Sequence[tuple[int, int]]:
+    """The splits of a layer's channels between two cores at which a cost can change: multiples of the first's step,
+    and of the second's from the other end."""
+    first, second = (soc.cores[core].channel_step for core in cores)
+    on_first = {0, layer.k, *range(0, layer.k, first), *(layer.k - n for n in range(0, layer.k, second))}
+    return tuple((n, layer.k - n) for n in sorted(on_first))
+
+
+def _cheapest_split(
+    workload: Workload, layer: Layer, soc: SoC, cores: tuple[str, str], runtime: Runtime, objective: Objective
+) -> LayerMapping:
+    single = alone(workload, layer)
+    best: tuple[float, int, LayerMapping] | None = None
+    for ks in splits(layer, soc, cores):
+        given = LayerMapping(tuple(Share(core, k) for core, k in zip(cores, ks, strict=True) if k))
+        result = simulate(soc, single, Mapping("split", runtime, {layer.name: given}))
+        cost = result.seconds if objective == "latency" else result.energy_j
+        if best is None or (cost, -ks[0]) < best[:2]:
+            best = (cost, -ks[0], given)
+    assert best is not None
+    return best[2]
+
+
+__all__ = ["MANUAL", "alone", "named_mapping", "splits"]

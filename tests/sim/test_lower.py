@@ -1,0 +1,204 @@
+"""Lowering: what the two runtimes promise, the silicon number, and tiles against brute force."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cosoc.sim import engine_reference, exact
+from cosoc.sim.catalog import find_soc
+from cosoc.sim.errors import InputError
+from cosoc.sim.estimate import Theta, layer_time
+from cosoc.sim.lower import lower
+from cosoc.sim.mapping import RUNTIMES, Group, LayerMapping, Mapping, Runtime, Share, Tiling
+from cosoc.sim.mapping_file import find_mapping
+from cosoc.sim.placement import place
+from cosoc.sim.program import unroll
+from cosoc.sim.soc import SoC
+from cosoc.sim.tiler import best_tiling, complete, homes_of, problems, tile_problems
+from cosoc.sim.work import k_tiles, layer_work, spans
+from cosoc.sim.workload import INPUT, Layer, Workload
+from cosoc.sim.workload_file import find_workload
+
+
+@pytest.fixture(scope="module")
+def diana() -> SoC:
+    return find_soc("diana")
+
+
+def one_conv(k: int, c: int, size: int, f: int = 3, stride: int = 1) -> Workload:
+    out = (size + 2 * (f // 2) - f) // stride + 1
+    layer = Layer("conv", "conv", (INPUT,), k, c, out, out, size, size, f, f, stride, stride, f // 2, f // 2)
+    return Workload("one", (c, size, size), (layer,), ("conv",))
+
+
+def makespan(workload: Workload, mapping: Mapping, soc: SoC) -> int:
+    return engine_reference.run(lower(workload, mapping, soc)).makespan
+
+
+def test_the_silicon_segment_is_within_five_per_cent(diana: SoC) -> None:
+    # Measured: 812,000 cycles (Stream's validation of DIANA).
+    workload = find_workload("resnet18_segment")
+    ticks = makespan(workload, find_mapping("silicon", workload, diana), diana)
+    assert abs(ticks / 812_000 - 1) < 0.05
+
+
+def test_serial_runs_one_thing_at_a_time(diana: SoC) -> None:
+    workload = find_workload("resnet8")
+    program = lower(workload, Mapping("m", "serial"), diana)
+    trace = engine_reference.run(program)
+    assert (trace.issue[1:] == trace.end[:-1]).all()
+
+
+def test_one_serial_layer_by_hand(diana: SoC) -> None:
+    # 16 channels 3x3 on 8x8x16: weights 16*144 + 64 bytes padded to 32 at 16 B/cycle behind one call of 70 cycles;
+    # inputs and outputs 1,024 bytes each the same way; a launch; 4 blocks of (144 + 2*16*3 + 23) cycles.
+    weights, moved, array = 70 + 2368 // 16, 70 + 1024 // 16, 4 * (144 + 96 + 23)
+    assert makespan(one_conv(16, 16, 8), Mapping("m", "serial"), diana) == weights + 2 * moved + 500 + array
+
+
+def test_overlapped_never_loses_to_serial_and_hides_all_but_the_ends(diana: SoC) -> None:
+    workload = one_conv(64, 16, 64)
+    tiling = Tiling((64,), 8, 64)
+    layers = {"conv": LayerMapping((Share("digital", 64),), tiling)}
+    serial, overlapped = (makespan(workload, Mapping("m", r, layers), diana) for r in RUNTIMES)
+    # Eight tiles of 512 pixels: a launch and 32 x 4 blocks each. Exposed: the weights (64 x 148 bytes, one call), the
+    # first load (16 channels x 9 rows of 64 bytes, one call a channel) and the last store (64 x 8 rows); the first
+    # launch goes on behind the first load.
+    compute = 8 * (500 + 32 * 4 * (144 + 96 + 23))
+    weights, load, store = 70 + 9472 // 16, 16 * 70 + 16 * 576 // 16, 64 * 70 + 64 * 512 // 16
+    assert overlapped == weights + load + compute + store - 500
+    assert overlapped < serial
+
+
+def test_two_cores_work_at_once_only_when_overlapped(diana: SoC) -> None:
+    workload = one_conv(64, 64, 32)
+    split = {"conv": LayerMapping((Share("digital", 32), Share("analog", 32)))}
+    traces = {r: engine_reference.run(p) for r in RUNTIMES if (p := lower(workload, Mapping("m", r, split), diana))}
+    program = unroll(lower(workload, Mapping("m", "overlapped", split), diana))
+    unit, kind = program.rows["unit"], program.rows["kind"]
+    digital = (unit == program.unit_names.index("digital")) & (kind == 0)
+    analog = (unit == program.unit_names.index("analog")) & (kind == 0)
+    trace = traces["overlapped"]
+    both = [
+        min(trace.end[a], trace.end[d]) - max(trace.issue[a], trace.issue[d])
+        for a in np.flatnonzero(analog)
+        for d in np.flatnonzero(digital)
+    ]
+    assert max(both) > 0
+    assert traces["overlapped"].makespan < traces["serial"].makespan
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_two_inferences_do_the_work_twice(diana: SoC, runtime: Runtime) -> None:
+    workload = find_workload("dscnn")
+    once, twice = (unroll(lower(workload, Mapping("m", runtime), diana, n)) for n in (1, 2))
+    for column in ("macs", "bytes"):
+        assert twice.rows[column].sum() == 2 * once.rows[column].sum()
+    if runtime == "serial":
+        ends = [engine_reference.run(p).makespan for p in (once, twice)]
+        assert ends[1] == 2 * ends[0]
+
+
+def test_weights_that_do_not_fit_are_fetched_from_off_chip(diana: SoC) -> None:
+    workload = find_workload("resnet18_cifar")
+    program = unroll(lower(workload, Mapping("m", "serial"), diana))
+    off_chip = program.server_names.index("off_chip")
+    routes = [program.routes[r["route_at"] : r["route_at"] + r["route_n"]] for r in program.rows]
+    fetched = sum(int(r["bytes"]) for r, route in zip(program.rows, routes, strict=True) if off_chip in route)
+    assert fetched >= workload.params - 10_000  # every weight at least once
+    small = unroll(lower(find_workload("resnet8"), Mapping("m", "serial"), diana))
+    assert off_chip not in small.routes
+
+
+def test_a_small_layer_gets_the_best_tile_there_is(diana: SoC) -> None:
+    # Brute force over every tile of rows and channels, and both orders, on a layer that must be tiled.
+    workload = one_conv(48, 64, 48)
+    layer = workload.layers[0]
+    tight = find_soc("diana", {"memories.l1.usable_bytes": "60000", "memories.digital_weights.usable_bytes": "30000"})
+    given = LayerMapping((Share("digital", 48),))
+    for runtime in RUNTIMES:
+        homes = homes_of(workload, Mapping("m", runtime, {"conv": given}), tight)
+
+        def cost(tiling: Tiling, runtime: Runtime = runtime, homes=homes) -> float:  # type: ignore[no-untyped-def]
+            work = layer_work(layer, tight, [("digital", 48)], replace(given, tiling=tiling), homes, exact)
+            return float(layer_time(layer, work, tight, runtime, homes, Theta(), exact).ticks)
+
+        tilings = [
+            Tiling((k,), oy, ox, order)  # type: ignore[arg-type]
+            for k in (16, 32, 48)
+            for oy in range(1, 49)
+            for ox in (24, 48)
+            for order in ("weights", "inputs")
+        ]
+        legal = [t for t in tilings if not tile_problems(layer, replace(given, tiling=t), tight, runtime, homes)]
+        best = min(cost(t) for t in legal)
+        assert cost(best_tiling(layer, given, tight, runtime, homes)) <= 1.02 * best
+
+
+def test_input_channels_are_cut_only_where_nothing_else_fits(diana: SoC) -> None:
+    fits, too_many = one_conv(64, 256, 4), one_conv(64, 512, 4)
+    tilings = [complete(Mapping("m"), w, diana).layers["conv"].tiling for w in (fits, too_many)]
+    assert tilings[0] is not None
+    assert tilings[1] is not None
+    assert tilings[0].c == 0
+    assert tilings[1].c == 256  # 16 channels x 512 x 9 bytes exceed 64 kB, half of them do not
+    program = unroll(lower(too_many, Mapping("m"), diana))
+    assert program.rows["macs"].sum() == too_many.macs
+
+
+def test_every_reason_is_given_with_figure_and_bound(diana: SoC) -> None:
+    workload = find_workload("resnet8")
+    name = next(layer.name for layer in workload if layer.k == 64 and layer.fy == 3)
+    layers = {
+        name: LayerMapping((Share("digital", 60), Share("npu", 3))),
+        "conv1": LayerMapping((Share("digital", 16),), Tiling((16,), 99, 32)),
+        "nothere": LayerMapping((Share("digital", 16),)),
+    }
+    reasons = problems(Mapping("m", "serial", layers), workload, diana)
+    text = "\n".join(reasons)
+    for part in ("no such layer", "sum to 63 output channels, the layer has 64", "no core 'npu'", "outside 1..32"):
+        assert part in text
+    with pytest.raises(InputError, match="sum to 63"):
+        lower(workload, Mapping("m", "serial", layers), diana)
+
+
+def test_a_tile_that_overflows_names_the_memory(diana: SoC) -> None:
+    workload = one_conv(64, 64, 64)
+    layers = {"conv": LayerMapping((Share("digital", 64),), Tiling((64,), 64, 64))}
+    (reason,) = problems(Mapping("m", "serial", layers), workload, diana)
+    assert reason == (
+        "layer conv: tiles need 1 x (262144 in + 262144 out) = 524288 bytes of l1, which has 256000"
+    )
+
+
+def test_a_group_must_be_whole_unsplit_and_fit_the_cells(diana: SoC) -> None:
+    workload = find_workload("resnet18_segment")
+    names = tuple(layer.name for layer in workload)
+    gap = problems(Mapping("m", "overlapped", {}, (Group(("conv1", "layer1.0.conv1")),)), workload, diana)
+    assert "reads maxpool, which waits for the group" in gap[0]
+    analog = {n: LayerMapping((Share("analog", 64),), ox_unroll=4) for n in names if "conv" in n and n != "conv1"}
+    cells = problems(Mapping("m", "overlapped", analog, (Group(names),)), workload, diana)
+    # 64 channels x 3 rows x (3 taps + 3 shifts) x 64 x 4 copies, four layers: twice the array of 1152 x 512.
+    assert f"needs {4 * 64 * 3 * 6 * 64 * 4} cells for the filters of the group, and has 589824" in cells[0]
+
+
+def test_tensors_leave_the_main_memory_largest_first(diana: SoC) -> None:
+    workload = one_conv(64, 3, 112)  # 37,632 bytes in, 802,816 out: only the output is too large
+    homes = place(workload, diana, weight_bytes=1000)
+    assert homes.tensors[INPUT] == "l2"
+    assert homes.tensors["conv"] == "flash"
+    without = diana.model_copy(update={"backing_memory": None})
+    with pytest.raises(InputError, match=r"exceed l2 \(458752 bytes\), and the SoC names no backing_memory"):
+        place(workload, without, weight_bytes=1000)
+
+
+def test_spans_cover_the_output_and_read_no_padding() -> None:
+    # 8 rows in tiles of 3 under a 3x3 window, pad 1: rows -1..3, 2..6, 5..8 of which 0..7 exist.
+    assert [(s.out, s.inp, s.count) for s in spans(8, 3, 8, 3, 1, 1)] == [(3, 4, 1), (3, 5, 1), (2, 3, 1)]
+    assert [(s.out, s.inp, s.count) for s in spans(8, 2, 8, 1, 1, 0)] == [(2, 2, 4)]
+
+
+def test_channel_tiles_cover_the_channels() -> None:
+    assert k_tiles(40, 16, 64, exact) == ((16, 2), (8, 1))
+    assert k_tiles(40, 64, 64, exact) == ((40, 1),)
