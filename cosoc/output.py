@@ -28,6 +28,14 @@ def _part(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
 
 
+def _target(path: Path) -> tuple[Path, bool]:
+    """Where a path leads, and whether that is written directly: a device or pipe."""
+    if path.is_relative_to("/dev"):  # /dev/stdout may lead to a regular file, which is not ours to replace
+        return path, True
+    target = path.resolve()
+    return target, target.exists() and not target.is_file()
+
+
 def check_writable(option: str, path: Path) -> None:
     """InputError unless `replacing(path)` can be expected to work: asked before the work, not after it."""
     try:
@@ -50,9 +58,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     A link is followed; a device or pipe (/dev/stdout) is written directly. InputError where writing fails.
     """
-    target = path.resolve()
-    # /dev/stdout may lead to a regular file, which is not ours to replace
-    direct = path.is_relative_to("/dev") or (target.exists() and not target.is_file())
+    target, direct = _target(path)
     part = target if direct else _part(target)
     try:
         yield part

@@ -218,7 +218,7 @@ def _tree(n_slots: int) -> tuple[Ints, Ints]:
 # count per array and call would cost several times what the rules do.
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _set_event(tree, levels, slot, t):
     """The next event of `slot` is at t (NEVER: none)."""
     i = slot
@@ -235,7 +235,7 @@ def _set_event(tree, levels, slot, t):
         tree[node] = least
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _due(tree, levels, t):
     """A slot whose event is at t, the least time in the tree."""
     i = 0
@@ -246,7 +246,7 @@ def _due(tree, levels, t):
     return i
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _touch(units, lists, m, unit):
     """Look at the head of `unit` in the next round."""
     if not units[unit].touched:
@@ -255,7 +255,7 @@ def _touch(units, lists, m, unit):
         m[0].touched += 1
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _next_stretch(units, stretches, order, blocks, unit):
     """Put the head of `unit` at its first op in the next block that has any; state NONE if there is none."""
     if units[unit].stretch == units[unit].last:
@@ -271,7 +271,7 @@ def _next_stretch(units, stretches, order, blocks, unit):
     units[unit].state = UNSEEN
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _next_head(units, stretches, order, blocks, unit):
     """Move the head of `unit` on by one op."""
     stretch = units[unit].stretch
@@ -290,7 +290,7 @@ def _next_head(units, stretches, order, blocks, unit):
     units[unit].state = UNSEEN
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _unit_of(blocks, rows, op):
     """The unit that an op sits on."""
     low, high = 0, len(blocks)
@@ -303,7 +303,7 @@ def _unit_of(blocks, rows, op):
     return rows[blocks[low].first_row + (op - blocks[low].base) % blocks[low].n_rows].unit
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _wait(units, slots, lists, m, s, t):
     """The op in slot `s` asked at t: put it into the waiting list, which is in order."""
     unit = slots[s].unit
@@ -322,7 +322,7 @@ def _wait(units, slots, lists, m, s, t):
     m[0].waiting += 1
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _finish(units, slots, credits, rows, gives, lists, end, service, m, s, t):
     """The op in slot `s` ends: rule 1."""
     op, unit = slots[s].op, slots[s].unit
@@ -351,7 +351,7 @@ def _finish(units, slots, credits, rows, gives, lists, end, service, m, s, t):
         watcher = after
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _end(slots, servers, rows, hops, words, tree, levels, lists, m, t):
     """Rule 1, but for what the end of an op brings about: that is `_finish`, for those listed in ENDED here."""
     root = levels[len(levels) - 1]
@@ -374,7 +374,7 @@ def _end(slots, servers, rows, hops, words, tree, levels, lists, m, t):
             m[0].ending += 1
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _offers(units, rows, blocks, deps, end, unit):
     """Whether the head of `unit` is to be offered; if it lacks a dep, it is told when that one ends."""
     if units[unit].state != UNSEEN or units[unit].free_slot < 0:
@@ -392,7 +392,7 @@ def _offers(units, rows, blocks, deps, end, unit):
     return True
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _issue(units, slots, rows, tree, levels, stretches, order, blocks, lists, issue, m, unit, t):
     """The head of `unit` issues: into a slot, with its first event."""
     s = units[unit].free_slot
@@ -418,7 +418,7 @@ def _issue(units, slots, rows, tree, levels, stretches, order, blocks, lists, is
     _touch(units, lists, m, unit)
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _queue_head(units, lists, m, unit, t):
     """Put the head of `unit` into the queue for credits, which is in (priority, asked, unit) order."""
     units[unit].state = QUEUED
@@ -438,7 +438,7 @@ def _queue_head(units, lists, m, unit, t):
     m[0].scan_queue = 1
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _takes(units, credits, rows, takes, m, unit):
     """Take all credits of the head of `unit`, or none and block them for this round; whether it took them."""
     row = units[unit].row
@@ -456,7 +456,7 @@ def _takes(units, credits, rows, takes, m, unit):
     return able
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _round(units, credits, rows, blocks, deps, takes, lists, end, m, t):
     """One round of rule 2: lists in ISSUING the units whose heads issue."""
     for i in range(m[0].touched):
@@ -483,7 +483,7 @@ def _round(units, credits, rows, blocks, deps, takes, lists, end, m, t):
         m[0].queued = kept
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _hold(slots, servers, rows, hops, stretch, s):
     """Ticks that the burst granted to slot `s` holds its route; sets the tags."""
     row, last = slots[s].row, slots[s].left == 1
@@ -505,7 +505,7 @@ def _hold(slots, servers, rows, hops, stretch, s):
     return hold
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _blocked(masks, words, row):
     """Whether a server of the row's route is full or blocked; if not, nothing changes, else its route is blocked."""
     hit = False
@@ -517,7 +517,7 @@ def _blocked(masks, words, row):
     return hit
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _take_ports(slots, servers, rows, hops, words, s):
     row = slots[s].row
     for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
@@ -528,7 +528,7 @@ def _take_ports(slots, servers, rows, hops, words, s):
             words[0, servers[server].word] |= servers[server].bit
 
 
-@njit(cache=True)
+@njit
 def _note(slots, waits, m, s, t, server, behind):
     """Record what the watched op in slot `s` stands behind from t on (server -1: nothing)."""
     if slots[s].since >= 0:
@@ -547,7 +547,7 @@ def _note(slots, waits, m, s, t, server, behind):
     slots[s].behind = behind
 
 
-@njit(cache=True)
+@njit
 def _bar(slots, servers, rows, hops, words, lists, m, kept, s):
     """(server, op): the first server of the route of `s` that is full or blocked, and behind whom.
 
@@ -570,7 +570,7 @@ def _bar(slots, servers, rows, hops, words, lists, m, kept, s):
     return -1, -1
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _grant(units, slots, servers, rows, hops, masks, words, tree, levels, lists, stretch, watched, waits, m, t):
     """Rule 3."""
     for i in range(m[0].asking):
@@ -608,7 +608,7 @@ def _grant(units, slots, servers, rows, hops, masks, words, tree, levels, lists,
         _set_event(tree, levels, s, t + hold)
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _ticks(
     units, slots, servers, credits, rows, hops, masks, words, tree, levels, lists, stretches, order,
     blocks, deps, takes, gives, stretch, issue, end, service, watched, waits, m,

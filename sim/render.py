@@ -253,6 +253,7 @@ _COLOURS = {
     "store": "#CC79A7",
     "feed": "#56B4E9",
     "launch": "#E69F00",
+    "sync": "#000000",
     "set-up": "#999999",
 }
 _PIXELS = 4000  # neighbours of one kind closer than the makespan over this are drawn as one

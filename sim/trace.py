@@ -185,9 +185,8 @@ class _Walk:
     def at(self, order: Ints, ticks: Ints, t: int, op: int) -> Ints:
         """The ops whose tick is t, without `op`, in program order."""
         low, high = np.searchsorted(ticks, (t, t + 1))
-        found: Ints = order[low:high]
-        found = found[found != op]
-        return found
+        ops = [other for other in order[low:high].tolist() if other != op]
+        return np.array(ops, dtype=np.int64)
 
     def before(self, ops: Ints, unit: int, op: int) -> list[int]:
         """Those of `ops` that precede `op` on `unit`."""

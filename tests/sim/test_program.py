@@ -60,7 +60,8 @@ def test_text_round_trip_is_exact(random_program: Programs) -> None:
         program = random_program(seed)
         again = from_text(to_text(program))
         assert to_text(again) == to_text(program), f"seed {seed}"
-        assert again.name == program.name and again.tick_hz == program.tick_hz
+        assert again.name == program.name
+        assert again.tick_hz == program.tick_hz
         assert digest(from_text(to_text(again))) == digest(again), f"seed {seed}"
     for program in (double_buffer(), tagged_pair()):
         assert digest(from_text(to_text(program))) == digest(program)  # the builder packs as the reader does
@@ -206,7 +207,8 @@ def test_handles_across_loops() -> None:
     assert deps_of(program) == [[], [0], [1], [2], [3], [4], [5], [5, 0], [7]]
     assert program.blocks.tolist() == [(0, 1, 1), (1, 2, 3), (3, 2, 1)]
     assert bases(program).tolist() == [0, 1, 7, 9]
-    assert len(program.rows) == 5 and program.n_ops == 9
+    assert len(program.rows) == 5
+    assert program.n_ops == 9
 
 
 def test_a_loop_waits_for_the_iteration_before_it() -> None:

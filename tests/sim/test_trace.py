@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,7 +43,7 @@ def test_critical_path_sums_to_the_makespan(random_program: Programs) -> None:
             assert sum(s.end - s.start for s in path) == 0
             continue
         assert path[0].start == 0 and path[-1].end == trace.makespan, f"seed {seed}"
-        assert all(a.end == b.start for a, b in zip(path, path[1:], strict=False)), f"seed {seed}"
+        assert all(a.end == b.start for a, b in itertools.pairwise(path)), f"seed {seed}"
         spent: Counter[int] = Counter()
         for segment in path:
             spent[segment.op] += segment.end - segment.start
@@ -207,7 +208,8 @@ def test_busy_intervals_hold_every_tick_of_an_op(random_program: Programs) -> No
             intervals = busy_intervals(program, trace, number)
             again = np.zeros(trace.makespan, bool)
             for start, end in intervals:
-                assert not again[start:end].any() and end > start
+                assert not again[start:end].any()
+                assert end > start
                 again[start:end] = True
             assert np.array_equal(busy, again), f"seed {seed}, unit {number}"
             assert (intervals[1:, 0] > intervals[:-1, 1]).all(), f"seed {seed}: touching ones are joined"

@@ -1,0 +1,143 @@
+"""Mapping strings of DOSA and Timeloop, and the loop nest that Gemmini's test programs make of them.
+
+A string such as `L3[WIO] K8 Q28 - L2[WI] N1 K4X - L1[O] K2 C3X - L0[W] P16` lists levels from the outermost (DRAM) to
+the innermost, and in a level its loops, outermost first; X marks a spatial factor. What runs is coarser: everything
+below L3 makes one *tile*, which one LOOP_WS or LOOP_CONV_WS instruction works off in an order of its own; the loops of
+L3 are software loops around it. Source: the test generator of DOSA (gemmini-rocc-tests, gemmini-data-collection).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from cosoc.sim.errors import InputError
+
+# Dimensions of a nest, in this order throughout: output channels, input channels, kernel rows and columns, output
+# rows and columns; and the letters that mapping strings have for them.
+DIMS = ("och", "kch", "krow", "kcol", "orow", "ocol")
+LETTERS = ("K", "C", "S", "R", "Q", "P")
+# Loops that a string leaves out have one iteration; this is the order in which the generator appends them.
+_APPENDED = "CRSKPQN"
+_FACTOR = re.compile(r"([A-Z])(\d+)(X?)")
+_LEVEL = re.compile(r"L(\d)(\[[A-Z]*\])?")
+# The generator counts GEMM tiles in blocks of 16, whatever the side of the array that runs them.
+_GEMM_BLOCK = 16
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One layer: k output and c input channels, p x q outputs, r x s kernel; a GEMM has q = r = s = 1 (p rows)."""
+
+    k: int
+    c: int
+    p: int
+    q: int = 1
+    r: int = 1
+    s: int = 1
+    stride: int = 1
+
+    @property
+    def is_gemm(self) -> bool:
+        return self.q == self.r == self.s == 1
+
+
+@dataclass(frozen=True)
+class Nest:
+    """A tiled loop nest as it runs: tile (i, j, ..) spans extent min(tile, extent - i * tile) in each of DIMS.
+
+    order: indices into DIMS, outermost first. For a GEMM the rows stand in ocol, and krow, kcol and orow are 1.
+    in_size: rows and columns of the (square) input of a convolution.
+    """
+
+    kind: Literal["conv", "gemm"]
+    side: int
+    extent: tuple[int, ...]
+    tile: tuple[int, ...]
+    order: tuple[int, ...]
+    stride: int = 1
+    kernel: int = 1
+    in_size: int = 1
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Tiles along each of DIMS."""
+        return tuple(-(-extent // tile) for extent, tile in zip(self.extent, self.tile, strict=True))
+
+    @property
+    def n_tiles(self) -> int:
+        return math.prod(self.counts)
+
+
+def decode(mapping: str, problem: Problem, side: int | None = None) -> Nest:
+    """The nest that a mapping string runs as. `side`: PEs along one edge of the array; None: infer it.
+
+    Inferred is the smallest power of two that holds the spatial factors: no column of the data states it.
+    Raises InputError with every reason why the string is not a mapping of the problem.
+    """
+    levels = _parse(mapping)
+    dims = {"K": problem.k, "C": problem.c, "S": problem.s, "R": problem.r, "Q": problem.q, "P": problem.p, "N": 1}
+    product, inner, spatial = dict.fromkeys(dims, 1), dict.fromkeys(dims, 1), 1
+    for level, loops in levels.items():
+        for letter, factor, is_spatial in loops:
+            product[letter] *= factor
+            if level < 3:
+                inner[letter] *= factor
+            if is_spatial:
+                spatial = max(spatial, factor)
+    reasons = [
+        f"its factors of {letter} multiply to {product[letter]}, the layer has {size}"
+        for letter, size in dims.items()
+        if product[letter] != size
+    ]
+    side = side if side is not None else max(2, 1 << (spatial - 1).bit_length())
+    if spatial > side:
+        reasons.append(f"its largest spatial factor is {spatial}, the array has {side} x {side} PEs")
+    if reasons:
+        raise InputError(f"mapping {mapping!r}: " + "; ".join(reasons))
+    named = [letter for letter, _, _ in levels.get(3, [])]
+    letters = list(dict.fromkeys(named)) + [x for x in reversed(_APPENDED) if x not in named]
+    order = tuple(LETTERS.index(x) for x in letters if x in LETTERS)
+    return (_gemm if problem.is_gemm else _conv)(problem, inner, order, side)
+
+
+def _parse(mapping: str) -> dict[int, list[tuple[str, int, bool]]]:
+    """Level -> its loops as (letter, factor, spatial), outermost first."""
+    levels: dict[int, list[tuple[str, int, bool]]] = {}
+    for part in mapping.split(" - "):
+        head, *words = part.split()
+        match = _LEVEL.fullmatch(head)
+        if match is None or int(match[1]) in levels:
+            raise InputError(f"mapping {mapping!r}: found {head!r} where a level such as L3[WIO] is needed, each once")
+        loops = levels[int(match[1])] = []
+        for word in words:
+            factor = _FACTOR.fullmatch(word)
+            if factor is None or factor[1] not in (*LETTERS, "N") or int(factor[2]) < 1:
+                known = ", ".join((*LETTERS, "N"))
+                raise InputError(f"mapping {mapping!r}: {word!r} is no loop such as K8 or C4X; dimensions are {known}")
+            loops.append((factor[1], int(factor[2]), bool(factor[3])))
+    if set(levels) != {0, 1, 2, 3}:
+        raise InputError(f"mapping {mapping!r}: has levels {sorted(levels)}, L3, L2, L1 and L0 are needed, each once")
+    return levels
+
+
+def _gemm(problem: Problem, inner: dict[str, int], order: tuple[int, ...], side: int) -> Nest:
+    def blocks(letter: str) -> int:
+        return max(1, inner[letter] // _GEMM_BLOCK) * side
+
+    extent = (problem.k, problem.c, 1, 1, 1, problem.p)
+    return Nest("gemm", side, extent, (blocks("K"), blocks("C"), 1, 1, 1, blocks("P")), order)
+
+
+def _conv(problem: Problem, inner: dict[str, int], order: tuple[int, ...], side: int) -> Nest:
+    """The test program knows square images and kernels only: out_size of P, padding of half a kernel.
+
+    An even kernel so gives one row and one column of outputs more than the layer has.
+    """
+    kernel, in_size = problem.r, problem.p * problem.stride
+    out_size = (in_size + 2 * (kernel // 2) - kernel) // problem.stride + 1
+    extent = (problem.k, problem.c, kernel, kernel, out_size, out_size)
+    tile = tuple(inner[letter] for letter in LETTERS)
+    return Nest("conv", side, extent, tile, order, problem.stride, kernel, in_size)

@@ -1,0 +1,384 @@
+"""The command line as a user meets it: quick to answer, one line for every mistake, files whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cosoc import __version__
+from cosoc.cli import main
+from cosoc.sim.catalog import find_soc, load_soc, soc_folder
+from cosoc.sim.mapping_file import load_mapping
+from cosoc.sim.workload_file import find_workload, load_workload, workload_folder
+
+HEAVY = {"torch", "numba", "simpy", "matplotlib", "scipy", "sklearn"}
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """run("list") -> exit status, standard output, standard error."""
+
+    def call(*words: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main([str(word) for word in words])
+        return status, *capsys.readouterr()
+
+    return call
+
+
+# ------------------------------------------------------------------------------------------ speed, as modules loaded
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["simulate", "--help"],
+        ["search", "--help"],
+        ["--version"],
+        ["list"],
+        ["show", "soc", "diana"],
+        ["show", "workload", "resnet8"],
+        ["show", "mapping", "diana", "resnet8"],
+        ["show", "program", "diana", "digits_cnn"],
+    ],
+    ids=" ".join,
+)
+def test_what_needs_no_engine_loads_none(words: list[str]) -> None:
+    """torch takes 4 s to import, pyplot 2 s, numba 1 s: what a command does not need it does not load."""
+    code = (
+        "import sys; from cosoc.cli import main; status = main(sys.argv[1:]); "
+        "print(status, *sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    status, *loaded = done.stderr.split()
+    assert status == "0"
+    assert not HEAVY & set(loaded)
+
+
+# ------------------------------------------------------------------------------------------ show and list
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, f"cosoc {__version__}\n", "")
+
+
+def test_help_names_every_command(run: Run) -> None:
+    status, out, _ = run()
+    assert status == 0
+    assert all(f"\n  {name} " in out for name in ("simulate", "calibrate", "search", "list", "show"))
+
+
+def test_list_names_what_the_commands_take(run: Run) -> None:
+    status, out, _ = run("list")
+    names = out.split()
+    assert status == 0
+    assert {"diana", "resnet8", "resnet18_segment", "all_8bit", "min_cost", "silicon"} <= set(names)
+
+
+def test_a_shown_soc_is_the_same_soc(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "soc.yaml").write_text(run("show", "soc", "diana")[1])
+    assert load_soc(tmp_path / "soc.yaml") == find_soc("diana")
+
+
+def test_set_overrides_a_value_of_the_soc(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "soc.yaml"
+    path.write_text(run("show", "soc", "diana", "--set", "links.analog_feed.bytes_per_period=64")[1])
+    assert find_soc("diana").links["analog_feed"].bytes_per_period != 64
+    assert load_soc(path).links["analog_feed"].bytes_per_period == 64
+
+
+def test_a_shown_workload_is_the_same_workload(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").write_text(run("show", "workload", "resnet8", "--yaml")[1])
+    assert load_workload(tmp_path / "w.yaml") == find_workload("resnet8")
+
+
+def test_a_workload_is_shown_with_its_sums(run: Run) -> None:
+    """12.5 M MACs: MLPerf Tiny's image classification network."""
+    _, out, _ = run("show", "workload", "resnet8")
+    assert re.search(r"total +12,501,632 +77,706", out)
+    assert all(len(line.rstrip()) <= 80 for line in out.splitlines())
+
+
+def test_a_shown_mapping_is_complete_and_reads_back(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text(run("show", "mapping", "diana", "resnet8", "--runtime", "overlapped")[1])
+    network, soc = find_workload("resnet8"), find_soc("diana")
+    mapping = load_mapping(tmp_path / "m.yaml", network, soc)
+    assert mapping.runtime == "overlapped"
+    assert list(mapping.layers) == [layer.name for layer in network]
+    assert all(entry.tiling is not None for entry in mapping.layers.values())
+
+
+def test_a_program_is_shown_for_the_default_mapping(run: Run) -> None:
+    status, out, _ = run("show", "program", "diana", "digits_cnn")
+    assert status == 0
+    assert out.startswith("program diana/digits_cnn/all_8bit tick_hz=260000000\n")
+
+
+# ------------------------------------------------------------------------------------------ simulate
+
+CONTRACT = (
+    "soc", "workload", "mapping", "engine", "ticks", "tick_hz", "seconds", "energy_j", "by_layer", "by_unit",
+    "by_server", "critical_path", "ops", "bursts", "wall_s",
+)  # fmt: skip
+
+
+def test_simulate_writes_what_it_was_asked_for(run: Run, tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("r.json", "t.json", "g.png")}
+    status, out, err = run(
+        "simulate", "diana", "digits_cnn", "--json", files["r.json"], "--trace", files["t.json"], "--gantt", files["g.png"]
+    )
+    assert (status, err) == (0, "")
+    assert "digits_cnn on diana, all_8bit, serial" in " ".join(out.split())
+    assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
+    result = json.loads(files["r.json"].read_text())
+    assert [key for key in CONTRACT if key not in result] == []
+    assert (result["soc"], result["workload"], result["mapping"]) == ("diana", "digits_cnn", "all_8bit")
+    assert result["seconds"] == result["ticks"] / result["tick_hz"]
+    assert json.loads(files["t.json"].read_text())["traceEvents"]
+    assert files["g.png"].read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+
+
+def test_quiet_leaves_the_files_only(run: Run, tmp_path: Path) -> None:
+    assert run("simulate", "diana", "digits_cnn", "--json", tmp_path / "r.json", "-q") == (0, "", "")
+    assert (tmp_path / "r.json").exists()
+
+
+def test_two_inferences_in_a_row_take_twice_as_long(run: Run, tmp_path: Path) -> None:
+    """In the serial runtime nothing of one inference overlaps with the next."""
+    ticks = []
+    for n in (1, 2):
+        run("simulate", "diana", "digits_cnn", "--inferences", str(n), "--json", tmp_path / "r.json", "-q")
+        ticks.append(json.loads((tmp_path / "r.json").read_text())["ticks"])
+    assert ticks[1] == 2 * ticks[0]
+
+
+def test_engines_agree(run: Run, tmp_path: Path) -> None:
+    results = []
+    for engine in ("fast", "reference"):
+        run("simulate", "diana", "digits_cnn", "--engine", engine, "--json", tmp_path / "r.json", "-q")
+        results.append(json.loads((tmp_path / "r.json").read_text()))
+    differing = {key for key in results[0] if results[0][key] != results[1][key]}
+    assert differing <= {"engine", "wall_s"}
+
+
+def test_a_mapping_file_may_state_the_runtime_and_an_option_overrides_it(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "m.yaml").write_text("runtime: overlapped\n")
+    for options, runtime in ((), "overlapped"), (("--runtime", "serial"), "serial"):
+        files = ("--mapping", tmp_path / "m.yaml", "--json", tmp_path / "r.json")
+        run("simulate", "diana", "digits_cnn", *files, "-q", *options)
+        assert json.loads((tmp_path / "r.json").read_text())["runtime"] == runtime
+
+
+def test_devices_are_written_to_and_not_replaced(run: Run) -> None:
+    assert run("simulate", "diana", "digits_cnn", "--json", "/dev/null", "-q")[0] == 0
+    assert not Path("/dev/null").is_file()
+
+
+def test_an_old_result_stays_where_the_new_one_fails(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text("old")
+    assert run("simulate", "diana", "digits_cnn", "--mapping", "none", "--json", tmp_path / "r.json")[0] == 2
+    assert (tmp_path / "r.json").read_text() == "old"
+
+
+# ------------------------------------------------------------------------------------------ mistakes in files
+
+SOC = (soc_folder() / "diana.yaml").read_text()
+WORKLOAD = (workload_folder() / "digits_cnn.yaml").read_text()
+MAPPING = """\
+runtime: serial
+layers:
+  conv1: {shares: {digital: 16}, tile: {k: {digital: 16}, oy: 8, ox: 8}}
+  conv3: {shares: {digital: 16, analog: 16}}
+groups: []
+"""
+
+FILE_MISTAKES = [
+    # malformed
+    ("soc", "links:", "links: [", "expected"),
+    ("workload", "layers:", "layers: {", "expected"),
+    ("mapping", "groups: []", "groups: [", "expected"),
+    # unknown key
+    ("soc", "setup_cycles:", "setup_cycels:", "did you mean setup_cycles?"),
+    ("workload", "fy: 3", "fz: 3", "unknown key"),
+    ("mapping", "runtime: serial", "runtme: serial", "did you mean runtime?"),
+    # missing key
+    ("soc", "tick_hz: 260_000_000", "", "tick_hz: required key is missing"),
+    ("workload", "outputs: [fc]", "", "outputs: required key is missing"),
+    ("mapping", "{shares: {digital: 16}, tile", "{tile", "shares: required key is missing"),
+    # duplicate key
+    ("soc", "host: host", "host: host\nhost: host", "key given twice"),
+    ("workload", "k: 16, c: 1", "k: 16, k: 16, c: 1", "key given twice"),
+    ("mapping", "groups: []", "groups: []\ngroups: []", "key given twice"),
+    # out of range
+    ("soc", "rows: 16 ", "rows: 0 ", "cores.digital.rows: found 0"),
+    ("workload", "k: 16, c: 1", "k: 0, c: 1", "layers.0.k: found 0"),
+    ("mapping", "oy: 8", "oy: 0", "found 0"),
+    # wrong type
+    ("soc", "rows: 16 ", "rows: sixteen ", "found 'sixteen'"),
+    ("workload", "k: 16, c: 1", "k: [16], c: 1", "integer"),
+    ("mapping", "runtime: serial", "runtime: fastest", "found 'fastest'"),
+    # something that is not there
+    ("soc", "host: host", "host: boss", "no core named 'boss'"),
+    ("workload", "inputs: [conv2]", "inputs: [conv7]", "'conv7'"),
+    ("mapping", "analog: 16}", "magic: 16}", "magic: diana has no such core"),
+    ("mapping", "conv3", "conv9", "conv9: digits_cnn has no such layer"),
+    # sizes that do not fit together
+    ("soc", "usable_bytes: 256000", "usable_bytes: 999999999", "more than size_bytes"),
+    ("workload", "k: 32, c: 16, oy: 4", "k: 32, c: 16, oy: 7", "found 7 outputs"),
+    ("mapping", "{digital: 16, analog: 16}", "{digital: 16, analog: 15}", "sum to 31 output channels; the layer has 32"),
+    # infeasible
+    ("mapping", "oy: 8, ox: 8", "oy: 9, ox: 8", "outside 1..8"),
+    ("mapping", "groups: []", "groups: [[conv1, conv3]]", "group"),
+]
+
+
+@pytest.mark.parametrize(("kind", "found", "instead", "message"), FILE_MISTAKES)
+def test_a_mistake_in_a_file(
+    run: Run, tmp_path: Path, kind: str, found: str, instead: str, message: str
+) -> None:
+    files = {"soc": SOC, "workload": WORKLOAD, "mapping": MAPPING}
+    assert found in files[kind]
+    files[kind] = files[kind].replace(found, instead, 1)
+    for name, text in files.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    out_file = tmp_path / "out.json"
+    places = [tmp_path / f"{name}.yaml" for name in ("soc", "workload")]
+    status, out, err = run("simulate", *places, "--mapping", tmp_path / "mapping.yaml", "--json", out_file)
+    assert (status, out) == (2, "")
+    assert re.match(rf"{re.escape(str(tmp_path / kind))}\.yaml:\d+:\d+: [^\n]*{re.escape(message)}[^\n]*\n\Z", err), err
+    assert not out_file.exists()
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_the_files_of_these_tests_are_right_without_the_mistakes(run: Run, tmp_path: Path) -> None:
+    for name, text in (("soc", SOC), ("workload", WORKLOAD), ("mapping", MAPPING)):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    places = [tmp_path / f"{name}.yaml" for name in ("soc", "workload")]
+    assert run("simulate", *places, "--mapping", tmp_path / "mapping.yaml", "-q") == (0, "", "")
+
+
+def test_a_machine_too_small_is_named_with_figure_and_bound(run: Run) -> None:
+    """conv2 reads 16 channels of a 3x3 window and writes at least one byte: more than 128 bytes."""
+    small = ("--set", "memories.l1.size_bytes=128", "--set", "memories.l1.usable_bytes=128")
+    status, out, err = run("simulate", "diana", "digits_cnn", *small)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert re.search(r"needs? \d+ bytes of l1, which has 128|\d+ bytes.*l1.*128", err)
+
+
+def test_a_layer_that_nothing_can_run_is_named(run: Run, tmp_path: Path) -> None:
+    """A host that only adds leaves the matrix product of two activations to nobody."""
+    adder = "  host:\n    model: vector_unit\n    memory: l2\n    ops: [add]\n    lanes: 1\n    taps: 2\n"
+    soc, replaced = re.subn(r"  host:\n    model: host_cpu\n(    .*\n)+", adder, SOC)
+    assert replaced == 1
+    product = "- {name: product, op: matmul, inputs: [fc, fc], k: 10, c: 1, iy: 10, oy: 10}\n"
+    (tmp_path / "soc.yaml").write_text(soc)
+    (tmp_path / "w.yaml").write_text(f"{WORKLOAD.rstrip()}\n{product}".replace("outputs: [fc]", "outputs: [product]"))
+    status, out, err = run("simulate", tmp_path / "soc.yaml", tmp_path / "w.yaml")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("layer product (matmul): no core of diana can run it: ")
+
+
+# ------------------------------------------------------------------------------------------ mistakes on the command line
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["simulat"], "No such command"),
+        (["simulate", "diana"], "Missing argument 'WORKLOAD'"),
+        (["simulate", "diana", "digits_cnn", "--engine", "warp"], "'fast', 'reference'"),
+        (["simulate", "diana", "digits_cnn", "--inferences", "0"], "greater than or equal to 1"),
+        (["simulate", "diana", "digits_cnn", "--frobnicate"], "No such option: --frobnicate"),
+        (["simulate", "diane", "digits_cnn"], "no SoC named 'diane'; there is diana"),
+        (["simulate", "none.yaml", "digits_cnn"], "none.yaml: no such file"),
+        (["simulate", "diana", "digits"], "no workload named 'digits'; there is"),
+        (["simulate", "diana", "digits_cnn", "--mapping", "best"], "no mapping named 'best'; there is all_8bit"),
+        (["simulate", "diana", "digits_cnn", "--set", "tick_hz"], "PATH=VALUE is needed"),
+        (["simulate", "diana", "digits_cnn", "--set", "link.l1.ports=2"], "has no 'link' there"),
+        (["simulate", "diana", "digits_cnn", "--set", "links.l1.ports=-2"], "links.l1.ports: found -2"),
+        (["simulate", "diana", "digits_cnn", "--input-shape", "1,1,8,8"], "has its own input shape"),
+        (["simulate", "diana", "nets:make", "--input-shape", "1,x"], "whole numbers and commas"),
+        (["simulate", "diana", "nets:make"], "needs an input shape"),
+        (["simulate", "diana", "digits_cnn", "--json", "none/r.json"], "there is no folder none"),
+        (["simulate", "diana", "digits_cnn", "--json", "."], "is a folder"),
+        (["simulate", "diana", "digits_cnn", "--json", "a.png", "--gantt", "a.png"], "both name a.png"),
+        (["simulate", "diana", "digits_cnn", "--gantt", "a.txt"], "ends in .png"),
+        (["search", "diana", "digits_cnn", "--strengths", "1", "--target-ms", "1"], "exclude each other"),
+        (["search", "diana", "digits_cnn", "--strengths", "1,x"], "numbers >= 0"),
+        (["search", "diana", "digits_cnn", "--target-ms", "0"], "a positive number"),
+        (["search", "diana", "digits_cnn", "--resume", "--out", "none"], "there is no run in none"),
+        (["calibrate", "diana", "--samples", "0"], "greater than or equal to 1"),
+    ],
+)
+def test_a_mistake_on_the_command_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(*words)
+    assert (status, out) == (2, "")
+    assert message in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    # the workload is wrong too: whichever is named was looked at first
+    status, _, err = run("simulate", "diana", "none", "--json", tmp_path / "r.json")
+    assert (status, err) == (2, f"--json {tmp_path / 'r.json'}: cannot be written: Permission denied\n")
+
+
+def test_a_run_folder_in_use_is_not_overwritten(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text("mine")
+    status, _, err = run("search", "diana", "digits_cnn", "--out", tmp_path)
+    assert status == 2 and "is not empty; --resume goes on with it" in err
+    assert (tmp_path / "result.json").read_text() == "mine"
+
+
+# ------------------------------------------------------------------------------------------ what is nobody's mistake
+
+
+def test_out_of_memory_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise MemoryError("Unable to allocate 9 EiB")
+
+    monkeypatch.setattr("cosoc.sim.simulate.simulate", exhausted)
+    assert run("simulate", "diana", "digits_cnn") == (1, "", "out of memory: Unable to allocate 9 EiB\n")
+
+
+def test_an_error_of_ours_is_not_dressed_up_as_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise AssertionError("inner")
+
+    monkeypatch.setattr("cosoc.sim.simulate.simulate", broken)
+    with pytest.raises(AssertionError, match="inner"):
+        main(["simulate", "diana", "digits_cnn"])
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
+    """The reference engine on a large network, interrupted at work: one line, 130, no file."""
+    words = ["simulate", "diana", "resnet18", "--engine", "reference", "--json", str(tmp_path / "r.json")]
+    process = subprocess.Popen([sys.executable, "-m", "cosoc", *words], stderr=subprocess.PIPE, text=True)
+    time.sleep(8)
+    assert process.poll() is None, "it was done before it could be interrupted"
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.strip()) == (130, "interrupted; nothing was written")
+    assert not list(tmp_path.iterdir())
