@@ -39,12 +39,12 @@ def _target(path: Path) -> tuple[Path, bool]:
 def check_writable(option: str, path: Path) -> None:
     """InputError unless `replacing(path)` can be expected to work: asked before the work, not after it."""
     try:
-        target = path.resolve()
+        target, direct = _target(path)
         if target.is_dir():
             raise InputError(f"{option} {path}: is a folder; a file name is needed")
         if not target.parent.is_dir():
             raise InputError(f"{option} {path}: there is no folder {path.parent}; make it first")
-        if target.exists() and not target.is_file():
+        if direct:
             return
         _part(target).touch()
         _part(target).unlink()

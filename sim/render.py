@@ -78,16 +78,16 @@ def _channels(layer: LayerPart) -> str:
 
 
 def _layer_table(result: Result) -> Table:
-    out = _columns("By layer (ticks of the critical path)", "layer", "cores", "ticks", "time", "MAC/cycle", "uJ")
+    """MAC/cycle: of a layer while its cores are busy, of all over the whole time."""
+    title = "By layer (critical ticks; MAC per busy cycle)"
+    out = _columns(title, "layer", "cores", "ticks", "time", "MAC/cycle", "uJ")
     for layer in result.by_layer:
-        ticks = layer.ticks_critical
-        rate = f"{layer.macs / ticks:.1f}" if ticks and layer.macs else ""
-        share = f"{ticks / max(result.ticks, 1):.1%}"
-        out.add_row(layer.layer, _channels(layer), f"{ticks:,}", share, rate, _uj(layer.energy_j))
+        rate = f"{layer.macs / layer.core_busy_ticks:,.1f}" if layer.macs else ""
+        share = f"{layer.ticks_critical / max(result.ticks, 1):.1%}"
+        out.add_row(layer.layer, _channels(layer), f"{layer.ticks_critical:,}", share, rate, _uj(layer.energy_j))
     macs = sum(layer.macs for layer in result.by_layer)
     out.add_section()
-    rate = f"{macs / max(result.ticks, 1):.1f}"
-    out.add_row("all", "", f"{result.ticks:,}", "100.0%", rate, _uj(result.energy_j))
+    out.add_row("all", "", f"{result.ticks:,}", "100.0%", f"{macs / max(result.ticks, 1):,.1f}", _uj(result.energy_j))
     return out
 
 
@@ -276,7 +276,7 @@ def gantt(result: Result, path: Path | str) -> None:
     for place, number in enumerate(shown):
         for kind, bars in _bars(program, result, row, number).items():
             spans = [(start * ms, (end - start) * ms) for start, end in bars]
-            axes.broken_barh(spans, (place - 0.36, 0.72), color=_COLOURS[kind], lw=0)
+            axes.broken_barh(spans, (place - 0.36, 0.72), color=_COLOURS[kind], lw=0, snap=False)
             used[kind] = None
     _layer_bands(axes, result, ms)
     utilisation = {unit.unit: unit.utilisation for unit in result.by_unit}

@@ -56,10 +56,10 @@ class CorePart:
 class LayerPart:
     """One layer. start_tick, end_tick: its first issue and last end. ticks_critical: its part of the critical path.
 
-    compute_ticks: of all its cores. bytes: moved by DMAs, of which load_bytes, weight_bytes (each way they go: from the
-    backing memory they go twice), store_bytes; feed_bytes: between cores and their memory. energy_j: its ops, the
-    powers of its units while they are busy for it, and the base power for its part of the critical path. causes: its
-    critical ticks by cause.
+    compute_ticks: sum over its cores. core_busy_ticks: any of its cores computes or is fed. bytes: moved by DMAs, of
+    which load_bytes, weight_bytes (each way they go: from the backing memory they go twice), store_bytes; feed_bytes:
+    between cores and their memory. energy_j: its ops, the powers of its units while they are busy for it, and the base
+    power for its part of the critical path. causes: its critical ticks by cause.
     """
 
     layer: str
@@ -67,6 +67,7 @@ class LayerPart:
     end_tick: int
     ticks_critical: int
     compute_ticks: int
+    core_busy_ticks: int
     macs: int
     bytes: int
     load_bytes: int
@@ -221,21 +222,33 @@ def busy_ticks(program: Program, trace: Trace, soc: SoC) -> Ints:
     counts once, for the op that began first: rows sum to the union of the intervals.
     """
     row = row_of(program, np.arange(program.n_ops))
-    unit, kind, layer = (program.rows[key][row] for key in ("unit", "kind", "layer"))
-    start, end = trace.issue.copy(), trace.end
-    launch = kind == KINDS.index("launch")
-    start[launch] = end[launch] - trace.service[launch]
-    if soc.host in program.unit_names:
-        unit[launch] = program.unit_names.index(soc.host)
-    else:
-        start[launch] = end[launch]
+    layer = program.rows["layer"][row]
+    unit, start, end = _at_work(program, trace, soc)
     ticks = np.zeros((len(program.unit_names), len(program.layers) + 1), np.int64)
     for number in range(len(program.unit_names)):
-        ops = np.flatnonzero((unit == number) & (end > start))
-        ops = ops[np.argsort(start[ops], kind="stable")]
-        reach = np.maximum.accumulate(np.concatenate(([0], end[ops])))[:-1]
-        np.add.at(ticks[number], layer[ops], np.maximum(end[ops] - np.maximum(start[ops], reach), 0))
+        ops = np.flatnonzero(unit == number)
+        np.add.at(ticks[number], layer[ops], _own_ticks(start[ops], end[ops]))
     return ticks
+
+
+def _at_work(program: Program, trace: Trace, soc: SoC) -> tuple[Ints, Ints, Ints]:
+    """Whom each op keeps busy, from when to when: [n_ops] each; launches the host (nobody, if there is none)."""
+    row = row_of(program, np.arange(program.n_ops))
+    unit, start = program.rows["unit"][row], trace.issue.copy()
+    launch = program.rows["kind"][row] == KINDS.index("launch")
+    hosted = soc.host in program.unit_names
+    unit[launch] = program.unit_names.index(soc.host) if hosted else -1
+    start[launch] = trace.end[launch] - trace.service[launch]
+    return unit, start, trace.end
+
+
+def _own_ticks(start: Ints, end: Ints) -> Ints:
+    """The ticks of each interval that no interval which began before it reaches: they sum to the union."""
+    order = np.argsort(start, kind="stable")
+    reach = np.maximum.accumulate(np.concatenate(([0], end[order])))[:-1]
+    own = np.zeros(len(start), np.int64)
+    own[order] = np.maximum(end[order] - np.maximum(start[order], reach), 0)
+    return own
 
 
 def energy_j(program: Program, trace: Trace, soc: SoC) -> float:
@@ -320,7 +333,8 @@ def _cause(segment: Segment, kind: str, unit: str, soc: SoC) -> str:
 
 
 def _critical(program: Program, soc: SoC, segments: Iterable[Segment]) -> CriticalPath:
-    by_cause, by_layer, by_unit = dict.fromkeys(CAUSES, 0), dict.fromkeys(program.layers, 0), {}
+    by_cause, by_layer = dict.fromkeys(CAUSES, 0), dict.fromkeys(program.layers, 0)
+    by_unit: dict[str, int] = {}
     waits: dict[str, dict[str, int]] = {}
     edges: dict[str, int] = {}
     parts = []
@@ -355,9 +369,11 @@ def _who(program: Program, op: int) -> str:
 def _by_layer(
     program: Program, trace: Trace, soc: SoC, mapping: Mapping, busy: Ints, path: CriticalPath
 ) -> tuple[LayerPart, ...]:
-    rows, times = program.rows, _times(program)
-    layer_of = rows["layer"][row_of(program, np.arange(program.n_ops))]
+    rows, times, row = program.rows, _times(program), row_of(program, np.arange(program.n_ops))
+    layer_of = rows["layer"][row]
     is_dma = np.array([name in soc.dmas for name in program.unit_names])[rows["unit"]]
+    unit, start, end = _at_work(program, trace, soc)
+    is_core = np.array([name in soc.cores for name in program.unit_names])[unit] & (unit == rows["unit"][row])
     causes: dict[str, dict[str, int]] = {}
     for part in path.segments:
         if part.end_tick > part.start_tick:
@@ -382,6 +398,7 @@ def _by_layer(
                 end_tick=int(trace.end[ops].max()),
                 ticks_critical=ticks,
                 compute_ticks=total("run", ~is_dma),
+                core_busy_ticks=int(_own_ticks(start[ops & is_core], end[ops & is_core]).sum()),
                 macs=total("macs", True),
                 bytes=sum(moved.values()),
                 load_bytes=moved["load"],

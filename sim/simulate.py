@@ -10,7 +10,7 @@ from cosoc.sim.lower import lower
 from cosoc.sim.mapping import Mapping
 from cosoc.sim.report import Result, report
 from cosoc.sim.soc import SoC
-from cosoc.sim.tiler import complete
+from cosoc.sim.tiler import checked
 from cosoc.sim.trace import Run
 from cosoc.sim.workload import Workload
 
@@ -39,9 +39,9 @@ def simulate(soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast
     if inferences < 1:
         raise InputError(f"inferences is {inferences}, must be at least 1")
     run = engine_run(engine)
+    mapping = checked(mapping, workload, soc)
     program = lower(workload, mapping, soc, inferences)
     start = time.perf_counter()
     trace = run(program, ())
     wall_s = time.perf_counter() - start
-    full = complete(mapping, workload, soc)
-    return report(program, trace, soc, workload, full, engine=engine, run=run, inferences=inferences, wall_s=wall_s)
+    return report(program, trace, soc, workload, mapping, engine=engine, run=run, inferences=inferences, wall_s=wall_s)

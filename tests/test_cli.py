@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from cosoc import __version__
 from cosoc.cli import main
 from cosoc.sim.catalog import find_soc, load_soc, soc_folder
@@ -136,7 +137,15 @@ CONTRACT = (
 def test_simulate_writes_what_it_was_asked_for(run: Run, tmp_path: Path) -> None:
     files = {name: tmp_path / name for name in ("r.json", "t.json", "g.png")}
     status, out, err = run(
-        "simulate", "diana", "digits_cnn", "--json", files["r.json"], "--trace", files["t.json"], "--gantt", files["g.png"]
+        "simulate",
+        "diana",
+        "digits_cnn",
+        "--json",
+        files["r.json"],
+        "--trace",
+        files["t.json"],
+        "--gantt",
+        files["g.png"],
     )
     assert (status, err) == (0, "")
     assert "digits_cnn on diana, all_8bit, serial" in " ".join(out.split())
@@ -237,7 +246,12 @@ FILE_MISTAKES = [
     # sizes that do not fit together
     ("soc", "usable_bytes: 256000", "usable_bytes: 999999999", "more than size_bytes"),
     ("workload", "k: 32, c: 16, oy: 4", "k: 32, c: 16, oy: 7", "found 7 outputs"),
-    ("mapping", "{digital: 16, analog: 16}", "{digital: 16, analog: 15}", "sum to 31 output channels; the layer has 32"),
+    (
+        "mapping",
+        "{digital: 16, analog: 16}",
+        "{digital: 16, analog: 15}",
+        "sum to 31 output channels; the layer has 32",
+    ),
     # infeasible
     ("mapping", "oy: 8, ox: 8", "oy: 9, ox: 8", "outside 1..8"),
     ("mapping", "groups: []", "groups: [[conv1, conv3]]", "group"),
@@ -245,9 +259,7 @@ FILE_MISTAKES = [
 
 
 @pytest.mark.parametrize(("kind", "found", "instead", "message"), FILE_MISTAKES)
-def test_a_mistake_in_a_file(
-    run: Run, tmp_path: Path, kind: str, found: str, instead: str, message: str
-) -> None:
+def test_a_mistake_in_a_file(run: Run, tmp_path: Path, kind: str, found: str, instead: str, message: str) -> None:
     files = {"soc": SOC, "workload": WORKLOAD, "mapping": MAPPING}
     assert found in files[kind]
     files[kind] = files[kind].replace(found, instead, 1)
@@ -290,7 +302,7 @@ def test_a_layer_that_nothing_can_run_is_named(run: Run, tmp_path: Path) -> None
     assert err.startswith("layer product (matmul): no core of diana can run it: ")
 
 
-# ------------------------------------------------------------------------------------------ mistakes on the command line
+# ------------------------------------------------------------------------------------------ mistakes in arguments
 
 
 @pytest.mark.parametrize(
@@ -352,23 +364,6 @@ def test_a_run_folder_in_use_is_not_overwritten(run: Run, tmp_path: Path) -> Non
 
 
 # ------------------------------------------------------------------------------------------ what is nobody's mistake
-
-
-def test_out_of_memory_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def exhausted(*_: object, **__: object) -> None:
-        raise MemoryError("Unable to allocate 9 EiB")
-
-    monkeypatch.setattr("cosoc.sim.simulate.simulate", exhausted)
-    assert run("simulate", "diana", "digits_cnn") == (1, "", "out of memory: Unable to allocate 9 EiB\n")
-
-
-def test_an_error_of_ours_is_not_dressed_up_as_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise AssertionError("inner")
-
-    monkeypatch.setattr("cosoc.sim.simulate.simulate", broken)
-    with pytest.raises(AssertionError, match="inner"):
-        main(["simulate", "diana", "digits_cnn"])
 
 
 @pytest.mark.slow

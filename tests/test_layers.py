@@ -26,7 +26,7 @@ LAYERS = (
     ("estimate",),
     ("tiler",),
     ("lower",),
-    ("report",),
+    ("report", "gemmini"),
     ("simulate", "render"),
     ("manual",),
     ("mapping_file", "workload_file"),

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+
 from cosoc.schema import schema_folder, schema_text, schemas
 from cosoc.sim.catalog import list_socs, soc_folder
 

@@ -19,7 +19,8 @@ from cosoc.sim.errors import InputError
 # rows and columns; and the letters that mapping strings have for them.
 DIMS = ("och", "kch", "krow", "kcol", "orow", "ocol")
 LETTERS = ("K", "C", "S", "R", "Q", "P")
-# Loops that a string leaves out have one iteration; this is the order in which the generator appends them.
+# Loops that L3 leaves out: the generator puts them outside the others, the last of these outermost. They have one
+# iteration, or two where an even kernel makes the image one larger than the layer's.
 _APPENDED = "CRSKPQN"
 _FACTOR = re.compile(r"([A-Z])(\d+)(X?)")
 _LEVEL = re.compile(r"L(\d)(\[[A-Z]*\])?")
@@ -98,7 +99,7 @@ def decode(mapping: str, problem: Problem, side: int | None = None) -> Nest:
     if reasons:
         raise InputError(f"mapping {mapping!r}: " + "; ".join(reasons))
     named = [letter for letter, _, _ in levels.get(3, [])]
-    letters = list(dict.fromkeys(named)) + [x for x in reversed(_APPENDED) if x not in named]
+    letters = [x for x in reversed(_APPENDED) if x not in named] + list(dict.fromkeys(named))
     order = tuple(LETTERS.index(x) for x in letters if x in LETTERS)
     return (_gemm if problem.is_gemm else _conv)(problem, inner, order, side)
 

@@ -42,7 +42,7 @@ def test_critical_path_sums_to_the_makespan(random_program: Programs) -> None:
         if not trace.makespan:
             assert sum(s.end - s.start for s in path) == 0
             continue
-        assert path[0].start == 0 and path[-1].end == trace.makespan, f"seed {seed}"
+        assert (path[0].start, path[-1].end) == (0, trace.makespan), f"seed {seed}"
         assert all(a.end == b.start for a, b in itertools.pairwise(path)), f"seed {seed}"
         spent: Counter[int] = Counter()
         for segment in path:

@@ -1,0 +1,352 @@
+"""What the tiles of a nest touch: requests, beats on the return path, and lines missed in L2 and last-level cache.
+
+Residency is decided here and timing by the engine. Both are exact for what they see: a mvin is split into requests as
+the DMA splits it (aligned windows of 16, 32 or 64 bytes), and every line that a request touches is looked up in two
+set-associative caches with random replacement. The approximation is in the order of look-ups: the tiles come one after
+another, in a tile all loads in the order of the load controller and then all stores, while in the machine stores of
+one tile overlap loads of the next. Caches start warm: the measured programs fill their arrays right before.
+
+Sources: LoopConv.scala, LoopMatmul.scala and DMA.scala of Gemmini; LastLevelCache.scala of FASED.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, no-any-return"
+# (the kernels are typed by numba)
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from cosoc.sim.gemmini.decode import Nest
+
+Ints = npt.NDArray[np.int64]
+
+MVIN_BYTES = 64  # widest row of a mvin, and largest request of the DMA
+BEAT_BYTES = 16
+LINE_BYTES = 64
+LLC_LINE_BYTES = 128
+
+# Columns of the records: of a mvin; of an execute group (a whole tile of a convolution, some k blocks of a GEMM; `mvins`
+# counts all mvins up to and with its own); and of a tile.
+REQUESTS, BEATS, LLC, DRAM = range(4)  # of mvins and, for its stores, of tiles
+EX_TILE, EX_MVINS, EX_ROWS, EX_PAIRS = range(4)
+STORES, GROUPS = 4, 5  # of tiles: whether it stores, and execute groups up to and with its own
+
+# Where the arrays of the measured programs lie. A convolution's are plain byte arrays, which the compiler aligns to 8
+# bytes; a GEMM's are aligned to rows (inferred from the data: see tests/oracle/GEMMINI.md).
+_CONV_BASES = (8, (4 << 20) + 8, (16 << 20) + 8)
+_GEMM_BASES = (0, 100_000_000, 200_000_000)
+
+
+@dataclass(frozen=True)
+class CacheSizes:
+    """Sets and ways of the L2 (64-byte lines) and of the last-level cache (128-byte lines)."""
+
+    l2_sets: int
+    l2_ways: int
+    llc_sets: int
+    llc_ways: int
+
+
+@dataclass(frozen=True)
+class Accesses:
+    """The first `n_tiles` tiles of a nest.
+
+    mvins [n, 4]: requests, beats, lines from the last-level cache, lines from DRAM. groups [n, 4]: tile, mvins so
+    far, rows streamed through the array, preload/compute pairs. tiles [n_tiles, 6]: as mvins for its stores; whether
+    it stores; groups so far. effort [nest tiles]: a rough cost of every tile of the nest, in cycles, to weigh those
+    that were not walked.
+    """
+
+    mvins: Ints
+    groups: Ints
+    tiles: Ints
+    effort: npt.NDArray[np.float64]
+
+
+def walk(nest: Nest, caches: CacheSizes, cap: int, tile_cycles: float, seed: int = 1) -> Accesses:
+    """Walk the tiles of `nest` until `cap` requests have been made; at least half of any shorter nest's tiles.
+
+    tile_cycles: the least cost of a tile, for `effort`. seed: of the random replacement.
+    """
+    figures = np.array([nest.side, nest.stride, nest.kernel, nest.in_size, nest.kind == "gemm"], dtype=np.int64)
+    dims = np.array([nest.extent, nest.tile, nest.counts], dtype=np.int64)
+    order = np.array(nest.order, dtype=np.int64)
+    effort, n_mvins, n_groups, n_requests = _efforts(dims, order, figures, tile_cycles)
+    n_tiles = max(1, int(np.searchsorted(np.cumsum(n_requests), cap)) + 1)
+    n_tiles = min(n_tiles, len(effort))
+    state = _caches(caches, seed)
+    bases = np.array(_GEMM_BASES if nest.kind == "gemm" else _CONV_BASES, dtype=np.int64)
+    _sweep(state, bases, _sizes(nest))
+    mvins = np.zeros((int(n_mvins[:n_tiles].sum()), 4), np.int64)
+    groups = np.zeros((int(n_groups[:n_tiles].sum()), 4), np.int64)
+    tiles = np.zeros((n_tiles, 6), np.int64)
+    n_mvins_made, n_groups_made = _walk(dims, order, figures, bases, state, mvins, groups, tiles)
+    return Accesses(mvins[:n_mvins_made], groups[:n_groups_made], tiles, effort)
+
+
+def _sizes(nest: Nest) -> Ints:
+    """Bytes of the input, weight and output arrays."""
+    och, kch, _, _, orow, ocol = nest.extent
+    pixels = ocol if nest.kind == "gemm" else nest.in_size**2
+    outputs = ocol if nest.kind == "gemm" else orow * ocol
+    return np.array([pixels * kch, nest.kernel**2 * kch * och, outputs * och], dtype=np.int64)
+
+
+def _caches(sizes: CacheSizes, seed: int) -> Any:
+    """Tags of L2 and last-level cache, all empty, and the state of the random replacement."""
+    l2 = np.full((sizes.l2_sets, sizes.l2_ways), -1, np.int64)
+    llc = np.full((sizes.llc_sets, sizes.llc_ways), -1, np.int64)
+    return l2, llc, np.array([seed], np.int64)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Kernels
+
+
+@njit(cache=True)
+def _victim(rng, ways):
+    """A way to replace, by a linear congruential generator."""
+    rng[0] = (rng[0] * 1103515245 + 12345) & 0x7FFFFFFF
+    return (rng[0] >> 12) % ways
+
+
+@njit(cache=True)
+def _miss(tags, line, rng):
+    """Look `line` up and put it in; whether it was missing."""
+    at = line % tags.shape[0]
+    for way in range(tags.shape[1]):
+        if tags[at, way] == line:
+            return False
+    for way in range(tags.shape[1]):
+        if tags[at, way] < 0:
+            tags[at, way] = line
+            return True
+    tags[at, _victim(rng, tags.shape[1])] = line
+    return True
+
+
+@njit(cache=True)
+def _touch(state, address, record):
+    l2, llc, rng = state
+    if _miss(l2, address // LINE_BYTES, rng):
+        record[LLC] += 1
+        if _miss(llc, address // LLC_LINE_BYTES, rng):
+            record[DRAM] += 1
+
+
+@njit(cache=True)
+def _sweep(state, bases, sizes):
+    """Touch output, input and weights once, as the programs do that fill them."""
+    record = np.zeros(4, np.int64)
+    for array in (2, 0, 1):
+        for address in range(bases[array], bases[array] + sizes[array], LINE_BYTES):
+            _touch(state, address, record)
+
+
+@njit(cache=True)
+def _row(state, address, n_bytes, row_bytes, record):
+    """One row of a mvin or mvout: of the aligned windows at its address the one with most bytes, smaller on a tie."""
+    left = n_bytes
+    while left > 0:
+        best = window = 0
+        for size in (16, 32, 64):
+            got = min(size - address % size, left)
+            if got > best:
+                best, window = got, size
+        _touch(state, address, record)
+        record[REQUESTS] += 1
+        # A beat brings 16 bytes, and one scratchpad row (of as many bytes as the array has columns) leaves a cycle.
+        record[BEATS] += max(window // BEAT_BYTES, -(-best // row_bytes))
+        address += best
+        left -= best
+
+
+@njit(cache=True)
+def _position(tile, dims, order, start, size):
+    """First index and extent of a tile in each dimension; whether it is the last along all reductions."""
+    rest = tile
+    for i in range(len(order) - 1, -1, -1):
+        d = order[i]
+        digit = rest % dims[2, d]
+        rest //= dims[2, d]
+        start[d] = digit * dims[1, d]
+        size[d] = min(dims[1, d], dims[0, d] - start[d])
+    last = True
+    for d in (1, 2, 3):
+        last = last and start[d] + size[d] == dims[0, d]
+    return last
+
+
+@njit(cache=True)
+def _span(start, tile, kernel_start, kernel_tile, stride, pad, in_size):
+    """First input row (or column) of a tile that exists, and the end of them; padding is left out."""
+    first = start * stride + kernel_start - pad
+    end = first + tile * stride + kernel_tile - 1
+    return max(first, 0), min(end, in_size)
+
+
+@njit(cache=True)
+def _conv_rows(start, size, figures):
+    """(first and end of input rows, first and end of input columns, step) of a tile."""
+    side, stride, kernel, in_size, _ = figures
+    row, row_end = _span(start[4], size[4], start[2], size[2], stride, kernel // 2, in_size)
+    col, col_end = _span(start[5], size[5], start[3], size[3], stride, kernel // 2, in_size)
+    step = 2 if stride == 2 and kernel == 1 else 1  # LOOP_CONV_WS loads every other pixel then
+    return row, row_end, col, col_end, step
+
+
+@njit(cache=True)
+def _conv_work(size, side):
+    """Rows streamed through the array and preload/compute pairs of a tile: ExecuteController.scala, LoopConv.scala."""
+    chunks = 0
+    for col in range(0, size[5], side):
+        chunks += max(min(side, size[5] - col), 4)
+    first = max(min(side, size[5]), 4)
+    rows = pairs = 0
+    for ch in range(0, size[1], side):
+        rows += size[4] * chunks + max(0, min(side, size[1] - ch) - first)
+        pairs += size[4] * (-(-size[5] // side))
+    weight_blocks = size[2] * size[3] * (-(-size[0] // side))
+    return weight_blocks * rows, weight_blocks * pairs
+
+
+@njit(cache=True)
+def _conv_tile(start, size, stores, dims, figures, bases, state, mvins, at, groups, group, tile_record):
+    side = figures[0]
+    och, kch, kernel = dims[0, 0], dims[0, 1], figures[2]
+    for oc in range(0, size[0], MVIN_BYTES):
+        wide = min(MVIN_BYTES, size[0] - oc)
+        for krow in range(start[2], start[2] + size[2]):
+            for kcol in range(start[3], start[3] + size[3]):
+                for ch in range(0, size[1], side):
+                    address = bases[1] + ((krow * kernel + kcol) * kch + start[1] + ch) * och + start[0] + oc
+                    for _ in range(min(side, size[1] - ch)):
+                        _row(state, address, wide, side, mvins[at])
+                        address += och
+                    at += 1
+    row, row_end, col, col_end, step = _conv_rows(start, size, figures)
+    for irow in range(row, row_end, step):
+        for icol in range(col, col_end, side * step):
+            for ch in range(0, size[1], MVIN_BYTES):
+                wide = min(MVIN_BYTES, size[1] - ch)
+                address = bases[0] + (irow * figures[3] + icol) * kch + start[1] + ch
+                for _ in range(icol, min(icol + side * step, col_end), step):
+                    _row(state, address, wide, side, mvins[at])
+                    address += kch * step
+                at += 1
+    groups[group, EX_MVINS] = at
+    groups[group, EX_ROWS], groups[group, EX_PAIRS] = _conv_work(size, side)
+    if stores:
+        for orow in range(start[4], start[4] + size[4]):
+            for ocol in range(start[5], start[5] + size[5]):
+                address = bases[2] + (orow * dims[0, 5] + ocol) * och + start[0]
+                for oc in range(0, size[0], side):
+                    _row(state, address + oc, min(side, size[0] - oc), MVIN_BYTES, tile_record)
+    return at, group + 1
+
+
+@njit(cache=True)
+def _gemm_tile(start, size, stores, dims, figures, bases, state, mvins, at, groups, group, tile_record):
+    side, och, kch = figures[0], dims[0, 0], dims[0, 1]
+    group_channels = max(MVIN_BYTES // side, 1) * side
+    for k in range(0, size[1], group_channels):
+        wide = min(group_channels, size[1] - k)
+        for i in range(0, size[5], side):
+            for part in range(0, wide, MVIN_BYTES):
+                for r in range(i, min(i + side, size[5])):
+                    address = bases[0] + (start[5] + r) * kch + start[1] + k + part
+                    _row(state, address, min(MVIN_BYTES, wide - part), side, mvins[at])
+                at += 1
+        for kb in range(k, k + wide, side):
+            for j in range(0, size[0], MVIN_BYTES):
+                for r in range(kb, min(kb + side, k + wide)):
+                    address = bases[1] + (start[1] + r) * och + start[0] + j
+                    _row(state, address, min(MVIN_BYTES, size[0] - j), side, mvins[at])
+                at += 1
+        groups[group, EX_MVINS] = at
+        blocks = (-(-wide // side)) * (-(-size[0] // side)) * (-(-size[5] // side))
+        groups[group, EX_ROWS] = blocks * max(min(side, size[5]), 4)
+        groups[group, EX_PAIRS] = blocks
+        group += 1
+    if stores:
+        for j in range(0, size[0], MVIN_BYTES):
+            for i in range(size[5]):
+                address = bases[2] + (start[5] + i) * och + start[0] + j
+                _row(state, address, min(MVIN_BYTES, size[0] - j), MVIN_BYTES, tile_record)
+    return at, group
+
+
+@njit(cache=True)
+def _walk(dims, order, figures, bases, state, mvins, groups, tiles):
+    start, size = np.zeros(6, np.int64), np.zeros(6, np.int64)
+    at = group = 0
+    for tile in range(len(tiles)):
+        stores = _position(tile, dims, order, start, size)
+        first = group
+        if figures[4]:
+            at, group = _gemm_tile(
+                start, size, stores, dims, figures, bases, state, mvins, at, groups, group, tiles[tile]
+            )
+        else:
+            at, group = _conv_tile(
+                start, size, stores, dims, figures, bases, state, mvins, at, groups, group, tiles[tile]
+            )
+        for g in range(first, group):
+            groups[g, EX_TILE] = tile
+        tiles[tile, STORES] = stores
+        tiles[tile, GROUPS] = group
+    return at, group
+
+
+@njit(cache=True)
+def _ceil(a, b):
+    return -(-a // b)
+
+
+@njit(cache=True)
+def _counts(start, size, figures):
+    """(mvins, their rows, bytes, execute groups, rows streamed) of a tile, in closed form."""
+    side = figures[0]
+    och, kch, krow, kcol, orow, ocol = size
+    och_parts, kch_parts = _ceil(och, MVIN_BYTES), _ceil(kch, MVIN_BYTES)
+    if figures[4]:
+        groups = _ceil(kch, max(MVIN_BYTES // side, 1) * side)
+        mvins = _ceil(ocol, side) * max(kch_parts, groups) + _ceil(kch, side) * och_parts
+        rows = ocol * kch_parts + kch * och_parts
+        streamed = _ceil(kch, side) * _ceil(och, side) * _ceil(ocol, side) * max(min(side, ocol), 4)
+        return mvins, rows, ocol * kch + kch * och, groups, streamed
+    row, row_end, col, col_end, step = _conv_rows(start, size, figures)
+    n_rows, n_cols = max(0, _ceil(row_end - row, step)), max(0, _ceil(col_end - col, step))
+    mvins = och_parts * krow * kcol * _ceil(kch, side) + n_rows * _ceil(n_cols, side) * kch_parts
+    rows = och_parts * krow * kcol * kch + n_rows * n_cols * kch_parts
+    streamed, _ = _conv_work(size, side)
+    return mvins, rows, krow * kcol * kch * och + n_rows * n_cols * kch, 1, streamed
+
+
+@njit(cache=True)
+def _efforts(dims, order, figures, tile_cycles):
+    """Per tile: effort in cycles, mvins, execute groups, requests (loads and stores, about)."""
+    n = 1
+    for d in range(6):
+        n *= dims[2, d]
+    effort = np.zeros(n)
+    counts = np.zeros((3, n), np.int64)
+    start, size = np.zeros(6, np.int64), np.zeros(6, np.int64)
+    side = figures[0]
+    for tile in range(n):
+        stores = _position(tile, dims, order, start, size)
+        mvins, rows, n_bytes, groups, streamed = _counts(start, size, figures)
+        loading = n_bytes / min(BEAT_BYTES, side) + 1.5 * rows
+        stored = 0
+        if stores:
+            stored = size[4] * size[5] * _ceil(size[0], MVIN_BYTES if figures[4] else side)
+        effort[tile] = max(loading, streamed, 3.0 * stored, tile_cycles)
+        counts[0, tile] = mvins
+        counts[1, tile] = groups
+        counts[2, tile] = rows + stored
+    return effort, counts[0], counts[1], counts[2]
