@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from cosoc.sim.errors import InputError
 from torch import Tensor
+
+from cosoc.sim.errors import InputError
 
 # Where `--data NAME` looks, in this order. Debian's package dataset-fashion-mnist installs into the second.
 FOLDERS: Mapping[str, tuple[str, ...]] = {

@@ -15,9 +15,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+
 from cosoc.sim.errors import InputError
 from cosoc.sim.workload import Workload
-from torch import Tensor, nn
 
 HEADER = "# Written by `python -m cosoc.search.nets` from the module named under source; do not edit.\n"
 

@@ -104,21 +104,19 @@ def inputs(values: Sequence[float]) -> tuple[Soft, ...]:
 
 class _Pull(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: torch.Tensor, jacobian: torch.Tensor, *xs: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, values: torch.Tensor, jacobian: torch.Tensor, xs: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(jacobian)
-        ctx.shapes = [x.shape for x in xs]
         return values
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (jacobian,) = ctx.saved_tensors
-        grads = upstream @ jacobian
-        return None, None, *(g.reshape(s) for g, s in zip(grads.unbind(), ctx.shapes, strict=True))
+        return None, None, upstream @ jacobian
 
 
-def pull(values: torch.Tensor, jacobian: torch.Tensor, xs: Sequence[torch.Tensor]) -> torch.Tensor:
-    """`values` [n] as a function of the scalar tensors `xs` [m] with the given jacobian [n, m]."""
-    return _Pull.apply(values, jacobian, *xs)  # type: ignore[no-any-return,no-untyped-call]
+def pull(values: torch.Tensor, jacobian: torch.Tensor, xs: torch.Tensor) -> torch.Tensor:
+    """`values` [n] as a function of `xs` [m] with the given jacobian [n, m]."""
+    return _Pull.apply(values, jacobian, xs)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def _value(x: Num) -> Num:

@@ -17,13 +17,13 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.soc import Core, Name, SoC
 from cosoc.sim.yamlfile import load_model
 
-_AnyCore = Annotated[functools.reduce(operator.or_, CORES.values()), Field(discriminator="model")]
+_AnyCore: Any = Annotated[functools.reduce(operator.or_, CORES.values()), Field(discriminator="model")]
 
 
 class SoCFile(SoC):
     """A SoC whose cores are any of the known models: what a YAML file is read into."""
 
-    cores: dict[Name, _AnyCore]  # type: ignore[valid-type, assignment]
+    cores: dict[Name, _AnyCore]  # type: ignore[assignment]
 
 
 def load_soc(path: Path, overrides: Mapping[str, str] | None = None) -> SoC:

@@ -1,18 +1,27 @@
 """From a layer's work to its time in closed form: what a tiler minimises and a search differentiates.
 
-The composition is the machine's, simplified: in the serial runtime everything follows everything, and the sum is the
-simulated time. In the overlapped runtime the first load and the last store of a layer are exposed, and between them the
-slowest of cores, DMA and host sets the pace. `Theta` holds what this leaves out, as named factors that
-`cosoc calibrate` fits to the simulator; its defaults claim an ideal machine.
+`layer_terms` reduces a layer's work to a handful of times; `compose` makes a layer's ticks of them. The composition is
+the machine's, simplified. In the serial runtime everything follows everything, and the sum is the simulated time, to
+the tick. In the overlapped runtime
+
+    [weights of the first tile] [first load] [ steps ................................. ] [last store]
+      hidden while the layer                  the slowest of cores, host and DMA paces
+      before computes its last tile
+
+`Theta` holds what this leaves out, as named factors that `cosoc calibrate` fits to the simulator; its defaults claim
+an ideal machine.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cosoc.sim.energy import power_energy_j
 from cosoc.sim.exact import Num
 from cosoc.sim.mapping import Runtime
+from cosoc.sim.placement import Homes
 from cosoc.sim.soc import SoC
 from cosoc.sim.work import LayerWork, Transfer
 from cosoc.sim.workload import Layer
@@ -20,18 +29,50 @@ from cosoc.sim.workload import Layer
 
 @dataclass(frozen=True)
 class Theta:
-    """Factors of the overlapped composition; the serial one has none.
+    """Factors of the overlapped composition, fitted by `cosoc calibrate`; the serial one has none.
 
-    weights_exposed: share of a layer's first weight load that the layer before does not hide (0..1).
-    launch_exposed: share of a job's launch that the load before it does not hide (0..1).
-    contention: cycles lost per cycle in which DMA and cores both would be busy (0..1).
-    layer_cycles: fixed cost a layer, cycles.
+    prefetch: share of a layer's last tile during which the next layer's first weights really come in (0..1).
+    launch_hidden: share of the first load, and of the store before it, that really hides the first launch (0..1).
+    contention: ticks lost per tick in which both the cores and the DMA have work (0..1).
+    layer_ticks: fixed cost a layer.
     """
 
-    weights_exposed: float = 1.0
-    launch_exposed: float = 1.0
+    prefetch: float = 1.0
+    launch_hidden: float = 1.0
     contention: float = 0.0
-    layer_cycles: float = 0.0
+    layer_ticks: float = 0.0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What `compose` needs to know of a layer, or of many at once (arrays, tensors). Ticks, but for the last two.
+
+    total: everything one after the other. load, store, weights: the first load, last store and first weights, which
+    nothing of the same layer hides. refill: later weights that wait until the ones before are used up, because their
+    memory does not hold both. moving: the busiest DMA, with all of these. pace: the slowest core (or the host) with
+    all launches but the first. launch: the first launches, one after the other. steps: tiles, a count. unit_j: energy
+    of units while busy and of links, J.
+    """
+
+    total: Num
+    load: Num
+    store: Num
+    weights: Num
+    refill: Num
+    moving: Num
+    pace: Num
+    launch: Num
+    steps: Num
+    unit_j: Num
+
+
+@dataclass(frozen=True)
+class Before:
+    """What of the layer before can hide the start of a layer: the ticks of its last tile on the cores (0 if this
+    layer's weights find no room beside its own), and of its last store."""
+
+    tile: Num = 0
+    store: Num = 0
 
 
 @dataclass(frozen=True)
@@ -48,7 +89,8 @@ def transfer_ticks(moved: Transfer, soc: SoC, source: str, target: str, xp: Any)
         return 0 * moved.calls
     route = soc.route(source, target)
     dma = soc.dmas[route.dma]
-    per_burst = max(-(-dma.burst_bytes * soc.links[n].period_cycles // soc.links[n].bytes_per_period) for n in route.links)  # noqa: E501
+    links = [soc.links[name] for name in route.links]
+    per_burst = max(-(-dma.burst_bytes * link.period_cycles // link.bytes_per_period) for link in links)
     return moved.calls * dma.setup_cycles + xp.ceildiv(moved.bytes, dma.burst_bytes) * per_burst
 
 
@@ -61,52 +103,104 @@ def feed_ticks(feed_bytes: Num, soc: SoC, core: str, xp: Any) -> Num:
     return xp.ceildiv(feed_bytes * slowest.period_cycles, slowest.bytes_per_period)
 
 
-def layer_time(
-    layer: Layer, work: LayerWork, soc: SoC, runtime: Runtime, homes: Any, theta: Theta, xp: Any
-) -> LayerTime:
-    """Compose a layer's work into its time. homes: `placement.Homes`. Ints in, ints out for the serial runtime."""
-    source, target, main = homes.inputs(layer), homes.output(layer), soc.main_memory
-    memory = soc.cores[work.cores[0].core].memory
-    busy: dict[str, Num] = {}
+def _link_pj(soc: SoC, links: Sequence[str]) -> float:
+    return sum(soc.links[name].energy_pj_per_byte for name in links)
 
-    def occupy(unit: str, ticks: Num) -> Num:
-        busy[unit] = busy.get(unit, 0) + ticks
+
+class _Account:
+    """Adds up how long units are busy, and what links and jobs spend."""
+
+    def __init__(self, soc: SoC, xp: Any) -> None:
+        self.soc, self.xp = soc, xp
+        self.busy: dict[str, Num] = {}
+        self.pj: Num = 0.0
+
+    def occupy(self, unit: str, ticks: Num) -> Num:
+        self.busy[unit] = self.busy.get(unit, 0) + ticks
         return ticks
 
-    def dma(a: str, b: str) -> str:
-        return soc.route(a, b).dma if a != b else soc.host
+    def move(self, moved: Transfer, source: str, target: str) -> Num:
+        """Transfers from one memory to another, on the DMA of that route; their ticks."""
+        if source == target:
+            return 0
+        route = self.soc.route(source, target)
+        self.spend(moved.bytes, route.links)
+        return self.occupy(route.dma, transfer_ticks(moved, self.soc, source, target, self.xp))
 
-    occupy(dma(source, memory), transfer_ticks(work.loads, soc, source, memory, xp))
-    chains, launches = [], []
+    def spend(self, moved_bytes: Num, links: Sequence[str]) -> None:
+        rate = _link_pj(self.soc, links)
+        if rate:
+            self.pj = self.pj + moved_bytes * rate
+
+
+def layer_terms(layer: Layer, work: LayerWork, soc: SoC, homes: Homes, xp: Any) -> tuple[Terms, dict[str, Num]]:
+    """The terms of a layer's work, and the ticks for which each unit is busy. Ints in, ints out, but for the energy."""
+    source, target, main = homes.inputs(layer), homes.output(layer), soc.main_memory
+    memory = soc.cores[work.cores[0].core].memory
+    account = _Account(soc, xp)
+    account.move(work.loads, source, memory)
+    chains, launches, first_launches = [], [], []
+    first_weights: Num = 0
+    refill: Num = 0
     for part in work.cores:
         core = soc.cores[part.core]
         if core.weight_memory is not None:
-            occupy(dma(main, core.weight_memory), transfer_ticks(part.weights, soc, main, core.weight_memory, xp))
             if not homes.weights_in_main and soc.backing_memory is not None:
-                fetched = transfer_ticks(part.weights, soc, soc.backing_memory, main, xp)
-                occupy(dma(soc.backing_memory, main), fetched)
-        occupy(dma(core.memory, target), transfer_ticks(part.stores, soc, core.memory, target, xp))
-        compute = occupy(part.core, part.array + feed_ticks(part.feed, soc, part.core, xp))
+                account.move(part.weights, soc.backing_memory, main)
+            brought = account.move(part.weights, main, core.weight_memory)
+            first = transfer_ticks(part.first_weights, soc, main, core.weight_memory, xp)
+            first_weights = first_weights + first
+            if 2 * part.first_weights.bytes > soc.memories[core.weight_memory].capacity_bytes:
+                refill = refill + brought - first
+        account.move(part.stores, core.memory, target)
+        account.spend(part.feed, core.feed_links)
+        account.pj = account.pj + part.energy_pj
+        compute = account.occupy(part.core, part.array + feed_ticks(part.feed, soc, part.core, xp))
         launch = part.jobs * core.launch_cycles
+        first_launch = xp.used(part.jobs) * core.launch_cycles
         if core.launch_cycles:
-            occupy(soc.host, launch)
-        chains.append((compute, launch))
+            account.occupy(soc.host, launch)
+        chains.append(compute + launch - first_launch)
         launches.append(launch)
+        first_launches.append(first_launch)
+    movers = [ticks for unit, ticks in account.busy.items() if unit in soc.dmas]
+    host, first_host = sum(launches), sum(first_launches)
+    terms = Terms(
+        total=sum(account.busy.values()),
+        load=transfer_ticks(work.first_load, soc, source, memory, xp),
+        store=transfer_ticks(work.last_store, soc, memory, target, xp),
+        weights=first_weights,
+        refill=refill,
+        moving=xp.maximum(*movers) if len(movers) > 1 else sum(movers),
+        pace=xp.maximum(*chains, host - first_host),
+        launch=first_host,
+        steps=work.steps,
+        unit_j=power_energy_j(soc, 0, account.busy) + account.pj * 1e-12,
+    )
+    return terms, account.busy
+
+
+def compose(terms: Terms, runtime: Runtime, theta: Theta, xp: Any, before: Before | None = None) -> Num:
+    """Ticks of a layer. before: what hides its start; by default nothing does."""
     if runtime == "serial":
-        return LayerTime(sum(busy.values()), busy)
-    steps = xp.maximum(work.steps, 1)
-    pace = xp.maximum(*(c + launch * theta.launch_exposed for c, launch in chains), sum(launches))
-    exposed = transfer_ticks(work.first_load, soc, source, memory, xp)
-    exposed = exposed + transfer_ticks(work.last_store, soc, memory, target, xp)
-    weight_core = next((soc.cores[p.core] for p in work.cores if soc.cores[p.core].weight_memory), None)
-    first_weights: Num = 0
-    if weight_core is not None and weight_core.weight_memory is not None:
-        first_weights = transfer_ticks(work.first_weights, soc, main, weight_core.weight_memory, xp)
-    core_names = {part.core for part in work.cores} | {soc.host}
-    movers = [ticks for unit, ticks in busy.items() if unit not in core_names]
-    moving = xp.maximum(0, *movers) if movers else 0
-    hidden = moving - exposed - first_weights
-    inner = xp.maximum(pace, hidden + pace / steps)
-    both = pace + hidden - inner
-    ticks = exposed + first_weights * theta.weights_exposed + inner + theta.contention * both + theta.layer_cycles
-    return LayerTime(ticks, busy)
+        return terms.total
+    before = before or Before()
+    weights = xp.maximum(terms.weights - before.tile * theta.prefetch, 0)
+    launch = xp.maximum(terms.launch - (weights + terms.load + before.store) * theta.launch_hidden, 0)
+    hidden = terms.moving - terms.weights - terms.load - terms.store - terms.refill
+    inner = xp.maximum(terms.pace, hidden + last_tile(terms, xp))
+    lost = theta.contention * xp.minimum(terms.pace, hidden)
+    return weights + terms.load + launch + terms.refill + inner + lost + terms.store + theta.layer_ticks
+
+
+def last_tile(terms: Terms, xp: Any) -> Num:
+    """Ticks of a layer's last tile on the cores, during which the next layer's weights may come in."""
+    return terms.pace / xp.maximum(terms.steps, 1)
+
+
+def layer_time(
+    layer: Layer, work: LayerWork, soc: SoC, runtime: Runtime, homes: Homes, theta: Theta, xp: Any
+) -> LayerTime:
+    """Compose a layer's work into its time, on its own. Ints in, ints out for the serial runtime."""
+    terms, busy = layer_terms(layer, work, soc, homes, xp)
+    return LayerTime(compose(terms, runtime, theta, xp), busy)

@@ -16,6 +16,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
 from cosoc.sim.errors import InputError
 from cosoc.sim.manual import MANUAL, named_mapping
 from cosoc.sim.mapping import Group, LayerMapping, Mapping, Runtime, Share, Tiling
@@ -23,7 +25,6 @@ from cosoc.sim.soc import FromList, Model, Name, Positive, SoC
 from cosoc.sim.tiler import problems
 from cosoc.sim.workload import Workload
 from cosoc.sim.yamlfile import Place, load_model
-from pydantic import Field
 
 
 class TileFile(Model):

@@ -63,9 +63,7 @@ def homes_of(workload: Workload, mapping: Mapping, soc: SoC) -> Homes:
     return place(workload, soc, weights, frozenset(inside))
 
 
-def tile_problems(
-    layer: Layer, mapping: LayerMapping, soc: SoC, runtime: Runtime, homes: Homes
-) -> list[str]:
+def tile_problems(layer: Layer, mapping: LayerMapping, soc: SoC, runtime: Runtime, homes: Homes) -> list[str]:
     """Which memories the largest tiles of a layer overflow, with figure and bound."""
     tiling = mapping.tiling
     assert tiling is not None
@@ -78,9 +76,7 @@ def tile_problems(
     buffers = 2 if runtime == "overlapped" and many else 1
     for name in {soc.cores[s.core].memory for s, _ in shares} - {soc.main_memory}:
         here = [(s, kt) for s, kt in shares if soc.cores[s.core].memory == name]
-        moved_in = [
-            input_transfer(layer, soc, name, kt, y, x, homes.inputs(layer), exact).bytes for _, kt in here
-        ]
+        moved_in = [input_transfer(layer, soc, name, kt, y, x, homes.inputs(layer), exact).bytes for _, kt in here]
         inputs = sum(moved_in) if per_channel(layer) else max(moved_in)
         outputs = sum(
             output_transfer(layer, soc, name, kt, out_y, out_x, homes.output(layer), exact).bytes for _, kt in here
@@ -123,7 +119,7 @@ ENOUGH = 4  # cuts past the first that fits: finer ones only add jobs and calls
 def _channel_choices(
     layer: Layer, mapping: LayerMapping, soc: SoC, runtime: Runtime, homes: Homes
 ) -> tuple[list[tuple[int, ...]], int]:
-    """Tiles of output channels, one a share, whose weights fit, and the input channels a job (0: all) that they need."""
+    """Tiles of output channels, one a share, whose weights fit, and the input channels a job (0: all) for that."""
     total = channels_read(layer)
     for c in _cuts(total):
         c = 0 if c == total else c
@@ -139,9 +135,7 @@ def _channel_choices(
     return [], 0
 
 
-def _overflows(
-    layer: Layer, mapping: LayerMapping, tiling: Tiling, soc: SoC, runtime: Runtime, homes: Homes
-) -> bool:
+def _overflows(layer: Layer, mapping: LayerMapping, tiling: Tiling, soc: SoC, runtime: Runtime, homes: Homes) -> bool:
     return bool(tile_problems(layer, replace(mapping, tiling=tiling), soc, runtime, homes))
 
 

@@ -118,7 +118,7 @@ class CoreWork:
     """One core's part of a layer, summed over its jobs.
 
     jobs: count. array: array cycles. feed: bytes over the core's feed links. weights: transfers to its weight
-    memory. stores: transfers of its results.
+    memory. stores: transfers of its results. first_weights: of its first tile.
     """
 
     core: str
@@ -128,20 +128,20 @@ class CoreWork:
     weights: Transfer
     stores: Transfer
     energy_pj: Num
+    first_weights: Transfer
 
 
 @dataclass(frozen=True)
 class LayerWork:
     """A mapped layer's whole work: the cores' parts, the loads of its inputs, and the tiles that it goes through.
 
-    first_load, first_weights, last_store: the transfers that nothing of the same layer can hide.
+    first_load, last_store: the transfers that nothing of the same layer can hide.
     """
 
     cores: tuple[CoreWork, ...]
     loads: Transfer
     steps: Num
     first_load: Transfer
-    first_weights: Transfer
     last_store: Transfer
 
 
@@ -199,15 +199,13 @@ def layer_work(
     cut = [(y, x) for y in spans_y(layer, tiling.oy) for x in spans_x(layer, tiling.ox)]
     tiles = sum(y.count * x.count for y, x in cut)
     source, target = homes.inputs(layer), homes.output(layer)
-    cores, loads, firsts, first_weights, lasts = [], [], [], [], []
+    cores, loads, firsts, lasts = [], [], [], []
     k_steps: Num = 0
     for (name, k), kt in zip(shares, tiling.k, strict=True):
         core = soc.cores[name]
         sizes = k_tiles(k, kt, layer.k, xp)
         cores.append(_core_work(layer, soc, name, sizes, cut, mapping, homes, xp))
         k_steps = xp.maximum(k_steps, sum(count * xp.used(size) for size, count in sizes))
-        first_c = c_parts(layer, tiling)[0][0]
-        first_weights.append((weight_transfer_of(layer, soc, core, sizes[0][0], xp, first_c), 1))
         lasts.append((output_transfer(layer, soc, core.memory, sizes[0][0], *cut[-1], target, xp), 1))
         if per_channel(layer):
             loads += [
@@ -222,9 +220,7 @@ def layer_work(
         one = [input_transfer(layer, soc, memory, layer.c, y, x, source, xp) for y, x in cut]
         loads = [(t, y.count * x.count * again) for t, (y, x) in zip(one, cut, strict=True)]
         firsts = [(one[0], 1)]
-    return LayerWork(
-        tuple(cores), _total(loads), tiles * k_steps, _total(firsts), _total(first_weights), _total(lasts)
-    )
+    return LayerWork(tuple(cores), _total(loads), tiles * k_steps, _total(firsts), _total(lasts))
 
 
 def weight_transfer_of(layer: Layer, soc: SoC, core: Core, k: Num, xp: Any, c: int = 0) -> Transfer:
@@ -272,4 +268,5 @@ def _core_work(
                 feed = feed + core.feed_bytes(tile, xp) * times * n
                 energy = energy + core.energy_pj(tile, xp) * times * n
             stores.append((output_transfer(layer, soc, core.memory, size, y, x, target, xp), times))
-    return CoreWork(name, jobs, array, feed, _total(weights), _total(stores), energy)
+    first = weight_transfer_of(layer, soc, core, sizes[0][0], xp, parts[0][0])
+    return CoreWork(name, jobs, array, feed, _total(weights), _total(stores), energy, first)

@@ -22,10 +22,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
 from cosoc.sim.errors import InputError
 from cosoc.sim.workload import INPUT, OPS, Layer, Workload
 from cosoc.sim.yamlfile import Place, load_model
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 Size = Annotated[int, Field(ge=1, le=1 << 24)]
 Pad = Annotated[int, Field(ge=0, le=1 << 16)]

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 
 import yaml
-from cosoc.sim.errors import InputError
 from pydantic import BaseModel, ValidationError
+
+from cosoc.sim.errors import InputError
 
 Place = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)

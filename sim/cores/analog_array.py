@@ -10,12 +10,14 @@ disagree by 8x on the same layer; the rate stands in the SoC file and can be swe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from cosoc.sim import exact
 from cosoc.sim.soc import Core, Count, FromList, Num, Positive
 from cosoc.sim.workload import Tile
-from pydantic import Field
 
 
 class AnalogArray(Core):

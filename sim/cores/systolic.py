@@ -44,7 +44,7 @@ class Store(Model):
     """The store controller and its DMA."""
 
     request_cycles: Cycles  # per request, on top of its beats
-    setup_cycles: Cycles
+    port_share: Cycles  # cycles that a beat of a store keeps the return path from the loads
 
 
 class Software(Model):

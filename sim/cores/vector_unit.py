@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
 from cosoc.sim.soc import Core, FromList, Num, Positive
 from cosoc.sim.workload import Tile
-from pydantic import Field
 
 
 class VectorUnit(Core):

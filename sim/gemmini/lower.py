@@ -31,8 +31,21 @@ from numba import njit
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.gemmini.decode import Nest
 from cosoc.sim.gemmini.memory import (
-    BEAT_BYTES, BEATS, DRAM, EX_MVINS, EX_PAIRS, EX_ROWS, GROUPS, LINE_BYTES, LLC, LLC_LINE_BYTES, REQUESTS, STORES,
-    Accesses, CacheSizes,
+    BEATS,
+    DIRTY_L2,
+    DIRTY_LLC,
+    DRAM,
+    EX_MVINS,
+    EX_PAIRS,
+    EX_ROWS,
+    GROUPS,
+    LINE_BYTES,
+    LLC,
+    LLC_LINE_BYTES,
+    REQUESTS,
+    STORES,
+    Accesses,
+    CacheSizes,
 )  # fmt: skip
 from cosoc.sim.program import AMOUNT, BLOCK, CREDIT, KINDS, ROW, SERVER, UNIT, Program
 from cosoc.sim.soc import SoC
@@ -40,8 +53,8 @@ from cosoc.sim.trace import Trace
 
 # Constants below one cycle are real (a pair every 7.6 cycles), so a cycle is this many ticks.
 TICKS_PER_CYCLE = 20
-UNITS = ("cpu", "load", "fill", "fetch", "execute", "store", "store_fill", "store_fetch")
-CPU, LOAD, FILL, FETCH, EXECUTE, STORE, STORE_FILL, STORE_FETCH = range(len(UNITS))
+UNITS = ("cpu", "load", "fill", "fetch", "execute", "store", "store_port", "store_fill", "store_fetch")
+CPU, LOAD, FILL, FETCH, EXECUTE, STORE, STORE_PORT, STORE_FILL, STORE_FETCH = range(len(UNITS))
 RETURN_PATH, OUTER, DRAM_PATH = range(3)
 
 
@@ -91,29 +104,42 @@ def tile_cycles(nest: Nest, core: Systolic) -> float:
 def lower(nest: Nest, accesses: Accesses, soc: SoC, core: Systolic, name: str = "gemmini") -> Lowered:
     """The program of the tiles in `accesses`, which `memory.walk` made of the nest."""
     mvins, groups, tiles = accesses.mvins, accesses.groups, accesses.tiles
-    pairs = groups[:, EX_PAIRS] * core.pair_cycles
-    figures = {
-        "software": _ticks(tile_cycles(nest, core)),
-        "run": _ticks(np.maximum(groups[:, EX_ROWS], pairs)),
-        "beats": _ticks(mvins[:, BEATS] + mvins[:, REQUESTS] * core.load.request_cycles),
-        "setup": _ticks(
-            core.load.setup_cycles + core.load.llc_cycles * (mvins[:, LLC] > 0) + core.load.dram_cycles * (mvins[:, DRAM] > 0)
-        ),
-        "store": _ticks(tiles[:, BEATS] + tiles[:, REQUESTS] * core.store.request_cycles),
-        "drain": _ticks(core.execute.drain_cycles + core.store.setup_cycles),
-    }  # fmt: skip
-    n_ops = 2 * len(tiles) + 3 * len(mvins) + len(groups) + 3 * len(tiles)
+    loads = np.stack((_beats(mvins, core), _outer_bytes(mvins), _dram_bytes(mvins)), axis=1)
+    stores = np.stack((_port_ticks(tiles, core), _outer_bytes(tiles), _dram_bytes(tiles)), axis=1)
+    load = core.load
+    setup = load.setup_cycles + load.llc_cycles * (mvins[:, LLC] > 0) + load.dram_cycles * (mvins[:, DRAM] > 0)
+    run = np.maximum(groups[:, EX_ROWS], groups[:, EX_PAIRS] * core.pair_cycles)
+    store_run = tiles[:, BEATS] + tiles[:, REQUESTS] * core.store.request_cycles
+    n_ops = 2 * len(tiles) + 3 * len(mvins) + len(groups) + 4 * len(tiles)
     rows = np.zeros((n_ops, len(ROW.names or ())), np.int64)
     deps = np.zeros(4 * n_ops, np.int64)
     ends = np.zeros(len(tiles), np.int64)
     n, n_deps = _emit(
-        rows, deps, ends, mvins, groups, tiles, core.mvins_in_flight, nest.kind == "gemm",
-        int(figures["software"]), figures["run"], figures["beats"], figures["setup"], figures["store"],
-        int(figures["drain"]),
+        rows, deps, ends, loads, groups[:, EX_MVINS].copy(), stores, tiles[:, STORES] > 0, tiles[:, GROUPS].copy(),
+        core.mvins_in_flight, nest.kind == "gemm", int(_ticks(tile_cycles(nest, core))), _ticks(run), _ticks(setup),
+        _ticks(store_run), int(_ticks(core.execute.drain_cycles)),
     )  # fmt: skip
     links = [(core.return_link, 1), (core.outer_link, 1), (core.dram_link, 1)]
     program = _program(name, rows[:n], deps[:n_deps], soc, links, core)
     return Lowered(program, ends, accesses.effort, core.software.start_cycles)
+
+
+def _beats(records: Any, core: Systolic) -> Any:
+    """Ticks for which mvins hold the return path."""
+    return _ticks(records[:, BEATS] + records[:, REQUESTS] * core.load.request_cycles)
+
+
+def _port_ticks(tiles: Any, core: Systolic) -> Any:
+    """Ticks for which the stores of a tile keep the L2's port from the loads."""
+    return _ticks(tiles[:, BEATS] * core.store.port_share)
+
+
+def _outer_bytes(records: Any) -> Any:
+    return (records[:, LLC] + records[:, DIRTY_L2]) * LINE_BYTES
+
+
+def _dram_bytes(records: Any) -> Any:
+    return (records[:, DRAM] + records[:, DIRTY_LLC]) * LLC_LINE_BYTES
 
 
 def _ticks(cycles: Any) -> Any:
@@ -178,79 +204,78 @@ def _dep(rows, deps, n_deps, n, other):
 
 
 @njit(cache=True)
-def _emit_mvin(rows, deps, n, n_deps, mvin, beats, setup, slot, last, before):
+def _move(rows, n, unit, kind, setup, link, n_bytes, dep_at):
+    """An op that moves bytes over one link: line by line outside the chip, in one go on the return path."""
+    burst = n_bytes
+    if link == OUTER:
+        burst = 64
+    if link == DRAM_PATH:
+        burst = 128
+    return _op(rows, n, unit, kind, setup, 0, n_bytes, burst, link, dep_at)
+
+
+@njit(cache=True)
+def _emit_mvin(rows, deps, n, n_deps, parts, setup, slot, last, before):
     """The ops of one mvin; last: the latest op of each unit; before: of each, that of the mvin that must be over."""
-    for part in range(3):
-        if part == 0:
-            n = _op(rows, n, LOAD, _LOADS, setup, 0, beats, beats, RETURN_PATH, n_deps)
-        elif part == 1 and mvin[LLC]:
-            n = _op(rows, n, FILL, _LOADS, 0, 0, mvin[LLC] * LINE_BYTES, LINE_BYTES, OUTER, n_deps)
-        elif part == 2 and mvin[DRAM]:
-            n = _op(rows, n, FETCH, _LOADS, 0, 0, mvin[DRAM] * LLC_LINE_BYTES, LLC_LINE_BYTES, DRAM_PATH, n_deps)
-        else:
+    for link in range(3):
+        if link > 0 and parts[link] == 0:
             continue
+        n = _move(rows, n, LOAD + link, _LOADS, setup if link == 0 else 0, link, parts[link], n_deps)
         n_deps = _dep(rows, deps, n_deps, n - 1, slot)
-        for unit in range(3):
-            if unit != part:
-                n_deps = _dep(rows, deps, n_deps, n - 1, before[unit])
-        last[part] = n - 1
+        for other in range(3):
+            if other != link:
+                n_deps = _dep(rows, deps, n_deps, n - 1, before[other])
+        last[link] = n - 1
     return n, n_deps
 
 
 @njit(cache=True)
-def _emit(rows, deps, ends, mvins, groups, tiles, in_flight, is_gemm, software, run, beats, setup, store, drain):
+def _emit(
+    rows, deps, ends, loads, group_mvins, stores, storing, tile_groups, in_flight, is_gemm, software, run, setup,
+    store_run, drain,
+):  # fmt: skip
     n = n_deps = mvin = group = 0
     last = np.full(3, -1, np.int64)
     history = np.full((in_flight, 3), -1, np.int64)  # of mvin i - in_flight, at i % in_flight
-    for tile in range(len(tiles)):
+    for tile in range(len(stores)):
         n = _op(rows, n, CPU, _LAUNCH, 0, software, 0, 0, 0, n_deps)
         n = _op(rows, n, CPU, _SYNC, 0, 0, 0, 0, 0, n_deps)
         slot = n - 1
         rows[slot, _TAKE_AT], rows[slot, _TAKE_N] = _BOTH, 1
-        stores, end_group = tiles[tile, STORES] > 0, tiles[tile, GROUPS]
-        previous = -1
-        while group < end_group:
-            while mvin < groups[group, EX_MVINS]:
+        previous = slot
+        while group < tile_groups[tile]:
+            while mvin < group_mvins[group]:
                 before = history[mvin % in_flight]
-                n, n_deps = _emit_mvin(
-                    rows, deps, n, n_deps, mvins[mvin], beats[mvin], setup[mvin], slot, last, before
-                )
+                n, n_deps = _emit_mvin(rows, deps, n, n_deps, loads[mvin], setup[mvin], slot, last, before)
                 history[mvin % in_flight] = last
                 mvin += 1
             n = _op(rows, n, EXECUTE, _COMPUTE, 0, run[group], 0, 0, 0, n_deps)
+            n_deps = _dep(rows, deps, n_deps, n - 1, slot)
             for unit in range(3):
                 n_deps = _dep(rows, deps, n_deps, n - 1, last[unit])
-            n_deps = _dep(rows, deps, n_deps, n - 1, slot)
             group += 1
-            if group < end_group:
+            if group < tile_groups[tile]:
                 previous = n - 1
         execute = n - 1
         ends[tile] = execute
-        rows[execute, _GIVE_AT], rows[execute, _GIVE_N] = (_ONE if stores else _BOTH), 1
-        if stores:
-            n, n_deps = _emit_store(
-                rows, deps, n, n_deps, tiles[tile], store[tile], drain, execute, previous, is_gemm, last
-            )
+        rows[execute, _GIVE_AT], rows[execute, _GIVE_N] = (_ONE if storing[tile] else _BOTH), 1
+        if storing[tile]:
+            n = _op(rows, n, STORE, _STORES, drain, store_run[tile], 0, 0, 0, n_deps)
+            rows[n - 1, _GIVE_AT], rows[n - 1, _GIVE_N] = _ONE, 1
+            n_deps = _store_deps(rows, deps, n, n_deps, execute, previous, last, is_gemm)
+            for link in range(3):
+                if stores[tile, link]:
+                    n = _move(rows, n, STORE_PORT + link, _STORES, drain, link, stores[tile, link], n_deps)
+                    n_deps = _store_deps(rows, deps, n, n_deps, execute, previous, last, is_gemm)
     return n, n_deps
 
 
 @njit(cache=True)
-def _emit_store(rows, deps, n, n_deps, tile, store, drain, execute, previous, is_gemm, last):
-    """The stores of a tile: after its execution, or beside its last k group in a GEMM."""
-    for unit in (STORE, STORE_FILL, STORE_FETCH):
-        if unit == STORE:
-            n = _op(rows, n, unit, _STORES, drain, store, 0, 0, 0, n_deps)
-            rows[n - 1, _GIVE_AT], rows[n - 1, _GIVE_N] = _ONE, 1
-        elif unit == STORE_FILL and tile[LLC]:
-            n = _op(rows, n, unit, _STORES, drain, 0, tile[LLC] * LINE_BYTES, LINE_BYTES, OUTER, n_deps)
-        elif unit == STORE_FETCH and tile[DRAM]:
-            n = _op(rows, n, unit, _STORES, drain, 0, tile[DRAM] * LLC_LINE_BYTES, LLC_LINE_BYTES, DRAM_PATH, n_deps)
-        else:
-            continue
-        if is_gemm:
-            n_deps = _dep(rows, deps, n_deps, n - 1, previous)
-            for i in range(3):
-                n_deps = _dep(rows, deps, n_deps, n - 1, last[i])
-        else:
-            n_deps = _dep(rows, deps, n_deps, n - 1, execute)
-    return n, n_deps
+def _store_deps(rows, deps, n, n_deps, execute, previous, last, is_gemm):
+    """A store waits for the execution of its tile; in a GEMM it starts beside that of the last k group."""
+    if not is_gemm:
+        return _dep(rows, deps, n_deps, n - 1, execute)
+    n_deps = _dep(rows, deps, n_deps, n - 1, previous)
+    for unit in range(3):
+        n_deps = _dep(rows, deps, n_deps, n - 1, last[unit])
+    return n_deps

@@ -32,9 +32,9 @@ LLC_LINE_BYTES = 128
 
 # Columns of the records: of a mvin; of an execute group (a whole tile of a convolution, some k blocks of a GEMM; `mvins`
 # counts all mvins up to and with its own); and of a tile.
-REQUESTS, BEATS, LLC, DRAM = range(4)  # of mvins and, for its stores, of tiles
+REQUESTS, BEATS, LLC, DRAM, DIRTY_L2, DIRTY_LLC = range(6)  # of mvins and, for its stores, of tiles
 EX_TILE, EX_MVINS, EX_ROWS, EX_PAIRS = range(4)
-STORES, GROUPS = 4, 5  # of tiles: whether it stores, and execute groups up to and with its own
+STORES, GROUPS = 6, 7  # of tiles: whether it stores, and execute groups up to and with its own
 
 # Where the arrays of the measured programs lie. A convolution's are plain byte arrays, which the compiler aligns to 8
 # bytes; a GEMM's are aligned to rows (inferred from the data: see tests/oracle/GEMMINI.md).
@@ -56,9 +56,9 @@ class CacheSizes:
 class Accesses:
     """The first `n_tiles` tiles of a nest.
 
-    mvins [n, 4]: requests, beats, lines from the last-level cache, lines from DRAM. groups [n, 4]: tile, mvins so
-    far, rows streamed through the array, preload/compute pairs. tiles [n_tiles, 6]: as mvins for its stores; whether
-    it stores; groups so far. effort [nest tiles]: a rough cost of every tile of the nest, in cycles, to weigh those
+    mvins [n, 6]: requests, beats, lines from the last-level cache, lines from DRAM, dirty victims of the L2, dirty
+    victims of the last-level cache. groups [n, 4]: tile, mvins so far, rows streamed through the array,
+    preload/compute pairs. tiles [n_tiles, 8]: as mvins for its stores; whether it stores; groups so far. effort [nest tiles]: a rough cost of every tile of the nest, in cycles, to weigh those
     that were not walked.
     """
 
@@ -82,9 +82,9 @@ def walk(nest: Nest, caches: CacheSizes, cap: int, tile_cycles: float, seed: int
     state = _caches(caches, seed)
     bases = np.array(_GEMM_BASES if nest.kind == "gemm" else _CONV_BASES, dtype=np.int64)
     _sweep(state, bases, _sizes(nest))
-    mvins = np.zeros((int(n_mvins[:n_tiles].sum()), 4), np.int64)
+    mvins = np.zeros((int(n_mvins[:n_tiles].sum()), 6), np.int64)
     groups = np.zeros((int(n_groups[:n_tiles].sum()), 4), np.int64)
-    tiles = np.zeros((n_tiles, 6), np.int64)
+    tiles = np.zeros((n_tiles, 8), np.int64)
     n_mvins_made, n_groups_made = _walk(dims, order, figures, bases, state, mvins, groups, tiles)
     return Accesses(mvins[:n_mvins_made], groups[:n_groups_made], tiles, effort)
 
@@ -116,40 +116,52 @@ def _victim(rng, ways):
 
 
 @njit(cache=True)
-def _miss(tags, line, rng):
-    """Look `line` up and put it in; whether it was missing."""
+def _look_up(tags, line, rng, dirty):
+    """Look `line` up and put it in: (whether it was missing, the dirty line that made room for it or -1).
+
+    An entry is 2 * line + dirty, or -1.
+    """
     at = line % tags.shape[0]
     for way in range(tags.shape[1]):
-        if tags[at, way] == line:
-            return False
+        if tags[at, way] >> 1 == line:
+            tags[at, way] |= dirty
+            return False, -1
     for way in range(tags.shape[1]):
         if tags[at, way] < 0:
-            tags[at, way] = line
-            return True
-    tags[at, _victim(rng, tags.shape[1])] = line
-    return True
+            tags[at, way] = 2 * line + dirty
+            return True, -1
+    way = _victim(rng, tags.shape[1])
+    victim = tags[at, way]
+    tags[at, way] = 2 * line + dirty
+    return True, (victim >> 1 if victim & 1 else -1)
 
 
 @njit(cache=True)
-def _touch(state, address, record):
+def _touch(state, address, record, dirty):
     l2, llc, rng = state
-    if _miss(l2, address // LINE_BYTES, rng):
+    missing, victim = _look_up(l2, address // LINE_BYTES, rng, dirty)
+    if missing:
         record[LLC] += 1
-        if _miss(llc, address // LLC_LINE_BYTES, rng):
-            record[DRAM] += 1
+        if victim >= 0:
+            record[DIRTY_L2] += 1
+            _, far = _look_up(llc, victim * LINE_BYTES // LLC_LINE_BYTES, rng, 1)
+            record[DIRTY_LLC] += far >= 0
+        far_missing, far = _look_up(llc, address // LLC_LINE_BYTES, rng, 0)
+        record[DRAM] += far_missing
+        record[DIRTY_LLC] += far >= 0
 
 
 @njit(cache=True)
 def _sweep(state, bases, sizes):
     """Touch output, input and weights once, as the programs do that fill them."""
-    record = np.zeros(4, np.int64)
+    record = np.zeros(6, np.int64)
     for array in (2, 0, 1):
         for address in range(bases[array], bases[array] + sizes[array], LINE_BYTES):
-            _touch(state, address, record)
+            _touch(state, address, record, 1)
 
 
 @njit(cache=True)
-def _row(state, address, n_bytes, row_bytes, record):
+def _row(state, address, n_bytes, row_bytes, record, dirty):
     """One row of a mvin or mvout: of the aligned windows at its address the one with most bytes, smaller on a tie."""
     left = n_bytes
     while left > 0:
@@ -158,7 +170,7 @@ def _row(state, address, n_bytes, row_bytes, record):
             got = min(size - address % size, left)
             if got > best:
                 best, window = got, size
-        _touch(state, address, record)
+        _touch(state, address, record, dirty)
         record[REQUESTS] += 1
         # A beat brings 16 bytes, and one scratchpad row (of as many bytes as the array has columns) leaves a cycle.
         record[BEATS] += max(window // BEAT_BYTES, -(-best // row_bytes))
@@ -192,12 +204,11 @@ def _span(start, tile, kernel_start, kernel_tile, stride, pad, in_size):
 
 @njit(cache=True)
 def _conv_rows(start, size, figures):
-    """(first and end of input rows, first and end of input columns, step) of a tile."""
+    """(first and end of input rows, first and end of input columns) of a tile."""
     side, stride, kernel, in_size, _ = figures
     row, row_end = _span(start[4], size[4], start[2], size[2], stride, kernel // 2, in_size)
     col, col_end = _span(start[5], size[5], start[3], size[3], stride, kernel // 2, in_size)
-    step = 2 if stride == 2 and kernel == 1 else 1  # LOOP_CONV_WS loads every other pixel then
-    return row, row_end, col, col_end, step
+    return row, row_end, col, col_end
 
 
 @njit(cache=True)
@@ -226,18 +237,18 @@ def _conv_tile(start, size, stores, dims, figures, bases, state, mvins, at, grou
                 for ch in range(0, size[1], side):
                     address = bases[1] + ((krow * kernel + kcol) * kch + start[1] + ch) * och + start[0] + oc
                     for _ in range(min(side, size[1] - ch)):
-                        _row(state, address, wide, side, mvins[at])
+                        _row(state, address, wide, side, mvins[at], 0)
                         address += och
                     at += 1
-    row, row_end, col, col_end, step = _conv_rows(start, size, figures)
-    for irow in range(row, row_end, step):
-        for icol in range(col, col_end, side * step):
+    row, row_end, col, col_end = _conv_rows(start, size, figures)
+    for irow in range(row, row_end):
+        for icol in range(col, col_end, side):
             for ch in range(0, size[1], MVIN_BYTES):
                 wide = min(MVIN_BYTES, size[1] - ch)
                 address = bases[0] + (irow * figures[3] + icol) * kch + start[1] + ch
-                for _ in range(icol, min(icol + side * step, col_end), step):
-                    _row(state, address, wide, side, mvins[at])
-                    address += kch * step
+                for _ in range(icol, min(icol + side, col_end)):
+                    _row(state, address, wide, side, mvins[at], 0)
+                    address += kch
                 at += 1
     groups[group, EX_MVINS] = at
     groups[group, EX_ROWS], groups[group, EX_PAIRS] = _conv_work(size, side)
@@ -246,7 +257,7 @@ def _conv_tile(start, size, stores, dims, figures, bases, state, mvins, at, grou
             for ocol in range(start[5], start[5] + size[5]):
                 address = bases[2] + (orow * dims[0, 5] + ocol) * och + start[0]
                 for oc in range(0, size[0], side):
-                    _row(state, address + oc, min(side, size[0] - oc), MVIN_BYTES, tile_record)
+                    _row(state, address + oc, min(side, size[0] - oc), MVIN_BYTES, tile_record, 1)
     return at, group + 1
 
 
@@ -260,13 +271,13 @@ def _gemm_tile(start, size, stores, dims, figures, bases, state, mvins, at, grou
             for part in range(0, wide, MVIN_BYTES):
                 for r in range(i, min(i + side, size[5])):
                     address = bases[0] + (start[5] + r) * kch + start[1] + k + part
-                    _row(state, address, min(MVIN_BYTES, wide - part), side, mvins[at])
+                    _row(state, address, min(MVIN_BYTES, wide - part), side, mvins[at], 0)
                 at += 1
         for kb in range(k, k + wide, side):
             for j in range(0, size[0], MVIN_BYTES):
                 for r in range(kb, min(kb + side, k + wide)):
                     address = bases[1] + (start[1] + r) * och + start[0] + j
-                    _row(state, address, min(MVIN_BYTES, size[0] - j), side, mvins[at])
+                    _row(state, address, min(MVIN_BYTES, size[0] - j), side, mvins[at], 0)
                 at += 1
         groups[group, EX_MVINS] = at
         blocks = (-(-wide // side)) * (-(-size[0] // side)) * (-(-size[5] // side))
@@ -277,7 +288,7 @@ def _gemm_tile(start, size, stores, dims, figures, bases, state, mvins, at, grou
         for j in range(0, size[0], MVIN_BYTES):
             for i in range(size[5]):
                 address = bases[2] + (start[5] + i) * och + start[0] + j
-                _row(state, address, min(MVIN_BYTES, size[0] - j), MVIN_BYTES, tile_record)
+                _row(state, address, min(MVIN_BYTES, size[0] - j), MVIN_BYTES, tile_record, 1)
     return at, group
 
 
@@ -320,8 +331,8 @@ def _counts(start, size, figures):
         rows = ocol * kch_parts + kch * och_parts
         streamed = _ceil(kch, side) * _ceil(och, side) * _ceil(ocol, side) * max(min(side, ocol), 4)
         return mvins, rows, ocol * kch + kch * och, groups, streamed
-    row, row_end, col, col_end, step = _conv_rows(start, size, figures)
-    n_rows, n_cols = max(0, _ceil(row_end - row, step)), max(0, _ceil(col_end - col, step))
+    row, row_end, col, col_end = _conv_rows(start, size, figures)
+    n_rows, n_cols = max(0, row_end - row), max(0, col_end - col)
     mvins = och_parts * krow * kcol * _ceil(kch, side) + n_rows * _ceil(n_cols, side) * kch_parts
     rows = och_parts * krow * kcol * kch + n_rows * n_cols * kch_parts
     streamed, _ = _conv_work(size, side)

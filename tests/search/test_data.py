@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from cosoc.search.data import FOLDERS, Data, load_data
 from cosoc.sim.errors import InputError
 

@@ -6,11 +6,12 @@ from decimal import Decimal
 
 import pytest
 import torch
+from torch import nn
+
 from cosoc.search.nets import NETWORKS, build, export, workload_text, write_workloads
 from cosoc.sim.errors import InputError
 from cosoc.sim.workload import INPUT
 from cosoc.sim.workload_file import find_workload, list_workloads, workload_folder
-from torch import nn
 
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 

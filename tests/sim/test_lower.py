@@ -167,9 +167,7 @@ def test_a_tile_that_overflows_names_the_memory(diana: SoC) -> None:
     workload = one_conv(64, 64, 64)
     layers = {"conv": LayerMapping((Share("digital", 64),), Tiling((64,), 64, 64))}
     (reason,) = problems(Mapping("m", "serial", layers), workload, diana)
-    assert reason == (
-        "layer conv: tiles need 1 x (262144 in + 262144 out) = 524288 bytes of l1, which has 256000"
-    )
+    assert reason == ("layer conv: tiles need 1 x (262144 in + 262144 out) = 524288 bytes of l1, which has 256000")
 
 
 def test_a_group_must_be_whole_unsplit_and_fit_the_cells(diana: SoC) -> None:

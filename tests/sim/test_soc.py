@@ -60,7 +60,7 @@ def test_missing_files_folders_and_binaries_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(InputError, match="no SoC named 'dianna'; there is .*diana"):
+    with pytest.raises(InputError, match=r"no SoC named 'dianna'; there is .*diana"):
         find_soc("dianna")
 
 

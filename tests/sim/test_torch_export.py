@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
 from cosoc.sim.errors import InputError
 from cosoc.sim.importers.torch_export import from_module, load_module
 from cosoc.sim.workload import INPUT, Layer, Workload
 from cosoc.sim.workload_file import faults, find_workload
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 
 class Net(nn.Module):

@@ -10,6 +10,9 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from cosoc.sim.errors import InputError
 from cosoc.sim.workload import INPUT, OPS, Layer, Workload
 from cosoc.sim.workload_file import (
@@ -21,8 +24,6 @@ from cosoc.sim.workload_file import (
     list_workloads,
     load_workload,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 GOOD = """\
 name: small
