@@ -159,8 +159,13 @@ def main() -> None:
     state()
     layers, segment, networks = layer_rows(find_soc("diana")), segment_rows(args.quick), network_rows(args.quick)
     console = Console()
-    figures = {k: ",.0f" for k in layers[0] if k not in ("layer", "macs", "digital_feed_bytes")}
-    console.print(table("Layers c,k,f,out: cycles", layers, {"layer": "s"} | figures))
+    for core, others in (
+        ("digital", ("odimo_digital", "match_digital")),
+        ("analog", ("odimo_analog", "stream_analog")),
+    ):
+        keys = (f"{core}_array", *(["analog_feed_bytes"] if core == "analog" else []), f"{core}_simulated", *others)
+        columns = {"layer": "s"} | dict.fromkeys(keys, ",.0f")
+        console.print(table(f"Layers c,k,f,out on {core}, cycles", layers, columns))
     columns = {"ox_unroll": "d", "feed": "d", "cycles": ",d", "error": "+.1%"}
     console.print(table(f"ResNet-18 segment, measured {SILICON_CYCLES:,} cycles", segment, columns))
     print(f"Stream's prediction: {STREAM_CYCLES:,} cycles, {STREAM_CYCLES / SILICON_CYCLES - 1:+.1%}")

@@ -2,17 +2,15 @@
 
     python benchmarks/engine_speed.py [--quick] [--json FILE]
 
-Times are CPU seconds of this process, medians of five (of three with --quick), the two engines in turn in one run. The
-reference engine runs a shortened program (fewer iterations of the same loop); rates are per burst. There is no
+Programs are networks on DIANA, several inferences of them, and synthetic loops from two to 48 units. Times are CPU
+seconds of this process, medians of five (of three with --quick), the two engines in turn in one run. The reference
+engine runs a shortened program (fewer iterations of the same loop, one inference); rates are per burst. There is no
 randomness, hence no seed.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -20,17 +18,19 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numba
-import numpy as np
-import simpy
+from common import arguments, state, write_json
 
 from cosoc.sim import engine_fast, engine_reference
+from cosoc.sim.catalog import find_soc
+from cosoc.sim.lower import lower
+from cosoc.sim.mapping import Runtime
+from cosoc.sim.mapping_file import find_mapping
 from cosoc.sim.program import Builder, Program
 from cosoc.sim.trace import Run
+from cosoc.sim.workload_file import find_workload
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,21 @@ def clusters(n: int, n_clusters: int) -> Program:
     return b.build()
 
 
+def diana(workload: str, mapping: str, runtime: Runtime) -> Callable[[int], Program]:
+    """So many inferences of a network on DIANA."""
+    soc, network = find_soc("diana"), find_workload(workload)
+    mapped = find_mapping(mapping, network, soc, runtime)
+    return lambda inferences: lower(network, mapped, soc, inferences)
+
+
 def programs(quick: bool) -> list[Case]:
     """What is measured; add cases here."""
     scale = 1 if quick else 4
     return [
+        Case("ResNet-20 on DIANA, serial", diana("resnet20", "all_8bit", "serial"), 10 * scale, 1),
+        Case("ResNet-20 on DIANA, both cores", diana("resnet20", "min_cost", "overlapped"), 10 * scale, 1),
+        Case("MobileNetV1 on DIANA, overlapped", diana("mobilenet_v1_025", "all_8bit", "overlapped"), 10 * scale, 1),
+        Case("ResNet-18 segment on DIANA, fused", diana("resnet18_segment", "silicon", "overlapped"), 2 * scale, 1),
         Case("tile loop, one DMA (3 units)", tile_loop, 4000 * scale, 50 * scale),
         Case("two cores, one DRAM (4 units)", two_cores, 1700 * scale, 20 * scale),
         Case("4 clusters, two-port L2 (12 units)", lambda n: clusters(n, 4), 1500 * scale, 20 * scale),
@@ -139,39 +150,24 @@ def first_call() -> dict[str, float]:
     return {"cold_s": found[0], "warm_s": median(found[1:])}
 
 
-def machine() -> dict[str, Any]:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(),
-        "python": platform.python_version(), "numpy": np.__version__, "numba": numba.__version__,
-        "simpy": simpy.__version__,
-    }  # fmt: skip
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="shorter programs, three repeats: under a minute")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    arguments = parser.parse_args()
-    result: dict[str, Any] = {"machine": machine(), "quick": arguments.quick, "seed": None}
-    print(", ".join(f"{key} {value}" for key, value in result["machine"].items()))
+    options = arguments(__doc__).parse_args()
+    state()
+    result: dict[str, Any] = {"quick": options.quick}
     result["first_call"] = first_call()
     print(f"first call: {result['first_call']['cold_s']:.1f} s with an empty kernel cache, "
           f"{result['first_call']['warm_s']:.2f} s with a filled one")  # fmt: skip
     engine_fast.run(tile_loop(1))  # compiles or loads the kernel, outside the times below
     print(f"{'program':36} {'bursts':>9} {'fast, s':>8} {'fast, M/s':>9} {'reference, k/s':>14} {'ratio':>6}")
     result["programs"] = []
-    for case in programs(arguments.quick):
-        row = measure(case, 3 if arguments.quick else 5)
+    for case in programs(options.quick):
+        row = measure(case, 3 if options.quick else 5)
         result["programs"].append(row)
         print(f"{row['name']:36} {row['bursts']:9,} {row['fast_cpu_s']:8.3f} {row['fast_bursts_per_s'] / 1e6:9.2f} "
               f"{row['reference_bursts_per_s'] / 1e3:14.1f} {row['ratio']:5.0f}x")  # fmt: skip
     result["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory of this process: {result['peak_memory_mb']:.0f} MB")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(options.json, result)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ into one tensor, and composed for all layers at once.
 from __future__ import annotations
 
 from collections.abc import Mapping as MappingOf
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from cosoc.search import relax
 from cosoc.sim import exact
 from cosoc.sim.energy import power_energy_j
-from cosoc.sim.estimate import Before, Terms, Theta, compose, last_tile, layer_terms
+from cosoc.sim.estimate import Before, Terms, Theta, compose, layer_terms
 from cosoc.sim.exact import Num
 from cosoc.sim.mapping import LayerMapping, Mapping, Runtime, Share, Tiling
 from cosoc.sim.placement import Homes
@@ -143,12 +144,13 @@ def prefetchable(workload: Workload, soc: SoC, mapping: Mapping) -> list[bool]:
     return out
 
 
-def network_ticks(terms: Terms, room: Tensor, runtime: Runtime, theta: Theta) -> Tensor:
-    """Ticks of each layer within its network, [layers]. room: `prefetchable`, as 0 and 1."""
-    start = torch.zeros(1, dtype=torch.float64)
-    tile = torch.cat((start, last_tile(terms, relax)[:-1])) * room
-    store = torch.cat((start, terms.store[:-1]))
-    return compose(terms, runtime, theta, relax, Before(tile, store))
+def network_ticks(terms: Terms, room: Tensor, runtime: Runtime, theta: Theta, starts: Sequence[int] = (0,)) -> Tensor:
+    """Ticks of each layer within its network, [layers]. room: `prefetchable`, as 0 and 1. starts: where networks begin,
+    if the terms are those of several, one after the other."""
+    follows = torch.ones_like(room)
+    follows[list(starts)] = 0
+    before = Before(tile=torch.roll(terms.tile, 1) * room * follows, store=torch.roll(terms.store, 1) * follows)
+    return compose(terms, runtime, theta, relax, before)
 
 
 def network_estimate(

@@ -50,8 +50,8 @@ class Terms:
     total: everything one after the other. load, store, weights: the first load, last store and first weights, which
     nothing of the same layer hides. refill: later weights that wait until the ones before are used up, because their
     memory does not hold both. moving: the busiest DMA, with all of these. pace: the slowest core (or the host) with
-    all launches but the first. launch: the first launches, one after the other. steps: tiles, a count. unit_j: energy
-    of units while busy and of links, J.
+    all launches but the first. launch: the first launches, one after the other. tile: the last tile on the slowest
+    core. unit_j: energy of units while busy and of links, J.
     """
 
     total: Num
@@ -62,7 +62,7 @@ class Terms:
     moving: Num
     pace: Num
     launch: Num
-    steps: Num
+    tile: Num
     unit_j: Num
 
 
@@ -139,7 +139,7 @@ def layer_terms(layer: Layer, work: LayerWork, soc: SoC, homes: Homes, xp: Any) 
     memory = soc.cores[work.cores[0].core].memory
     account = _Account(soc, xp)
     account.move(work.loads, source, memory)
-    chains, launches, first_launches = [], [], []
+    chains, tiles, launches, first_launches = [], [], [], []
     first_weights: Num = 0
     refill: Num = 0
     for part in work.cores:
@@ -156,6 +156,7 @@ def layer_terms(layer: Layer, work: LayerWork, soc: SoC, homes: Homes, xp: Any) 
         account.spend(part.feed, core.feed_links)
         account.pj = account.pj + part.energy_pj
         compute = account.occupy(part.core, part.array + feed_ticks(part.feed, soc, part.core, xp))
+        tiles.append(part.last_array + feed_ticks(part.last_feed, soc, part.core, xp))
         launch = part.jobs * core.launch_cycles
         first_launch = xp.used(part.jobs) * core.launch_cycles
         if core.launch_cycles:
@@ -174,7 +175,7 @@ def layer_terms(layer: Layer, work: LayerWork, soc: SoC, homes: Homes, xp: Any) 
         moving=xp.maximum(*movers) if len(movers) > 1 else sum(movers),
         pace=xp.maximum(*chains, host - first_host),
         launch=first_host,
-        steps=work.steps,
+        tile=xp.maximum(*tiles),
         unit_j=power_energy_j(soc, 0, account.busy) + account.pj * 1e-12,
     )
     return terms, account.busy
@@ -188,14 +189,9 @@ def compose(terms: Terms, runtime: Runtime, theta: Theta, xp: Any, before: Befor
     weights = xp.maximum(terms.weights - before.tile * theta.prefetch, 0)
     launch = xp.maximum(terms.launch - (weights + terms.load + before.store) * theta.launch_hidden, 0)
     hidden = terms.moving - terms.weights - terms.load - terms.store - terms.refill
-    inner = xp.maximum(terms.pace, hidden + last_tile(terms, xp))
+    inner = xp.maximum(terms.pace, hidden + terms.tile)
     lost = theta.contention * xp.minimum(terms.pace, hidden)
     return weights + terms.load + launch + terms.refill + inner + lost + terms.store + theta.layer_ticks
-
-
-def last_tile(terms: Terms, xp: Any) -> Num:
-    """Ticks of a layer's last tile on the cores, during which the next layer's weights may come in."""
-    return terms.pace / xp.maximum(terms.steps, 1)
 
 
 def layer_time(

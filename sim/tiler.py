@@ -139,7 +139,7 @@ def _overflows(layer: Layer, mapping: LayerMapping, tiling: Tiling, soc: SoC, ru
     return bool(tile_problems(layer, replace(mapping, tiling=tiling), soc, runtime, homes))
 
 
-def _candidates(layer: Layer, mapping: LayerMapping, soc: SoC, runtime: Runtime, homes: Homes) -> Iterator[Tiling]:
+def candidates(layer: Layer, mapping: LayerMapping, soc: SoC, runtime: Runtime, homes: Homes) -> Iterator[Tiling]:
     """Legal tilings, from the largest tiles down: a few cuts past the first that fits, in every dimension.
 
     Input channels are cut only where no tile of output channels fits otherwise, and columns only as far as they must
@@ -167,7 +167,7 @@ def best_tiling(
     """The cheapest legal tiling of a layer by `layer_time`; InputError where no tile fits, naming the buffer."""
     best: tuple[float, Tiling] | None = None
     shares = [(s.core, s.k) for s in mapping.shares]
-    for tiling in _candidates(layer, mapping, soc, runtime, homes):
+    for tiling in candidates(layer, mapping, soc, runtime, homes):
         work = layer_work(layer, soc, shares, replace(mapping, tiling=tiling), homes, exact)
         ticks = float(layer_time(layer, work, soc, runtime, homes, theta or Theta(), exact).ticks)
         if best is None or ticks < best[0]:

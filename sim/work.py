@@ -118,7 +118,8 @@ class CoreWork:
     """One core's part of a layer, summed over its jobs.
 
     jobs: count. array: array cycles. feed: bytes over the core's feed links. weights: transfers to its weight
-    memory. stores: transfers of its results. first_weights: of its first tile.
+    memory. stores: transfers of its results. first_weights: of its first job. last_array, last_feed: of
+    the last job of the first channels.
     """
 
     core: str
@@ -129,6 +130,8 @@ class CoreWork:
     stores: Transfer
     energy_pj: Num
     first_weights: Transfer
+    last_array: Num
+    last_feed: Num
 
 
 @dataclass(frozen=True)
@@ -251,6 +254,7 @@ def _core_work(
     array: Num = 0
     feed: Num = 0
     energy: Num = 0.0
+    last: tuple[Num, Num] | None = None
     weights, stores = [], []
     parts = c_parts(layer, tiling)
     n_parts = sum(n for _, n in parts)
@@ -264,9 +268,12 @@ def _core_work(
             times = count * y.count * x.count
             for c, n in parts:
                 tile = make_tile(layer, size, y.out, x.out, mapping.ox_unroll, c)
-                array = array + core.cycles(tile, xp) * times * n
-                feed = feed + core.feed_bytes(tile, xp) * times * n
+                one, read = core.cycles(tile, xp), core.feed_bytes(tile, xp)
+                array, feed = array + one * times * n, feed + read * times * n
                 energy = energy + core.energy_pj(tile, xp) * times * n
             stores.append((output_transfer(layer, soc, core.memory, size, y, x, target, xp), times))
+        if last is None:
+            last = one, read
     first = weight_transfer_of(layer, soc, core, sizes[0][0], xp, parts[0][0])
-    return CoreWork(name, jobs, array, feed, _total(weights), _total(stores), energy, first)
+    assert last is not None
+    return CoreWork(name, jobs, array, feed, _total(weights), _total(stores), energy, first, *last)

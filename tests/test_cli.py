@@ -201,6 +201,57 @@ def test_an_old_result_stays_where_the_new_one_fails(run: Run, tmp_path: Path) -
     assert (tmp_path / "r.json").read_text() == "old"
 
 
+# ------------------------------------------------------------------------------------------ calibrate
+
+
+def test_calibrate_writes_its_errors_and_the_estimate(run: Run, tmp_path: Path) -> None:
+    files = ("--json", tmp_path / "errors.json", "--out", tmp_path / "estimate.json")
+    status, out, err = run("calibrate", "diana", "--samples", "60", "--seed", "1", *files)
+    assert status == 0
+    assert "60/60" in err  # progress goes to standard error
+    assert "held out" in out
+    held_out = json.loads((tmp_path / "errors.json").read_text())["held_out"]
+    for kind in ("network", "layer"):
+        assert {"mape", "p95", "spearman", "kendall"} <= set(held_out[kind])
+        assert 0 <= held_out[kind]["mape"] <= held_out[kind]["p95"]
+    saved = json.loads((tmp_path / "estimate.json").read_text())
+    assert (saved["soc"], saved["samples"], saved["seed"]) == ("diana", 60, 1)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_too_few_samples_to_fit_are_refused(run: Run, tmp_path: Path) -> None:
+    status, out, err = run("calibrate", "diana", "--samples", "2", "--quiet", "--out", tmp_path / "estimate.json")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "--samples" in err
+    assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------------------------ what the README says
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)  # (language, text)
+LINES = [line for _, block in BLOCKS for line in block.splitlines()]
+COMMANDS = [line.partition(" #")[0].split()[1:] for line in LINES if line.startswith("cosoc ")]
+
+
+@pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] in ("simulate", "list")], ids=" ".join)
+def test_commands_of_the_readme(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    """As they stand there; the user's own network is one of ours."""
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(*(word.replace("my_pkg.nets:make_net", "cosoc.search.nets:resnet8") for word in words))
+    assert (status, err) == (0, "")
+    assert out
+    assert {path.name for path in tmp_path.iterdir()} == {word for word in words if word.startswith("out.")}
+
+
+def test_python_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = [text for language, text in BLOCKS if language == "python"]
+    exec(compile(code, "README.md", "exec"), {})
+    ticks, seconds, energy_j = (float(word) for word in capsys.readouterr().out.split())
+    assert seconds == ticks / 260e6
+    assert energy_j > seconds * 11.31e-3  # DIANA's base power alone
+
+
 # ------------------------------------------------------------------------------------------ mistakes in files
 
 SOC = (soc_folder() / "diana.yaml").read_text()

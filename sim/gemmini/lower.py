@@ -31,21 +31,8 @@ from numba import njit
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.gemmini.decode import Nest
 from cosoc.sim.gemmini.memory import (
-    BEATS,
-    DIRTY_L2,
-    DIRTY_LLC,
-    DRAM,
-    EX_MVINS,
-    EX_PAIRS,
-    EX_ROWS,
-    GROUPS,
-    LINE_BYTES,
-    LLC,
-    LLC_LINE_BYTES,
-    REQUESTS,
-    STORES,
-    Accesses,
-    CacheSizes,
+    BEATS, CONFLICTS, DIRTY_L2, DIRTY_LLC, DRAM, EX_MVINS, EX_PAIRS, EX_ROWS, GROUPS, LINE_BYTES, LLC, LLC_LINE_BYTES,
+    REQUESTS, STORES, Accesses, CacheSizes,
 )  # fmt: skip
 from cosoc.sim.program import AMOUNT, BLOCK, CREDIT, KINDS, ROW, SERVER, UNIT, Program
 from cosoc.sim.soc import SoC
@@ -104,8 +91,8 @@ def tile_cycles(nest: Nest, core: Systolic) -> float:
 def lower(nest: Nest, accesses: Accesses, soc: SoC, core: Systolic, name: str = "gemmini") -> Lowered:
     """The program of the tiles in `accesses`, which `memory.walk` made of the nest."""
     mvins, groups, tiles = accesses.mvins, accesses.groups, accesses.tiles
-    loads = np.stack((_beats(mvins, core), _outer_bytes(mvins), _dram_bytes(mvins)), axis=1)
-    stores = np.stack((_port_ticks(tiles, core), _outer_bytes(tiles), _dram_bytes(tiles)), axis=1)
+    loads = np.stack((_beats(mvins, core), *_line_bytes(mvins, core)), axis=1)
+    stores = np.stack((_ticks(tiles[:, BEATS] * core.store.port_share), *_line_bytes(tiles, core)), axis=1)
     load = core.load
     setup = load.setup_cycles + load.llc_cycles * (mvins[:, LLC] > 0) + load.dram_cycles * (mvins[:, DRAM] > 0)
     run = np.maximum(groups[:, EX_ROWS], groups[:, EX_PAIRS] * core.pair_cycles)
@@ -124,22 +111,17 @@ def lower(nest: Nest, accesses: Accesses, soc: SoC, core: Systolic, name: str = 
     return Lowered(program, ends, accesses.effort, core.software.start_cycles)
 
 
-def _beats(records: Any, core: Systolic) -> Any:
+def _beats(mvins: Any, core: Systolic) -> Any:
     """Ticks for which mvins hold the return path."""
-    return _ticks(records[:, BEATS] + records[:, REQUESTS] * core.load.request_cycles)
+    cycles = mvins[:, BEATS] + mvins[:, REQUESTS] * core.load.request_cycles
+    return _ticks(cycles + mvins[:, CONFLICTS] * core.load.conflict_cycles)
 
 
-def _port_ticks(tiles: Any, core: Systolic) -> Any:
-    """Ticks for which the stores of a tile keep the L2's port from the loads."""
-    return _ticks(tiles[:, BEATS] * core.store.port_share)
-
-
-def _outer_bytes(records: Any) -> Any:
-    return (records[:, LLC] + records[:, DIRTY_L2]) * LINE_BYTES
-
-
-def _dram_bytes(records: Any) -> Any:
-    return (records[:, DRAM] + records[:, DIRTY_LLC]) * LLC_LINE_BYTES
+def _line_bytes(records: Any, core: Systolic) -> Any:
+    """Bytes over the outer link and over that of the DRAM."""
+    outer = records[:, LLC] + np.rint(records[:, DIRTY_L2] * core.store.victim_share).astype(np.int64)
+    dram = records[:, DRAM] + np.rint(records[:, DIRTY_LLC] * core.store.far_victim_share).astype(np.int64)
+    return outer * LINE_BYTES, dram * LLC_LINE_BYTES
 
 
 def _ticks(cycles: Any) -> Any:

@@ -1,0 +1,134 @@
+"""ODiMO's cost model of DIANA, as released by its authors: the baseline that ours is held against.
+
+Written anew from the published formulas (hw_models.py of the release; PLiNIO carries the same). Cycles at 260 MHz, for
+one layer, C input and K output channels, kx x ky filter, OX x OY outputs:
+
+    digital = ceil(K/groups / 16) C ceil(OX/16) OY kx ky + [K >= 1] OX OY (K + C) / 8
+    analog  = ceil(K/512) ceil(C/128) OX OY / u * 18.2 + [K >= 1] 8 C kx ky,  18.2 cycles = 70 ns
+    u       = the largest of 1, 2, 4, 8 with u K <= 512 and (u + kx - 1) max(64, C) ky <= 1152, at least 1
+
+No DMA, no weight load of the digital core, no launch, no pooling or adds. A layer takes the slower core's time, a network
+the sum over its layers. `released` gives the gradients that the release trains with: slope 1 through a ceil(K / 16)
+as through a ceil(K / 512), slope +1 of u in K, 1 / (K + 1) through [K >= 1], and a softmax over raw cycles in place of
+the maximum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cosoc.search import relax
+from cosoc.search.terms import Estimate
+from cosoc.sim.exact import Num
+from cosoc.sim.workload import Layer, Workload
+
+TICK_HZ = 260e6
+OP_CYCLES = 70e-9 * TICK_HZ
+ROWS, COLS = 1152, 512
+UNROLLS = (1, 2, 4, 8)
+DIGITAL_MW, ANALOG_MW, BOTH_MW = 24.96, 28.74, 42.39
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """How gradients pass the steps of the formulas; forward values are the same in both."""
+
+    ceildiv: Callable[[Num, int], Num]
+    used: Callable[[Num], Num]
+    unroll: Callable[[Layer, Num], Num]
+    slower: Callable[[Tensor, Tensor], Tensor]
+
+
+def _unroll_by_rows(layer: Layer) -> int:
+    return ROWS // (max(64, layer.c) * layer.fy) - layer.fx + 1
+
+
+def _unroll(layer: Layer, k: Num) -> Num:
+    by_cols = relax.floordiv(COLS, relax.maximum(k, 1))
+    return relax.largest(UNROLLS, relax.minimum(by_cols, _unroll_by_rows(layer)))
+
+
+class _Step(torch.autograd.Function):
+    """Any forward value with any slope."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(slope)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        return upstream * ctx.saved_tensors[0], None, None
+
+
+def _step(x: Num, value: Num, slope: Num) -> Num:
+    if not isinstance(x, Tensor):
+        return value
+    return _Step.apply(x, torch.as_tensor(value, dtype=x.dtype), torch.as_tensor(slope, dtype=x.dtype))  # type: ignore[no-untyped-call]
+
+
+def _detached(x: Num) -> Num:
+    return x.detach() if isinstance(x, Tensor) else x
+
+
+def _softmax_sum(a: Tensor, b: Tensor) -> Tensor:
+    both = torch.stack((a, b))
+    return (torch.softmax(both, 0) * both).sum(0)
+
+
+RIGHT = Slopes(relax.ceildiv, relax.used, _unroll, relax.maximum)
+RELEASED = Slopes(
+    ceildiv=lambda a, b: _step(a, relax.ceildiv(_detached(a), b), 1.0),
+    used=lambda n: _step(n, relax.used(_detached(n)), 1 / (_detached(n) + 1)),
+    unroll=lambda layer, k: _step(k, _unroll(layer, _detached(k)), 1.0),
+    slower=_softmax_sum,
+)
+
+
+def digital_cycles(layer: Layer, k: Num, slopes: Slopes = RIGHT) -> Num:
+    """Cycles of k output channels on the digital core."""
+    blocks = slopes.ceildiv(k / layer.groups, 16) if layer.groups > 1 else slopes.ceildiv(k, 16)
+    array = blocks * (layer.c * relax.ceildiv(layer.ox, 16) * layer.oy * layer.fx * layer.fy)
+    return array + slopes.used(k) * layer.ox * layer.oy * (k + layer.c) / 8
+
+
+def analog_cycles(layer: Layer, k: Num, slopes: Slopes = RIGHT) -> Num:
+    """Cycles of k output channels on the analog core."""
+    ops = slopes.ceildiv(k, COLS) * relax.ceildiv(layer.c, 128) * (layer.ox * layer.oy)
+    weights = slopes.used(k) * (8 * layer.c * layer.fx * layer.fy)
+    return ops / slopes.unroll(layer, k) * OP_CYCLES + weights
+
+
+def layer_cycles(layer: Layer, digital: Num, analog: Num, runtime: str) -> float:
+    """Cycles of a convolution split over both cores: the slower one's, or in the serial runtime the sum."""
+    times = float(digital_cycles(layer, digital)), float(analog_cycles(layer, analog)) if analog else 0.0
+    return sum(times) if runtime == "serial" else max(times)
+
+
+def network_estimate(
+    workload: Workload, shares: Mapping[str, Mapping[str, Tensor]], slopes: Slopes = RELEASED
+) -> Estimate:
+    """Latency and energy of a network by ODiMO's model, differentiable in the shares {layer: {"digital" | "analog":
+    channels}}. Convolutions not named run on the digital core, other layers cost nothing."""
+    by_layer, mw_ticks = [], torch.zeros((), dtype=torch.float64)
+    for layer in workload:
+        if layer.op != "conv":
+            by_layer.append(torch.zeros((), dtype=torch.float64))
+            continue
+        given = shares.get(layer.name) or {"digital": torch.tensor(float(layer.k))}
+        zero = torch.zeros((), dtype=torch.float64)
+        on_digital, on_analog = (given[c].double() if c in given else zero for c in ("digital", "analog"))
+        digital = digital_cycles(layer, on_digital, slopes)
+        analog = analog_cycles(layer, on_analog, slopes) if layer.groups == 1 else zero
+        slower = slopes.slower(digital, analog)
+        together = -slopes.slower(-digital, -analog)
+        by_layer.append(slower)
+        alone = ANALOG_MW * (analog - together) + DIGITAL_MW * (digital - together)
+        mw_ticks = mw_ticks + BOTH_MW * together + alone
+    ticks = torch.stack(by_layer)
+    return Estimate(ticks.sum(), mw_ticks * 1e-3 / TICK_HZ, ticks)

@@ -1,0 +1,92 @@
+"""The calibrated estimate as a file: theta, what it was fitted on, and its error on what it was not fitted on.
+
+An estimate is good for the machine and the simulator that it was fitted to, and for no other: both are stated by digest,
+and `load` refuses a file that was made for others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from cosoc import __version__
+from cosoc.sim.cores import CORES
+from cosoc.sim.errors import InputError
+from cosoc.sim.estimate import Theta
+from cosoc.sim.mapping import Runtime
+from cosoc.sim.soc import SoC
+
+# What decides how many ticks a mapping takes, and what the estimate makes of it.
+_DECIDING = ("exact", "workload", "work", "placement", "fusion", "tiler", "lower", "program", "engine_fast", "estimate")
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """theta: the fitted factors, by runtime. soc: name and digest; simulator: version and digest. samples, seed: of the
+    calibration. held_out: its error table, {"network" | "layer": {"mape", "p95", "spearman", "kendall"}}, in parts (not
+    percent), in the overlapped runtime."""
+
+    soc: str
+    soc_digest: str
+    simulator: str
+    simulator_digest: str
+    theta: Mapping[Runtime, Theta]
+    samples: int
+    seed: int
+    held_out: Mapping[str, Mapping[str, float]]
+
+
+def soc_digest(soc: SoC) -> str:
+    """Digest of everything that a SoC's description says, whatever its file looks like."""
+    return hashlib.sha256(soc.model_dump_json(by_alias=True).encode()).hexdigest()[:16]
+
+
+def simulator_digest() -> str:
+    """Digest of the sources that decide a simulated time."""
+    modules = [importlib.import_module(f"cosoc.sim.{name}") for name in _DECIDING]
+    modules += [importlib.import_module(CORES[name].__module__) for name in sorted(CORES)]
+    return hashlib.sha256("".join(inspect.getsource(m) for m in modules).encode()).hexdigest()[:16]
+
+
+def make(
+    soc: SoC, theta: Mapping[Runtime, Theta], samples: int, seed: int, held_out: Mapping[str, Mapping[str, float]]
+) -> Surrogate:
+    """A surrogate for this SoC and the simulator as it is now."""
+    return Surrogate(soc.name, soc_digest(soc), __version__, simulator_digest(), theta, samples, seed, held_out)
+
+
+def save(surrogate: Surrogate, path: Path) -> None:
+    """Write a surrogate as JSON."""
+    path.write_text(json.dumps(asdict(surrogate), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def load(path: Path, soc: SoC) -> Surrogate:
+    """Read a surrogate. InputError if it is none, or was fitted to another SoC or another simulator."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        out = TypeAdapter(Surrogate).validate_python(found)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
+        reason = str(error).replace("\n", " ")
+        raise InputError(f"{path}: is not an estimate that `cosoc calibrate --out` wrote: {reason}") from error
+    again = f"run cosoc calibrate {soc.name} --out {path}"
+    if out.soc_digest != soc_digest(soc):
+        raise InputError(
+            f"{path}: was fitted to SoC {out.soc} ({out.soc_digest}), not to {soc.name} ({soc_digest(soc)}) as it is "
+            f"described now; {again}"
+        )
+    if (out.simulator, out.simulator_digest) != (__version__, simulator_digest()):
+        raise InputError(
+            f"{path}: was fitted to simulator {out.simulator} ({out.simulator_digest}), not to this one, {__version__} "
+            f"({simulator_digest()}); {again}"
+        )
+    return out
