@@ -27,11 +27,11 @@ from scipy import optimize, stats
 
 from cosoc.search import odimo_cost, surrogate
 from cosoc.search.surrogate import Surrogate
-from cosoc.search.terms import TERMS, TilingCache, network_terms, network_ticks, prefetchable, tilings_for
-from cosoc.sim import engine_fast
+from cosoc.search.terms import TERMS, TilingCache, network_terms, prefetchable, tilings_for, unstreamed_ticks
+from cosoc.sim import engine_fast, exact
 from cosoc.sim.energy import power_energy_j
 from cosoc.sim.errors import InputError
-from cosoc.sim.estimate import Terms, Theta
+from cosoc.sim.estimate import Terms, Theta, stream_ticks, streamed
 from cosoc.sim.lower import lower
 from cosoc.sim.manual import alone
 from cosoc.sim.mapping import RUNTIMES, Mapping, Runtime
@@ -53,7 +53,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True)
 class Task:
-    """One mapping to sample and simulate. source: a network, or "" for a random layer; kind: all of it, or one layer."""
+    """One mapping to sample and simulate. source: a network, "" for a random one; kind: all of it, or one layer."""
 
     number: int
     source: str
@@ -64,13 +64,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Sample:
-    """A simulated mapping. label: what it was. terms [layers, TERMS], room [layers]: for the estimate. ticks, energy_j:
+    """A simulated mapping. label: what it was. terms [layers, TERMS], room [layers], ahead: for the estimate. ticks, energy_j:
     simulated. odimo_ticks: what ODiMO's formulas say, NaN where they do not apply."""
 
     task: Task
     label: str
     terms: Floats
     room: Floats
+    ahead: int
     ticks: int
     energy_j: float
     odimo_ticks: float
@@ -118,12 +119,13 @@ class Calibration:
 
 
 def tasks(samples: int, seed: int) -> list[Task]:
-    """What to simulate: of ten samples two are fitted networks, two their layers, two random layers, two held-out
-    networks, two their layers; three of four in the overlapped runtime, the only one that has anything to fit."""
+    """What to simulate: in turn a fitted network, a layer of one, a random layer, a random chain of layers, a
+    held-out network, a layer of one; three of four in the overlapped runtime, the only one that has anything to fit."""
     plan: tuple[tuple[tuple[str, ...], Kind, bool], ...] = (
         (FITTED, "network", False),
         (FITTED, "layer", False),
         (("",), "layer", False),
+        (("",), "network", False),
         (HELD_OUT, "network", True),
         (HELD_OUT, "layer", True),
     )
@@ -147,6 +149,21 @@ def random_layer(rng: Generator) -> Workload:
                       f // 2, f // 2)  # fmt: skip
         if layer.macs < 2e8 and layer.inputs and c * (out * stride) ** 2 < 2e6:
             return Workload("random", (c, layer.iy, layer.ix), (layer,), ("conv",))
+
+
+def random_chain(rng: Generator) -> Workload:
+    """A network of three to ten convolutions, each reading the one before, of few or of many weights."""
+    c, size = int(rng.choice([1, 3, 16])), int(rng.choice([8, 16, 28, 32, 48]))
+    shape, name, layers = (c, size, size), INPUT, []
+    widest = rng.uniform(4, 9)
+    for i in range(int(rng.integers(3, 11))):
+        f, k = int(rng.choice([1, 3, 3, 5])), round(2 ** rng.uniform(widest - 2, widest))
+        stride = 2 if size % 2 == 0 and rng.random() < 0.3 else 1
+        out = size // stride
+        layers.append(Layer(f"conv{i}", "conv", (name,), k, c, out, out, size, size, f, f, stride, stride,
+                            f // 2, f // 2))  # fmt: skip
+        name, c, size = f"conv{i}", k, out
+    return Workload("chain", shape, tuple(layers), (name,))
 
 
 def random_shares(layer: Layer, soc: SoC, rng: Generator, bias: Floats) -> dict[str, int]:
@@ -186,33 +203,38 @@ def random_mapping(workload: Workload, soc: SoC, runtime: Runtime, rng: Generato
     return replace(mapping, layers=layers)
 
 
+def _workload(task: Task, rng: Generator) -> Workload:
+    if not task.source:
+        return random_layer(rng) if task.kind == "layer" else random_chain(rng)
+    workload = find_workload(task.source)
+    if task.kind == "network":
+        return workload
+    convs = [layer for layer in workload if layer.op == "conv"]
+    pool = convs if rng.random() < 0.8 else [layer for layer in workload if layer.op != "concat"]
+    return alone(workload, pool[int(rng.integers(len(pool)))])
+
+
 def measure(soc: SoC, chunk: Sequence[Task], seed: int) -> list[Sample]:
     """Sample and simulate; what the machine cannot run (a random layer too large for it) is left out."""
     cache, out = TilingCache(), []
     for task in chunk:
         rng = np.random.default_rng((seed, task.number))
-        workload = find_workload(task.source) if task.source else random_layer(rng)
-        if task.kind == "layer" and task.source:
-            convs = [layer for layer in workload if layer.op == "conv"]
-            pool = convs if rng.random() < 0.8 else [x for x in workload if x.op != "concat"]
-            workload = alone(workload, pool[int(rng.integers(len(pool)))])
+        workload = _workload(task, rng)
         try:
             mapping = random_mapping(workload, soc, task.runtime, rng, cache)
             program = lower(workload, mapping, soc)
         except InputError:
             continue
         trace = engine_fast.run(program)
-        terms = torch.stack(astuple_tensors(network_terms(workload, soc, mapping, {})), 1).numpy()
+        homes = homes_of(workload, mapping, soc)
+        terms = network_terms(workload, soc, mapping, {}, homes)
+        table = torch.stack([getattr(terms, name) for name in TERMS], 1).numpy()
         room = np.array(prefetchable(workload, soc, mapping), dtype=np.float64)
         label = f"{workload.name} {_shares_text(workload, mapping)}".strip()
-        spent = energy_j(program, trace, soc)
-        out.append(Sample(task, label, terms, room, trace.makespan, spent, odimo_ticks(workload, mapping)))
+        ahead = stream_ticks(homes, soc)
+        spent, odimo = energy_j(program, trace, soc), odimo_ticks(workload, mapping)
+        out.append(Sample(task, label, table, room, ahead, trace.makespan, spent, odimo))
     return out
-
-
-def astuple_tensors(terms: Terms) -> tuple[torch.Tensor, ...]:
-    """The terms in the order of TERMS."""
-    return tuple(getattr(terms, name) for name in TERMS)
 
 
 def _shares_text(workload: Workload, mapping: Mapping) -> str:
@@ -293,15 +315,27 @@ def estimates(samples: Sequence[Sample], theta: dict[Runtime, Theta], soc: SoC) 
 
 def _ticks(samples: Sequence[Sample], runtime: Runtime, theta: Theta) -> Floats:
     terms = Terms(*torch.from_numpy(np.concatenate([s.terms for s in samples])).unbind(1))
-    room = torch.from_numpy(np.concatenate([s.room for s in samples]))
     starts = np.cumsum([0, *(len(s.terms) for s in samples[:-1])])
-    by_layer = network_ticks(terms, room, runtime, theta, starts.tolist()).numpy()
-    out: Floats = np.add.reduceat(by_layer, starts)
+    if runtime == "serial":
+        return _sums(terms.total, starts)
+    room = torch.from_numpy(np.concatenate([s.room for s in samples]))
+    ticks = unstreamed_ticks(terms, room, theta, starts.tolist())
+    out = _sums(ticks, starts)
+    for i, sample in enumerate(samples):
+        if sample.ahead:
+            own = ticks[starts[i] : starts[i] + len(sample.terms)].tolist()
+            layers = [Terms(*row) for row in sample.terms.tolist()]
+            out[i] = sum(streamed(own, layers, sample.ahead, theta, exact))
+    return out
+
+
+def _sums(by_layer: torch.Tensor, starts: Floats) -> Floats:
+    out: Floats = np.add.reduceat(by_layer.numpy(), starts)
     return out
 
 
 # Where each factor may lie: lower and upper bound.
-BOUNDS = {"prefetch": (0.0, 1.0), "launch_hidden": (0.0, 1.0), "contention": (0.0, 1.0), "layer_ticks": (0.0, 1000.0)}
+BOUNDS = {"prefetch": (0.0, 1.0), "launch_hidden": (0.0, 1.0), "lockstep": (0.0, 1.0), "stream": (0.0, 1.0)}
 
 
 def fit(samples: Sequence[Sample]) -> Theta:
@@ -350,7 +384,7 @@ def calibrate(
 ) -> Calibration:
     """Sample, simulate, fit, and measure the error on what was held out.
 
-    samples: mappings to simulate, of which two in five are held out. progress(done, total, what) is called as it goes.
+    samples: mappings to simulate, of which one in three is held out. progress(done, total, what) is called as it goes.
     workers: processes, by default one a core. Raises InputError if there are too few samples to fit.
     """
     measured = simulate_all(soc, tasks(samples, seed), seed, workers or os.cpu_count() or 1, progress)

@@ -49,33 +49,33 @@ class Soft:
 
     def __add__(self, other: Num) -> Soft:
         if isinstance(other, Soft):
-            return Soft(self.value + other.value, tuple(a + b for a, b in zip(self.grad, other.grad, strict=True)))
+            return Soft(self.value + other.value, tuple([a + b for a, b in zip(self.grad, other.grad, strict=True)]))
         return Soft(self.value + other, self.grad)
 
     def __neg__(self) -> Soft:
-        return Soft(-self.value, tuple(-a for a in self.grad))
+        return Soft(-self.value, tuple([-a for a in self.grad]))
 
     def __sub__(self, other: Num) -> Soft:
         if isinstance(other, Soft):
-            return Soft(self.value - other.value, tuple(a - b for a, b in zip(self.grad, other.grad, strict=True)))
+            return Soft(self.value - other.value, tuple([a - b for a, b in zip(self.grad, other.grad, strict=True)]))
         return Soft(self.value - other, self.grad)
 
     def __rsub__(self, other: Num) -> Soft:
-        return Soft(other - self.value, tuple(-a for a in self.grad))
+        return Soft(other - self.value, tuple([-a for a in self.grad]))
 
     def __mul__(self, other: Num) -> Soft:
         x, y = self.value, other
         if isinstance(other, Soft):
             y = other.value
-            return Soft(x * y, tuple(a * y + b * x for a, b in zip(self.grad, other.grad, strict=True)))
-        return Soft(x * y, tuple(a * y for a in self.grad))
+            return Soft(x * y, tuple([a * y + b * x for a, b in zip(self.grad, other.grad, strict=True)]))
+        return Soft(x * y, tuple([a * y for a in self.grad]))
 
     def __truediv__(self, other: Num) -> Soft:
         x, y = self.value, other
         if isinstance(other, Soft):
             y = other.value
             return Soft(x / y, tuple((a - b * x / y) / y for a, b in zip(self.grad, other.grad, strict=True)))
-        return Soft(x / y, tuple(a / y for a in self.grad))
+        return Soft(x / y, tuple([a / y for a in self.grad]))
 
     def __rtruediv__(self, other: float) -> Soft:
         return Soft(other / self.value, tuple(-other * a / self.value**2 for a in self.grad))
@@ -126,30 +126,33 @@ def _value(x: Num) -> Num:
     return x.detach() if isinstance(x, torch.Tensor) else x
 
 
-def _soft(*xs: Num) -> bool:
-    return any(isinstance(x, (Soft, torch.Tensor)) for x in xs)
+_CARRIES = (Soft, torch.Tensor)
 
 
 def _carry(value: Num, *slopes: tuple[Num, Num]) -> Num:
     """`value`, with the gradient sum of slope * x over the given (x, slope)."""
-    soft = [(x, slope) for x, slope in slopes if _soft(x)]
-    if soft and isinstance(soft[0][0], Soft):
-        grads = zip(*(tuple(slope * g for g in x.grad) for x, slope in soft), strict=True)
-        return Soft(value, tuple(sum(g) for g in grads))
-    for x, slope in soft:
-        if x.requires_grad:
+    grad: tuple[float, ...] | None = None
+    for x, slope in slopes:
+        if isinstance(x, Soft):
+            mine = tuple([slope * g for g in x.grad])
+            grad = mine if grad is None else tuple([a + b for a, b in zip(grad, mine, strict=True)])
+        elif isinstance(x, torch.Tensor) and x.requires_grad:
             value = value + slope * (x - x.detach())
-    return value
+    return value if grad is None else Soft(value, grad)
 
 
 def ceildiv(a: Num, b: Num) -> Num:
     """The least integer >= a / b, for b > 0; slope 1 / b in a, -a / b^2 in b."""
+    if not isinstance(a, _CARRIES) and not isinstance(b, _CARRIES):
+        return exact.ceildiv(a, b)
     x, y = _value(a), _value(b)
     return _carry(exact.ceildiv(x, y), (a, 1 / y), (b, -x / y**2))
 
 
 def floordiv(a: Num, b: Num) -> Num:
     """The greatest integer <= a / b, for b > 0; slope 1 / b in a, -a / b^2 in b."""
+    if not isinstance(a, _CARRIES) and not isinstance(b, _CARRIES):
+        return exact.floordiv(a, b)
     x, y = _value(a), _value(b)
     return _carry(exact.floordiv(x, y), (a, 1 / y), (b, -x / y**2))
 
@@ -162,7 +165,7 @@ def _tensors(xs: Sequence[Num]) -> torch.Tensor:
 
 def _extreme(xs: Sequence[Num], sign: int) -> Num:
     """The largest (sign 1) or smallest (sign -1), with softmax weights as slopes."""
-    if not _soft(*xs):
+    if not any([isinstance(x, _CARRIES) for x in xs]):
         return (exact.maximum if sign > 0 else exact.minimum)(*xs)
     if any(isinstance(x, torch.Tensor) for x in xs):
         stack = _tensors(xs)
@@ -195,8 +198,8 @@ def where(condition: Num, a: Num, b: Num) -> Num:
     """`a` where the condition holds, else `b`; the gradient is that of the side taken."""
     if isinstance(condition, torch.Tensor):
         return torch.where(condition, a, b)
-    if _soft(a, b) and not isinstance(condition, bool):
-        condition = bool(condition)
+    if isinstance(a, Soft) or isinstance(b, Soft):
+        return a if condition else b
     return exact.where(condition, a, b)
 
 

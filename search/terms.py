@@ -17,7 +17,7 @@ from torch import Tensor
 from cosoc.search import relax
 from cosoc.sim import exact
 from cosoc.sim.energy import power_energy_j
-from cosoc.sim.estimate import Before, Terms, Theta, compose, layer_terms
+from cosoc.sim.estimate import Before, Terms, Theta, compose, layer_terms, starting, stream_ticks, streamed
 from cosoc.sim.exact import Num
 from cosoc.sim.mapping import LayerMapping, Mapping, Runtime, Share, Tiling
 from cosoc.sim.placement import Homes
@@ -67,8 +67,7 @@ def tilings_for(
     for layer in workload:
         key = _key(layer, layers[layer.name], runtime, homes)
         if key not in cache.tilings:
-            best = best_tiling(layer, layers[layer.name], soc, runtime, homes)
-            cache.tilings[key] = replace(best, k=_uncut(layer, layers[layer.name], best))
+            cache.tilings[key] = best_tiling(layer, layers[layer.name], soc, runtime, homes)
         layers[layer.name] = replace(layers[layer.name], tiling=cache.tilings[key])
     return replace(mapping, layers=layers)
 
@@ -79,21 +78,14 @@ def _key(layer: Layer, mapping: LayerMapping, runtime: Runtime, homes: Homes) ->
     return geometry, mapping.shares, mapping.ox_unroll, runtime, at
 
 
-def _uncut(layer: Layer, mapping: LayerMapping, tiling: Tiling) -> tuple[int, ...]:
-    """Tile sizes of which those that hold the whole share hold the whole layer: a soft share that is a little larger
-    than the rounded one then stays one tile."""
-    return tuple(layer.k if k >= share.k else k for k, share in zip(tiling.k, mapping.shares, strict=True))
-
-
 def network_terms(
-    workload: Workload, soc: SoC, mapping: Mapping, shares: MappingOf[str, MappingOf[str, Tensor]]
+    workload: Workload, soc: SoC, mapping: Mapping, shares: MappingOf[str, MappingOf[str, Tensor]], homes: Homes
 ) -> Terms:
     """The terms of all layers, each a float64 tensor [layers] that is differentiable in the shares.
 
-    mapping: complete; a layer's shares are replaced by those given, core by core. Raises ValueError where a core
+    mapping: complete, homes: of it; a layer's shares are replaced by those given, core by core. Raises ValueError where a core
     is given that the mapping's layer does not name.
     """
-    homes = homes_of(workload, mapping, soc)
     wanted = [(name, core) for name, on_cores in shares.items() for core in on_cores]
     flat = [shares[name][core] for name, core in wanted]
     xs = torch.stack([x.reshape(()) for x in flat]).double() if flat else torch.zeros(0, dtype=torch.float64)
@@ -101,6 +93,7 @@ def network_terms(
     column = {pair: i for i, pair in enumerate(wanted)}
     table: list[float] = []
     jacobian: list[list[float]] = []
+    before: set[str] | None = None
     for layer in workload:
         given = mapping.layers[layer.name]
         soft = list(shares.get(layer.name, {}))
@@ -111,7 +104,8 @@ def network_terms(
         ks: dict[str, Num] = {s.core: s.k for s in given.shares}
         ks |= dict(zip(soft, relax.inputs([values[c] for c in columns]), strict=True))
         work = layer_work(layer, soc, tuple(ks.items()), given, homes, relax)
-        terms, _ = layer_terms(layer, work, soc, homes, relax)
+        terms, _ = layer_terms(layer, work, soc, homes, relax, before)
+        before = {s.core for s in given.shares if s.k}
         for term in (getattr(terms, name) for name in TERMS):
             slopes = [0.0] * len(values)
             if isinstance(term, relax.Soft):
@@ -144,13 +138,31 @@ def prefetchable(workload: Workload, soc: SoC, mapping: Mapping) -> list[bool]:
     return out
 
 
-def network_ticks(terms: Terms, room: Tensor, runtime: Runtime, theta: Theta, starts: Sequence[int] = (0,)) -> Tensor:
-    """Ticks of each layer within its network, [layers]. room: `prefetchable`, as 0 and 1. starts: where networks begin,
-    if the terms are those of several, one after the other."""
+def unstreamed_ticks(terms: Terms, room: Tensor, theta: Theta, starts: Sequence[int] = (0,)) -> Tensor:
+    """Ticks of each layer within its network in the overlapped runtime, [layers], if all weights are in the main
+    memory. room: `prefetchable`, as 0 and 1. starts: where networks begin, if there are several, one after the other."""
     follows = torch.ones_like(room)
     follows[list(starts)] = 0
-    before = Before(tile=torch.roll(terms.tile, 1) * room * follows, store=torch.roll(terms.store, 1) * follows)
-    return compose(terms, runtime, theta, relax, before)
+    first = Before(terms.tile.roll(1) * room * follows, terms.store.roll(1) * follows)
+    _, launch = starting(terms, theta, relax, first)
+    free = terms.free + terms.single * launch
+    before = replace(first, free=free.roll(1) * room * follows)
+    return compose(terms, "overlapped", theta, relax, before)
+
+
+def network_ticks(terms: Terms, room: Tensor, ahead: int, runtime: Runtime, theta: Theta) -> Tensor:
+    """Ticks of each layer within its network, [layers]. ahead: `stream_ticks`."""
+    if runtime == "serial":
+        return terms.total
+    ticks = unstreamed_ticks(terms, room, theta)
+    if not ahead:
+        return ticks
+    return torch.stack(streamed(ticks.unbind(), by_layer(terms), ahead, theta, relax))
+
+
+def by_layer(terms: Terms) -> list[Terms]:
+    """The terms of many layers, layer by layer."""
+    return [Terms(*row) for row in zip(*(getattr(terms, name).unbind() for name in TERMS), strict=True)]
 
 
 def network_estimate(
@@ -165,8 +177,9 @@ def network_estimate(
     mapping: complete (`tilings_for` at the rounded shares); layers without given shares keep the mapping's own. At whole
     channels the terms are exactly the simulator's work, and in the serial runtime the ticks are the simulated ones.
     """
-    terms = network_terms(workload, soc, mapping, shares)
+    homes = homes_of(workload, mapping, soc)
+    terms = network_terms(workload, soc, mapping, shares, homes)
     room = torch.tensor(prefetchable(workload, soc, mapping), dtype=torch.float64)
-    by_layer = network_ticks(terms, room, mapping.runtime, theta)
-    ticks = by_layer.sum()
-    return Estimate(ticks, power_energy_j(soc, ticks, {}) + terms.unit_j.sum(), by_layer)
+    ticks = network_ticks(terms, room, stream_ticks(homes, soc), mapping.runtime, theta)
+    total = ticks.sum()
+    return Estimate(total, power_energy_j(soc, total, {}) + terms.unit_j.sum(), ticks)

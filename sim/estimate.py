@@ -14,10 +14,12 @@ an ideal machine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cosoc.sim import exact
 from cosoc.sim.energy import power_energy_j
 from cosoc.sim.exact import Num
 from cosoc.sim.mapping import Runtime
@@ -31,16 +33,16 @@ from cosoc.sim.workload import Layer
 class Theta:
     """Factors of the overlapped composition, fitted by `cosoc calibrate`; the serial one has none.
 
-    prefetch: share of a layer's last tile during which the next layer's first weights really come in (0..1).
-    launch_hidden: share of the first load, and of the store before it, that really hides the first launch (0..1).
-    contention: ticks lost per tick in which both the cores and the DMA have work (0..1).
-    layer_ticks: fixed cost a layer.
+    prefetch: share of the time in which the DMA is free at a layer's end that the next layer's weights use (0..1).
+    launch_hidden: share of the transfers before a layer's first job that really hides its launch (0..1).
+    lockstep: share of their jobs for which cores with unequal numbers of jobs wait for each other (0..1).
+    stream: share of the room for streamed weights that lets them run ahead of their use (0..1).
     """
 
     prefetch: float = 1.0
     launch_hidden: float = 1.0
-    contention: float = 0.0
-    layer_ticks: float = 0.0
+    lockstep: float = 0.0
+    stream: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,11 @@ class Terms:
 
     total: everything one after the other. load, store, weights: the first load, last store and first weights, which
     nothing of the same layer hides. refill: later weights that wait until the ones before are used up, because their
-    memory does not hold both. moving: the busiest DMA, with all of these. pace: the slowest core (or the host) with
-    all launches but the first. launch: the first launches, one after the other. tile: the last tile on the slowest
-    core. unit_j: energy of units while busy and of links, J.
+    memory does not hold both. fetch: weights from the backing memory. moving: the busiest other DMA, with all of
+    these. pace: the slowest core (or the host) with all launches but the first. uneven: what more it would be if every
+    tile waited for all cores that have a job in it. launch: the first launches, one after
+    the other. tile: the last tile on the slowest core. free: how long the DMA is free while that tile is computed.
+    single: 1 if there is one tile only, else 0. unit_j: energy of units while busy and of links, J.
     """
 
     total: Num
@@ -59,19 +63,23 @@ class Terms:
     store: Num
     weights: Num
     refill: Num
+    fetch: Num
     moving: Num
     pace: Num
+    uneven: Num
     launch: Num
     tile: Num
+    free: Num
+    single: Num
     unit_j: Num
 
 
 @dataclass(frozen=True)
 class Before:
-    """What of the layer before can hide the start of a layer: the ticks of its last tile on the cores (0 if this
-    layer's weights find no room beside its own), and of its last store."""
+    """What of the layer before hides the start of a layer. free: the ticks in which the DMA is free for its weights (0
+    if they find no room beside those in use). store: its last store."""
 
-    tile: Num = 0
+    free: Num = 0
     store: Num = 0
 
 
@@ -92,15 +100,6 @@ def transfer_ticks(moved: Transfer, soc: SoC, source: str, target: str, xp: Any)
     links = [soc.links[name] for name in route.links]
     per_burst = max(-(-dma.burst_bytes * link.period_cycles // link.bytes_per_period) for link in links)
     return moved.calls * dma.setup_cycles + xp.ceildiv(moved.bytes, dma.burst_bytes) * per_burst
-
-
-def feed_ticks(feed_bytes: Num, soc: SoC, core: str, xp: Any) -> Num:
-    """Unloaded time of a core's own reads and writes over its feed links."""
-    links = [soc.links[name] for name in soc.cores[core].feed_links]
-    if not links:
-        return 0 * feed_bytes
-    slowest = max(links, key=lambda link: link.period_cycles / link.bytes_per_period)
-    return xp.ceildiv(feed_bytes * slowest.period_cycles, slowest.bytes_per_period)
 
 
 def _link_pj(soc: SoC, links: Sequence[str]) -> float:
@@ -133,65 +132,123 @@ class _Account:
             self.pj = self.pj + moved_bytes * rate
 
 
-def layer_terms(layer: Layer, work: LayerWork, soc: SoC, homes: Homes, xp: Any) -> tuple[Terms, dict[str, Num]]:
-    """The terms of a layer's work, and the ticks for which each unit is busy. Ints in, ints out, but for the energy."""
+def layer_terms(
+    layer: Layer, work: LayerWork, soc: SoC, homes: Homes, xp: Any, before: Collection[str] | None = None
+) -> tuple[Terms, dict[str, Num]]:
+    """The terms of a layer's work, and the ticks for which each unit is busy. Ints in, ints out, but for the energy.
+
+    before: the cores that the layer before runs on, None for all; others are launched long before they are needed.
+    """
     source, target, main = homes.inputs(layer), homes.output(layer), soc.main_memory
     memory = soc.cores[work.cores[0].core].memory
     account = _Account(soc, xp)
     account.move(work.loads, source, memory)
-    chains, tiles, launches, first_launches = [], [], [], []
-    first_weights: Num = 0
+    chains, tiles, paces = [], [], []
+    weights: Num = 0
     refill: Num = 0
+    fetch: Num = 0
+    host: Num = 0
+    launches: Num = 0
     for part in work.cores:
         core = soc.cores[part.core]
         if core.weight_memory is not None:
             if not homes.weights_in_main and soc.backing_memory is not None:
-                account.move(part.weights, soc.backing_memory, main)
+                fetch = fetch + account.move(part.weights, soc.backing_memory, main)
             brought = account.move(part.weights, main, core.weight_memory)
             first = transfer_ticks(part.first_weights, soc, main, core.weight_memory, xp)
-            first_weights = first_weights + first
+            weights = weights + first
             if 2 * part.first_weights.bytes > soc.memories[core.weight_memory].capacity_bytes:
                 refill = refill + brought - first
         account.move(part.stores, core.memory, target)
         account.spend(part.feed, core.feed_links)
         account.pj = account.pj + part.energy_pj
-        compute = account.occupy(part.core, part.array + feed_ticks(part.feed, soc, part.core, xp))
-        tiles.append(part.last_array + feed_ticks(part.last_feed, soc, part.core, xp))
-        launch = part.jobs * core.launch_cycles
-        first_launch = xp.used(part.jobs) * core.launch_cycles
+        compute = account.occupy(part.core, part.array + part.fed)
+        launch, first_launch = part.jobs * core.launch_cycles, xp.used(part.jobs) * core.launch_cycles
         if core.launch_cycles:
             account.occupy(soc.host, launch)
+        if before is None or part.core in before:
+            launches = launches + first_launch
+        host = host + launch - first_launch
         chains.append(compute + launch - first_launch)
-        launches.append(launch)
-        first_launches.append(first_launch)
-    movers = [ticks for unit, ticks in account.busy.items() if unit in soc.dmas]
-    host, first_host = sum(launches), sum(first_launches)
+        tiles.append(part.last)
+        paces.append(part.last + first_launch)
+    single = int(not work.steps > 1)
+    slowest = xp.maximum(*chains)
+    pace = xp.maximum(slowest, host)
+    store = transfer_ticks(work.last_store, soc, memory, target, xp)
+    fetching = soc.route(soc.backing_memory, main).dma if soc.backing_memory is not None else ""
+    moving = [t - fetch if unit == fetching else t for unit, t in account.busy.items() if unit in soc.dmas]
     terms = Terms(
         total=sum(account.busy.values()),
         load=transfer_ticks(work.first_load, soc, source, memory, xp),
-        store=transfer_ticks(work.last_store, soc, memory, target, xp),
-        weights=first_weights,
+        store=store,
+        weights=weights,
         refill=refill,
-        moving=xp.maximum(*movers) if len(movers) > 1 else sum(movers),
-        pace=xp.maximum(*chains, host - first_host),
-        launch=first_host,
+        fetch=fetch,
+        moving=xp.maximum(*moving) if len(moving) > 1 else sum(moving),
+        pace=pace,
+        uneven=_in_step([part.jobs for part in work.cores], chains, xp) - slowest,
+        launch=launches,
         tile=xp.maximum(*tiles),
+        free=xp.maximum(*tiles) if single else xp.maximum(xp.maximum(*paces) - store, 0),
+        single=single,
         unit_j=power_energy_j(soc, 0, account.busy) + account.pj * 1e-12,
     )
     return terms, account.busy
 
 
+def _in_step(jobs: Sequence[Num], chains: Sequence[Num], xp: Any) -> Num:
+    """Ticks of cores with so many jobs each, if the n-th jobs all start together."""
+    order = sorted((i for i in range(len(jobs)) if jobs[i] > 0), key=functools.cmp_to_key(lambda i, j: (jobs[i] > jobs[j]) - (jobs[i] < jobs[j])))
+    if not order or not jobs[order[-1]] > jobs[order[0]]:
+        return xp.maximum(*chains)
+    each = [chains[i] / jobs[i] for i in order]
+    total: Num = 0
+    done: Num = 0
+    for n, i in enumerate(order):
+        total = total + (jobs[i] - done) * xp.maximum(*each[n:])
+        done = jobs[i]
+    return total
+
+
+def starting(terms: Terms, theta: Theta, xp: Any, before: Before) -> tuple[Num, Num]:
+    """Ticks before a layer's first job that nothing hides: of its first weights, and of its launch."""
+    weights = xp.maximum(terms.weights - before.free * theta.prefetch, 0)
+    return weights, xp.maximum(terms.launch - (weights + terms.load + before.store) * theta.launch_hidden, 0)
+
+
 def compose(terms: Terms, runtime: Runtime, theta: Theta, xp: Any, before: Before | None = None) -> Num:
-    """Ticks of a layer. before: what hides its start; by default nothing does."""
+    """Ticks of a layer, but for what it waits for weights from the backing memory. before: what hides its start; by
+    default nothing does."""
     if runtime == "serial":
         return terms.total
-    before = before or Before()
-    weights = xp.maximum(terms.weights - before.tile * theta.prefetch, 0)
-    launch = xp.maximum(terms.launch - (weights + terms.load + before.store) * theta.launch_hidden, 0)
+    weights, launch = starting(terms, theta, xp, before or Before())
     hidden = terms.moving - terms.weights - terms.load - terms.store - terms.refill
-    inner = xp.maximum(terms.pace, hidden + terms.tile)
-    lost = theta.contention * xp.minimum(terms.pace, hidden)
-    return weights + terms.load + launch + terms.refill + inner + lost + terms.store + theta.layer_ticks
+    inner = xp.maximum(terms.pace + terms.uneven * theta.lockstep, hidden + terms.tile)
+    return weights + terms.load + launch + terms.refill + inner + terms.store
+
+
+def stream_ticks(homes: Homes, soc: SoC) -> int:
+    """How far, in ticks, the fetching of weights from the backing memory can run ahead of their use: as far as there is
+    room for them in the main memory. 0 where weights need no fetching."""
+    if homes.weights_in_main or soc.backing_memory is None:
+        return 0
+    return int(transfer_ticks(Transfer(homes.stream_bytes, 0), soc, soc.backing_memory, soc.main_memory, exact))
+
+
+def streamed(ticks: Sequence[Num], terms: Sequence[Terms], ahead: int, theta: Theta, xp: Any) -> list[Num]:
+    """Ticks of successive layers whose weights come from the backing memory, one fetch after the other.
+
+    ticks: of the layers if their weights were in place. A layer lasts until its last weights are there and used; what
+    fetching is left time for meanwhile is for the next layer, up to `ahead` ticks of it (`stream_ticks`).
+    """
+    out: list[Num] = []
+    credit: Num = 0
+    for own, layer in zip(ticks, terms, strict=True):
+        spent = xp.maximum(own, layer.fetch - credit + layer.weights + layer.tile + layer.store)
+        out.append(xp.where(layer.fetch > 0, spent, own))
+        credit = xp.minimum(credit + out[-1] - layer.fetch, ahead * theta.stream)
+    return out
 
 
 def layer_time(
@@ -199,4 +256,7 @@ def layer_time(
 ) -> LayerTime:
     """Compose a layer's work into its time, on its own. Ints in, ints out for the serial runtime."""
     terms, busy = layer_terms(layer, work, soc, homes, xp)
-    return LayerTime(compose(terms, runtime, theta, xp), busy)
+    ticks = compose(terms, runtime, theta, xp)
+    if runtime == "overlapped":
+        (ticks,) = streamed([ticks], [terms], stream_ticks(homes, soc), theta, xp)
+    return LayerTime(ticks, busy)

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cosoc.sim import exact
-from cosoc.sim.estimate import feed_ticks
 from cosoc.sim.fusion import last_row_under, schedule
 from cosoc.sim.mapping import Group, LayerMapping, Mapping
 from cosoc.sim.placement import Homes
@@ -25,6 +24,7 @@ from cosoc.sim.work import (
     Span,
     Transfer,
     c_parts,
+    feed_ticks,
     input_transfer,
     k_tiles,
     make_tile,

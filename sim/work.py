@@ -117,21 +117,21 @@ def spans_x(layer: Layer, ox: int) -> tuple[Span, ...]:
 class CoreWork:
     """One core's part of a layer, summed over its jobs.
 
-    jobs: count. array: array cycles. feed: bytes over the core's feed links. weights: transfers to its weight
-    memory. stores: transfers of its results. first_weights: of its first job. last_array, last_feed: of
-    the last job of the first channels.
+    jobs: count. array: array cycles. fed: ticks of its feeds, of `feed` bytes. weights: transfers to its weight memory.
+    stores: transfers of its results. first_weights: those of its first job. last: array and feed of the last job of the
+    first channels, ticks.
     """
 
     core: str
     jobs: Num
     array: Num
+    fed: Num
     feed: Num
     weights: Transfer
     stores: Transfer
     energy_pj: Num
     first_weights: Transfer
-    last_array: Num
-    last_feed: Num
+    last: Num
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,17 @@ class LayerWork:
     last_store: Transfer
 
 
+def feed_ticks(feed_bytes: Num, soc: SoC, core: str, xp: Any) -> Num:
+    """Unloaded time of one job's own reads and writes over its core's feed links."""
+    links = [soc.links[name] for name in soc.cores[core].feed_links]
+    if not links:
+        return 0 * feed_bytes
+    slowest = max(links, key=lambda link: link.period_cycles / link.bytes_per_period)
+    return xp.ceildiv(feed_bytes * slowest.period_cycles, slowest.bytes_per_period)
+
+
 def k_tiles(k: Num, tile: int, most: int, xp: Any) -> tuple[tuple[Num, Num], ...]:
-    """Cut k channels, of `most` at most, into tiles: ((size, count), ...), of which the last may be empty."""
+    """Cut k channels into tiles: ((size, count), ...), of which the last may be empty; into one if it holds `most`."""
     if tile >= most:
         return ((k, 1),)
     whole = xp.floordiv(k, tile)
@@ -194,7 +203,7 @@ def layer_work(
 ) -> LayerWork:
     """The work of `layer` under `mapping`, with `shares` (core, output channels) in place of the mapping's own.
 
-    Shares may be ints, integer arrays or tensors; with the mapping's shares and `xp = exact` this is, to the byte,
+    Shares may be ints, integer arrays or tensors, core by core as in the mapping; with the mapping's shares and `xp = exact` this is, to the byte,
     what `lower` emits. The mapping must have a tiling, with one tile size a share.
     """
     tiling = mapping.tiling
@@ -204,9 +213,9 @@ def layer_work(
     source, target = homes.inputs(layer), homes.output(layer)
     cores, loads, firsts, lasts = [], [], [], []
     k_steps: Num = 0
-    for (name, k), kt in zip(shares, tiling.k, strict=True):
+    for (name, k), whole, kt in zip(shares, mapping.shares, tiling.k, strict=True):
         core = soc.cores[name]
-        sizes = k_tiles(k, kt, layer.k, xp)
+        sizes = k_tiles(k, kt, whole.k, xp)
         cores.append(_core_work(layer, soc, name, sizes, cut, mapping, homes, xp))
         k_steps = xp.maximum(k_steps, sum(count * xp.used(size) for size, count in sizes))
         lasts.append((output_transfer(layer, soc, core.memory, sizes[0][0], *cut[-1], target, xp), 1))
@@ -254,7 +263,8 @@ def _core_work(
     array: Num = 0
     feed: Num = 0
     energy: Num = 0.0
-    last: tuple[Num, Num] | None = None
+    last: Num = None
+    fed: Num = 0
     weights, stores = [], []
     parts = c_parts(layer, tiling)
     n_parts = sum(n for _, n in parts)
@@ -268,12 +278,13 @@ def _core_work(
             times = count * y.count * x.count
             for c, n in parts:
                 tile = make_tile(layer, size, y.out, x.out, mapping.ox_unroll, c)
-                one, read = core.cycles(tile, xp), core.feed_bytes(tile, xp)
-                array, feed = array + one * times * n, feed + read * times * n
+                read = core.feed_bytes(tile, xp)
+                one = core.cycles(tile, xp), feed_ticks(read, soc, name, xp)
+                array, fed = array + one[0] * times * n, fed + one[1] * times * n
+                feed = feed + read * times * n
                 energy = energy + core.energy_pj(tile, xp) * times * n
             stores.append((output_transfer(layer, soc, core.memory, size, y, x, target, xp), times))
         if last is None:
-            last = one, read
+            last = one[0] + one[1]
     first = weight_transfer_of(layer, soc, core, sizes[0][0], xp, parts[0][0])
-    assert last is not None
-    return CoreWork(name, jobs, array, feed, _total(weights), _total(stores), energy, first, *last)
+    return CoreWork(name, jobs, array, fed, feed, _total(weights), _total(stores), energy, first, last)

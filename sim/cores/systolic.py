@@ -37,6 +37,8 @@ class Load(Model):
     setup_cycles: Cycles  # from a mvin's start to its first beat, where the L2 has it
     request_cycles: Cycles  # on the return path, on top of its beats
     conflict_cycles: Cycles  # per scratchpad row that goes to a bank which the array reads (inputs of a GEMM)
+    line_cycles: Cycles
+    fill_cycles: Cycles
     llc_cycles: Cycles  # until the first beat, where the last-level cache has it; on top of setup_cycles
     dram_cycles: Cycles  # until the first beat, where only the DRAM has it; on top of both
 

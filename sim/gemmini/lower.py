@@ -31,7 +31,7 @@ from numba import njit
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.gemmini.decode import Nest
 from cosoc.sim.gemmini.memory import (
-    BEATS, CONFLICTS, DIRTY_L2, DIRTY_LLC, DRAM, EX_MVINS, EX_PAIRS, EX_ROWS, GROUPS, LINE_BYTES, LLC, LLC_LINE_BYTES,
+    BEATS, CONFLICTS, DIRTY_L2, DIRTY_LLC, DRAM, EX_MVINS, EX_PAIRS, EX_ROWS, GROUPS, LINE_BYTES, LINES, LLC, LLC_LINE_BYTES,
     REQUESTS, STORES, Accesses, CacheSizes,
 )  # fmt: skip
 from cosoc.sim.program import AMOUNT, BLOCK, CREDIT, KINDS, ROW, SERVER, UNIT, Program
@@ -92,7 +92,7 @@ def lower(nest: Nest, accesses: Accesses, soc: SoC, core: Systolic, name: str = 
     """The program of the tiles in `accesses`, which `memory.walk` made of the nest."""
     mvins, groups, tiles = accesses.mvins, accesses.groups, accesses.tiles
     loads = np.stack((_beats(mvins, core), *_line_bytes(mvins, core)), axis=1)
-    stores = np.stack((_ticks(tiles[:, BEATS] * core.store.port_share), *_line_bytes(tiles, core)), axis=1)
+    stores = np.stack((_ticks(tiles[:, BEATS] * core.store.port_share + tiles[:, LLC] * core.load.fill_cycles), *_line_bytes(tiles, core)), axis=1)
     load = core.load
     setup = load.setup_cycles + load.llc_cycles * (mvins[:, LLC] > 0) + load.dram_cycles * (mvins[:, DRAM] > 0)
     run = np.maximum(groups[:, EX_ROWS], groups[:, EX_PAIRS] * core.pair_cycles)
@@ -113,8 +113,8 @@ def lower(nest: Nest, accesses: Accesses, soc: SoC, core: Systolic, name: str = 
 
 def _beats(mvins: Any, core: Systolic) -> Any:
     """Ticks for which mvins hold the return path."""
-    cycles = mvins[:, BEATS] + mvins[:, REQUESTS] * core.load.request_cycles
-    return _ticks(cycles + mvins[:, CONFLICTS] * core.load.conflict_cycles)
+    cycles = mvins[:, BEATS] + mvins[:, REQUESTS] * core.load.request_cycles + mvins[:, LINES] * core.load.line_cycles
+    return _ticks(cycles + mvins[:, CONFLICTS] * core.load.conflict_cycles + mvins[:, LLC] * core.load.fill_cycles)
 
 
 def _line_bytes(records: Any, core: Systolic) -> Any:
@@ -144,7 +144,7 @@ def _program(name: str, rows: Any, deps: Any, soc: SoC, links: Any, core: Systol
     return Program(
         name, soc.tick_hz * TICKS_PER_CYCLE, UNITS, tuple(link for link, _ in links), ("tile_slots",), (),
         units=units, servers=servers, credits=np.array([(slots,)], CREDIT), stretch=np.array([256], np.int64),
-        rows=rows.reshape(-1).view(ROW), routes=np.arange(len(links), dtype=np.int64), deps=deps,
+        rows=rows.reshape(-1).view(ROW), routes=np.array([RETURN_PATH, OUTER, DRAM_PATH], np.int64), deps=deps,
         takes=amounts, gives=amounts, blocks=np.array([(0, len(rows), 1)], BLOCK),
     )  # fmt: skip
 
@@ -158,6 +158,8 @@ _ROUTE_AT, _ROUTE_N, _DEP_AT, _DEP_N = (_AT[k] for k in ("route_at", "route_n", 
 _TAKE_AT, _TAKE_N, _GIVE_AT, _GIVE_N = (_AT[k] for k in ("take_at", "take_n", "give_at", "give_n"))
 _KIND, _LAYER = _AT["kind"], _AT["layer"]
 _COMPUTE, _LOADS, _STORES, _LAUNCH, _SYNC = (KINDS.index(k) for k in ("compute", "load", "store", "launch", "sync"))
+# Where in `routes` the route of each link begins, and its length: a line from outside also holds the L2's port.
+_ROUTE, _ROUTE_LENGTH = (0, 1, 2), (1, 1, 1)
 _BOTH, _ONE = 0, 1  # entries of takes and gives: two tile credits, one
 
 
@@ -168,7 +170,7 @@ def _op(rows, n, unit, kind, setup, run, n_bytes, burst, route, dep_at):
     row[_TAG] = row[_LAYER] = -1
     row[_DEP_AT] = dep_at
     if n_bytes:
-        row[_BYTES], row[_BURST], row[_ROUTE_AT], row[_ROUTE_N] = n_bytes, burst, route, 1
+        row[_BYTES], row[_BURST], row[_ROUTE_AT], row[_ROUTE_N] = n_bytes, burst, _ROUTE[route], _ROUTE_LENGTH[route]
     return n + 1
 
 

@@ -32,9 +32,9 @@ LLC_LINE_BYTES = 128
 
 # Columns of the records: of a mvin; of an execute group (a whole tile of a convolution, some k blocks of a GEMM; `mvins`
 # counts all mvins up to and with its own); and of a tile.
-REQUESTS, BEATS, LLC, DRAM, DIRTY_L2, DIRTY_LLC, CONFLICTS = range(7)  # of mvins and, for its stores, of tiles
+REQUESTS, BEATS, LLC, DRAM, DIRTY_L2, DIRTY_LLC, CONFLICTS, LINES = range(8)  # of mvins and, for its stores, of tiles
 EX_TILE, EX_MVINS, EX_ROWS, EX_PAIRS = range(4)
-STORES, GROUPS = 7, 8  # of tiles: whether it stores, and execute groups up to and with its own
+STORES, GROUPS = 8, 9  # of tiles: whether it stores, and execute groups up to and with its own
 
 # Where the arrays of the measured programs lie. A convolution's are plain byte arrays, which the compiler aligns to 8
 # bytes; a GEMM's are aligned to rows (inferred from the data: see tests/oracle/GEMMINI.md).
@@ -56,9 +56,10 @@ class CacheSizes:
 class Accesses:
     """The first `n_tiles` tiles of a nest.
 
-    mvins [n, 7]: requests, beats, lines from the last-level cache, lines from DRAM, dirty victims of the L2, dirty
-    victims of the last-level cache, rows written to a bank that the array reads meanwhile. groups [n, 4]: tile, mvins
-    so far, rows streamed through the array, preload/compute pairs. tiles [n_tiles, 9]: as mvins for its stores; whether it stores; groups so far. effort [nest tiles]: a rough cost of every tile of the nest, in cycles, to weigh those
+    mvins [n, 8]: requests, beats, lines from the last-level cache, lines from DRAM, dirty victims of the L2, dirty
+    victims of the last-level cache, rows written to a bank that the array reads meanwhile, requests
+    to another line than the one before. groups [n, 4]: tile, mvins
+    so far, rows streamed through the array, preload/compute pairs. tiles [n_tiles, 10]: as mvins for its stores; whether it stores; groups so far. effort [nest tiles]: a rough cost of every tile of the nest, in cycles, to weigh those
     that were not walked.
     """
 
@@ -82,9 +83,9 @@ def walk(nest: Nest, caches: CacheSizes, cap: int, tile_cycles: float, seed: int
     state = _caches(caches, seed)
     bases = np.array(_GEMM_BASES if nest.kind == "gemm" else _CONV_BASES, dtype=np.int64)
     _sweep(state, bases, _sizes(nest))
-    mvins = np.zeros((int(n_mvins[:n_tiles].sum()), 7), np.int64)
+    mvins = np.zeros((int(n_mvins[:n_tiles].sum()), 8), np.int64)
     groups = np.zeros((int(n_groups[:n_tiles].sum()), 4), np.int64)
-    tiles = np.zeros((n_tiles, 9), np.int64)
+    tiles = np.zeros((n_tiles, 10), np.int64)
     n_mvins_made, n_groups_made = _walk(dims, order, figures, bases, state, mvins, groups, tiles)
     return Accesses(mvins[:n_mvins_made], groups[:n_groups_made], tiles, effort)
 
@@ -98,10 +99,10 @@ def _sizes(nest: Nest) -> Ints:
 
 
 def _caches(sizes: CacheSizes, seed: int) -> Any:
-    """Tags of L2 and last-level cache, all empty, and the state of the random replacement."""
+    """Tags of L2 and last-level cache, all empty, the state of the random replacement and the line touched last."""
     l2 = np.full((sizes.l2_sets, sizes.l2_ways), -1, np.int64)
     llc = np.full((sizes.llc_sets, sizes.llc_ways), -1, np.int64)
-    return l2, llc, np.array([seed], np.int64)
+    return l2, llc, np.array([seed, -1], np.int64)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -144,6 +145,8 @@ def _look_up(tags, line, rng, dirty):
 @njit(cache=True)
 def _touch(state, address, record, dirty):
     l2, llc, rng = state
+    record[LINES] += address // LINE_BYTES != rng[1]
+    rng[1] = address // LINE_BYTES
     missing, victim = _look_up(l2, address // LINE_BYTES, rng, dirty)
     if missing:
         record[LLC] += 1
@@ -159,7 +162,7 @@ def _touch(state, address, record, dirty):
 @njit(cache=True)
 def _sweep(state, bases, sizes):
     """Touch output, input and weights once, as the programs do that fill them."""
-    record = np.zeros(7, np.int64)
+    record = np.zeros(8, np.int64)
     for array in (2, 0, 1):
         for address in range(bases[array], bases[array] + sizes[array], LINE_BYTES):
             _touch(state, address, record, 0)
