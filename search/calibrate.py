@@ -325,7 +325,7 @@ def _ticks(samples: Sequence[Sample], runtime: Runtime, theta: Theta) -> Floats:
         if sample.ahead:
             own = ticks[starts[i] : starts[i] + len(sample.terms)].tolist()
             layers = [Terms(*row) for row in sample.terms.tolist()]
-            out[i] = sum(streamed(own, layers, sample.ahead, theta, exact))
+            out[i] = sum(streamed(own, layers, sample.ahead, exact))
     return out
 
 
@@ -335,7 +335,7 @@ def _sums(by_layer: torch.Tensor, starts: Floats) -> Floats:
 
 
 # Where each factor may lie: lower and upper bound.
-BOUNDS = {"prefetch": (0.0, 1.0), "launch_hidden": (0.0, 1.0), "lockstep": (0.0, 1.0), "stream": (0.0, 1.0)}
+BOUNDS = {"prefetch": (0.0, 1.0), "launch_hidden": (0.0, 1.0), "lockstep": (0.0, 1.0)}
 
 
 def fit(samples: Sequence[Sample]) -> Theta:

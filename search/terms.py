@@ -157,7 +157,7 @@ def network_ticks(terms: Terms, room: Tensor, ahead: int, runtime: Runtime, thet
     ticks = unstreamed_ticks(terms, room, theta)
     if not ahead:
         return ticks
-    return torch.stack(streamed(ticks.unbind(), by_layer(terms), ahead, theta, relax))
+    return torch.stack(streamed(ticks.unbind(), by_layer(terms), ahead, relax))
 
 
 def by_layer(terms: Terms) -> list[Terms]:

@@ -36,13 +36,11 @@ class Theta:
     prefetch: share of the time in which the DMA is free at a layer's end that the next layer's weights use (0..1).
     launch_hidden: share of the transfers before a layer's first job that really hides its launch (0..1).
     lockstep: share of their jobs for which cores with unequal numbers of jobs wait for each other (0..1).
-    stream: share of the room for streamed weights that lets them run ahead of their use (0..1).
     """
 
     prefetch: float = 1.0
     launch_hidden: float = 1.0
     lockstep: float = 0.0
-    stream: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,8 @@ class Terms:
 
     total: everything one after the other. load, store, weights: the first load, last store and first weights, which
     nothing of the same layer hides. refill: later weights that wait until the ones before are used up, because their
-    memory does not hold both. fetch: weights from the backing memory. moving: the busiest other DMA, with all of
-    these. pace: the slowest core (or the host) with all launches but the first. uneven: what more it would be if every
+    memory does not hold both. fetch, spill: weights from the backing memory, and what else their DMA moves. moving: the
+    busiest DMA, with all of these but fetch. pace: the slowest core (or the host) with all launches but the first. uneven: what more it would be if every
     tile waited for all cores that have a job in it. launch: the first launches, one after
     the other. tile: the last tile on the slowest core. free: how long the DMA is free while that tile is computed.
     single: 1 if there is one tile only, else 0. unit_j: energy of units while busy and of links, J.
@@ -64,6 +62,7 @@ class Terms:
     weights: Num
     refill: Num
     fetch: Num
+    spill: Num
     moving: Num
     pace: Num
     uneven: Num
@@ -177,7 +176,7 @@ def layer_terms(
     pace = xp.maximum(slowest, host)
     store = transfer_ticks(work.last_store, soc, memory, target, xp)
     fetching = soc.route(soc.backing_memory, main).dma if soc.backing_memory is not None else ""
-    moving = [t - fetch if unit == fetching else t for unit, t in account.busy.items() if unit in soc.dmas]
+    moving = {unit: t - fetch if unit == fetching else t for unit, t in account.busy.items() if unit in soc.dmas}
     terms = Terms(
         total=sum(account.busy.values()),
         load=transfer_ticks(work.first_load, soc, source, memory, xp),
@@ -185,7 +184,8 @@ def layer_terms(
         weights=weights,
         refill=refill,
         fetch=fetch,
-        moving=xp.maximum(*moving) if len(moving) > 1 else sum(moving),
+        spill=moving.get(fetching, 0),
+        moving=xp.maximum(0, *moving.values()),
         pace=pace,
         uneven=_in_step([part.jobs for part in work.cores], chains, xp) - slowest,
         launch=launches,
@@ -236,7 +236,7 @@ def stream_ticks(homes: Homes, soc: SoC) -> int:
     return int(transfer_ticks(Transfer(homes.stream_bytes, 0), soc, soc.backing_memory, soc.main_memory, exact))
 
 
-def streamed(ticks: Sequence[Num], terms: Sequence[Terms], ahead: int, theta: Theta, xp: Any) -> list[Num]:
+def streamed(ticks: Sequence[Num], terms: Sequence[Terms], ahead: int, xp: Any) -> list[Num]:
     """Ticks of successive layers whose weights come from the backing memory, one fetch after the other.
 
     ticks: of the layers if their weights were in place. A layer lasts until its last weights are there and used; what
@@ -245,9 +245,10 @@ def streamed(ticks: Sequence[Num], terms: Sequence[Terms], ahead: int, theta: Th
     out: list[Num] = []
     credit: Num = 0
     for own, layer in zip(ticks, terms, strict=True):
-        spent = xp.maximum(own, layer.fetch - credit + layer.weights + layer.tile + layer.store)
+        after = xp.maximum(layer.spill, layer.weights + layer.store) + layer.tile
+        spent = xp.maximum(own, layer.fetch - credit + after)
         out.append(xp.where(layer.fetch > 0, spent, own))
-        credit = xp.minimum(credit + out[-1] - layer.fetch, ahead * theta.stream)
+        credit = xp.minimum(credit + out[-1] - layer.fetch - layer.spill, ahead)
     return out
 
 
@@ -258,5 +259,5 @@ def layer_time(
     terms, busy = layer_terms(layer, work, soc, homes, xp)
     ticks = compose(terms, runtime, theta, xp)
     if runtime == "overlapped":
-        (ticks,) = streamed([ticks], [terms], stream_ticks(homes, soc), theta, xp)
+        (ticks,) = streamed([ticks], [terms], stream_ticks(homes, soc), xp)
     return LayerTime(ticks, busy)

@@ -35,10 +35,9 @@ class Load(Model):
 
     rows_in_flight: Positive  # a further mvin may start while fewer rows than this are outstanding
     setup_cycles: Cycles  # from a mvin's start to its first beat, where the L2 has it
-    request_cycles: Cycles  # on the return path, on top of its beats
+    request_cycles: Cycles  # on the return path, on top of a request's beats
     conflict_cycles: Cycles  # per scratchpad row that goes to a bank which the array reads (inputs of a GEMM)
-    line_cycles: Cycles
-    fill_cycles: Cycles
+    fill_cycles: Cycles  # for which a line that comes into the L2 keeps its port from reads and writes
     llc_cycles: Cycles  # until the first beat, where the last-level cache has it; on top of setup_cycles
     dram_cycles: Cycles  # until the first beat, where only the DRAM has it; on top of both
 
@@ -47,9 +46,6 @@ class Store(Model):
     """The store controller and its DMA."""
 
     request_cycles: Cycles  # per request, on top of its beats
-    victim_share: Cycles
-    far_victim_share: Cycles
-    port_share: Cycles  # cycles that a beat of a store keeps the return path from the loads
 
 
 class Software(Model):

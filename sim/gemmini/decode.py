@@ -104,6 +104,28 @@ def decode(mapping: str, problem: Problem, side: int | None = None) -> Nest:
     return (_gemm if problem.is_gemm else _conv)(problem, inner, order, side)
 
 
+def decode_default(tiling: str, problem: Problem, side: int) -> Nest:
+    """The nest of Gemmini's own tiling, as its library prints it, or as a mapping string.
+
+    A GEMM has three figures, tile_I, tile_J and tile_K in blocks of the array; a convolution seven: batches, orows,
+    ocols, ochs, krows, kcols, kchs. Names may stand beside them. The library's loops run in the order of the figures.
+    """
+    if _LEVEL.match(tiling.strip()):
+        return decode(tiling.strip(), problem, side)
+    figures = [int(word) for word in re.findall(r"(?<![A-Za-z_\d])\d+", tiling)]
+    if len(figures) != (3 if problem.is_gemm else 7) or min(figures) < 1:
+        raise InputError(
+            f"default tiling {tiling!r}: found the figures {figures}; needed are tile_I, tile_J, tile_K for a GEMM, or "
+            "batches, orows, ocols, ochs, krows, kcols, kchs for a convolution, each at least 1"
+        )
+    if problem.is_gemm:
+        i, j, k = (figure * side for figure in figures)
+        return Nest("gemm", side, (problem.k, problem.c, 1, 1, 1, problem.p), (j, k, 1, 1, 1, i), (2, 3, 4, 5, 0, 1))
+    _, orow, ocol, och, krow, kcol, kch = figures
+    inner = dict(zip(LETTERS, (och, kch, krow, kcol, orow, ocol), strict=True))
+    return _conv(problem, inner, (4, 5, 0, 2, 3, 1), side)
+
+
 def _parse(mapping: str) -> dict[int, list[tuple[str, int, bool]]]:
     """Level -> its loops as (letter, factor, spatial), outermost first."""
     levels: dict[int, list[tuple[str, int, bool]]] = {}

@@ -31,7 +31,7 @@ from numba import njit
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.gemmini.decode import Nest
 from cosoc.sim.gemmini.memory import (
-    BEATS, CONFLICTS, DIRTY_L2, DIRTY_LLC, DRAM, EX_MVINS, EX_PAIRS, EX_ROWS, GROUPS, LINE_BYTES, LINES, LLC, LLC_LINE_BYTES,
+    BEATS, CONFLICTS, DRAM, EX_MVINS, EX_PAIRS, EX_ROWS, GROUPS, LINE_BYTES, LLC, LLC_LINE_BYTES,
     REQUESTS, STORES, Accesses, CacheSizes,
 )  # fmt: skip
 from cosoc.sim.program import AMOUNT, BLOCK, CREDIT, KINDS, ROW, SERVER, UNIT, Program
@@ -91,8 +91,10 @@ def tile_cycles(nest: Nest, core: Systolic) -> float:
 def lower(nest: Nest, accesses: Accesses, soc: SoC, core: Systolic, name: str = "gemmini") -> Lowered:
     """The program of the tiles in `accesses`, which `memory.walk` made of the nest."""
     mvins, groups, tiles = accesses.mvins, accesses.groups, accesses.tiles
-    loads = np.stack((_beats(mvins, core), *_line_bytes(mvins, core)), axis=1)
-    stores = np.stack((_ticks(tiles[:, BEATS] * core.store.port_share + tiles[:, LLC] * core.load.fill_cycles), *_line_bytes(tiles, core)), axis=1)
+    loads = np.stack((_mvin_ticks(mvins, core), *_line_bytes(mvins)), axis=1)
+    # A store's beats and fills keep the port of the L2 from the loads.
+    port = _ticks(tiles[:, BEATS] + tiles[:, LLC] * core.load.fill_cycles)
+    stores = np.stack((port, *_line_bytes(tiles)), axis=1)
     load = core.load
     setup = load.setup_cycles + load.llc_cycles * (mvins[:, LLC] > 0) + load.dram_cycles * (mvins[:, DRAM] > 0)
     run = np.maximum(groups[:, EX_ROWS], groups[:, EX_PAIRS] * core.pair_cycles)
@@ -111,17 +113,16 @@ def lower(nest: Nest, accesses: Accesses, soc: SoC, core: Systolic, name: str = 
     return Lowered(program, ends, accesses.effort, core.software.start_cycles)
 
 
-def _beats(mvins: Any, core: Systolic) -> Any:
-    """Ticks for which mvins hold the return path."""
-    cycles = mvins[:, BEATS] + mvins[:, REQUESTS] * core.load.request_cycles + mvins[:, LINES] * core.load.line_cycles
-    return _ticks(cycles + mvins[:, CONFLICTS] * core.load.conflict_cycles + mvins[:, LLC] * core.load.fill_cycles)
+def _mvin_ticks(mvins: Any, core: Systolic) -> Any:
+    """Ticks for which mvins hold the return path: beats, what is lost around them, and lines filled into the L2."""
+    load = core.load
+    lost = mvins[:, REQUESTS] * load.request_cycles + mvins[:, CONFLICTS] * load.conflict_cycles
+    return _ticks(mvins[:, BEATS] + lost + mvins[:, LLC] * load.fill_cycles)
 
 
-def _line_bytes(records: Any, core: Systolic) -> Any:
+def _line_bytes(records: Any) -> tuple[Any, Any]:
     """Bytes over the outer link and over that of the DRAM."""
-    outer = records[:, LLC] + np.rint(records[:, DIRTY_L2] * core.store.victim_share).astype(np.int64)
-    dram = records[:, DRAM] + np.rint(records[:, DIRTY_LLC] * core.store.far_victim_share).astype(np.int64)
-    return outer * LINE_BYTES, dram * LLC_LINE_BYTES
+    return records[:, LLC] * LINE_BYTES, records[:, DRAM] * LLC_LINE_BYTES
 
 
 def _ticks(cycles: Any) -> Any:
@@ -158,8 +159,6 @@ _ROUTE_AT, _ROUTE_N, _DEP_AT, _DEP_N = (_AT[k] for k in ("route_at", "route_n", 
 _TAKE_AT, _TAKE_N, _GIVE_AT, _GIVE_N = (_AT[k] for k in ("take_at", "take_n", "give_at", "give_n"))
 _KIND, _LAYER = _AT["kind"], _AT["layer"]
 _COMPUTE, _LOADS, _STORES, _LAUNCH, _SYNC = (KINDS.index(k) for k in ("compute", "load", "store", "launch", "sync"))
-# Where in `routes` the route of each link begins, and its length: a line from outside also holds the L2's port.
-_ROUTE, _ROUTE_LENGTH = (0, 1, 2), (1, 1, 1)
 _BOTH, _ONE = 0, 1  # entries of takes and gives: two tile credits, one
 
 
@@ -170,7 +169,7 @@ def _op(rows, n, unit, kind, setup, run, n_bytes, burst, route, dep_at):
     row[_TAG] = row[_LAYER] = -1
     row[_DEP_AT] = dep_at
     if n_bytes:
-        row[_BYTES], row[_BURST], row[_ROUTE_AT], row[_ROUTE_N] = n_bytes, burst, _ROUTE[route], _ROUTE_LENGTH[route]
+        row[_BYTES], row[_BURST], row[_ROUTE_AT], row[_ROUTE_N] = n_bytes, burst, route, 1
     return n + 1
 
 
@@ -192,9 +191,9 @@ def _move(rows, n, unit, kind, setup, link, n_bytes, dep_at):
     """An op that moves bytes over one link: line by line outside the chip, in one go on the return path."""
     burst = n_bytes
     if link == OUTER:
-        burst = 64
+        burst = LINE_BYTES
     if link == DRAM_PATH:
-        burst = 128
+        burst = LLC_LINE_BYTES
     return _op(rows, n, unit, kind, setup, 0, n_bytes, burst, link, dep_at)
 
 

@@ -32,13 +32,13 @@ LLC_LINE_BYTES = 128
 
 # Columns of the records: of a mvin; of an execute group (a whole tile of a convolution, some k blocks of a GEMM; `mvins`
 # counts all mvins up to and with its own); and of a tile.
-REQUESTS, BEATS, LLC, DRAM, DIRTY_L2, DIRTY_LLC, CONFLICTS, LINES = range(8)  # of mvins and, for its stores, of tiles
+REQUESTS, BEATS, LLC, DRAM, CONFLICTS = range(5)  # of mvins and, for its stores, of tiles
 EX_TILE, EX_MVINS, EX_ROWS, EX_PAIRS = range(4)
-STORES, GROUPS = 8, 9  # of tiles: whether it stores, and execute groups up to and with its own
+STORES, GROUPS = 5, 6  # of tiles: whether it stores, and execute groups up to and with its own
 
 # Where the arrays of the measured programs lie. A convolution's are plain byte arrays, which the compiler aligns to 8
 # bytes; a GEMM's are aligned to rows (inferred from the data: see tests/oracle/GEMMINI.md).
-_CONV_BASES = (8, (4 << 20) + 8, (16 << 20) + 8)
+_CONV_BASES = (56, (4 << 20) + 56, (16 << 20) + 56)
 _GEMM_BASES = (0, 100_000_000, 200_000_000)
 
 
@@ -56,11 +56,10 @@ class CacheSizes:
 class Accesses:
     """The first `n_tiles` tiles of a nest.
 
-    mvins [n, 8]: requests, beats, lines from the last-level cache, lines from DRAM, dirty victims of the L2, dirty
-    victims of the last-level cache, rows written to a bank that the array reads meanwhile, requests
-    to another line than the one before. groups [n, 4]: tile, mvins
-    so far, rows streamed through the array, preload/compute pairs. tiles [n_tiles, 10]: as mvins for its stores; whether it stores; groups so far. effort [nest tiles]: a rough cost of every tile of the nest, in cycles, to weigh those
-    that were not walked.
+    mvins [n, 5]: requests, beats, lines from the last-level cache, lines from DRAM, rows written to a bank that the
+    array reads meanwhile. groups [n, 4]: tile, mvins so far, rows streamed through the array, preload/compute pairs.
+    tiles [n_tiles, 7]: as mvins for its stores; whether it stores; groups so far. effort [nest tiles]: a rough cost of
+    every tile of the nest, in cycles, to weigh those that were not walked.
     """
 
     mvins: Ints
@@ -83,9 +82,9 @@ def walk(nest: Nest, caches: CacheSizes, cap: int, tile_cycles: float, seed: int
     state = _caches(caches, seed)
     bases = np.array(_GEMM_BASES if nest.kind == "gemm" else _CONV_BASES, dtype=np.int64)
     _sweep(state, bases, _sizes(nest))
-    mvins = np.zeros((int(n_mvins[:n_tiles].sum()), 8), np.int64)
+    mvins = np.zeros((int(n_mvins[:n_tiles].sum()), 5), np.int64)
     groups = np.zeros((int(n_groups[:n_tiles].sum()), 4), np.int64)
-    tiles = np.zeros((n_tiles, 10), np.int64)
+    tiles = np.zeros((n_tiles, 7), np.int64)
     n_mvins_made, n_groups_made = _walk(dims, order, figures, bases, state, mvins, groups, tiles)
     return Accesses(mvins[:n_mvins_made], groups[:n_groups_made], tiles, effort)
 
@@ -99,10 +98,10 @@ def _sizes(nest: Nest) -> Ints:
 
 
 def _caches(sizes: CacheSizes, seed: int) -> Any:
-    """Tags of L2 and last-level cache, all empty, the state of the random replacement and the line touched last."""
+    """Tags of L2 and last-level cache, all empty, the state of the random replacement."""
     l2 = np.full((sizes.l2_sets, sizes.l2_ways), -1, np.int64)
     llc = np.full((sizes.llc_sets, sizes.llc_ways), -1, np.int64)
-    return l2, llc, np.array([seed, -1], np.int64)
+    return l2, llc, np.array([seed], np.int64)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -122,54 +121,39 @@ def _victim(rng, ways):
 
 
 @njit(cache=True)
-def _look_up(tags, line, rng, dirty):
-    """Look `line` up and put it in: (whether it was missing, the dirty line that made room for it or -1).
-
-    An entry is 2 * line + dirty, or -1.
-    """
+def _miss(tags, line, rng):
+    """Look `line` up and put it in; whether it was missing."""
     at = line % tags.shape[0]
     for way in range(tags.shape[1]):
-        if tags[at, way] >> 1 == line:
-            tags[at, way] |= dirty
-            return False, -1
+        if tags[at, way] == line:
+            return False
     for way in range(tags.shape[1]):
         if tags[at, way] < 0:
-            tags[at, way] = 2 * line + dirty
-            return True, -1
-    way = _victim(rng, tags.shape[1])
-    victim = tags[at, way]
-    tags[at, way] = 2 * line + dirty
-    return True, (victim >> 1 if victim & 1 else -1)
+            tags[at, way] = line
+            return True
+    tags[at, _victim(rng, tags.shape[1])] = line
+    return True
 
 
 @njit(cache=True)
-def _touch(state, address, record, dirty):
+def _touch(state, address, record):
     l2, llc, rng = state
-    record[LINES] += address // LINE_BYTES != rng[1]
-    rng[1] = address // LINE_BYTES
-    missing, victim = _look_up(l2, address // LINE_BYTES, rng, dirty)
-    if missing:
+    if _miss(l2, address // LINE_BYTES, rng):
         record[LLC] += 1
-        if victim >= 0:
-            record[DIRTY_L2] += 1
-            _, far = _look_up(llc, victim * LINE_BYTES // LLC_LINE_BYTES, rng, 1)
-            record[DIRTY_LLC] += far >= 0
-        far_missing, far = _look_up(llc, address // LLC_LINE_BYTES, rng, 0)
-        record[DRAM] += far_missing
-        record[DIRTY_LLC] += far >= 0
+        record[DRAM] += _miss(llc, address // LLC_LINE_BYTES, rng)
 
 
 @njit(cache=True)
 def _sweep(state, bases, sizes):
     """Touch output, input and weights once, as the programs do that fill them."""
-    record = np.zeros(8, np.int64)
+    record = np.zeros(5, np.int64)
     for array in (2, 0, 1):
         for address in range(bases[array], bases[array] + sizes[array], LINE_BYTES):
-            _touch(state, address, record, 0)
+            _touch(state, address, record)
 
 
 @njit(cache=True)
-def _row(state, address, n_bytes, row_bytes, record, dirty):
+def _row(state, address, n_bytes, row_bytes, record):
     """One row of a mvin or mvout: of the aligned windows at its address the one with most bytes, smaller on a tie."""
     left = n_bytes
     while left > 0:
@@ -178,7 +162,7 @@ def _row(state, address, n_bytes, row_bytes, record, dirty):
             got = min(size - address % size, left)
             if got > best:
                 best, window = got, size
-        _touch(state, address, record, dirty)
+        _touch(state, address, record)
         record[REQUESTS] += 1
         # A beat brings 16 bytes, and one scratchpad row (of as many bytes as the array has columns) leaves a cycle.
         record[BEATS] += max(window // BEAT_BYTES, -(-best // row_bytes))
@@ -245,7 +229,7 @@ def _conv_tile(start, size, stores, dims, figures, bases, state, mvins, at, grou
                 for ch in range(0, size[1], side):
                     address = bases[1] + ((krow * kernel + kcol) * kch + start[1] + ch) * och + start[0] + oc
                     for _ in range(min(side, size[1] - ch)):
-                        _row(state, address, wide, side, mvins[at], 0)
+                        _row(state, address, wide, side, mvins[at])
                         address += och
                     at += 1
     row, row_end, col, col_end = _conv_rows(start, size, figures)
@@ -255,7 +239,7 @@ def _conv_tile(start, size, stores, dims, figures, bases, state, mvins, at, grou
                 wide = min(MVIN_BYTES, size[1] - ch)
                 address = bases[0] + (irow * figures[3] + icol) * kch + start[1] + ch
                 for _ in range(icol, min(icol + side, col_end)):
-                    _row(state, address, wide, side, mvins[at], 0)
+                    _row(state, address, wide, side, mvins[at])
                     address += kch
                 at += 1
     groups[group, EX_MVINS] = at
@@ -265,7 +249,7 @@ def _conv_tile(start, size, stores, dims, figures, bases, state, mvins, at, grou
             for ocol in range(start[5], start[5] + size[5]):
                 address = bases[2] + (orow * dims[0, 5] + ocol) * och + start[0]
                 for oc in range(0, size[0], side):
-                    _row(state, address + oc, min(side, size[0] - oc), MVIN_BYTES, tile_record, 1)
+                    _row(state, address + oc, min(side, size[0] - oc), MVIN_BYTES, tile_record)
     return at, group + 1
 
 
@@ -279,14 +263,14 @@ def _gemm_tile(start, size, stores, dims, figures, bases, state, mvins, at, grou
             for part in range(0, wide, MVIN_BYTES):
                 for r in range(i, min(i + side, size[5])):
                     address = bases[0] + (start[5] + r) * kch + start[1] + k + part
-                    _row(state, address, min(MVIN_BYTES, wide - part), side, mvins[at], 0)
+                    _row(state, address, min(MVIN_BYTES, wide - part), side, mvins[at])
                     mvins[at, CONFLICTS] += _ceil(min(MVIN_BYTES, wide - part), side)
                 at += 1
         for kb in range(k, k + wide, side):
             for j in range(0, size[0], MVIN_BYTES):
                 for r in range(kb, min(kb + side, k + wide)):
                     address = bases[1] + (start[1] + r) * och + start[0] + j
-                    _row(state, address, min(MVIN_BYTES, size[0] - j), side, mvins[at], 0)
+                    _row(state, address, min(MVIN_BYTES, size[0] - j), side, mvins[at])
                 at += 1
         groups[group, EX_MVINS] = at
         blocks = (-(-wide // side)) * (-(-size[0] // side)) * (-(-size[5] // side))
@@ -297,7 +281,7 @@ def _gemm_tile(start, size, stores, dims, figures, bases, state, mvins, at, grou
         for j in range(0, size[0], MVIN_BYTES):
             for i in range(size[5]):
                 address = bases[2] + (start[5] + i) * och + start[0] + j
-                _row(state, address, min(MVIN_BYTES, size[0] - j), MVIN_BYTES, tile_record, 1)
+                _row(state, address, min(MVIN_BYTES, size[0] - j), MVIN_BYTES, tile_record)
     return at, group
 
 

@@ -1,0 +1,391 @@
+"""A whole search: warm-up, a point for every strength or target, the manual mappings beside them, and the results.
+
+A point is searched (weights and logits together, the cost in the loss), discretised, repaired with the simulator, made
+contiguous, and fine-tuned. A manual mapping is fine-tuned for as many epochs as a point's search and fine-tuning together.
+Latencies and energies that are reported are simulated.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping as MappingOf
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cosoc.search.data import Data, Split, load_data
+from cosoc.search.gates import Choice, Estimator, score_loss
+from cosoc.search.loop import Cost, CostModel, Objective, Oracle
+from cosoc.search.nets import NETWORKS, build
+from cosoc.search.plots import plot_front
+from cosoc.search.repair import Move, meet, repair
+from cosoc.search.runfolder import RunFolder, replace_text
+from cosoc.search.spaces.channels import (
+    Assignment,
+    MixedNet,
+    assignment,
+    fix,
+    make_contiguous,
+    prepare,
+    to_mapping,
+    uniform,
+)
+from cosoc.search.train import Phase, Progress, Report, accuracy, generator, train
+from cosoc.sim.errors import InputError
+from cosoc.sim.importers.torch_export import from_module, load_module
+from cosoc.sim.manual import MANUAL, named_mapping
+from cosoc.sim.mapping import Mapping, Runtime
+from cosoc.sim.mapping_file import dump_mapping
+from cosoc.sim.soc import SoC
+from cosoc.sim.tiler import complete
+from cosoc.sim.workload import Workload
+
+WARM_UP, SEARCH = 0.4, 0.35  # shares of a point's epochs; what is left fine-tunes
+COOLEST = 0.2  # temperature of the gates at the end of a search, from 1
+RATES = {"warm-up": 3e-3, "weights": 1e-3, "quantisers": 1e-3, "logits": 5e-2, "fine-tune": 1e-3}  # of Adam
+SCORE_SAMPLES = 2  # simulated partitionings a step, for the score estimator
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """What to search, and how.
+
+    workload: a built-in network or package.module:factory; input_shape: only to check it against the data. strengths:
+    weights of the cost (relative to the all-8-bit mapping's) in the loss, one point each; or target_ms: one point that
+    ends below it. epochs: of a point, warm-up included. train_images: at most so many. simulate_every: epochs between
+    simulations of the discretised candidate; tolerance: drift of the estimate at which theta is refitted. cost_model:
+    what drives the search; reports are simulated in any case. adc_bits: 0 leaves the converter out.
+    """
+
+    soc: SoC
+    workload: str
+    data: str = "digits"
+    input_shape: tuple[int, ...] | None = None
+    objective: Objective = "latency"
+    strengths: tuple[float, ...] = (0.1,)
+    target_ms: float | None = None
+    estimator: Estimator = "expectation"
+    epochs: int = 40
+    seed: int = 0
+    out: Path = Path("run")
+    resume: bool = False
+    runtime: Runtime = "overlapped"
+    batch: int = 64
+    train_images: int | None = None
+    simulate_every: int = 2
+    tolerance: float = 0.05
+    cost_model: CostModel = "simulator"
+    adc_bits: int = 0
+    manual: tuple[str, ...] = MANUAL
+
+    def stated(self) -> dict[str, Any]:
+        """The configuration as plain data; `out` and `resume` are not part of what a run is."""
+        plain = asdict(replace(self, soc=None, out=None))  # type: ignore[arg-type]
+        kept = {key: value for key, value in plain.items() if key not in ("out", "resume")}
+        return kept | {"soc": self.soc.model_dump(mode="json", by_alias=True, exclude_unset=True)}
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The content of result.json."""
+
+    content: dict[str, Any]
+
+    def table(self) -> Table:
+        """Points and manual mappings, fastest first, for a terminal."""
+        out = Table(title=f"{self.content['workload']} on {self.content['soc']}, {self.content['data']}: test accuracy")
+        for name in ("mapping", "accuracy", "ms", "uJ", "estimated ms", "8 bit"):
+            out.add_column(name, justify="left" if name == "mapping" else "right")
+        rows = [*self.content["points"], *self.content["manual"]]
+        for row in sorted(rows, key=lambda r: float(r["simulated"]["seconds"])):
+            simulated, estimated = row["simulated"], row["estimated"]
+            out.add_row(
+                row["name"],
+                f"{row['accuracy']:.2%}",
+                f"{simulated['seconds'] * 1e3:.4f}",
+                f"{simulated['energy_j'] * 1e6:.3f}",
+                f"{estimated['seconds'] * 1e3:.4f}",
+                f"{row['wide_share']:.0%}",
+            )
+        return out
+
+
+def search(config: SearchConfig, progress: Report) -> SearchResult:
+    """Run (or go on with) a search; the results are in `config.out`.
+
+    progress is called with (epochs done, epochs in all, phase). Raises InputError for what cannot be searched, before any
+    training.
+    """
+    return _Search(config, progress).run()
+
+
+class _Search:
+    """One run: what its phases share."""
+
+    def __init__(self, config: SearchConfig, report: Report) -> None:
+        self.config = config
+        self.data = _limited(load_data(config.data, config.seed), config.train_images)
+        self.float_net = _network(config, self.data)
+        name = config.workload.replace(":", ".")
+        self.workload = from_module(self.float_net, self.data.input_shape, name)
+        self.oracle = Oracle(self.workload, config.soc, config.runtime, config.cost_model)
+        self.manual = {m: named_mapping(m, self.workload, config.soc, config.runtime) for m in config.manual}
+        self.all_8bit = self.oracle.simulated(_counts(named_mapping("all_8bit", self.workload, config.soc)))
+        self.steps = {name: core.channel_step for name, core in config.soc.cores.items()}
+        self._check_target()
+        self.folder = RunFolder(config.out, config.stated(), config.resume)
+        self.n_warm = max(1, round(WARM_UP * config.epochs))
+        self.n_search = max(1, round(SEARCH * config.epochs))
+        self.n_tune = max(1, config.epochs - self.n_warm - self.n_search)
+        points = len(config.strengths) if config.target_ms is None else 1
+        total = self.n_warm + (points + len(self.manual)) * (self.n_search + self.n_tune)
+        self.progress = Progress(total, report)
+
+    def _check_target(self) -> None:
+        target = self.config.target_ms
+        if target is None:
+            return
+        reached = {n: self.oracle.simulated(_counts(m)).seconds * 1e3 for n, m in self.manual.items()}
+        name, least = min(reached.items(), key=lambda item: item[1])
+        if target < 0.9 * least:
+            raise InputError(
+                f"target {target:g} ms: the fastest manual mapping, {name}, takes {least:.4g} ms simulated; "
+                f"a target near or above that can be reached"
+            )
+
+    def run(self) -> SearchResult:
+        """All phases, then the results."""
+        self.warm_up()
+        if self.config.target_ms is not None:
+            points = [self.point(f"target_{self.config.target_ms:g}ms", 0.1)]
+        else:
+            points = [self.point(f"strength_{strength:g}", strength) for strength in self.config.strengths]
+        manual = [self.tuned(name, mapping) for name, mapping in self.manual.items()]
+        content = {
+            "soc": self.config.soc.name, "workload": self.workload.name, "data": self.data.name,
+            "provenance": self.data.provenance, "objective": self.config.objective, "runtime": self.config.runtime,
+            "estimator": self.config.estimator, "seed": self.config.seed, "all_8bit": asdict(self.all_8bit),
+            "points": points, "manual": manual,
+        }  # fmt: skip
+        import json
+
+        replace_text(self.folder.path / "result.json", json.dumps(content, indent=1) + "\n")
+        plot_front(content, self.folder.path / "front.png")
+        return SearchResult(content)
+
+    # -- phases --------------------------------------------------------------------------------------------
+
+    def warm_up(self) -> None:
+        """Train the float network; its weights start every point."""
+        config, name = self.config, "warm_up"
+        if self.folder.finished(name) is None:
+
+            def loss_of(net: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
+                return functional.cross_entropy(net(x), y)
+
+            def after(epoch: int) -> dict[str, Any]:
+                return {"val_accuracy": accuracy(self.float_net, self.data.val)}
+
+            phase = Phase(name, self.n_warm, config.batch, config.seed)
+            groups = [(list(self.float_net.parameters()), RATES["warm-up"])]
+            train(phase, self.float_net, groups, self.data.train, loss_of, after, self.folder, self.progress, {})
+            found = {"val_accuracy": accuracy(self.float_net, self.data.val)}
+            self.folder.finish(name, found, self.float_net.state_dict())
+        else:
+            self.progress.advance(self.n_warm, name)
+        self.float_net.load_state_dict(self.folder.weights(name))
+
+    def mixed(self) -> MixedNet:
+        """The warmed-up network, quantised, all channels undecided."""
+        net = prepare(copy.deepcopy(self.float_net), self.workload, self.config.soc)
+        net.set_adc(self.config.adc_bits)
+        return net
+
+    def point(self, name: str, strength: float) -> dict[str, Any]:
+        """Search, discretise, repair, make contiguous, fine-tune."""
+        net = self.mixed()
+        phase = f"{name}.search"
+        found = self.folder.finished(phase)
+        if found is None:
+            found = self.searched(net, phase, strength)
+        else:
+            self.progress.advance(self.n_search, phase)
+        net.load_state_dict(self.folder.weights(phase))
+        chosen = {layer: torch.tensor(cores) for layer, cores in found["assignment"].items()}
+        return self.finished_point(name, net, chosen, {"strength": strength, "moves": found["moves"]}, self.n_tune)
+
+    def searched(self, net: MixedNet, name: str, strength: float) -> dict[str, Any]:
+        """The search phase: train weights and logits, keep the repaired and contiguous assignment."""
+        config, oracle = self.config, self.oracle
+        base = self.all_8bit.of(config.objective)
+        extra = {"strength": strength}
+        oracle.pairs.clear()
+
+        def relative(shares: MappingOf[str, MappingOf[str, Tensor]]) -> Tensor:
+            found = oracle.estimate(shares)
+            cost = found.ticks / config.soc.tick_hz if config.objective == "latency" else found.energy_j
+            return cost / base
+
+        def loss_of(module: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
+            net.set_gates(config.estimator, COOLEST**done, draws)
+            cost = self.scored(net, relative, base, draws) if config.estimator == "score" else relative(net.shares())
+            return functional.cross_entropy(net(x), y) + extra["strength"] * cost.to(x.dtype)
+
+        def after(epoch: int) -> dict[str, Any]:
+            chosen = assignment(net)
+            gates = {n: layer.gates for n, layer in net.layers.items()}
+            fix(net, chosen)
+            figures: dict[str, Any] = {"val_accuracy": accuracy(net, self.data.val), "strength": extra["strength"]}
+            for n, layer in net.layers.items():
+                layer.gates = gates[n].detach()
+            last = epoch == self.n_search - 1
+            if last or epoch % config.simulate_every == config.simulate_every - 1 or config.target_ms is not None:
+                pair = oracle.compare(_of(net, chosen), config.tolerance)
+                figures |= {"estimated": asdict(pair.estimated), "simulated": asdict(pair.simulated)}
+                figures["theta"] = asdict(oracle.theta)
+                extra.update({f"theta.{key}": value for key, value in asdict(oracle.theta).items()})
+                if config.target_ms is not None:  # a multiplier that rises while the target is missed, and falls behind it
+                    missed = pair.simulated.seconds * 1e3 / config.target_ms - 1
+                    extra["strength"] = min(100.0, max(1e-3, extra["strength"] * 4 ** max(-1.0, min(1.0, 4 * missed))))
+            return figures
+
+        phase = Phase(name, self.n_search, config.batch, config.seed)
+        groups = [
+            (net.weight_parameters(), RATES["weights"]),
+            (net.quant_parameters(), RATES["quantisers"]),
+            (net.arch_parameters(), RATES["logits"]),
+        ]
+        train(phase, net, groups, self.data.train, loss_of, after, self.folder, self.progress, extra)
+        chosen, moves = self.repaired(net, assignment(net))
+        chosen, _ = make_contiguous(net, self.workload, chosen)
+        found = {
+            "assignment": {layer: cores.tolist() for layer, cores in chosen.items()},
+            "moves": [asdict(move) for move in moves],
+        }
+        self.folder.finish(name, found, net.state_dict())
+        return found
+
+    def scored(self, net: MixedNet, relative: Any, base: float, draws: torch.Generator) -> Tensor:
+        """The cost term of the score estimator: sampled partitionings are simulated."""
+        layers = net.searchable()
+
+        def simulate(choices: Any) -> list[float]:
+            return [self.oracle.simulated(_of(net, c)).of(self.config.objective) / base for c in choices]
+
+        def surrogate(counts: MappingOf[str, Tensor]) -> Tensor:
+            named = {n: dict(zip(layers[n].cores, k.unbind(), strict=True)) for n, k in counts.items()}
+            out: Tensor = relative(named)
+            return out
+
+        logits = {n: layer.logits for n, layer in layers.items()}
+        return score_loss(logits, simulate, surrogate, SCORE_SAMPLES, draws)
+
+    def repaired(self, net: MixedNet, chosen: Assignment) -> tuple[Assignment, list[Move]]:
+        """The assignment brought to hardware steps, and below the target if there is one."""
+
+        def cost(candidate: Assignment) -> float:
+            return self.oracle.simulated(_of(net, candidate)).of(objective)
+
+        objective: Objective = "latency" if self.config.target_ms is not None else self.config.objective
+        chosen, moves = repair(net, chosen, cost, self.steps)
+        if self.config.target_ms is not None:
+            chosen, more = meet(net, chosen, cost, self.config.target_ms * 1e-3, self.steps)
+            moves += more
+            if cost(chosen) > self.config.target_ms * 1e-3:
+                raise InputError(
+                    f"target {self.config.target_ms:g} ms: no split of channels gets below {cost(chosen) * 1e3:.4g} ms; "
+                    f"a target above that can be reached"
+                )
+        return chosen, moves
+
+    def tuned(self, name: str, mapping: Mapping) -> dict[str, Any]:
+        """A manual mapping, fine-tuned with a point's budget."""
+        net = self.mixed()
+        return self.finished_point(name, net, uniform(net, mapping), {}, self.n_search + self.n_tune)
+
+    def finished_point(
+        self, name: str, net: MixedNet, chosen: Assignment, about: dict[str, Any], epochs: int
+    ) -> dict[str, Any]:
+        """Fine-tune a fixed assignment, then write down everything about it."""
+        phase_name = f"{name}.tune"
+        found = self.folder.finished(phase_name)
+        if found is not None:
+            self.progress.advance(epochs, phase_name)
+            return found
+        fix(net, chosen)
+
+        def loss_of(module: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
+            return functional.cross_entropy(net(x), y)
+
+        def after(epoch: int) -> dict[str, Any]:
+            return {"val_accuracy": accuracy(net, self.data.val)}
+
+        groups = [(net.weight_parameters(), RATES["fine-tune"]), (net.quant_parameters(), RATES["quantisers"])]
+        phase = Phase(phase_name, epochs, self.config.batch, self.config.seed)
+        train(phase, net, groups, self.data.train, loss_of, after, self.folder, self.progress, {})
+        counts = _of(net, chosen)
+        mapping = to_mapping(net, chosen, self.config.runtime, name)
+        file = Path("mappings") / f"{name}.yaml"
+        text = dump_mapping(complete(mapping, self.workload, self.config.soc))
+        replace_text(self.folder.path / file, text)
+        channels = sum(sum(on.values()) for on in counts.values())
+        wide = sum(k for on in counts.values() for core, k in on.items() if not self.config.soc.cores[core].ternary)
+        found = {
+            "name": name, **about,
+            "accuracy": accuracy(net, self.data.test),
+            "val_accuracy": accuracy(net, self.data.val),
+            "estimated": asdict(self.oracle.estimated(counts)),
+            "simulated": asdict(self.oracle.simulated(counts)),
+            "wide_share": wide / channels,
+            "mapping": str(file),
+        }  # fmt: skip
+        self.folder.finish(phase_name, found, net.state_dict())
+        return found
+
+
+def _limited(data: Data, images: int | None) -> Data:
+    if images is None or images >= len(data.train.y):
+        return data
+    return replace(data, train=Split(data.train.x[:images], data.train.y[:images]))
+
+
+def _network(config: SearchConfig, data: Data) -> nn.Module:
+    """The float network for the data's channels and classes, its weights drawn from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator(config.seed, "weights"))))
+        if config.workload in NETWORKS:
+            net = build(config.workload, data.input_shape[0], len(data.classes))
+        elif ":" in config.workload:
+            net = load_module(config.workload)
+        else:
+            raise InputError(f"no network named {config.workload!r}; there is {', '.join(NETWORKS)}, or package.module:factory")
+    shape = config.input_shape
+    if shape is not None and tuple(shape)[-3:] != data.input_shape:
+        raise InputError(f"--input-shape {shape}: the images of {data.name} are {data.input_shape}")
+    with torch.no_grad():
+        outputs = net.eval()(data.val.x[:2]).shape
+    if tuple(outputs) != (min(2, len(data.val.y)), len(data.classes)):
+        raise InputError(f"{config.workload} gives {tuple(outputs)}; {data.name} has {len(data.classes)} classes")
+    return net
+
+
+def _counts(mapping: Mapping) -> dict[str, dict[str, int]]:
+    return {name: {s.core: s.k for s in given.shares} for name, given in mapping.layers.items()}
+
+
+def _of(net: MixedNet, chosen: Assignment | Choice) -> dict[str, dict[str, int]]:
+    """Channels on each core of each weighted layer."""
+    out = {}
+    for name, layer in net.layers.items():
+        if name in chosen:
+            counts = torch.bincount(chosen[name], minlength=len(layer.cores)).tolist()
+            out[name] = dict(zip(layer.cores, counts, strict=True))
+    return out
+
+
+__all__ = ["Cost", "SearchConfig", "SearchResult", "search"]

@@ -1,0 +1,129 @@
+"""A run's folder: everything that is needed to read its results, or to go on with it after a kill at any moment.
+
+config.yaml         what was asked for; a resumed run must ask for the same
+environment.json    versions
+metrics.jsonl       a line an epoch, appended
+checkpoint.pt       the phase in progress, replaced after every epoch
+done/NAME.json      what a finished phase found;   weights/NAME.pt  its weights
+mappings/NAME.yaml  result.json  front.png         the results
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from cosoc.sim.errors import InputError
+from cosoc.sim.yamlfile import read_text
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file so that at any moment the old or the new content is there."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+class RunFolder:
+    """See the module docstring. Opening it checks that the folder is new, or is the same run's to be resumed."""
+
+    def __init__(self, path: Path, config: Mapping[str, Any], resume: bool) -> None:
+        self.path = path
+        asked = json.loads(json.dumps(config))
+        file = path / "config.yaml"
+        if resume:
+            self._check_same(file, asked)
+        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"{path}: exists and is not empty; choose another --out, or --resume it")
+        try:
+            for folder in (path, path / "done", path / "weights", path / "mappings"):
+                folder.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                names = ("cosoc", "torch", "numpy", "numba")
+                environment = {"python": platform.python_version()} | {name: version(name) for name in names}
+                replace_text(path / "environment.json", json.dumps(environment, indent=1) + "\n")
+                replace_text(file, yaml.safe_dump(asked, sort_keys=False))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+
+    def _check_same(self, file: Path, asked: dict[str, Any]) -> None:
+        if not file.exists():
+            raise InputError(f"{file}: no such file; there is no run to resume in {self.path}")
+        try:
+            was = yaml.safe_load(read_text(file))
+        except yaml.YAMLError:
+            was = None
+        if not isinstance(was, dict):
+            raise InputError(f"{file}: is not the configuration of a run")
+        for key in {**was, **asked}:
+            if was.get(key) != asked.get(key):
+                found, given = was.get(key), asked.get(key)
+                raise InputError(f"{file}: the run has {key} {found!r}, now {given!r} is asked for; resume with the same")
+
+    def log(self, entry: Mapping[str, Any]) -> None:
+        """Append a line to the metrics; a line torn by a kill is ended first."""
+        file = self.path / "metrics.jsonl"
+        torn = file.exists() and file.stat().st_size and file.read_bytes()[-1:] != b"\n"
+        with file.open("a", encoding="utf-8") as out:
+            out.write(("\n" if torn else "") + json.dumps(entry) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The logged lines, torn ones left out."""
+        file, out = self.path / "metrics.jsonl", []
+        for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+            try:
+                out.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return out
+
+    def finished(self, phase: str) -> dict[str, Any] | None:
+        """What a finished phase found; None if it is not finished."""
+        file = self.path / "done" / f"{phase}.json"
+        if not file.exists():
+            return None
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+
+    def finish(self, phase: str, found: Mapping[str, Any], weights: Mapping[str, Any] | None = None) -> None:
+        """Keep a phase's weights and what it found, and drop its checkpoint."""
+        if weights is not None:
+            self._save(self.path / "weights" / f"{phase}.pt", weights)
+        replace_text(self.path / "done" / f"{phase}.json", json.dumps(found, indent=1) + "\n")
+        (self.path / "checkpoint.pt").unlink(missing_ok=True)
+
+    def weights(self, phase: str) -> dict[str, Any]:
+        """The weights that a finished phase left; only tensors are read, never code."""
+        return self._load(self.path / "weights" / f"{phase}.pt")
+
+    def checkpoint(self, phase: str, state: Mapping[str, Any]) -> None:
+        """Keep the state of the phase in progress."""
+        self._save(self.path / "checkpoint.pt", {"phase": phase, **state})
+
+    def restore(self, phase: str) -> dict[str, Any] | None:
+        """The state of `phase` if it was in progress."""
+        file = self.path / "checkpoint.pt"
+        if not file.exists():
+            return None
+        state = self._load(file)
+        return state if state["phase"] == phase else None
+
+    def _save(self, path: Path, content: Mapping[str, Any]) -> None:
+        part = path.with_name(path.name + ".part")
+        torch.save(dict(content), part)
+        os.replace(part, path)
+
+    def _load(self, path: Path) -> dict[str, Any]:
+        try:
+            loaded: dict[str, Any] = torch.load(path, weights_only=True)
+        except Exception as error:  # torch raises several kinds for a damaged file
+            raise InputError(f"{path}: cannot be read back ({type(error).__name__}); remove it and resume") from None
+        return loaded
