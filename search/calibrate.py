@@ -222,19 +222,24 @@ def measure(soc: SoC, chunk: Sequence[Task], seed: int) -> list[Sample]:
         workload = _workload(task, rng)
         try:
             mapping = random_mapping(workload, soc, task.runtime, rng, cache)
-            program = lower(workload, mapping, soc)
+            out.append(simulated(task, workload, mapping, soc))
         except InputError:
             continue
-        trace = engine_fast.run(program)
-        homes = homes_of(workload, mapping, soc)
-        terms = network_terms(workload, soc, mapping, {}, homes)
-        table = torch.stack([getattr(terms, name) for name in TERMS], 1).numpy()
-        room = np.array(prefetchable(workload, soc, mapping), dtype=np.float64)
-        label = f"{workload.name} {_shares_text(workload, mapping)}".strip()
-        ahead = stream_ticks(homes, soc)
-        spent, odimo = energy_j(program, trace, soc), odimo_ticks(workload, mapping)
-        out.append(Sample(task, label, table, room, ahead, trace.makespan, spent, odimo))
     return out
+
+
+def simulated(task: Task, workload: Workload, mapping: Mapping, soc: SoC) -> Sample:
+    """Simulate a complete mapping, and keep the terms of its estimate. InputError where the machine cannot run it."""
+    program = lower(workload, mapping, soc)
+    trace = engine_fast.run(program)
+    homes = homes_of(workload, mapping, soc)
+    terms = network_terms(workload, soc, mapping, {}, homes)
+    table = torch.stack([getattr(terms, name) for name in TERMS], 1).numpy()
+    room = np.array(prefetchable(workload, soc, mapping), dtype=np.float64)
+    label = f"{workload.name} {_shares_text(workload, mapping)}".strip()
+    ahead = stream_ticks(homes, soc)
+    spent, odimo = energy_j(program, trace, soc), odimo_ticks(workload, mapping)
+    return Sample(task, label, table, room, ahead, trace.makespan, spent, odimo)
 
 
 def _shares_text(workload: Workload, mapping: Mapping) -> str:

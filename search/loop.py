@@ -7,14 +7,15 @@ theta is refitted is the same for all, and stands here.
 from __future__ import annotations
 
 from collections.abc import Mapping as MappingOf
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from scipy.optimize import least_squares
 from torch import Tensor
 
+from cosoc.search.calibrate import Sample, Task, fit, random_mapping, simulated
 from cosoc.search.odimo_cost import network_estimate as odimo_estimate
 from cosoc.search.terms import Estimate, TilingCache, network_estimate, tilings_for
 from cosoc.sim import engine_fast
@@ -58,6 +59,9 @@ class Oracle:
         self.theta = Theta()
         self.pairs: list[Pair] = []
         self._tilings = TilingCache()
+        self._samples: list[Sample] = []  # what theta is fitted to: random mappings, then visited ones
+        self._kept = 0  # how many of the pairs are among the samples
+        self._primed: Theta | None = None
         self._simulated: dict[tuple[tuple[str, tuple[tuple[str, int], ...]], ...], Cost] = {}
 
     def mapping(self, counts: Counts, name: str = "candidate") -> Mapping:
@@ -98,20 +102,35 @@ class Oracle:
             self.refit()
         return pair
 
+    def prime(self, mappings: int, seed: int) -> None:
+        """Fit theta to random mappings of this network, simulated."""
+        if self.runtime == "serial" or self.model != "simulator":
+            return  # nothing to fit: the serial estimate is exact, the other model has no theta
+        rng = np.random.default_rng(seed)
+        for _ in range(mappings):
+            self._keep(random_mapping(self.workload, self.soc, self.runtime, rng, self._tilings))
+        self.theta = fit(self._samples)
+
     def refit(self) -> None:
-        """Fit theta to the mappings that the search has visited: least squares of the relative error, in 0..1."""
-        recent = self.pairs[-12:]
-        ticks = np.array([p.simulated.seconds * self.soc.tick_hz for p in recent])
+        """Fit theta again, to the random mappings and to those that the search has visited."""
+        for pair in self.pairs[self._kept :]:
+            self._keep(pair.mapping)
+        self._kept = len(self.pairs)
+        self.theta = fit(self._samples)
 
-        def error(values: np.ndarray) -> np.ndarray:
-            theta = Theta(*values.tolist())
-            with torch.no_grad():
-                found = [network_estimate(self.workload, self.soc, p.mapping, {}, theta).ticks for p in recent]
-            return np.array([float(t) for t in found]) / ticks - 1
+    def _keep(self, mapping: Mapping) -> None:
+        task = Task(len(self._samples), self.workload.name, "network", False, self.runtime)
+        self._samples.append(simulated(task, self.workload, mapping, self.soc))
 
-        start = np.clip(np.array([getattr(self.theta, f.name) for f in fields(Theta)]), 0, 1)
-        found = least_squares(error, start, bounds=(0, 1), diff_step=0.05, max_nfev=8)
-        self.theta = Theta(*found.x.tolist())
+    def restart(self, visited: Sequence[Counts] = (), theta: Theta | None = None) -> None:
+        """Forget what a search has visited, or take up one that had visited these and had come to this theta."""
+        self._primed = self.theta if self._primed is None else self._primed
+        del self._samples[len(self._samples) - self._kept :]
+        self.pairs.clear()
+        self._kept = 0
+        self.theta = theta or self._primed
+        for counts in visited:
+            self.pairs.append(Pair(self.mapping(counts), self.estimated(counts), self.simulated(counts)))
 
 
 def _rounded(on_cores: MappingOf[str, Tensor]) -> dict[str, int]:

@@ -8,6 +8,7 @@ Latencies and energies that are reported are simulated.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping as MappingOf
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,17 +38,18 @@ from cosoc.search.spaces.channels import (
 )
 from cosoc.search.train import Phase, Progress, Report, accuracy, generator, train
 from cosoc.sim.errors import InputError
+from cosoc.sim.estimate import Theta
 from cosoc.sim.importers.torch_export import from_module, load_module
 from cosoc.sim.manual import MANUAL, named_mapping
 from cosoc.sim.mapping import Mapping, Runtime
 from cosoc.sim.mapping_file import dump_mapping
 from cosoc.sim.soc import SoC
 from cosoc.sim.tiler import complete
-from cosoc.sim.workload import Workload
 
 WARM_UP, SEARCH = 0.4, 0.35  # shares of a point's epochs; what is left fine-tunes
 COOLEST = 0.2  # temperature of the gates at the end of a search, from 1
 RATES = {"warm-up": 3e-3, "weights": 1e-3, "quantisers": 1e-3, "logits": 5e-2, "fine-tune": 1e-3}  # of Adam
+PRIMING = 24  # random mappings that theta is fitted to before the search
 SCORE_SAMPLES = 2  # simulated partitionings a step, for the score estimator
 
 
@@ -135,6 +137,7 @@ class _Search:
         self.workload = from_module(self.float_net, self.data.input_shape, name)
         self.oracle = Oracle(self.workload, config.soc, config.runtime, config.cost_model)
         self.manual = {m: named_mapping(m, self.workload, config.soc, config.runtime) for m in config.manual}
+        self.oracle.prime(PRIMING, config.seed)
         self.all_8bit = self.oracle.simulated(_counts(named_mapping("all_8bit", self.workload, config.soc)))
         self.steps = {name: core.channel_step for name, core in config.soc.cores.items()}
         self._check_target()
@@ -172,8 +175,6 @@ class _Search:
             "estimator": self.config.estimator, "seed": self.config.seed, "all_8bit": asdict(self.all_8bit),
             "points": points, "manual": manual,
         }  # fmt: skip
-        import json
-
         replace_text(self.folder.path / "result.json", json.dumps(content, indent=1) + "\n")
         plot_front(content, self.folder.path / "front.png")
         return SearchResult(content)
@@ -217,14 +218,20 @@ class _Search:
             self.progress.advance(self.n_search, phase)
         net.load_state_dict(self.folder.weights(phase))
         chosen = {layer: torch.tensor(cores) for layer, cores in found["assignment"].items()}
+        self.oracle.restart(theta=Theta(**found["theta"]))
         return self.finished_point(name, net, chosen, {"strength": strength, "moves": found["moves"]}, self.n_tune)
 
     def searched(self, net: MixedNet, name: str, strength: float) -> dict[str, Any]:
         """The search phase: train weights and logits, keep the repaired and contiguous assignment."""
         config, oracle = self.config, self.oracle
         base = self.all_8bit.of(config.objective)
-        extra = {"strength": strength}
-        oracle.pairs.clear()
+        extra: dict[str, Any] = {"strength": strength, "visited": [], "theta": None}
+        oracle.restart()
+        kept = self.folder.restore(name)
+        if kept is not None:
+            oracle.restart(
+                kept["extra"]["visited"], Theta(**kept["extra"]["theta"]) if kept["extra"]["theta"] else None
+            )
 
         def relative(shares: MappingOf[str, MappingOf[str, Tensor]]) -> Tensor:
             found = oracle.estimate(shares)
@@ -245,11 +252,15 @@ class _Search:
                 layer.gates = gates[n].detach()
             last = epoch == self.n_search - 1
             if last or epoch % config.simulate_every == config.simulate_every - 1 or config.target_ms is not None:
-                pair = oracle.compare(_of(net, chosen), config.tolerance)
+                counts = _of(net, chosen)
+                pair = oracle.compare(counts, config.tolerance)
+                extra["visited"].append(counts)
+                extra["theta"] = asdict(oracle.theta)
                 figures |= {"estimated": asdict(pair.estimated), "simulated": asdict(pair.simulated)}
                 figures["theta"] = asdict(oracle.theta)
-                extra.update({f"theta.{key}": value for key, value in asdict(oracle.theta).items()})
-                if config.target_ms is not None:  # a multiplier that rises while the target is missed, and falls behind it
+                if (
+                    config.target_ms is not None
+                ):  # a multiplier that rises while the target is missed, and falls behind it
                     missed = pair.simulated.seconds * 1e3 / config.target_ms - 1
                     extra["strength"] = min(100.0, max(1e-3, extra["strength"] * 4 ** max(-1.0, min(1.0, 4 * missed))))
             return figures
@@ -266,6 +277,7 @@ class _Search:
         found = {
             "assignment": {layer: cores.tolist() for layer, cores in chosen.items()},
             "moves": [asdict(move) for move in moves],
+            "theta": asdict(oracle.theta),
         }
         self.folder.finish(name, found, net.state_dict())
         return found
@@ -306,6 +318,7 @@ class _Search:
     def tuned(self, name: str, mapping: Mapping) -> dict[str, Any]:
         """A manual mapping, fine-tuned with a point's budget."""
         net = self.mixed()
+        self.oracle.restart()
         return self.finished_point(name, net, uniform(net, mapping), {}, self.n_search + self.n_tune)
 
     def finished_point(
@@ -363,7 +376,9 @@ def _network(config: SearchConfig, data: Data) -> nn.Module:
         elif ":" in config.workload:
             net = load_module(config.workload)
         else:
-            raise InputError(f"no network named {config.workload!r}; there is {', '.join(NETWORKS)}, or package.module:factory")
+            raise InputError(
+                f"no network named {config.workload!r}; there is {', '.join(NETWORKS)}, or package.module:factory"
+            )
     shape = config.input_shape
     if shape is not None and tuple(shape)[-3:] != data.input_shape:
         raise InputError(f"--input-shape {shape}: the images of {data.name} are {data.input_shape}")

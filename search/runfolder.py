@@ -66,7 +66,9 @@ class RunFolder:
         for key in {**was, **asked}:
             if was.get(key) != asked.get(key):
                 found, given = was.get(key), asked.get(key)
-                raise InputError(f"{file}: the run has {key} {found!r}, now {given!r} is asked for; resume with the same")
+                raise InputError(
+                    f"{file}: the run has {key} {found!r}, now {given!r} is asked for; resume with the same"
+                )
 
     def log(self, entry: Mapping[str, Any]) -> None:
         """Append a line to the metrics; a line torn by a kill is ended first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ def generator(seed: int, *what: object) -> torch.Generator:
 
 @dataclass(frozen=True)
 class Phase:
-    """name: of its files. epochs, batch: images a step. rates: learning rate of each group of parameters."""
+    """A phase of a run. name: of its files; epochs of it; batch: images a step; seed: of the run."""
 
     name: str
     epochs: int
@@ -54,12 +55,12 @@ def train(
     after_epoch: AfterEpoch,
     folder: RunFolder,
     progress: Progress,
-    extra: dict[str, float],
+    extra: dict[str, Any],
 ) -> None:
     """Run a phase, from its checkpoint if there is one.
 
-    groups: (parameters, learning rate); Adam, the rates falling to a tenth along a cosine. extra: figures that the phase
-    keeps between epochs (a multiplier, say); they are restored with the checkpoint.
+    groups: (parameters, learning rate); Adam, the rates falling to a tenth along a cosine. extra: plain data that the phase
+    keeps between epochs (a multiplier, say); it is restored with the checkpoint.
     """
     optimizer = torch.optim.Adam([{"params": p, "lr": rate} for p, rate in groups if p])
     rates = [group["lr"] for group in optimizer.param_groups]
@@ -88,7 +89,12 @@ def train(
             optimizer.step()
             total += float(loss.detach())
         figures = after_epoch(epoch)
-        kept = {"epoch": epoch + 1, "net": net.state_dict(), "optimizer": optimizer.state_dict(), "extra": dict(extra)}
+        kept = {
+            "epoch": epoch + 1,
+            "net": net.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "extra": copy.deepcopy(extra),
+        }
         folder.log({"phase": phase.name, "epoch": epoch, "loss": total / steps, **figures})
         folder.checkpoint(phase.name, kept)
         progress.advance(1, phase.name)

@@ -199,7 +199,10 @@ def layer_terms(
 
 def _in_step(jobs: Sequence[Num], chains: Sequence[Num], xp: Any) -> Num:
     """Ticks of cores with so many jobs each, if the n-th jobs all start together."""
-    order = sorted((i for i in range(len(jobs)) if jobs[i] > 0), key=functools.cmp_to_key(lambda i, j: (jobs[i] > jobs[j]) - (jobs[i] < jobs[j])))
+    order = sorted(
+        (i for i in range(len(jobs)) if jobs[i] > 0),
+        key=functools.cmp_to_key(lambda i, j: (jobs[i] > jobs[j]) - (jobs[i] < jobs[j])),
+    )
     if not order or not jobs[order[-1]] > jobs[order[0]]:
         return xp.maximum(*chains)
     each = [chains[i] / jobs[i] for i in order]

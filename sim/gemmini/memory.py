@@ -264,7 +264,8 @@ def _gemm_tile(start, size, stores, dims, figures, bases, state, mvins, at, grou
                 for r in range(i, min(i + side, size[5])):
                     address = bases[0] + (start[5] + r) * kch + start[1] + k + part
                     _row(state, address, min(MVIN_BYTES, wide - part), side, mvins[at])
-                    mvins[at, CONFLICTS] += _ceil(min(MVIN_BYTES, wide - part), side)
+                    if wide > side and size[5] > side:
+                        mvins[at, CONFLICTS] += _ceil(min(MVIN_BYTES, wide - part), side)
                 at += 1
         for kb in range(k, k + wide, side):
             for j in range(0, size[0], MVIN_BYTES):

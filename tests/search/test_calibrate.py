@@ -1,0 +1,162 @@
+"""Calibration: legal samples, factors that are found again, and errors that mean what they say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from cosoc.search import calibrate as library
+from cosoc.search import odimo_cost, surrogate
+from cosoc.sim.catalog import find_soc
+from cosoc.sim.errors import InputError
+from cosoc.sim.estimate import Theta
+from cosoc.sim.tiler import problems
+from cosoc.sim.workload import INPUT, Layer
+from cosoc.sim.workload_file import find_workload
+
+SOC = find_soc("diana")
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[library.Sample]:
+    return library.simulate_all(SOC, library.tasks(96, 1), 1, workers=1)
+
+
+def test_the_plan_holds_out_whole_networks() -> None:
+    plan = library.tasks(600, 0)
+    fitted = {task.source for task in plan if not task.held_out}
+    held = {task.source for task in plan if task.held_out}
+    assert fitted == {*library.FITTED, ""}
+    assert held == set(library.HELD_OUT)
+    for source in fitted | held:
+        assert {task.runtime for task in plan if task.source == source} == {"serial", "overlapped"}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sampled_mappings_are_legal_and_split(seed: int) -> None:
+    workload, rng = find_workload("resnet8"), np.random.default_rng(seed)
+    for runtime in ("serial", "overlapped"):
+        mapping = library.random_mapping(workload, SOC, runtime, rng, library.TilingCache())
+        assert problems(mapping, workload, SOC) == []
+
+
+def test_samples_do_not_depend_on_how_they_are_shared_out(samples: list[library.Sample]) -> None:
+    """Each draws from a generator of its own, seeded with its number."""
+    alone = library.measure(SOC, [samples[7].task], 1)[0]
+    assert (alone.ticks, alone.energy_j, alone.label) == (samples[7].ticks, samples[7].energy_j, samples[7].label)
+    assert np.array_equal(alone.terms, samples[7].terms)
+
+
+def test_the_serial_estimate_of_samples_is_exact(samples: list[library.Sample]) -> None:
+    serial = [s for s in samples if s.task.runtime == "serial"]
+    ticks, joules = library.estimates(serial, {"serial": Theta(), "overlapped": Theta()}, SOC)
+    assert ticks.tolist() == [s.ticks for s in serial]
+    assert joules == pytest.approx([s.energy_j for s in serial], rel=1e-9)
+
+
+def test_factors_are_found_again(samples: list[library.Sample]) -> None:
+    """Samples whose ticks are those of known factors: the fit must return these. (To a tick: ticks are rounded.)"""
+    truth = Theta(prefetch=0.4, launch_hidden=0.7, lockstep=0.6)
+    ticks, _ = library.estimates(samples, {"serial": Theta(), "overlapped": truth}, SOC)
+    made = [replace(s, ticks=round(t)) for s, t in zip(samples, ticks, strict=True)]
+    found = library.fit(made)
+    assert found.prefetch == pytest.approx(truth.prefetch, abs=0.02)
+    assert found.launch_hidden == pytest.approx(truth.launch_hidden, abs=0.02)
+    assert found.lockstep == pytest.approx(truth.lockstep, abs=0.02)
+
+
+def test_too_few_samples_are_refused() -> None:
+    with pytest.raises(InputError, match="usable samples for 3 factors; ask for more with --samples"):
+        library.calibrate(SOC, 4, 0, workers=1)
+
+
+def test_errors_by_hand() -> None:
+    """Predictions 10 % over, 20 % under and exact, in reversed order within group b."""
+    error = library.errors(np.array([110.0, 160.0, 300.0]), np.array([100.0, 200.0, 300.0]), ["a", "a", "a"])
+    assert (error.mape, error.samples) == (pytest.approx(0.1), 3)
+    assert (error.spearman, error.kendall) == (pytest.approx(1), pytest.approx(1))
+    both = library.errors(np.array([1.0, 2, 3, 3, 2, 1]), np.array([1.0, 2, 3, 1, 2, 3]), [*"aaabbb"])
+    assert both.spearman == pytest.approx(-1)  # the worst group, not the mean of both
+    assert library.errors(np.array([np.nan, 2.0]), np.array([1.0, 2.0]), ["a", "a"]).samples == 1
+
+
+def test_a_calibration_end_to_end() -> None:
+    seen: list[tuple[int, int]] = []
+    calibration = library.calibrate(SOC, 72, 2, lambda done, total, what: seen.append((done, total)), workers=2)
+    assert seen[0] == (0, 72)
+    assert seen[-1] == (72, 72)
+    # What is asked of a calibrated estimate, here of a small one.
+    assert calibration.ours["overlapped"]["network"].mape < 0.05
+    assert calibration.ours["overlapped"]["layer"].mape < 0.08
+    assert calibration.ours["serial"]["network"].mape == 0
+    # ODiMO's formulas leave out transfers and launches, of which these networks mostly consist.
+    assert calibration.odimo["overlapped"]["network"].mape > 5 * calibration.ours["overlapped"]["network"].mape
+    found = json.loads(json.dumps(library.to_json(calibration), allow_nan=False))
+    assert set(found["held_out"]["network"]) >= {"mape", "p95", "spearman", "kendall"}
+    assert set(found["odimo"]["layer"]) >= {"mape", "p95", "spearman", "kendall"}
+    console = Console(width=80, record=True)
+    console.print(library.table(calibration))
+    text = console.export_text()
+    assert "overlapped: networks" in text
+    assert "..." not in text
+    assert "…" not in text
+
+
+def test_a_calibration_is_saved_for_this_soc(tmp_path, samples: list[library.Sample]) -> None:  # type: ignore[no-untyped-def]
+    calibration = library.calibrate(SOC, 72, 2, workers=1)
+    library.save(calibration, tmp_path / "s.json")
+    assert surrogate.load(tmp_path / "s.json", SOC).theta == calibration.surrogate.theta
+
+
+@pytest.mark.parametrize(
+    ("c", "k", "f", "out", "digital", "analog"),
+    [
+        (64, 64, 3, 16, 40_960, 5_772.8),
+        (64, 64, 3, 56, 566_272, 18_876.8),
+        (128, 128, 3, 16, 155_648, 13_875.2),
+        (16, 16, 3, 32, 13_312, 5_811.2),
+        (128, 512, 3, 16, 610_304, 13_875.2),
+    ],
+)
+def test_odimo_formulas(c: int, k: int, f: int, out: int, digital: float, analog: float) -> None:
+    """Values of the released code (hw_models.py) for these layers."""
+    layer = Layer("x", "conv", (INPUT,), k, c, out, out, out, out, f, f, 1, 1, f // 2, f // 2)
+    assert odimo_cost.digital_cycles(layer, k) == pytest.approx(digital)
+    assert odimo_cost.analog_cycles(layer, k) == pytest.approx(analog)
+
+
+@pytest.mark.parametrize(("core", "cycles", "uj"), [("digital", 257_673, 24.74), ("analog", 88_120, 9.74)])
+def test_odimo_resnet20(core: str, cycles: int, uj: float) -> None:
+    """ResNet-20 wholly on one core, by the released model."""
+    import torch
+
+    workload = find_workload("resnet20")
+    shares = {x.name: {core: torch.tensor(float(x.k))} for x in workload if x.op == "conv"}
+    estimate = odimo_cost.network_estimate(workload, shares)
+    assert estimate.ticks.item() == pytest.approx(cycles, abs=1)
+    assert estimate.energy_j.item() * 1e6 == pytest.approx(uj, abs=0.005)
+
+
+def test_released_gradients_are_too_steep() -> None:
+    """A ceil with slope 1: 16 times the mean slope of the digital staircase, 512 times that of the analog one."""
+    import torch
+
+    layer = Layer("x", "conv", (INPUT,), 64, 64, 16, 16, 16, 16, 3, 3, 1, 1, 1, 1)
+    slopes = {}
+    for name, by in (("right", odimo_cost.RIGHT), ("released", odimo_cost.RELEASED)):
+        k = torch.tensor(64.0, requires_grad=True)
+        slopes[name] = (
+            torch.autograd.grad(by.ceildiv(k, 16), k)[0].item(),
+            torch.autograd.grad(by.ceildiv(k, 512), k)[0].item(),
+        )
+    assert slopes["released"] == (1, 1)
+    assert slopes["right"] == pytest.approx((1 / 16, 1 / 512))
+    k = torch.tensor(200.0, requires_grad=True)
+    wide = replace(layer, k=200, fy=1, fx=1)
+    (released,) = torch.autograd.grad(odimo_cost.RELEASED.unroll(wide, k), k)
+    (right,) = torch.autograd.grad(odimo_cost.RIGHT.unroll(wide, k), k)
+    assert released.item() > 0 > right.item()
