@@ -176,7 +176,9 @@ def show(name: str, rows: Sequence[Row], runs: Sequence[NestRun]) -> dict[str, A
     floor = noise(rows)
     print(f"\n{name}: {len(rows)} rows used, {sum(run.tiles_run < run.tiles for run in runs)} of them extended linearly "
           f"beyond {CAP:,} requests")  # fmt: skip
-    print(f"{'':10} {'n':>5} {'MAPE':>6} {'median':>6} {'p90':>6} {'bias':>6} {'Spearman':>8} {'Kendall':>7} {'<10 %':>6}")
+    print(
+        f"{'':10} {'n':>5} {'MAPE':>6} {'median':>6} {'p90':>6} {'bias':>6} {'Spearman':>8} {'Kendall':>7} {'<10 %':>6}"
+    )
     scores = {}
     for group, where in groups(rows).items():
         s = scores[group] = score([rows[i] for i in where], [predicted[i] for i in where])

@@ -64,8 +64,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Sample:
-    """A simulated mapping. label: what it was. terms [layers, TERMS], room [layers], ahead: for the estimate. ticks, energy_j:
-    simulated. odimo_ticks: what ODiMO's formulas say, NaN where they do not apply."""
+    """A simulated mapping. label: what it was. terms [layers, TERMS], room [layers], ahead: for the estimate. ticks,
+    energy_j: simulated. odimo_ticks: what ODiMO's formulas say, NaN where they do not apply."""
 
     task: Task
     label: str
@@ -133,7 +133,7 @@ def tasks(samples: int, seed: int) -> list[Task]:
     for i in range(samples):
         sources, kind, held_out = plan[i % len(plan)]
         turn = i // len(plan)
-        runtime: Runtime = "serial" if turn // len(sources) % 4 == 3 else "overlapped"
+        runtime: Runtime = "serial" if (turn % len(sources) + turn // len(sources)) % 4 == 3 else "overlapped"
         out.append(Task(i, sources[turn % len(sources)], kind, held_out, runtime))
     return out
 
@@ -320,7 +320,7 @@ def estimates(samples: Sequence[Sample], theta: dict[Runtime, Theta], soc: SoC) 
 
 def _ticks(samples: Sequence[Sample], runtime: Runtime, theta: Theta) -> Floats:
     terms = Terms(*torch.from_numpy(np.concatenate([s.terms for s in samples])).unbind(1))
-    starts = np.cumsum([0, *(len(s.terms) for s in samples[:-1])])
+    starts = np.cumsum([0, *(len(s.terms) for s in samples[:-1])]).astype(np.int64)
     if runtime == "serial":
         return _sums(terms.total, starts)
     room = torch.from_numpy(np.concatenate([s.room for s in samples]))
@@ -334,13 +334,13 @@ def _ticks(samples: Sequence[Sample], runtime: Runtime, theta: Theta) -> Floats:
     return out
 
 
-def _sums(by_layer: torch.Tensor, starts: Floats) -> Floats:
+def _sums(by_layer: torch.Tensor, starts: np.ndarray[Any, np.dtype[np.int64]]) -> Floats:
     out: Floats = np.add.reduceat(by_layer.numpy(), starts)
     return out
 
 
 # Where each factor may lie: lower and upper bound.
-BOUNDS = {"prefetch": (0.0, 1.0), "launch_hidden": (0.0, 1.0), "lockstep": (0.0, 1.0)}
+BOUNDS = {"prefetch": (0.0, 1.0), "launch_hidden": (0.0, 1.0)}
 
 
 def fit(samples: Sequence[Sample]) -> Theta:
@@ -367,7 +367,7 @@ def fit(samples: Sequence[Sample]) -> Theta:
 
 
 def errors(predicted: Floats, simulated: Floats, groups: Sequence[str]) -> Errors:
-    """See `Errors`; rank correlation within each group, the lowest of them. Samples without a prediction are left out."""
+    """See `Errors`. groups: one name a sample; ranks are compared within each. NaN predictions are left out."""
     there = np.isfinite(predicted)
     predicted, simulated = predicted[there], simulated[there]
     names = np.array(groups)[there]
@@ -398,7 +398,7 @@ def calibrate(
     theta: dict[Runtime, Theta] = {"serial": Theta(), "overlapped": fit(seen)}
     ours, energy, odimo = _tables(held, theta, soc)
     fitted_on = _tables(seen, theta, soc)[0]["overlapped"]
-    held_out = {kind: _plain(error) for kind, error in ours["overlapped"].items()}
+    held_out: dict[str, dict[str, float | None]] = {k: _plain(error) for k, error in ours["overlapped"].items()}
     made = surrogate.make(soc, theta, samples, seed, held_out)
     by_network = {}
     for name in HELD_OUT:
@@ -508,14 +508,14 @@ def table(calibration: Calibration) -> Group:
     for name in ("samples", "MAPE", "p95", "Spearman", "Kendall"):
         out.add_column(name, justify="right")
     for runtime in reversed(RUNTIMES):
-        for kind in ("network", "layer"):
-            _row(out, f"{runtime}: {kind}s", calibration.ours[runtime][kind])
+        for kind, error in calibration.ours[runtime].items():
+            _row(out, f"{runtime}: {kind}s", error)
         _row(out, f"{runtime}: energy of networks", calibration.energy[runtime]["network"])
     for name, (ours, _) in calibration.by_network.items():
         _row(out, f"overlapped: {name}", ours)
     for runtime in reversed(RUNTIMES):
-        for kind in ("network", "layer"):
-            _row(out, f"ODiMO {runtime}: {kind}s", calibration.odimo[runtime][kind])
+        for kind, error in calibration.odimo[runtime].items():
+            _row(out, f"ODiMO {runtime}: {kind}s", error)
     worst = Table(title="Missed most", box=None, title_justify="left")
     for name in ("mapping", "runtime", "simulated", "error"):
         worst.add_column(name, justify="left" if name in ("mapping", "runtime") else "right", overflow="fold")

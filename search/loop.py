@@ -6,8 +6,8 @@ theta is refitted is the same for all, and stands here.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping as MappingOf
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +28,7 @@ from cosoc.sim.workload import Workload
 
 Objective = Literal["latency", "energy"]
 CostModel = Literal["simulator", "odimo"]
+Shares = MappingOf[str, MappingOf[str, Tensor]]  # soft channels on each core, by layer
 Counts = MappingOf[str, MappingOf[str, int]]  # channels on each core, by layer
 
 
@@ -68,7 +69,7 @@ class Oracle:
         """The complete mapping of channel counts."""
         return tilings_for(self.workload, self.soc, counts, self.runtime, self._tilings, name)
 
-    def estimate(self, shares: MappingOf[str, MappingOf[str, Tensor]]) -> Estimate:
+    def estimate(self, shares: Shares) -> Estimate:
         """The differentiable cost of soft shares, with the tiles that the tiler takes for the shares rounded."""
         if self.model == "odimo":
             return odimo_estimate(self.workload, shares)
@@ -131,6 +132,41 @@ class Oracle:
         self.theta = theta or self._primed
         for counts in visited:
             self.pairs.append(Pair(self.mapping(counts), self.estimated(counts), self.simulated(counts)))
+
+
+class Tangent:
+    """A cost as its tangent plane, taken anew every so many evaluations: value and gradient at next to no cost between.
+
+    Soft shares move little from step to step, the gradient of the cost even less.
+    """
+
+    def __init__(self, cost: Callable[[Shares], Tensor], every: int) -> None:
+        self._cost, self._every, self._age = cost, every, 0
+        self._value = torch.zeros(())
+        self._at: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}  # share -> where the plane touches, slope
+
+    def __call__(self, shares: Shares) -> Tensor:
+        """The cost of soft shares, differentiable."""
+        if self._age % self._every == 0:
+            self._touch(shares)
+        self._age += 1
+        rise = [slope * (shares[n][c].double() - at) for (n, c), (at, slope) in self._at.items()]
+        return self._value + torch.stack(rise).sum()
+
+    def renew(self) -> None:
+        """Take the plane anew at the next evaluation."""
+        self._age = 0
+
+    def _touch(self, shares: Shares) -> None:
+        leaves = {n: {c: k.detach().double().requires_grad_() for c, k in on.items()} for n, on in shares.items()}
+        value = self._cost(leaves)
+        keys = [(n, c) for n, on in leaves.items() for c in on]
+        slopes = torch.autograd.grad(value, [leaves[n][c] for n, c in keys], allow_unused=True)
+        self._value = value.detach()
+        self._at = {
+            key: (leaves[key[0]][key[1]].detach(), torch.zeros(()) if slope is None else slope)
+            for key, slope in zip(keys, slopes, strict=True)
+        }
 
 
 def _rounded(on_cores: MappingOf[str, Tensor]) -> dict[str, int]:

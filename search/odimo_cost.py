@@ -7,10 +7,10 @@ one layer, C input and K output channels, kx x ky filter, OX x OY outputs:
     analog  = ceil(K/512) ceil(C/128) OX OY / u * 18.2 + [K >= 1] 8 C kx ky,  18.2 cycles = 70 ns
     u       = the largest of 1, 2, 4, 8 with u K <= 512 and (u + kx - 1) max(64, C) ky <= 1152, at least 1
 
-No DMA, no weight load of the digital core, no launch, no pooling or adds. A layer takes the slower core's time, a network
-the sum over its layers. `released` gives the gradients that the release trains with: slope 1 through a ceil(K / 16)
-as through a ceil(K / 512), slope +1 of u in K, 1 / (K + 1) through [K >= 1], and a softmax over raw cycles in place of
-the maximum.
+No DMA, no weight load of the digital core, no launch, no pooling or adds. A layer takes the slower core's time, a
+network the sum over its layers. `RELEASED` gives the gradients that the release trains with: slope 1 through a
+ceil(K / 16) as through a ceil(K / 512), slope +1 of u in K, 1 / (K + 1) through [K >= 1], and a softmax over raw
+cycles in place of the maximum.
 """
 
 from __future__ import annotations

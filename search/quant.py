@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -50,6 +52,27 @@ def ternary_log_scale(weight: Tensor) -> Tensor:
     return (2 * 0.431 * deviation).log()
 
 
+class _Clipped(torch.autograd.Function):
+    """Quantise to `levels` steps of clip / levels between low and clip, with PACT's gradients: straight through inside,
+    and to the clip what lies beyond it (less what lies below -clip, if signed)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, clip: Tensor, levels: int, signed: bool) -> Tensor:
+        ctx.save_for_backward(x, clip)
+        ctx.signed = signed
+        scale = float(clip) / levels
+        return torch.fake_quantize_per_tensor_affine(x, scale, 0, -levels if signed else 0, levels)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+        x, clip = ctx.saved_tensors
+        over, under = x > clip, x < (-clip if ctx.signed else 0)
+        to_clip = (grad * over).sum()
+        if ctx.signed:
+            to_clip = to_clip - (grad * under).sum()
+        return grad.masked_fill(over | under, 0.0), to_clip, None, None
+
+
 class ActivationQuantiser(nn.Module):
     """Unsigned or signed integers with a trainable clip (PACT, Choi et al. 2018): clip(x, low, a) in steps of a / levels.
 
@@ -70,11 +93,8 @@ class ActivationQuantiser(nn.Module):
             with torch.no_grad():
                 self.log_clip.copy_(x.detach().abs().amax().clamp_min(TINY).log())
                 self.seen.fill_(True)
-        clip = self.log_clip.exp()
-        # max and min pass the clip's gradient where they bind, as PACT does.
-        bounded = torch.minimum(torch.maximum(x, -clip if self.signed else torch.zeros_like(clip)), clip)
-        steps = bounded / clip * self.levels
-        return ste(steps.round(), steps) * clip / self.levels
+        out: Tensor = _Clipped.apply(x, self.log_clip.exp(), self.levels, self.signed)  # type: ignore[no-untyped-call]
+        return out
 
 
 def adc(x: Tensor, bits: int, noise: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
@@ -99,4 +119,3 @@ def linear_or_conv(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: nn.
         assert not isinstance(padding, str)
         return functional.conv2d(x, weight, bias, geometry.stride, padding, geometry.dilation, geometry.groups)
     return functional.linear(x, weight, bias)
-

@@ -160,12 +160,13 @@ def floordiv(a: Num, b: Num) -> Num:
 def _tensors(xs: Sequence[Num]) -> torch.Tensor:
     """The forward values along a new first dimension."""
     like = next(x for x in xs if isinstance(x, torch.Tensor))
-    return torch.stack(torch.broadcast_tensors(*(torch.as_tensor(_value(x), device=like.device) for x in xs)))
+    parts = [torch.as_tensor(_value(x), device=like.device) for x in xs]
+    return torch.stack(torch.broadcast_tensors(*parts))  # type: ignore[no-untyped-call]
 
 
 def _extreme(xs: Sequence[Num], sign: int) -> Num:
     """The largest (sign 1) or smallest (sign -1), with softmax weights as slopes."""
-    if not any([isinstance(x, _CARRIES) for x in xs]):
+    if not any(isinstance(x, _CARRIES) for x in xs):
         return (exact.maximum if sign > 0 else exact.minimum)(*xs)
     if any(isinstance(x, torch.Tensor) for x in xs):
         stack = _tensors(xs)
@@ -175,8 +176,8 @@ def _extreme(xs: Sequence[Num], sign: int) -> Num:
         return _carry(out, *zip(xs, weights, strict=True))
     values = [_value(x) for x in xs]
     best = max(values) if sign > 0 else min(values)
-    scale = abs(best) or math.ulp(0.0)
-    parts = [math.exp(max(-SHARPNESS * abs(v - best) / scale, -700.0)) for v in values]
+    unit = abs(best) or math.ulp(0.0)
+    parts = [math.exp(max(-SHARPNESS * abs(v - best) / unit, -700.0)) for v in values]
     total = sum(parts)
     return _carry(best, *((x, p / total) for x, p in zip(xs, parts, strict=True)))
 
@@ -228,7 +229,6 @@ def largest(steps: Sequence[int], limit: Num) -> Num:
         inside = (x >= steps[0]) & (x <= steps[-1])
         return _carry(out, (limit, torch.where(inside, out / x.clamp_min(1), 0.0)))
     if isinstance(limit, Soft):
-        x = limit.value
-        value = exact.largest(steps, x)
-        return _carry(value, (limit, value / x if steps[0] <= x <= steps[-1] else 0.0))
+        value = exact.largest(steps, limit.value)
+        return _carry(value, (limit, value / limit.value if steps[0] <= limit.value <= steps[-1] else 0.0))
     return exact.largest(steps, limit)

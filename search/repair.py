@@ -56,9 +56,7 @@ def counts(layer: MixedLayer, steps: Mapping[str, int]) -> list[int]:
     return sorted(on_wide)
 
 
-def repair(
-    net: MixedNet, chosen: Assignment, cost: Cost, steps: Mapping[str, int]
-) -> tuple[Assignment, list[Move]]:
+def repair(net: MixedNet, chosen: Assignment, cost: Cost, steps: Mapping[str, int]) -> tuple[Assignment, list[Move]]:
     """Give back to the wide format every channel that costs nothing there, layer by layer, most channels first."""
     chosen, moves = dict(chosen), []
     now = cost(chosen)

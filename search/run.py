@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from cosoc.search.data import Data, Split, load_data
 from cosoc.search.gates import Choice, Estimator, score_loss
-from cosoc.search.loop import Cost, CostModel, Objective, Oracle
+from cosoc.search.loop import Cost, CostModel, Objective, Oracle, Tangent
 from cosoc.search.nets import NETWORKS, build
 from cosoc.search.plots import plot_front
 from cosoc.search.repair import Move, meet, repair
@@ -49,6 +49,7 @@ from cosoc.sim.tiler import complete
 WARM_UP, SEARCH = 0.4, 0.35  # shares of a point's epochs; what is left fine-tunes
 COOLEST = 0.2  # temperature of the gates at the end of a search, from 1
 RATES = {"warm-up": 3e-3, "weights": 1e-3, "quantisers": 1e-3, "logits": 5e-2, "fine-tune": 1e-3}  # of Adam
+COST_EVERY = 8  # steps between evaluations of the cost's gradient, where gates move slowly
 PRIMING = 24  # random mappings that theta is fitted to before the search
 SCORE_SAMPLES = 2  # simulated partitionings a step, for the score estimator
 
@@ -224,7 +225,10 @@ class _Search:
     def searched(self, net: MixedNet, name: str, strength: float) -> dict[str, Any]:
         """The search phase: train weights and logits, keep the repaired and contiguous assignment."""
         config, oracle = self.config, self.oracle
-        base = self.all_8bit.of(config.objective)
+        # ODiMO's cycles are no cycles of the machine: each model is measured by its own all-8-bit mapping.
+        all_8bit = _counts(named_mapping("all_8bit", self.workload, config.soc))
+        own = self.all_8bit if config.cost_model == "simulator" else oracle.estimated(all_8bit)
+        base = own.of(config.objective)
         extra: dict[str, Any] = {"strength": strength, "visited": [], "theta": None}
         oracle.restart()
         kept = self.folder.restore(name)
@@ -238,12 +242,15 @@ class _Search:
             cost = found.ticks / config.soc.tick_hz if config.objective == "latency" else found.energy_j
             return cost / base
 
+        tangent = Tangent(relative, COST_EVERY if config.estimator == "expectation" else 1)
+
         def loss_of(module: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
             net.set_gates(config.estimator, COOLEST**done, draws)
-            cost = self.scored(net, relative, base, draws) if config.estimator == "score" else relative(net.shares())
+            cost = self.scored(net, relative, base, draws) if config.estimator == "score" else tangent(net.shares())
             return functional.cross_entropy(net(x), y) + extra["strength"] * cost.to(x.dtype)
 
         def after(epoch: int) -> dict[str, Any]:
+            tangent.renew()  # so that a resumed run goes on as an unbroken one
             chosen = assignment(net)
             gates = {n: layer.gates for n, layer in net.layers.items()}
             fix(net, chosen)

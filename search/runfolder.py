@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,15 @@ def replace_text(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
+def differences(was: Any, asked: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two configurations differ: (dotted key, the one's value, the other's), None for a missing key."""
+    if isinstance(was, dict) and isinstance(asked, dict):
+        for key in {**was, **asked}:
+            yield from differences(was.get(key), asked.get(key), f"{at}.{key}" if at else str(key))
+    elif was != asked:
+        yield at, was, asked
+
+
 class RunFolder:
     """See the module docstring. Opening it checks that the folder is new, or is the same run's to be resumed."""
 
@@ -39,20 +48,43 @@ class RunFolder:
         self.path = path
         asked = json.loads(json.dumps(config))
         file = path / "config.yaml"
-        if resume:
+        if resume and self._begun():
             self._check_same(file, asked)
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        elif not resume and path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError(f"{path}: exists and is not empty; choose another --out, or --resume it")
         try:
             for folder in (path, path / "done", path / "weights", path / "mappings"):
                 folder.mkdir(parents=True, exist_ok=True)
-            if not resume:
+            if not file.exists():
                 names = ("cosoc", "torch", "numpy", "numba")
                 environment = {"python": platform.python_version()} | {name: version(name) for name in names}
+                environment["torch threads"] = str(torch.get_num_threads())
                 replace_text(path / "environment.json", json.dumps(environment, indent=1) + "\n")
                 replace_text(file, yaml.safe_dump(asked, sort_keys=False))
+            if resume:
+                self._forget_undone()
         except OSError as error:
             raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+
+    def _begun(self) -> bool:
+        """Whether a configuration was written; a run killed before that has left nothing else but empty folders."""
+        own = ("done", "weights", "mappings", "environment.json", "environment.json.part", "config.yaml.part")
+        left = [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else ["nothing"]
+        return any(name not in own for name in left) or not left
+
+    def _forget_undone(self) -> None:
+        """Drop the metrics of epochs that no checkpoint kept: they will be run again."""
+        file = self.path / "metrics.jsonl"
+        if not file.exists():
+            return
+        state = self._load(self.path / "checkpoint.pt") if (self.path / "checkpoint.pt").exists() else {}
+        kept = [
+            entry
+            for entry in self.metrics()
+            if self.finished(entry["phase"]) is not None
+            or (entry["phase"] == state.get("phase") and entry["epoch"] < state["epoch"])
+        ]
+        replace_text(file, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def _check_same(self, file: Path, asked: dict[str, Any]) -> None:
         if not file.exists():
@@ -63,12 +95,8 @@ class RunFolder:
             was = None
         if not isinstance(was, dict):
             raise InputError(f"{file}: is not the configuration of a run")
-        for key in {**was, **asked}:
-            if was.get(key) != asked.get(key):
-                found, given = was.get(key), asked.get(key)
-                raise InputError(
-                    f"{file}: the run has {key} {found!r}, now {given!r} is asked for; resume with the same"
-                )
+        for key, found, given in differences(was, asked):
+            raise InputError(f"{file}: the run has {key} {found!r}, now {given!r} is asked for; resume with the same")
 
     def log(self, entry: Mapping[str, Any]) -> None:
         """Append a line to the metrics; a line torn by a kill is ended first."""

@@ -1,7 +1,7 @@
 """The calibrated estimate as a file: theta, what it was fitted on, and its error on what it was not fitted on.
 
-An estimate is good for the machine and the simulator that it was fitted to, and for no other: both are stated by digest,
-and `load` refuses a file that was made for others.
+An estimate is good for the machine and the simulator that it was fitted to, and for no other: both are stated by
+digest, and `load` refuses a file that was made for others.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ _DECIDING = ("exact", "workload", "work", "placement", "fusion", "tiler", "lower
 class Surrogate:
     """theta: the fitted factors, by runtime. soc: name and digest; simulator: version and digest. samples, seed: of the
     calibration. held_out: its error table, {"network" | "layer": {"mape", "p95", "spearman", "kendall"}}, in parts (not
-    percent), in the overlapped runtime."""
+    percent; None where there were too few samples), in the overlapped runtime."""
 
     soc: str
     soc_digest: str
@@ -41,7 +41,7 @@ class Surrogate:
     theta: Mapping[Runtime, Theta]
     samples: int
     seed: int
-    held_out: Mapping[str, Mapping[str, float]]
+    held_out: Mapping[str, Mapping[str, float | None]]
 
 
 def soc_digest(soc: SoC) -> str:
@@ -57,7 +57,11 @@ def simulator_digest() -> str:
 
 
 def make(
-    soc: SoC, theta: Mapping[Runtime, Theta], samples: int, seed: int, held_out: Mapping[str, Mapping[str, float]]
+    soc: SoC,
+    theta: Mapping[Runtime, Theta],
+    samples: int,
+    seed: int,
+    held_out: Mapping[str, Mapping[str, float | None]],
 ) -> Surrogate:
     """A surrogate for this SoC and the simulator as it is now."""
     return Surrogate(soc.name, soc_digest(soc), __version__, simulator_digest(), theta, samples, seed, held_out)
@@ -78,6 +82,9 @@ def load(path: Path, soc: SoC) -> Surrogate:
     except (UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
         reason = str(error).replace("\n", " ")
         raise InputError(f"{path}: is not an estimate that `cosoc calibrate --out` wrote: {reason}") from error
+    unknown = sorted({key for factors in found["theta"].values() for key in factors} - {f.name for f in fields(Theta)})
+    if unknown:
+        raise InputError(f"{path}: theta has {', '.join(unknown)}, which this version does not know")
     again = f"run cosoc calibrate {soc.name} --out {path}"
     if out.soc_digest != soc_digest(soc):
         raise InputError(

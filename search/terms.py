@@ -83,8 +83,8 @@ def network_terms(
 ) -> Terms:
     """The terms of all layers, each a float64 tensor [layers] that is differentiable in the shares.
 
-    mapping: complete, homes: of it; a layer's shares are replaced by those given, core by core. Raises ValueError where a core
-    is given that the mapping's layer does not name.
+    mapping: complete, homes: of it; a layer's shares are replaced by those given, core by core. Raises ValueError
+    where a core is given that the mapping's layer does not name.
     """
     wanted = [(name, core) for name, on_cores in shares.items() for core in on_cores]
     flat = [shares[name][core] for name, core in wanted]
@@ -119,7 +119,8 @@ def network_terms(
 
 def prefetchable(workload: Workload, soc: SoC, mapping: Mapping) -> list[bool]:
     """For each layer whether its first weights find room while the layer before computes its last tile: [layers]."""
-    out, before = [], dict[str, int]()
+    out: list[bool] = []
+    before: dict[str, int] = {}
     for layer in workload:
         given = mapping.layers[layer.name]
         assert given.tiling is not None
@@ -140,20 +141,22 @@ def prefetchable(workload: Workload, soc: SoC, mapping: Mapping) -> list[bool]:
 
 def unstreamed_ticks(terms: Terms, room: Tensor, theta: Theta, starts: Sequence[int] = (0,)) -> Tensor:
     """Ticks of each layer within its network in the overlapped runtime, [layers], if all weights are in the main
-    memory. room: `prefetchable`, as 0 and 1. starts: where networks begin, if there are several, one after the other."""
+    memory. room: `prefetchable`, as 0 and 1. starts: where networks begin, if there are several in a row."""
     follows = torch.ones_like(room)
     follows[list(starts)] = 0
     first = Before(terms.tile.roll(1) * room * follows, terms.store.roll(1) * follows)
     _, launch = starting(terms, theta, relax, first)
     free = terms.free + terms.single * launch
     before = replace(first, free=free.roll(1) * room * follows)
-    return compose(terms, "overlapped", theta, relax, before)
+    ticks: Tensor = compose(terms, "overlapped", theta, relax, before)
+    return ticks
 
 
 def network_ticks(terms: Terms, room: Tensor, ahead: int, runtime: Runtime, theta: Theta) -> Tensor:
     """Ticks of each layer within its network, [layers]. ahead: `stream_ticks`."""
     if runtime == "serial":
-        return terms.total
+        total: Tensor = terms.total
+        return total
     ticks = unstreamed_ticks(terms, room, theta)
     if not ahead:
         return ticks
@@ -174,8 +177,8 @@ def network_estimate(
 ) -> Estimate:
     """Estimated latency and energy of a network, differentiable in the shares {layer: {core: channels}}.
 
-    mapping: complete (`tilings_for` at the rounded shares); layers without given shares keep the mapping's own. At whole
-    channels the terms are exactly the simulator's work, and in the serial runtime the ticks are the simulated ones.
+    mapping: complete (`tilings_for` at the rounded shares); layers without given shares keep the mapping's own. At
+    whole channels the terms are exactly the simulator's work, and the ticks of the serial runtime the simulated ones.
     """
     homes = homes_of(workload, mapping, soc)
     terms = network_terms(workload, soc, mapping, shares, homes)

@@ -14,7 +14,6 @@ an ideal machine.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,12 +34,10 @@ class Theta:
 
     prefetch: share of the time in which the DMA is free at a layer's end that the next layer's weights use (0..1).
     launch_hidden: share of the transfers before a layer's first job that really hides its launch (0..1).
-    lockstep: share of their jobs for which cores with unequal numbers of jobs wait for each other (0..1).
     """
 
     prefetch: float = 1.0
     launch_hidden: float = 1.0
-    lockstep: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -50,10 +47,10 @@ class Terms:
     total: everything one after the other. load, store, weights: the first load, last store and first weights, which
     nothing of the same layer hides. refill: later weights that wait until the ones before are used up, because their
     memory does not hold both. fetch, spill: weights from the backing memory, and what else their DMA moves. moving: the
-    busiest DMA, with all of these but fetch. pace: the slowest core (or the host) with all launches but the first. uneven: what more it would be if every
-    tile waited for all cores that have a job in it. launch: the first launches, one after
-    the other. tile: the last tile on the slowest core. free: how long the DMA is free while that tile is computed.
-    single: 1 if there is one tile only, else 0. unit_j: energy of units while busy and of links, J.
+    busiest DMA, with all of these but fetch. pace: the slowest core (or the host) with all launches but the first.
+    launch: the first launches, one after the other. tile: the last tile on the slowest core. free: how long the DMA is
+    free while that tile is computed. single: 1 if there is one tile only, else 0. unit_j: energy of units while busy
+    and of links, J.
     """
 
     total: Num
@@ -65,7 +62,6 @@ class Terms:
     spill: Num
     moving: Num
     pace: Num
-    uneven: Num
     launch: Num
     tile: Num
     free: Num
@@ -172,8 +168,6 @@ def layer_terms(
         tiles.append(part.last)
         paces.append(part.last + first_launch)
     single = int(not work.steps > 1)
-    slowest = xp.maximum(*chains)
-    pace = xp.maximum(slowest, host)
     store = transfer_ticks(work.last_store, soc, memory, target, xp)
     fetching = soc.route(soc.backing_memory, main).dma if soc.backing_memory is not None else ""
     moving = {unit: t - fetch if unit == fetching else t for unit, t in account.busy.items() if unit in soc.dmas}
@@ -186,8 +180,7 @@ def layer_terms(
         fetch=fetch,
         spill=moving.get(fetching, 0),
         moving=xp.maximum(0, *moving.values()),
-        pace=pace,
-        uneven=_in_step([part.jobs for part in work.cores], chains, xp) - slowest,
+        pace=xp.maximum(*chains, host),
         launch=launches,
         tile=xp.maximum(*tiles),
         free=xp.maximum(*tiles) if single else xp.maximum(xp.maximum(*paces) - store, 0),
@@ -195,23 +188,6 @@ def layer_terms(
         unit_j=power_energy_j(soc, 0, account.busy) + account.pj * 1e-12,
     )
     return terms, account.busy
-
-
-def _in_step(jobs: Sequence[Num], chains: Sequence[Num], xp: Any) -> Num:
-    """Ticks of cores with so many jobs each, if the n-th jobs all start together."""
-    order = sorted(
-        (i for i in range(len(jobs)) if jobs[i] > 0),
-        key=functools.cmp_to_key(lambda i, j: (jobs[i] > jobs[j]) - (jobs[i] < jobs[j])),
-    )
-    if not order or not jobs[order[-1]] > jobs[order[0]]:
-        return xp.maximum(*chains)
-    each = [chains[i] / jobs[i] for i in order]
-    total: Num = 0
-    done: Num = 0
-    for n, i in enumerate(order):
-        total = total + (jobs[i] - done) * xp.maximum(*each[n:])
-        done = jobs[i]
-    return total
 
 
 def starting(terms: Terms, theta: Theta, xp: Any, before: Before) -> tuple[Num, Num]:
@@ -227,7 +203,7 @@ def compose(terms: Terms, runtime: Runtime, theta: Theta, xp: Any, before: Befor
         return terms.total
     weights, launch = starting(terms, theta, xp, before or Before())
     hidden = terms.moving - terms.weights - terms.load - terms.store - terms.refill
-    inner = xp.maximum(terms.pace + terms.uneven * theta.lockstep, hidden + terms.tile)
+    inner = xp.maximum(terms.pace, hidden + terms.tile)
     return weights + terms.load + launch + terms.refill + inner + terms.store
 
 

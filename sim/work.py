@@ -203,8 +203,8 @@ def layer_work(
 ) -> LayerWork:
     """The work of `layer` under `mapping`, with `shares` (core, output channels) in place of the mapping's own.
 
-    Shares may be ints, integer arrays or tensors, core by core as in the mapping; with the mapping's shares and `xp = exact` this is, to the byte,
-    what `lower` emits. The mapping must have a tiling, with one tile size a share.
+    Shares may be ints, integer arrays or tensors, core by core as in the mapping; with the mapping's own and
+    `xp = exact` this is, to the byte, what `lower` emits. The mapping must have a tiling, with one tile size a share.
     """
     tiling = mapping.tiling
     assert tiling is not None, "complete the mapping first"

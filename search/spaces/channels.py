@@ -228,7 +228,9 @@ def uniform(net: MixedNet, mapping: NetworkMapping) -> Assignment:
         parts = []
         for share in mapping.layers[name].shares:
             if share.core not in layer.cores:
-                raise InputError(f"layer {name}: mapping {mapping.name} uses {share.core}, the search has {layer.cores}")
+                raise InputError(
+                    f"layer {name}: mapping {mapping.name} uses {share.core}, the search has {layer.cores}"
+                )
             parts.append(torch.full((share.k,), layer.cores.index(share.core)))
         out[name] = torch.cat(parts).long()
     return out
@@ -332,5 +334,3 @@ def _permute_inputs(layer: MixedLayer, order: Tensor) -> None:
     each = weight.shape[1] // len(order)  # pixels a channel, where a flattened map is read
     index = (order[:, None] * each + torch.arange(each)).reshape(-1)
     weight.copy_(weight[:, index].clone())
-
-

@@ -27,9 +27,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [{"dmas.dma.setup_cycles": "71"}, {"links.analog_feed.bytes_per_period": "16"}])
 def test_another_soc_is_refused(tmp_path: Path, change: dict[str, str]) -> None:
     surrogate.save(MADE, tmp_path / "s.json")
-    with pytest.raises(
-        InputError, match=r"was fitted to SoC diana \(\w+\), not to diana \(\w+\) as it is described now"
-    ):
+    with pytest.raises(InputError, match=r"was fitted to SoC diana \(\w+\), not to diana \(\w+\) as it is"):
         surrogate.load(tmp_path / "s.json", find_soc("diana", change))
 
 

@@ -1,0 +1,188 @@
+"""Accuracy against simulated latency: the search, four manual mappings, and the same search on ODiMO's cost formulas.
+
+    python benchmarks/odimo_front.py [--quick] [--seed N] [--seeds N] [--json FILE] [--keep DIR]
+
+ResNet-8 on Fashion-MNIST (28x28), a subset of its training images so that it ends within half an hour on two cores; with
+--quick the digits and a small CNN. Every point is re-simulated, also those that ODiMO's formulas chose. Hypervolume:
+area between a front and (all-8-bit latency, accuracy of always naming one class), each objective scaled to 0..1, so that
+1 would be perfect accuracy in no time. Then what a search step costs beside a plain training step.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from common import arguments, state, write_json
+from rich.console import Console
+from rich.table import Table
+from torch.nn import functional
+
+from cosoc.search.data import load_data
+from cosoc.search.front import hypervolume
+from cosoc.search.loop import Oracle, Tangent
+from cosoc.search.nets import build
+from cosoc.search.run import COST_EVERY, SearchConfig, search
+from cosoc.search.spaces.channels import prepare
+from cosoc.sim.catalog import find_soc
+from cosoc.sim.importers.torch_export import from_module
+
+STRENGTHS = (0.1, 0.5, 1.0, 2.0, 5.0)
+MODELS = ("simulator", "odimo")
+
+
+def config(quick: bool, seed: int, out: Path) -> SearchConfig:
+    """What is searched: small enough for two cores."""
+    full = SearchConfig(
+        soc=find_soc("diana"),
+        workload="resnet8",
+        data="fashion_mnist",
+        strengths=STRENGTHS,
+        epochs=10,
+        seed=seed,
+        out=out,
+        train_images=3000,
+    )
+    if not quick:
+        return full
+    return replace(full, workload="digits_cnn", data="digits", strengths=(0.2, 1.0, 5.0), epochs=6, train_images=None)
+
+
+def run_seed(quick: bool, seed: int, folder: Path) -> dict[str, Any]:
+    """Both searches of one seed; the manual mappings belong to the first."""
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {"seed": seed}
+    for model in MODELS:
+        wanted = replace(config(quick, seed, folder / f"{model}-{seed}"), cost_model=model)  # type: ignore[arg-type]
+        if model != "simulator":
+            wanted = replace(wanted, manual=())
+        content = search(wanted, progress(f"seed {seed}, {model}")).content
+        found[model] = content["points"]
+        found.setdefault("manual", content["manual"])
+        found["all_8bit"] = content["all_8bit"]
+    return found
+
+
+def progress(label: str) -> Callable[[int, int, str], None]:
+    """A line for every tenth of a search."""
+    start, shown = time.monotonic(), -1
+
+    def report(done: int, total: int, what: str) -> None:
+        nonlocal shown
+        if 10 * done // total > shown:
+            shown = 10 * done // total
+            left = (time.monotonic() - start) * (total - done) / max(1, done)
+            print(f"{label}: {done}/{total} epochs, about {left:.0f} s left", flush=True)
+
+    return report
+
+
+def volumes(found: dict[str, Any], classes: int) -> dict[str, float]:
+    """Hypervolume of each kind of points of a seed, and of search and manual mappings together."""
+    slowest = found["all_8bit"]["seconds"]
+
+    def volume(points: list[dict[str, Any]]) -> float:
+        chance = 1 - 1 / classes
+        scaled = [(p["simulated"]["seconds"] / slowest, (1 - p["accuracy"]) / chance) for p in points]
+        # The all-8-bit mapping itself lies on the reference's edge; a hair beyond lets it count.
+        return hypervolume(scaled, (1.0 + 1e-6, 1.0))
+
+    kinds = {kind: volume(found[kind]) for kind in (*MODELS, "manual")}
+    return kinds | {"simulator_and_manual": volume(found["simulator"] + found["manual"])}
+
+
+def step_ratio(quick: bool) -> dict[str, float]:
+    """Median seconds of a search step (quantisers, gates, cost) and of a plain float step, in turn, one thread."""
+    torch.set_num_threads(1)
+    wanted = config(quick, 0, Path())
+    data = load_data(wanted.data, 0)
+    plain = build(wanted.workload, data.input_shape[0], len(data.classes))
+    workload = from_module(plain, data.input_shape, wanted.workload)
+    oracle = Oracle(workload, wanted.soc, wanted.runtime)
+    mixed = prepare(plain, workload, wanted.soc)
+    x, y = data.train.x[: wanted.batch], data.train.y[: wanted.batch]
+    draws = torch.Generator().manual_seed(0)
+    cost = Tangent(lambda shares: oracle.estimate(shares).ticks, COST_EVERY)  # as the search does it
+    adams = [torch.optim.Adam(net.parameters(), 1e-3) for net in (plain, mixed)]
+
+    def plain_loss() -> torch.Tensor:
+        return functional.cross_entropy(plain.train()(x), y)
+
+    def search_loss() -> torch.Tensor:
+        mixed.train().set_gates("expectation", 1.0, draws)
+        return functional.cross_entropy(mixed(x), y) + cost(mixed.shares()).float() * 1e-6
+
+    times: dict[str, list[float]] = {"plain": [], "search": []}
+    for _ in range(8 if quick else 25):
+        for (name, found), loss, adam in zip(times.items(), (plain_loss, search_loss), adams, strict=True):
+            start = time.perf_counter()
+            adam.zero_grad()
+            loss().backward()
+            adam.step()
+            found.append(time.perf_counter() - start)
+    seconds = {name: mean(found[4:]) for name, found in times.items()}
+    return {f"{name}_step_s": s for name, s in seconds.items()} | {"ratio": seconds["search"] / seconds["plain"]}
+
+
+def main() -> None:
+    parser = arguments(__doc__, seed=0)
+    parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from --seed on")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the run folders there")
+    args = parser.parse_args()
+    state(args.seed)
+    ratio = step_ratio(args.quick)
+    seeds = range(args.seed, args.seed + (1 if args.quick else args.seeds))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = args.keep or Path(scratch)
+        if len(seeds) == 1:
+            found = [run_seed(args.quick, seed, folder) for seed in seeds]
+        else:
+            workers = min(len(seeds), os.cpu_count() or 1)
+            with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+                jobs = [pool.submit(run_seed, args.quick, seed, folder) for seed in seeds]
+                found = [job.result() for job in jobs]
+    classes = len(load_data(config(args.quick, 0, Path()).data, 0).classes)
+    areas = [volumes(one, classes) for one in found]
+    console = Console()
+    console.print(points_table(found))
+    table = Table(title="Hypervolume, higher is better (mean over seeds, deviation)")
+    for name in ("points", "hypervolume", "deviation"):
+        table.add_column(name, justify="left" if name == "points" else "right")
+    for kind in areas[0]:
+        values = [area[kind] for area in areas]
+        table.add_row(kind, f"{mean(values):.4f}", f"{stdev(values):.4f}" if len(values) > 1 else "-")
+    console.print(table)
+    print(f"a search step takes {ratio['ratio']:.2f} times a plain one ({ratio['plain_step_s'] * 1e3:.1f} ms)")
+    write_json(args.json, {"seeds": found, "hypervolume": areas, "step": ratio})
+
+
+def points_table(found: list[dict[str, Any]]) -> Table:
+    """Every point, mean over the seeds."""
+    table = Table(title="Test accuracy and simulated latency, mean over seeds")
+    for name in ("points", "name", "accuracy", "ms", "uJ", "8 bit"):
+        table.add_column(name, justify="left" if name in ("points", "name") else "right")
+    for kind in (*MODELS, "manual"):
+        for i, point in enumerate(found[0][kind]):
+            rows = [one[kind][i] for one in found]
+            table.add_row(
+                kind,
+                point["name"],
+                f"{mean(r['accuracy'] for r in rows):.2%}",
+                f"{mean(r['simulated']['seconds'] for r in rows) * 1e3:.4f}",
+                f"{mean(r['simulated']['energy_j'] for r in rows) * 1e6:.3f}",
+                f"{mean(r['wide_share'] for r in rows):.0%}",
+            )
+    return table
+
+
+if __name__ == "__main__":
+    main()
