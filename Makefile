@@ -8,8 +8,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# The networks here are small: more threads cost more than they bring.
-export OMP_NUM_THREADS ?= 2
+# The networks here are small: more threads cost more than they bring, above all on a busy machine.
+export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check schema clean
@@ -39,7 +39,7 @@ demo: .venv/demo.stamp
 	@$(BIN)/cosoc simulate diana resnet20
 	@echo "==> training a small CNN on the digits data set, and its mapping with it"
 	@rm -rf runs/demo
-	@$(BIN)/cosoc search diana digits_cnn --data digits --epochs 12 --strengths 0.1,0.3,1,3 --out runs/demo
+	@$(BIN)/cosoc search diana digits_cnn --data digits --epochs 30 --strengths 0.3,1,3,10 --out runs/demo
 	@echo "==> the results are in runs/demo: result.json, plots, mappings, weights"
 
 test: .venv/dev.stamp

@@ -1,11 +1,11 @@
 """Accuracy against simulated latency: the search, four manual mappings, and the same search on ODiMO's cost formulas.
 
-    python benchmarks/odimo_front.py [--quick] [--seed N] [--seeds N] [--json FILE] [--keep DIR]
+    python benchmarks/odimo_front.py [--quick] [--images N] [--epochs N] [--seeds N] [--json FILE] [--keep DIR]
 
-ResNet-8 on Fashion-MNIST (28x28), a subset of its training images so that it ends within half an hour on two cores; with
---quick the digits and a small CNN. Every point is re-simulated, also those that ODiMO's formulas chose. Hypervolume:
-area between a front and (all-8-bit latency, accuracy of always naming one class), each objective scaled to 0..1, so that
-1 would be perfect accuracy in no time. Then what a search step costs beside a plain training step.
+ResNet-8 on Fashion-MNIST (28x28), a subset of its training images so that it ends within half an hour on two cores;
+with --quick the digits and a small CNN. Every point is re-simulated, also those that ODiMO's formulas chose.
+Hypervolume: area between a front and (all-8-bit latency, accuracy of always naming one class), each objective scaled
+to 0..1, so that 1 would be perfect accuracy in no time. Then what a search step costs beside a plain training step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -40,29 +40,38 @@ STRENGTHS = (0.1, 0.5, 1.0, 2.0, 5.0)
 MODELS = ("simulator", "odimo")
 
 
-def config(quick: bool, seed: int, out: Path) -> SearchConfig:
+@dataclass(frozen=True)
+class Size:
+    """How much is trained: quick or not, training images, epochs a point."""
+
+    quick: bool
+    images: int
+    epochs: int
+
+
+def config(size: Size, seed: int, out: Path) -> SearchConfig:
     """What is searched: small enough for two cores."""
     full = SearchConfig(
         soc=find_soc("diana"),
         workload="resnet8",
         data="fashion_mnist",
         strengths=STRENGTHS,
-        epochs=10,
+        epochs=size.epochs,
         seed=seed,
         out=out,
-        train_images=3000,
+        train_images=size.images,
     )
-    if not quick:
+    if not size.quick:
         return full
     return replace(full, workload="digits_cnn", data="digits", strengths=(0.2, 1.0, 5.0), epochs=6, train_images=None)
 
 
-def run_seed(quick: bool, seed: int, folder: Path) -> dict[str, Any]:
+def run_seed(size: Size, seed: int, folder: Path) -> dict[str, Any]:
     """Both searches of one seed; the manual mappings belong to the first."""
     torch.set_num_threads(1)
     found: dict[str, Any] = {"seed": seed}
     for model in MODELS:
-        wanted = replace(config(quick, seed, folder / f"{model}-{seed}"), cost_model=model)  # type: ignore[arg-type]
+        wanted = replace(config(size, seed, folder / f"{model}-{seed}"), cost_model=model)  # type: ignore[arg-type]
         if model != "simulator":
             wanted = replace(wanted, manual=())
         content = search(wanted, progress(f"seed {seed}, {model}")).content
@@ -88,22 +97,23 @@ def progress(label: str) -> Callable[[int, int, str], None]:
 
 def volumes(found: dict[str, Any], classes: int) -> dict[str, float]:
     """Hypervolume of each kind of points of a seed, and of search and manual mappings together."""
-    slowest = found["all_8bit"]["seconds"]
-
-    def volume(points: list[dict[str, Any]]) -> float:
-        chance = 1 - 1 / classes
-        scaled = [(p["simulated"]["seconds"] / slowest, (1 - p["accuracy"]) / chance) for p in points]
-        # The all-8-bit mapping itself lies on the reference's edge; a hair beyond lets it count.
-        return hypervolume(scaled, (1.0 + 1e-6, 1.0))
-
-    kinds = {kind: volume(found[kind]) for kind in (*MODELS, "manual")}
-    return kinds | {"simulator_and_manual": volume(found["simulator"] + found["manual"])}
+    slowest_s = found["all_8bit"]["seconds"]
+    kinds = {kind: volume(found[kind], slowest_s, classes) for kind in (*MODELS, "manual")}
+    return kinds | {"simulator_and_manual": volume(found["simulator"] + found["manual"], slowest_s, classes)}
 
 
-def step_ratio(quick: bool) -> dict[str, float]:
+def volume(points: list[dict[str, Any]], slowest_s: float, classes: int) -> float:
+    """Hypervolume of points, from the all-8-bit latency and the accuracy of always naming one class, scaled to 0..1."""
+    chance = 1 - 1 / classes
+    scaled = [(p["simulated"]["seconds"] / slowest_s, (1 - p["accuracy"]) / chance) for p in points]
+    # The all-8-bit mapping itself lies on the reference's edge; a hair beyond lets it count.
+    return hypervolume(scaled, (1.0 + 1e-6, 1.0))
+
+
+def step_ratio(size: Size) -> dict[str, float]:
     """Median seconds of a search step (quantisers, gates, cost) and of a plain float step, in turn, one thread."""
     torch.set_num_threads(1)
-    wanted = config(quick, 0, Path())
+    wanted = config(size, 0, Path())
     data = load_data(wanted.data, 0)
     plain = build(wanted.workload, data.input_shape[0], len(data.classes))
     workload = from_module(plain, data.input_shape, wanted.workload)
@@ -122,8 +132,8 @@ def step_ratio(quick: bool) -> dict[str, float]:
         return functional.cross_entropy(mixed(x), y) + cost(mixed.shares()).float() * 1e-6
 
     times: dict[str, list[float]] = {"plain": [], "search": []}
-    for _ in range(8 if quick else 25):
-        for (name, found), loss, adam in zip(times.items(), (plain_loss, search_loss), adams, strict=True):
+    for _ in range(12 if size.quick else 28):
+        for found, loss, adam in zip(times.values(), (plain_loss, search_loss), adams, strict=True):
             start = time.perf_counter()
             adam.zero_grad()
             loss().backward()
@@ -135,22 +145,25 @@ def step_ratio(quick: bool) -> dict[str, float]:
 
 def main() -> None:
     parser = arguments(__doc__, seed=0)
+    parser.add_argument("--images", type=int, default=3000, help="training images")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs a point, warm-up included")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from --seed on")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the run folders there")
     args = parser.parse_args()
     state(args.seed)
-    ratio = step_ratio(args.quick)
+    size = Size(args.quick, args.images, args.epochs)
+    ratio = step_ratio(size)
     seeds = range(args.seed, args.seed + (1 if args.quick else args.seeds))
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.keep or Path(scratch)
         if len(seeds) == 1:
-            found = [run_seed(args.quick, seed, folder) for seed in seeds]
+            found = [run_seed(size, seed, folder) for seed in seeds]
         else:
             workers = min(len(seeds), os.cpu_count() or 1)
             with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-                jobs = [pool.submit(run_seed, args.quick, seed, folder) for seed in seeds]
+                jobs = [pool.submit(run_seed, size, seed, folder) for seed in seeds]
                 found = [job.result() for job in jobs]
-    classes = len(load_data(config(args.quick, 0, Path()).data, 0).classes)
+    classes = len(load_data(config(size, 0, Path()).data, 0).classes)
     areas = [volumes(one, classes) for one in found]
     console = Console()
     console.print(points_table(found))
@@ -162,7 +175,7 @@ def main() -> None:
         table.add_row(kind, f"{mean(values):.4f}", f"{stdev(values):.4f}" if len(values) > 1 else "-")
     console.print(table)
     print(f"a search step takes {ratio['ratio']:.2f} times a plain one ({ratio['plain_step_s'] * 1e3:.1f} ms)")
-    write_json(args.json, {"seeds": found, "hypervolume": areas, "step": ratio})
+    write_json(args.json, {"size": asdict(size), "seeds": found, "hypervolume": areas, "step": ratio})
 
 
 def points_table(found: list[dict[str, Any]]) -> Table:

@@ -160,7 +160,7 @@ def _split(x: np.ndarray, y: np.ndarray, mean: np.ndarray, std: np.ndarray) -> S
 
 def _digits() -> _Raw:
     try:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+        from sklearn.datasets import load_digits
     except ImportError:
         raise InputError("the digits need scikit-learn: pip install 'cosoc[data]'") from None
     found = load_digits()

@@ -8,8 +8,8 @@ Point = tuple[float, float]
 
 
 def non_dominated(points: Sequence[Point]) -> list[int]:
-    """Indices of the points that no other point beats or equals in both objectives (of equal ones the first), by the first
-    objective."""
+    """Indices of the points that no other point beats or equals in both objectives (of equal ones the first), by the
+    first objective."""
     out: list[int] = []
     for i in sorted(range(len(points)), key=lambda i: (points[i], i)):
         if not out or points[i][1] < points[out[-1]][1]:

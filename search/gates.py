@@ -59,9 +59,9 @@ def score_loss(
 ) -> Tensor:
     """A loss whose gradient is an unbiased estimate of the gradient of the expected simulated cost.
 
-    simulate: costs of sampled partitionings. surrogate: an estimate as a function of the channels on each core, by layer
-    [cores]; it serves as a control variate that is linear in the channel counts, h(n) = h0 + g (n - E n) with g its
-    gradient at the expected counts, so that E h is known: grad E f = E[(f - h) grad log p] + g grad E n. What is
+    simulate: costs of sampled partitionings. surrogate: an estimate as a function of the channels on each core, by
+    layer [cores]; it serves as a control variate that is linear in the channel counts, h(n) = h0 + g (n - E n) with g
+    its gradient at the expected counts, so that E h is known: grad E f = E[(f - h) grad log p] + g grad E n. What is
     left of the variance is what the surrogate does not explain. The mean of the other samples is a second baseline.
     """
     names = list(logits)

@@ -1,8 +1,9 @@
 """The built-in networks, as plain torch modules to train, to search on and to read as workloads.
 
-Every convolution is Conv2d(bias=False) + BatchNorm2d and activations are ReLU, unless a network's paper has it otherwise;
-residual sums are `+`. Module paths become layer names. Shortcuts that change shape are 1x1 convolutions with batch norm. Strided convolutions pad both sides
-alike, where TensorFlow's "same" pads below and to the right: same sizes and counts, windows shifted by up to a pixel.
+Every convolution is Conv2d(bias=False) + BatchNorm2d and activations are ReLU, unless a network's paper has it
+otherwise; residual sums are `+`. Module paths become layer names. Shortcuts that change shape are 1x1 convolutions
+with batch norm. Strided convolutions pad both sides alike, where TensorFlow's "same" pads below and to the right:
+same sizes and counts, windows shifted by up to a pixel.
 
 `python -m cosoc.search.nets` writes every network as socs/workloads/NAME.yaml, so that simulating needs no torch.
 """
@@ -135,8 +136,8 @@ class BottleneckNet(nn.Module):
 class PlainNet(nn.Module):
     """Convolutions and pools in a row, then fully connected layers, with biases and without batch norm.
 
-    `plan` has (channels, kernel, stride, padding) for a convolution with ReLU and (window, stride) for a maximum pool;
-    `side` is that of the last map, for the size that the network is meant for.
+    `plan` has (channels, kernel, stride, padding, groups) for a convolution with ReLU, (window, stride) for a maximum
+    pool; `side` is that of the last map, for the size that the network is meant for.
     """
 
     def __init__(
@@ -148,8 +149,9 @@ class PlainNet(nn.Module):
             if len(step) == 2:
                 layers.append(nn.MaxPool2d(*step))
             else:
-                layers += [nn.Conv2d(in_channels, step[0], step[1], step[2], padding=step[3]), nn.ReLU()]
-                in_channels = step[0]
+                channels, kernel, stride, padding, groups = step
+                layers += [nn.Conv2d(in_channels, channels, kernel, stride, padding, groups=groups), nn.ReLU()]
+                in_channels = channels
         self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d(side)
         sizes = (in_channels * side * side, *dense, num_classes)
@@ -351,7 +353,8 @@ class EncoderBlock(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Patches of `patch` x `patch` pixels and a class token through `depth` encoder blocks (Dosovitskiy et al. 2021)."""
+    """Patches of `patch` x `patch` pixels and a class token through `depth` encoder blocks (Dosovitskiy et al.
+    2021)."""
 
     def __init__(
         self, in_channels: int, num_classes: int, size: int, patch: int, width: int, depth: int, heads: int
@@ -539,16 +542,19 @@ def efficientnet_b0(in_channels: int = 3, num_classes: int = 1000) -> nn.Module:
 
 
 def alexnet(in_channels: int = 3, num_classes: int = 1000) -> nn.Module:
-    """AlexNet on one device, as torchvision has it, for 224x224 images."""
+    """AlexNet, three of its convolutions in two groups, without response normalisation, for 224x224 images."""
     pool = (3, 2)
-    plan = [(64, 11, 4, 2), pool, (192, 5, 1, 2), pool, (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1), pool]
+    plan = [
+        *((96, 11, 4, 2, 1), pool, (256, 5, 1, 2, 2), pool),
+        *((384, 3, 1, 1, 1), (384, 3, 1, 1, 2), (256, 3, 1, 1, 2), pool),
+    ]
     return PlainNet(in_channels, num_classes, plan, side=6, dense=(4096, 4096))
 
 
 def _vgg(in_channels: int, num_classes: int, counts: tuple[int, ...]) -> nn.Module:
     plan: list[tuple[int, ...]] = []
     for channels, count in zip((64, 128, 256, 512, 512), counts, strict=True):
-        plan += [(channels, 3, 1, 1)] * count + [(2, 2)]
+        plan += [(channels, 3, 1, 1, 1)] * count + [(2, 2)]
     return PlainNet(in_channels, num_classes, plan, side=7, dense=(4096, 4096))
 
 
@@ -667,7 +673,9 @@ NETWORKS: dict[str, NetSpec] = {
     "dscnn": NetSpec(dscnn, (1, 49, 10), 12, "2,656,768", "23,756", _TINY),
     "autoencoder": NetSpec(autoencoder, (640, 1, 1), None, "264,192", "267,928", _TINY),
     "mobilenet_v1": NetSpec(mobilenet_v1, _224, 1000, "569 M", "4.2 M", f"Howard et al. 2017, table 4; {_TORCH}"),
-    "alexnet": NetSpec(alexnet, _224, 1000, "0.714 G", "61,100,840", _VISION),
+    "alexnet": NetSpec(
+        alexnet, _224, 1000, "724 M", "61 M", f"Krizhevsky et al. 2012, as counted by Sze et al. 2017; {_TORCH}"
+    ),
     "vgg16": NetSpec(vgg16, _224, 1000, "15.470 G", "138,357,544", _VISION),
     "vgg19": NetSpec(vgg19, _224, 1000, "19.632 G", "143,667,240", _VISION),
     "googlenet": NetSpec(googlenet, _224, 1000, "1.498 G", "6,624,904", _VISION),

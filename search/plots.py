@@ -32,7 +32,7 @@ def plot_front(content: dict[str, Any], path: Path) -> None:
         axis.grid(alpha=0.3)
         axis.margins(0.12)
     plots[0].set_ylabel("test accuracy, %")
-    plots[1].legend(loc="lower right")
+    plots[1].legend(loc="best")
     figure.suptitle(f"{content['workload']} on {content['soc']}, {content['data']}, {content['runtime']}")
     part = path.with_name(path.name + ".part")
     figure.savefig(part, dpi=130, format="png")

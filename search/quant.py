@@ -26,8 +26,8 @@ def _per_channel(scale: Tensor, like: Tensor) -> Tensor:
 def integer_weight(weight: Tensor, bits: int) -> Tensor:
     """Symmetric integers per output channel: s n, |n| <= 2^(bits-1) - 1, with s = max|w| / (2^(bits-1) - 1).
 
-    weight: [k, ...]. The scale follows the weights, so nothing of a channel is clipped: with 8 bits the step is fine enough
-    that clipping would cost more than it gains.
+    weight: [k, ...]. The scale follows the weights, so nothing of a channel is clipped: with 8 bits the step is fine
+    enough that clipping would cost more than it gains.
     """
     top = 2 ** (bits - 1) - 1
     scale = _per_channel(weight.detach().flatten(1).abs().amax(1).clamp_min(TINY) / top, weight)
@@ -58,64 +58,73 @@ class _Clipped(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, clip: Tensor, levels: int, signed: bool) -> Tensor:
-        ctx.save_for_backward(x, clip)
-        ctx.signed = signed
-        scale = float(clip) / levels
-        return torch.fake_quantize_per_tensor_affine(x, scale, 0, -levels if signed else 0, levels)
+        high = float(clip)
+        low = -high if signed else 0.0
+        out = x.clamp(low, high).mul_(levels / high).round_().mul_(high / levels)
+        ctx.save_for_backward(x, out)
+        ctx.range = low, high
+        return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
-        x, clip = ctx.saved_tensors
-        over, under = x > clip, x < (-clip if ctx.signed else 0)
-        to_clip = (grad * over).sum()
-        if ctx.signed:
-            to_clip = to_clip - (grad * under).sum()
-        return grad.masked_fill(over | under, 0.0), to_clip, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        x, out = ctx.saved_tensors
+        low, high = ctx.range
+        inside: Tensor = torch.ops.aten.hardtanh_backward(grad, x, low, high)
+        # What is clipped reads +-high, or 0 where the clip has no part in it.
+        to_clip = ((grad - inside).flatten() @ out.flatten()) / high
+        return inside, to_clip, None, None
 
 
 class ActivationQuantiser(nn.Module):
-    """Unsigned or signed integers with a trainable clip (PACT, Choi et al. 2018): clip(x, low, a) in steps of a / levels.
+    """Integers with a trainable clip a (PACT, Choi et al. 2018): clip(x, 0 or -a, a) in whole steps.
 
-    Unsigned: 2^bits levels from 0 to a. Signed: the same number from -a to a. The clip starts at the largest magnitude of
-    the first batch that it sees in training.
+    Unsigned: 2^bits levels, steps of a / (2^bits - 1). Signed: 2^bits - 1 levels, steps of a / (2^(bits-1) - 1).
+    Tensors that share a range (the operands of a sum, say) share this module, each with its own sign. The clip starts
+    at the largest magnitude of the first `uses` tensors that it sees in training, one batch of all that share it.
     """
 
-    def __init__(self, bits: int, signed: bool) -> None:
+    def __init__(self, bits: int, uses: int = 1) -> None:
         super().__init__()
-        self.levels = 2**bits - 1 if not signed else 2 ** (bits - 1) - 1
-        self.signed = signed
+        self.bits, self.uses = bits, uses
         self.log_clip = nn.Parameter(torch.zeros(()))
-        self.seen: Tensor
-        self.register_buffer("seen", torch.zeros((), dtype=torch.bool))
+        self.unseen: Tensor
+        self.register_buffer("unseen", torch.tensor(uses))
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training and not self.seen:
-            with torch.no_grad():
-                self.log_clip.copy_(x.detach().abs().amax().clamp_min(TINY).log())
-                self.seen.fill_(True)
-        out: Tensor = _Clipped.apply(x, self.log_clip.exp(), self.levels, self.signed)  # type: ignore[no-untyped-call]
+    def forward(self, x: Tensor, signed: bool) -> Tensor:
+        if self.training and self.unseen:
+            self._start(x.detach())
+        top = 2 ** (self.bits - 1) - 1 if signed else 2**self.bits - 1
+        out: Tensor = _Clipped.apply(x, self.log_clip.exp(), top, signed)  # type: ignore[no-untyped-call]
         return out
 
+    @torch.no_grad()
+    def _start(self, x: Tensor) -> None:
+        largest = x.abs().amax().clamp_min(TINY).log()
+        first = int(self.unseen) == self.uses
+        self.log_clip.copy_(largest if first else torch.maximum(self.log_clip, largest))
+        self.unseen.sub_(1)
 
-def adc(x: Tensor, bits: int, noise: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
-    """An analog array's converter on its column sums: signed `bits`, full scale four standard deviations of a channel.
 
-    x: [n, k, ...]. noise: standard deviation in steps of the converter, drawn from `generator`.
+class Converter(ActivationQuantiser):
+    """An analog array's converter on its column sums: signed, one trainable range a layer.
+
+    noise: standard deviation in steps of the converter, added before it rounds, drawn from `generator`.
     """
-    top = 2 ** (bits - 1) - 1
-    dims = [d for d in range(x.dim()) if d != 1]
-    full = 4 * x.detach().pow(2).mean(dims, keepdim=True).sqrt().clamp_min(TINY)
-    steps = (x / full * top).clamp(-top, top)
-    read = steps.detach()
-    if noise:
-        read = read + noise * torch.randn(read.shape, generator=generator, dtype=read.dtype)
-    return ste(read.round().clamp(-top, top), steps) * full / top
+
+    def __init__(self, bits: int, uses: int = 1, noise: float = 0.0, generator: torch.Generator | None = None) -> None:
+        super().__init__(bits, uses)
+        self.noise, self.generator = noise, generator
+
+    def forward(self, x: Tensor, signed: bool = True) -> Tensor:
+        if self.noise:
+            drawn = torch.randn(x.shape, generator=self.generator, dtype=x.dtype, device=x.device)
+            x = x + drawn * (self.noise * float(self.log_clip.detach().exp()) / (2 ** (self.bits - 1) - 1))
+        return super().forward(x, signed)
 
 
 def linear_or_conv(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: nn.Module) -> Tensor:
     """The operator of a Conv2d or Linear with other weights."""
     if isinstance(geometry, nn.Conv2d):
-        padding = geometry.padding
-        assert not isinstance(padding, str)
+        padding: Any = geometry.padding  # sizes, or "same"
         return functional.conv2d(x, weight, bias, geometry.stride, padding, geometry.dilation, geometry.groups)
     return functional.linear(x, weight, bias)

@@ -32,7 +32,7 @@ def wide(layer: MixedLayer) -> int:
 def with_wide(layer: MixedLayer, chosen: torch.Tensor, count: int) -> torch.Tensor:
     """The layer's assignment with `count` channels on its wide core; those that lean most towards it stay or move."""
     core = wide(layer)
-    logits = layer.logits.detach()
+    logits = layer.logits.detach().double()
     others = logits.clone()
     others[:, core] = float("-inf")
     margin = logits[:, core] - others.amax(1)
@@ -57,18 +57,21 @@ def counts(layer: MixedLayer, steps: Mapping[str, int]) -> list[int]:
 
 
 def repair(net: MixedNet, chosen: Assignment, cost: Cost, steps: Mapping[str, int]) -> tuple[Assignment, list[Move]]:
-    """Give back to the wide format every channel that costs nothing there, layer by layer, most channels first."""
+    """Give back to the wide format every channel that costs nothing there, layer by layer, most channels first, until
+    no layer has one left."""
     chosen, moves = dict(chosen), []
-    now = cost(chosen)
-    for name, layer in net.searchable().items():
-        before = int((chosen[name] == wide(layer)).sum())
-        for count in sorted((n for n in counts(layer, steps) if n > before), reverse=True):
-            tried = chosen | {name: with_wide(layer, chosen[name], count)}
-            then = cost(tried)
-            if then <= now:
-                moves.append(Move(name, before, count, now, then))
-                chosen, now = tried, then
-                break
+    now, settled = cost(chosen), False
+    while not settled:
+        settled = True
+        for name, layer in net.searchable().items():
+            before = int((chosen[name] == wide(layer)).sum())
+            for count in sorted((n for n in counts(layer, steps) if n > before), reverse=True):
+                tried = chosen | {name: with_wide(layer, chosen[name], count)}
+                then = cost(tried)
+                if then <= now:
+                    moves.append(Move(name, before, count, now, then))
+                    chosen, now, settled = tried, then, False
+                    break
     return chosen, moves
 
 

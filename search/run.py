@@ -1,8 +1,8 @@
 """A whole search: warm-up, a point for every strength or target, the manual mappings beside them, and the results.
 
 A point is searched (weights and logits together, the cost in the loss), discretised, repaired with the simulator, made
-contiguous, and fine-tuned. A manual mapping is fine-tuned for as many epochs as a point's search and fine-tuning together.
-Latencies and energies that are reported are simulated.
+contiguous, and fine-tuned. A manual mapping is fine-tuned for as many epochs as a point's search and fine-tuning
+together. Latencies and energies that are reported are simulated.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import copy
 import json
 from collections.abc import Mapping as MappingOf
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,8 @@ class SearchResult:
 def search(config: SearchConfig, progress: Report) -> SearchResult:
     """Run (or go on with) a search; the results are in `config.out`.
 
-    progress is called with (epochs done, epochs in all, phase). Raises InputError for what cannot be searched, before any
-    training.
+    progress is called with (epochs done, epochs in all, phase). Raises InputError for what cannot be searched, before
+    any training.
     """
     return _Search(config, progress).run()
 
@@ -132,6 +133,8 @@ class _Search:
 
     def __init__(self, config: SearchConfig, report: Report) -> None:
         self.config = config
+        if config.estimator == "score" and config.cost_model != "simulator":
+            raise InputError(f"estimator score samples simulated costs; cost_model {config.cost_model} has none")
         self.data = _limited(load_data(config.data, config.seed), config.train_images)
         self.float_net = _network(config, self.data)
         name = config.workload.replace(":", ".")
@@ -141,7 +144,7 @@ class _Search:
         self.oracle.prime(PRIMING, config.seed)
         self.all_8bit = self.oracle.simulated(_counts(named_mapping("all_8bit", self.workload, config.soc)))
         self.steps = {name: core.channel_step for name, core in config.soc.cores.items()}
-        self._check_target()
+        self.within_target = self._within_target()
         self.folder = RunFolder(config.out, config.stated(), config.resume)
         self.n_warm = max(1, round(WARM_UP * config.epochs))
         self.n_search = max(1, round(SEARCH * config.epochs))
@@ -150,17 +153,34 @@ class _Search:
         total = self.n_warm + (points + len(self.manual)) * (self.n_search + self.n_tune)
         self.progress = Progress(total, report)
 
-    def _check_target(self) -> None:
+    def _within_target(self) -> Assignment:
+        """An assignment that meets the target (empty without one); InputError if none is found, before any training.
+
+        From each manual mapping, layers are split anew one at a time for as long as that gains time.
+        """
         target = self.config.target_ms
         if target is None:
-            return
-        reached = {n: self.oracle.simulated(_counts(m)).seconds * 1e3 for n, m in self.manual.items()}
-        name, least = min(reached.items(), key=lambda item: item[1])
-        if target < 0.9 * least:
+            return {}
+        if self.config.objective != "latency":
             raise InputError(
-                f"target {target:g} ms: the fastest manual mapping, {name}, takes {least:.4g} ms simulated; "
-                f"a target near or above that can be reached"
+                f"a target of {target:g} ms bounds the latency; objective {self.config.objective} has none"
             )
+        net, found = self.mixed(), []
+        for name in MANUAL:
+            start = uniform(net, named_mapping(name, self.workload, self.config.soc, self.config.runtime))
+            chosen, moves = meet(net, start, partial(self._seconds, net), target * 1e-3, self.steps)
+            found.append((self._seconds(net, chosen) * 1e3, len(moves), name, chosen))
+        least, moved, name, chosen = min(found, key=lambda one: one[:2])
+        if least > target:
+            raise InputError(
+                f"target {target:g} ms: {self.workload.name} on {self.config.soc.name} takes {least:.4g} ms simulated "
+                f"under the fastest mapping that was found ({name}, {moved} layers split anew); ask for that or more"
+            )
+        return chosen
+
+    def _seconds(self, net: MixedNet, chosen: Assignment) -> float:
+        """The simulated latency of an assignment."""
+        return self.oracle.simulated(_of(net, chosen)).seconds
 
     def run(self) -> SearchResult:
         """All phases, then the results."""
@@ -240,14 +260,16 @@ class _Search:
         def relative(shares: MappingOf[str, MappingOf[str, Tensor]]) -> Tensor:
             found = oracle.estimate(shares)
             cost = found.ticks / config.soc.tick_hz if config.objective == "latency" else found.energy_j
-            return cost / base
+            out: Tensor = cost / base
+            return out
 
         tangent = Tangent(relative, COST_EVERY if config.estimator == "expectation" else 1)
 
         def loss_of(module: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
             net.set_gates(config.estimator, COOLEST**done, draws)
             cost = self.scored(net, relative, base, draws) if config.estimator == "score" else tangent(net.shares())
-            return functional.cross_entropy(net(x), y) + extra["strength"] * cost.to(x.dtype)
+            loss: Tensor = functional.cross_entropy(net(x), y) + extra["strength"] * cost.to(x.dtype)
+            return loss
 
         def after(epoch: int) -> dict[str, Any]:
             tangent.renew()  # so that a resumed run goes on as an unbroken one
@@ -305,22 +327,24 @@ class _Search:
         return score_loss(logits, simulate, surrogate, SCORE_SAMPLES, draws)
 
     def repaired(self, net: MixedNet, chosen: Assignment) -> tuple[Assignment, list[Move]]:
-        """The assignment brought to hardware steps, and below the target if there is one."""
+        """The assignment with every channel back on 8 bit that costs nothing there.
 
-        def cost(candidate: Assignment) -> float:
-            return self.oracle.simulated(_of(net, candidate)).of(objective)
+        With a target: brought below it, then given back what the target leaves room for.
+        """
+        target = self.config.target_ms
+        if target is None:
+            return repair(net, chosen, lambda c: self._cost(net, c), self.steps)
+        target_s = target * 1e-3
+        seconds = partial(self._seconds, net)
+        chosen, moves = meet(net, chosen, seconds, target_s, self.steps)
+        if seconds(chosen) > target_s:  # stuck where no layer alone gains time
+            chosen = self.within_target
+        chosen, more = repair(net, chosen, lambda c: max(target_s, seconds(c)), self.steps)
+        return chosen, moves + more
 
-        objective: Objective = "latency" if self.config.target_ms is not None else self.config.objective
-        chosen, moves = repair(net, chosen, cost, self.steps)
-        if self.config.target_ms is not None:
-            chosen, more = meet(net, chosen, cost, self.config.target_ms * 1e-3, self.steps)
-            moves += more
-            if cost(chosen) > self.config.target_ms * 1e-3:
-                raise InputError(
-                    f"target {self.config.target_ms:g} ms: no split of channels gets below {cost(chosen) * 1e3:.4g} ms; "
-                    f"a target above that can be reached"
-                )
-        return chosen, moves
+    def _cost(self, net: MixedNet, chosen: Assignment) -> float:
+        """The simulated cost of an assignment, as the objective has it."""
+        return self.oracle.simulated(_of(net, chosen)).of(self.config.objective)
 
     def tuned(self, name: str, mapping: Mapping) -> dict[str, Any]:
         """A manual mapping, fine-tuned with a point's budget."""
@@ -371,7 +395,9 @@ class _Search:
 def _limited(data: Data, images: int | None) -> Data:
     if images is None or images >= len(data.train.y):
         return data
-    return replace(data, train=Split(data.train.x[:images], data.train.y[:images]))
+    few = max(1, images // 4)  # validated every epoch, so no more than training takes
+    val = Split(data.val.x[:few], data.val.y[:few])
+    return replace(data, train=Split(data.train.x[:images], data.train.y[:images]), val=val)
 
 
 def _network(config: SearchConfig, data: Data) -> nn.Module:

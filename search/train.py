@@ -59,8 +59,8 @@ def train(
 ) -> None:
     """Run a phase, from its checkpoint if there is one.
 
-    groups: (parameters, learning rate); Adam, the rates falling to a tenth along a cosine. extra: plain data that the phase
-    keeps between epochs (a multiplier, say); it is restored with the checkpoint.
+    groups: (parameters, learning rate); Adam, the rates falling to a tenth along a cosine. extra: plain data that the
+    phase keeps between epochs (a multiplier, say); it is restored with the checkpoint.
     """
     optimizer = torch.optim.Adam([{"params": p, "lr": rate} for p, rate in groups if p])
     rates = [group["lr"] for group in optimizer.param_groups]

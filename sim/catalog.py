@@ -23,7 +23,7 @@ _AnyCore: Any = Annotated[functools.reduce(operator.or_, CORES.values()), Field(
 class SoCFile(SoC):
     """A SoC whose cores are any of the known models: what a YAML file is read into."""
 
-    cores: dict[Name, _AnyCore]  # type: ignore[assignment]
+    cores: dict[Name, _AnyCore]
 
 
 def load_soc(path: Path, overrides: Mapping[str, str] | None = None) -> SoC:

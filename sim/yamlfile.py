@@ -40,7 +40,7 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def _scalar(node: yaml.Node) -> Any:
+def _scalar(node: yaml.ScalarNode) -> Any:
     if node.style is None:  # plain, not quoted
         text = node.value.strip()
         for pattern, convert in _SCALARS:
@@ -75,6 +75,7 @@ class _Document:
                 self.key_marks[(*at, key)] = key_node.start_mark
                 out[key] = self._convert(value_node, (*at, key))
             return out
+        assert isinstance(node, yaml.ScalarNode)
         return _scalar(node)
 
     def fail(self, at: Place, what: str, mark: yaml.Mark | None = None) -> NoReturn:

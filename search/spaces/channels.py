@@ -1,33 +1,37 @@
 """Channels to cores at training time (ODiMO, incompatible data formats).
 
-Every convolution or fully connected layer that several cores can run becomes a `MixedLayer`: one float master weight, one
-quantiser a core, one logit per output channel and core. The effective weight is the sum of the quantised ones weighted
-by the gates, so a search step costs one convolution a layer. What each layer reads is quantised to the activation bits of the
-cores, once per tensor; residual sums themselves are formed before that.
+Every convolution or fully connected layer that several cores can run becomes a `MixedLayer`: one float master weight,
+one quantiser a core, one logit per output channel and core. The effective weight is the sum of the quantised ones
+weighted by the gates, so a search step costs one convolution a layer. What each layer reads is quantised to the
+activation bits of the cores, once per tensor; residual sums themselves are formed before that.
 
-The cost sees how many channels each core has (`MixedNet.shares`); after the search each channel goes to its likeliest core
-(`assignment`) and the channels of a core are made contiguous (`make_contiguous`), since a mapping's shares are.
+The cost sees how many channels each core has (`MixedNet.shares`); after the search each channel goes to its likeliest
+core (`assignment`) and the channels of a core are made contiguous (`make_contiguous`), since a mapping's shares are.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, fx, nn
 
 from cosoc.search.gates import Estimator, draw, gumbel, one_hot, soft
 from cosoc.search.quant import (
     ActivationQuantiser,
-    adc,
+    Converter,
     integer_weight,
     linear_or_conv,
     ste,
     ternary_log_scale,
     ternary_weight,
 )
+from cosoc.sim.cores.analog_array import AnalogArray
 from cosoc.sim.errors import InputError
 from cosoc.sim.mapping import LayerMapping, Runtime, Share
 from cosoc.sim.mapping import Mapping as NetworkMapping
@@ -45,19 +49,19 @@ class MixedLayer(nn.Module):
     logits: [k, cores]. gates: [k, cores], what the forward pass weighs the cores' weights by.
     """
 
-    def __init__(self, geometry: nn.Conv2d | nn.Linear, cores: Mapping[str, Core], activation: ActivationQuantiser):
+    def __init__(self, geometry: nn.Conv2d | nn.Linear, cores: Mapping[str, Core]) -> None:
         super().__init__()
         self.geometry = geometry  # keeps the float master weight and bias
         self.cores = tuple(cores)
         self.weight_bits = tuple(core.weight_bits for core in cores.values())
         self.ternary = tuple(core.ternary for core in cores.values())
-        self.activation = activation
+        self.array_rows = max((core.rows for core in cores.values() if isinstance(core, AnalogArray)), default=0)
         weight = geometry.weight
         self.logits = nn.Parameter(torch.zeros(weight.shape[0], len(self.cores)), requires_grad=len(self.cores) > 1)
         self.log_scale = nn.Parameter(ternary_log_scale(weight))
-        self.adc_bits, self.adc_noise = 0, 0.0
-        self.noise_generator: torch.Generator | None = None
-        self.gates = soft(self.logits.detach(), 1.0)
+        self.converter: Converter | None = None
+        self.gates: Tensor
+        self.register_buffer("gates", soft(self.logits.detach(), 1.0), persistent=False)
 
     def effective_weight(self) -> Tensor:
         """Sum over cores of gate times quantised weight, [k, ...]; cores without channels are left out."""
@@ -73,13 +77,26 @@ class MixedLayer(nn.Module):
         assert total is not None
         return total
 
+    def row_blocks(self) -> list[slice]:
+        """The input channels of each array full of rows, whose sums are converted on their own."""
+        if not self.array_rows:
+            return [slice(None)]
+        c, *taps = self.geometry.weight.shape[1:]
+        step = max(1, self.array_rows // math.prod(taps))
+        return [slice(first, min(first + step, c)) for first in range(0, c, step)]
+
     def forward(self, x: Tensor) -> Tensor:
-        out = linear_or_conv(self.activation(x), self.effective_weight(), self.geometry.bias, self.geometry)
-        if self.adc_bits and any(self.ternary):
-            analog = sum(self.gates[:, i] for i, ternary in enumerate(self.ternary) if ternary)
-            share = cast(Tensor, analog).reshape(1, -1, *[1] * (out.dim() - 2))
-            out = out + share * (adc(out, self.adc_bits, self.adc_noise, self.noise_generator) - out)
-        return out
+        weight, bias = self.effective_weight(), self.geometry.bias
+        if self.converter is None:
+            return linear_or_conv(x, weight, bias, self.geometry)
+        one_d = isinstance(self.geometry, nn.Linear)
+        shape = (-1,) if one_d else (-1, 1, 1)
+        analog = self.gates[:, list(self.ternary)].sum(1).reshape(shape)
+        total = torch.zeros((), dtype=x.dtype, device=x.device) if bias is None else bias.reshape(shape)
+        for block in self.row_blocks():
+            part = linear_or_conv(x[..., block] if one_d else x[:, block], weight[:, block], None, self.geometry)
+            total = total + part + analog * (self.converter(part) - part)
+        return total
 
 
 class MixedNet(nn.Module):
@@ -97,7 +114,11 @@ class MixedNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.net(x)
-        return out.index_select(1, self.output_order)
+        order = self.output_order
+        if torch.equal(order, torch.arange(len(order), device=order.device)):
+            return out
+        each = out.shape[1] // len(order)  # pixels a channel, where the output is a flattened map
+        return out.index_select(1, order if each == 1 else _spread(order, each))
 
     def searchable(self) -> dict[str, MixedLayer]:
         """The layers that have a choice."""
@@ -126,21 +147,24 @@ class MixedNet(nn.Module):
         return [layer.logits for layer in self.searchable().values()]
 
     def quant_parameters(self) -> list[nn.Parameter]:
-        """Ternary scales and activation clips."""
+        """Ternary scales, and the ranges of activations and converters."""
         scales = [layer.log_scale for layer in self.layers.values() if any(layer.ternary)]
-        clips = {id(layer.activation): layer.activation.log_clip for layer in self.layers.values()}
-        return [*scales, *clips.values()]
+        return [*scales, *(m.log_clip for m in self.modules() if isinstance(m, ActivationQuantiser))]
 
     def weight_parameters(self) -> list[nn.Parameter]:
         """Everything else that is trained: weights and biases."""
         others = {id(p) for layer in self.layers.values() for p in (layer.logits, layer.log_scale)}
-        others |= {id(layer.activation.log_clip) for layer in self.layers.values()}
+        others |= {id(p) for p in self.quant_parameters()}
         return [p for p in self.parameters() if id(p) not in others]
 
     def set_adc(self, bits: int, noise: float = 0.0, generator: torch.Generator | None = None) -> None:
-        """Read analog columns through a converter of so many bits (0: off), with Gaussian noise in its steps."""
+        """Read analog columns through a converter of so many bits (0: off), with Gaussian noise in its steps.
+
+        To be called before training: a converter's range is trained, and part of the state.
+        """
         for layer in self.layers.values():
-            layer.adc_bits, layer.adc_noise, layer.noise_generator = bits, noise, generator
+            on = bits > 0 and any(layer.ternary)
+            layer.converter = Converter(bits, len(layer.row_blocks()), noise, generator) if on else None
 
 
 def fold_batch_norm(net: nn.Module) -> nn.Module:
@@ -149,10 +173,7 @@ def fold_batch_norm(net: nn.Module) -> nn.Module:
     Raises InputError if the network cannot be traced, or a batch norm follows anything else.
     """
     net = copy.deepcopy(net).eval()
-    try:
-        graph = fx.symbolic_trace(net).graph
-    except Exception as error:  # fx raises what the traced code raises
-        raise InputError(f"{type(net).__name__} cannot be traced to fold its batch norms: {error}") from error
+    graph = _traced(net)
     modules = dict(net.named_modules())
     for node in graph.nodes:
         bn = modules.get(str(node.target)) if node.op == "call_module" else None
@@ -160,16 +181,24 @@ def fold_batch_norm(net: nn.Module) -> nn.Module:
             continue
         before = node.args[0]
         layer = modules.get(str(before.target)) if before.op == "call_module" else None
-        if not isinstance(layer, (nn.Conv2d, nn.Linear)):
-            raise InputError(f"batch norm {node.target} does not follow a convolution or fully connected layer")
-        assert bn.running_mean is not None
-        assert bn.running_var is not None
-        factor = bn.weight.detach() / (bn.running_var + bn.eps).sqrt()
+        if not isinstance(layer, (nn.Conv2d, nn.Linear)) or len(before.users) > 1:
+            raise InputError(f"batch norm {node.target} must be the only reader of a convolution or linear layer")
+        if bn.running_mean is None or bn.running_var is None:
+            raise InputError(f"batch norm {node.target} keeps no running statistics, so it cannot be folded")
+        factor = (bn.running_var + bn.eps).rsqrt() * (1 if bn.weight is None else bn.weight.detach())
         bias = layer.bias.detach() if layer.bias is not None else torch.zeros_like(bn.running_mean)
+        shift = torch.zeros_like(bias) if bn.bias is None else bn.bias.detach()
         layer.weight.data = layer.weight.detach() * factor.reshape(-1, *[1] * (layer.weight.dim() - 1))
-        layer.bias = nn.Parameter((bias - bn.running_mean) * factor + bn.bias.detach())
+        layer.bias = nn.Parameter((bias - bn.running_mean) * factor + shift)
         _replace(net, str(node.target), nn.Identity())
     return net
+
+
+def _traced(net: nn.Module) -> fx.Graph:
+    try:
+        return fx.Tracer().trace(net)
+    except Exception as error:  # fx raises what the traced code raises
+        raise InputError(f"{type(net).__name__} cannot be traced, so it cannot be quantised: {error}") from error
 
 
 def _replace(net: nn.Module, path: str, module: nn.Module) -> None:
@@ -181,39 +210,85 @@ def prepare(net: nn.Module, workload: Workload, soc: SoC, cores: Sequence[str] =
     """The network with its batch norms folded and every weighted layer quantised, mixed where there is a choice.
 
     cores: the candidates, in the order in which shares are laid out; by default every core with weights of its own.
-    workload: the same network's (its names are the module paths).
+    workload: the same network's (its names are the module paths). Raises InputError where the network cannot be read.
     """
     candidates = tuple(cores) or tuple(name for name, core in soc.cores.items() if core.weight_memory is not None)
-    bits = min(soc.cores[name].act_bits for name in candidates)
     folded = fold_batch_norm(net)
-    activations: dict[str, ActivationQuantiser] = {}
+    graph = _traced(folded)
     layers: dict[str, MixedLayer] = {}
-    signed = _signed_tensors(workload)
     for layer in workload:
         if layer.op != "conv":
             continue
-        geometry = folded.get_submodule(layer.name)
+        geometry = dict(folded.named_modules()).get(layer.name)
         if not isinstance(geometry, (nn.Conv2d, nn.Linear)):
-            raise InputError(f"layer {layer.name} is a {type(geometry).__name__}; the search knows Conv2d and Linear")
+            found = "no module" if geometry is None else f"a {type(geometry).__name__}"
+            raise InputError(f"layer {layer.name} is {found}; the search knows Conv2d and Linear, each called once")
+        if isinstance(geometry, nn.Conv2d) and geometry.padding_mode != "zeros":
+            raise InputError(f"layer {layer.name} pads with {geometry.padding_mode}; the search knows zeros")
         able = [name for name in candidates if not unsupported(layer, soc, name)] or [default_core(layer, soc)]
-        source = layer.inputs[0]
-        if source not in activations:
-            activations[source] = ActivationQuantiser(bits, source in signed)
-        mixed = MixedLayer(geometry, {name: soc.cores[name] for name in able}, activations[source])
-        layers[layer.name] = mixed
-        _replace(folded, layer.name, mixed)
-    return MixedNet(folded, layers, workload[workload.outputs[0]].k)
+        layers[layer.name] = MixedLayer(geometry, {name: soc.cores[name] for name in able})
+        _replace(folded, layer.name, layers[layer.name])
+    if not layers:
+        raise InputError(f"{workload.name} has no convolution or fully connected layer to search")
+    bits = min(soc.cores[name].act_bits for layer in layers.values() for name in layer.cores)
+    _insert_quantisers(folded, graph, bits)
+    return MixedNet(fx.GraphModule(folded, graph), layers, workload[workload.outputs[0]].k)
 
 
-def _signed_tensors(workload: Workload) -> set[str]:
-    """Tensors that may be negative: the network's input, and what no ReLU bounds."""
-    signed = {INPUT}
-    for layer in workload:
-        passes_on = layer.op in ("max_pool", "avg_pool", "concat", "add")
-        from_signed = bool(signed & set(layer.inputs))
-        if not layer.activation.startswith("relu") and (not passes_on or from_signed):
-            signed.add(layer.name)
-    return signed
+# Operators by the name of their function, method or module, in lower case.
+_SUMS = ("add", "add_", "iadd")
+_POSITIVE = ("relu", "relu_", "relu6", "sigmoid", "hardsigmoid", "softmax")
+_SIGN_KEEPING = ("maxpool2d", "max_pool2d", "avgpool2d", "avg_pool2d", "adaptiveavgpool2d", "adaptive_avg_pool2d",
+                 "mean", "flatten", "view", "reshape", "dropout", "identity", *_SUMS)  # fmt: skip
+
+
+def _insert_quantisers(net: nn.Module, graph: fx.Graph, bits: int) -> None:
+    """Put a quantiser behind every tensor that a mixed layer or a sum reads; one range for the operands of a sum."""
+    modules = dict(net.named_modules())
+
+    def kind(node: fx.Node) -> str:
+        if node.op == "call_module":
+            return type(modules[str(node.target)]).__name__.lower()
+        return node.target if node.op == "call_method" else getattr(node.target, "__name__", "")  # type: ignore[return-value]
+
+    def signed(node: fx.Node) -> bool:
+        if kind(node) in _POSITIVE:
+            return False
+        return kind(node) not in _SIGN_KEEPING or any(signed(n) for n in node.all_input_nodes)
+
+    def behind(node: fx.Node) -> fx.Node:
+        return behind(cast(fx.Node, node.args[0])) if kind(node) == "identity" else node
+
+    reads: list[tuple[fx.Node, int, fx.Node]] = []  # reader, its argument, the tensor
+    parent: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        operands = [(i, behind(arg)) for i, arg in enumerate(node.args) if isinstance(arg, fx.Node)]
+        if kind(node) == "mixedlayer" or (kind(node) in _SUMS and len(operands) > 1):
+            reads += [(node, i, tensor) for i, tensor in operands]
+            _union(parent, [tensor for _, tensor in operands])
+    sign = {tensor: signed(tensor) for _, _, tensor in reads}
+    roots = {tensor: _root(parent, tensor) for tensor in sign}
+    names = {root: f"range{i}" for i, root in enumerate(dict.fromkeys(roots.values()))}
+    for root, name in names.items():
+        net.add_module(name, ActivationQuantiser(bits, uses=list(roots.values()).count(root)))
+    for tensor in sign:
+        with graph.inserting_after(tensor):
+            quantised = graph.call_module(names[roots[tensor]], (tensor, sign[tensor]))
+        for reader, i, read in reads:
+            if read is tensor:
+                reader.update_arg(i, quantised)
+
+
+def _root(parent: dict[Any, Any], member: Any) -> Any:
+    while parent.setdefault(member, member) is not member:
+        member = parent[member]
+    return member
+
+
+def _union(parent: dict[Any, Any], members: Sequence[Any]) -> None:
+    """Put members into one set; its root is the first's."""
+    for member in members[1:]:
+        parent[_root(parent, member)] = _root(parent, members[0])
 
 
 def assignment(net: MixedNet) -> Assignment:
@@ -257,42 +332,55 @@ def to_mapping(net: MixedNet, chosen: Assignment, runtime: Runtime, name: str) -
 
 def channel_groups(workload: Workload) -> dict[str, str]:
     """For every tensor the name of its group: tensors of a group have their channels in one common order, since sums,
-    pools and depthwise convolutions relate channel to channel. The order of INPUT's group is fixed."""
-    parent = {name: name for name in (INPUT, *(layer.name for layer in workload))}
-
-    def find(name: str) -> str:
-        while parent[name] != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
+    pools and depthwise convolutions relate channel to channel. The order of INPUT's group is fixed: it holds what is
+    concatenated, sliced, normalised, multiplied or otherwise mixed in a way that a permutation would break."""
+    parent: dict[str, str] = {}
+    _union(parent, [INPUT])
+    shape = {layer.name: (layer.k, layer.oy, layer.ox) for layer in workload} | {INPUT: workload.input_shape}
     for layer in workload:
-        tied = [*layer.inputs, layer.name] if layer.op in PER_CHANNEL or layer.depthwise else []
-        if layer.op in ("concat", "matmul", "softmax", "norm") or (layer.groups > 1 and not layer.depthwise):
-            tied = [*layer.inputs, layer.name, INPUT]  # channels mix in a way that a permutation would break
-        for name in tied[1:]:
-            parent[find(name)] = find(tied[0])
-    for name in workload.outputs[1:]:  # one output's channels can be put back in order, see MixedNet.output_order
-        parent[find(name)] = find(INPUT)
-    return {name: find(name) for name in parent}
+        tied = [layer.name]
+        if layer.op in PER_CHANNEL or layer.depthwise:
+            tied += layer.inputs
+        one_to_one = all(shape[name][0] == layer.k for name in tied)
+        grouped = layer.groups > 1 and not layer.depthwise
+        parameters = layer.op == "eltwise" and len(layer.inputs) < 2 and layer.fn not in _PLAIN
+        if not one_to_one or grouped or parameters or layer.op in ("concat", "matmul", "softmax", "norm"):
+            tied += [*layer.inputs, INPUT]
+        # Vectors in a row may be tokens, whose features come last: flattened, they do not lie channel by channel.
+        tokens = [n for n in layer.inputs if layer.op == "conv" and layer.c != shape[n][0] and shape[n][1] == 1]
+        _union(parent, [INPUT, *tokens])
+        _union(parent, tied)
+    first, *others = workload.outputs
+    # The first output's channels can be put back in order, see MixedNet.output_order.
+    _union(parent, [INPUT, *others, *([first] if shape[first][1] == 1 and shape[first][2] > 1 else [])])
+    return {name: _root(parent, name) for name in (INPUT, *(layer.name for layer in workload))}
+
+
+# Elementwise operators without parameters of their own.
+_PLAIN_NAMES = "relu relu6 sigmoid hardsigmoid hardswish silu gelu tanh hardtanh clamp leaky_relu elu"
+_PLAIN = tuple(f"aten.{name}" for name in _PLAIN_NAMES.split())
 
 
 def make_contiguous(net: MixedNet, workload: Workload, chosen: Assignment) -> tuple[Assignment, dict[str, Tensor]]:
     """Reorder channels, in place, so that each layer's channels on one core lie side by side, in the cores' order.
 
-    All tensors of a group share one order: channels sorted by their preference for the first core, summed over the
-    group's layers. Where layers of a group disagree, their counts stay and the channels in between change cores: the
-    first n in the common order are the first core's. So counts, and with them the cost, are kept; outputs change only
-    by such re-assignments, and are the same where layers agree. Returns the new assignment and the permutation of each group (old index of each new
-    channel).
+    All tensors of a group share one order, and each layer keeps its number of channels on each core, and so its cost.
+    If the layers of a group agree, outputs stay what they are. If they do not, some channels must change cores: of all
+    common orders the one is taken that loses least, the loss being the differences of the logits summed over the
+    channels that change (an assignment problem of channels to places, solved exactly). Returns the new assignment and
+    the permutation of each reordered group (old index of each new channel), by its name in `channel_groups`.
+
+    Raises InputError if the reordered network computes something else, before any re-assignment: its forward pass then
+    mixes channels in a way that the workload does not show.
     """
     groups = channel_groups(workload)
-    orders: dict[str, Tensor] = {}
-    for group in set(groups.values()):
-        members = [n for n in net.layers if groups[n] == group and not workload[n].depthwise]
-        if members and group != groups[INPUT]:
-            orders[group] = torch.sort(_preference(net, chosen, members), stable=True).indices
-    out: Assignment = {}
+    members: dict[str, list[str]] = {}
+    for name in net.layers:
+        members.setdefault(groups[name], []).append(name)
+    orders = {group: _common_order(net, chosen, names) for group, names in members.items() if group != groups[INPUT]}
+    x = torch.randn(1, *workload.input_shape, generator=torch.Generator().manual_seed(0))
+    before = _probed(net, chosen, x)
+    moved = {name: cores[orders[groups[name]]] if groups[name] in orders else cores for name, cores in chosen.items()}
     with torch.no_grad():
         for name, layer in net.layers.items():
             order = orders.get(groups[name])
@@ -301,36 +389,61 @@ def make_contiguous(net: MixedNet, workload: Workload, chosen: Assignment) -> tu
             source = orders.get(groups[workload[name].inputs[0]])
             if source is not None and not workload[name].depthwise:
                 _permute_inputs(layer, source)
-            counts = torch.bincount(chosen[name], minlength=len(layer.cores))
-            out[name] = torch.repeat_interleave(torch.arange(len(layer.cores)), counts)
         last = orders.get(groups[workload.outputs[0]])
         if last is not None:
             net.output_order.copy_(torch.argsort(last)[net.output_order])
-    return out, orders
+    if not torch.allclose(_probed(net, moved, x), before, rtol=1e-9, atol=1e-9 * float(before.abs().max())):
+        raise InputError(f"{workload.name} mixes channels in its forward pass; they cannot be put in another order")
+    counts = {name: torch.bincount(cores, minlength=len(net.layers[name].cores)) for name, cores in chosen.items()}
+    return {name: torch.repeat_interleave(torch.arange(len(n)), n) for name, n in counts.items()}, orders
 
 
-def _preference(net: MixedNet, chosen: Assignment, members: Sequence[str]) -> Tensor:
-    """How late each channel of a group belongs in its order: the assigned core, and within it the logits' leaning."""
-    total = torch.zeros(len(chosen[members[0]]), dtype=torch.float64)
-    for name in members:
-        layer = net.layers[name]
-        position = torch.arange(len(layer.cores), dtype=torch.float64)
-        leaning = torch.softmax(layer.logits.detach().double(), 1) @ position / max(1, len(layer.cores) - 1)
-        total += chosen[name].double() + 0.5 * leaning
-    return total
+HAIR = 1e-6  # loss of a change between cores that a layer is indifferent to: never free
+
+
+def _common_order(net: MixedNet, chosen: Assignment, names: Sequence[str]) -> Tensor:
+    """The order of a group's channels that loses least by the changes of core that it forces on its layers."""
+    k = len(chosen[names[0]])
+    loss = torch.zeros(k, k, dtype=torch.float64)  # of putting a channel into a place
+    border = torch.zeros(k, dtype=torch.bool)  # places before which some layer goes on to its next core
+    for name in names:
+        logits, cores = net.layers[name].logits.detach().double(), chosen[name]
+        change = (logits.gather(1, cores[:, None]) - logits).clamp_min(0) + HAIR
+        change.scatter_(1, cores[:, None], 0.0)
+        at = cores.sort().values
+        loss += change[:, at]
+        border[1:] |= at[1:] != at[:-1]
+    _, place = linear_sum_assignment(loss.numpy())
+    # Channels keep their order among places that are alike.
+    alike = border.cumsum(0).numpy()
+    return torch.from_numpy(np.lexsort((np.arange(k), alike[place])))
+
+
+def _probed(net: MixedNet, chosen: Assignment, x: Tensor) -> Tensor:
+    """The outputs for x under an assignment, in double precision, with nothing else of the network changed."""
+    dtype, training = next(net.parameters()).dtype, net.training
+    gates = {name: layer.gates for name, layer in net.layers.items()}
+    net.double().eval()
+    fix(net, chosen)
+    with torch.no_grad():
+        out: Tensor = net(x.double())
+    net.to(dtype).train(training)
+    for name, layer in net.layers.items():
+        layer.gates = gates[name]
+    return out
 
 
 def _permute_outputs(layer: MixedLayer, order: Tensor) -> None:
-    geometry = layer.geometry
-    geometry.weight.copy_(geometry.weight[order].clone())
-    if geometry.bias is not None:
-        geometry.bias.copy_(geometry.bias[order].clone())
-    layer.logits.copy_(layer.logits[order].clone())
-    layer.log_scale.copy_(layer.log_scale[order].clone())
+    for parameter in (layer.geometry.weight, layer.geometry.bias, layer.logits, layer.log_scale):
+        if parameter is not None:
+            parameter.copy_(parameter[order].clone())
 
 
 def _permute_inputs(layer: MixedLayer, order: Tensor) -> None:
     weight = layer.geometry.weight
-    each = weight.shape[1] // len(order)  # pixels a channel, where a flattened map is read
-    index = (order[:, None] * each + torch.arange(each)).reshape(-1)
-    weight.copy_(weight[:, index].clone())
+    weight.copy_(weight[:, _spread(order, weight.shape[1] // len(order))].clone())
+
+
+def _spread(order: Tensor, each: int) -> Tensor:
+    """The order of a flattened map's elements: `each` pixels a channel."""
+    return (order[:, None] * each + torch.arange(each, device=order.device)).reshape(-1)

@@ -3,6 +3,7 @@
 from cosoc.sim.cores.analog_array import AnalogArray
 from cosoc.sim.cores.digital_array import DigitalArray
 from cosoc.sim.cores.host_cpu import HostCpu
+from cosoc.sim.cores.roofline import Roofline
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.cores.vector_unit import VectorUnit
 from cosoc.sim.soc import Core
@@ -11,6 +12,7 @@ CORES: dict[str, type[Core]] = {
     "analog_array": AnalogArray,
     "digital_array": DigitalArray,
     "host_cpu": HostCpu,
+    "roofline": Roofline,
     "systolic": Systolic,
     "vector_unit": VectorUnit,
 }

@@ -4,8 +4,8 @@ A *block* is side x side weights and up to side rows of inputs that stream past 
 takes as many cycles as rows stream, and at least `min_rows`; as `pairs_in_flight` pairs are in flight at most, a pair
 also costs at least its latency divided by their number, which is what blocks of few rows are bound by.
 
-Constants that name a mechanism of the hardware are its RTL's; those marked `fitted` in the SoC file are effective values,
-chosen on measured cycles, and are not to be read as latencies of single parts.
+Constants that name a mechanism of the hardware are its RTL's; those marked `fitted` in the SoC file are effective
+values, chosen on measured cycles, and are not to be read as latencies of single parts.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ class Load(Model):
     rows_in_flight: Positive  # a further mvin may start while fewer rows than this are outstanding
     setup_cycles: Cycles  # from a mvin's start to its first beat, where the L2 has it
     request_cycles: Cycles  # on the return path, on top of a request's beats
-    conflict_cycles: Cycles  # per scratchpad row that goes to a bank which the array reads (inputs of a GEMM)
     fill_cycles: Cycles  # for which a line that comes into the L2 keeps its port from reads and writes
     llc_cycles: Cycles  # until the first beat, where the last-level cache has it; on top of setup_cycles
     dram_cycles: Cycles  # until the first beat, where only the DRAM has it; on top of both

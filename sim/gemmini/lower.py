@@ -31,8 +31,19 @@ from numba import njit
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.gemmini.decode import Nest
 from cosoc.sim.gemmini.memory import (
-    BEATS, CONFLICTS, DRAM, EX_MVINS, EX_PAIRS, EX_ROWS, GROUPS, LINE_BYTES, LLC, LLC_LINE_BYTES,
-    REQUESTS, STORES, Accesses, CacheSizes,
+    BEATS,
+    DRAM,
+    EX_MVINS,
+    EX_PAIRS,
+    EX_ROWS,
+    GROUPS,
+    LINE_BYTES,
+    LLC,
+    LLC_LINE_BYTES,
+    REQUESTS,
+    STORES,
+    Accesses,
+    CacheSizes,
 )  # fmt: skip
 from cosoc.sim.program import AMOUNT, BLOCK, CREDIT, KINDS, ROW, SERVER, UNIT, Program
 from cosoc.sim.soc import SoC
@@ -116,8 +127,7 @@ def lower(nest: Nest, accesses: Accesses, soc: SoC, core: Systolic, name: str = 
 def _mvin_ticks(mvins: Any, core: Systolic) -> Any:
     """Ticks for which mvins hold the return path: beats, what is lost around them, and lines filled into the L2."""
     load = core.load
-    lost = mvins[:, REQUESTS] * load.request_cycles + mvins[:, CONFLICTS] * load.conflict_cycles
-    return _ticks(mvins[:, BEATS] + lost + mvins[:, LLC] * load.fill_cycles)
+    return _ticks(mvins[:, BEATS] + mvins[:, REQUESTS] * load.request_cycles + mvins[:, LLC] * load.fill_cycles)
 
 
 def _line_bytes(records: Any) -> tuple[Any, Any]:

@@ -30,11 +30,13 @@ BEAT_BYTES = 16
 LINE_BYTES = 64
 LLC_LINE_BYTES = 128
 
-# Columns of the records: of a mvin; of an execute group (a whole tile of a convolution, some k blocks of a GEMM; `mvins`
-# counts all mvins up to and with its own); and of a tile.
-REQUESTS, BEATS, LLC, DRAM, CONFLICTS = range(5)  # of mvins and, for its stores, of tiles
+# Columns of the records: of a mvin; of an execute group (a whole tile of a convolution, some k blocks of a GEMM;
+# EX_MVINS counts all mvins up to and with its own); and of a tile.
+REQUESTS, BEATS, LLC, DRAM = range(4)  # of mvins and, for its stores, of tiles
 EX_TILE, EX_MVINS, EX_ROWS, EX_PAIRS = range(4)
-STORES, GROUPS = 5, 6  # of tiles: whether it stores, and execute groups up to and with its own
+STORES, GROUPS = 4, 5  # of tiles: whether it stores, and execute groups up to and with its own
+
+_COUNTER = 1 << 16  # of input rows and columns in LoopConv.scala
 
 # Where the arrays of the measured programs lie. A convolution's are plain byte arrays, which the compiler aligns to 8
 # bytes; a GEMM's are aligned to rows (inferred from the data: see tests/oracle/GEMMINI.md).
@@ -56,10 +58,10 @@ class CacheSizes:
 class Accesses:
     """The first `n_tiles` tiles of a nest.
 
-    mvins [n, 5]: requests, beats, lines from the last-level cache, lines from DRAM, rows written to a bank that the
-    array reads meanwhile. groups [n, 4]: tile, mvins so far, rows streamed through the array, preload/compute pairs.
-    tiles [n_tiles, 7]: as mvins for its stores; whether it stores; groups so far. effort [nest tiles]: a rough cost of
-    every tile of the nest, in cycles, to weigh those that were not walked.
+    mvins [n, 4]: requests, beats, lines from the last-level cache, lines from DRAM. groups [n, 4]: tile, mvins so far,
+    rows streamed through the array, preload/compute pairs. tiles [n_tiles, 6]: as mvins for its stores; whether it
+    stores; groups so far. effort [nest tiles]: a rough cost of every tile of the nest, in cycles, to weigh those that
+    were not walked.
     """
 
     mvins: Ints
@@ -69,7 +71,7 @@ class Accesses:
 
 
 def walk(nest: Nest, caches: CacheSizes, cap: int, tile_cycles: float, seed: int = 1) -> Accesses:
-    """Walk the tiles of `nest` until `cap` requests have been made; at least half of any shorter nest's tiles.
+    """Walk the tiles of `nest` until `cap` requests have been made, and the last of these tiles to its end.
 
     tile_cycles: the least cost of a tile, for `effort`. seed: of the random replacement.
     """
@@ -82,9 +84,9 @@ def walk(nest: Nest, caches: CacheSizes, cap: int, tile_cycles: float, seed: int
     state = _caches(caches, seed)
     bases = np.array(_GEMM_BASES if nest.kind == "gemm" else _CONV_BASES, dtype=np.int64)
     _sweep(state, bases, _sizes(nest))
-    mvins = np.zeros((int(n_mvins[:n_tiles].sum()), 5), np.int64)
+    mvins = np.zeros((int(n_mvins[:n_tiles].sum()), 4), np.int64)
     groups = np.zeros((int(n_groups[:n_tiles].sum()), 4), np.int64)
-    tiles = np.zeros((n_tiles, 7), np.int64)
+    tiles = np.zeros((n_tiles, 6), np.int64)
     n_mvins_made, n_groups_made = _walk(dims, order, figures, bases, state, mvins, groups, tiles)
     return Accesses(mvins[:n_mvins_made], groups[:n_groups_made], tiles, effort)
 
@@ -146,7 +148,7 @@ def _touch(state, address, record):
 @njit(cache=True)
 def _sweep(state, bases, sizes):
     """Touch output, input and weights once, as the programs do that fill them."""
-    record = np.zeros(5, np.int64)
+    record = np.zeros(4, np.int64)
     for array in (2, 0, 1):
         for address in range(bases[array], bases[array] + sizes[array], LINE_BYTES):
             _touch(state, address, record)
@@ -188,19 +190,25 @@ def _position(tile, dims, order, start, size):
 
 @njit(cache=True)
 def _span(start, tile, kernel_start, kernel_tile, stride, pad, in_size):
-    """First input row (or column) of a tile that exists, and the end of them; padding is left out."""
+    """First input row (or column) of a tile that exists, the end of them, and how many the hardware counts.
+
+    What lies in the padding is left out. The counter has 16 bits and no sign: where the padding on one side is longer
+    than the tile (as with one output row of a kernel of 7), it wraps around, and the tile loads some 65,000 rows.
+    """
     first = start * stride + kernel_start - pad
     end = first + tile * stride + kernel_tile - 1
-    return max(first, 0), min(end, in_size)
+    counted = end - first - max(-first, 0) - max(end - in_size, 0)
+    return max(first, 0), min(end, in_size), counted % _COUNTER
 
 
 @njit(cache=True)
 def _conv_rows(start, size, figures):
-    """(first and end of input rows, first and end of input columns) of a tile."""
-    side, stride, kernel, in_size, _ = figures
-    row, row_end = _span(start[4], size[4], start[2], size[2], stride, kernel // 2, in_size)
-    col, col_end = _span(start[5], size[5], start[3], size[3], stride, kernel // 2, in_size)
-    return row, row_end, col, col_end
+    """(first and end of input rows, first and end of input columns, pixels of a counter that wrapped) of a tile."""
+    _, stride, kernel, in_size, _ = figures
+    row, row_end, rows = _span(start[4], size[4], start[2], size[2], stride, kernel // 2, in_size)
+    col, col_end, cols = _span(start[5], size[5], start[3], size[3], stride, kernel // 2, in_size)
+    wrapped = rows * cols if row > row_end or col > col_end else 0
+    return row, row_end, col, col_end, wrapped
 
 
 @njit(cache=True)
@@ -232,7 +240,7 @@ def _conv_tile(start, size, stores, dims, figures, bases, state, mvins, at, grou
                         _row(state, address, wide, side, mvins[at])
                         address += och
                     at += 1
-    row, row_end, col, col_end = _conv_rows(start, size, figures)
+    row, row_end, col, col_end, wrapped = _conv_rows(start, size, figures)
     for irow in range(row, row_end):
         for icol in range(col, col_end, side):
             for ch in range(0, size[1], MVIN_BYTES):
@@ -242,6 +250,10 @@ def _conv_tile(start, size, stores, dims, figures, bases, state, mvins, at, grou
                     _row(state, address, wide, side, mvins[at])
                     address += kch
                 at += 1
+    if wrapped:  # one record for all of them, from lines that the L2 has
+        mvins[at, REQUESTS] = wrapped * _ceil(size[1], MVIN_BYTES)
+        mvins[at, BEATS] = wrapped * _ceil(size[1], min(BEAT_BYTES, side))
+        at += 1
     groups[group, EX_MVINS] = at
     groups[group, EX_ROWS], groups[group, EX_PAIRS] = _conv_work(size, side)
     if stores:
@@ -264,8 +276,6 @@ def _gemm_tile(start, size, stores, dims, figures, bases, state, mvins, at, grou
                 for r in range(i, min(i + side, size[5])):
                     address = bases[0] + (start[5] + r) * kch + start[1] + k + part
                     _row(state, address, min(MVIN_BYTES, wide - part), side, mvins[at])
-                    if wide > side and size[5] > side:
-                        mvins[at, CONFLICTS] += _ceil(min(MVIN_BYTES, wide - part), side)
                 at += 1
         for kb in range(k, k + wide, side):
             for j in range(0, size[0], MVIN_BYTES):
@@ -310,22 +320,22 @@ def _walk(dims, order, figures, bases, state, mvins, groups, tiles):
 
 @njit(cache=True)
 def _counts(start, size, figures):
-    """(mvins, their rows, bytes, execute groups, rows streamed) of a tile, in closed form."""
+    """(mvins, their rows, bytes, execute groups, rows streamed, rows of a wrapped counter) of a tile."""
     side = figures[0]
-    och, kch, krow, kcol, orow, ocol = size
+    och, kch, krow, kcol, _, ocol = size
     och_parts, kch_parts = _ceil(och, MVIN_BYTES), _ceil(kch, MVIN_BYTES)
     if figures[4]:
         groups = _ceil(kch, max(MVIN_BYTES // side, 1) * side)
         mvins = _ceil(ocol, side) * max(kch_parts, groups) + _ceil(kch, side) * och_parts
         rows = ocol * kch_parts + kch * och_parts
         streamed = _ceil(kch, side) * _ceil(och, side) * _ceil(ocol, side) * max(min(side, ocol), 4)
-        return mvins, rows, ocol * kch + kch * och, groups, streamed
-    row, row_end, col, col_end = _conv_rows(start, size, figures)
+        return mvins, rows, ocol * kch + kch * och, groups, streamed, 0
+    row, row_end, col, col_end, wrapped = _conv_rows(start, size, figures)
     n_rows, n_cols = max(0, row_end - row), max(0, col_end - col)
-    mvins = och_parts * krow * kcol * _ceil(kch, side) + n_rows * _ceil(n_cols, side) * kch_parts
+    mvins = (wrapped > 0) + och_parts * krow * kcol * _ceil(kch, side) + n_rows * _ceil(n_cols, side) * kch_parts
     rows = och_parts * krow * kcol * kch + n_rows * n_cols * kch_parts
     streamed, _ = _conv_work(size, side)
-    return mvins, rows, krow * kcol * kch * och + n_rows * n_cols * kch, 1, streamed
+    return mvins, rows, krow * kcol * kch * och + n_rows * n_cols * kch, 1, streamed, wrapped * kch_parts
 
 
 @njit(cache=True)
@@ -340,8 +350,8 @@ def _efforts(dims, order, figures, tile_cycles):
     side = figures[0]
     for tile in range(n):
         stores = _position(tile, dims, order, start, size)
-        mvins, rows, n_bytes, groups, streamed = _counts(start, size, figures)
-        loading = n_bytes / min(BEAT_BYTES, side) + 1.5 * rows
+        mvins, rows, n_bytes, groups, streamed, wrapped = _counts(start, size, figures)
+        loading = n_bytes / min(BEAT_BYTES, side) + 1.5 * (rows + wrapped)
         stored = 0
         if stores:
             stored = size[4] * size[5] * _ceil(size[0], MVIN_BYTES if figures[4] else side)

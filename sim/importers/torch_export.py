@@ -371,7 +371,7 @@ def _mean(reader: _Reader, node: Node) -> _Value:
 def _pad(reader: _Reader, node: Node) -> _Value:
     """Explicit padding, remembered until a convolution or pool reads it. torch lists the last dimension first."""
     x, sizes = reader.value(node), [int(s) for s in node.args[1]]  # type: ignore[union-attr, arg-type]
-    left, right, above, below = (sizes + [0, 0, 0, 0])[:4]
+    left, right, above, below = [*sizes, 0, 0, 0, 0][:4]
     if min(sizes) < 0 or any(sizes[4:]):
         raise _unsupported(node, f"padding {sizes} is not of rows and columns alone")
     added = (above, below, left, right)

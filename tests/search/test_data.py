@@ -264,5 +264,5 @@ def test_too_few_images_to_split(tmp_path: Path) -> None:
     write_idx(tmp_path, train, test, compress=False)
     with pytest.raises(InputError, match="too few images to split: a class has only 1"):
         load_data(str(tmp_path), seed=0)
-    with pytest.raises(InputError, match="validation share 1.5: between 0 and 1 is needed"):
+    with pytest.raises(InputError, match=r"validation share 1\.5: between 0 and 1 is needed"):
         load_data(str(tmp_path), seed=0, val_share=1.5)

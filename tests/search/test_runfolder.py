@@ -18,10 +18,6 @@ CONFIG = {
     "strengths": [0.1, 1e-05],
     "soc": {"name": "diana", "cores": {"digital": {"launch_cycles": 500}}},
 }
-    "epochs": 4,
-    "strengths": [0.1, 1e-05],
-    "soc": {"name": "diana", "cores": {"digital": {"launch_cycles": 500}}},
-}
 
 
 @pytest.fixture

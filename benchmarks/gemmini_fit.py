@@ -1,0 +1,146 @@
+"""Choose the nine fitted constants of the Gemmini model on half of the problem shapes; score them on the other half.
+
+    python benchmarks/gemmini_fit.py --data FILE [--json FILE] [--rounds N]
+
+Rows of the 16x16 array only, split by problem shape into two folds; each fold's constants are scored on the other fold.
+Minimised is the mean of |log(simulated / measured)|, each row's capped at 0.7, plus a penalty on the distance from the
+middle of the plausible range; the search goes along one constant at a time. What socs/gemmini_firesim.yaml has is the
+mean of both folds, rounded. The split is by CRC of the shape: no randomness, no seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import state, write_json
+from gemmini_rtl import Row, read, score
+
+from cosoc.sim import engine_fast
+from cosoc.sim.catalog import find_soc
+from cosoc.sim.gemmini.lower import cache_sizes, lower, tile_cycles
+from cosoc.sim.gemmini.memory import Accesses, walk
+from cosoc.sim.gemmini.run import gemmini_of
+
+SIDE = 16
+CAP = 20_000  # requests of a row: a fit looks at every row some hundred times
+WORST = 0.7  # of |log error|: a row that the model cannot explain must not steer it
+PENALTY = 0.01  # for a constant at the end of its range
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A fitted constant: where it stands in the SoC file, its plausible range and the first step of the search."""
+
+    path: str
+    low: float
+    high: float
+    step: float
+
+
+CONSTANTS = (
+    Constant("cores.gemmini.execute.pair_latency_cycles", 5, 30, 4),
+    Constant("cores.gemmini.execute.drain_cycles", 60, 200, 30),
+    Constant("cores.gemmini.load.setup_cycles", 5, 30, 3),
+    Constant("cores.gemmini.load.request_cycles", 0, 1, 0.15),
+    Constant("cores.gemmini.load.fill_cycles", 4, 8, 1),
+    Constant("cores.gemmini.store.request_cycles", 1, 5, 0.8),
+    Constant("cores.gemmini.software.conv_tile_cycles", 200, 320, 10),
+    Constant("cores.gemmini.software.gemm_tile_cycles", 90, 170, 6),
+    Constant("cores.gemmini.software.start_cycles", 0, 800, 150),
+)
+
+
+def fold_of(row: Row) -> int:
+    """0 or 1, by the shape of the problem."""
+    return zlib.crc32(repr(row.problem).encode()) & 1
+
+
+def predict(rows: Sequence[Row], accesses: Sequence[Accesses], values: Sequence[float]) -> np.ndarray[Any, Any]:
+    """Cycles of the rows with these constants; addresses were walked before, as no constant changes them."""
+    pairs = zip(CONSTANTS, values, strict=True)
+    texts = {c.path: str(round(v) if c.path.endswith("start_cycles") else float(v)) for c, v in pairs}
+    soc = find_soc("gemmini_firesim", {"cores.gemmini.side": str(SIDE), **texts})
+    core = gemmini_of(soc)
+    lowered = [lower(row.nest, seen, soc, core) for row, seen in zip(rows, accesses, strict=True)]
+    return np.array([each.cycles(engine_fast.run(each.program)) for each in lowered])
+
+
+def loss(rows: Sequence[Row], accesses: Sequence[Accesses], values: Sequence[float]) -> float:
+    """What the fit minimises; see the module docstring."""
+    measured = np.array([row.cycles for row in rows])
+    error = np.minimum(np.abs(np.log(predict(rows, accesses, values) / measured)), WORST).mean()
+    far = [(2 * v - c.low - c.high) / (c.high - c.low) for c, v in zip(CONSTANTS, values, strict=True)]
+    return float(error + PENALTY * np.mean(np.square(far)))
+
+
+def fit(rows: Sequence[Row], accesses: Sequence[Accesses], rounds: int) -> list[float]:
+    """Constants along which no step of the last, smallest size brings anything."""
+    values = [(c.low + c.high) / 2 for c in CONSTANTS]
+    steps = [c.step for c in CONSTANTS]
+    best = loss(rows, accesses, values)
+    for _ in range(rounds):
+        for i, constant in enumerate(CONSTANTS):
+            moved = False
+            for sign in (1, -1):
+                while True:
+                    tried = list(values)
+                    tried[i] = float(np.clip(values[i] + sign * steps[i], constant.low, constant.high))
+                    found = loss(rows, accesses, tried) if tried != values else best
+                    if found >= best:
+                        break
+                    best, values, moved = found, tried, True
+                if moved:
+                    break
+            if not moved:
+                steps[i] *= 0.6
+    return values
+
+
+def fold(rows: Sequence[Row], number: int, rounds: int) -> dict[str, Any]:
+    """Fit on one fold, score on both."""
+    soc = find_soc("gemmini_firesim", {"cores.gemmini.side": str(SIDE)})
+    core = gemmini_of(soc)
+    accesses = [walk(row.nest, cache_sizes(soc, core), CAP, tile_cycles(row.nest, core)) for row in rows]
+    inside = [i for i, row in enumerate(rows) if fold_of(row) == number]
+    outside = [i for i, row in enumerate(rows) if fold_of(row) != number]
+    values = fit([rows[i] for i in inside], [accesses[i] for i in inside], rounds)
+    found = predict(rows, accesses, values)
+    scores = {
+        name: score([rows[i] for i in where], [float(found[i]) for i in where])
+        for name, where in (("fitted", inside), ("other", outside))
+    }
+    return {"constants": dict(zip((c.path for c in CONSTANTS), values, strict=True))} | scores
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="DOSA's measurements, CSV")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--rounds", type=int, default=6, metavar="N", help="rounds over the constants")
+    options = parser.parse_args()
+    state()
+    rows = [row for row in read(options.data)["mapped"] if row.nest.side == SIDE]
+    print(f"{len(rows)} rows with {SIDE}x{SIDE} PEs, {sum(map(fold_of, rows))} of them in fold 1")
+    with ProcessPoolExecutor(2) as pool:
+        folds = list(pool.map(fold, (rows, rows), (0, 1), (options.rounds, options.rounds)))
+    print(f"{'constant':52} {'fold 0':>8} {'fold 1':>8}  range")
+    for c in CONSTANTS:
+        values = " ".join(f"{each['constants'][c.path]:8.2f}" for each in folds)
+        print(f"{c.path:52} {values}  {c.low:g} .. {c.high:g}")
+    for number, each in enumerate(folds):
+        for name in ("fitted", "other"):
+            s = each[name]
+            print(f"fold {number}, {name:6}: {s['n']} rows, MAPE {100 * s['mape']:.1f} %, median "
+                  f"{100 * s['median']:.1f} %, Spearman {s['spearman']:.4f}")  # fmt: skip
+    write_json(options.json, {"folds": folds})
+
+
+if __name__ == "__main__":
+    main()

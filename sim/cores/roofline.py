@@ -1,0 +1,142 @@
+"""A CPU or GPU under an inference runtime: each layer is a kernel, bound by arithmetic or by memory.
+
+    cycles of a kernel = kernel_cycles + max(MACs / (peak x efficiency of its class), bytes / memory bandwidth)
+
+The nominal MACs of a layer are counted, so an efficiency may exceed one: a runtime that computes 3x3 filters by
+Winograd's algorithm multiplies less often. It does so by tiles of outputs, so that maps count as rounded up to whole
+tiles, and keeps the filters transformed, which makes them larger. Pools, sums and other operators without MACs are
+bound by memory, and pointwise operators of one operand cost nothing, as runtimes apply them while the layer before
+writes its results. Inputs, weights and outputs are moved once each; batch is one. One core is the whole processor, with all its threads.
+
+One device behaves differently under each runtime; a SoC file holds a table for each and names the one in use.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from cosoc.sim.soc import Core, Count, Model, Name, Num, Positive
+from cosoc.sim.workload import Tile
+
+OpClass = Literal["conv3x3", "conv1x1", "depthwise", "fc", "attention", "other"]
+OP_CLASSES: tuple[OpClass, ...] = get_args(OpClass)
+Rate = Annotated[float, Field(gt=0)]
+FRACTION = 1 << 20  # rates are rounded to this part of a MAC or byte a cycle, so that ints stay ints
+
+
+def op_class(tile: Tile) -> OpClass:
+    """The class of a layer with MACs.
+
+    conv3x3: with stride 1, which Winograd serves. depthwise: grouped filters of any size. fc: on one pixel. attention:
+    products of activations, and linear layers on a row of tokens. other: strided or larger filters.
+    """
+    if tile.op == "matmul":
+        return "attention"
+    if tile.groups > 1:
+        return "depthwise"
+    if (tile.fy, tile.fx) == (1, 1):
+        if tile.oy == 1:
+            return "fc" if tile.ox == 1 else "attention"
+        return "conv1x1"
+    plain = (tile.fy, tile.fx, tile.stride_y, tile.stride_x, tile.dilation) == (3, 3, 1, 1, 1)
+    return "conv3x3" if plain else "other"
+
+
+class Efficiency(Model):
+    """Nominal MACs a cycle over the peak, by class of operator."""
+
+    conv3x3: Rate
+    conv1x1: Rate
+    depthwise: Rate
+    fc: Rate
+    attention: Rate
+    other: Rate
+
+
+class InferenceRuntime(Model):
+    """What a runtime makes of the processor. peak_macs_per_cycle: with the arithmetic that it uses. number_bits: of
+    weights and activations in memory. kernel_cycles: start and end of a kernel."""
+
+    peak_macs_per_cycle: Rate
+    number_bits: Positive
+    kernel_cycles: Count
+    winograd_tile: Positive = 1
+    sum_macs: Count = 0
+    efficiency: Efficiency
+
+
+class Roofline(Core):
+    """See the module docstring. `runtime` names the one of `runtimes` that is in use."""
+
+    model: Literal["roofline"]
+    kind: Literal["cpu", "gpu"]
+    memory_bytes_per_cycle: Rate
+    runtime: Name
+    runtimes: dict[Name, InferenceRuntime] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _knows_its_runtime(self) -> Roofline:
+        if self.runtime not in self.runtimes:
+            raise ValueError(f"runtime {self.runtime} is not one of {', '.join(self.runtimes)}")
+        return self
+
+    def fits(self, tile: Tile) -> list[str]:
+        return []
+
+    def _winograd(self, tile: Tile) -> int:
+        multiplies = tile.op in ("conv", "matmul")
+        return self.runtimes[self.runtime].winograd_tile if multiplies and op_class(tile) == "conv3x3" else 1
+
+    def macs(self, tile: Tile, xp: Any) -> Num:
+        """Multiply-accumulates as they count: nominal ones on whole tiles of Winograd's algorithm, `sum_macs` more a sum;
+        0 for what multiplies nothing."""
+        if tile.op not in ("conv", "matmul"):
+            return 0 * tile.k
+        edge = self._winograd(tile)
+        pixels = xp.ceildiv(tile.oy, edge) * xp.ceildiv(tile.ox, edge) * edge * edge
+        return tile.k * (tile.c * tile.fy * tile.fx + self.runtimes[self.runtime].sum_macs) * pixels
+
+    def moved_bytes(self, tile: Tile, xp: Any) -> Num:
+        """Bytes over the memory interface: inputs, weights and outputs, once each."""
+        outputs = tile.k * tile.oy * tile.ox
+        rows = (tile.oy - 1) * tile.stride_y + tile.fy
+        cols = (tile.ox - 1) * tile.stride_x + tile.fx
+        if tile.op in ("conv", "matmul") and not tile.depthwise:
+            inputs = tile.c * tile.groups * rows * cols
+        else:
+            inputs = tile.k * rows * cols * tile.operands
+        weights = tile.k * tile.c * tile.fy * tile.fx if tile.op in ("conv", "matmul") else 0
+        edge = self._winograd(tile)
+        if edge > 1:
+            weights = tile.k * tile.c * (edge + tile.fy - 1) * (edge + tile.fx - 1)
+        return xp.ceildiv((inputs + weights + outputs) * self.runtimes[self.runtime].number_bits, 8)
+
+    def folded(self, tile: Tile) -> bool:
+        """Whether the layer is computed as part of the one before."""
+        return tile.op == "eltwise" and tile.operands == 1
+
+    def cycles(self, tile: Tile, xp: Any) -> Num:
+        if self.folded(tile):
+            return 0 * tile.k
+        used = self.runtimes[self.runtime]
+        spent = _over(self.moved_bytes(tile, xp), self.memory_bytes_per_cycle, xp)
+        if tile.op in ("conv", "matmul"):
+            rate = used.peak_macs_per_cycle * getattr(used.efficiency, op_class(tile))
+            spent = xp.maximum(spent, _over(self.macs(tile, xp), rate, xp))
+        return (used.kernel_cycles + spent) * xp.used(tile.k)
+
+    def weight_bytes(self, tile: Tile, xp: Any) -> Num:
+        """What the main memory must hold."""
+        if tile.op != "conv":
+            return 0 * tile.k
+        return xp.ceildiv(tile.k * tile.c * tile.fy * tile.fx * self.runtimes[self.runtime].number_bits, 8)
+
+
+def _over(amount: Num, rate: float, xp: Any) -> Num:
+    """Whole cycles for an amount at a rate a cycle."""
+    return xp.ceildiv(amount * FRACTION, max(round(rate * FRACTION), 1))
+
+
+__all__ = ["OP_CLASSES", "Efficiency", "InferenceRuntime", "OpClass", "Roofline", "op_class"]

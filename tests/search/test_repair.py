@@ -1,0 +1,82 @@
+"""Repair on the simulated machine: never slower, never fewer 8-bit channels, and nothing free left."""
+
+import pytest
+import torch
+
+from cosoc.search.loop import Oracle
+from cosoc.search.nets import build
+from cosoc.search.repair import counts, meet, repair, wide, with_wide
+from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, make_contiguous, prepare, to_mapping
+from cosoc.sim.catalog import find_soc
+from cosoc.sim.importers.torch_export import from_module
+from cosoc.sim.mapping import Runtime
+from cosoc.sim.simulate import simulate
+from cosoc.sim.workload import Workload
+
+SOC = find_soc("diana")
+STEPS = {name: core.channel_step for name, core in SOC.cores.items()}
+SHAPE = (1, 16, 16)
+
+
+class Machine:
+    """A network with random logits, and what its assignments cost."""
+
+    def __init__(self, seed: int, runtime: Runtime) -> None:
+        torch.manual_seed(seed)
+        float_net = build("resnet8", in_channels=1)
+        self.workload: Workload = from_module(float_net, SHAPE, "resnet8")
+        self.net: MixedNet = prepare(float_net, self.workload, SOC)
+        with torch.no_grad():
+            for layer in self.net.layers.values():
+                layer.logits.normal_()
+        self.oracle = Oracle(self.workload, SOC, runtime)
+        self.runtime = runtime
+
+    def cost(self, chosen: Assignment) -> float:
+        of = {n: torch.bincount(c, minlength=len(self.net.layers[n].cores)).tolist() for n, c in chosen.items()}
+        return self.oracle.simulated(
+            {n: dict(zip(self.net.layers[n].cores, k, strict=True)) for n, k in of.items()}
+        ).seconds
+
+    def on_wide(self, chosen: Assignment) -> dict[str, int]:
+        return {n: int((c == wide(self.net.layers[n])).sum()) for n, c in chosen.items()}
+
+
+@pytest.mark.parametrize("runtime", ["serial", "overlapped"])
+def test_repair_leaves_no_free_channel_off_the_8_bit_core(runtime: Runtime) -> None:
+    made = Machine(0, runtime)
+    chosen = assignment(made.net)
+    repaired, moves = repair(made.net, chosen, made.cost, STEPS)
+    before, after = made.on_wide(chosen), made.on_wide(repaired)
+    assert made.cost(repaired) <= made.cost(chosen)
+    assert all(after[n] >= before[n] for n in before)
+    grown = {n: (before[n], after[n]) for n in after if after[n] > before[n]}
+    assert set(grown) == {m.layer for m in moves}
+    assert moves
+    for name, layer in made.net.searchable().items():
+        kept = (chosen[name] == wide(layer)) & (repaired[name] != wide(layer))
+        assert not kept.any()  # nobody who was on the 8-bit core leaves it
+        for count in (n for n in counts(layer, STEPS) if n > after[name]):
+            assert made.cost(repaired | {name: with_wide(layer, repaired[name], count)}) > made.cost(repaired)
+
+
+def test_what_was_repaired_and_reordered_costs_what_was_simulated() -> None:
+    """The mapping that is reported, with its contiguous shares, run as a user would run it."""
+    made = Machine(1, "overlapped")
+    repaired, _ = repair(made.net, assignment(made.net), made.cost, STEPS)
+    ordered, _ = make_contiguous(made.net, made.workload, repaired)
+    assert made.on_wide(ordered) == made.on_wide(repaired)
+    result = simulate(SOC, made.workload, to_mapping(made.net, ordered, "overlapped", "found"))
+    assert result.seconds == made.cost(repaired)
+
+
+def test_a_target_between_the_extremes_is_met() -> None:
+    made = Machine(2, "serial")
+    all_wide = {n: torch.full((len(layer.logits),), wide(layer)) for n, layer in made.net.layers.items()}
+    all_ternary = {n: 1 - c if len(made.net.layers[n].cores) > 1 else c for n, c in all_wide.items()}
+    slow, fast = sorted((made.cost(all_wide), made.cost(all_ternary)), reverse=True)
+    target = (slow + fast) / 2
+    start = all_wide if made.cost(all_wide) == slow else all_ternary
+    met, moves = meet(made.net, start, made.cost, target, STEPS)
+    assert made.cost(met) <= target
+    assert [m.cost_after for m in moves] == sorted((m.cost_after for m in moves), reverse=True)

@@ -1,0 +1,131 @@
+"""A whole search on the digits: what it leaves behind, what it refuses, and that a kill changes nothing."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from cosoc.search.nets import build
+from cosoc.search.run import SearchConfig, search
+from cosoc.sim.catalog import find_soc
+from cosoc.sim.errors import InputError
+from cosoc.sim.importers.torch_export import from_module
+from cosoc.sim.mapping_file import load_mapping
+from cosoc.sim.simulate import simulate
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside: nothing catches it."""
+
+
+def quiet(done: int, total: int, what: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def tiny() -> SearchConfig:
+    return SearchConfig(
+        soc=find_soc("diana"), workload="digits_cnn", data="digits", strengths=(1.0,), epochs=5, train_images=192,
+        manual=("all_8bit", "all_ternary"), batch=32,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tiny: SearchConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "whole"
+    search(replace(tiny, out=out), quiet)
+    return out
+
+
+def test_every_reported_latency_is_the_simulation_of_the_mapping_beside_it(finished: Path) -> None:
+    content = json.loads((finished / "result.json").read_text())
+    soc, workload = find_soc("diana"), from_module(build("digits_cnn"), (1, 8, 8), "digits_cnn")
+    rows = content["points"] + content["manual"]
+    assert [row["name"] for row in rows] == ["strength_1", "all_8bit", "all_ternary"]
+    for row in rows:
+        mapping = load_mapping(finished / row["mapping"], workload, soc)
+        result = simulate(soc, workload, mapping)
+        assert row["simulated"]["seconds"] == result.seconds
+        assert row["simulated"]["energy_j"] == pytest.approx(result.energy_j, rel=1e-12)
+        assert 0 < row["estimated"]["seconds"] < 10 * result.seconds
+        assert 0 <= row["accuracy"] <= 1
+
+
+def test_the_folder_has_what_it_takes_to_read_it(finished: Path) -> None:
+    assert (finished / "front.png").stat().st_size > 10_000
+    metrics = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert {m["phase"] for m in metrics} >= {"warm_up", "strength_1.search", "strength_1.tune", "all_8bit.tune"}
+    pairs = [m for m in metrics if "estimated" in m]
+    assert pairs
+    assert all("simulated" in m for m in pairs)
+    assert set(torch.load(finished / "weights" / "strength_1.tune.pt", weights_only=True))
+    assert not (finished / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("killed_at", [1, 3, 4, 6])
+def test_a_killed_run_resumes_to_the_same_result(
+    tiny: SearchConfig, finished: Path, tmp_path: Path, killed_at: int
+) -> None:
+    out = tmp_path / "killed"
+
+    def kill(done: int, total: int, what: str) -> None:
+        if done == killed_at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        search(replace(tiny, out=out), kill)
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"phase": "torn')  # what a kill in the middle of a write leaves
+    search(replace(tiny, out=out, resume=True), quiet)
+    assert json.loads((out / "result.json").read_text()) == json.loads((finished / "result.json").read_text())
+
+
+def test_another_configuration_is_not_resumed(tiny: SearchConfig, finished: Path) -> None:
+    with pytest.raises(InputError, match=r"the run has seed 0, now 1 is asked for"):
+        search(replace(tiny, out=finished, resume=True, seed=1), quiet)
+    with pytest.raises(InputError, match="exists and is not empty"):
+        search(replace(tiny, out=finished), quiet)
+
+
+def test_a_damaged_checkpoint_is_named(tiny: SearchConfig, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def kill(done: int, total: int, what: str) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        search(replace(tiny, out=out), kill)
+    (out / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be read back"):
+        search(replace(tiny, out=out, resume=True), quiet)
+
+
+def test_a_target_is_met_by_simulation(tiny: SearchConfig, tmp_path: Path) -> None:
+    target_ms = 0.0148  # all 8 bit takes 0.0162 ms, the fastest manual mapping 0.0137 ms
+    found = search(replace(tiny, out=tmp_path / "run", strengths=(), target_ms=target_ms, manual=("all_8bit",)), quiet)
+    (point,) = found.content["points"]
+    assert point["simulated"]["seconds"] * 1e3 <= target_ms
+    (slowest,) = found.content["manual"]
+    assert slowest["simulated"]["seconds"] * 1e3 > target_ms
+
+
+def test_what_cannot_be_searched_is_refused_before_training(tiny: SearchConfig, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for change, message in [
+        ({"target_ms": 1e-4, "strengths": ()}, "under the fastest mapping that was found"),
+        ({"workload": "digits_cn"}, "no network named 'digits_cn'"),
+        ({"workload": "autoencoder"}, "no classifier"),
+        ({"input_shape": (1, 3, 8, 8)}, "the images of digits are"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            search(replace(tiny, out=out, **change), quiet)  # type: ignore[arg-type]
+        assert not out.exists()
+
+
+@pytest.mark.parametrize("estimator", ["montecarlo", "score"])
+def test_the_other_estimators_search_too(tiny: SearchConfig, tmp_path: Path, estimator: str) -> None:
+    wanted = replace(tiny, out=tmp_path / "run", estimator=estimator, manual=())  # type: ignore[arg-type]
+    (point,) = search(wanted, quiet).content["points"]
+    assert point["simulated"]["seconds"] > 0
