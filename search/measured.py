@@ -2,9 +2,9 @@
 
 A device under a runtime has seven unknowns: an efficiency for each class of operator, and a kernel's overhead. Few
 networks are known for each, so they are not fitted one by one: the devices of one kind (CPU, GPU) under one runtime are
-a family with a common profile, near the kind's, which is near a rough prior; a device differs from its family by a speed of its own and, less
-freely, class by class. The fit is the most probable set of values (Gaussian deviations of the logarithms), found for
-all devices at once. A network that is left out is left out of the family's profile too.
+a family with a common profile, near the kind's, which is near a rough prior; a device differs from it by a speed
+of its own and, less freely, class by class. The fit is the most probable set of values (Gaussian deviations of the
+logarithms), found for all devices at once. A network that is left out is left out of the family's profile too.
 """
 
 from __future__ import annotations
@@ -276,9 +276,8 @@ class _Problem:
         total = overhead + np.bincount(self.row, np.maximum(compute, self.move), self.n)
         bound = np.where(compute > self.move, compute, 0.0)
         slopes = np.bincount(self.row * (N + 1) + self.op, bound, self.n * (N + 1)).reshape(self.n, N + 1)
-        slopes = -slopes / total[:, None]
-        slopes[:, N] = overhead / total
-        return np.log(total), slopes
+        gradient: Floats = np.append(-slopes[:, :N], overhead[:, None], axis=1) / total[:, None]
+        return np.log(total), gradient
 
     def solve(self, weights: Floats, start: Floats) -> Floats:
         """The most probable unknowns, each row weighted 1 or 0, by Gauss and Newton's steps, halved where they fail."""
@@ -312,7 +311,7 @@ def fit(rows: Sequence[Measured]) -> dict[Key, Fitted]:
     for key in problem.keys:
         *efficiency, overhead_s = np.exp(problem.logs(key, unknowns))
         cycles = overhead_s * find_soc(key[0]).tick_hz
-        values = {name: float(f"{v:.3g}") for name, v in zip(OP_CLASSES, efficiency, strict=True)}
+        values: dict[str, float] = {name: float(f"{v:.3g}") for name, v in zip(OP_CLASSES, efficiency, strict=True)}
         out[key] = Fitted(values, int(float(f"{cycles:.3g}")))
     return out
 

@@ -401,11 +401,12 @@ class _Emitter:
         self.flush()
         before = self.barrier
         weights: dict[str, Op | None] = {}
+        resident: dict[str, int] = {}  # bytes of weight memory, by layer
         for name in group.layers:
             layer, share = self.workload[name], self.mapping.layers[name].shares[0]
             self.layer = self.builder.layer(name)
             weights[name] = self.bring_weights(layer, 0, self.soc.cores[share.core], share.k)
-            self.held.clear()
+            resident[name] = self.held.pop(0, 0)
         done: dict[tuple[str, int], Op] = {}
         fetched: dict[tuple[str, str], tuple[int, Op | None]] = {}
         for row in plan.rows:
@@ -423,6 +424,9 @@ class _Emitter:
                 take.append((f"{row.layer}.rows", SLOTS, 1))
             op = self.job(layer, name, layer.k, 1, layer.ox, mapping.ox_unroll, deps, take, give)
             done[row.layer, row.row] = op
+            if row.row == layer.oy - 1:
+                self.held[0] = resident[row.layer]
+                self.free_weights(0, name, self.soc.cores[name])
             if leaves:
                 self.barrier = (self.store_row(layer, name, op),)
 

@@ -51,9 +51,7 @@ class MappingFile(Model):
     name: str = ""
     runtime: Literal["serial", "overlapped"] = "serial"
     layers: dict[str, LayerFile] = {}
-    groups: Annotated[
-        tuple[Annotated[tuple[str, ...], FromList, Field(min_length=1)], ...], FromList
-    ] = ()
+    groups: Annotated[tuple[Annotated[tuple[str, ...], FromList, Field(min_length=1)], ...], FromList] = ()
 
 
 def _structure(file: MappingFile, workload: Workload, soc: SoC) -> list[tuple[Place, str]]:

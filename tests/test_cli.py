@@ -364,7 +364,7 @@ def test_a_layer_that_nothing_can_run_is_named(run: Run, tmp_path: Path) -> None
         (["simulate", "diana", "digits_cnn", "--engine", "warp"], "'fast', 'reference'"),
         (["simulate", "diana", "digits_cnn", "--inferences", "0"], "greater than or equal to 1"),
         (["simulate", "diana", "digits_cnn", "--frobnicate"], "No such option: --frobnicate"),
-        (["simulate", "diane", "digits_cnn"], "no SoC named 'diane'; there is diana"),
+        (["simulate", "diane", "digits_cnn"], "no SoC named 'diane'; there is agx_orin"),
         (["simulate", "none.yaml", "digits_cnn"], "none.yaml: no such file"),
         (["simulate", "diana", "digits"], "no workload named 'digits'; there is"),
         (["simulate", "diana", "digits_cnn", "--mapping", "best"], "no mapping named 'best'; there is all_8bit"),

@@ -6,7 +6,8 @@ The nominal MACs of a layer are counted, so an efficiency may exceed one: a runt
 Winograd's algorithm multiplies less often. It does so by tiles of outputs, so that maps count as rounded up to whole
 tiles, and keeps the filters transformed, which makes them larger. Pools, sums and other operators without MACs are
 bound by memory, and pointwise operators of one operand cost nothing, as runtimes apply them while the layer before
-writes its results. Inputs, weights and outputs are moved once each; batch is one. One core is the whole processor, with all its threads.
+writes its results. Inputs, weights and outputs are moved once each; batch is one. One core is the whole processor, with
+all its threads.
 
 One device behaves differently under each runtime; a SoC file holds a table for each and names the one in use.
 """
@@ -90,7 +91,7 @@ class Roofline(Core):
         return self.runtimes[self.runtime].winograd_tile if multiplies and op_class(tile) == "conv3x3" else 1
 
     def macs(self, tile: Tile, xp: Any) -> Num:
-        """Multiply-accumulates as they count: nominal ones on whole tiles of Winograd's algorithm, `sum_macs` more a sum;
+        """Multiply-accumulates as they count: nominal ones on whole tiles of Winograd's algorithm, and `sum_macs`;
         0 for what multiplies nothing."""
         if tile.op not in ("conv", "matmul"):
             return 0 * tile.k

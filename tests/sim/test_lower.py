@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cosoc.sim import engine_reference, exact
+from cosoc.sim import engine_fast, engine_reference, exact
 from cosoc.sim.catalog import find_soc
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta, layer_time
@@ -98,6 +98,16 @@ def test_two_inferences_do_the_work_twice(diana: SoC, runtime: Runtime) -> None:
     if runtime == "serial":
         ends = [engine_reference.run(p).makespan for p in (once, twice)]
         assert ends[1] == 2 * ends[0]
+
+
+def test_a_fused_group_gives_its_weight_memory_back(diana: SoC) -> None:
+    # Two of the segment's weight sets fit the analog array's memory, three do not.
+    workload = find_workload("resnet18_segment")
+    silicon = find_mapping("silicon", workload, diana)
+    program = lower(workload, silicon, diana, 4)
+    trace = engine_fast.run(program)
+    assert program.rows["macs"].sum() == 4 * workload.macs
+    assert trace.makespan > 3 * 812_000
 
 
 def test_weights_that_do_not_fit_are_fetched_from_off_chip(diana: SoC) -> None:
