@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from cosoc.sim.errors import InputError
@@ -85,12 +85,14 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def reporting(quiet: bool) -> Iterator[Report]:
-    """A progress report on standard error: a bar on a terminal, now and then a line in a log, nothing if quiet."""
+    """A progress report on standard error, with the time left: a bar on a terminal, now and then a line in a log,
+    nothing if quiet."""
     console = Console(stderr=True)
     if quiet:
         yield lambda done, total, what: None
     elif console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        times = (TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times)
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("starting", total=None)
             yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
@@ -108,7 +110,8 @@ def _log_line(console: Console) -> Report:
         if what == last_what and now - last_s < _LINE_EVERY_S and done < total:
             return
         last_s, last_what = now, what
-        console.print(f"{now - start:6.0f} s  {what}  {done}/{total}", markup=False, highlight=False)
+        left = f"  about {(now - start) * (total - done) / done:.0f} s left" if 0 < done < total else ""
+        console.print(f"{now - start:6.0f} s  {what}  {done}/{total}{left}", markup=False, highlight=False)
 
     return report
 
