@@ -5,6 +5,15 @@ event, in a tree of minima. Rows are prepared once (ticks per burst, masks of se
 work only for what changed in it: slots whose event fell due, units that were *touched* (a lane freed, the head moved,
 the head's last dep ended), the heads queued for credits if a credit was given, and the waiting list if a server was
 freed or asked for.
+
+Two things are skipped, with the same integers as a result (`coalesce`, `skip` switch them off):
+
+- *A lone stream.* While nobody else can get between the bursts of an op, they are one event, at its end. Whoever asks
+  for a server of its route splits it: the burst under way is found in closed form (`_stream`, `_alone`, `_unfold`).
+- *A steady state.* When the state of the machine, relative to the tick and to the iterations that its units are in,
+  is what it was some iterations of a loop ago, all that happens until the loop runs out is known (`_steady`). Units
+  that depend on each other, by deps or credits of the loop's body, are a component and count iterations together;
+  components may run at different speeds, as they meet at servers only, where ops count by tick, tag and unit.
 """
 
 # mypy: disable-error-code="no-untyped-def, call-arg, no-untyped-call, misc"
@@ -13,7 +22,7 @@ freed or asked for.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,8 +37,9 @@ NEVER = 1 << 62
 WORD = 63  # servers per mask word: int64 without its sign
 FAN = 8  # children of a node in the tree of event times; a power of two
 
-# What the event of a slot means; and how far the head of a unit has come.
-SETUP, BURST, FINISH = 0, 1, 2
+# What the event of a slot means (STREAM: all bursts that are left, at their end); and how far the head of a unit has
+# come.
+SETUP, BURST, FINISH, STREAM = 0, 1, 2, 3
 UNSEEN, WATCHING, QUEUED, NONE = 0, 1, 2, 3
 
 
@@ -37,10 +47,11 @@ def _record(*names: str) -> np.dtype[np.void]:
     return np.dtype([(name, np.int64) for name in names])
 
 
-# A row, prepared. mask_at: its first word in `masks`; hold, last: ticks of a full and of the last burst if no server
-# of its route depends on the occupancy or on tags, else hold = -1.
+# A row, prepared. hold, last: ticks of a full and of the last burst if no server
+# of its route depends on the occupancy or on tags, else hold = -1. alone, alone_last: the same for bursts that follow
+# one of the same op, nobody else on the route; alone = 0 if even that may depend on others.
 _ROW = _record(
-    "unit", "setup", "run", "bursts", "tag", "hold", "last", "mask_at",
+    "unit", "setup", "run", "bursts", "tag", "hold", "last", "alone", "alone_last",
     "hop_at", "hop_n", "dep_at", "dep_n", "take_at", "take_n", "give_at", "give_n",
 )  # fmt: skip
 # A server on a row's route; full, last: ticks there for a full and for the last burst, not yet stretched if the
@@ -54,37 +65,76 @@ _STRETCH = _record("at", "n", "block")
 # iteration; stretch .. last: the stretches to come. watched: op that the head watches; watcher: first unit that
 # watches an op of this one; next: the next of those.
 _UNIT = _record(
-    "rank", "free_slot", "state", "asked", "touched", "head", "row", "at", "base", "stretch", "last",
-    "watched", "watcher", "next",
+    "rank", "slot_at", "slot_n", "free_slot", "state", "asked", "touched", "head", "row", "at", "base", "stretch",
+    "last", "watched", "watcher", "next",
 )  # fmt: skip
-# key, tie: order of the waiting list. left: bursts. since, server, behind: open wait of a watched op, since -1: none.
+# op: -1 if free. key, tie: order of the waiting list. left: bursts. first: end of the first burst of a stream. again:
+# bursts to go before it is tried as a stream again. since, server, behind: open wait of a watched op, since -1: none.
 _SLOT = _record(
-    "unit", "op", "row", "event", "left", "key", "tie", "service", "next_free", "since", "server", "behind"
+    "unit", "op", "row", "event", "left", "first", "again", "key", "tie", "service", "next_free", "since", "server",
+    "behind",
 )  # fmt: skip
-# stretch_n 0: the stretch does not vary.
-_SERVER = _record("ports", "held", "word", "bit", "switch", "tag", "busy", "last_op", "stretch_at", "stretch_n")
-_CREDIT = _record("free", "blocked")
-# The mutable scalars: lengths of the lists, flags of the tick, counts.
+# stretch_n 0: the stretch does not vary. owner: the slot whose stream runs over it, -1 if there is none.
+_SERVER = _record(
+    "ports", "held", "word", "bit", "switch", "tag", "busy", "last_op", "stretch_at", "stretch_n", "owner"
+)  # fmt: skip
+# unit: one that uses it in the loop looked at.
+_CREDIT = _record("free", "blocked", "unit")
+# Where a unit stood when the picture was kept: root: a unit that names its component in the loop, -1 if it has no row
+# there; base: of its iteration; oldest: its first op that had not ended.
+_MARK = _record("root", "base", "oldest")
+# The mutable scalars: lengths of the lists, flags of the tick, counts. anchor: the unit whose iterations are counted in
+# search of a steady state, -1: none; block: its loop; check: it has begun an iteration; age: how many since the picture
+# was kept, to be replaced at age `gap`; at, size: tick and length of that picture, size 0: none; then bursts and ended.
 _STATE = _record(
     "touched", "queued", "waiting", "ending", "asking", "issuing", "scan_queue", "scan_waiting", "round", "ended",
-    "bursts", "waits",
+    "bursts", "waits", "coalesce", "skip", "streams", "splits", "skips", "skipped",
+    "anchor", "block", "check", "age", "gap", "at", "size", "kept_bursts", "kept_ended", "guard",
 )  # fmt: skip
 # Rows of the array `lists`: of units, units, slots, slots, units, slots, slots.
 TOUCHED, QUEUE, WAITING, GRANTED, ISSUING, ENDED, ASKED = range(7)
+# Rows of the array `words`, masks of servers: without a free port, blocked in this tick, under a stream, of one port.
+FULL, BLOCKED, STREAMED, SINGLE = range(4)
+KEPT, NOW = 0, 1  # rows of the array `pictures`
+
+FEWEST = 3  # bursts that are worth a stream
+AGAIN = 6  # bursts of an op after which it is tried again, where it could not be one
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """What a run did not do burst by burst. streams: ops' bursts taken as one event; splits: how many of these somebody
+    asked into; skips: steady states found; ops: in the iterations that were not run because of them."""
+
+    streams: int
+    splits: int
+    skips: int
+    ops: int
 
 
 def run(program: Program, watch: Collection[int] = ()) -> Trace:
     """Simulate `program`; `watch` names ops whose waits are recorded. Raises Deadlock."""
+    return counted(program, watch)[0]
+
+
+def counted(
+    program: Program, watch: Collection[int] = (), *, coalesce: bool = True, skip: bool = True
+) -> tuple[Trace, Skipped]:
+    """As `run`, with what was skipped; coalesce, skip: whether lone streams and steady states may be.
+
+    Where waits are recorded, steady states are not skipped.
+    """
     watched = np.zeros(program.n_ops if len(watch) else 0, np.bool_)
     watched[np.fromiter(watch, np.int64, len(watch))] = True
-    trace, n_waits = _simulate(program, watched, 8 * len(watch))
+    flags = (coalesce, skip and not len(watch))
+    trace, n_waits, skipped = _simulate(program, watched, 8 * len(watch), flags)
     if n_waits > len(trace.waits):  # they did not fit: the same again, with room for all
-        trace, n_waits = _simulate(program, watched, n_waits)
+        trace, n_waits, skipped = _simulate(program, watched, n_waits, flags)
     waits = trace.waits[np.lexsort((trace.waits["op"], trace.waits["start"]))]
-    return replace(trace, waits=waits)
+    return replace(trace, waits=waits), skipped
 
 
-def _simulate(program: Program, watched: Any, room: int) -> tuple[Trace, int]:
+def _simulate(program: Program, watched: Any, room: int, flags: tuple[bool, bool]) -> tuple[Trace, int, Skipped]:
     """Run the kernel; the trace has the first `room` waits, unsorted, and beside it how many there were."""
     n_ops = program.n_ops
     issue, end, service = np.full(n_ops, -1), np.full(n_ops, -1), np.zeros(n_ops, np.int64)
@@ -96,18 +146,24 @@ def _simulate(program: Program, watched: Any, room: int) -> tuple[Trace, int]:
     credits["free"] = program.credits["capacity"]
     tree, levels = _tree(len(slots))
     lists = np.zeros((7, 2 * len(units) + len(slots)), np.int64)
-    words = np.zeros((2, masks.shape[1]), np.int64)
+    words = np.zeros((4, masks.shape[1]), np.int64)
+    np.bitwise_or.at(words[SINGLE], servers["word"], np.where(servers["ports"] == 1, servers["bit"], 0))
+    marks, kept_busy = np.zeros(len(units), _MARK), np.zeros(len(servers), np.int64)
+    pictures = np.zeros((2, 6 * len(units) + 5 * len(slots) + len(credits) + len(servers)), np.int64)
     state, waits = np.zeros(1, _STATE), np.zeros(room, WAIT)
+    state["coalesce"], state["skip"] = flags
+    state["anchor"] = -1
     _run(
         units, slots, servers, credits, rows, hops, masks, words, tree, levels, lists, stretches, order,
         blocks, _own(program.deps), _own(program.takes), _own(program.gives), _own(program.stretch),
-        issue, end, service, watched, waits, state,
+        issue, end, service, watched, waits, marks, pictures, kept_busy, state,
     )  # fmt: skip
     if state["ended"][0] < n_ops:
         raise deadlock(program, issue, end, np.where(units["state"] == QUEUED, units["asked"], -1))
     n_waits = int(state["waits"][0])
     makespan, bursts = int(end.max(initial=0)), int(state["bursts"][0])
-    return Trace(issue, end, service, servers["busy"].copy(), makespan, bursts, waits[:n_waits]), n_waits
+    skipped = Skipped(*(int(state[key][0]) for key in ("streams", "splits", "skips", "skipped")))
+    return Trace(issue, end, service, servers["busy"].copy(), makespan, bursts, waits[:n_waits]), n_waits, skipped
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -149,9 +205,11 @@ def _prepare_units(program: Program) -> tuple[Records, Records, Records, Ints]:
     n_slots = np.minimum(program.units["lanes"], n_ops)
     slots = np.zeros(int(n_slots.sum()), _SLOT)
     slots["unit"] = np.repeat(of_unit, n_slots)
+    slots["op"] = -1
     slots["next_free"] = np.arange(1, len(slots) + 1)
     last_slot = np.cumsum(n_slots)
     slots["next_free"][last_slot[n_slots > 0] - 1] = -1
+    units["slot_at"], units["slot_n"] = last_slot - n_slots, n_slots
     units["free_slot"] = np.where(n_slots > 0, last_slot - n_slots, -1)
     units["watcher"] = -1
     return units, slots, stretches, order.astype(np.int64)
@@ -165,7 +223,7 @@ def _prepare_servers(program: Program) -> tuple[Records, np.ndarray[Any, np.dtyp
     index = np.arange(len(servers))
     servers["word"] = index // WORD
     servers["bit"] = np.where(servers["ports"] > 0, np.int64(1) << (index % WORD), 0)
-    servers["tag"] = servers["last_op"] = -1
+    servers["tag"] = servers["last_op"] = servers["owner"] = -1
     tables = [program.stretch[s["stretch_at"] : s["stretch_at"] + s["stretch_n"]] for s in servers]
     varies = np.array([len(t) > 1 and bool((t[1:] != t[1]).any()) for t in tables], np.bool_)
     return servers, varies
@@ -185,17 +243,20 @@ def _prepare_rows(program: Program, servers: Records, varies: Any) -> tuple[Reco
     hops = np.zeros(len(row), _HOP)
     hops["server"] = server
     # Where the stretch is the same at every occupancy, it is applied here once.
-    flat = program.stretch[servers["stretch_at"] + np.minimum(1, servers["stretch_n"] - 1)][server]
+    alone = program.stretch[servers["stretch_at"] + np.minimum(1, servers["stretch_n"] - 1)][server]
     full = np.minimum(given["burst"], given["bytes"])
     last = given["bytes"] - (rows["bursts"] - 1) * full
     for key, size in (("full", full), ("last", last)):
         figures = program.servers[server]
         ticks = -(-size[row] * figures["rate_ticks"] // figures["rate_bytes"])
-        hops[key] = np.where(varies[server], ticks, ticks * flat >> 8)
-    rows["hold"], rows["last"] = 1, 1
-    np.maximum.at(rows["hold"], row, hops["full"])
-    np.maximum.at(rows["last"], row, hops["last"])
-    rows["hold"][row[varies[server] | ((rows["tag"][row] >= 0) & (servers["switch"][server] > 0))]] = -1
+        hops[key] = np.where(varies[server], ticks, ticks * alone >> 8)
+        name = "alone" if key == "full" else "alone_last"
+        rows[name] = 1
+        np.maximum.at(rows[name], row, ticks * alone >> 8)
+    depends = varies[server] | ((rows["tag"][row] >= 0) & (servers["switch"][server] > 0))
+    rows["hold"], rows["last"] = rows["alone"], rows["alone_last"]
+    rows["hold"][row[depends]] = -1
+    rows["alone"][row[depends & (servers["ports"][server] == 0)]] = 0
     servers["stretch_n"][~varies] = 0
 
     n_words = max(1, -(-len(servers) // WORD))
@@ -272,7 +333,7 @@ def _next_stretch(units, stretches, order, blocks, unit):
 
 
 @njit(forceinline=True)
-def _next_head(units, stretches, order, blocks, unit):
+def _next_head(units, stretches, order, blocks, m, unit):
     """Move the head of `unit` on by one op."""
     stretch = units[unit].stretch
     block = stretches[stretch].block
@@ -282,7 +343,15 @@ def _next_head(units, stretches, order, blocks, unit):
     elif units[unit].base + n_rows < blocks[block].base + n_rows * blocks[block].times:
         units[unit].at = stretches[stretch].at
         units[unit].base += n_rows
+        if m[0].anchor < 0:
+            m[0].anchor = unit
+            m[0].block = -1
+        if m[0].anchor == unit:
+            m[0].check = m[0].skip
     else:
+        if m[0].anchor == unit:
+            m[0].anchor = -1
+            m[0].check = 0
         _next_stretch(units, stretches, order, blocks, unit)
         return
     units[unit].row = order[units[unit].at]
@@ -328,6 +397,7 @@ def _finish(units, slots, credits, rows, gives, lists, end, service, m, s, t):
     op, unit = slots[s].op, slots[s].unit
     end[op] = t
     service[op] = slots[s].service
+    slots[s].op = -1
     m[0].ended += 1
     slots[s].next_free = units[unit].free_slot
     units[unit].free_slot = s
@@ -352,20 +422,121 @@ def _finish(units, slots, credits, rows, gives, lists, end, service, m, s, t):
 
 
 @njit(forceinline=True)
-def _end(slots, servers, rows, hops, words, tree, levels, lists, m, t):
+def _release(slots, servers, rows, hops, words, m, s):
+    """A burst of slot `s` ends."""
+    row = slots[s].row
+    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+        server = hops[i].server
+        servers[server].held -= 1
+        words[FULL, servers[server].word] &= ~servers[server].bit
+    slots[s].left -= 1
+    m[0].scan_waiting = 1
+
+
+@njit
+def _unfold(slots, servers, rows, hops, masks, words, m, s, t):
+    """Make the stream of slot `s` the burst that is under way before t, ending at t or later; when it ends."""
+    row = slots[s].row
+    alone, full, first = rows[row].alone, slots[s].left - 2, slots[s].first
+    ended = 0 if t <= first else (t - first + alone - 1) // alone  # bursts that have, with t not counted
+    if ended <= full:
+        held, until = ended * alone, first + ended * alone
+    else:
+        ended = full + 1
+        held = full * alone + rows[row].alone_last
+        until = first + held
+    slots[s].service += held
+    slots[s].left -= ended
+    slots[s].event = BURST
+    m[0].bursts += ended
+    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+        servers[hops[i].server].busy += held
+        servers[hops[i].server].owner = -1
+    for word in range(masks.shape[1]):
+        words[STREAMED, word] &= ~masks[row, word]
+    return until
+
+
+@njit(forceinline=True)
+def _split(slots, servers, rows, hops, masks, words, tree, levels, lists, m, s, t):
+    """The op in slot `s` asked at t: no stream over its route goes on."""
+    row, hit = slots[s].row, False
+    for word in range(masks.shape[1]):
+        hit |= masks[row, word] & words[STREAMED, word] != 0
+    if not hit:
+        return
+    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+        other = servers[hops[i].server].owner
+        if other < 0:
+            continue
+        m[0].splits += 1
+        until = _unfold(slots, servers, rows, hops, masks, words, m, other, t)
+        if until > t:
+            _set_event(tree, levels, other, until)
+        else:  # between two bursts of its own: it asks in this very tick
+            _set_event(tree, levels, other, NEVER)
+            _release(slots, servers, rows, hops, words, m, other)
+            lists[ASKED, m[0].asking] = other
+            m[0].asking += 1
+
+
+@njit
+def _alone(slots, servers, rows, hops, masks, words, lists, m, s):
+    """Whether nobody who does not ask anew can get between the bursts of the op in slot `s`, just granted.
+
+    Nobody else is on its route, and whoever waits for a server of it is of lower priority and also waits for one of
+    its servers that have one port: the op asks again in the tick in which it frees that, and is visited first.
+    """
+    row = slots[s].row
+    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+        if servers[hops[i].server].bit and servers[hops[i].server].held > 1:
+            return False
+    for i in range(m[0].waiting):
+        other = lists[WAITING, i]
+        overlaps = shares = False
+        for word in range(masks.shape[1]):
+            both = masks[row, word] & masks[slots[other].row, word]
+            overlaps |= both != 0
+            shares |= both & words[SINGLE, word] != 0
+        if overlaps and not (shares and slots[s].key >> 50 < slots[other].key >> 50):
+            return False
+    return True
+
+
+@njit(forceinline=True)
+def _stream(slots, servers, rows, hops, masks, words, lists, m, s, until):
+    """Make a stream of the op in slot `s`, whose burst lasts until then, if it can be one; when its event is."""
+    row = slots[s].row
+    if slots[s].left < FEWEST or rows[row].alone == 0:
+        return until
+    if slots[s].again > 0:
+        slots[s].again -= 1
+        return until
+    if not _alone(slots, servers, rows, hops, masks, words, lists, m, s):
+        slots[s].again = AGAIN
+        return until
+    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+        if servers[hops[i].server].bit:
+            servers[hops[i].server].owner = s
+    for word in range(masks.shape[1]):
+        words[STREAMED, word] |= masks[row, word]
+    slots[s].event = STREAM
+    slots[s].first = until
+    m[0].streams += 1
+    return until + (slots[s].left - 2) * rows[row].alone + rows[row].alone_last
+
+
+@njit(forceinline=True)
+def _end(slots, servers, rows, hops, masks, words, tree, levels, lists, m, t):
     """Rule 1, but for what the end of an op brings about: that is `_finish`, for those listed in ENDED here."""
     root = levels[len(levels) - 1]
     while tree[root] == t:
         s = _due(tree, levels, t)
         _set_event(tree, levels, s, NEVER)
+        if slots[s].event == STREAM:
+            _unfold(slots, servers, rows, hops, masks, words, m, s, t)
         if slots[s].event == BURST:
-            row = slots[s].row
-            for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
-                server = hops[i].server
-                servers[server].held -= 1
-                words[0, servers[server].word] &= ~servers[server].bit
-            slots[s].left -= 1
-            m[0].scan_waiting = 1
+            _release(slots, servers, rows, hops, words, m, s)
         if slots[s].left > 0:
             lists[ASKED, m[0].asking] = s
             m[0].asking += 1
@@ -402,6 +573,7 @@ def _issue(units, slots, rows, tree, levels, stretches, order, blocks, lists, is
     slots[s].row = row
     slots[s].left = rows[row].bursts
     slots[s].service = 0
+    slots[s].again = 0
     slots[s].since = -1
     issue[op] = t
     delay = rows[row].setup + rows[row].run
@@ -414,7 +586,7 @@ def _issue(units, slots, rows, tree, levels, stretches, order, blocks, lists, is
     else:
         lists[ENDED, m[0].ending] = s
         m[0].ending += 1
-    _next_head(units, stretches, order, blocks, unit)
+    _next_head(units, stretches, order, blocks, m, unit)
     _touch(units, lists, m, unit)
 
 
@@ -510,10 +682,10 @@ def _blocked(masks, words, row):
     """Whether a server of the row's route is full or blocked; if not, nothing changes, else its route is blocked."""
     hit = False
     for word in range(masks.shape[1]):
-        hit |= masks[row, word] & (words[0, word] | words[1, word]) != 0
+        hit |= masks[row, word] & (words[FULL, word] | words[BLOCKED, word]) != 0
     if hit:
         for word in range(masks.shape[1]):
-            words[1, word] |= masks[row, word]
+            words[BLOCKED, word] |= masks[row, word]
     return hit
 
 
@@ -525,7 +697,7 @@ def _take_ports(slots, servers, rows, hops, words, s):
         servers[server].held += 1
         servers[server].last_op = slots[s].op
         if servers[server].held == servers[server].ports:
-            words[0, servers[server].word] |= servers[server].bit
+            words[FULL, servers[server].word] |= servers[server].bit
 
 
 @njit
@@ -557,9 +729,9 @@ def _bar(slots, servers, rows, hops, words, lists, m, kept, s):
     for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
         server = hops[i].server
         bit = servers[server].bit
-        if words[0, servers[server].word] & bit:
+        if words[FULL, servers[server].word] & bit:
             return server, servers[server].last_op
-        if words[1, servers[server].word] & bit:
+        if words[BLOCKED, servers[server].word] & bit:
             for j in range(kept):
                 other = lists[WAITING, j]
                 for k in range(
@@ -573,11 +745,15 @@ def _bar(slots, servers, rows, hops, words, lists, m, kept, s):
 @njit(forceinline=True)
 def _grant(units, slots, servers, rows, hops, masks, words, tree, levels, lists, stretch, watched, waits, m, t):
     """Rule 3."""
+    asked = 0
+    while asked < m[0].asking:  # a split makes it longer
+        _split(slots, servers, rows, hops, masks, words, tree, levels, lists, m, lists[ASKED, asked], t)
+        asked += 1
     for i in range(m[0].asking):
         _wait(units, slots, lists, m, lists[ASKED, i], t)
     m[0].asking = 0
     for word in range(words.shape[1]):
-        words[1, word] = 0
+        words[BLOCKED, word] = 0
     kept = granted = 0
     for i in range(m[0].waiting):
         s = lists[WAITING, i]
@@ -605,20 +781,256 @@ def _grant(units, slots, servers, rows, hops, masks, words, tree, levels, lists,
         for j in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
             servers[hops[j].server].busy += hold
         slots[s].event = BURST
-        _set_event(tree, levels, s, t + hold)
+        until = t + hold
+        if m[0].coalesce:
+            until = _stream(slots, servers, rows, hops, masks, words, lists, m, s, until)
+        _set_event(tree, levels, s, until)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Steady states: called when the anchor begins an iteration, at the end of the tick
+
+
+@njit
+def _root(marks, unit):
+    while marks[unit].root != unit:
+        unit = marks[unit].root
+    return unit
+
+
+@njit
+def _components(units, credits, rows, blocks, deps, takes, gives, marks, m, block):
+    """Find the component of every unit in the body of `block`, and its `guard`: iterations that deps reach back."""
+    first, n_rows = blocks[block].first_row, blocks[block].n_rows
+    for unit in range(len(units)):
+        marks[unit].root = -1
+    for credit in range(len(credits)):
+        credits[credit].unit = -1
+    for row in range(first, first + n_rows):
+        marks[rows[row].unit].root = rows[row].unit
+    furthest = 0
+    for row in range(first, first + n_rows):
+        unit = rows[row].unit
+        for i in range(rows[row].dep_at, rows[row].dep_at + rows[row].dep_n):
+            furthest = max(furthest, deps[i])
+            other = rows[first + (row - first - deps[i]) % n_rows].unit
+            marks[_root(marks, other)].root = _root(marks, unit)
+        for amounts, at, n in ((takes, rows[row].take_at, rows[row].take_n), (gives, rows[row].give_at, rows[row].give_n)):
+            for i in range(at, at + n):
+                other = credits[amounts[i].credit].unit
+                if other >= 0:
+                    marks[_root(marks, other)].root = _root(marks, unit)
+                credits[amounts[i].credit].unit = unit
+    for unit in range(len(units)):
+        if marks[unit].root >= 0:
+            marks[unit].root = _root(marks, unit)
+    m[0].guard = -(-furthest // n_rows)
+
+
+@njit
+def _inside(units, stretches, marks, m, unit):
+    """Whether `unit` is in the loop: it has rows there, and its head is one of them."""
+    return marks[unit].root >= 0 and units[unit].state != NONE and stretches[units[unit].stretch].block == m[0].block
+
+
+@njit
+def _oldest(units, slots, unit, after):
+    """The slot with the oldest op in flight of `unit` that is younger than op `after`; -1 if there is none."""
+    found = -1
+    for s in range(units[unit].slot_at, units[unit].slot_at + units[unit].slot_n):
+        if slots[s].op > after and (found < 0 or slots[s].op < slots[found].op):
+            found = s
+    return found
+
+
+@njit
+def _picture(units, slots, servers, credits, tree, stretches, blocks, marks, picture, m, t):
+    """Write all that what follows depends on into `picture`, relative to t and to the iteration that each component
+    is in; its length. 0 if the machine is in no state to be compared: an op of another block is in flight, part of a
+    component is elsewhere, or a dep may reach back to before the loop."""
+    base, n = blocks[m[0].block].base, 0
+    for unit in range(len(units)):
+        inside, reference = _inside(units, stretches, marks, m, unit), 0
+        if inside:
+            root = marks[unit].root
+            if not _inside(units, stretches, marks, m, root):
+                return 0
+            if units[unit].base < base + m[0].guard * blocks[m[0].block].n_rows:
+                return 0
+            reference = units[root].base
+        elif marks[unit].root >= 0 and _inside(units, stretches, marks, m, marks[unit].root):
+            return 0
+        state = units[unit].state
+        picture[n] = units[unit].head - reference if state != NONE else -1
+        picture[n + 1] = state
+        picture[n + 2] = units[unit].asked - t if state == QUEUED else 0
+        picture[n + 3] = units[unit].watched - reference if state == WATCHING else 0
+        n += 4
+        s = _oldest(units, slots, unit, -1)
+        while s >= 0:
+            if not inside or slots[s].op < base:
+                return 0
+            due = tree[s] if tree[s] != NEVER else slots[s].key & ((1 << 50) - 1)  # after t; or asked at t or before
+            picture[n] = slots[s].op - reference
+            picture[n + 1] = slots[s].event
+            picture[n + 2] = due - t
+            picture[n + 3] = slots[s].left
+            picture[n + 4] = slots[s].service
+            n += 5
+            s = _oldest(units, slots, unit, slots[s].op)
+        picture[n] = picture[n + 1] = -1
+        n += 2
+    for credit in range(len(credits)):
+        picture[n + credit] = credits[credit].free
+    n += len(credits)
+    for server in range(len(servers)):
+        picture[n + server] = servers[server].tag
+    return n + len(servers)
+
+
+@njit
+def _keep(units, slots, servers, marks, pictures, kept_busy, m, size, t):
+    """The machine as it is now is what later iterations are compared with."""
+    for i in range(size):
+        pictures[KEPT, i] = pictures[NOW, i]
+    for unit in range(len(units)):
+        s = _oldest(units, slots, unit, -1)
+        marks[unit].base = units[unit].base
+        marks[unit].oldest = slots[s].op if s >= 0 else units[unit].head
+    for server in range(len(servers)):
+        kept_busy[server] = servers[server].busy
+    m[0].kept_bursts, m[0].kept_ended = m[0].bursts, m[0].ended
+    m[0].at, m[0].size = t, size
+
+
+@njit
+def _times(units, rows, stretches, blocks, marks, m):
+    """How often the period can be repeated: until a head would leave the loop, or a unit outside it would be told that
+    the op that it watches has ended."""
+    block = m[0].block
+    last = blocks[block].base + blocks[block].n_rows * (blocks[block].times - 1)
+    times = NEVER
+    for unit in range(len(units)):
+        if _inside(units, stretches, marks, m, unit):
+            period = units[unit].base - marks[unit].base
+            if period > 0:
+                times = min(times, (last - units[unit].base) // period)
+        elif units[unit].state == WATCHING:
+            other = _unit_of(blocks, rows, units[unit].watched)
+            if _inside(units, stretches, marks, m, other):
+                period = units[other].base - marks[other].base
+                ahead = units[unit].watched - units[other].head
+                if period > 0:
+                    times = min(times, ahead // period if ahead >= 0 else 0)
+    return times if times != NEVER else 0
+
+
+@njit
+def _repeat(issue, end, service, op, period, dt, times, since, t):
+    """Op op + period, op + 2 period ... do what op did after tick `since` and up to t, dt, 2 dt ... later."""
+    if since < issue[op] <= t:
+        for i in range(1, times + 1):
+            issue[op + i * period] = issue[op] + i * dt
+    if since < end[op] <= t:  # a later end is not its own: it was filled in for an earlier op
+        for i in range(1, times + 1):
+            end[op + i * period] = end[op] + i * dt
+            service[op + i * period] = service[op]
+
+
+@njit
+def _skip(
+    units, slots, servers, tree, stretches, order, blocks, issue, end, service, marks, kept_busy, m, t, times,
+):  # fmt: skip
+    """Go on by `times` periods, each the time since the picture was kept."""
+    dt, n_rows = t - m[0].at, blocks[m[0].block].n_rows
+    for unit in range(len(units)):
+        if not _inside(units, stretches, marks, m, unit):
+            continue
+        period, stretch = units[unit].base - marks[unit].base, units[unit].stretch
+        base, first_row = blocks[m[0].block].base, blocks[m[0].block].first_row
+        base += (marks[unit].oldest - base) // n_rows * n_rows
+        while base <= units[unit].base:
+            for i in range(stretches[stretch].at, stretches[stretch].at + stretches[stretch].n):
+                op = base + order[i] - first_row
+                if op < units[unit].head:
+                    _repeat(issue, end, service, op, period, dt, times, m[0].at, t)
+            base += n_rows
+        units[unit].base += times * period
+        units[unit].head += times * period
+        if units[unit].state == WATCHING:
+            units[unit].watched += times * period
+        if units[unit].state == QUEUED:
+            units[unit].asked += times * dt
+        for s in range(units[unit].slot_at, units[unit].slot_at + units[unit].slot_n):
+            if slots[s].op >= 0:
+                slots[s].op += times * period
+                slots[s].tie += times * period
+                slots[s].key += times * dt
+    for node in range(len(tree)):
+        if tree[node] != NEVER:
+            tree[node] += times * dt
+    for server in range(len(servers)):
+        servers[server].busy += times * (servers[server].busy - kept_busy[server])
+    m[0].bursts += times * (m[0].bursts - m[0].kept_bursts)
+    ended = times * (m[0].ended - m[0].kept_ended)
+    m[0].ended += ended
+    m[0].skips += 1
+    m[0].skipped += ended
+
+
+@njit
+def _steady(
+    units, slots, servers, credits, rows, hops, masks, words, tree, levels, stretches, order, blocks, deps, takes,
+    gives, issue, end, service, marks, pictures, kept_busy, m, t,
+):  # fmt: skip
+    """Compare the machine with the picture kept; if it is the same, skip what repeats.
+
+    The picture is replaced when it is as old as the one before it became, and half as much: so one from inside the
+    steady state is kept soon, and compared with for long enough to see its period.
+    """
+    block = stretches[units[m[0].anchor].stretch].block
+    if m[0].block != block:
+        m[0].block, m[0].size, m[0].age, m[0].gap = block, 0, 0, 1
+        _components(units, credits, rows, blocks, deps, takes, gives, marks, m, block)
+    left = blocks[block].base + blocks[block].n_rows * blocks[block].times - units[m[0].anchor].base
+    if left < FEWEST * blocks[block].n_rows:
+        return
+    for s in range(len(slots)):
+        if slots[s].event == STREAM and tree[s] != NEVER:
+            _set_event(tree, levels, s, _unfold(slots, servers, rows, hops, masks, words, m, s, t + 1))
+    size = _picture(units, slots, servers, credits, tree, stretches, blocks, marks, pictures[NOW], m, t)
+    if size == 0:
+        m[0].size = 0
+        return
+    same = size == m[0].size
+    for i in range(size):
+        if not same:
+            break
+        same = pictures[KEPT, i] == pictures[NOW, i]
+    if same:
+        times = _times(units, rows, stretches, blocks, marks, m)
+        m[0].size, m[0].age, m[0].gap = 0, 0, 1
+        if times > 0:
+            _skip(units, slots, servers, tree, stretches, order, blocks, issue, end, service, marks, kept_busy, m, t, times)
+        return
+    m[0].age += 1
+    if m[0].size == 0 or m[0].age >= m[0].gap:
+        m[0].gap = 1 if m[0].size == 0 else m[0].gap + m[0].gap // 2 + 1
+        m[0].age = 0
+        _keep(units, slots, servers, marks, pictures, kept_busy, m, size, t)
 
 
 @njit(forceinline=True)
 def _ticks(
     units, slots, servers, credits, rows, hops, masks, words, tree, levels, lists, stretches, order,
-    blocks, deps, takes, gives, stretch, issue, end, service, watched, waits, m,
+    blocks, deps, takes, gives, stretch, issue, end, service, watched, waits, marks, pictures, kept_busy, m,
 ):  # fmt: skip
     for unit in range(len(units)):
         _next_stretch(units, stretches, order, blocks, unit)
         _touch(units, lists, m, unit)
     t, root = 0, levels[len(levels) - 1]
     while t != NEVER:
-        _end(slots, servers, rows, hops, words, tree, levels, lists, m, t)
+        _end(slots, servers, rows, hops, masks, words, tree, levels, lists, m, t)
         while m[0].touched > 0 or m[0].scan_queue or m[0].ending > 0:
             for i in range(m[0].ending):
                 _finish(units, slots, credits, rows, gives, lists, end, service, m, lists[ENDED, i], t)
@@ -634,6 +1046,12 @@ def _ticks(
             m[0].touched -= touched
         if m[0].scan_waiting or m[0].asking > 0:
             _grant(units, slots, servers, rows, hops, masks, words, tree, levels, lists, stretch, watched, waits, m, t)
+        if m[0].check:
+            m[0].check = 0
+            _steady(
+                units, slots, servers, credits, rows, hops, masks, words, tree, levels, stretches, order, blocks, deps,
+                takes, gives, issue, end, service, marks, pictures, kept_busy, m, t,
+            )  # fmt: skip
         t = tree[root]  # rule 4
 
 
@@ -656,11 +1074,11 @@ def _bare(_typing: Any, array: Any) -> Any:
 @njit(cache=True)
 def _run(
     units, slots, servers, credits, rows, hops, masks, words, tree, levels, lists, stretches, order, blocks, deps,
-    takes, gives, stretch, issue, end, service, watched, waits, m,
+    takes, gives, stretch, issue, end, service, watched, waits, marks, pictures, kept_busy, m,
 ):  # fmt: skip
     _ticks(
         _bare(units), _bare(slots), _bare(servers), _bare(credits), _bare(rows), _bare(hops), _bare(masks),
         _bare(words), _bare(tree), _bare(levels), _bare(lists), _bare(stretches), _bare(order), _bare(blocks),
         _bare(deps), _bare(takes), _bare(gives), _bare(stretch), _bare(issue), _bare(end), _bare(service),
-        _bare(watched), _bare(waits), _bare(m),
+        _bare(watched), _bare(waits), _bare(marks), _bare(pictures), _bare(kept_busy), _bare(m),
     )  # fmt: skip

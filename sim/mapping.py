@@ -41,13 +41,35 @@ class Tiling:
     c: int = 0
 
 
+NEST_DIMS = ("k", "c", "fy", "fx", "oy", "ox")
+
+
+@dataclass(frozen=True)
+class NestTiling:
+    """How a systolic array's layer is cut into tiles, one hardware loop each.
+
+    k .. ox: elements of each dimension that a tile spans. order: the software loops around the tiles, all of NEST_DIMS,
+    outermost first.
+    """
+
+    k: int
+    c: int
+    fy: int
+    fx: int
+    oy: int
+    ox: int
+    order: tuple[str, ...] = ("oy", "ox", "k", "fy", "fx", "c")
+
+
 @dataclass(frozen=True)
 class LayerMapping:
-    """One layer's shares and tiles. ox_unroll: most pixels an analog operation may compute at once, 0 for no limit."""
+    """One layer's shares and tiles. ox_unroll: most pixels an analog operation may compute at once, 0 for no limit.
+    nest: its tiles where a systolic array runs it; such a layer has one share and no `tiling`."""
 
     shares: tuple[Share, ...]
     tiling: Tiling | None = None
     ox_unroll: int = 0
+    nest: NestTiling | None = None
 
     def k_on(self, core: str) -> int:
         """Output channels on a core, 0 where it has none."""
