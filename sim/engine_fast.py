@@ -12,8 +12,8 @@ Two things are skipped, with the same integers as a result (`coalesce`, `skip` s
   for a server of its route splits it: the burst under way is found in closed form (`_stream`, `_alone`, `_unfold`).
 - *A steady state.* When the state of the machine, relative to the tick and to the iterations that its units are in,
   is what it was some iterations of a loop ago, all that happens until the loop runs out is known (`_steady`). Units
-  that depend on each other, by deps or credits of the loop's body, are a component and count iterations together;
-  components may run at different speeds, as they meet at servers only, where ops count by tick, tag and unit.
+  that are joined by deps in the loop's body are a component and count iterations together; components may run at
+  different speeds, as they meet at credits and servers only, where ops count by tick, tag and unit.
 """
 
 # mypy: disable-error-code="no-untyped-def, call-arg, no-untyped-call, misc"
@@ -78,18 +78,20 @@ _SLOT = _record(
 _SERVER = _record(
     "ports", "held", "word", "bit", "switch", "tag", "busy", "last_op", "stretch_at", "stretch_n", "owner"
 )  # fmt: skip
-# unit: one that uses it in the loop looked at.
-_CREDIT = _record("free", "blocked", "unit")
+_CREDIT = _record("free", "blocked")
 # Where a unit stood when the picture was kept: root: a unit that names its component in the loop, -1 if it has no row
 # there; base: of its iteration; oldest: its first op that had not ended.
 _MARK = _record("root", "base", "oldest")
-# The mutable scalars: lengths of the lists, flags of the tick, counts. anchor: the unit whose iterations are counted in
-# search of a steady state, -1: none; block: its loop; check: it has begun an iteration; age: how many since the picture
-# was kept, to be replaced at age `gap`; at, size: tick and length of that picture, size 0: none; then bursts and ended.
+# The mutable scalars: lengths of the lists, flags of the tick, counts, what is skipped. In search of a steady state,
+# anchor: the unit whose iterations are counted, -1: none; block: its loop; check: the anchor has begun an iteration,
+# at `tick`, that is to be looked at; pause: how many are not, before the next one that is; rest: how long the next
+# pause is; window: for how many iterations a picture is kept; age: how many it has been; at, size: its tick and
+# length, size 0: none; kept_bursts, kept_ended: those counts then.
 _STATE = _record(
-    "touched", "queued", "waiting", "ending", "asking", "issuing", "scan_queue", "scan_waiting", "round", "ended",
-    "bursts", "waits", "coalesce", "skip", "streams", "splits", "skips", "skipped",
-    "anchor", "block", "check", "age", "gap", "at", "size", "kept_bursts", "kept_ended", "guard",
+    "touched", "queued", "waiting", "ending", "asking", "issuing", "scan_queue", "scan_waiting", "round", "started",
+    "ended", "bursts", "waits", "coalesce", "skip", "streams", "splits", "skips", "skipped",
+    "anchor", "block", "check", "tick", "pause", "rest", "window", "age", "at", "size", "kept_bursts",
+    "kept_ended",
 )  # fmt: skip
 # Rows of the array `lists`: of units, units, slots, slots, units, slots, slots.
 TOUCHED, QUEUE, WAITING, GRANTED, ISSUING, ENDED, ASKED = range(7)
@@ -99,6 +101,8 @@ KEPT, NOW = 0, 1  # rows of the array `pictures`
 
 FEWEST = 3  # bursts that are worth a stream
 AGAIN = 6  # bursts of an op after which it is tried again, where it could not be one
+WINDOW = 16  # most iterations for which a picture of the machine is kept: the longest period that is found
+REST = 4  # iterations that are not looked at after the first window without a period; twice as many after the next
 
 
 @dataclass(frozen=True)
@@ -153,11 +157,19 @@ def _simulate(program: Program, watched: Any, room: int, flags: tuple[bool, bool
     state, waits = np.zeros(1, _STATE), np.zeros(room, WAIT)
     state["coalesce"], state["skip"] = flags
     state["anchor"] = -1
-    _run(
-        units, slots, servers, credits, rows, hops, masks, words, tree, levels, lists, stretches, order,
-        blocks, _own(program.deps), _own(program.takes), _own(program.gives), _own(program.stretch),
-        issue, end, service, watched, waits, marks, pictures, kept_busy, state,
-    )  # fmt: skip
+    deps, takes, gives, stretch = (_own(a) for a in (program.deps, program.takes, program.gives, program.stretch))
+    going = True
+    while going:
+        _run(
+            units, slots, servers, credits, rows, hops, masks, words, tree, levels, lists, stretches, order, blocks,
+            deps, takes, gives, stretch, issue, end, service, watched, waits, state,
+        )  # fmt: skip
+        going = bool(state["check"][0])
+        if going:
+            _steady(
+                units, slots, servers, credits, rows, hops, masks, words, tree, levels, stretches, order, blocks,
+                deps, issue, end, service, marks, pictures, kept_busy, state,
+            )  # fmt: skip
     if state["ended"][0] < n_ops:
         raise deadlock(program, issue, end, np.where(units["state"] == QUEUED, units["asked"], -1))
     n_waits = int(state["waits"][0])
@@ -346,8 +358,9 @@ def _next_head(units, stretches, order, blocks, m, unit):
         if m[0].anchor < 0:
             m[0].anchor = unit
             m[0].block = -1
-        if m[0].anchor == unit:
-            m[0].check = m[0].skip
+        if m[0].anchor == unit and m[0].skip:
+            m[0].check = m[0].pause == 0
+            m[0].pause = max(0, m[0].pause - 1)
     else:
         if m[0].anchor == unit:
             m[0].anchor = -1
@@ -799,32 +812,20 @@ def _root(marks, unit):
 
 
 @njit
-def _components(units, credits, rows, blocks, deps, takes, gives, marks, m, block):
-    """Find the component of every unit in the body of `block`, and its `guard`: iterations that deps reach back."""
+def _components(units, rows, blocks, deps, marks, block):
+    """Find the component of every unit in the body of `block`."""
     first, n_rows = blocks[block].first_row, blocks[block].n_rows
     for unit in range(len(units)):
         marks[unit].root = -1
-    for credit in range(len(credits)):
-        credits[credit].unit = -1
     for row in range(first, first + n_rows):
         marks[rows[row].unit].root = rows[row].unit
-    furthest = 0
     for row in range(first, first + n_rows):
-        unit = rows[row].unit
         for i in range(rows[row].dep_at, rows[row].dep_at + rows[row].dep_n):
-            furthest = max(furthest, deps[i])
             other = rows[first + (row - first - deps[i]) % n_rows].unit
-            marks[_root(marks, other)].root = _root(marks, unit)
-        for amounts, at, n in ((takes, rows[row].take_at, rows[row].take_n), (gives, rows[row].give_at, rows[row].give_n)):
-            for i in range(at, at + n):
-                other = credits[amounts[i].credit].unit
-                if other >= 0:
-                    marks[_root(marks, other)].root = _root(marks, unit)
-                credits[amounts[i].credit].unit = unit
+            marks[_root(marks, other)].root = _root(marks, rows[row].unit)
     for unit in range(len(units)):
         if marks[unit].root >= 0:
             marks[unit].root = _root(marks, unit)
-    m[0].guard = -(-furthest // n_rows)
 
 
 @njit
@@ -846,16 +847,18 @@ def _oldest(units, slots, unit, after):
 @njit
 def _picture(units, slots, servers, credits, tree, stretches, blocks, marks, picture, m, t):
     """Write all that what follows depends on into `picture`, relative to t and to the iteration that each component
-    is in; its length. 0 if the machine is in no state to be compared: an op of another block is in flight, part of a
-    component is elsewhere, or a dep may reach back to before the loop."""
+    is in; its length. 0 if the machine is in no state to be compared: an op of another block is in flight, or part of a
+    component is elsewhere.
+
+    Ops before the loop have then ended, or wait for a credit (or for one that does): a picture with a head that waits
+    for one is never the same again. So it does not matter that deps of the first iterations reach back to them.
+    """
     base, n = blocks[m[0].block].base, 0
     for unit in range(len(units)):
         inside, reference = _inside(units, stretches, marks, m, unit), 0
         if inside:
             root = marks[unit].root
             if not _inside(units, stretches, marks, m, root):
-                return 0
-            if units[unit].base < base + m[0].guard * blocks[m[0].block].n_rows:
                 return 0
             reference = units[root].base
         elif marks[unit].root >= 0 and _inside(units, stretches, marks, m, marks[unit].root):
@@ -900,7 +903,7 @@ def _keep(units, slots, servers, marks, pictures, kept_busy, m, size, t):
     for server in range(len(servers)):
         kept_busy[server] = servers[server].busy
     m[0].kept_bursts, m[0].kept_ended = m[0].bursts, m[0].ended
-    m[0].at, m[0].size = t, size
+    m[0].at, m[0].size, m[0].age = t, size, 0
 
 
 @njit
@@ -939,10 +942,11 @@ def _repeat(issue, end, service, op, period, dt, times, since, t):
 
 @njit
 def _skip(
-    units, slots, servers, tree, stretches, order, blocks, issue, end, service, marks, kept_busy, m, t, times,
+    units, slots, servers, tree, stretches, order, blocks, issue, end, service, marks, kept_busy, m, times,
 ):  # fmt: skip
     """Go on by `times` periods, each the time since the picture was kept."""
-    dt, n_rows = t - m[0].at, blocks[m[0].block].n_rows
+    t, n_rows = m[0].tick, blocks[m[0].block].n_rows
+    dt = t - m[0].at
     for unit in range(len(units)):
         if not _inside(units, stretches, marks, m, unit):
             continue
@@ -978,81 +982,51 @@ def _skip(
     m[0].skipped += ended
 
 
-@njit
+@njit(cache=True)
 def _steady(
-    units, slots, servers, credits, rows, hops, masks, words, tree, levels, stretches, order, blocks, deps, takes,
-    gives, issue, end, service, marks, pictures, kept_busy, m, t,
+    units, slots, servers, credits, rows, hops, masks, words, tree, levels, stretches, order, blocks, deps, issue,
+    end, service, marks, pictures, kept_busy, m,
 ):  # fmt: skip
     """Compare the machine with the picture kept; if it is the same, skip what repeats.
 
-    The picture is replaced when it is as old as the one before it became, and half as much: so one from inside the
-    steady state is kept soon, and compared with for long enough to see its period.
+    A kernel of its own, called between ticks: in `_run` it would double the time to compile that. So as not to be
+    called for every iteration of a loop without a period, it rests longer after each picture that never came back.
     """
-    block = stretches[units[m[0].anchor].stretch].block
+    m[0].check = 0
+    block, t = stretches[units[m[0].anchor].stretch].block, m[0].tick
     if m[0].block != block:
-        m[0].block, m[0].size, m[0].age, m[0].gap = block, 0, 0, 1
-        _components(units, credits, rows, blocks, deps, takes, gives, marks, m, block)
+        m[0].block, m[0].size, m[0].window, m[0].rest = block, 0, 2, REST
+        _components(units, rows, blocks, deps, marks, block)
     left = blocks[block].base + blocks[block].n_rows * blocks[block].times - units[m[0].anchor].base
     if left < FEWEST * blocks[block].n_rows:
         return
     for s in range(len(slots)):
-        if slots[s].event == STREAM and tree[s] != NEVER:
+        if slots[s].event == STREAM:
             _set_event(tree, levels, s, _unfold(slots, servers, rows, hops, masks, words, m, s, t + 1))
     size = _picture(units, slots, servers, credits, tree, stretches, blocks, marks, pictures[NOW], m, t)
-    if size == 0:
-        m[0].size = 0
-        return
-    same = size == m[0].size
+    same = size > 0 and size == m[0].size
     for i in range(size):
-        if not same:
-            break
-        same = pictures[KEPT, i] == pictures[NOW, i]
+        same = same and pictures[KEPT, i] == pictures[NOW, i]
     if same:
         times = _times(units, rows, stretches, blocks, marks, m)
-        m[0].size, m[0].age, m[0].gap = 0, 0, 1
         if times > 0:
-            _skip(units, slots, servers, tree, stretches, order, blocks, issue, end, service, marks, kept_busy, m, t, times)
+            _skip(
+                units, slots, servers, tree, stretches, order, blocks, issue, end, service, marks, kept_busy, m, times
+            )
+        m[0].size = 0
         return
     m[0].age += 1
-    if m[0].size == 0 or m[0].age >= m[0].gap:
-        m[0].gap = 1 if m[0].size == 0 else m[0].gap + m[0].gap // 2 + 1
-        m[0].age = 0
+    if m[0].size == 0:
         _keep(units, slots, servers, marks, pictures, kept_busy, m, size, t)
-
-
-@njit(forceinline=True)
-def _ticks(
-    units, slots, servers, credits, rows, hops, masks, words, tree, levels, lists, stretches, order,
-    blocks, deps, takes, gives, stretch, issue, end, service, watched, waits, marks, pictures, kept_busy, m,
-):  # fmt: skip
-    for unit in range(len(units)):
-        _next_stretch(units, stretches, order, blocks, unit)
-        _touch(units, lists, m, unit)
-    t, root = 0, levels[len(levels) - 1]
-    while t != NEVER:
-        _end(slots, servers, rows, hops, masks, words, tree, levels, lists, m, t)
-        while m[0].touched > 0 or m[0].scan_queue or m[0].ending > 0:
-            for i in range(m[0].ending):
-                _finish(units, slots, credits, rows, gives, lists, end, service, m, lists[ENDED, i], t)
-            m[0].ending = 0
-            touched = m[0].touched
-            _round(units, credits, rows, blocks, deps, takes, lists, end, m, t)
-            for i in range(m[0].issuing):
-                unit = lists[ISSUING, i]
-                _issue(units, slots, rows, tree, levels, stretches, order, blocks, lists, issue, m, unit, t)
-            m[0].issuing = 0
-            for i in range(touched, m[0].touched):  # what this round touched is for the next
-                lists[TOUCHED, i - touched] = lists[TOUCHED, i]
-            m[0].touched -= touched
-        if m[0].scan_waiting or m[0].asking > 0:
-            _grant(units, slots, servers, rows, hops, masks, words, tree, levels, lists, stretch, watched, waits, m, t)
-        if m[0].check:
-            m[0].check = 0
-            _steady(
-                units, slots, servers, credits, rows, hops, masks, words, tree, levels, stretches, order, blocks, deps,
-                takes, gives, issue, end, service, marks, pictures, kept_busy, m, t,
-            )  # fmt: skip
-        t = tree[root]  # rule 4
+    elif size == 0:
+        m[0].size = 0
+    elif m[0].age == m[0].window:
+        m[0].size = 0
+        if m[0].window < WINDOW:  # the picture may be from before the steady state: another, for longer
+            m[0].window *= 2
+        else:
+            m[0].pause = m[0].rest
+            m[0].rest *= 2
 
 
 @intrinsic
@@ -1074,11 +1048,58 @@ def _bare(_typing: Any, array: Any) -> Any:
 @njit(cache=True)
 def _run(
     units, slots, servers, credits, rows, hops, masks, words, tree, levels, lists, stretches, order, blocks, deps,
-    takes, gives, stretch, issue, end, service, watched, waits, marks, pictures, kept_busy, m,
+    takes, gives, stretch, issue, end, service, watched, waits, m,
 ):  # fmt: skip
-    _ticks(
-        _bare(units), _bare(slots), _bare(servers), _bare(credits), _bare(rows), _bare(hops), _bare(masks),
-        _bare(words), _bare(tree), _bare(levels), _bare(lists), _bare(stretches), _bare(order), _bare(blocks),
-        _bare(deps), _bare(takes), _bare(gives), _bare(stretch), _bare(issue), _bare(end), _bare(service),
-        _bare(watched), _bare(waits), _bare(marks), _bare(pictures), _bare(kept_busy), _bare(m),
-    )  # fmt: skip
+    """Simulate to the end, or to a tick in which `_steady` is to be called."""
+    units = _bare(units)
+    slots = _bare(slots)
+    servers = _bare(servers)
+    credits = _bare(credits)
+    rows = _bare(rows)
+    hops = _bare(hops)
+    masks = _bare(masks)
+    words = _bare(words)
+    tree = _bare(tree)
+    levels = _bare(levels)
+    lists = _bare(lists)
+    stretches = _bare(stretches)
+    order = _bare(order)
+    blocks = _bare(blocks)
+    deps = _bare(deps)
+    takes = _bare(takes)
+    gives = _bare(gives)
+    stretch = _bare(stretch)
+    issue = _bare(issue)
+    end = _bare(end)
+    service = _bare(service)
+    watched = _bare(watched)
+    waits = _bare(waits)
+    m = _bare(m)
+    root = levels[len(levels) - 1]
+    t = tree[root]
+    if not m[0].started:
+        m[0].started, t = 1, 0
+        for unit in range(len(units)):
+            _next_stretch(units, stretches, order, blocks, unit)
+            _touch(units, lists, m, unit)
+    while t != NEVER:
+        _end(slots, servers, rows, hops, masks, words, tree, levels, lists, m, t)
+        while m[0].touched > 0 or m[0].scan_queue or m[0].ending > 0:
+            for i in range(m[0].ending):
+                _finish(units, slots, credits, rows, gives, lists, end, service, m, lists[ENDED, i], t)
+            m[0].ending = 0
+            touched = m[0].touched
+            _round(units, credits, rows, blocks, deps, takes, lists, end, m, t)
+            for i in range(m[0].issuing):
+                unit = lists[ISSUING, i]
+                _issue(units, slots, rows, tree, levels, stretches, order, blocks, lists, issue, m, unit, t)
+            m[0].issuing = 0
+            for i in range(touched, m[0].touched):  # what this round touched is for the next
+                lists[TOUCHED, i - touched] = lists[TOUCHED, i]
+            m[0].touched -= touched
+        if m[0].scan_waiting or m[0].asking > 0:
+            _grant(units, slots, servers, rows, hops, masks, words, tree, levels, lists, stretch, watched, waits, m, t)
+        if m[0].check:
+            m[0].tick = t
+            return
+        t = tree[root]  # rule 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +24,11 @@ ENGINES = {"reference": engine_reference.run, "fast": engine_fast.run}
 @pytest.fixture(params=ENGINES)
 def run(request: pytest.FixtureRequest) -> Run:
     return ENGINES[request.param]
+
+
+def plain(program: Program, watch: Collection[int] = ()) -> Trace:
+    """The fast engine with every burst an event."""
+    return engine_fast.counted(program, watch, coalesce=False, skip=False)[0]
 
 
 def outcome(run: Run, program: Program, watch: Iterable[int] = ()) -> tuple[object, ...]:
@@ -46,9 +51,9 @@ def fuzz_program(random_program: Programs, seed: int) -> Program:
 
 
 def test_engines_agree_on_random_programs(random_program: Programs) -> None:
-    """2,000 programs: issue, end, service, busy, waits, makespan, bursts and the text of deadlocks."""
+    """10,000 programs: issue, end, service, busy, waits, makespan, bursts and the text of deadlocks."""
     n_deadlocks = n_bursts = n_waits = 0
-    for seed in range(2000):
+    for seed in range(10_000):
         program = fuzz_program(random_program, seed)
         assert validate(program) == [], f"seed {seed}"
         watch = range(program.n_ops) if seed % 2 else ()
@@ -60,9 +65,73 @@ def test_engines_agree_on_random_programs(random_program: Programs) -> None:
             n_bursts += int(expected[-1])  # type: ignore[call-overload]
             n_waits += len(expected[5])  # type: ignore[arg-type]
     # The comparison is worth something only if the programs do something: one in ten at least locks up, and so on.
-    assert 200 < n_deadlocks < 1000
-    assert n_bursts > 100_000
-    assert n_waits > 20_000
+    assert 1000 < n_deadlocks < 5000
+    assert n_bursts > 500_000
+    assert n_waits > 100_000
+
+
+def test_what_is_skipped_changes_nothing(random_loop: Callable[[int], Program]) -> None:
+    """10,000 loops, each way to skip alone and both together, against every burst as an event; and that against the
+    reference engine now and then. Deadlocks (a few hundred) included."""
+    ways = [{"coalesce": True, "skip": False}, {"coalesce": False, "skip": True}, {"coalesce": True, "skip": True}]
+    counts = {key: [0] * len(ways) for key in ("streams", "splits", "skips", "ops")}
+    for seed in range(10_000):
+        program = random_loop(seed)
+        expected = outcome(plain, program)
+        if seed % 100 == 0:
+            assert validate(program) == [], f"seed {seed}"
+            assert outcome(engine_reference.run, program) == expected, f"seed {seed}"
+        # Both together always, and one of them alone in turn.
+        for way in (2, seed % 2):
+            skipped = None
+
+            def run(program: Program, watch: Collection[int], way: int = way) -> Trace:
+                nonlocal skipped
+                trace, skipped = engine_fast.counted(program, watch, **ways[way])
+                return trace
+
+            assert outcome(run, program) == expected, f"seed {seed}, {ways[way]}"
+            if skipped is not None:
+                for key in counts:
+                    counts[key][way] += getattr(skipped, key)
+    # Each path is taken, tens of thousands of times, and only where it may be.
+    assert counts["skips"][0] == counts["ops"][0] == counts["streams"][1] == counts["splits"][1] == 0
+    for way, key, least in ((0, "streams", 100_000), (0, "splits", 20_000), (1, "skips", 2_000), (1, "ops", 500_000),
+                            (2, "streams", 100_000), (2, "splits", 20_000), (2, "skips", 4_000),
+                            (2, "ops", 1_000_000)):  # fmt: skip
+        assert counts[key][way] > least, (ways[way], key)
+
+
+def test_a_loop_is_skipped_to_its_end() -> None:
+    """Double buffering, a million iterations, in closed form: after the first load the compute never waits.
+
+    Loads take 10 ticks, computes 15; the last compute ends at 10 + 15 n; the link is busy for 10 n.
+    """
+    n = 1_000_000
+    b = Builder("double buffering", 1)
+    dma, core, l2, buffer = b.unit("dma"), b.unit("core"), b.server("l2", rate_bytes=8), b.credit("buffer", 2)
+    with b.repeat(n):
+        load = b.op(dma, bytes=80, burst=32, route=(l2,), take=((buffer, 1),))
+        b.op(core, run=15, deps=(load,), give=((buffer, 1),))
+    trace, skipped = engine_fast.counted(b.build())
+    assert trace.makespan == 10 + 15 * n
+    assert trace.busy.tolist() == [10 * n]
+    assert trace.bursts == 3 * n
+    assert trace.issue[1::2].tolist() == list(range(10, 10 + 15 * n, 15))
+    assert (trace.service[::2] == 10).all()
+    assert skipped.ops > 2 * n - 200
+
+
+def test_a_lone_stream_is_one_event_until_somebody_asks() -> None:
+    """100 bursts of 4 ticks; at tick 42, in the eleventh, a second op asks and has 44-48; then it is alone again."""
+    b = Builder("lone", 1)
+    link = b.server("link", rate_bytes=8)
+    b.op(b.unit("long"), bytes=3200, burst=32, route=(link,))
+    b.op(b.unit("short"), setup=42, bytes=32, burst=32, route=(link,))
+    trace, skipped = engine_fast.counted(b.build())
+    assert times(trace) == [(0, 404), (0, 48)]
+    assert (trace.bursts, trace.busy.tolist(), trace.service.tolist()) == (101, [404], [400, 4])
+    assert (skipped.streams, skipped.splits) == (2, 1)
 
 
 def test_a_loop_is_its_unrolled_self(random_program: Programs) -> None:
@@ -101,7 +170,11 @@ def test_one_kernel_serves_every_program(random_program: Programs) -> None:
     program = random_program(1)
     outcome(engine_fast.run, replace(program, deps=program.deps.astype(np.int32)[::1], stretch=program.stretch[::1]))
     outcome(engine_fast.run, Builder("nothing", 1).build())
-    assert len(engine_fast._run.signatures) == 1
+    loop = Builder("loop", 1)
+    with loop.repeat(1000):
+        loop.op(loop.unit("u"), run=1)
+    outcome(engine_fast.run, loop.build())
+    assert len(engine_fast._run.signatures) == len(engine_fast._steady.signatures) == 1
 
 
 # Rules of the reference engine, each with one thing wrong.
@@ -153,6 +226,29 @@ FAST_MUTANTS = {
     "iterations overlap": ("units[unit].base += n_rows", "units[unit].base += n_rows - n_rows // 3"),
 }  # fmt: skip
 
+# And of what it skips.
+SKIP_MUTANTS = {
+    "a waiter elsewhere is no matter": ("if overlaps and not (shares and", "if overlaps and not ("),
+    "an equal waiter is no matter": ("slots[s].key >> 50 < slots[other].key", "slots[s].key >> 50 <= slots[other].key"),
+    "others on the route are no matter": ("held > 1:\n            return False", "held > 9:\n            return False"),
+    "rate-only servers are no matter": ('rows["alone"][row[depends & (servers["ports"][server] == 0)]] = 0', "pass"),
+    "nobody splits": ("hit |= masks[row, word] & words[STREAMED, word] != 0", "hit |= masks[row, word] < 0"),
+    "a burst too far": ("ended = 0 if t <= first else (t - first + alone - 1) // alone",
+                        "ended = 0 if t <= first else (t - first) // alone + 1"),
+    "the last burst is full": ("held = full * alone + rows[row].alone_last", "held = (full + 1) * alone"),
+    "asks a tick late": ("        if until > t:\n", "        if until >= t:\n"),
+    "tags are no state": ("picture[n + server] = servers[server].tag", "picture[n + server] = 0"),
+    "service is no state": ("picture[n + 4] = slots[s].service", "picture[n + 4] = 0"),
+    "waiting is no state": ("picture[n + 2] = due - t", "picture[n + 2] = max(due - t, 0)"),
+    "deps join no units": ("marks[_root(marks, other)].root = _root", "_root"),
+    "free credits are no state": ("picture[n + credit] = credits[credit].free", "picture[n + credit] = 0"),
+    "heads that queue are no state": ("units[unit].asked - t if state == QUEUED", "0 if state == QUEUED"),
+    "watchers outside are not told": ("times = min(times, ahead // period if ahead >= 0 else 0)", "pass"),
+    "ends are copied twice": ("if since < end[op] <= t:", "if since < end[op]:"),
+    "who watches looks at the past": ("units[unit].watched += times * period", "pass"),
+    "busy once": ("servers[server].busy += times * (", "servers[server].busy += ("),
+}  # fmt: skip
+
 
 def mutant(module: ModuleType, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`module.run`, compiled from its source with `old` replaced."""
@@ -193,6 +289,23 @@ def test_fuzz_catches_a_wrong_rule(name: str, random_program: Programs, monkeypa
 def test_fuzz_catches_a_wrong_kernel(name: str, random_program: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
     run = mutant(engine_fast, *FAST_MUTANTS[name], monkeypatch)
     assert seeds_to_catch(run, random_program) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SKIP_MUTANTS)
+def test_fuzz_catches_a_wrong_skip(
+    name: str, random_program: Programs, random_loop: Callable[[int], Program], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = mutant(engine_fast, *SKIP_MUTANTS[name], monkeypatch)
+    for seed in range(10_000):
+        for program in (random_loop(seed), fuzz_program(random_program, seed)):
+            try:
+                found = outcome(run, program)
+            except AssertionError:
+                return
+            if found != outcome(plain, program):
+                return
+    pytest.fail("10,000 loops and programs could not tell the mutant from the engine")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
