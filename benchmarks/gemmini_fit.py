@@ -1,4 +1,4 @@
-"""Choose the nine fitted constants of the Gemmini model on half of the problem shapes; score them on the other half.
+"""Choose the ten fitted constants of the Gemmini model on half of the problem shapes; score them on the other half.
 
     python benchmarks/gemmini_fit.py --data FILE [--json FILE] [--rounds N]
 
@@ -24,12 +24,12 @@ from gemmini_rtl import Row, read, score
 
 from cosoc.sim import engine_fast
 from cosoc.sim.catalog import find_soc
-from cosoc.sim.gemmini.lower import cache_sizes, lower, tile_cycles
-from cosoc.sim.gemmini.memory import Accesses, walk
-from cosoc.sim.gemmini.run import gemmini_of
+from cosoc.sim.gemmini.lower import lower
+from cosoc.sim.gemmini.memory import Accesses
+from cosoc.sim.gemmini.run import gemmini_of, walk_nest
 
 SIDE = 16
-CAP = 20_000  # requests of a row: a fit looks at every row some hundred times
+CAP = 60_000  # requests of a row: a fit looks at every row some hundred times
 WORST = 0.7  # of |log error|: a row that the model cannot explain must not steer it
 PENALTY = 0.01  # for a constant at the end of its range
 
@@ -46,15 +46,17 @@ class Constant:
 
 CONSTANTS = (
     Constant("cores.gemmini.execute.pair_latency_cycles", 5, 30, 4),
-    Constant("cores.gemmini.execute.drain_cycles", 60, 200, 30),
     Constant("cores.gemmini.load.setup_cycles", 5, 30, 3),
     Constant("cores.gemmini.load.request_cycles", 0, 1, 0.15),
-    Constant("cores.gemmini.load.fill_cycles", 4, 8, 1),
+    Constant("cores.gemmini.load.fill_cycles", 2, 8, 1),
     Constant("cores.gemmini.store.request_cycles", 1, 5, 0.8),
     Constant("cores.gemmini.software.conv_tile_cycles", 200, 320, 10),
     Constant("cores.gemmini.software.gemm_tile_cycles", 90, 170, 6),
+    Constant("cores.gemmini.software.loop_cycles", 20, 100, 10),
     Constant("cores.gemmini.software.start_cycles", 0, 800, 150),
+    Constant("links.outer_port.period_cycles", 8, 10, 1),
 )
+WHOLE = ("cores.gemmini.software.start_cycles", "links.outer_port.period_cycles")
 
 
 def fold_of(row: Row) -> int:
@@ -65,7 +67,7 @@ def fold_of(row: Row) -> int:
 def predict(rows: Sequence[Row], accesses: Sequence[Accesses], values: Sequence[float]) -> np.ndarray[Any, Any]:
     """Cycles of the rows with these constants; addresses were walked before, as no constant changes them."""
     pairs = zip(CONSTANTS, values, strict=True)
-    texts = {c.path: str(round(v) if c.path.endswith("start_cycles") else float(v)) for c, v in pairs}
+    texts = {c.path: str(round(v) if c.path in WHOLE else float(v)) for c, v in pairs}
     soc = find_soc("gemmini_firesim", {"cores.gemmini.side": str(SIDE), **texts})
     core = gemmini_of(soc)
     lowered = [lower(row.nest, seen, soc, core) for row, seen in zip(rows, accesses, strict=True)]
@@ -107,7 +109,7 @@ def fold(rows: Sequence[Row], number: int, rounds: int) -> dict[str, Any]:
     """Fit on one fold, score on both."""
     soc = find_soc("gemmini_firesim", {"cores.gemmini.side": str(SIDE)})
     core = gemmini_of(soc)
-    accesses = [walk(row.nest, cache_sizes(soc, core), CAP, tile_cycles(row.nest, core)) for row in rows]
+    accesses = [walk_nest(row.nest, soc, core, CAP) for row in rows]
     inside = [i for i, row in enumerate(rows) if fold_of(row) == number]
     outside = [i for i, row in enumerate(rows) if fold_of(row) != number]
     values = fit([rows[i] for i in inside], [accesses[i] for i in inside], rounds)

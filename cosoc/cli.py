@@ -24,15 +24,19 @@ if TYPE_CHECKING:
     from cosoc.sim.soc import SoC
     from cosoc.sim.workload import Workload
 
-DEFAULT_MAPPING = "all_8bit"
+DEFAULT_MAPPING = "default"
 
 Engine = Literal["fast", "reference"]
 Objective = Literal["latency", "energy"]
 Estimator = Literal["expectation", "montecarlo", "score"]
+Space = Literal["channels", "splits", "tiling-fusion"]
+SearchObjective = Literal["edp", "latency", "energy"]
 
 SocName = Annotated[str, typer.Argument(metavar="SOC", help="A built-in SoC (see `cosoc list`) or a .yaml file.")]
+OptionalSocName = Annotated[str | None, typer.Argument(metavar="SOC", help="As in `cosoc simulate`.")]
 WorkloadName = Annotated[
-    str, typer.Argument(metavar="WORKLOAD", help="A built-in workload, a .yaml file, or package.module:factory.")
+    str,
+    typer.Argument(metavar="WORKLOAD", help="A built-in workload, a .yaml or .onnx file, package.module:factory."),
 ]
 MappingName = Annotated[
     str, typer.Option("--mapping", metavar="NAME|FILE", help="A mapping by name (see `cosoc list`) or a .yaml file.")
@@ -47,7 +51,9 @@ Overrides = Annotated[
 ]
 InputShape = Annotated[
     str | None,
-    typer.Option("--input-shape", metavar="1,C,H,W", help="Input of a package.module:factory workload."),
+    typer.Option(
+        "--input-shape", metavar="[NAME=]1,C,H,W", help="Input of an .onnx file or of package.module:factory."
+    ),
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Equal seeds give equal results.")]
@@ -112,7 +118,10 @@ def simulate(
 
 @app.command()
 def calibrate(
-    soc: SocName,
+    soc: OptionalSocName = None,
+    measured_file: Annotated[
+        Path | None, typer.Option("--measured", metavar="FILE.csv", help="In place of SOC: latencies of devices.")
+    ] = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Mappings to simulate.")] = 1000,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Save the fitted estimate.")] = None,
@@ -120,11 +129,23 @@ def calibrate(
     overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:
-    """Fit the estimate to the simulator. Shows its error on networks that it was not fitted to."""
+    """Fit the estimate of a SoC to the simulator, or CPUs and GPUs to latencies that others have measured. Shows the
+    error on networks that it was not fitted to."""
+    if (soc is None) == (measured_file is None):
+        raise InputError("calibrate: give either SOC or --measured FILE.csv, and one of them only")
     _check_outputs({"--out": out, "--json": json_file})
+    if measured_file is not None:
+        for option, given in (("--out", out), ("--set", overrides)):
+            if given:
+                raise InputError(f"{option}: goes with SOC, not with --measured, whose result --json FILE writes")
+        _calibrate_measured(measured_file, json_file, quiet)
+        return
+    assert soc is not None
     machine = _soc(soc, overrides)
-    from cosoc.search import calibrate as library
+    from cosoc.search import calibrate as layers
+    from cosoc.search import gemmini_surrogate as nests
 
+    library: Any = nests if nests.runs_nests(machine) else layers
     with reporting(quiet) as progress:
         calibration = library.calibrate(machine, samples, seed, progress)
     if not quiet:
@@ -136,14 +157,39 @@ def calibrate(
         write_json(json_file, library.to_json(calibration))
 
 
+def _calibrate_measured(file: Path, json_file: Path | None, quiet: bool) -> None:
+    from cosoc.search import measured
+
+    rows = measured.load(file)
+    predictions = measured.cross_validate(rows)
+    if not quiet:
+        _print(measured.table(predictions))
+    if json_file:
+        write_json(json_file, measured.to_json(predictions, measured.fit(rows)))
+
+
 @app.command()
 def search(
+    ctx: typer.Context,
     soc: SocName,
     workload: WorkloadName,
+    space: Annotated[
+        Space,
+        typer.Option(
+            "--space", help="What is searched: shares of channels, splits (SOC is then a cluster), or Gemmini's tiles."
+        ),
+    ] = "channels",
     data: Annotated[
         str, typer.Option("--data", metavar="NAME|DIR", help="A data set by name, or its folder.")
     ] = "digits",
-    objective: Annotated[Objective, typer.Option("--objective", help="What to trade accuracy against.")] = "latency",
+    objective: Annotated[
+        SearchObjective | None,
+        typer.Option("--objective", help="What is to be small [default: latency; edp with --space tiling-fusion]."),
+    ] = None,
+    time_budget: Annotated[
+        float | None, typer.Option("--time-budget", metavar="S", help="With --space tiling-fusion: seconds to search.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="With --space tiling-fusion: cpu or cuda.")] = "cpu",
     strengths: Annotated[
         str | None,
         typer.Option("--strengths", metavar="A,B,C", help="Weights of the cost, one a point."),
@@ -160,11 +206,29 @@ def search(
         Path | None, typer.Option("--out", metavar="DIR", help="Run folder [default: runs/SOC-WORKLOAD].")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    inferences: Annotated[
+        int, typer.Option("--inferences", min=1, help="With --space splits: inferences that each replay streams.")
+    ] = 1000,
     input_shape: InputShape = None,
     overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a network together with its mapping. Every latency and energy that it reports is simulated."""
+    """Train a network together with its mapping, split it over a cluster, or search Gemmini's tiles and fused groups.
+    What it reports is simulated."""
+    if space == "splits":
+        _only(ctx, "--space splits", "seed", "out", "inferences", "input_shape", "overrides")
+        _search_splits(soc, workload, inferences, seed, out, input_shape, overrides, quiet)
+        return
+    if space == "tiling-fusion":
+        given = ("objective", "time_budget", "device", "seed", "out", "resume", "input_shape", "overrides")
+        _only(ctx, "--space tiling-fusion", *given)
+        options = (objective or "edp", time_budget, device, seed, out, resume, quiet)
+        _search_tiling(_soc(soc, overrides), _workload(workload, input_shape), *options)
+        return
+    others = ("inferences", "time_budget", "device")
+    _only(ctx, "--space channels", *(name for name in ctx.params if name not in others))
+    if objective == "edp":
+        raise InputError("--objective edp: goes with --space tiling-fusion; channels take latency or energy")
     if strengths is not None and target_ms is not None:
         raise InputError("--strengths and --target-ms exclude each other; give one")
     if target_ms is not None and not (math.isfinite(target_ms) and target_ms > 0):
@@ -182,7 +246,7 @@ def search(
         workload=workload,
         input_shape=shape,
         data=data,
-        objective=objective,
+        objective=objective or "latency",
         strengths=weights,
         target_ms=target_ms,
         estimator=estimator,
@@ -201,14 +265,57 @@ def search(
         print(f"results in {folder}")
 
 
+def _search_tiling(
+    soc: SoC, workload: Workload, objective: SearchObjective, budget_s: float | None, device: str, seed: int,
+    out: Path | None, resume: bool, quiet: bool,
+) -> None:  # fmt: skip
+    from cosoc.search import tiling_run as library
+
+    folder = out or Path("runs") / f"{soc.name}-{workload.name}"
+    config = library.TilingConfig(soc, workload, objective, seed, folder, resume, budget_s, device)
+    library.check(config)
+    _check_run_folder(folder, resume)
+    try:
+        with reporting(quiet) as progress:
+            result = library.search_tiling(config, progress)
+    except KeyboardInterrupt:
+        best = folder / "mappings" / "best.yaml"
+        raise Interrupted(f"best mapping so far in {best}; --resume goes on from the last round") from None
+    if not quiet:
+        _print(result.table())
+        print(f"results in {folder}")
+
+
+def _search_splits(
+    cluster: str, workload: str, inferences: int, seed: int, out: Path | None, input_shape: str | None,
+    overrides: list[str] | None, quiet: bool,
+) -> None:  # fmt: skip
+    from cosoc.sim.catalog import find_cluster
+
+    machines = find_cluster(cluster, _overrides(overrides))
+    network = _workload(workload, input_shape)
+    folder = out or Path("runs") / "-".join(Path(n.replace(":", "_")).stem for n in (cluster, workload))
+    _check_run_folder(folder, resume=False)
+    from cosoc.search import splits_run as library
+
+    config = library.SplitConfig(machines, network, inferences, seed=seed)
+    with reporting(quiet) as progress:
+        result = library.search_splits(config, progress)
+    library.write(result, folder)
+    if not quiet:
+        _print(library.table(result))
+        print(f"results in {folder}")
+
+
 @app.command("list")
 def list_names() -> None:
-    """Name the built-in SoCs, workloads and mappings."""
-    from cosoc.sim.catalog import list_socs
+    """Name the built-in SoCs, clusters, workloads and mappings."""
+    from cosoc.sim.catalog import list_clusters, list_socs
     from cosoc.sim.mapping_file import list_mappings
     from cosoc.sim.workload_file import list_workloads
 
     print("socs:", *list_socs(), sep="\n  ")
+    print("clusters:", *list_clusters(), sep="\n  ")
     print("workloads:", *list_workloads(), sep="\n  ")
     for soc in list_socs():
         print(f"mappings for {soc}:", *list_mappings(soc), sep="\n  ")
@@ -280,19 +387,37 @@ def show_program(
 def _soc(name: str, overrides: list[str] | None) -> SoC:
     from cosoc.sim.catalog import find_soc
 
+    return find_soc(name, _overrides(overrides))
+
+
+def _overrides(overrides: list[str] | None) -> dict[str, str]:
     values: dict[str, str] = {}
     for text in overrides or ():
         path, equals, value = text.partition("=")
         if not equals or not path:
             raise InputError(f"--set {text}: PATH=VALUE is needed, such as --set tick_hz=260000000")
         values[path] = value
-    return find_soc(name, values)
+    return values
+
+
+def _only(ctx: typer.Context, mode: str, *names: str) -> None:
+    """InputError for an option on the command line that means nothing in a mode."""
+    for parameter in ctx.command.params:
+        name = str(parameter.name)
+        given = ctx.get_parameter_source(name)
+        if (
+            given is not None
+            and given.name == "COMMANDLINE"
+            and name not in ("soc", "workload", "space", "quiet", *names)
+        ):
+            raise InputError(f"{parameter.opts[0]}: means nothing with {mode}; leave it out")
 
 
 def _workload(name: str, input_shape: str | None) -> Workload:
     from cosoc.sim.workload_file import find_workload
 
-    return find_workload(name, _shape(input_shape))
+    input_name, equals, sizes = (input_shape or "").rpartition("=")
+    return find_workload(name, _shape(sizes if equals else input_shape), input_name if equals else None)
 
 
 def _inputs(

@@ -14,6 +14,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     """Schema by file name, as the models behind the files now are."""
     return {
         "soc.json": catalog.json_schema(),
+        "cluster.json": catalog.cluster_json_schema(),
         "workload.json": dict(workload_file.json_schema()),
         "mapping.json": mapping_file.json_schema(),
     }

@@ -374,6 +374,39 @@ class VisionTransformer(nn.Module):
         return out
 
 
+class Prefill(nn.Module):
+    """One decoder block over a whole prompt: (width, 1, tokens) in, vectors out. Of the attention all products are
+    counted, those too that a causal mask drops."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.block = EncoderBlock(width, heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.block(x.flatten(2).transpose(1, 2))
+        return out
+
+
+class Decode(nn.Module):
+    """One decoder block for one new token. The input is the cache (width, 1, tokens), which is read as keys and as
+    values; its last vector stands for the token's."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.block = EncoderBlock(width, heads)
+
+    def forward(self, cache: Tensor) -> Tensor:
+        block = self.block
+        past = cache.flatten(2).transpose(1, 2)
+        x = past[:, -1:]
+        y = block.norm1(x)
+        q = block.q(y).unflatten(2, (block.heads, -1)).transpose(1, 2)
+        held = past.reshape(1, past.shape[1], block.heads, -1).transpose(1, 2)
+        x = x + block.proj(functional.scaled_dot_product_attention(q, held, held).transpose(1, 2).flatten(2))
+        x = x + block.fc2(block.act(block.fc1(block.norm2(x))))
+        return torch.cat((x, block.k(y), block.v(y)), 1)
+
+
 class SeparableBlock(nn.Module):
     """A 3x3 depthwise convolution and a pointwise one, each with batch norm and ReLU (Howard et al. 2017)."""
 
@@ -558,6 +591,14 @@ def _vgg(in_channels: int, num_classes: int, counts: tuple[int, ...]) -> nn.Modu
     return PlainNet(in_channels, num_classes, plan, side=7, dense=(4096, 4096))
 
 
+def vgg8(in_channels: int = 3, num_classes: int = 10) -> nn.Module:
+    """VGG-8 for CIFAR-10's 32x32 images, as DNN+NeuroSim has it."""
+    plan: list[tuple[int, ...]] = []
+    for channels in (128, 256, 512):
+        plan += [(channels, 3, 1, 1, 1), (channels, 3, 1, 1, 1), (2, 2)]
+    return PlainNet(in_channels, num_classes, plan, side=4, dense=(1024,))
+
+
 def vgg16(in_channels: int = 3, num_classes: int = 1000) -> nn.Module:
     """VGG-16 without batch norm, for 224x224 images."""
     return _vgg(in_channels, num_classes, (2, 2, 3, 3, 3))
@@ -601,6 +642,16 @@ def vit_large(in_channels: int = 3, num_classes: int = 1000) -> nn.Module:
 def vit_base_32_384(in_channels: int = 3, num_classes: int = 1000) -> nn.Module:
     """ViT-Base with patches of 32, for 384x384 images: the ViT of ncnn's benchmark."""
     return VisionTransformer(in_channels, num_classes, 384, 32, 768, 12, 12)
+
+
+def gpt3_block_prefill(in_channels: int = 4096) -> nn.Module:
+    """A decoder block of GPT-3 6.7B, for a prompt of 2048 tokens."""
+    return Prefill(in_channels, in_channels // 128)
+
+
+def gpt3_block_decode(in_channels: int = 4096) -> nn.Module:
+    """A decoder block of GPT-3 6.7B, for one token after 2048."""
+    return Decode(in_channels, in_channels // 128)
 
 
 def dscnn(in_channels: int = 1, num_classes: int = 12, width: int = 64) -> nn.Module:
@@ -676,6 +727,9 @@ NETWORKS: dict[str, NetSpec] = {
     "alexnet": NetSpec(
         alexnet, _224, 1000, "724 M", "61 M", f"Krizhevsky et al. 2012, as counted by Sze et al. 2017; {_TORCH}"
     ),
+    "vgg8": NetSpec(
+        vgg8, (3, 32, 32), 10, "615.9 M", "", "TOPS over frames a second in DNN+NeuroSim V1.5's own output for it"
+    ),
     "vgg16": NetSpec(vgg16, _224, 1000, "15.470 G", "138,357,544", _VISION),
     "vgg19": NetSpec(vgg19, _224, 1000, "19.632 G", "143,667,240", _VISION),
     "googlenet": NetSpec(googlenet, _224, 1000, "1.498 G", "6,624,904", _VISION),
@@ -686,6 +740,12 @@ NETWORKS: dict[str, NetSpec] = {
     "efficientnet_b0": NetSpec(efficientnet_b0, _224, 1000, "0.386 G", "5,288,548", _VISION),
     "vit_base": NetSpec(vit_base, _224, 1000, "17.564 G", "86,567,656", _VISION),
     "vit_large": NetSpec(vit_large, _224, 1000, "61.555 G", "304,326,632", _VISION),
+    "gpt3_block_prefill": NetSpec(
+        gpt3_block_prefill, (4096, 1, 2048), None, "", "", "Brown et al. 2020, table 2.1 (6.7B); no published figures"
+    ),
+    "gpt3_block_decode": NetSpec(
+        gpt3_block_decode, (4096, 1, 2048), None, "", "", "Brown et al. 2020, table 2.1 (6.7B); no published figures"
+    ),
     "vit_base_32_384": NetSpec(
         vit_base_32_384, (3, 384, 384), 1000, "", "88.3 M", f"Dosovitskiy et al. 2021's B/32 at 384; {_TORCH}"
     ),

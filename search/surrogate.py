@@ -10,10 +10,10 @@ import hashlib
 import importlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -23,6 +23,11 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta
 from cosoc.sim.mapping import Runtime
 from cosoc.sim.soc import SoC
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
 
 # What decides how many ticks a mapping takes, and what the estimate makes of it.
 _DECIDING = ("exact", "workload", "work", "placement", "fusion", "tiler", "lower", "program", "engine_fast", "estimate")
@@ -51,9 +56,13 @@ def soc_digest(soc: SoC) -> str:
 
 def simulator_digest() -> str:
     """Digest of the sources that decide a simulated time."""
-    modules = [importlib.import_module(f"cosoc.sim.{name}") for name in _DECIDING]
-    modules += [importlib.import_module(CORES[name].__module__) for name in sorted(CORES)]
-    return hashlib.sha256("".join(inspect.getsource(m) for m in modules).encode()).hexdigest()[:16]
+    return digest([*(f"cosoc.sim.{name}" for name in _DECIDING), *(CORES[name].__module__ for name in sorted(CORES))])
+
+
+def digest(names: Sequence[str]) -> str:
+    """Digest of the sources of some modules."""
+    sources = (inspect.getsource(importlib.import_module(name)) for name in names)
+    return hashlib.sha256("".join(sources).encode()).hexdigest()[:16]
 
 
 def make(
@@ -67,33 +76,56 @@ def make(
     return Surrogate(soc.name, soc_digest(soc), __version__, simulator_digest(), theta, samples, seed, held_out)
 
 
-def save(surrogate: Surrogate, path: Path) -> None:
+def save(surrogate: DataclassInstance, path: Path) -> None:
     """Write a surrogate as JSON."""
     path.write_text(json.dumps(asdict(surrogate), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def load(path: Path, soc: SoC) -> Surrogate:
     """Read a surrogate. InputError if it is none, or was fitted to another SoC or another simulator."""
+    out, found = read(path, Surrogate)
+    unknown = sorted({key for factors in found["theta"].values() for key in factors} - {f.name for f in fields(Theta)})
+    if unknown:
+        raise InputError(f"{path}: theta has {', '.join(unknown)}, which this version does not know")
+    check(path, out, soc, simulator_digest())
+    return out
+
+
+class Fitted(Protocol):
+    """What every saved estimate says about its origin."""
+
+    @property
+    def soc(self) -> str: ...
+    @property
+    def soc_digest(self) -> str: ...
+    @property
+    def simulator(self) -> str: ...
+    @property
+    def simulator_digest(self) -> str: ...
+
+
+def read(path: Path, kind: type[T]) -> tuple[T, dict[str, Any]]:
+    """The dataclass `kind` from its JSON file, and what the file has. InputError if it is no such file."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        out = TypeAdapter(Surrogate).validate_python(found)
+        return TypeAdapter(kind).validate_python(found), found
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
         reason = str(error).replace("\n", " ")
         raise InputError(f"{path}: is not an estimate that `cosoc calibrate --out` wrote: {reason}") from error
-    unknown = sorted({key for factors in found["theta"].values() for key in factors} - {f.name for f in fields(Theta)})
-    if unknown:
-        raise InputError(f"{path}: theta has {', '.join(unknown)}, which this version does not know")
+
+
+def check(path: Path, out: Fitted, soc: SoC, now: str) -> None:
+    """InputError unless an estimate was fitted to this SoC and to the simulator whose digest is `now`."""
     again = f"run cosoc calibrate {soc.name} --out {path}"
     if out.soc_digest != soc_digest(soc):
         raise InputError(
             f"{path}: was fitted to SoC {out.soc} ({out.soc_digest}), not to {soc.name} ({soc_digest(soc)}) as it is "
             f"described now; {again}"
         )
-    if (out.simulator, out.simulator_digest) != (__version__, simulator_digest()):
+    if (out.simulator, out.simulator_digest) != (__version__, now):
         raise InputError(
             f"{path}: was fitted to simulator {out.simulator} ({out.simulator_digest}), not to this one, {__version__} "
-            f"({simulator_digest()}); {again}"
+            f"({now}); {again}"
         )
-    return out

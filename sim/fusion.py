@@ -52,6 +52,9 @@ def _pieces(workload: Workload, members: Sequence[str]) -> tuple[list[Layer], li
     if len(layers) != len(members):
         raise InputError(f"group {', '.join(members)}: names a layer twice, or one that {workload.name} has not")
     inside = {layer.name for layer in layers}
+    for layer in layers:
+        if layer.op == "resize":
+            raise InputError(f"group: {layer.name} resizes, and row by row it cannot be run; end the group before it")
     for layer in layers[1:]:
         if not inside & set(layer.inputs):
             raise InputError(f"group: {layer.name} reads nothing that the group produces; start another group there")

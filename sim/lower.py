@@ -14,12 +14,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cosoc.sim import exact
+from cosoc.sim.errors import InputError
 from cosoc.sim.fusion import last_row_under, schedule
+from cosoc.sim.gemmini.nests import array_of
 from cosoc.sim.mapping import Group, LayerMapping, Mapping
 from cosoc.sim.placement import Homes
 from cosoc.sim.program import Builder, Program
 from cosoc.sim.soc import Core, SoC
-from cosoc.sim.tiler import checked, homes_of
+from cosoc.sim.tiler import checked, homes_of, weight_room
 from cosoc.sim.work import (
     Span,
     Transfer,
@@ -49,10 +51,17 @@ def lower(workload: Workload, mapping: Mapping, soc: SoC, inferences: int = 1) -
     cannot run it.
     """
     mapping = checked(mapping, workload, soc)
+    if array_of(soc) is not None:
+        from cosoc.sim.gemmini.fused import lower_network  # its kernels take a moment to load
+
+        return lower_network(workload, mapping, soc, inferences)
     emitter = _Emitter(workload, mapping, soc, homes_of(workload, mapping, soc))
     for _ in range(inferences):
         emitter.network()
-    return emitter.builder.build()
+    try:
+        return emitter.builder.build()
+    except (ValueError, OverflowError) as error:  # figures of the SoC or the workload beyond what ticks can count
+        raise InputError(f"{workload.name} on {soc.name} cannot be counted: {' '.join(str(error).split())}") from error
 
 
 @dataclass(frozen=True)
@@ -215,14 +224,14 @@ class _Emitter:
 
     def bring_weights(self, layer: Layer, share: int, core: Core, size: int, c: int = 0) -> Op | None:
         """Bring `size` channels' weights into a core's weight memory, from the backing memory if they live there."""
-        moved = weight_transfer_of(layer, self.soc, core, size, exact, c)
+        moved = weight_transfer_of(layer, self.soc, core, size, exact, c, self.homes)
         if core.weight_memory is None or not moved.bytes:
             return None
         main, fetched, stream = self.soc.main_memory, None, []
         if not self.homes.weights_in_main and self.soc.backing_memory is not None:
             stream = [(f"{main}.stream", self.homes.stream_bytes, int(moved.bytes))]
             fetched = self.move(self.soc.backing_memory, main, moved, "weights", take=stream)
-        capacity = self.soc.memories[core.weight_memory].capacity_bytes
+        capacity = weight_room(self.soc, core.weight_memory, self.homes)
         self.held[share] = int(moved.bytes)
         room = [(core.weight_memory, capacity, int(moved.bytes))]
         return self.move(main, core.weight_memory, moved, "weights", (fetched,), take=room, give=stream)
@@ -231,7 +240,7 @@ class _Emitter:
         """Give a share's weight memory back once its last job has ended: an op of no duration behind it."""
         held = self.held.pop(share, 0)
         if held and core.weight_memory is not None and not self.serial:
-            capacity = self.soc.memories[core.weight_memory].capacity_bytes
+            capacity = weight_room(self.soc, core.weight_memory, self.homes)
             self.op(name, "sync", give=[(core.weight_memory, capacity, held)])
 
     def job(
@@ -252,12 +261,12 @@ class _Emitter:
         tile = make_tile(layer, size, rows, cols, ox_unroll, c)
         if core.launch_cycles:  # the next job is configured when the one before it has ended
             self.op(name, "launch", moved=core.launch_cycles, burst=core.launch_cycles, links=(HOST_TIME,))
-        feed = int(core.feed_bytes(tile, exact))
-        if feed:
-            burst = min(self.soc.links[n].bytes_per_period for n in core.feed_links) * 8
-            spent = self.links_fj(core.feed_links, feed)
-            self.op(name, "feed", deps, take, moved=feed, burst=burst, links=core.feed_links, energy_fj=spent)
-            deps, take = (), ()
+        for links, feed in core.feeds(tile, exact):
+            if feed:
+                burst = min(self.soc.links[n].bytes_per_period for n in links) * 8
+                spent = self.links_fj(links, int(feed))
+                self.op(name, "feed", deps, take, moved=int(feed), burst=burst, links=links, energy_fj=spent)
+                deps, take = (), ()
         macs = tile.k * tile.c * tile.fy * tile.fx * tile.oy * tile.ox if layer.op in ("conv", "matmul") else 0
         energy = round(1000 * core.energy_pj(tile, exact))
         return self.op(
@@ -434,7 +443,7 @@ class _Emitter:
         """Unloaded time of one row's job."""
         model = self.soc.cores[core]
         tile = make_tile(layer, layer.k, 1, layer.ox, self.mapping.layers[layer.name].ox_unroll)
-        feed = feed_ticks(model.feed_bytes(tile, exact), self.soc, core, exact)
+        feed = feed_ticks(tile, self.soc, core, exact)
         return int(model.launch_cycles + feed + model.cycles(tile, exact))
 
     def outside_rows(

@@ -49,7 +49,7 @@ class NestTiling:
     """How a systolic array's layer is cut into tiles, one hardware loop each.
 
     k .. ox: elements of each dimension that a tile spans. order: the software loops around the tiles, all of NEST_DIMS,
-    outermost first.
+    outermost first. reuse: whether an operand that the tile before had stays; if not, every tile loads its own.
     """
 
     k: int
@@ -59,6 +59,7 @@ class NestTiling:
     oy: int
     ox: int
     order: tuple[str, ...] = ("oy", "ox", "k", "fy", "fx", "c")
+    reuse: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,20 @@ class LayerMapping:
 
 @dataclass(frozen=True)
 class Group:
-    """Layers that run fused: row by row, all weights resident, what passes between them stays in the cores' memory."""
+    """Layers that run fused; what passes between them stays in the cores' memory.
+
+    As it stands they go row by row, all weights resident. On a systolic array a group goes by the tile of its last
+    layer's `nest`: keep_rows False computes anew what two tiles both need, in place of keeping rows in line buffers;
+    resident names the layers whose weights stay, the others' come again with every tile (None: all stay).
+    """
 
     layers: tuple[str, ...]
+    keep_rows: bool = True
+    resident: tuple[str, ...] | None = None
+
+    def stays(self, layer: str) -> bool:
+        """Whether a layer's weights stay."""
+        return self.resident is None or layer in self.resident
 
 
 @dataclass(frozen=True)

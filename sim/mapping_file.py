@@ -6,6 +6,12 @@
       fc: {shares: {digital: 10}}
     groups: [[conv1, maxpool]]
 
+On a systolic array a layer has a nest, and a group may say what stays:
+
+    layers:
+      conv2: {shares: {gemmini: 64}, nest: {k: 64, c: 64, fy: 3, fx: 3, oy: 8, ox: 56, order: [oy, ox, k, c, fy, fx]}}
+    groups: [{layers: [conv2, conv3], keep_rows: false, resident: [conv2]}]
+
 Layers, tiles and groups may be left out: what a file is silent about is completed as for any mapping.
 """
 
@@ -16,11 +22,20 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.manual import MANUAL, named_mapping
-from cosoc.sim.mapping import Group, LayerMapping, Mapping, Runtime, Share, Tiling
+from cosoc.sim.manual import DEFAULT, MANUAL, named_mapping
+from cosoc.sim.mapping import (
+    NEST_DIMS,
+    Group,
+    LayerMapping,
+    Mapping,
+    NestTiling,
+    Runtime,
+    Share,
+    Tiling,
+)
 from cosoc.sim.soc import FromList, Model, Name, Positive, SoC
 from cosoc.sim.tiler import problems
 from cosoc.sim.workload import Workload
@@ -37,12 +52,53 @@ class TileFile(Model):
     c: Annotated[int, Field(ge=0)] = 0
 
 
+class NestFile(Model):
+    """What a tile of a systolic array spans along each dimension, and the software loops around it, outermost first."""
+
+    k: Positive
+    c: Positive
+    fy: Positive
+    fx: Positive
+    oy: Positive
+    ox: Positive
+    order: Annotated[tuple[Literal[NEST_DIMS], ...], FromList]  # type: ignore[valid-type]
+    reuse: bool = True
+
+    @model_validator(mode="after")
+    def _each_loop_once(self) -> NestFile:
+        if sorted(self.order) != sorted(NEST_DIMS):
+            raise ValueError(f"order {', '.join(self.order)}: name each of {', '.join(NEST_DIMS)} once")
+        return self
+
+    @property
+    def nest(self) -> NestTiling:
+        return NestTiling(self.k, self.c, self.fy, self.fx, self.oy, self.ox, self.order, self.reuse)
+
+
+class GroupFile(Model):
+    """A fused group, with what stays in memory: rows between tiles, and the weights of which layers (left out: all)."""
+
+    layers: Annotated[tuple[str, ...], FromList, Field(min_length=1)]
+    keep_rows: bool = True
+    resident: Annotated[tuple[str, ...] | None, FromList] = None
+
+    @property
+    def group(self) -> Group:
+        return Group(self.layers, self.keep_rows, self.resident)
+
+
 class LayerFile(Model):
     """A layer's shares (output channels by core, in channel order) and, if stated, its tiles."""
 
     shares: dict[Name, Annotated[int, Field(ge=0)]] = Field(min_length=1)
     tile: TileFile | None = None
+    nest: NestFile | None = None
     ox_unroll: Annotated[int, Field(ge=0)] = 0
+
+
+def _as_group(value: Any) -> Any:
+    """A group may be a plain list of layers."""
+    return {"layers": value} if isinstance(value, (list, tuple)) else value
 
 
 class MappingFile(Model):
@@ -51,7 +107,7 @@ class MappingFile(Model):
     name: str = ""
     runtime: Literal["serial", "overlapped"] = "serial"
     layers: dict[str, LayerFile] = {}
-    groups: Annotated[tuple[Annotated[tuple[str, ...], FromList, Field(min_length=1)], ...], FromList] = ()
+    groups: Annotated[tuple[Annotated[GroupFile, BeforeValidator(_as_group)], ...], FromList] = ()
 
 
 def _structure(file: MappingFile, workload: Workload, soc: SoC) -> list[tuple[Place, str]]:
@@ -73,7 +129,7 @@ def _structure(file: MappingFile, workload: Workload, soc: SoC) -> list[tuple[Pl
             found, right = ", ".join(entry.tile.k), ", ".join(entry.shares)
             out.append(((*at, "tile", "k"), f"names {found}; name the cores of the shares: {right}"))
     for i, group in enumerate(file.groups):
-        out += [(("groups", i), f"{workload.name} has no layer {n!r}") for n in group if n not in names]
+        out += [(("groups", i), f"{workload.name} has no layer {n!r}") for n in group.layers if n not in names]
     if out:
         return out
     return [((), reason) for reason in problems(_mapping(file, "file", None), workload, soc)]
@@ -85,8 +141,9 @@ def _mapping(file: MappingFile, name: str, runtime: Runtime | None) -> Mapping:
         shares = tuple(Share(core, k) for core, k in entry.shares.items())
         tile = entry.tile
         tiling = Tiling(tuple(tile.k[s.core] for s in shares), tile.oy, tile.ox, tile.order, tile.c) if tile else None
-        layers[layer] = LayerMapping(shares, tiling, entry.ox_unroll)
-    return Mapping(file.name or name, runtime or file.runtime, layers, tuple(Group(g) for g in file.groups))
+        nest = entry.nest.nest if entry.nest else None
+        layers[layer] = LayerMapping(shares, tiling, entry.ox_unroll, nest)
+    return Mapping(file.name or name, runtime or file.runtime, layers, tuple(g.group for g in file.groups))
 
 
 def load_mapping(path: Path, workload: Workload, soc: SoC, runtime: Runtime | None = None) -> Mapping:
@@ -109,13 +166,26 @@ def dump_mapping(mapping: Mapping) -> str:
             k = "{" + ", ".join(f"{share.core}: {kt}" for share, kt in pairs) + "}"
             rest = f"oy: {entry.tiling.oy}, ox: {entry.tiling.ox}, order: {entry.tiling.order}"
             text += f", tile: {{k: {k}, {rest}{f', c: {entry.tiling.c}' if entry.tiling.c else ''}}}"
+        if entry.nest is not None:
+            sizes = ", ".join(f"{d}: {getattr(entry.nest, d)}" for d in NEST_DIMS)
+            text += f", nest: {{{sizes}, order: [{', '.join(entry.nest.order)}]"
+            text += "}" if entry.nest.reuse else ", reuse: false}"
         if entry.ox_unroll:
             text += f", ox_unroll: {entry.ox_unroll}"
         lines.append(f"  {json.dumps(name)}: {{{text}}}")
     if mapping.groups:
         lines.append("groups:")
-        lines += [f"  - {json.dumps(list(group.layers))}" for group in mapping.groups]
+        lines += [f"  - {_group_text(group)}" for group in mapping.groups]
     return "\n".join(lines) + "\n"
+
+
+def _group_text(group: Group) -> str:
+    """A plain list where that says all."""
+    names = json.dumps(list(group.layers))
+    if group.keep_rows and group.resident is None:
+        return names
+    text = f"layers: {names}, keep_rows: {json.dumps(group.keep_rows)}"
+    return f"{{{text}}}" if group.resident is None else f"{{{text}, resident: {json.dumps(list(group.resident))}}}"
 
 
 def _built_in(soc: str) -> dict[str, Path]:
@@ -125,12 +195,12 @@ def _built_in(soc: str) -> dict[str, Path]:
 
 def list_mappings(soc: str) -> tuple[str, ...]:
     """Names that `find_mapping` knows for a SoC: rules for any workload, and files that come with the SoC."""
-    return (*MANUAL, *_built_in(soc))
+    return (DEFAULT, *MANUAL, *_built_in(soc))
 
 
 def find_mapping(name_or_path: str, workload: Workload, soc: SoC, runtime: Runtime | None = None) -> Mapping:
     """A mapping by rule name (`all_8bit`, ...), by the name of one that comes with the SoC, or by file."""
-    if name_or_path in MANUAL:
+    if name_or_path in (DEFAULT, *MANUAL):
         return named_mapping(name_or_path, workload, soc, runtime or "serial")
     files = _built_in(soc.name)
     if name_or_path in files:

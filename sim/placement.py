@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping as MappingOf
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.soc import SoC
@@ -13,12 +13,16 @@ from cosoc.sim.workload import INPUT, Layer, Workload
 @dataclass(frozen=True)
 class Homes:
     """tensors: the memory that each layer's output (and INPUT) lives in. weights_in_main: whether all weights stay in
-    the main memory; if not they are fetched from the backing memory, through `stream_bytes` of the main one."""
+    the main memory; if not they are fetched from the backing memory, through `stream_bytes` of the main one.
+    pinned: layers whose weights stay in their cores' weight memories from one inference to the next. pinned_bytes: what
+    they take of each of those memories."""
 
     main: str
     tensors: MappingOf[str, str]
     weights_in_main: bool
     stream_bytes: int
+    pinned: frozenset[str] = frozenset()
+    pinned_bytes: MappingOf[str, int] = field(default_factory=dict)
 
     def inputs(self, layer: Layer) -> str:
         """The memory that a layer's inputs are loaded from: the farthest of theirs."""

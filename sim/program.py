@@ -51,7 +51,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -368,6 +368,7 @@ class _Rows:
     """Rows, their lists and blocks while a program is being put together; equal lists are stored once."""
 
     rows: list[tuple[int, ...]] = field(default_factory=list)
+    packed: list[Records] = field(default_factory=list)  # rows before these
     blocks: list[tuple[int, int, int]] = field(default_factory=list)
     entries: dict[str, list[object]] = field(default_factory=lambda: {k: [] for k in ("route", "dep", "take", "give")})
     slices: dict[str, dict[tuple[object, ...], int]] = field(
@@ -382,6 +383,15 @@ class _Rows:
             at = known[values] = len(self.entries[key])
             self.entries[key].extend(values)
         return at
+
+    def __len__(self) -> int:
+        return sum(map(len, self.packed)) + len(self.rows)
+
+    def pack(self) -> None:
+        """Make an array of the rows that are none yet."""
+        rows = np.array(self.rows, dtype=np.int64).reshape(-1, len(ROW.names or ())).view(ROW).reshape(-1)
+        self.packed.append(rows)
+        self.rows = []
 
 
 class Builder:
@@ -469,6 +479,26 @@ class Builder:
         self._next += 1
         return self._next - 1
 
+    def slice_of(self, key: Literal["route", "take", "give"], values: Sequence[object]) -> int:
+        """Where a route or a list of amounts stands, for rows to be spliced in."""
+        return self._rows.slice(key, tuple(values))
+
+    def splice(self, rows: Records, deps: Ints) -> int:
+        """Append rows that were made elsewhere, and return the handle of the first; not inside a loop.
+
+        Units, routes (`slice_of`), takes, gives and layers are this builder's; dep_at counts in `deps`, distances that
+        may reach back to ops before.
+        """
+        if self._loop is not None:
+            raise ValueError(f"{self._name}: rows cannot be spliced into a loop")
+        rows = rows.copy()
+        rows["dep_at"] += len(self._rows.entries["dep"])
+        self._rows.entries["dep"].extend(deps.tolist())
+        self._rows.pack()
+        self._rows.packed.append(rows)
+        self._next += len(rows)
+        return self._next - len(rows)
+
     def _number(self, handle: int) -> int:
         """The op number that a handle means here: the last instance if it is from a closed loop."""
         i = bisect_right(self._loops, (handle, LIMIT, LIMIT)) - 1
@@ -497,10 +527,10 @@ class Builder:
 
     def close_block(self, times: int) -> None:
         """Make the rows since the last block a block that runs `times` times; nothing if there are none."""
-        n_rows = len(self._rows.rows) - self._open
+        n_rows = len(self._rows) - self._open
         if n_rows:
             self._rows.blocks.append((self._open, n_rows, times))
-            self._open = len(self._rows.rows)
+            self._open = len(self._rows)
 
     def read(self, unit: str, kind: str, values: dict[str, str], ints: dict[str, int]) -> None:
         """Append the op of a line of the text form (which knows distances where `op` knows handles)."""
@@ -530,6 +560,7 @@ class Builder:
                 stretch.extend(table)
             servers.append((*figures, tables[table], len(table)))
         packed = self._rows
+        packed.pack()
         program = Program(
             self._name, self._tick_hz,
             tuple(self._units), tuple(self._servers), tuple(self._credits), tuple(self._layers),
@@ -537,7 +568,7 @@ class Builder:
             servers=_records(SERVER, servers),
             credits=_records(CREDIT, [figures for _, figures in self._credits.values()]),
             stretch=np.array(stretch, dtype=np.int64),
-            rows=np.array(packed.rows, dtype=np.int64).reshape(-1, len(ROW.names or ())).view(ROW).reshape(-1),
+            rows=np.concatenate(packed.packed),
             routes=np.array(packed.entries["route"], dtype=np.int64),
             deps=np.array(packed.entries["dep"], dtype=np.int64),
             takes=np.array(packed.entries["take"], dtype=AMOUNT),

@@ -28,7 +28,16 @@ def table(result: Result) -> RenderableType:
 
 def summary(result: Result) -> str:
     """Time, energy and the top bottleneck, in a sentence each."""
-    return f"{_title(result)} ({result.ticks:,} ticks). {bottleneck(result)}"
+    return f"{_title(result)} ({_cycles(result, result.ticks)} {_cycle(result)}). {bottleneck(result)}"
+
+
+def _cycle(result: Result) -> str:
+    """What durations are counted in: cycles of the SoC where ticks are finer than these."""
+    return "ticks" if result.ticks_per_cycle == 1 else "cycles"
+
+
+def _cycles(result: Result, ticks: int) -> str:
+    return f"{ticks // result.ticks_per_cycle:,}"
 
 
 def _title(result: Result) -> str:
@@ -79,26 +88,32 @@ def _channels(layer: LayerPart) -> str:
 
 def _layer_table(result: Result) -> Table:
     """MAC/cycle: of a layer while its cores are busy, of all over the whole time."""
-    title = "By layer (critical ticks; MAC per busy cycle)"
-    out = _columns(title, "layer", "cores", "ticks", "time", "MAC/cycle", "uJ")
+    title = f"By layer (critical {_cycle(result)}; MAC per busy cycle)"
+    out = _columns(title, "layer", "cores", _cycle(result), "time", "MAC/cycle", "uJ")
     for layer in result.by_layer:
-        rate = f"{layer.macs / layer.core_busy_ticks:,.1f}" if layer.macs else ""
+        busy = layer.core_busy_ticks / result.ticks_per_cycle
+        rate = f"{layer.macs / busy:,.1f}" if layer.macs else ""
         share = f"{layer.ticks_critical / max(result.ticks, 1):.1%}"
-        out.add_row(layer.layer, _channels(layer), f"{layer.ticks_critical:,}", share, rate, _uj(layer.energy_j))
+        out.add_row(
+            layer.layer, _channels(layer), _cycles(result, layer.ticks_critical), share, rate, _uj(layer.energy_j)
+        )
     macs = sum(layer.macs for layer in result.by_layer)
     out.add_section()
-    out.add_row("all", "", f"{result.ticks:,}", "100.0%", f"{macs / max(result.ticks, 1):,.1f}", _uj(result.energy_j))
+    rate = f"{macs * result.ticks_per_cycle / max(result.ticks, 1):,.1f}"
+    out.add_row("all", "", _cycles(result, result.ticks), "100.0%", rate, _uj(result.energy_j))
     return out
 
 
 def _unit_table(result: Result) -> Table:
     waited = ("dependency", "buffer", "link, host")
-    out = _columns("By unit (and the ticks that it waited for what)", "unit", "busy", "of time", *waited, "uJ")
+    out = _columns(
+        f"By unit (and the {_cycle(result)} that it waited for what)", "unit", "busy", "of time", *waited, "uJ"
+    )
     for unit in result.by_unit:
         if unit.ops or unit.busy_ticks:
             energy = "-" if unit.energy_j is None else _uj(unit.energy_j)
             ticks = (unit.busy_ticks, unit.wait_dep_ticks, unit.wait_credit_ticks, unit.wait_server_ticks)
-            busy, *waits = (f"{t:,}" for t in ticks)
+            busy, *waits = (_cycles(result, t) for t in ticks)
             out.add_row(unit.unit, busy, f"{unit.utilisation:.1%}", *waits, energy)
     out.add_row("base power", "", "", "", "", "", _uj(result.base_energy_j))
     if any(unit.energy_j is None for unit in result.by_unit if unit.ops or unit.busy_ticks):
@@ -107,18 +122,18 @@ def _unit_table(result: Result) -> Table:
 
 
 def _cause_table(result: Result) -> Table:
-    out = _columns("Critical path", "cause", "ticks", "time", "most in")
+    out = _columns("Critical path", "cause", _cycle(result), "time", "most in")
     path = result.critical_path
     for cause, ticks in sorted(path.by_cause_ticks.items(), key=lambda item: -item[1]):
         most = max(result.by_layer, key=lambda layer, cause=cause: layer.causes.get(cause, 0))  # type: ignore[misc]
-        where = f"{most.layer} ({most.causes.get(cause, 0):,})"
-        out.add_row(CAUSES[cause], f"{ticks:,}", f"{ticks / result.ticks:.1%}", where)
+        where = f"{most.layer} ({_cycles(result, most.causes.get(cause, 0))})"
+        out.add_row(CAUSES[cause], _cycles(result, ticks), f"{ticks / result.ticks:.1%}", where)
         if cause == "wait_server":
             for server, holders in path.waits_ticks.items():
                 behind, most_ticks = max(holders.items(), key=lambda item: item[1])
                 waited = sum(holders.values())
-                detail = f"behind {behind} ({most_ticks:,})"
-                out.add_row(f"  for {server}", f"{waited:,}", f"{waited / result.ticks:.1%}", detail)
+                detail = f"behind {behind} ({_cycles(result, most_ticks)})"
+                out.add_row(f"  for {server}", _cycles(result, waited), f"{waited / result.ticks:.1%}", detail)
     return out
 
 

@@ -24,6 +24,7 @@ from cosoc.sim.trace import Run, Segment, Trace, critical_path, occupancy, unit_
 from cosoc.sim.work import layer_work
 from cosoc.sim.workload import Workload
 
+LAUNCH, SYNC = KINDS.index("launch"), KINDS.index("sync")
 NO_LAYER = "(none)"  # where ops stand that belong to no layer
 
 # What the ticks of the critical path are called, and how to say it. Edges of no length (wait_dep, ...) count apart.
@@ -169,6 +170,7 @@ class CriticalPath:
 @dataclass(frozen=True)
 class Result:
     """A simulated run of `inferences` of a workload. ticks: the makespan. wall_s: time that the engine itself took.
+    ticks_per_cycle: of the SoC, whose cycles may be coarser than ticks.
 
     base_energy_j: of the base power over the makespan; powers_energy_j: of units while busy; ops_energy_j: of single
     ops; energy_j is their sum.
@@ -182,6 +184,7 @@ class Result:
     inferences: int
     ticks: int
     tick_hz: int
+    ticks_per_cycle: int
     seconds: float
     energy_j: float
     base_energy_j: float
@@ -238,7 +241,7 @@ def _at_work(program: Program, trace: Trace, soc: SoC) -> tuple[Ints, Ints, Ints
     launch = program.rows["kind"][row] == KINDS.index("launch")
     hosted = soc.host in program.unit_names
     unit[launch] = program.unit_names.index(soc.host) if hosted else -1
-    start[launch] = trace.end[launch] - trace.service[launch]
+    start[launch] = trace.end[launch] - trace.service[launch] - program.rows["run"][row][launch]
     return unit, start, trace.end
 
 
@@ -254,7 +257,7 @@ def _own_ticks(start: Ints, end: Ints) -> Ints:
 def energy_j(program: Program, trace: Trace, soc: SoC) -> float:
     """Energy of the whole run, J: base power, powers of units while busy, and the ops' own."""
     busy = busy_ticks(program, trace, soc).sum(axis=1).tolist()
-    powers = power_energy_j(soc, trace.makespan, dict(zip(program.unit_names, busy, strict=True)))
+    powers = power_energy_j(soc, trace.makespan, dict(zip(program.unit_names, busy, strict=True)), program.tick_hz)
     return float(powers) + _joules(int((program.rows["energy_fj"] * _times(program)).sum()))
 
 
@@ -286,7 +289,7 @@ def report(
     """Sum up a run. mapping: the complete one that was lowered. run: the engine, to ask it who stood in whose way."""
     path = _critical(program, soc, critical_path(program, trace, run))
     busy = busy_ticks(program, trace, soc)
-    base = float(power_energy_j(soc, trace.makespan, {}))
+    base = float(power_energy_j(soc, trace.makespan, {}, program.tick_hz))
     ops_j = _joules(int((program.rows["energy_fj"] * _times(program)).sum()))
     total = energy_j(program, trace, soc)
     homes = homes_of(workload, mapping, soc)
@@ -299,6 +302,7 @@ def report(
         inferences=inferences,
         ticks=trace.makespan,
         tick_hz=program.tick_hz,
+        ticks_per_cycle=program.tick_hz // soc.tick_hz,
         seconds=trace.makespan / program.tick_hz,
         energy_j=total,
         base_energy_j=base,
@@ -397,7 +401,7 @@ def _by_layer(
                 start_tick=int(trace.issue[ops].min()),
                 end_tick=int(trace.end[ops].max()),
                 ticks_critical=ticks,
-                compute_ticks=total("run", ~is_dma),
+                compute_ticks=total("run", rows["kind"] == KINDS.index("compute")),
                 core_busy_ticks=int(_own_ticks(start[ops & is_core], end[ops & is_core]).sum()),
                 macs=total("macs", True),
                 bytes=sum(moved.values()),
@@ -405,7 +409,7 @@ def _by_layer(
                 weight_bytes=moved["weights"],
                 store_bytes=moved["store"],
                 feed_bytes=total("bytes", ~is_dma & (rows["kind"] == KINDS.index("feed"))),
-                energy_j=float(power_energy_j(soc, ticks, powers)) + _joules(total("energy_fj", True)),
+                energy_j=float(power_energy_j(soc, ticks, powers, program.tick_hz)) + _joules(total("energy_fj", True)),
                 causes=causes.get(name, {}),
                 cores=_cores(program, trace, soc, mapping, busy, layer),
             )
@@ -421,9 +425,11 @@ def _cores(program: Program, trace: Trace, soc: SoC, mapping: Mapping, busy: Int
     out = {}
     for number, name in enumerate(program.unit_names):
         ops = np.flatnonzero((rows["layer"][row] == layer) & (rows["unit"][row] == number))
-        if name not in soc.cores or not len(ops):
-            continue
         kind = rows["kind"][row[ops]]
+        # What the host does for a layer that it does not compute is to launch its jobs.
+        aside = given is not None and not given.k_on(name) and np.isin(kind, (LAUNCH, SYNC)).all()
+        if name not in soc.cores or not len(ops) or aside:
+            continue
         of = {k: ops[kind == KINDS.index(k)] for k in ("compute", "feed", "launch")}
         out[name] = CorePart(
             channels=given.k_on(name) if given else 0,
@@ -445,7 +451,7 @@ def _by_unit(program: Program, trace: Trace, soc: SoC, busy: Ints) -> tuple[Unit
         mine = rows["unit"] == number
         ticks, ops_fj = int(busy[number].sum()), int((rows["energy_fj"] * times)[mine].sum())
         known = bool(unit_power_mw(soc, name) or ops_fj)
-        spent = float(power_energy_j(soc, 0, {name: ticks}))
+        spent = float(power_energy_j(soc, 0, {name: ticks}, program.tick_hz))
         out.append(
             UnitPart(
                 unit=name,

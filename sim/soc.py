@@ -100,6 +100,7 @@ class Core(Model):
     model: str
     memory: Name  # where its inputs and outputs lie
     weight_memory: Name | None = None  # where its weights lie; None: beside the activations
+    keeps_weights: bool = False  # weights that fit its weight memory are written once, not in every inference
     weight_bits: Positive = 8  # the format it computes in, for accuracy
     ternary: bool = False
     act_bits: Positive = 8
@@ -109,6 +110,14 @@ class Core(Model):
     feed_links: Annotated[
         tuple[Name, ...], FromList
     ] = ()  # links over which it reads and writes activations, held while it does
+
+    def own_memories(self) -> tuple[str, ...]:
+        """Keys, besides those of every core, whose values name memories of the SoC."""
+        return ()
+
+    def own_links(self) -> tuple[str, ...]:
+        """Keys, besides `feed_links`, whose values name links of the SoC."""
+        return ()
 
     def fits(self, tile: Tile) -> list[str]:
         """Why this core cannot run the tile; empty if it can."""
@@ -121,6 +130,10 @@ class Core(Model):
     def feed_bytes(self, tile: Tile, xp: Any) -> Num:
         """Bytes that one job moves over `feed_links` before its array cycles; 0 where `cycles` covers it."""
         return 0 * tile.k
+
+    def feeds(self, tile: Tile, xp: Any) -> tuple[tuple[tuple[str, ...], Num], ...]:
+        """What one job moves before its array cycles, one after the other: (links, bytes), `feed_bytes` in all."""
+        return ((self.feed_links, self.feed_bytes(tile, xp)),)
 
     def weight_bytes(self, tile: Tile, xp: Any) -> Num:
         """Bytes of weights and constants as stored and moved for one job."""
@@ -188,6 +201,10 @@ class SoC(Model):
         for name, core in self.cores.items():
             for link in core.feed_links:
                 known(("cores", name, "feed_links"), link, self.links, "link")
+            for key in core.own_memories():
+                known(("cores", name, key), getattr(core, key), self.memories, "memory")
+            for key in core.own_links():
+                known(("cores", name, key), getattr(core, key), self.links, "link")
             used = [("memory", core.memory, True), ("weight_memory", core.weight_memory or core.memory, False)]
             for key, memory, both_ways in used:
                 if not known(("cores", name, key), memory, self.memories, "memory") or len(homes) == 0:

@@ -6,6 +6,7 @@ both orders, is priced with `layer_work` and `layer_time`; the cheapest wins, ti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -14,6 +15,7 @@ from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta, layer_time
 from cosoc.sim.fusion import buffer_bytes
+from cosoc.sim.gemmini.nests import array_of, complete_nests, nest_problems
 from cosoc.sim.mapping import PARTIAL_BYTES, LayerMapping, Mapping, Order, Runtime, Share, Tiling
 from cosoc.sim.placement import Homes, place
 from cosoc.sim.soc import SoC
@@ -55,12 +57,45 @@ def weight_bytes(layer: Layer, soc: SoC, shares: tuple[Share, ...]) -> int:
 
 def homes_of(workload: Workload, mapping: Mapping, soc: SoC) -> Homes:
     """Where the tensors of a mapped workload live; every layer must have its shares."""
-    weights = sum(weight_bytes(layer, soc, mapping.layers[layer.name].shares) for layer in workload)
+    pinned = pinned_weights(workload, mapping, soc)
+    moving = (layer for layer in workload if layer.name not in pinned)
+    weights = sum(weight_bytes(layer, soc, mapping.layers[layer.name].shares) for layer in moving)
     inside = set()
     for group in mapping.groups:
         members = set(group.layers)
         inside |= {n for n in members if n not in workload.outputs and set(workload.readers(n)) <= members}
-    return place(workload, soc, weights, frozenset(inside))
+    taken: dict[str, int] = {}
+    for name in pinned:
+        share = next(share for share in mapping.layers[name].shares if share.k)
+        memory = soc.cores[share.core].weight_memory
+        assert memory is not None
+        taken[memory] = taken.get(memory, 0) + weight_bytes(workload[name], soc, (share,))
+    homes = place(workload, soc, weights, frozenset(inside))
+    return replace(homes, pinned=frozenset(pinned), pinned_bytes=taken)
+
+
+def pinned_weights(workload: Workload, mapping: Mapping, soc: SoC) -> tuple[str, ...]:
+    """Layers whose weights stay in the weight memory of a core that keeps them: all if all fit, else the first ones
+    that fill half of it, while the others pass through the other half. Layers on several cores are not kept."""
+    out: list[str] = []
+    for name, core in soc.cores.items():
+        if not core.keeps_weights or core.weight_memory is None:
+            continue
+        alone = [n for n in workload if [s.core for s in mapping.layers[n.name].shares if s.k] == [name]]
+        sizes = {n.name: weight_bytes(n, soc, mapping.layers[n.name].shares) for n in alone if n.op == "conv"}
+        room = soc.memories[core.weight_memory].capacity_bytes
+        if sum(sizes.values()) > room:
+            room //= 2
+        for layer, size in sizes.items():
+            if size <= room:
+                room -= size
+                out.append(layer)
+    return tuple(out)
+
+
+def weight_room(soc: SoC, memory: str, homes: Homes) -> int:
+    """Bytes of a weight memory in which weights come and go."""
+    return max(soc.memories[memory].capacity_bytes - homes.pinned_bytes.get(memory, 0), 1)
 
 
 def tile_problems(layer: Layer, mapping: LayerMapping, soc: SoC, runtime: Runtime, homes: Homes) -> list[str]:
@@ -87,10 +122,10 @@ def tile_problems(layer: Layer, mapping: LayerMapping, soc: SoC, runtime: Runtim
             reasons.append(f"layer {layer.name}: tiles need {how} = {need} bytes of {name}, which has {bound}")
     for share, kt in shares:
         core = soc.cores[share.core]
-        need = weight_transfer_of(layer, soc, core, kt, exact, tiling.c).bytes
+        need = weight_transfer_of(layer, soc, core, kt, exact, tiling.c, homes).bytes
         if core.weight_memory is None or not need:
             continue
-        bound = soc.memories[core.weight_memory].capacity_bytes
+        bound = weight_room(soc, core.weight_memory, homes)
         if need > bound:
             what = f"weights of {kt} channels need {need} bytes of {core.weight_memory}, which has {bound}"
             reasons.append(f"layer {layer.name}: {what}")
@@ -102,7 +137,9 @@ def tile_problems(layer: Layer, mapping: LayerMapping, soc: SoC, runtime: Runtim
 
 def _cuts(size: int) -> tuple[int, ...]:
     """The tile sizes that cut `size` into 1, 2, 3, ... nearly equal parts, largest first."""
-    return tuple(sorted({-(-size // parts) for parts in range(1, size + 1)}, reverse=True))
+    few = range(1, math.isqrt(size) + 2)  # parts; sizes up to there come from as many parts as they need
+    large, small = {-(-size // parts) for parts in few}, {-(-size // -(-size // tile)) for tile in few}
+    return tuple(sorted(large | small, reverse=True))
 
 
 def _channel_tiles(k: int, step: int) -> tuple[int, ...]:
@@ -181,8 +218,11 @@ def best_tiling(
 def complete(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
     """The same mapping with shares for every layer and a tiling for every layer outside fused groups.
 
-    Raises InputError where a layer can run nowhere or no tile of it fits.
+    On a SoC with a systolic array tilings are nests (`gemmini.nests`). Raises InputError where a layer can run nowhere
+    or no tile of it fits.
     """
+    if array_of(soc) is not None:
+        return complete_nests(mapping, workload, soc)
     layers = {}
     for layer in workload:
         given = mapping.layers.get(layer.name)
@@ -211,6 +251,9 @@ def checked(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
 
 
 def _checked(mapping: Mapping, workload: Workload, soc: SoC) -> tuple[Mapping, list[str]]:
+    if array_of(soc) is not None:
+        full = complete_nests(mapping, workload, soc)
+        return full, nest_problems(full, workload, soc)
     reasons: list[str] = []
     names = {layer.name for layer in workload}
     reasons += [f"layer {name}: {workload.name} has no such layer" for name in mapping.layers if name not in names]

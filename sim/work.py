@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
+from cosoc.sim import exact
 from cosoc.sim.exact import Num
 from cosoc.sim.mapping import LayerMapping, Tiling
 from cosoc.sim.placement import Homes
@@ -18,7 +20,7 @@ from cosoc.sim.soc import Core, Dma, SoC
 from cosoc.sim.workload import Layer, Tile
 
 # Operators whose output channel reads its own input channel only.
-PER_CHANNEL = ("add", "max_pool", "avg_pool", "eltwise", "concat", "softmax", "norm")
+PER_CHANNEL = ("add", "max_pool", "avg_pool", "eltwise", "concat", "softmax", "norm", "resize")
 
 
 def per_channel(layer: Layer) -> bool:
@@ -89,26 +91,41 @@ def spans(outputs: int, tile: int, inputs: int, reach: int, stride: int, pad: in
     """
     if tile >= outputs:
         return (Span(outputs, inputs, 1),)
-    out: list[Span] = []
+    sizes = []
     for start in range(0, outputs, tile):
         size = min(tile, outputs - start)
         first = start * stride - pad
-        inp = min(inputs, first + (size - 1) * stride + reach) - max(0, first)
-        if out and (out[-1].out, out[-1].inp) == (size, inp):
-            out[-1] = Span(size, inp, out[-1].count + 1)
-        else:
-            out.append(Span(size, inp, 1))
-    return tuple(out)
+        sizes.append((size, min(inputs, first + (size - 1) * stride + reach) - max(0, first)))
+    return _counted(sizes)
+
+
+def _resized_spans(outputs: int, tile: int, inputs: int, taps: int) -> tuple[Span, ...]:
+    """The same where `inputs` are interpolated to `outputs`, each from its `taps` nearest."""
+    sizes = []
+    for start in range(0, outputs, tile):
+        size = min(tile, outputs - start)
+        first = start * inputs // outputs - taps // 2
+        end = exact.ceildiv((start + size) * inputs, outputs) + taps // 2
+        sizes.append((size, min(inputs, end) - max(0, first)))
+    return _counted(sizes)
+
+
+def _counted(sizes: Sequence[tuple[int, int]]) -> tuple[Span, ...]:
+    return tuple(Span(out, inp, len(list(same))) for (out, inp), same in groupby(sizes))
 
 
 def spans_y(layer: Layer, oy: int) -> tuple[Span, ...]:
     """The layer's output rows in tiles of `oy`."""
+    if layer.op == "resize":
+        return _resized_spans(layer.oy, oy, layer.iy, layer.fy)
     reach = (layer.fy - 1) * layer.dilation_y + 1
     return spans(layer.oy, oy, layer.iy, reach, layer.stride_y, layer.pad_y)
 
 
 def spans_x(layer: Layer, ox: int) -> tuple[Span, ...]:
     """The layer's output columns in tiles of `ox`."""
+    if layer.op == "resize":
+        return _resized_spans(layer.ox, ox, layer.ix, layer.fx)
     reach = (layer.fx - 1) * layer.dilation_x + 1
     return spans(layer.ox, ox, layer.ix, reach, layer.stride_x, layer.pad_x)
 
@@ -148,13 +165,15 @@ class LayerWork:
     last_store: Transfer
 
 
-def feed_ticks(feed_bytes: Num, soc: SoC, core: str, xp: Any) -> Num:
+def feed_ticks(tile: Tile, soc: SoC, core: str, xp: Any) -> Num:
     """Unloaded time of one job's own reads and writes over its core's feed links."""
-    links = [soc.links[name] for name in soc.cores[core].feed_links]
-    if not links:
-        return 0 * feed_bytes
-    slowest = max(links, key=lambda link: link.period_cycles / link.bytes_per_period)
-    return xp.ceildiv(feed_bytes * slowest.period_cycles, slowest.bytes_per_period)
+    ticks: Num = 0 * tile.k
+    for names, moved in soc.cores[core].feeds(tile, xp):
+        if names:
+            links = [soc.links[name] for name in names]
+            slowest = max(links, key=lambda link: link.period_cycles / link.bytes_per_period)
+            ticks = ticks + xp.ceildiv(moved * slowest.period_cycles, slowest.bytes_per_period)
+    return ticks
 
 
 def k_tiles(k: Num, tile: int, most: int, xp: Any) -> tuple[tuple[Num, Num], ...]:
@@ -235,10 +254,12 @@ def layer_work(
     return LayerWork(tuple(cores), _total(loads), tiles * k_steps, _total(firsts), _total(lasts))
 
 
-def weight_transfer_of(layer: Layer, soc: SoC, core: Core, k: Num, xp: Any, c: int = 0) -> Transfer:
+def weight_transfer_of(
+    layer: Layer, soc: SoC, core: Core, k: Num, xp: Any, c: int = 0, homes: Homes | None = None
+) -> Transfer:
     """Bring the weights of k output channels, for c input channels (0: all), into a core's weight memory; nothing
-    where there are none."""
-    if layer.op != "conv" or core.weight_memory is None:
+    where there are none, or where `homes` has them there already."""
+    if layer.op != "conv" or core.weight_memory is None or (homes is not None and layer.name in homes.pinned):
         return Transfer(0 * k, 0 * k)
     dma = soc.dmas[soc.route(soc.main_memory, core.weight_memory).dma]
     size_bytes = core.weight_bytes(make_tile(layer, k, layer.oy, layer.ox, c=c), xp)
@@ -272,19 +293,19 @@ def _core_work(
     for size, count in sizes:
         jobs = jobs + xp.used(size) * count * tiles * n_parts
         for c, n in parts:
-            moved = weight_transfer_of(layer, soc, core, size, xp, c)
+            moved = weight_transfer_of(layer, soc, core, size, xp, c, homes)
             weights.append((moved, count * n if resident else count * n * tiles))
         for y, x in cut:
             times = count * y.count * x.count
             for c, n in parts:
                 tile = make_tile(layer, size, y.out, x.out, mapping.ox_unroll, c)
                 read = core.feed_bytes(tile, xp)
-                one = core.cycles(tile, xp), feed_ticks(read, soc, name, xp)
+                one = core.cycles(tile, xp), feed_ticks(tile, soc, name, xp)
                 array, fed = array + one[0] * times * n, fed + one[1] * times * n
                 feed = feed + read * times * n
                 energy = energy + core.energy_pj(tile, xp) * times * n
             stores.append((output_transfer(layer, soc, core.memory, size, y, x, target, xp), times))
         if last is None:
             last = one[0] + one[1]
-    first = weight_transfer_of(layer, soc, core, sizes[0][0], xp, parts[0][0])
+    first = weight_transfer_of(layer, soc, core, sizes[0][0], xp, parts[0][0], homes)
     return CoreWork(name, jobs, array, fed, feed, _total(weights), _total(stores), energy, first, last)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 # What a layer can be. `conv` covers fully connected (1x1 on one pixel), grouped and depthwise convolution;
-# `matmul` multiplies two activations (attention); `eltwise` is any other pointwise operator, named by `fn`.
-OPS = ("conv", "matmul", "add", "max_pool", "avg_pool", "concat", "softmax", "norm", "eltwise")
+# `matmul` multiplies two activations (attention); `resize` interpolates rows and columns from fy x fx neighbours;
+# `eltwise` is any other pointwise operator, named by `fn`.
+OPS = ("conv", "matmul", "add", "max_pool", "avg_pool", "concat", "softmax", "norm", "eltwise", "resize")
 
 INPUT = "input"  # the name under which layers read the network's input
 

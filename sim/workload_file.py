@@ -1,4 +1,4 @@
-"""Workloads as YAML files, and workloads by name: built-in, file, or a user's torch module.
+"""Workloads as YAML files, and workloads by name: built-in, file, or a user's ONNX file or torch module.
 
 One line a layer; what a line leaves out has Layer's default:
 
@@ -28,7 +28,8 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.workload import INPUT, OPS, Layer, Workload
 from cosoc.sim.yamlfile import Place, load_model
 
-Size = Annotated[int, Field(ge=1, le=1 << 24)]
+MOST = 1 << 24  # of any size
+Size = Annotated[int, Field(ge=1, le=MOST)]
 Pad = Annotated[int, Field(ge=0, le=1 << 16)]
 Bits = Annotated[int, Field(ge=1, le=64)]
 Name = Annotated[str, Field(min_length=1)]
@@ -186,6 +187,12 @@ def _pool(layer: Layer, reads: list[int]) -> _KeyFaults:
         yield "k", f"found {layer.k}; a pool keeps its c = {layer.c} channels"
 
 
+def _resize(layer: Layer, reads: list[int]) -> _KeyFaults:
+    yield from _conv(layer, reads)
+    if layer.k != layer.c:
+        yield "k", f"found {layer.k}; a resize keeps its c = {layer.c} channels"
+
+
 def _matmul(layer: Layer, reads: list[int]) -> _KeyFaults:
     yield from _count(layer, reads, 2)
     yield from _reads_all(layer, reads[0])
@@ -238,6 +245,7 @@ _CHECKS: dict[str, Callable[[Layer, list[int]], _KeyFaults]] = {
     "matmul": _matmul,
     "add": _add,
     "concat": _concat,
+    "resize": _resize,
 }
 
 
@@ -307,24 +315,30 @@ def list_workloads() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in workload_folder().glob("*.yaml")))
 
 
-def find_workload(name: str, input_shape: tuple[int, ...] | None = None) -> Workload:
+def find_workload(name: str, input_shape: tuple[int, ...] | None = None, input_name: str | None = None) -> Workload:
     """A workload by what a user calls it.
 
-    `name` is a built-in's, a workload file's path, or `package.module:factory` for a torch module, which needs
-    `input_shape` as the module takes it, batch of one first: (1, 3, 32, 32). Raises InputError.
+    `name` is a built-in's, the path of a workload file or an ONNX file, or `package.module:factory` for a torch module.
+    `input_shape` is that of the network's input, batch of one first: (1, 3, 32, 32). A torch module needs it, an ONNX
+    file where its own leaves sizes open; there `input_name` may say whose shape it is. Raises InputError.
     """
+    if name.endswith(".onnx"):
+        from cosoc.sim.importers.onnx_file import from_onnx
+
+        return from_onnx(Path(name), input_shape, input_name)
+    if input_name is not None:
+        raise InputError(f"--input-shape {input_name}=...: inputs are named in ONNX files alone; give the sizes alone")
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
         return _from_factory(name, input_shape)
     if input_shape is not None:
-        raise InputError(f"{name} has its own input shape; one can be given for package.module:factory alone")
+        raise InputError(f"{name} has its own input shape; one is for ONNX files and package.module:factory")
     if name in list_workloads():
         return load_workload(workload_folder() / f"{name}.yaml")
     if name.endswith((".yaml", ".yml")):
         return load_workload(Path(name))
-    if name.endswith(".onnx"):
-        raise InputError(f"{name}: ONNX files cannot be read yet; give a torch module as package.module:factory")
     known = ", ".join(list_workloads())
-    raise InputError(f"no workload named {name!r}; there is {known}, or give a .yaml file or package.module:factory")
+    other = "a .yaml or .onnx file or package.module:factory"
+    raise InputError(f"no workload named {name!r}; there is {known}, or give {other}")
 
 
 def _from_factory(spec: str, input_shape: tuple[int, ...] | None) -> Workload:

@@ -21,13 +21,13 @@ LAYERS = (
     ("errors", "exact"),
     ("workload", "yamlfile", "program"),
     ("soc", "fusion", "trace"),
-    ("cores", "mapping", "placement", "engine_reference", "engine_fast"),
+    ("cores", "cluster", "mapping", "placement", "engine_reference", "engine_fast"),
     ("catalog", "work", "energy"),
-    ("estimate",),
+    ("estimate", "gemmini"),
     ("tiler",),
     ("lower",),
-    ("report", "gemmini"),
-    ("simulate", "render"),
+    ("report",),
+    ("simulate", "render", "pipeline"),
     ("manual",),
     ("mapping_file", "workload_file"),
     ("importers",),
@@ -45,6 +45,7 @@ ENGINES = {
 # Imports against the order, each inside one function, each with its reason.
 EXCEPTIONS = {
     ("cosoc.sim.workload_file", "cosoc.sim.importers.torch_export"): "a workload by name may be a torch module",
+    ("cosoc.sim.workload_file", "cosoc.sim.importers.onnx_file"): "a workload by name may be an ONNX file",
 }
 
 # The parts of sim that read other libraries' models; nothing else there imports torch or onnx.

@@ -1,6 +1,7 @@
 """Core models: one file each, listed in a plain dict by the name that SoC files use."""
 
 from cosoc.sim.cores.analog_array import AnalogArray
+from cosoc.sim.cores.crossbar import Crossbar
 from cosoc.sim.cores.digital_array import DigitalArray
 from cosoc.sim.cores.host_cpu import HostCpu
 from cosoc.sim.cores.roofline import Roofline
@@ -10,6 +11,7 @@ from cosoc.sim.soc import Core
 
 CORES: dict[str, type[Core]] = {
     "analog_array": AnalogArray,
+    "crossbar": Crossbar,
     "digital_array": DigitalArray,
     "host_cpu": HostCpu,
     "roofline": Roofline,

@@ -6,8 +6,8 @@ The nominal MACs of a layer are counted, so an efficiency may exceed one: a runt
 Winograd's algorithm multiplies less often. It does so by tiles of outputs, so that maps count as rounded up to whole
 tiles, and keeps the filters transformed, which makes them larger. Pools, sums and other operators without MACs are
 bound by memory, and pointwise operators of one operand cost nothing, as runtimes apply them while the layer before
-writes its results. Inputs, weights and outputs are moved once each; batch is one. One core is the whole processor, with
-all its threads.
+writes its results. Inputs, weights and outputs are moved once each. A tile is one item's; `batch_cycles` is for several
+in one kernel, which moves the weights once. One core is the whole processor, with all its threads.
 
 One device behaves differently under each runtime; a SoC file holds a table for each and names the one in use.
 """
@@ -99,8 +99,8 @@ class Roofline(Core):
         pixels = xp.ceildiv(tile.oy, edge) * xp.ceildiv(tile.ox, edge) * edge * edge
         return tile.k * (tile.c * tile.fy * tile.fx + self.runtimes[self.runtime].sum_macs) * pixels
 
-    def moved_bytes(self, tile: Tile, xp: Any) -> Num:
-        """Bytes over the memory interface: inputs, weights and outputs, once each."""
+    def moved_bytes(self, tile: Tile, xp: Any, batch: int = 1) -> Num:
+        """Bytes over the memory interface: inputs and outputs of each item of a batch, weights once."""
         outputs = tile.k * tile.oy * tile.ox
         rows = (tile.oy - 1) * tile.stride_y + tile.fy
         cols = (tile.ox - 1) * tile.stride_x + tile.fx
@@ -112,20 +112,25 @@ class Roofline(Core):
         edge = self._winograd(tile)
         if edge > 1:
             weights = tile.k * tile.c * (edge + tile.fy - 1) * (edge + tile.fx - 1)
-        return xp.ceildiv((inputs + weights + outputs) * self.runtimes[self.runtime].number_bits, 8)
+        times = 1 if tile.op == "conv" else batch  # the second operand of a matmul is an item's own
+        return xp.ceildiv((batch * (inputs + outputs) + times * weights) * self.runtimes[self.runtime].number_bits, 8)
 
     def folded(self, tile: Tile) -> bool:
         """Whether the layer is computed as part of the one before."""
         return tile.op == "eltwise" and tile.operands == 1
 
     def cycles(self, tile: Tile, xp: Any) -> Num:
+        return self.batch_cycles(tile, 1, xp)
+
+    def batch_cycles(self, tile: Tile, batch: int, xp: Any) -> Num:
+        """Cycles of one kernel that computes the tile for each item of a batch."""
         if self.folded(tile):
             return 0 * tile.k
         used = self.runtimes[self.runtime]
-        spent = _over(self.moved_bytes(tile, xp), self.memory_bytes_per_cycle, xp)
+        spent = _over(self.moved_bytes(tile, xp, batch), self.memory_bytes_per_cycle, xp)
         if tile.op in ("conv", "matmul"):
             rate = used.peak_macs_per_cycle * getattr(used.efficiency, op_class(tile))
-            spent = xp.maximum(spent, _over(self.macs(tile, xp), rate, xp))
+            spent = xp.maximum(spent, _over(batch * self.macs(tile, xp), rate, xp))
         return (used.kernel_cycles + spent) * xp.used(tile.k)
 
     def weight_bytes(self, tile: Tile, xp: Any) -> Num:

@@ -52,6 +52,7 @@ class Software(Model):
 
     conv_tile_cycles: Cycles
     gemm_tile_cycles: Cycles
+    loop_cycles: Cycles  # when a loop of the nest ends and the next one out moves on: on top, for each
     tiles_in_flight: Positive
     start_cycles: Count  # once a layer: configuration, and the fence at the end
 
@@ -74,11 +75,17 @@ class Systolic(Core):
     outer_link: Name  # from the last-level cache to the L2
     dram_link: Name  # from the DRAM to the last-level cache
 
+    def own_memories(self) -> tuple[str, ...]:
+        return ("accumulator", "l2", "llc")
+
+    def own_links(self) -> tuple[str, ...]:
+        return ("return_link", "outer_link", "dram_link")
+
     def fits(self, tile: Tile) -> list[str]:
         if tile.op not in ("conv", "matmul"):
             return [f"runs convolutions and matmuls, not {tile.op}"]
         reasons = []
-        if tile.groups > 1 and not tile.depthwise:
+        if tile.op == "conv" and tile.groups > 1 and not tile.depthwise:
             reasons.append(f"runs no grouped convolution (groups {tile.groups}), only depthwise")
         if tile.dilation > 1:
             reasons.append(f"runs no dilated convolution (dilation {tile.dilation})")

@@ -50,7 +50,8 @@ class Nest:
     """A tiled loop nest as it runs: tile (i, j, ..) spans extent min(tile, extent - i * tile) in each of DIMS.
 
     order: indices into DIMS, outermost first. For a GEMM the rows stand in ocol, and krow, kcol and orow are 1.
-    in_size: rows and columns of the (square) input of a convolution.
+    in_rows, in_cols, pad_y, pad_x: of the input of a convolution. depthwise: output channel k reads input channel k
+    alone, and kch is 1.
     """
 
     kind: Literal["conv", "gemm"]
@@ -59,8 +60,11 @@ class Nest:
     tile: tuple[int, ...]
     order: tuple[int, ...]
     stride: int = 1
-    kernel: int = 1
-    in_size: int = 1
+    pad_y: int = 0
+    pad_x: int = 0
+    in_rows: int = 1
+    in_cols: int = 1
+    depthwise: bool = False
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -163,4 +167,5 @@ def _conv(problem: Problem, inner: dict[str, int], order: tuple[int, ...], side:
     out_size = (in_size + 2 * (kernel // 2) - kernel) // problem.stride + 1
     extent = (problem.k, problem.c, kernel, kernel, out_size, out_size)
     tile = tuple(inner[letter] for letter in LETTERS)
-    return Nest("conv", side, extent, tile, order, problem.stride, kernel, in_size)
+    pad = kernel // 2
+    return Nest("conv", side, extent, tile, order, problem.stride, pad, pad, in_size, in_size)

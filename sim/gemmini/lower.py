@@ -2,8 +2,8 @@
 
 Per tile, in program order:
 
-- cpu: `software` (the loop nest and the instructions that set the tile up), then `slot`, which waits until fewer than
-  tiles_in_flight tiles are under way and starts the tile's loads.
+- cpu: `software` (the loop nest and the instructions that set the tile up; a loop that ends costs more), then `slot`,
+  which waits until fewer than tiles_in_flight tiles are under way and starts the tile's loads.
 - load: one op a mvin, in order, as many in flight as the controller allows. It holds the return path for the
   beats of its requests. What it misses moves beside it: lines over the outer link (unit `fill`) and over that of the
   DRAM (unit `fetch`). A mvin is complete when all of these are; a miss also lengthens its set-up.
@@ -29,10 +29,12 @@ import numpy.typing as npt
 from numba import njit
 
 from cosoc.sim.cores.systolic import Systolic
+from cosoc.sim.errors import InputError
 from cosoc.sim.gemmini.decode import Nest
 from cosoc.sim.gemmini.memory import (
     BEATS,
     DRAM,
+    ENDED,
     EX_MVINS,
     EX_PAIRS,
     EX_ROWS,
@@ -87,8 +89,12 @@ class Lowered:
 
 
 def cache_sizes(soc: SoC, core: Systolic) -> CacheSizes:
-    """Sets and ways of the caches that the SoC names."""
+    """Sets and ways of the caches that the SoC names. InputError for one that holds no set."""
     l2, llc = soc.memories[core.l2].size_bytes, soc.memories[core.llc].size_bytes
+    sets = ((core.l2, l2, core.l2_ways * LINE_BYTES), (core.llc, llc, core.llc_ways * LLC_LINE_BYTES))
+    for name, size_bytes, set_bytes in sets:
+        if size_bytes < set_bytes:
+            raise InputError(f"{soc.name}: memory {name} has {size_bytes} bytes; a set of its ways needs {set_bytes}")
     return CacheSizes(
         l2 // (LINE_BYTES * core.l2_ways), core.l2_ways, llc // (LLC_LINE_BYTES * core.llc_ways), core.llc_ways
     )
@@ -101,6 +107,17 @@ def tile_cycles(nest: Nest, core: Systolic) -> float:
 
 def lower(nest: Nest, accesses: Accesses, soc: SoC, core: Systolic, name: str = "gemmini") -> Lowered:
     """The program of the tiles in `accesses`, which `memory.walk` made of the nest."""
+    rows, deps, ends = rows_of(nest, accesses, core)
+    links = [(core.return_link, 1), (core.outer_link, 1), (core.dram_link, 1)]
+    program = _program(name, rows, deps, soc, links, core)
+    return Lowered(program, ends, accesses.effort, core.software.start_cycles)
+
+
+def rows_of(nest: Nest, accesses: Accesses, core: Systolic) -> tuple[Any, Any, Any]:
+    """Rows [n_ops, fields], their deps, and the op that ends the execution of each tile.
+
+    Units are numbered as in UNITS; routes, takes and gives as `_program` lays them out.
+    """
     mvins, groups, tiles = accesses.mvins, accesses.groups, accesses.tiles
     loads = np.stack((_mvin_ticks(mvins, core), *_line_bytes(mvins)), axis=1)
     # A store's beats and fills keep the port of the L2 from the loads.
@@ -110,18 +127,17 @@ def lower(nest: Nest, accesses: Accesses, soc: SoC, core: Systolic, name: str = 
     setup = load.setup_cycles + load.llc_cycles * (mvins[:, LLC] > 0) + load.dram_cycles * (mvins[:, DRAM] > 0)
     run = np.maximum(groups[:, EX_ROWS], groups[:, EX_PAIRS] * core.pair_cycles)
     store_run = tiles[:, BEATS] + tiles[:, REQUESTS] * core.store.request_cycles
+    software = tile_cycles(nest, core) + tiles[:, ENDED] * core.software.loop_cycles
     n_ops = 2 * len(tiles) + 3 * len(mvins) + len(groups) + 4 * len(tiles)
     rows = np.zeros((n_ops, len(ROW.names or ())), np.int64)
     deps = np.zeros(4 * n_ops, np.int64)
     ends = np.zeros(len(tiles), np.int64)
     n, n_deps = _emit(
         rows, deps, ends, loads, groups[:, EX_MVINS].copy(), stores, tiles[:, STORES] > 0, tiles[:, GROUPS].copy(),
-        core.mvins_in_flight, nest.kind == "gemm", int(_ticks(tile_cycles(nest, core))), _ticks(run), _ticks(setup),
-        _ticks(store_run), int(_ticks(core.execute.drain_cycles)),
+        core.mvins_in_flight, nest.kind == "gemm", _ticks(software), _ticks(run), _ticks(setup), _ticks(store_run),
+        int(_ticks(core.execute.drain_cycles)),
     )  # fmt: skip
-    links = [(core.return_link, 1), (core.outer_link, 1), (core.dram_link, 1)]
-    program = _program(name, rows[:n], deps[:n_deps], soc, links, core)
-    return Lowered(program, ends, accesses.effort, core.software.start_cycles)
+    return rows[:n], deps[:n_deps], ends
 
 
 def _mvin_ticks(mvins: Any, core: Systolic) -> Any:
@@ -231,7 +247,7 @@ def _emit(
     last = np.full(3, -1, np.int64)
     history = np.full((in_flight, 3), -1, np.int64)  # of mvin i - in_flight, at i % in_flight
     for tile in range(len(stores)):
-        n = _op(rows, n, CPU, _LAUNCH, 0, software, 0, 0, 0, n_deps)
+        n = _op(rows, n, CPU, _LAUNCH, 0, software[tile], 0, 0, 0, n_deps)
         n = _op(rows, n, CPU, _SYNC, 0, 0, 0, 0, 0, n_deps)
         slot = n - 1
         rows[slot, _TAKE_AT], rows[slot, _TAKE_N] = _BOTH, 1

@@ -4,7 +4,8 @@ Residency is decided here and timing by the engine. Both are exact for what they
 the DMA splits it (aligned windows of 16, 32 or 64 bytes), and every line that a request touches is looked up in two
 set-associative caches with random replacement. The approximation is in the order of look-ups: the tiles come one after
 another, in a tile all loads in the order of the load controller and then all stores, while in the machine stores of
-one tile overlap loads of the next. Caches start warm: the measured programs fill their arrays right before.
+one tile overlap loads of the next. Caches start warm: full of other data, through which the measured programs went
+over their arrays twice, to fill them and in a run that was not timed. Pages lie one after another.
 
 Sources: LoopConv.scala, LoopMatmul.scala and DMA.scala of Gemmini; LastLevelCache.scala of FASED.
 """
@@ -14,6 +15,7 @@ Sources: LoopConv.scala, LoopMatmul.scala and DMA.scala of Gemmini; LastLevelCac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +37,10 @@ LLC_LINE_BYTES = 128
 REQUESTS, BEATS, LLC, DRAM = range(4)  # of mvins and, for its stores, of tiles
 EX_TILE, EX_MVINS, EX_ROWS, EX_PAIRS = range(4)
 STORES, GROUPS = 4, 5  # of tiles: whether it stores, and execute groups up to and with its own
+ENDED = 6  # of tiles: software loops that ended right before it
 
+NO_CAP = 1 << 60
+_SWEEPS = 2  # over the arrays before the run that is timed
 _COUNTER = 1 << 16  # of input rows and columns in LoopConv.scala
 
 # Where the arrays of the measured programs lie. A convolution's are plain byte arrays, which the compiler aligns to 8
@@ -59,9 +64,9 @@ class Accesses:
     """The first `n_tiles` tiles of a nest.
 
     mvins [n, 4]: requests, beats, lines from the last-level cache, lines from DRAM. groups [n, 4]: tile, mvins so far,
-    rows streamed through the array, preload/compute pairs. tiles [n_tiles, 6]: as mvins for its stores; whether it
-    stores; groups so far. effort [nest tiles]: a rough cost of every tile of the nest, in cycles, to weigh those that
-    were not walked.
+    rows streamed through the array, preload/compute pairs. tiles [n_tiles, 7]: as mvins for its stores; whether it
+    stores; groups so far; software loops that ended before it. effort [nest tiles]: a rough cost of every tile of the
+    nest, in cycles, to weigh those that were not walked.
     """
 
     mvins: Ints
@@ -70,37 +75,64 @@ class Accesses:
     effort: npt.NDArray[np.float64]
 
 
-def walk(nest: Nest, caches: CacheSizes, cap: int, tile_cycles: float, seed: int = 1) -> Accesses:
+def walk(
+    nest: Nest, caches: CacheSizes, cap: int, tile_cycles: float, seed: int = 1, loop_cycles: float = 0.0,
+    pair_cycles: float = 0.0,
+) -> Accesses:  # fmt: skip
     """Walk the tiles of `nest` until `cap` requests have been made, and the last of these tiles to its end.
 
-    tile_cycles: the least cost of a tile, for `effort`. seed: of the random replacement.
+    tile_cycles, loop_cycles, pair_cycles: least cost of a tile, of a software loop that ends, and of a preload/compute
+    pair, for `effort`. seed: of the random replacement.
     """
-    figures = np.array([nest.side, nest.stride, nest.kernel, nest.in_size, nest.kind == "gemm"], dtype=np.int64)
+    figures = np.array(_figures(nest), dtype=np.int64)
     dims = np.array([nest.extent, nest.tile, nest.counts], dtype=np.int64)
     order = np.array(nest.order, dtype=np.int64)
-    effort, n_mvins, n_groups, n_requests = _efforts(dims, order, figures, tile_cycles)
+    least = np.array([tile_cycles, loop_cycles, pair_cycles])
+    state = caches_of(caches, seed)
+    bases = np.array(_GEMM_BASES if nest.kind == "gemm" else _CONV_BASES, dtype=np.int64)
+    for _ in range(_SWEEPS):
+        _sweep(state, bases, _sizes(nest))
+    return _accesses(dims, order, figures, least, bases, state, cap)
+
+
+def walk_on(nest: Nest, state: Any, bases: Sequence[int]) -> Accesses:
+    """Walk all tiles of a nest of a network.
+
+    state: the caches (`caches_of`) as the layers before left them. bases: where inputs, weights and outputs lie, bytes.
+    """
+    figures = np.array(_figures(nest), dtype=np.int64)
+    dims = np.array([nest.extent, nest.tile, nest.counts], dtype=np.int64)
+    order, where = np.array(nest.order, dtype=np.int64), np.array(bases, dtype=np.int64)
+    return _accesses(dims, order, figures, np.zeros(3), where, state, NO_CAP)
+
+
+def _figures(nest: Nest) -> tuple[int, ...]:
+    """What the kernels ask of a nest besides its extents."""
+    return (nest.side, nest.stride, nest.pad_y, nest.pad_x, nest.kind == "gemm", nest.in_rows, nest.in_cols,
+            nest.depthwise)  # fmt: skip
+
+
+def _accesses(dims: Ints, order: Ints, figures: Ints, least: Any, bases: Ints, state: Any, cap: int) -> Accesses:
+    effort, n_mvins, n_groups, n_requests = _efforts(dims, order, figures, least)
     n_tiles = max(1, int(np.searchsorted(np.cumsum(n_requests), cap)) + 1)
     n_tiles = min(n_tiles, len(effort))
-    state = _caches(caches, seed)
-    bases = np.array(_GEMM_BASES if nest.kind == "gemm" else _CONV_BASES, dtype=np.int64)
-    _sweep(state, bases, _sizes(nest))
     mvins = np.zeros((int(n_mvins[:n_tiles].sum()), 4), np.int64)
     groups = np.zeros((int(n_groups[:n_tiles].sum()), 4), np.int64)
-    tiles = np.zeros((n_tiles, 6), np.int64)
+    tiles = np.zeros((n_tiles, 7), np.int64)
     n_mvins_made, n_groups_made = _walk(dims, order, figures, bases, state, mvins, groups, tiles)
     return Accesses(mvins[:n_mvins_made], groups[:n_groups_made], tiles, effort)
 
 
 def _sizes(nest: Nest) -> Ints:
     """Bytes of the input, weight and output arrays."""
-    och, kch, _, _, orow, ocol = nest.extent
-    pixels = ocol if nest.kind == "gemm" else nest.in_size**2
+    och, kch, krow, kcol, orow, ocol = nest.extent
+    pixels = ocol if nest.kind == "gemm" else nest.in_rows * nest.in_cols
     outputs = ocol if nest.kind == "gemm" else orow * ocol
-    return np.array([pixels * kch, nest.kernel**2 * kch * och, outputs * och], dtype=np.int64)
+    return np.array([pixels * kch, krow * kcol * kch * och, outputs * och], dtype=np.int64)
 
 
-def _caches(sizes: CacheSizes, seed: int) -> Any:
-    """Tags of L2 and last-level cache, all empty, the state of the random replacement."""
+def caches_of(sizes: CacheSizes, seed: int = 1) -> Any:
+    """Tags of L2 and last-level cache, full of what nobody asks for, and the state of the random replacement."""
     l2 = np.full((sizes.l2_sets, sizes.l2_ways), -1, np.int64)
     llc = np.full((sizes.llc_sets, sizes.llc_ways), -1, np.int64)
     return l2, llc, np.array([seed], np.int64)
@@ -129,10 +161,6 @@ def _miss(tags, line, rng):
     for way in range(tags.shape[1]):
         if tags[at, way] == line:
             return False
-    for way in range(tags.shape[1]):
-        if tags[at, way] < 0:
-            tags[at, way] = line
-            return True
     tags[at, _victim(rng, tags.shape[1])] = line
     return True
 
@@ -189,6 +217,19 @@ def _position(tile, dims, order, start, size):
 
 
 @njit(cache=True)
+def _ended(tile, dims, order):
+    """Software loops of more than one iteration that ended right before a tile."""
+    ended = 0
+    for i in range(len(order) - 1, -1, -1):
+        count = dims[2, order[i]]
+        if tile == 0 or tile % count:
+            break
+        tile //= count
+        ended += count > 1
+    return ended
+
+
+@njit(cache=True)
 def _span(start, tile, kernel_start, kernel_tile, stride, pad, in_size):
     """First input row (or column) of a tile that exists, the end of them, and how many the hardware counts.
 
@@ -204,9 +245,9 @@ def _span(start, tile, kernel_start, kernel_tile, stride, pad, in_size):
 @njit(cache=True)
 def _conv_rows(start, size, figures):
     """(first and end of input rows, first and end of input columns, pixels of a counter that wrapped) of a tile."""
-    _, stride, kernel, in_size, _ = figures
-    row, row_end, rows = _span(start[4], size[4], start[2], size[2], stride, kernel // 2, in_size)
-    col, col_end, cols = _span(start[5], size[5], start[3], size[3], stride, kernel // 2, in_size)
+    _, stride, pad_y, pad_x, _, in_rows, in_cols, _ = figures
+    row, row_end, rows = _span(start[4], size[4], start[2], size[2], stride, pad_y, in_rows)
+    col, col_end, cols = _span(start[5], size[5], start[3], size[3], stride, pad_x, in_cols)
     wrapped = rows * cols if row > row_end or col > col_end else 0
     return row, row_end, col, col_end, wrapped
 
@@ -229,7 +270,9 @@ def _conv_work(size, side):
 @njit(cache=True)
 def _conv_tile(start, size, stores, dims, figures, bases, state, mvins, at, groups, group, tile_record):
     side = figures[0]
-    och, kch, kernel = dims[0, 0], dims[0, 1], figures[2]
+    och, kch, kernel = dims[0, 0], dims[0, 1], dims[0, 3]
+    in_cols, depthwise = figures[6], figures[7]
+    pitch, first = (och, start[0]) if depthwise else (kch, start[1])  # of input pixels, and the first channel
     for oc in range(0, size[0], MVIN_BYTES):
         wide = min(MVIN_BYTES, size[0] - oc)
         for krow in range(start[2], start[2] + size[2]):
@@ -245,10 +288,10 @@ def _conv_tile(start, size, stores, dims, figures, bases, state, mvins, at, grou
         for icol in range(col, col_end, side):
             for ch in range(0, size[1], MVIN_BYTES):
                 wide = min(MVIN_BYTES, size[1] - ch)
-                address = bases[0] + (irow * figures[3] + icol) * kch + start[1] + ch
+                address = bases[0] + (irow * in_cols + icol) * pitch + first + ch
                 for _ in range(icol, min(icol + side, col_end)):
                     _row(state, address, wide, side, mvins[at])
-                    address += kch
+                    address += pitch
                 at += 1
     if wrapped:  # one record for all of them, from lines that the L2 has
         mvins[at, REQUESTS] = wrapped * _ceil(size[1], MVIN_BYTES)
@@ -314,13 +357,14 @@ def _walk(dims, order, figures, bases, state, mvins, groups, tiles):
         for g in range(first, group):
             groups[g, EX_TILE] = tile
         tiles[tile, STORES] = stores
+        tiles[tile, ENDED] = _ended(tile, dims, order)
         tiles[tile, GROUPS] = group
     return at, group
 
 
 @njit(cache=True)
 def _counts(start, size, figures):
-    """(mvins, their rows, bytes, execute groups, rows streamed, rows of a wrapped counter) of a tile."""
+    """(mvins, their rows, bytes, execute groups, rows streamed, pairs, rows of a wrapped counter) of a tile."""
     side = figures[0]
     och, kch, krow, kcol, _, ocol = size
     och_parts, kch_parts = _ceil(och, MVIN_BYTES), _ceil(kch, MVIN_BYTES)
@@ -328,18 +372,18 @@ def _counts(start, size, figures):
         groups = _ceil(kch, max(MVIN_BYTES // side, 1) * side)
         mvins = _ceil(ocol, side) * max(kch_parts, groups) + _ceil(kch, side) * och_parts
         rows = ocol * kch_parts + kch * och_parts
-        streamed = _ceil(kch, side) * _ceil(och, side) * _ceil(ocol, side) * max(min(side, ocol), 4)
-        return mvins, rows, ocol * kch + kch * och, groups, streamed, 0
+        pairs = _ceil(kch, side) * _ceil(och, side) * _ceil(ocol, side)
+        return mvins, rows, ocol * kch + kch * och, groups, pairs * max(min(side, ocol), 4), pairs, 0
     row, row_end, col, col_end, wrapped = _conv_rows(start, size, figures)
     n_rows, n_cols = max(0, row_end - row), max(0, col_end - col)
     mvins = (wrapped > 0) + och_parts * krow * kcol * _ceil(kch, side) + n_rows * _ceil(n_cols, side) * kch_parts
     rows = och_parts * krow * kcol * kch + n_rows * n_cols * kch_parts
-    streamed, _ = _conv_work(size, side)
-    return mvins, rows, krow * kcol * kch * och + n_rows * n_cols * kch, 1, streamed, wrapped * kch_parts
+    streamed, pairs = _conv_work(size, side)
+    return mvins, rows, krow * kcol * kch * och + n_rows * n_cols * kch, 1, streamed, pairs, wrapped * kch_parts
 
 
 @njit(cache=True)
-def _efforts(dims, order, figures, tile_cycles):
+def _efforts(dims, order, figures, least):
     """Per tile: effort in cycles, mvins, execute groups, requests (loads and stores, about)."""
     n = 1
     for d in range(6):
@@ -350,12 +394,13 @@ def _efforts(dims, order, figures, tile_cycles):
     side = figures[0]
     for tile in range(n):
         stores = _position(tile, dims, order, start, size)
-        mvins, rows, n_bytes, groups, streamed, wrapped = _counts(start, size, figures)
+        mvins, rows, n_bytes, groups, streamed, pairs, wrapped = _counts(start, size, figures)
         loading = n_bytes / min(BEAT_BYTES, side) + 1.5 * (rows + wrapped)
         stored = 0
         if stores:
             stored = size[4] * size[5] * _ceil(size[0], MVIN_BYTES if figures[4] else side)
-        effort[tile] = max(loading, streamed, 3.0 * stored, tile_cycles)
+        software = least[0] + least[1] * _ended(tile, dims, order)
+        effort[tile] = max(loading, streamed, pairs * least[2], 3.0 * stored, software)
         counts[0, tile] = mvins
         counts[1, tile] = groups
         counts[2, tile] = rows + stored

@@ -9,7 +9,7 @@ from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.errors import InputError
 from cosoc.sim.gemmini.decode import Nest
 from cosoc.sim.gemmini.lower import Lowered, cache_sizes, lower, tile_cycles
-from cosoc.sim.gemmini.memory import walk
+from cosoc.sim.gemmini.memory import Accesses, walk
 from cosoc.sim.soc import SoC
 
 # Requests of a nest that are simulated one by one; of a longer nest the rest is extended linearly.
@@ -34,12 +34,21 @@ def gemmini_of(soc: SoC) -> Systolic:
     return found[0]
 
 
+def walk_nest(nest: Nest, soc: SoC, core: Systolic, cap: int = CAP) -> Accesses:
+    """What the first tiles of a nest touch, up to `cap` requests."""
+    loop_cycles = core.software.loop_cycles
+    return walk(
+        nest, cache_sizes(soc, core), cap, tile_cycles(nest, core), loop_cycles=loop_cycles,
+        pair_cycles=core.pair_cycles,
+    )  # fmt: skip
+
+
 def lower_nest(nest: Nest, soc: SoC, cap: int = CAP) -> Lowered:
     """The program of a nest, its addresses walked first."""
     core = gemmini_of(soc)
     if nest.side != core.side:
         raise InputError(f"the nest is for an array of side {nest.side}, {soc.name} has side {core.side}")
-    accesses = walk(nest, cache_sizes(soc, core), cap, tile_cycles(nest, core))
+    accesses = walk_nest(nest, soc, core, cap)
     return lower(nest, accesses, soc, core)
 
 

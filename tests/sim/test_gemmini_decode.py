@@ -21,7 +21,7 @@ def test_a_tile_is_all_that_stands_below_dram() -> None:
         "orow": 28,
         "ocol": 1,
     }
-    assert (nest.in_size, nest.extent[4], nest.n_tiles) == (224, 112, 224)
+    assert (nest.in_rows, nest.extent[4], nest.n_tiles) == (224, 112, 224)
 
 
 def test_the_first_loop_listed_is_the_outermost() -> None:

@@ -37,7 +37,7 @@ def execute_bound(nest: Nest) -> int:
     if nest.kind == "gemm":
         row_blocks = sum(-(-size // nest.side) * max(min(nest.side, size), 4) for size in tiles(5))
         return blocks[0] * blocks[1] * min(row_blocks, sum(map(rows, tiles(5))))
-    return math.prod(blocks) * nest.kernel**2 * nest.extent[4] * sum(map(rows, tiles(5)))
+    return math.prod(blocks) * nest.extent[2] ** 2 * nest.extent[4] * sum(map(rows, tiles(5)))
 
 
 def random_nest(seed: int) -> Nest:
@@ -51,7 +51,7 @@ def random_nest(seed: int) -> Nest:
     size = int(g.integers(4, 20))
     extent = (int(g.integers(1, 40)), int(g.integers(1, 90)), kernel, kernel, size, size)
     tile = tuple(int(g.integers(1, n + 1)) for n in extent)
-    return Nest("conv", side, extent, tile, tuple(int(d) for d in g.permutation(6)), kernel=kernel, in_size=size)
+    return Nest("conv", side, extent, tile, tuple(int(d) for d in g.permutation(6)), 1, kernel // 2, kernel // 2, size, size)
 
 
 def soc_of(side: int):  # type: ignore[no-untyped-def]

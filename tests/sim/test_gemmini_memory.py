@@ -14,7 +14,7 @@ ALL = 10**9
 
 def conv(k: int, c: int, p: int, kernel: int = 1, side: int = 16, tile: tuple[int, ...] | None = None) -> Nest:
     extent = (k, c, kernel, kernel, p, p)
-    return Nest("conv", side, extent, tile or extent, tuple(range(6)), kernel=kernel, in_size=p)
+    return Nest("conv", side, extent, tile or extent, tuple(range(6)), 1, kernel // 2, kernel // 2, p, p)
 
 
 def gemm(k: int, c: int, p: int, side: int = 16, tile: tuple[int, ...] | None = None) -> Nest:

@@ -15,7 +15,7 @@ from cosoc.sim.mapping_file import find_mapping
 from cosoc.sim.placement import place
 from cosoc.sim.program import unroll
 from cosoc.sim.soc import SoC
-from cosoc.sim.tiler import best_tiling, complete, homes_of, problems, tile_problems
+from cosoc.sim.tiler import _cuts, best_tiling, complete, homes_of, problems, tile_problems
 from cosoc.sim.work import k_tiles, layer_work, spans
 from cosoc.sim.workload import INPUT, Layer, Workload
 from cosoc.sim.workload_file import find_workload
@@ -119,6 +119,23 @@ def test_weights_that_do_not_fit_are_fetched_from_off_chip(diana: SoC) -> None:
     assert fetched >= workload.params - 10_000  # every weight at least once
     small = unroll(lower(find_workload("resnet8"), Mapping("m", "serial"), diana))
     assert off_chip not in small.routes
+
+
+def test_tile_sizes_are_those_of_cuts_into_equal_parts() -> None:
+    """By definition ceil(n / parts); of 2^24 there are few enough to be found at once."""
+    for n in (1, 2, 3, 16, 48, 97, 1000):
+        assert set(_cuts(n)) == {-(-n // parts) for parts in range(1, n + 1)}
+    assert len(_cuts(1 << 24)) == 2 * (1 << 12) - 1  # distinct quotients of n: about two square roots
+
+
+def test_figures_beyond_what_ticks_can_count_are_an_input_error(diana: SoC) -> None:
+    slow = find_soc("diana", {"cores.host.cycles_per_element": "1000000000000"})
+    layer = Layer("soft", "softmax", (INPUT,), 64, 64, 8, 8, 8, 8)
+    with pytest.raises(InputError, match="more than 2\\^50: use a coarser tick"):
+        lower(Workload("one", (64, 8, 8), (layer,), ("soft",)), Mapping("m", "serial"), slow)
+    beyond = find_soc("rpi4", {"cores.cpu.runtimes.ncnn.winograd_tile": str(1 << 31)})  # squared: past 63 bits
+    with pytest.raises(InputError, match="digits_cnn on rpi4 cannot be counted"):
+        lower(find_workload("digits_cnn"), Mapping("m", "serial"), beyond)
 
 
 def test_a_small_layer_gets_the_best_tile_there_is(diana: SoC) -> None:

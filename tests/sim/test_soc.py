@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from cosoc.sim.catalog import find_soc, list_socs, load_soc, soc_folder
+from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.errors import InputError
+from cosoc.sim.gemmini.lower import cache_sizes
 
 DIANA = (soc_folder() / "diana.yaml").read_text()
 
@@ -74,7 +76,7 @@ def test_overrides_are_typed_and_checked_like_the_file() -> None:
 
 @pytest.mark.parametrize("name", list_socs())
 def test_every_number_of_a_soc_file_names_its_evidence(name: str) -> None:
-    classes = ("published", "model", "fitted", "assumed", "derived", "measured")
+    classes = ("published", "model", "fitted", "assumed", "derived", "measured", "recalled")
     for number, line in enumerate((soc_folder() / f"{name}.yaml").read_text().splitlines(), 1):
         code, _, comment = line.partition("#")
         value = code.partition(":")[2].strip()
@@ -87,3 +89,25 @@ def test_dianas_power_increments_follow_from_the_three_mode_powers() -> None:
     soc = find_soc("diana")
     base, digital, analog = soc.base_power_mw, soc.cores["digital"].power_mw, soc.cores["analog"].power_mw
     assert [round(x, 9) for x in (base + digital, base + analog, base + digital + analog)] == [24.96, 28.74, 42.39]
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("accumulator", "cores.gemmini.accumulator: no memory named 'nowhere'"),
+        ("llc", "cores.gemmini.llc: no memory named 'nowhere'"),
+        ("dram_link", "cores.gemmini.dram_link: no link named 'nowhere'"),
+    ],
+)
+def test_what_a_core_model_names_itself_must_be_there(key: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_soc("gemmini_firesim", {f"cores.gemmini.{key}": "nowhere"})
+
+
+def test_a_cache_smaller_than_its_ways_is_said() -> None:
+    """A set needs a line for each of its ways."""
+    soc = find_soc("gemmini_firesim", {"memories.llc.size_bytes": "581"})
+    core = soc.cores["gemmini"]
+    assert isinstance(core, Systolic)
+    with pytest.raises(InputError, match="memory llc has 581 bytes; a set of its ways needs"):
+        cache_sizes(soc, core)

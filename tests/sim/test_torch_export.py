@@ -175,6 +175,35 @@ def test_a_global_average_is_a_pool_over_the_map(average: Callable[[Tensor], Ten
     assert (pool.iy, pool.ix, pool.fy, pool.fx) == (6, 4, 6, 4)
 
 
+@pytest.mark.parametrize(("mode", "taps"), [("nearest", 1), ("bilinear", 2), ("bicubic", 4)])
+def test_an_upsampled_map_reads_its_neighbours(mode: str, taps: int) -> None:
+    (up,) = read(nn.Upsample(scale_factor=2, mode=mode), 4, 6, 5).layers
+    assert (up.op, up.k, up.iy, up.ix, up.oy, up.ox, up.fy, up.fx) == ("resize", 4, 6, 5, 12, 10, taps, taps)
+
+
+@pytest.mark.parametrize(("kernel", "padding", "groups"), [(2, 0, 1), (4, 1, 1), (4, 1, 2)])
+def test_a_transposed_convolution_multiplies_each_input_by_each_tap(kernel: int, padding: int, groups: int) -> None:
+    """k * c/groups * taps multiplications an input pixel, as many as a strided convolution the other way round."""
+    net = nn.Sequential(nn.ConvTranspose2d(4, 6, kernel, 2, padding, groups=groups), nn.Conv2d(6, 3, 3, padding=1))
+    up, after = read(net, 4, 5, 7).layers
+    assert up.macs == 6 * (4 // groups) * kernel * kernel * 5 * 7
+    assert up.outputs == 6 * 10 * 14
+    assert (after.c, after.iy, after.ix) == (6, 10, 14)
+
+
+def test_a_factor_changes_the_scale_and_nothing_else() -> None:
+    """Numbers are quantised: x / 255 is x with another scale. A number that is added is work."""
+    net = Net(lambda m, x: (m.conv(x / 255) * 0.5).tanh() + 1, conv=conv(3, 4))
+    assert [(x.name, x.op) for x in read(net, 3, 5, 5).layers] == [("conv", "conv"), ("tanh", "eltwise")]
+    assert [x.fn for x in read(Net(lambda m, x: x + 1), 3, 5, 5).layers] == ["aten.add"]
+
+
+@pytest.mark.parametrize("gate", [lambda x: x * torch.sigmoid(x), lambda x: 0.5 * x * (1 + torch.erf(x / 1.41))])
+def test_a_gate_written_out_is_one_operator(gate: Callable[[Tensor], Tensor]) -> None:
+    net = Net(lambda m, x: gate(m.conv(x)), conv=conv(3, 4))
+    assert [x.op for x in read(net, 3, 5, 5).layers] == ["conv", "eltwise"]
+
+
 # ------------------------------------------------------------------------------------------------ topology
 
 
@@ -352,10 +381,10 @@ def test_the_module_is_left_as_it_was() -> None:
     ("net", "message"),
     [
         (
-            Net(lambda m, x: m.up(x), up=nn.ConvTranspose2d(3, 3, 2)),
-            "operator aten.conv_transpose2d in up is not supported",
+            Net(lambda m, x: m.up(x), up=nn.ConvTranspose2d(3, 3, 2, 3, output_padding=2)),
+            "operator aten.conv_transpose2d in up is not supported: its stride 3x3 does not divide its result's 19x19",
         ),
-        (Net(lambda m, x: m.up(x), up=nn.Upsample(scale_factor=2)), "operator aten.upsample_nearest2d in up"),
+        (Net(lambda m, x: torch.cumsum(m.conv(x), 1), conv=conv(3, 3)), "operator aten.cumsum in the network"),
         (Net(lambda m, x: torch.sort(m.conv(x))[0], conv=conv(3, 3)), "operator aten.sort in the network"),
         (
             Net(lambda m, x: m.pool(x), pool=nn.AdaptiveAvgPool2d(4)),

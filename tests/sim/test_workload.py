@@ -185,7 +185,7 @@ def test_a_file_is_found_by_path(tmp_path: Path) -> None:
     ("name", "shape", "message"),
     [
         ("resnet21", None, "no workload named 'resnet21'; there is"),
-        ("net.onnx", None, "net.onnx: ONNX files cannot be read yet"),
+        ("absent.onnx", None, "absent.onnx: "),
         ("absent.yaml", None, "absent.yaml: no such file"),
         ("resnet8", (1, 3, 32, 32), "resnet8 has its own input shape"),
         ("pkg.nets:make", None, "pkg.nets:make needs an input shape"),

@@ -1,0 +1,198 @@
+"""How far are the compute-in-memory chips from what is known of them: peaks, measured points, NeuroSim's results.
+
+    python benchmarks/cim.py [--quick] [--json FILE]
+
+Peaks of ISAAC and PUMA follow from the SoC files. NeuRRAM is compared with its measured points, its one fitted value
+(the power) also fitted without each point. VGG-8 on the NeuroSim chip is simulated: a chip that is a pipeline takes as
+long for an image as its slowest layer; the same chip with another memory (nvCap) is held out but for its clock. The
+eight layers of a run of NeuroSim V1.4 are simulated one by one, with the two bandwidths fitted to them, also without
+each layer. There is no randomness, hence no seed; --quick changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from common import arguments, state, write_json
+from rich.console import Console
+from rich.table import Table
+
+from cosoc.sim import exact
+from cosoc.sim.catalog import find_soc
+from cosoc.sim.cores.crossbar import Crossbar, peak
+from cosoc.sim.manual import named_mapping
+from cosoc.sim.simulate import simulate
+from cosoc.sim.soc import SoC
+from cosoc.sim.work import feed_ticks, make_tile
+from cosoc.sim.workload import INPUT, Layer, Workload
+from cosoc.sim.workload_file import find_workload
+
+PEAKS = {"isaac": (41.3, 65.8), "puma": (52.3, 62.5)}  # 16 bit TOPS, W: the papers'; PUMA's W is recalled
+
+# Input bits, output bits, TOPS, TOPS/W: Wan et al., Nature 2022, as digitised in CiMLoop's tests (d6e1390).
+NEURRAM = ((1, 3, 2.12, 43.1), (2, 4, 1.79, 40.3), (3, 5, 1.17, 23.1))
+
+# DNN+NeuroSim V1.5-dev's own committed outputs (cddb7d3) for VGG-8: clock ns, period us, dynamic uJ, leakage mW.
+ROWS = {"rram": (1.780, 95.42, 56.62, 5.48), "nvcap": (5.221, 252.4, 52.20, 5.80)}
+
+# A run of NeuroSim V1.4 (ac828e6, RRAM, not pipelined, synthetic data): input and output side (it pads nothing), c, k,
+# filter side; latency us, dynamic uJ.
+LAYERS = (
+    (32, 30, 3, 128, 3, 133.91, 1.274),
+    (32, 30, 128, 128, 3, 133.23, 10.007),
+    (16, 14, 128, 256, 3, 31.13, 4.373),
+    (16, 14, 256, 256, 3, 53.07, 7.934),
+    (8, 6, 256, 512, 3, 10.22, 2.922),
+    (8, 6, 512, 512, 3, 18.68, 5.537),
+    (1, 1, 8192, 1024, 1, 0.682, 0.546),
+    (1, 1, 1024, 10, 1, 0.355, 0.002),
+)
+V14 = {"tick_hz": str(round(1e9 / 1.663)), "cores.cim.adc_bits": "5", "base_power_mw": "2.23"}
+RATES = [n / 2 for n in range(8, 49)]  # bytes a cycle, tried for each of the two links
+
+
+def crossbar(soc: SoC) -> Crossbar:
+    core = soc.cores["cim"]
+    assert isinstance(core, Crossbar)
+    return core
+
+
+def peaks() -> dict[str, dict[str, float]]:
+    """TOPS and W of ISAAC and PUMA beside the papers'."""
+    out = {}
+    for name, (tops, watts) in PEAKS.items():
+        soc = find_soc(name)
+        p = peak(crossbar(soc), soc.tick_hz, soc.base_power_mw)
+        out[name] = {"tops": p.ops_per_s / 1e12, "watts": p.watts, "gops_per_w": p.ops_per_joule / 1e9,
+                     "paper_tops": tops, "paper_watts": watts}  # fmt: skip
+    return out
+
+
+def best_power(factors: Sequence[float]) -> float:
+    """The factor whose largest deviation, up or down, from the given ones is smallest."""
+    return 2 * max(factors) * min(factors) / (max(factors) + min(factors))
+
+
+def neurram() -> list[dict[str, float]]:
+    """Each measured point, and what the power fitted to the other two makes of its TOPS/W."""
+    out: list[dict[str, float]] = []
+    for bits_in, bits_out, tops, tops_w in NEURRAM:
+        soc = find_soc("neurram", {"cores.cim.act_bits": str(bits_in), "cores.cim.adc_bits": str(bits_out)})
+        p = peak(crossbar(soc), soc.tick_hz, soc.base_power_mw)
+        out.append({"bits_in": bits_in, "bits_out": bits_out, "tops": p.ops_per_s / 1e12, "measured_tops": tops,
+                    "tops_per_w": p.ops_per_joule / 1e12, "measured_tops_per_w": tops_w})  # fmt: skip
+    for point in out:
+        others = [q["tops_per_w"] / q["measured_tops_per_w"] for q in out if q is not point]
+        point["left_out_tops_per_w"] = point["tops_per_w"] / best_power(others)
+    return out
+
+
+def vgg8() -> dict[str, dict[str, float]]:
+    """VGG-8 on the NeuroSim chip, and on the same chip at nvCap's clock and leakage."""
+    network, out = find_workload("vgg8"), {}
+    for name, (clock_ns, period_us, dynamic_uj, leak_mw) in ROWS.items():
+        soc = find_soc("neurosim_22nm", {"tick_hz": str(round(1e9 / clock_ns)), "base_power_mw": str(leak_mw)})
+        result = simulate(soc, network, named_mapping("all_8bit", network, soc))
+        slowest = max(result.by_layer, key=lambda part: part.ticks_critical)
+        period = slowest.ticks_critical / result.tick_hz
+        spent = result.ops_energy_j + leak_mw * 1e-3 * period
+        out[name] = {"period_us": 1e6 * period, "neurosim_period_us": period_us, "energy_uj": 1e6 * spent,
+                     "neurosim_energy_uj": dynamic_uj + leak_mw * 1e-3 * period_us,
+                     "latency_us": 1e6 * result.seconds}  # fmt: skip
+    return out
+
+
+def layer(row: Sequence[float]) -> Layer:
+    inp, out, c, k, side, *_ = (int(value) for value in row[:5])
+    return Layer("x", "conv", (INPUT,), k, c, out, out, inp, inp, side, side)
+
+
+def v14(buffer: float, lane: float) -> SoC:
+    """The NeuroSim chip as V1.4 has it, with two bandwidths in bytes a cycle."""
+    links = {"tile_buffer": buffer, "h_tree_lane": lane}
+    rates = {f"links.{name}.bytes_per_period": str(round(2 * rate)) for name, rate in links.items()}
+    return find_soc("neurosim_22nm", V14 | rates | {f"links.{name}.period_cycles": "2" for name in links})
+
+
+def unloaded_us(row: Sequence[float], soc: SoC) -> float:
+    """A layer's latency in closed form, which the simulator gives too where nothing else is under way."""
+    one = layer(row)
+    tile = make_tile(one, one.k, one.oy, one.ox)
+    return 1e6 * int(crossbar(soc).cycles(tile, exact) + feed_ticks(tile, soc, "cim", exact)) / soc.tick_hz
+
+
+def simulated(row: Sequence[float], soc: SoC) -> tuple[float, float]:
+    """A layer's latency, us, and the energy of its operations, uJ."""
+    one = layer(row)
+    network = Workload("layer", (one.c, one.iy, one.ix), (one,), ("x",))
+    result = simulate(soc, network, named_mapping("all_8bit", network, soc))
+    return 1e6 * result.seconds, 1e6 * result.ops_energy_j
+
+
+def fit(rows: Sequence[int], table: dict[tuple[float, float], list[float]]) -> tuple[float, float]:
+    """The pair of bandwidths with the least sum of squared logarithmic errors over the rows."""
+
+    def miss(pair: tuple[float, float]) -> float:
+        return sum(math.log(table[pair][i] / LAYERS[i][5]) ** 2 for i in rows)
+
+    return min(table, key=miss)
+
+
+def per_layer() -> dict[str, Any]:
+    """The eight rows: with bandwidths fitted to all, to all others, and with the chip file's own."""
+    socs = {(b, n): v14(b, n) for b in RATES[::4] for n in RATES[::4]}
+    table = {pair: [unloaded_us(row, soc) for row in LAYERS] for pair, soc in socs.items()}
+    everything = range(len(LAYERS))
+    coarse = fit(everything, table)
+    near = [(coarse[0] + a / 2, coarse[1] + b / 2) for a in range(-4, 5) for b in range(-4, 5)]
+    table |= {p: [unloaded_us(row, v14(*p)) for row in LAYERS] for p in near if p not in table and min(p) > 0}
+    best = fit(everything, table)
+    runs = [simulated(row, v14(*best)) for row in LAYERS]
+    scale = math.exp(sum(math.log(row[6] / uj) for row, (_, uj) in list(zip(LAYERS, runs, strict=True))[:7]) / 7)
+    rows = []
+    for i, (row, (us, uj)) in enumerate(zip(LAYERS, runs, strict=True)):
+        without = table[fit([j for j in everything if j != i], table)][i]
+        rows.append({"neurosim_us": row[5], "us": us, "left_out_us": without, "neurosim_uj": row[6], "uj": scale * uj})
+    return {"tile_buffer_bytes_per_cycle": best[0], "h_tree_lane_bytes_per_cycle": best[1],
+            "energy_scale": scale, "rows": rows}  # fmt: skip
+
+
+def show(result: dict[str, Any]) -> None:
+    table = Table("what", "ours", "published", "error", "left out")
+
+    def add(what: str, ours: float, theirs: float, left_out: float | None = None) -> None:
+        other = "" if left_out is None else f"{left_out / theirs - 1:+.1%}"
+        table.add_row(what, f"{ours:.4g}", f"{theirs:.4g}", f"{ours / theirs - 1:+.1%}", other)
+
+    for name, p in result["peaks"].items():
+        add(f"{name}, TOPS", p["tops"], p["paper_tops"])
+        add(f"{name}, W at that", p["watts"], p["paper_watts"])
+    for p in result["neurram"]:
+        what = f"NeuRRAM, {p['bits_in']} bit in, {p['bits_out']} out"
+        add(f"{what}, TOPS", p["tops"], p["measured_tops"], p["tops"])
+        add(f"{what}, TOPS/W", p["tops_per_w"], p["measured_tops_per_w"], p["left_out_tops_per_w"])
+    for name, p in result["vgg8"].items():
+        unseen = name != "rram"
+        for key, unit in (("period", "us"), ("energy", "uJ")):
+            value = p[f"{key}_{unit.lower()}"]
+            add(f"VGG-8, {name}, {key} {unit}", value, p[f"neurosim_{key}_{unit.lower()}"], value if unseen else None)
+    for i, row in enumerate(result["per_layer"]["rows"], 1):
+        add(f"V1.4 layer {i}, us", row["us"], row["neurosim_us"], row["left_out_us"])
+        add(f"V1.4 layer {i}, uJ", row["uj"], row["neurosim_uj"])
+    Console(width=110).print(table)
+
+
+def main() -> None:
+    options = arguments(__doc__).parse_args()
+    state()
+    result = {"quick": options.quick, "peaks": peaks(), "neurram": neurram(), "vgg8": vgg8(), "per_layer": per_layer()}
+    show(result)
+    found = result["per_layer"]
+    print(f"V1.4: {found['tile_buffer_bytes_per_cycle']} and {found['h_tree_lane_bytes_per_cycle']} bytes a cycle")
+    write_json(options.json, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,555 @@
+"""Exact optima of a split problem: the least period, the whole energy-throughput front, and the one with latency.
+
+A state is (cut reached, devices used of each type, type and replicas of the last stage), so the programmes are exact
+for any number of types; their time grows with the product of (count + 1) over the types, that is 2^devices where all
+are distinct.
+
+`least_period` is a bottleneck programme. `front` finds every non-dominated (period, energy): among plans whose period
+lies between two candidates p <= q, none takes less than the least sum of joules and idle watts x p that a programme
+finds which forbids stages and hops slower than q. Where a known point as fast as p takes no more than that, or the plan
+found is as fast as p, the whole interval is done; else it is halved. On one candidate the sum is the energy itself.
+`front_labels` carries sets of non-dominated (period, joules, latency, medium seconds) through the states instead:
+slower, but it knows latency and a shared medium, whose load is a sum. `bounded` is for more distinct devices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from cosoc.search.spaces.splits import Costs, Floats, Plan, Problem, Stage, evaluate, no_plan
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+MOST_STATES = 20_000_000  # cuts x used x options of one table
+CLOSE = 1e-12  # relative: sums of the same figures in another order
+
+
+@dataclass(frozen=True)
+class Point:
+    """A plan and its costs."""
+
+    plan: Plan
+    costs: Costs
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """The problem by option: K options are (type, replicas). weight [K]: what an option adds to the code of the used
+    devices; digits [K]: the place of its type in it (radix: count + 1)."""
+
+    types: Ints
+    replicas: Ints
+    weight: Ints
+    place: Ints
+    counts: Ints
+    n_used: int
+    stage_s: Floats  # [K, N, N], by replicas
+    stage_j: Floats
+    latency_s: Floats
+    hop_s: Floats  # [K, K, N]
+    hop_j: Floats
+    medium_s: Floats
+    delay_s: Floats
+    idle_w: Floats  # [K]
+
+
+def _tables(problem: Problem, replicate: bool) -> _Tables:
+    options = [(t, r) for t, n in enumerate(problem.counts) for r in range(1, (n if replicate else min(n, 1)) + 1)]
+    types = np.array([t for t, _ in options], dtype=np.int64)
+    replicas = np.array([r for _, r in options], dtype=np.int64)
+    places = np.concatenate(([1], np.cumprod(np.array(problem.counts, dtype=np.int64) + 1)))
+    fewer = np.minimum(replicas[:, None], replicas[None, :])[:, :, None]
+    pairs = np.ix_(types, types)
+    return _Tables(
+        types,
+        replicas,
+        places[types] * replicas,
+        places[types],
+        np.array(problem.counts, dtype=np.int64)[types],
+        int(places[-1]),
+        np.ascontiguousarray(problem.occupancy_s[types] / replicas[:, None, None]),
+        np.ascontiguousarray(problem.busy_j[types]),
+        np.ascontiguousarray(problem.occupancy_s[types]),
+        np.ascontiguousarray(problem.hop_s[pairs] / fewer),
+        np.ascontiguousarray(problem.hop_j[pairs]),
+        np.ascontiguousarray(problem.medium_s[pairs]),
+        np.ascontiguousarray(problem.delay_s[pairs]),
+        problem.idle_w[types] * replicas,
+    )
+
+
+@njit(cache=True)
+def _least(  # type: ignore[no-untyped-def]
+    stage_s, stage_c, hop_s, hop_c, fixed, limit, bottleneck, rest, ceiling, weight, place, counts, replicas, n_used,
+):  # fmt: skip
+    """The least cost of a plan without stage or hop slower than `limit`: sums of stage_c, hop_c and `fixed` (by
+    option), or their maximum with `bottleneck`. Plans that cost `ceiling` or more are not looked for; `rest` [N] is a
+    bound on what the way from a cut to the end costs. Returns the cost, and the plan as rows (option, begin, end), the
+    last stage first."""
+    n_options, n_cuts = stage_s.shape[0], stage_s.shape[1]
+    best = np.full((n_cuts, n_used, n_options), np.inf)  # a plan to this cut, whose last stage is this option
+    start = np.full((n_cuts, n_used, n_options), -1, np.int32)  # where that stage began
+    entry = np.full((n_cuts, n_used, n_options), np.inf)  # a plan to this cut and over the hop to this next option
+    behind = np.full((n_cuts, n_used, n_options), -1, np.int16)  # the option before it
+    ends = np.empty(n_cuts, np.int64)
+    for k in range(n_options):
+        entry[0, 0, k] = 0.0
+    for i in range(n_cuts - 1):
+        if i > 0:
+            for u in range(n_used):
+                for k in range(n_options):
+                    so_far = best[i, u, k]
+                    if so_far == np.inf or so_far + rest[i] >= ceiling:
+                        continue
+                    for q in range(n_options):
+                        if hop_s[k, q, i] <= limit:
+                            cost = max(so_far, hop_c[k, q, i]) if bottleneck else so_far + hop_c[k, q, i]
+                            if cost < entry[i, u, q]:
+                                entry[i, u, q] = cost
+                                behind[i, u, q] = k
+        for k in range(n_options):
+            n_ends = 0
+            for j in range(i + 1, n_cuts):
+                if stage_s[k, i, j] <= limit:
+                    ends[n_ends] = j
+                    n_ends += 1
+            if n_ends == 0:
+                continue
+            for u in range(n_used):
+                so_far = entry[i, u, k]
+                if (
+                    so_far == np.inf
+                    or so_far + rest[i] >= ceiling
+                    or (u // place[k]) % (counts[k] + 1) + replicas[k] > counts[k]
+                ):
+                    continue
+                to = u + weight[k]
+                for e in range(n_ends):
+                    j = ends[e]
+                    cost = max(so_far, stage_c[k, i, j]) if bottleneck else so_far + stage_c[k, i, j] + fixed[k]
+                    if cost < best[j, to, k]:
+                        best[j, to, k] = cost
+                        start[j, to, k] = i
+    cost, u, k = np.inf, -1, -1
+    for v in range(n_used):
+        for q in range(n_options):
+            if best[n_cuts - 1, v, q] < cost:
+                cost, u, k = best[n_cuts - 1, v, q], v, q
+    rows = np.empty((n_cuts, 3), np.int64)
+    n_rows = 0
+    at = n_cuts - 1
+    while cost < np.inf and at > 0:
+        begin = start[at, u, k]
+        rows[n_rows, 0], rows[n_rows, 1], rows[n_rows, 2] = k, begin, at
+        n_rows += 1
+        u -= weight[k]
+        at, k = begin, behind[begin, u, k]
+    return cost, rows[:n_rows]
+
+
+def _plan(tables: _Tables, rows: Ints) -> Plan:
+    return tuple(
+        Stage(int(tables.types[k]), int(i), int(j), int(tables.replicas[k])) for k, i, j in rows[::-1].tolist()
+    )
+
+
+def too_many(problem: Problem, replicate: bool = False, most: int = MOST_STATES) -> bool:
+    """Whether the programme's tables would have more than `most` entries."""
+    options = sum(n if replicate else min(n, 1) for n in problem.counts)
+    used = math.prod(n + 1 for n in problem.counts)
+    return used * options * problem.n_cuts > most
+
+
+class Programme:
+    """The tables of one problem, to be asked with several limits and prices."""
+
+    def __init__(self, problem: Problem, replicate: bool = False) -> None:
+        self.problem, self.replicate = problem, replicate
+        if too_many(problem, replicate):
+            raise ValueError("too many states for the exact programme: ask too_many first, and use bounded")
+        self.tables = t = _tables(problem, replicate)
+        self._nothing = np.zeros(problem.n_cuts)
+        self._shared = (t.weight, t.place, t.counts, t.replicas, t.n_used)
+        self.solves = 0
+
+    def least_period(self) -> Point:
+        """The plan of the least period. With a shared medium, of the least period without it: a lower bound."""
+        t = self.tables
+        none = np.zeros(len(t.types))
+        cost, rows = _least(
+            t.stage_s, t.stage_s, t.hop_s, t.hop_s, none, np.inf, True, self._nothing, np.inf, *self._shared
+        )
+        if cost == np.inf:
+            raise no_plan("no chain of stages on these devices reaches from the first layer to the last")
+        plan = _plan(t, rows)
+        return Point(plan, evaluate(self.problem, plan))
+
+    def least_energy(self, limit_s: float, price_s: float, ceiling_j: float = np.inf) -> tuple[float, Point | None]:
+        """The least joules of an item + idle watts x price_s over plans with no stage or hop above limit_s, and the
+        plan; (inf, None) where there is none below ceiling_j."""
+        t = self.tables
+        self.solves += 1
+        fixed = t.idle_w * price_s
+        rest = _rest(np.where(t.stage_s <= limit_s, t.stage_j, np.inf), fixed)
+        cost, rows = _least(
+            t.stage_s, t.stage_j, t.hop_s, t.hop_j, fixed, limit_s, False, rest, ceiling_j, *self._shared
+        )
+        if cost == np.inf:
+            return float(cost), None
+        plan = _plan(t, rows)
+        return float(cost), Point(plan, evaluate(self.problem, plan))
+
+    def candidates(self) -> Floats:
+        """Every value that a period can take without a shared medium, ascending."""
+        t = self.tables
+        values = np.concatenate([t.stage_s.ravel(), t.hop_s[:, :, 1:-1].ravel()])
+        out: Floats = np.unique(values[np.isfinite(values) & (values > 0)])
+        return out
+
+
+def least_period(problem: Problem, replicate: bool = False) -> Point:
+    """The plan of the least period: see `Programme.least_period`."""
+    return Programme(problem, replicate).least_period()
+
+
+def front(problem: Problem, replicate: bool = False) -> list[Point]:
+    """Every non-dominated (period, energy), each with one plan, fastest first. The problem shares no medium."""
+    if problem.shared:
+        return front_labels(problem, replicate, latency=False)
+    programme = Programme(problem, replicate)
+    least = programme.least_period().costs.period_s * problem.items
+    periods = programme.candidates()
+    periods = periods[periods >= least * (1 - CLOSE)]
+    known: list[Point] = []
+    stack = [(0, len(periods) - 1)]
+    while stack:
+        low, high = stack.pop()
+        p, q = float(periods[low]), float(periods[high])
+        as_fast = [k.costs.energy_j for k in known if k.costs.period_s <= p / problem.items * (1 + CLOSE)]
+        _, point = programme.least_energy(q, p, min(as_fast, default=np.inf) * problem.items)
+        if point is None:
+            continue
+        known = merged([*known, point])
+        if low < high and point.costs.period_s > p / problem.items * (1 + CLOSE):
+            middle = (low + high) // 2
+            stack += [(middle + 1, high), (low, middle)]
+    return known
+
+
+def merged(points: Sequence[Point], latency: bool = False) -> list[Point]:
+    """The points that none beats or equals in period, energy (and latency), fastest first."""
+    out: list[Point] = []
+    order = sorted(points, key=lambda p: (p.costs.period_s, p.costs.energy_j, p.costs.latency_s))
+    for point in order:
+        mine = point.costs
+        if not any(
+            k.costs.energy_j <= mine.energy_j * (1 + CLOSE)
+            and (not latency or k.costs.latency_s <= mine.latency_s * (1 + CLOSE))
+            for k in out
+        ):
+            out.append(point)
+    return out
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Label setting
+
+
+@njit(cache=True)
+def _keep(labels, n, dims):  # type: ignore[no-untyped-def]
+    """Move the non-dominated of the first n labels to the front, in lexicographic order; returns how many."""
+    order = np.arange(n)
+    for d in range(dims - 1, -1, -1):
+        order = order[np.argsort(labels[order, d], kind="mergesort")]
+    kept = np.empty((n, labels.shape[1]))
+    m = 0
+    for a in range(n):
+        row = labels[order[a]]
+        beaten = False
+        for b in range(m - 1, -1, -1):
+            beaten = True
+            for d in range(1, dims):
+                if kept[b, d] > row[d] * (1 + 1e-12):
+                    beaten = False
+                    break
+            if beaten:
+                break
+        if not beaten:
+            kept[m] = row
+            m += 1
+    labels[:m] = kept[:m]
+    return m
+
+
+@njit(cache=True)
+def _grown(pool, n):  # type: ignore[no-untyped-def]
+    """A pool with room for n rows."""
+    if n <= pool.shape[0]:
+        return pool
+    larger = np.empty((max(n, 2 * pool.shape[0]), pool.shape[1]))
+    larger[: pool.shape[0]] = pool
+    return larger
+
+
+@njit(cache=True)
+def _labels(  # type: ignore[no-untyped-def]
+    stage_s, stage_j, latency_s, hop_s, hop_j, medium_s, delay_s, idle_w, with_latency, ceilings, rest_j, rest_s,
+    weight, place, counts, replicas, n_used,
+):  # fmt: skip
+    """Label setting. Returns the pool of labels [n, 8]: period, joules, latency, medium seconds, watts, option, begin
+    cut, number of the label before (-1: none); and the numbers of those at the last cut.
+
+    ceilings [m, 3]: (period, energy, latency) of known plans; a label that cannot become better is dropped. rest_j,
+    rest_s [N]: least joules and seconds from a cut to the end.
+    """
+    n_options, n_cuts = stage_s.shape[0], stage_s.shape[1]
+    dims = 4
+    pool = np.empty((1 << 16, 8))
+    n_pool = 0
+    first = np.zeros((n_cuts, n_used, n_options), np.int64)  # labels over the hop to the option: slices of `ways`
+    count = np.zeros((n_cuts, n_used, n_options), np.int64)
+    ways = np.empty((1 << 16, 8))  # the first four as in the pool, 7: number of the label before
+    n_ways = 0
+    buffer = np.empty((1 << 12, 8))
+    for k in range(n_options):
+        first[0, 0, k], count[0, 0, k] = n_ways, 1
+        ways[n_ways, :] = 0.0
+        ways[n_ways, 7] = -1
+        n_ways += 1
+    here = np.zeros((n_used, n_options, 2), np.int64)
+    for j in range(1, n_cuts):
+        for u in range(n_used):
+            for k in range(n_options):
+                here[u, k, 0], here[u, k, 1] = n_pool, 0
+                if (u // place[k]) % (counts[k] + 1) < replicas[k]:
+                    continue
+                before = u - weight[k]
+                n = 0
+                for i in range(j):
+                    if stage_s[k, i, j] == np.inf:
+                        continue
+                    at = first[i, before, k]
+                    for w in range(at, at + count[i, before, k]):
+                        watts = ways[w, 4] + idle_w[k]
+                        period = max(ways[w, 0], stage_s[k, i, j])
+                        joules = ways[w, 1] + stage_j[k, i, j]
+                        latency = ways[w, 2] + (latency_s[k, i, j] if with_latency else 0.0)
+                        at_least = joules + rest_j[j] + watts * max(period, ways[w, 3])
+                        slow = latency + rest_s[j]
+                        beaten = False
+                        for c in range(ceilings.shape[0]):
+                            if (
+                                ceilings[c, 0] < max(period, ways[w, 3]) * (1 - 1e-12)
+                                and ceilings[c, 1] < at_least * (1 - 1e-12)
+                                and (not with_latency or ceilings[c, 2] < slow * (1 - 1e-12))
+                            ):
+                                beaten = True
+                                break
+                        if beaten:
+                            continue
+                        buffer = _grown(buffer, n + 1)
+                        buffer[n, 0], buffer[n, 1], buffer[n, 2], buffer[n, 3] = period, joules, latency, ways[w, 3]
+                        buffer[n, 4], buffer[n, 5], buffer[n, 6], buffer[n, 7] = watts, k, i, ways[w, 7]
+                        n += 1
+                if n == 0:
+                    continue
+                n = _keep(buffer, n, dims)
+                pool = _grown(pool, n_pool + n)
+                pool[n_pool : n_pool + n] = buffer[:n]
+                here[u, k, 1] = n
+                n_pool += n
+        if j == n_cuts - 1:
+            break
+        for u in range(n_used):
+            for q in range(n_options):
+                n = 0
+                for k in range(n_options):
+                    if hop_s[k, q, j] == np.inf:
+                        continue
+                    for p in range(here[u, k, 0], here[u, k, 0] + here[u, k, 1]):
+                        buffer = _grown(buffer, n + 1)
+                        buffer[n, 0] = max(pool[p, 0], hop_s[k, q, j])
+                        buffer[n, 1] = pool[p, 1] + hop_j[k, q, j]
+                        buffer[n, 2] = pool[p, 2] + (delay_s[k, q, j] if with_latency else 0.0)
+                        buffer[n, 3] = pool[p, 3] + medium_s[k, q, j]
+                        buffer[n, 4], buffer[n, 7] = pool[p, 4], p
+                        n += 1
+                first[j, u, q] = n_ways
+                if n == 0:
+                    continue
+                n = _keep(buffer, n, dims)
+                ways = _grown(ways, n_ways + n)
+                ways[n_ways : n_ways + n] = buffer[:n]
+                count[j, u, q] = n
+                n_ways += n
+    n = 0
+    for u in range(n_used):
+        for k in range(n_options):
+            n += here[u, k, 1]
+    return pool[:n_pool], np.arange(n_pool - n, n_pool)
+
+
+def front_labels(
+    problem: Problem, replicate: bool = False, latency: bool = True, known: Sequence[Point] = ()
+) -> list[Point]:
+    """Every non-dominated (period, energy, latency), or (period, energy) without `latency`, fastest first. A shared
+    medium's load is part of the period. `known` plans bound the search; they are not needed."""
+    programme = Programme(problem, replicate)
+    t = programme.tables
+    programme.least_period()  # says why where there is no plan
+    ceilings = [(p.costs.period_s, p.costs.energy_j, p.costs.latency_s) for p in known]
+    bounds = np.array(ceilings, dtype=float).reshape(-1, 3) * (problem.items, problem.items, 1)
+    rest_j, rest_s = _rest(t.stage_j), _rest(t.latency_s)
+    if not latency:
+        rest_s = np.zeros_like(rest_s)
+    pool, last = _labels(
+        t.stage_s, t.stage_j, t.latency_s, t.hop_s, t.hop_j, t.medium_s, t.delay_s, t.idle_w, latency, bounds,
+        rest_j, rest_s, t.weight, t.place, t.counts, t.replicas, t.n_used,
+    )  # fmt: skip
+    ends = pool[last]
+    period = np.maximum(ends[:, 0], ends[:, 3])
+    values = np.column_stack([period, ends[:, 1] + ends[:, 4] * period, ends[:, 2]])
+    points = []
+    for number in _front_rows(values, 3 if latency else 2):
+        plan = _walk(t, pool, int(last[number]), problem.n_cuts - 1)
+        points.append(Point(plan, evaluate(problem, plan)))
+    return merged([*points, *known], latency)
+
+
+def _front_rows(values: Floats, dims: int) -> list[int]:
+    """Rows of `values` that no other beats, by the first column."""
+    order = np.lexsort(values[:, ::-1].T)
+    kept: list[int] = []
+    for row in order.tolist():
+        best = values[kept, 1:dims]
+        if not kept or not np.any(np.all(best <= values[row, 1:dims], axis=1)):
+            kept.append(row)
+    return kept
+
+
+def _rest(stage: Floats, fixed: Floats | float = 0.0) -> Floats:
+    """[N]: the least sum of `stage` [K, N, N] and `fixed` [K] from each cut to the last, any option at every stage,
+    hops for nothing."""
+    least = (stage + np.reshape(fixed, (-1, 1, 1))).min(axis=0)
+    n = len(least)
+    out = np.full(n, np.inf)
+    out[-1] = 0.0
+    for i in range(n - 2, -1, -1):
+        out[i] = np.min(least[i, i + 1 :] + out[i + 1 :])
+    return out
+
+
+def _walk(tables: _Tables, pool: Floats, number: int, end: int) -> Plan:
+    rows = []
+    while number >= 0:
+        k, begin, before = (int(v) for v in pool[number, 5:])
+        rows.append((k, begin, end))
+        end, number = begin, before
+    return _plan(tables, np.array(rows, dtype=np.int64))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Many distinct devices
+
+
+def bounded(problem: Problem, classes: int = 6, rounds: int = 200, seed: int = 0) -> tuple[Point, float]:
+    """For more distinct devices than the programme can tell apart: a plan, and a period that no plan goes below.
+
+    Devices are put into `classes` by speed. With each class as fast as its fastest member at every stage and hop, the
+    programme's optimum bounds the true one from below. Its stages, given to the members and cut anew for their order
+    (which is exact for a given order), are improved by exchanging devices while that helps.
+    """
+    groups = _classes(problem, classes)
+    relaxed = _optimistic(problem, groups)
+    bound = least_period(relaxed)
+    waiting = {g: sorted(members, key=lambda t: _speed(problem)[t]) for g, members in enumerate(groups)}
+    left = dict(enumerate(problem.counts))
+    order = []
+    for stage in bound.plan:
+        t = next(t for t in waiting[stage.type] if left[t])
+        left[t] -= 1
+        order.append(t)
+    rest = [t for t, n in left.items() for _ in range(n)]
+    rng = np.random.default_rng(seed)
+    best, plan = _in_order(problem, order)
+    for _ in range(rounds):
+        trial, spare = list(order), list(rest)
+        i = int(rng.integers(len(trial)))
+        j = int(rng.integers(len(trial) + len(spare)))
+        if j < len(trial):
+            trial[i], trial[j] = trial[j], trial[i]
+        else:
+            trial[i], spare[j - len(trial)] = spare[j - len(trial)], trial[i]
+        period, found = _in_order(problem, trial)
+        if period <= best:
+            best, plan, order, rest = period, found, trial, spare
+    if not plan:
+        raise no_plan("no order of the devices that was tried makes a chain")
+    return Point(plan, evaluate(problem, plan)), bound.costs.period_s
+
+
+def _speed(problem: Problem) -> Floats:
+    """[T]: median over stages of a type's seconds over the least of all types'."""
+    least = problem.occupancy_s.min(axis=0)
+    with np.errstate(invalid="ignore"):
+        ratio = problem.occupancy_s / least
+    out: Floats = np.array([np.median(r[np.isfinite(r)]) if np.isfinite(r).any() else np.inf for r in ratio])
+    return out
+
+
+def _classes(problem: Problem, classes: int) -> list[list[int]]:
+    """Types by speed, cut at the widest gaps."""
+    speed = _speed(problem)
+    order = np.argsort(speed, kind="stable").tolist()
+    gaps = np.diff(np.log(speed[order]))
+    ends = sorted(np.argsort(-gaps, kind="stable")[: classes - 1].tolist())
+    return [order[a:b] for a, b in zip([0, *(e + 1 for e in ends)], [*(e + 1 for e in ends), len(order)], strict=True)]
+
+
+def _optimistic(problem: Problem, groups: Sequence[Sequence[int]]) -> Problem:
+    def hops(table: Floats) -> Floats:
+        return np.array([[table[np.ix_(a, b)].min(axis=(0, 1)) for b in groups] for a in groups])
+
+    return Problem(
+        tuple("+".join(problem.types[t] for t in g) for g in groups),
+        tuple(sum(problem.counts[t] for t in g) for g in groups),
+        np.array([problem.idle_w[list(g)].min() for g in groups]),
+        np.stack([problem.occupancy_s[list(g)].min(axis=0) for g in groups]),
+        np.stack([problem.busy_j[list(g)].min(axis=0) for g in groups]),
+        hops(problem.hop_s),
+        hops(problem.hop_j),
+        hops(problem.medium_s),
+        hops(problem.delay_s),
+        problem.items,
+    )
+
+
+def _in_order(problem: Problem, order: Sequence[int]) -> tuple[float, Plan]:
+    """The least period of stages on these devices in this order (all or the first of them), by a programme."""
+    n = problem.n_cuts
+    best = np.full((len(order), n), np.inf)
+    start = np.zeros((len(order), n), np.int64)
+    best[0] = problem.occupancy_s[order[0], 0]
+    for s in range(1, len(order)):
+        entry = np.maximum(best[s - 1], problem.hop_s[order[s - 1], order[s]])
+        entry[[0, -1]] = np.inf
+        through = np.maximum(entry[:, None], problem.occupancy_s[order[s]])
+        start[s] = through.argmin(axis=0)
+        best[s] = through.min(axis=0)
+    last = int(best[:, -1].argmin())
+    period = float(best[last, -1])
+    if period == np.inf:
+        return period, ()
+    stages: list[Stage] = []
+    end = n - 1
+    for s in range(last, -1, -1):
+        begin = int(start[s, end]) if s else 0
+        stages.append(Stage(order[s], begin, end))
+        end = begin
+    return period, tuple(reversed(stages))

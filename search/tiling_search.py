@@ -1,0 +1,164 @@
+"""The search by gradient: rounds of soft descent, projection and repair, for a time or for a number of rounds.
+
+Everything is determined by the seed but where a time budget ends it. Searches report to a `Watch`, the baselines of
+`cosoc.search.baselines` as well, so that all are timed and compared alike.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cosoc.search.spaces.tiling_fusion import Cost, Objective, Plan, Single, Space
+from cosoc.search.tiling_relaxed import Choices, Relaxed
+from cosoc.search.tiling_repair import Improver, Pool, legal
+
+# found(seconds since the start, value of the best plan so far, plan): called when the best plan changes.
+Listener = Callable[[float, float, Plan], None]
+
+
+KEPT = 8  # best plans that a watch remembers
+
+
+@dataclass
+class Watch:
+    """The best plan so far, and when it was found. seconds: the time there is. bests: the last plans that were best,
+    newest first."""
+
+    space: Space
+    objective: Objective
+    seconds: float = float("inf")
+    listener: Listener | None = None
+    best: Plan | None = None
+    cost: Cost = field(default_factory=lambda: Cost(float("inf"), float("inf")))
+    history: list[tuple[float, float]] = field(default_factory=list)
+    evaluations: int = 0
+    bests: list[Plan] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.begun = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.begun
+
+    @property
+    def over(self) -> bool:
+        return self.elapsed >= self.seconds
+
+    @property
+    def deadline(self) -> float:
+        """As time.monotonic() has it."""
+        return self.begun + self.seconds
+
+    def offer(self, plan: Plan, cost: Cost) -> bool:
+        """Take note of a plan; whether it is the best so far."""
+        self.evaluations += 1
+        now = cost.of(self.objective)
+        if self.best is not None and now >= self.cost.of(self.objective):
+            return False
+        self.best, self.cost = plan, cost
+        self.bests = [plan, *self.bests[: KEPT - 1]]
+        self.history.append((self.elapsed, now))
+        if self.listener is not None:
+            self.listener(self.elapsed, now, plan)
+        return True
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much a round does: starts at once, steps of descent, starts that are repaired, sweeps of a repair."""
+
+    starts: int = 64
+    steps: int = 80
+    repaired: int = 3
+    sweeps: int = 6
+    device: str = "cpu"
+
+
+def gradient(
+    watch: Watch,
+    seed: int,
+    rounds: int = 1,
+    effort: Effort | None = None,
+    fusion: bool = True,
+    around: Sequence[Plan] = (),
+    progress: Callable[[int], None] | None = None,
+) -> Pool:
+    """Search by gradient; the best plan is in `watch`, the pieces that were met are returned.
+
+    fusion: False leaves every layer by itself (the layer-wise setting). around: plans to start near instead of
+    anywhere. progress: called after every step of descent with its number in the round.
+    """
+    effort = effort or Effort()
+    space, objective = watch.space, watch.objective
+    relaxed, pool = Relaxed(space, effort.device), Pool(space)
+    if not fusion:
+        relaxed.can = relaxed.can * 0
+
+    def after(step: int, soft: object) -> bool:
+        if progress is not None:
+            progress(step)
+        return watch.over
+
+    for turn in range(rounds):
+        mixed = seed * 1009 + turn
+        if around:
+            soft = relaxed.near([choices_of(space, plan) for plan in around], effort.starts, mixed)
+        else:
+            soft = relaxed.start(effort.starts, mixed)
+        relaxed.descend(soft, objective, effort.steps, mixed, after)
+        plans = _rounded(watch, relaxed.read(soft), pool, effort.starts, fusion)
+        best, cost = pool.best(objective)
+        watch.offer(best, cost)
+        improver = Improver(space, objective, pool, watch.deadline, fusion)
+        for plan in [best, *plans[: effort.repaired]]:
+            if watch.over and watch.best is not None:
+                return pool
+            watch.offer(*improver.improve(plan, effort.sweeps))
+            watch.offer(*pool.best(objective))
+        if watch.over:
+            break
+    return pool
+
+
+def _rounded(watch: Watch, choices: Choices, pool: Pool, starts: int, fusion: bool) -> list[Plan]:
+    """All starts made legal, best first; their pieces go into the pool."""
+    found = []
+    if not fusion:
+        choices = Choices(choices.tiles, choices.orders, choices.gates * 0, choices.keep, choices.resident)
+    for start in range(starts):
+        plan = legal(watch.space, choices, start, watch.objective)
+        for piece in plan.pieces:
+            pool.add(piece, watch.space.piece_cost(piece))
+        found.append((watch.space.cost(plan).of(watch.objective), start, plan))
+        if watch.over:
+            break
+    return [plan for _, _, plan in sorted(found, key=lambda f: f[:2])]
+
+
+def choices_of(space: Space, plan: Plan) -> Choices:
+    """What a plan says, as the choices of one start."""
+    at = {i: row for row, i in enumerate(space.positions)}
+    n = len(at)
+    tiles, orders = np.ones((n, 6), np.int64), np.ones(n, np.int64)
+    gates, keep, resident = np.zeros(n), np.zeros(n), np.zeros(n)
+
+    def whole(i: int) -> list[int]:
+        s = space.shapes[i]
+        return [s.k, s.c, s.fy, s.fx, s.oy, s.ox]
+
+    for piece in plan.pieces:
+        if isinstance(piece, Single):
+            tiles[at[piece.layer]], orders[at[piece.layer]] = piece.tile, piece.order
+            continue
+        for j, i in enumerate(range(piece.first, piece.last + 1)):
+            row = at[i]
+            tiles[row] = whole(i)
+            gates[row], keep[row] = float(i < piece.last), float(piece.keep)
+            resident[row] = float(piece.resident[j])
+        tiles[at[piece.last], 4:] = piece.oy, piece.ox
+    return Choices(tiles, orders, gates, keep, resident)

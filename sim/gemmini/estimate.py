@@ -1,0 +1,550 @@
+"""What a tiled layer costs on Gemmini, in closed form: cycles of every unit, bytes, accesses, rows of memory, energy.
+
+Everything is written once for ints, numpy arrays and tensors (`xp` is `cosoc.sim.exact` or `cosoc.search.relax`) and
+broadcasts: a `Shape` may hold an array of layers, a `Tiles` an array of mappings of each.
+
+**One accounting**, for single layers and for layers of a fused group:
+
+- *Traffic.* A tile's operands are loaded when the tile that was there before had others: going outward from the
+  innermost software loop, loops that an operand does not depend on are free until the first that it does depend on;
+  from there on every loop multiplies. So no mapping is credited two reuses at once. Inputs are loaded with their halo;
+  rows and columns of padding are not. Where a reduction (c, fy, fx) is left and come back to, partial sums of
+  PARTIAL_BYTES leave and come back.
+- *Execute.* As `Systolic` has it: per block as many cycles as rows stream, at least `min_rows`; at least
+  `pair_cycles` per preload/compute pair; a depthwise layer uses one column of the array.
+- *Load, store.* Beats of the bus, and what a request costs around them; rows of at most MVIN_BYTES. Lines that the L2
+  misses cross the outer link: of every operand its first reading, and shares (theta) of what is read again and of the
+  lines that rows narrower than a line ask for in parts. First readings come from the DRAM, at its rate.
+- *Energy*, the table of DOSA (Hong et al., MICRO 2023; hw/gemmini and dse/energy_model.py of its repository), per 8-bit
+  word: MAC 0.5608 pJ; register 0.48746; accumulator 1.94 + 0.1005 KB / side; scratchpad 0.49 + 0.02513 KB; DRAM 100.
+  Registers: a read a MAC, a write a weight that is loaded into the array. Accumulator: a read and a write a partial sum
+  (one for every `side` input channels and tap), a read when it is stored. Scratchpad: a read a weight and spatial tile,
+  a read an input, `side` output channels and tap; a write of everything that is loaded. DRAM: every byte that crosses
+  between it and the scratchpad, whatever a cache may have caught.
+- *Fused layers.* What passes between two layers of a group is written from the accumulator to the scratchpad and
+  read there; it costs no DRAM access. A consumer's halo is computed again by its producer, or kept (line buffer).
+
+`Terms` are additive over layers. `cycles` composes them: the slowest of load, execute, store and software, and of the
+others a share that is not hidden (theta), at least that of one tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from cosoc.sim import exact
+from cosoc.sim.cores.systolic import Systolic
+from cosoc.sim.errors import InputError
+from cosoc.sim.exact import Num
+from cosoc.sim.mapping import NEST_DIMS, PARTIAL_BYTES, NestTiling
+from cosoc.sim.soc import SoC
+from cosoc.sim.workload import Layer
+
+MVIN_BYTES = 64  # widest row of a mvin, and largest request of the DMA
+BEAT_BYTES = 16
+LINE_BYTES = 64
+ARRAY_OPS = ("conv", "matmul", "add")  # what Gemmini runs
+POOLS = ("max_pool", "avg_pool")  # what goes through its memories only
+
+# The orders that no other beats: the innermost run of loops can leave only one operand where it is.
+WS = ("k", "c", "fy", "fx", "oy", "ox")  # weights stay while pixels pass
+IS = ("oy", "ox", "c", "fy", "fx", "k")  # inputs stay while output channels pass
+OS = ("oy", "ox", "k", "c", "fy", "fx")  # outputs stay while the reduction passes
+ORDERS = (WS, IS, OS)
+ORDER_NAMES = ("WS", "IS", "OS")
+
+
+@dataclass(frozen=True)
+class Theta:
+    """What the closed form cannot know. unhidden: share of the faster units' time that does not overlap with the
+    slowest's. reload_miss: of the bytes that are read again, the share that the L2 has lost. split_miss: of the
+    lines that narrow rows take a part of, the share that the L2 has lost when the next part is asked for. load, store:
+    factors on the time of these units, for what the request model leaves out (alignment, contention)."""
+
+    unhidden: float = 0.1
+    reload_miss: float = 0.5
+    split_miss: float = 0.3
+    load: float = 1.0
+    store: float = 1.0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The figures of a SoC with one systolic array that the closed form needs. Rows: `side` bytes of scratchpad, or
+    `side` partial sums of accumulator."""
+
+    side: int
+    spad_rows: int
+    acc_rows: int
+    min_rows: int
+    pair_cycles: float
+    drain_cycles: float
+    load_request_cycles: float
+    fill_cycles: float
+    store_request_cycles: float
+    conv_tile_cycles: float
+    gemm_tile_cycles: float
+    start_cycles: float
+    outer_cycles_per_byte: float
+    dram_cycles_per_byte: float
+    hz: int
+    mac_pj: float
+    register_pj: float
+    accumulator_pj: float
+    scratchpad_pj: float
+    dram_pj: float
+
+    @staticmethod
+    def of(soc: SoC) -> Machine:
+        """InputError unless the SoC has exactly one systolic array."""
+        cores = [core for core in soc.cores.values() if isinstance(core, Systolic)]
+        if len(cores) != 1:
+            raise InputError(f"{soc.name} has {len(cores)} cores of model systolic; one is needed")
+        core = cores[0]
+        spad, acc = soc.memories[core.memory].capacity_bytes, soc.memories[core.accumulator].capacity_bytes
+        outer, dram = soc.links[core.outer_link], soc.links[core.dram_link]
+        return Machine(
+            side=core.side,
+            spad_rows=spad // core.side,
+            acc_rows=acc // (core.side * PARTIAL_BYTES),
+            min_rows=core.execute.min_rows,
+            pair_cycles=core.pair_cycles,
+            drain_cycles=core.execute.drain_cycles,
+            load_request_cycles=core.load.request_cycles,
+            fill_cycles=core.load.fill_cycles,
+            store_request_cycles=core.store.request_cycles,
+            conv_tile_cycles=core.software.conv_tile_cycles,
+            gemm_tile_cycles=core.software.gemm_tile_cycles,
+            start_cycles=core.software.start_cycles,
+            outer_cycles_per_byte=outer.period_cycles / outer.bytes_per_period,
+            dram_cycles_per_byte=dram.period_cycles / dram.bytes_per_period,
+            hz=soc.tick_hz,
+            mac_pj=0.5608,
+            register_pj=0.48746,
+            accumulator_pj=1.94 + 0.1005 * (acc / 1024) / core.side,
+            scratchpad_pj=0.49 + 0.02513 * (spad / 1024),
+            dram_pj=100.0,
+        )
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Extents of a layer, or of an array of layers. c, k: channels of one of `copies` equal products (heads of an
+    attention). pad_*: rows and columns that a window reads outside the input. depthwise, gemm, add: 1 or 0. An addition
+    is a depthwise layer without weights and without work for the array; `operands` is what it reads."""
+
+    k: Num
+    c: Num
+    fy: Num
+    fx: Num
+    oy: Num
+    ox: Num
+    stride_y: Num = 1
+    stride_x: Num = 1
+    pad_top: Num = 0
+    pad_bottom: Num = 0
+    pad_left: Num = 0
+    pad_right: Num = 0
+    depthwise: Num = 0
+    gemm: Num = 0
+    add: Num = 0
+    operands: Num = 1
+    copies: Num = 1
+    most_pad: int = 0  # the largest padding of any layer in the array
+
+    @staticmethod
+    def of(layer: Layer) -> Shape:
+        """The extents of one layer; InputError for an operator that Gemmini does not run."""
+        if layer.op not in ARRAY_OPS:
+            raise InputError(f"layer {layer.name}: Gemmini runs {', '.join(ARRAY_OPS)}, not {layer.op}")
+        down = layer.input_rows(layer.oy) - layer.pad_y - layer.iy
+        right = layer.input_cols(layer.ox) - layer.pad_x - layer.ix
+        pads = (layer.pad_y, max(0, down), layer.pad_x, max(0, right))
+        add, depthwise = layer.op == "add", layer.depthwise
+        copies = layer.groups if layer.op == "matmul" else 1
+        if layer.op == "conv" and layer.groups > 1 and not depthwise:
+            raise InputError(f"layer {layer.name}: Gemmini runs no grouped convolution (groups {layer.groups})")
+        return Shape(
+            k=layer.k // copies,
+            c=1 if add or depthwise else layer.c // copies,
+            fy=1 if add else layer.fy,
+            fx=1 if add else layer.fx,
+            oy=layer.oy,
+            ox=layer.ox,
+            stride_y=1 if add else layer.stride_y,
+            stride_x=1 if add else layer.stride_x,
+            pad_top=0 if add else pads[0],
+            pad_bottom=0 if add else pads[1],
+            pad_left=0 if add else pads[2],
+            pad_right=0 if add else pads[3],
+            depthwise=int(add or depthwise),
+            gemm=int(not add and layer.oy == layer.fy == layer.fx == 1 and not depthwise),
+            add=int(add),
+            operands=len(layer.inputs) if add else 1,
+            copies=copies,
+            most_pad=0 if add else max(pads),
+        )
+
+
+def shape_of(layer: Layer) -> Shape:
+    """The extents of a layer that goes through the array's memories, poolings included: these work as additions do,
+    in accumulator and store controller, but on windows."""
+    if layer.op not in POOLS:
+        return Shape.of(layer)
+    as_conv = replace(layer, op="conv", c=layer.k, groups=layer.k)
+    return replace(Shape.of(as_conv), depthwise=1, gemm=0, c=1, add=1)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Extents of a tile along the dimensions of a nest; arrays or tensors broadcast against a Shape's."""
+
+    k: Num
+    c: Num
+    fy: Num
+    fx: Num
+    oy: Num
+    ox: Num
+
+    @staticmethod
+    def of(nest: NestTiling) -> Tiles:
+        return Tiles(nest.k, nest.c, nest.fy, nest.fx, nest.oy, nest.ox)
+
+
+@dataclass(frozen=True)
+class Reloads:
+    """How often each byte of weights, of inputs and each partial sum comes to the scratchpad or accumulator."""
+
+    weights: Num
+    inputs: Num
+    outputs: Num
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Where a layer's tensors come from and go to. dram_in: operands that come from DRAM (1; of an addition up to 2;
+    0 within a group); spad_in: operands of an addition that come from the scratchpad. dram_out, spad_out: 1 where
+    the result goes there. keep: 1 where rows that the next tile reads again stay (a line buffer), else 0."""
+
+    dram_in: Num = 1
+    spad_in: Num = 0
+    dram_out: Num = 1
+    spad_out: Num = 0
+    keep: Num = 0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a layer costs, before composition; all fields are sums. Cycles of the units (`array`: of an ideal array),
+    bytes, 8-bit words accessed. stages: pieces of work that can overlap."""
+
+    array: Num
+    execute: Num
+    load: Num
+    store: Num
+    software: Num
+    first_bytes: Num  # loaded or stored for the first time ...
+    again_bytes: Num  # ... and read or written again
+    split_bytes: Num  # of lines that are asked for in parts: what a part brings besides itself
+    stages: Num
+    macs: Num
+    register_words: Num
+    accumulator_words: Num
+    scratchpad_words: Num
+    dram_bytes: Num
+
+    def __add__(self, other: Terms) -> Terms:
+        return Terms(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Terms)))
+
+    def scaled(self, factor: Num) -> Terms:
+        return Terms(*(getattr(self, f.name) * factor for f in fields(Terms)))
+
+
+def along(extent: Num, tile: Num, f: Callable[[Num], Num], xp: Any) -> Num:
+    """The sum of f over the tiles along one dimension, the last one smaller where need be; f(0) must be 0."""
+    whole = xp.floordiv(extent, tile)
+    return whole * f(tile) + f(extent - whole * tile)
+
+
+def counts(shape: Shape, tiles: Tiles, xp: Any) -> dict[str, Num]:
+    """Tiles along each dimension."""
+    return {d: xp.ceildiv(getattr(shape, d), getattr(tiles, d)) for d in NEST_DIMS}
+
+
+def _again(loops: Sequence[str], n: dict[str, Num], relevant: frozenset[str], xp: Any) -> Num:
+    """How often an operand comes: the product of the loops it does not depend on and that have one inside that it does.
+
+    loops: outermost first.
+    """
+    out: Num = 1
+    inner: Num = 1
+    for d in reversed(loops):
+        if d in relevant:
+            inner = inner * n[d]
+        else:
+            out = out * xp.where(inner > 1, n[d], 1 + 0 * n[d])
+    return out
+
+
+_OF_WEIGHTS = frozenset(("k", "c", "fy", "fx"))
+_OF_INPUTS = frozenset(("c", "fy", "fx", "oy", "ox"))
+_OF_OUTPUTS = frozenset(("k", "oy", "ox"))
+
+
+def reloads(shape: Shape, tiles: Tiles, order: Sequence[str], xp: Any) -> Reloads:
+    """How often the operands come under one order of the software loops."""
+    n = counts(shape, tiles, xp)
+    inputs = _again(order, n, _OF_INPUTS, xp)
+    return Reloads(
+        _again(order, n, _OF_WEIGHTS, xp),
+        xp.where(shape.depthwise > 0, 1 + 0 * inputs, inputs),  # there inputs depend on every loop
+        _again(order, n, _OF_OUTPUTS, xp),
+    )
+
+
+def every_tile(shape: Shape, tiles: Tiles, xp: Any) -> Reloads:
+    """How often the operands come where every tile loads its own, whatever the tile before had, as Gemmini's library
+    and the programs of the RTL measurements do; partial sums stay."""
+    n = counts(shape, tiles, xp)
+    inputs = n["k"]
+    return Reloads(n["oy"] * n["ox"], xp.where(shape.depthwise > 0, 1 + 0 * inputs, inputs), 1 + 0 * inputs)
+
+
+def mixed(parts: Sequence[Reloads], weights: Sequence[Num]) -> Reloads:
+    """Reloads under a soft choice of orders."""
+
+    def mix(name: str) -> Num:
+        return sum(w * getattr(r, name) for r, w in zip(parts, weights, strict=True))
+
+    return Reloads(mix("weights"), mix("inputs"), mix("outputs"))
+
+
+def _span(out: Num, stride: Num, filter_: Num) -> Num:
+    """Input rows under `out` output rows and `filter_` filter rows."""
+    return (out - 1) * stride + filter_
+
+
+def _rows_read(
+    out: Num, tile: Num, filter_: Num, filter_tile: Num, stride: Num, pads: tuple[Num, Num], most_pad: int, keep: Num,
+    xp: Any,
+) -> Num:  # fmt: skip
+    """Input rows (or columns) that all tiles along one direction read, without those in the padding.
+
+    keep: of two tiles that follow each other, whether the second reads the rows under both again (0) or not (1).
+    """
+    n, taps = xp.ceildiv(out, tile), xp.ceildiv(filter_, filter_tile)
+    total = (out - n) * stride * taps + n * filter_
+    total = total - keep * (n - 1) * xp.maximum(filter_ - stride, 0 * stride)
+    last = out - (n - 1) * tile
+    for i in range(most_pad):  # the tiles next to an edge
+        for j in range(most_pad):
+            there = xp.where(n > i, 1, 0) * xp.where(taps > j, 1, 0)
+            top = pads[0] - i * tile * stride - j * filter_tile
+            behind = xp.where(n > i, 1, 0) * (last + (i - 1) * tile) * stride if i else 0
+            tap_behind = (filter_ - (taps - 1) * filter_tile) + (j - 1) * filter_tile if j else 0
+            end = pads[1] - behind - tap_behind
+            total = total - there * (xp.maximum(top, 0 * top) + xp.maximum(end, 0 * end))
+    return total
+
+
+def _chunk_rows(ox: Num, machine: Machine, gemm: Num, xp: Any) -> Num:
+    """Cycles for a row of pixels through the array: chunks of `side`, a short one at least min_rows (a GEMM's short
+    one streams as many rows as its first)."""
+    side, least = machine.side, machine.min_rows
+    rest = ox - xp.floordiv(ox, side) * side
+    conv = ox - rest + xp.where(rest > 0, xp.maximum(rest, least + 0 * rest), 0 * rest)
+    matmul = xp.ceildiv(ox, side) * xp.maximum(xp.minimum(ox, side + 0 * ox), least + 0 * ox)
+    return xp.where(gemm > 0, xp.where(ox > 0, matmul, 0 * ox), conv)
+
+
+def terms(
+    shape: Shape, tiles: Tiles, again: Reloads, machine: Machine, xp: Any = exact, flow: Flow | None = None
+) -> Terms:
+    """The costs of a layer under tiles and reloads; `flow` for a layer of a fused group."""
+    flow = flow or Flow()
+    side = machine.side
+    n = counts(shape, tiles, xp)
+    spatial, reductions = n["oy"] * n["ox"], n["c"] * n["fy"] * n["fx"]
+    pixels, taps = shape.oy * shape.ox, shape.fy * shape.fx
+    works = 1 - shape.add
+    k_blocks = along(shape.k, tiles.k, lambda x: xp.ceildiv(x, side), xp)
+    c_blocks = along(shape.c, tiles.c, lambda x: xp.ceildiv(x, side), xp)
+    k_parts = along(shape.k, tiles.k, lambda x: xp.ceildiv(x, MVIN_BYTES), xp)
+
+    # --- execute
+    columns = xp.where(shape.depthwise > 0, shape.k, k_blocks)  # of weight blocks
+    chunk_rows = along(shape.ox, tiles.ox, lambda x: _chunk_rows(x, machine, shape.gemm, xp), xp)
+    chunks = along(shape.ox, tiles.ox, lambda x: xp.ceildiv(x, side), xp)
+    first = xp.maximum(xp.minimum(tiles.ox, side + 0 * tiles.ox), machine.min_rows + 0 * tiles.ox)
+    preload = _excess(shape, tiles, first, side, xp) * spatial * (1 - shape.gemm) * (1 - shape.depthwise)
+    rows = columns * taps * (c_blocks * shape.oy * chunk_rows + preload)
+    pairs = columns * taps * c_blocks * shape.oy * chunks
+    execute = xp.maximum(rows, pairs * machine.pair_cycles) * works
+
+    # --- traffic
+    weights = shape.k * shape.c * taps * works
+    channels = xp.where(shape.depthwise > 0, shape.k, shape.c)
+    channel_tile = xp.where(shape.depthwise > 0, tiles.k, tiles.c)
+    pads_y, pads_x = (shape.pad_top, shape.pad_bottom), (shape.pad_left, shape.pad_right)
+    in_rows = _rows_read(
+        shape.oy, tiles.oy, shape.fy, tiles.fy, shape.stride_y, pads_y, shape.most_pad, flow.keep, xp
+    )  # fmt: skip
+    in_cols = _rows_read(shape.ox, tiles.ox, shape.fx, tiles.fx, shape.stride_x, pads_x, shape.most_pad, 0, xp)
+    in_pixels = in_rows * in_cols
+    in_once = _span(shape.oy, shape.stride_y, shape.fy) - shape.pad_top - shape.pad_bottom
+    in_once = in_once * (_span(shape.ox, shape.stride_x, shape.fx) - shape.pad_left - shape.pad_right) * channels
+    weight_bytes = weights * again.weights
+    input_bytes = in_pixels * channels * again.inputs * flow.dram_in
+    outputs = shape.k * pixels
+    spilled = outputs * (again.outputs - 1)  # partial sums that leave, and come back
+    output_bytes = outputs * flow.dram_out + spilled * PARTIAL_BYTES
+    loaded = weight_bytes + input_bytes + spilled * PARTIAL_BYTES
+    first_in = xp.minimum(input_bytes, in_once * flow.dram_in)
+    first_bytes = weights + first_in + outputs * flow.dram_out
+    again_bytes = (weight_bytes - weights) + (input_bytes - first_in) + 2 * spilled * PARTIAL_BYTES
+
+    # --- load and store: beats of the bus, and requests
+    weight_rows = shape.c * taps * again.weights * works
+    w_beats = weight_rows * along(shape.k, tiles.k, lambda x: xp.ceildiv(x, BEAT_BYTES), xp)
+    moved = in_pixels * again.inputs
+    channel_beats = along(channels, channel_tile, lambda x: xp.ceildiv(x, BEAT_BYTES), xp)
+    i_beats = moved * channel_beats * (flow.dram_in + flow.spad_in)
+    i_requests = moved * along(channels, channel_tile, lambda x: xp.ceildiv(x, MVIN_BYTES), xp) * flow.dram_in
+    partial = spilled * PARTIAL_BYTES
+    requests = weight_rows * k_parts + i_requests + partial / MVIN_BYTES
+    load = w_beats + i_beats + partial / BEAT_BYTES + requests * machine.load_request_cycles
+    result_rows = pixels * k_blocks
+    st_requests = pixels * xp.where(shape.gemm > 0, k_parts, k_blocks) * flow.dram_out
+    store = result_rows * (flow.dram_out + flow.spad_out) + st_requests * machine.store_request_cycles
+    store = store + partial * (1 / BEAT_BYTES + machine.store_request_cycles / MVIN_BYTES)
+
+    # --- lines that narrow rows take a part of
+    k_rest = along(shape.k, tiles.k, lambda x: xp.ceildiv(x, LINE_BYTES), xp) - shape.k / LINE_BYTES
+    k_rest = xp.where(tiles.k < shape.k, k_rest, 0 * k_rest)
+    channel_rest = along(channels, channel_tile, lambda x: xp.ceildiv(x, LINE_BYTES), xp) - channels / LINE_BYTES
+    channel_rest = xp.where(channel_tile < channels, channel_rest, 0 * channel_rest)
+    split = weight_rows * k_rest + moved * channel_rest * flow.dram_in + pixels * k_rest * flow.dram_out
+    split_bytes = LINE_BYTES * split
+
+    # --- software and stages
+    n_tiles = n["k"] * reductions * spatial
+    tile_cycles = xp.where(shape.gemm > 0, machine.gemm_tile_cycles, machine.conv_tile_cycles)
+    groups = xp.where(shape.gemm > 0, xp.ceildiv(tiles.c, MVIN_BYTES), 1)
+
+    # --- accesses
+    reads = xp.where(shape.depthwise > 0, shape.k, shape.c * k_blocks) * pixels * taps  # of inputs
+    reads = xp.where(shape.add > 0, outputs * flow.spad_in, reads)
+    sums = xp.where(shape.add > 0, shape.operands * outputs, 2 * outputs * taps * c_blocks)
+    weight_reads = weights * spatial
+    macs = outputs * shape.c * taps * works
+    one = Terms(
+        array=columns * taps * c_blocks * pixels * works,
+        execute=execute,
+        load=load,
+        store=store,
+        software=n_tiles * tile_cycles,
+        first_bytes=first_bytes,
+        again_bytes=again_bytes,
+        split_bytes=split_bytes,
+        stages=n_tiles * groups,
+        macs=macs,
+        register_words=macs + weight_reads,
+        accumulator_words=sums + outputs + 2 * spilled,
+        scratchpad_words=reads + weight_reads + weight_bytes + input_bytes * works + outputs * flow.spad_out,
+        dram_bytes=loaded + output_bytes,
+    )
+    return one.scaled(shape.copies)
+
+
+def _excess(shape: Shape, tiles: Tiles, first: Num, side: int, xp: Any) -> Num:
+    """Rows that weights take to come in beyond those that the pixels of the block before take, over all c blocks."""
+
+    def of_tile(c: Num) -> Num:
+        full = xp.floordiv(c, side)
+        rest = c - full * side
+        return full * xp.maximum(side - first, 0 * first) + xp.maximum(rest - first, 0 * first)
+
+    return along(shape.c, tiles.c, of_tile, xp)
+
+
+def rows_needed(shape: Shape, tiles: Tiles, machine: Machine, xp: Any = exact) -> tuple[Num, Num]:
+    """Rows of scratchpad and of accumulator that one tile fills. A double-buffered mapping may take half of each."""
+    side = machine.side
+    channel_tile = xp.where(shape.depthwise > 0, tiles.k, tiles.c)
+    rows, cols = _span(tiles.oy, shape.stride_y, tiles.fy), _span(tiles.ox, shape.stride_x, tiles.fx)
+    inputs = xp.ceildiv(channel_tile, side) * rows * cols
+    weights = xp.ceildiv(tiles.k, side) * tiles.c * tiles.fy * tiles.fx
+    works = 1 - shape.add
+    return (inputs + weights) * works, xp.ceildiv(tiles.k, side) * tiles.oy * tiles.ox
+
+
+def energy_pj(t: Terms, machine: Machine) -> Num:
+    """Energy of what the terms count, by the table in the module docstring."""
+    return (
+        t.macs * machine.mac_pj
+        + t.register_words * machine.register_pj
+        + t.accumulator_words * machine.accumulator_pj
+        + t.scratchpad_words * machine.scratchpad_pj
+        + t.dram_bytes * machine.dram_pj
+    )
+
+
+def busy_cycles(t: Terms, machine: Machine, theta: Theta, xp: Any) -> tuple[Num, Num, Num, Num]:
+    """Cycles of (execute, load and what it waits for outside, store, software)."""
+    outer = t.first_bytes + theta.reload_miss * t.again_bytes + theta.split_miss * t.split_bytes
+    load = (t.load + outer * (machine.fill_cycles / LINE_BYTES)) * theta.load
+    load = xp.maximum(load, outer * machine.outer_cycles_per_byte, t.first_bytes * machine.dram_cycles_per_byte)
+    return t.execute, load, t.store * theta.store, t.software
+
+
+def cycles(t: Terms, machine: Machine, theta: Theta, xp: Any = exact, double: Num = 1) -> Num:
+    """Cycles of one layer, or of a fused group whose terms were summed.
+
+    double: 1 where tiles are double-buffered; 0 where load, execute and store of a tile follow each other.
+    """
+    parts = busy_cycles(t, machine, theta, xp)
+    total = parts[0] + parts[1] + parts[2] + parts[3]
+    most = xp.maximum(*parts)
+    stages = xp.maximum(t.stages, 1 + 0 * t.stages)
+    exposed = theta.unhidden + (1 - theta.unhidden) / stages
+    exposed = exposed * double + (1 - double)
+    return most + (total - most) * exposed + machine.start_cycles + machine.drain_cycles
+
+
+def roofline_cycles(t: Terms, machine: Machine, xp: Any = exact) -> Num:
+    """DOSA's latency: the slowest of an ideal array and of accumulator, scratchpad and DRAM at 2 side, 2 side and 8
+    words a cycle."""
+    side = machine.side
+    return xp.maximum(
+        t.array * 1.0, t.accumulator_words / (2 * side), t.scratchpad_words / (2 * side), t.dram_bytes / 8.0
+    )
+
+
+@dataclass(frozen=True)
+class NestCost:
+    """What one mapped layer costs. cycles and energy as the docstring of the module has them."""
+
+    cycles: Num
+    energy_pj: Num
+    terms: Terms
+    spad_rows: Num
+    acc_rows: Num
+
+
+def estimate_nest(
+    layer: Layer, nest: NestTiling, machine: Machine, theta: Theta | None = None, xp: Any = exact
+) -> NestCost:
+    """The cost of one layer of a network under a mapping, not fused."""
+    shape, tiles = Shape.of(layer), Tiles.of(nest)
+    again = reloads(shape, tiles, nest.order, xp) if nest.reuse else every_tile(shape, tiles, xp)
+    t = terms(shape, tiles, again, machine, xp, Flow(dram_in=shape.operands))
+    spad, acc = rows_needed(shape, tiles, machine, xp)
+    return NestCost(cycles(t, machine, theta or Theta(), xp), energy_pj(t, machine), t, spad, acc)
+
+
+def stacked(shapes: Sequence[Shape], stack: Callable[[Sequence[Any]], Any]) -> Shape:
+    """One Shape of many: `stack` makes an array or tensor of each field's figures."""
+    fused = {f.name: stack([getattr(s, f.name) for s in shapes]) for f in fields(Shape) if f.name != "most_pad"}
+    return replace(shapes[0], **fused, most_pad=max(s.most_pad for s in shapes))

@@ -1,0 +1,156 @@
+"""Is a search of tiles and groups reported as simulated, kept on the disk, resumed, and refused where it must be?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cosoc.cli import main
+from cosoc.search.baselines.exact_tiling import best_plan
+from cosoc.search.spaces.tiling_fusion import Cost, Space
+from cosoc.search.tiling_run import TilingConfig, check, plan_from, plan_json, search_tiling
+from cosoc.search.tiling_simulate import Simulated, piece_terms, predicted, refit, simulated, simulated_cost
+from cosoc.sim.catalog import find_soc
+from cosoc.sim.errors import InputError
+from cosoc.sim.gemmini.estimate import Machine, Theta
+from cosoc.sim.mapping_file import load_mapping
+from cosoc.sim.workload_file import find_workload
+
+SOC = find_soc("gemmini")
+RESNET8 = find_workload("resnet8")
+
+
+def config(out: Path, **changes: object) -> TilingConfig:
+    return replace(TilingConfig(SOC, RESNET8, out=out, starts=6, steps=6), **changes)  # type: ignore[arg-type]
+
+
+def quiet(done: int, total: int, what: str) -> None:
+    """No progress."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    told: list[tuple[int, int]] = []
+    content = search_tiling(config(folder), lambda done, total, what: told.append((done, total))).content
+    assert told == [(i + 1, 12) for i in range(12)]
+    return folder, content
+
+
+def test_what_is_reported_is_what_the_mapping_on_disk_simulates_to(whole: tuple[Path, dict[str, object]]) -> None:
+    folder, content = whole
+    mapping = load_mapping(folder / "mappings" / "best.yaml", RESNET8, SOC)
+    found = simulated_cost(RESNET8, mapping, SOC)
+    row = content["simulated"]
+    assert isinstance(row, dict)
+    assert row["energy_j"] == pytest.approx(found.energy_pj * 1e-12)
+    assert row["seconds"] == pytest.approx(found.cycles / SOC.tick_hz)
+    assert row["edp"] == pytest.approx(row["energy_j"] * row["seconds"])
+    assert json.loads((folder / "result.json").read_text()) == json.loads(json.dumps(content))
+    assert (folder / "history.png").stat().st_size > 0
+
+
+def test_the_gap_is_to_the_proven_optimum(whole: tuple[Path, dict[str, object]]) -> None:
+    _, content = whole
+    space = Space(RESNET8, Machine.of(SOC), Theta(**content["theta"]))  # type: ignore[arg-type]
+    optimum = best_plan(space, "edp")
+    plan = plan_from(content["plan"])  # type: ignore[arg-type]
+    assert space.complete(plan)
+    assert content["gap"] == pytest.approx(space.cost(plan).of("edp") / optimum.value - 1)
+    assert 0 <= content["gap"] < 0.05  # type: ignore[operator]
+
+
+def test_a_broken_run_leaves_its_best_and_goes_on_as_an_unbroken_one(
+    whole: tuple[Path, dict[str, object]], tmp_path: Path
+) -> None:
+    """Ctrl-C in the second round: the mapping is there and loads; resumed, the result is the unbroken run's."""
+
+    def stop(done: int, total: int, what: str) -> None:
+        if done == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search_tiling(config(tmp_path / "r"), stop)
+    load_mapping(tmp_path / "r" / "mappings" / "best.yaml", RESNET8, SOC)
+    resumed = search_tiling(config(tmp_path / "r", resume=True), quiet).content
+    unbroken = {key: value for key, value in whole[1].items() if key not in ("time_s", "history")}
+    assert {key: resumed[key] for key in unbroken} == unbroken
+
+
+def test_a_time_budget_is_kept_and_gives_a_plan(tmp_path: Path) -> None:
+    content = search_tiling(config(tmp_path / "r", time_budget_s=0.5, objective="latency"), quiet).content
+    assert content["plan"]
+    assert content["objective"] == "latency"
+
+
+def test_plans_survive_json() -> None:
+    plan = best_plan(Space(RESNET8, Machine.of(SOC)), "edp").plan
+    assert plan.groups
+    assert plan_from(json.loads(json.dumps(plan_json(plan)))) == plan
+
+
+def test_refitting_finds_the_theta_that_made_the_figures() -> None:
+    """Plans "simulated" by the closed form under another theta: predictions meet them again after the fit."""
+    truth = Theta(unhidden=0.35, reload_miss=0.9, load=1.2)
+    space = Space(RESNET8, Machine.of(SOC))
+    plans = [best_plan(space, o, fusion).plan for o in ("edp", "latency", "energy") for fusion in (True, False)]
+    seen = []
+    for plan in plans:
+        cost = Cost(1.0, predicted(space, piece_terms(space, plan), truth))
+        seen.append(Simulated(plan, cost, space.cost(plan)))
+    fitted = refit(space, seen)
+
+    def error(theta: Theta) -> float:
+        return max(abs(predicted(space, piece_terms(space, s.plan), theta) / s.cost.cycles - 1) for s in seen)
+
+    assert error(fitted) < 0.02 < error(Theta())
+
+
+def test_predictions_are_the_plans_costs() -> None:
+    space = Space(RESNET8, Machine.of(SOC))
+    plan = best_plan(space, "edp").plan
+    assert predicted(space, piece_terms(space, plan), space.theta) == pytest.approx(space.cost(plan).cycles)
+    seen = simulated(space, SOC, plan)
+    assert seen.estimated == space.cost(plan)
+    assert seen.cost.cycles == pytest.approx(seen.estimated.cycles, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"time_budget_s": 0.0}, "time budget 0.0: a positive number of seconds is needed"),
+        ({"time_budget_s": float("nan")}, "time budget nan: a positive number"),
+        ({"objective": "area"}, "objective 'area': edp, latency or energy is needed"),
+        ({"device": "tpu"}, "device 'tpu': cpu or cuda is needed"),
+        ({"starts": 0}, "starts is 0; at least 1 is needed"),
+        ({"soc": find_soc("diana")}, "diana has 0 cores of model systolic"),
+    ],
+)
+def test_nonsense_is_refused_before_anything_is_written(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        search_tiling(config(tmp_path / "r", **changes), quiet)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_layer_that_fits_nowhere_is_refused() -> None:
+    small = find_soc("gemmini", {"memories.accumulator.size_bytes": "64"})
+    with pytest.raises(
+        InputError, match="layer conv1: its smallest tile needs 1 rows of accumulator, 1 more than the 0"
+    ):
+        check(config(Path("r"), soc=small))
+
+
+def test_the_command_line_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["search", "gemmini", "resnet8", "--space", "tiling-fusion", "--out", str(tmp_path / "r"), "-q"]
+    assert main([*words, "--time-budget", "-1"]) == 2
+    assert "time budget -1.0" in capsys.readouterr().err
+    assert main([*words, "--epochs", "3"]) == 2
+    assert "--epochs: means nothing with --space tiling-fusion" in capsys.readouterr().err
+    assert main(["search", "diana", "resnet8", "--objective", "edp", "--out", str(tmp_path / "r")]) == 2
+    assert "--objective edp: goes with --space tiling-fusion" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()

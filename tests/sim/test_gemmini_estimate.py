@@ -1,0 +1,357 @@
+"""Is the closed form what a walk over the tiles gives, for single layers and for fused groups?"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from cosoc.search import relax
+from cosoc.sim import exact
+from cosoc.sim.catalog import find_soc
+from cosoc.sim.cores.systolic import Systolic
+from cosoc.sim.errors import InputError
+from cosoc.sim.gemmini import memory
+from cosoc.sim.gemmini.decode import Nest
+from cosoc.sim.gemmini.estimate import (
+    IS,
+    ORDERS,
+    OS,
+    WS,
+    Flow,
+    Machine,
+    Shape,
+    Terms,
+    Theta,
+    Tiles,
+    cycles,
+    energy_pj,
+    estimate_nest,
+    reloads,
+    rows_needed,
+    terms,
+)
+from cosoc.sim.gemmini.groups import chain, group_cost, reach, why_not
+from cosoc.sim.gemmini.run import gemmini_of, lower_nest
+from cosoc.sim.mapping import NEST_DIMS, NestTiling
+from cosoc.sim.workload import Layer, Workload
+
+SOC = find_soc(
+    "gemmini_firesim", {"memories.scratchpad.size_bytes": "262144", "memories.accumulator.size_bytes": "65536"}
+)
+MACHINE = Machine.of(SOC)
+CONV = Layer("conv", "conv", ("input",), 32, 48, oy=12, ox=12, iy=12, ix=12, fy=3, fx=3, pad_y=1, pad_x=1)
+STRIDED = Layer(
+    "s", "conv", ("input",), 24, 20, oy=7, ox=7, iy=14, ix=14, fy=5, fx=5, stride_y=2, stride_x=2, pad_y=2, pad_x=2
+)
+GEMM = Layer("gemm", "conv", ("input",), 96, 160, ox=40, ix=40)
+DEPTHWISE = replace(CONV, name="dw", k=48, c=48, groups=48)
+
+
+def spans(extent: int, tile: int) -> list[tuple[int, int]]:
+    return [(start, min(tile, extent - start)) for start in range(0, extent, tile)]
+
+
+def walked(layer: Layer, nest: NestTiling) -> dict[str, int]:
+    """Bytes that the tiles of a nest load, tile after tile, each operand only where the tile before had another; and
+    partial sums that leave the accumulator before their reduction is complete."""
+    depthwise = layer.depthwise
+    c = 1 if depthwise else layer.c
+    extents = dict(zip(NEST_DIMS, (layer.k, c, layer.fy, layer.fx, layer.oy, layer.ox), strict=True))
+    loops = [spans(extents[d], getattr(nest, d)) for d in nest.order]
+    found = {"weights": 0, "inputs": 0, "spilled": 0, "tiles": 0}
+    before: dict[str, Any] = {}
+    open_outputs: set[Any] = set()
+    for position in itertools.product(*loops):
+        at = dict(zip(nest.order, position, strict=True))
+        size = {d: at[d][1] for d in NEST_DIMS}
+        now = {
+            "weights": tuple(at[d] for d in ("k", "c", "fy", "fx")),
+            "inputs": tuple(at[d] for d in (("k",) if depthwise else ()) + ("c", "fy", "fx", "oy", "ox")),
+            "outputs": tuple(at[d] for d in ("k", "oy", "ox")),
+        }
+        found["tiles"] += 1
+        if now["weights"] != before.get("weights"):
+            found["weights"] += size["k"] * size["c"] * size["fy"] * size["fx"]
+        if now["inputs"] != before.get("inputs"):
+            rows = {
+                y * layer.stride_y + f - layer.pad_y
+                for y in range(at["oy"][0], sum(at["oy"]))
+                for f in range(at["fy"][0], sum(at["fy"]))
+            }
+            cols = {
+                x * layer.stride_x + f - layer.pad_x
+                for x in range(at["ox"][0], sum(at["ox"]))
+                for f in range(at["fx"][0], sum(at["fx"]))
+            }
+            # The hardware loads the span from the first to the last row, whether or not a stride skips some.
+            n_rows = len([r for r in range(min(rows), max(rows) + 1) if 0 <= r < layer.iy])
+            n_cols = len([r for r in range(min(cols), max(cols) + 1) if 0 <= r < layer.ix])
+            found["inputs"] += n_rows * n_cols * (size["k"] if depthwise else size["c"])
+        if now["outputs"] != before.get("outputs") and now["outputs"] in open_outputs:
+            found["spilled"] += size["k"] * size["oy"] * size["ox"]
+        open_outputs.add(now["outputs"])
+        before = now
+    return found
+
+
+def nests(layer: Layer, n: int) -> list[NestTiling]:
+    """Random tiles, divisors or not, under random orders of the loops."""
+    rng = np.random.default_rng(3)
+    c = 1 if layer.depthwise else layer.c
+    extents = (layer.k, c, layer.fy, layer.fx, layer.oy, layer.ox)
+    out = []
+    for _ in range(n):
+        tile = [int(rng.integers(max(1, extent // 3), extent + 1)) for extent in extents]
+        out.append(NestTiling(*tile, order=tuple(rng.permutation(NEST_DIMS).tolist())))
+    return out
+
+
+@pytest.mark.parametrize("layer", [CONV, STRIDED, GEMM, DEPTHWISE], ids=lambda x: x.name)
+def test_traffic_is_that_of_a_walk_over_the_tiles(layer: Layer) -> None:
+    """Brute force, edge tiles and all orders included: what is loaded, and which partial sums come and go."""
+    shape = Shape.of(layer)
+    for nest in nests(layer, 60):
+        found, again = walked(layer, nest), reloads(shape, Tiles.of(nest), nest.order, exact)
+        t = terms(shape, Tiles.of(nest), again, MACHINE)
+        assert found["weights"] == layer.weights * again.weights
+        assert found["spilled"] == layer.outputs * (again.outputs - 1)
+        moved = found["weights"] + found["inputs"] + layer.outputs + 2 * 4 * found["spilled"]
+        assert t.dram_bytes == moved == t.first_bytes + t.again_bytes
+        tile_cycles = MACHINE.gemm_tile_cycles if layer is GEMM else MACHINE.conv_tile_cycles
+        assert t.software == found["tiles"] * tile_cycles
+
+
+def test_the_address_walk_counts_the_same_work() -> None:
+    """Rows streamed, pairs, requests and beats against `memory.walk`, which goes address by address, where every tile
+    loads both operands: channels in multiples of 64 at aligned addresses, loops with nothing to reuse."""
+    core = gemmini_of(SOC)
+    nest = Nest("gemm", 16, (128, 192, 1, 1, 1, 40), (64, 64, 1, 1, 1, 24), (5, 0, 1, 2, 3, 4))
+    lowered = memory.walk(nest, memory.CacheSizes(1024, 8, 4096, 8), 10**9, 1.0)
+    layer = replace(GEMM, k=128, c=192)
+    tiling = NestTiling(64, 64, 1, 1, 1, 24, order=("ox", "k", "c", "fy", "fx", "oy"))
+    t = estimate_nest(layer, tiling, MACHINE).terms
+    requests, beats = lowered.mvins[:, memory.REQUESTS].sum(), lowered.mvins[:, memory.BEATS].sum()
+    assert t.load == pytest.approx(beats + requests * core.load.request_cycles)
+    rows, pairs = lowered.groups[:, memory.EX_ROWS].sum(), lowered.groups[:, memory.EX_PAIRS].sum()
+    assert t.execute == max(rows, pairs * core.pair_cycles)
+    stores = lowered.tiles[:, [memory.REQUESTS, memory.BEATS]].sum(0)
+    assert t.store == pytest.approx(stores[1] + stores[0] * core.store.request_cycles)
+
+
+@pytest.mark.parametrize("ox", [3, 7, 14, 18, 56])
+def test_convolutions_execute_as_their_blocks_do(ox: int) -> None:
+    """Rows and pairs of a convolution's tiles, from the walk that the simulator runs."""
+    nest = Nest("conv", 16, (32, 48, 3, 3, ox, ox), (16, 24, 3, 3, ox, ox), (4, 5, 0, 1, 2, 3), 1, 3, ox)
+    walk = memory.walk(nest, memory.CacheSizes(1024, 8, 4096, 8), 10**9, 1.0)
+    layer = Layer("c", "conv", ("i",), 32, 48, oy=ox, ox=ox, iy=ox, ix=ox, fy=3, fx=3, pad_y=1, pad_x=1)
+    t = estimate_nest(layer, NestTiling(16, 24, 3, 3, ox, ox, order=OS), MACHINE).terms
+    rows, pairs = walk.groups[:, memory.EX_ROWS].sum(), walk.groups[:, memory.EX_PAIRS].sum()
+    assert t.execute == max(rows, pairs * MACHINE.pair_cycles)
+
+
+@pytest.mark.parametrize("layer", [CONV, STRIDED, GEMM, DEPTHWISE], ids=lambda x: x.name)
+def test_ints_arrays_and_tensors_agree(layer: Layer) -> None:
+    shape, some = Shape.of(layer), nests(layer, 12)
+    arrays = Tiles(*(np.array([getattr(n, d) for n in some]) for d in NEST_DIMS))
+    tensors = Tiles(*(torch.tensor(getattr(arrays, d), dtype=torch.float64, requires_grad=True) for d in NEST_DIMS))
+    one = torch.ones(1, dtype=torch.float64)
+    soft = replace(shape, **{f.name: getattr(shape, f.name) * one for f in fields(Shape) if f.name != "most_pad"})
+    for order in ORDERS:
+        whole = terms(shape, arrays, reloads(shape, arrays, order, exact), MACHINE)
+        smooth = terms(soft, tensors, reloads(soft, tensors, order, relax), MACHINE, relax)
+        times = cycles(whole, MACHINE, Theta())
+        assert cycles(smooth, MACHINE, Theta(), relax).detach().numpy() == pytest.approx(times)
+        for f in fields(Terms):
+            values = np.broadcast_to(getattr(whole, f.name), len(some))
+            assert (getattr(smooth, f.name) + 0 * tensors.k).detach().numpy() == pytest.approx(values), f.name
+            for i, nest in enumerate(some):
+                single = estimate_nest(layer, replace(nest, order=order), MACHINE).terms
+                assert getattr(single, f.name) == pytest.approx(values[i]), f.name
+
+
+def test_only_one_operand_is_reused_at_a_time() -> None:
+    """Eight tiles of 2 x 2 x 2: each order loads one operand four times and two of them, or spills, eight times."""
+    layer = Layer("gemm", "conv", ("input",), 32, 32, ox=32, ix=32)
+    shape, tiles = Shape.of(layer), Tiles(16, 16, 1, 1, 1, 16)
+    found = {o: reloads(shape, tiles, o, exact) for o in ORDERS}
+    assert (found[WS].weights, found[WS].inputs, found[WS].outputs) == (1, 2, 2)
+    assert (found[IS].weights, found[IS].inputs, found[IS].outputs) == (2, 1, 2)
+    assert (found[OS].weights, found[OS].inputs, found[OS].outputs) == (2, 2, 1)
+
+
+def test_memory_is_what_the_tiles_fill() -> None:
+    """20 x 24 channels, 3 x 3 taps, 4 x 5 pixels: 2 blocks of 6 x 7 inputs, 2 of 216 weights; 2 of 20 sums."""
+    assert rows_needed(Shape.of(CONV), Tiles(20, 24, 3, 3, 4, 5), MACHINE) == (2 * 42 + 2 * 216, 2 * 20)
+
+
+def test_energy_of_a_whole_layer_by_hand() -> None:
+    """One tile, 16 x 16 x 16: 4096 MACs, 256 weights in, 256 partial sums written, read and read out, 768 bytes."""
+    layer = Layer("gemm", "conv", ("input",), 16, 16, ox=16, ix=16)
+    found = estimate_nest(layer, NestTiling(16, 16, 1, 1, 1, 16), MACHINE)
+    scratchpad, accumulator = 0.49 + 0.02513 * 256, 1.94 + 0.1005 * 64 / 16
+    by_hand = 4096 * 0.5608 + (4096 + 256) * 0.48746 + 768 * accumulator + 4 * 256 * scratchpad + 768 * 100
+    assert found.energy_pj == pytest.approx(by_hand)
+
+
+def test_one_tile_has_nothing_to_overlap_with() -> None:
+    """A single tile of a convolution: software, loads, execution and store follow each other."""
+    layer = Layer("c", "conv", ("i",), 16, 16, oy=4, ox=4, iy=4, ix=4, fy=1, fx=1)
+    found = estimate_nest(layer, NestTiling(16, 16, 1, 1, 4, 4), MACHINE, Theta(reload_miss=0.0))
+    core, t = gemmini_of(SOC), found.terms
+    # 256 weights, inputs and outputs; the DRAM's 128 bytes in 20 cycles are slower than the outer link's 64 in 8
+    outer = 768 * max(MACHINE.outer_cycles_per_byte, MACHINE.dram_cycles_per_byte)
+    fill = 768 / 64 * core.load.fill_cycles
+    parts = t.execute + max(t.load + fill, outer) + t.store + core.software.conv_tile_cycles
+    assert found.cycles == pytest.approx(parts + core.software.start_cycles + core.execute.drain_cycles)
+
+
+# ------------------------------------------------------------------------------------------ fused groups
+
+
+def pair() -> Workload:
+    """Two products of 128 rows, 256 -> 512 -> 256 columns."""
+    layers = (
+        Layer("up", "conv", ("input",), 512, 256, ox=128, ix=128),
+        Layer("down", "conv", ("up",), 256, 512, ox=128, ix=128),
+    )
+    return Workload("pair", (256, 1, 128), layers, ("down",))
+
+
+def test_fusing_a_pair_saves_the_traffic_between() -> None:
+    """AccelForge's optimum for this pair saves exactly the 2 x 65,536 bytes of what passes between the two."""
+    workload = pair()
+    fused = group_cost(chain(workload, 0, 1), 1, 128, 0, (0, 0), MACHINE)
+    nests_of = {"up": NestTiling(64, 256, 1, 1, 1, 128, IS), "down": NestTiling(64, 512, 1, 1, 1, 128, IS)}
+    alone = [estimate_nest(layer, nests_of[layer.name], MACHINE) for layer in workload]
+    separate = sum(cost.terms.dram_bytes for cost in alone)
+    assert separate == 2 * 256 * 512 + 128 * 256 * 2 + 2 * 128 * 512
+    assert separate - fused.terms.dram_bytes == 2 * 65536
+    saved = sum(cost.energy_pj for cost in alone) - energy_pj(fused.terms, MACHINE)
+    assert saved == pytest.approx(2 * 65536 * MACHINE.dram_pj)  # what was a fill of the scratchpad is now a write
+    assert fused.spad_rows <= MACHINE.spad_rows
+
+
+def residual(stride: int = 1) -> Workload:
+    """A residual block on a map of 16 x 16: 3x3, 3x3, and the sum with what came in, which a 1x1 reads too."""
+    c3 = {"fy": 3, "fx": 3, "pad_y": 1, "pad_x": 1}
+    o = 16 // stride
+    s: dict[str, int] = {"stride_y": stride, "stride_x": stride}
+    layers = (
+        Layer("stem", "conv", ("input",), 16, 8, oy=16, ox=16, iy=16, ix=16, **c3),
+        Layer("a", "conv", ("stem",), 16, 16, oy=o, ox=o, iy=16, ix=16, **c3, **s),
+        Layer("b", "conv", ("a",), 16, 16, oy=o, ox=o, iy=o, ix=o, **c3),
+        Layer("short", "conv", ("stem",), 16, 16, oy=o, ox=o, iy=16, ix=16, **s),
+        Layer("sum", "add", ("b", "short"), 16, 16, oy=o, ox=o, iy=o, ix=o),
+    )
+    return Workload("residual", (8, 16, 16), layers, ("sum",))
+
+
+def needed(workload: Workload, name: str, rows: set[int]) -> dict[str, set[int]]:
+    """Rows of every layer above that rows of `name` depend on, by following the windows."""
+    out: dict[str, set[int]] = {name: rows}
+    for layer in reversed(workload.layers):
+        for r in out.get(layer.name, set()):
+            for source in layer.inputs:
+                under = {r * layer.stride_y + f - layer.pad_y for f in range(layer.fy)}
+                size = layer.iy
+                span = {x for x in range(min(under), max(under) + 1) if 0 <= x < size}
+                out.setdefault(source, set()).update(span)
+    return out
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("tile", [1, 2, 4, 8])
+def test_a_tile_reaches_back_as_far_as_the_windows_do(stride: int, tile: int) -> None:
+    """Recomputation: rows computed in all steps together, and most in one, against sets of rows, branches included."""
+    workload = residual(stride)
+    group = chain(workload, 0, 4)
+    rows = workload["sum"].oy
+    found = reach(group, tile, rows // tile, 0, True)
+    steps = [needed(workload, "sum", set(range(y, y + tile))) for y in range(0, rows, tile)]
+    for layer, reached in zip(workload.layers, found, strict=True):
+        wanted = [len(step[layer.name]) for step in steps]
+        assert max(wanted) <= reached.made <= layer.oy  # a step at an edge computes fewer
+        # Two windows deep, a step next to an edge needs a row less than the closed form has it.
+        assert sum(wanted) <= reached.total <= sum(wanted) + len(steps) * (stride - 1) + 2
+        if layer.name != "stem":
+            assert reached.total == sum(wanted)
+
+
+@pytest.mark.parametrize("tile", [1, 2, 4, 8])
+def test_line_buffers_hold_what_later_steps_read(tile: int) -> None:
+    """Every row is computed once, and never are more rows between a writer and its last reader than are held."""
+    workload = residual()
+    group = chain(workload, 0, 4)
+    found = dict(zip([x.name for x in workload], reach(group, tile, 16 // tile, 1, True), strict=True))
+    assert all(reached.total == 16 for reached in found.values())
+    # What each step computes: what it depends on, without what earlier steps have computed.
+    done: dict[str, set[int]] = {layer.name: set() for layer in workload}
+    steps: list[dict[str, set[int]]] = []
+    for y in range(0, 16, tile):
+        now = needed(workload, "sum", set(range(y, y + tile)))
+        steps.append({name: now[name] - done[name] for name in done})
+        done = {name: done[name] | now[name] for name in done}
+    for at in range(len(steps)):
+        for name, reached in found.items():
+            made = set().union(*(step[name] for step in steps[: at + 1]))
+            readers = [layer for layer in workload if name in layer.inputs]
+            read = {
+                r * layer.stride_y + f - layer.pad_y
+                for layer in readers for step in steps[at:] for r in step[layer.name] for f in range(layer.fy)
+            }  # fmt: skip
+            assert len(made & read) <= reached.held
+
+
+def test_recomputing_costs_work_and_keeping_costs_none() -> None:
+    group = chain(residual(), 0, 4)
+    redo, keep, whole = (group_cost(group, oy, 16, k, (0,) * 5, MACHINE) for oy, k in ((4, 0), (4, 1), (16, 0)))
+    macs = sum(layer.macs for layer in residual())
+    assert keep.terms.macs == whole.terms.macs == macs < redo.terms.macs
+    weights = sum(layer.weights for layer in residual())
+    streamed, kept = (group_cost(group, 4, 16, 1, (r,) * 5, MACHINE).terms.dram_bytes for r in (0, 1))
+    assert streamed - kept == 3 * weights  # four steps, the weights once or in each
+    assert kept == whole.terms.dram_bytes == weights + 8 * 16 * 16 + 16 * 16 * 16
+
+
+def test_what_cannot_be_fused_says_why() -> None:
+    workload = residual()
+    assert why_not(workload, 1, 4) == why_not(workload, 0, 4) == ""
+    assert "is read by no other layer of the group" in why_not(workload, 2, 3)
+    assert "at least two layers" in why_not(workload, 1, 1)
+    pooled = replace(workload, layers=(*workload.layers, Layer("pool", "max_pool", ("sum",), 16, 16, fy=16, fx=16)))
+    assert "pool (max_pool) does not run on Gemmini" in why_not(pooled, 4, 5)
+
+
+def test_a_soc_without_the_array_is_refused() -> None:
+    with pytest.raises(InputError, match="diana has 0 cores of model systolic; one is needed"):
+        Machine.of(find_soc("diana"))
+    with pytest.raises(InputError, match="layer pool: Gemmini runs conv, matmul, add, not max_pool"):
+        Shape.of(Layer("pool", "max_pool", ("x",), 4, 4))
+
+
+def test_estimate_and_simulation_agree_on_what_binds() -> None:
+    """Nests that are bound by execution, and by software: the simulator within a few per cent of the larger part."""
+    core = next(c for c in SOC.cores.values() if isinstance(c, Systolic))
+    nest = Nest("conv", 16, (64, 64, 3, 3, 28, 28), (64, 64, 3, 3, 14, 28), (4, 5, 0, 1, 2, 3), 1, 3, 28)
+    from cosoc.sim import engine_fast
+
+    lowered = lower_nest(nest, SOC)
+    simulated = lowered.cycles(engine_fast.run(lowered.program))
+    layer = Layer("c", "conv", ("i",), 64, 64, oy=28, ox=28, iy=28, ix=28, fy=3, fx=3, pad_y=1, pad_x=1)
+    found = estimate_nest(layer, NestTiling(64, 64, 3, 3, 14, 28, OS), MACHINE)
+    assert found.terms.execute < simulated
+    assert found.cycles == pytest.approx(simulated, rel=0.15)
+    assert core.side == MACHINE.side
+
+
+def test_flow_of_a_group_member_moves_no_dram_byte() -> None:
+    """What comes from and goes to the scratchpad: weights alone cross the DRAM's border."""
+    shape, tiles = Shape.of(GEMM), Tiles(96, 160, 1, 1, 1, 40)
+    again = reloads(shape, tiles, OS, exact)
+    inside = terms(shape, tiles, again, MACHINE, exact, Flow(dram_in=0, dram_out=0, spad_out=1))
+    assert inside.dram_bytes == GEMM.weights

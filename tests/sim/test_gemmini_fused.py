@@ -1,0 +1,196 @@
+"""Does the program of a mapping move what the closed form says, in time that it says, fused or not?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cosoc.sim import engine_fast, engine_reference
+from cosoc.sim.catalog import find_soc
+from cosoc.sim.errors import InputError
+from cosoc.sim.gemmini.estimate import IS, ORDERS, OS, Machine, cycles, energy_pj, estimate_nest
+from cosoc.sim.gemmini.fused import lower_plan, step_spans
+from cosoc.sim.gemmini.groups import Chain, chain, group_cost
+from cosoc.sim.gemmini.lower import TICKS_PER_CYCLE
+from cosoc.sim.mapping import NEST_DIMS, Group, LayerMapping, Mapping, NestTiling, Share
+from cosoc.sim.mapping_file import MappingFile, dump_mapping, load_mapping
+from cosoc.sim.program import validate
+from cosoc.sim.report import energy_j
+from cosoc.sim.workload import Layer, Workload
+
+SOC = find_soc("gemmini")
+MACHINE = Machine.of(SOC)
+
+
+def residual() -> Workload:
+    """A residual block on 16 x 16 pixels: stem, 3x3, 3x3, a 1x1 beside them, and the sum."""
+    c3: dict[str, Any] = {"oy": 16, "ox": 16, "iy": 16, "ix": 16, "fy": 3, "fx": 3, "pad_y": 1, "pad_x": 1}
+    c1: dict[str, Any] = {"oy": 16, "ox": 16, "iy": 16, "ix": 16}
+    layers = (
+        Layer("stem", "conv", ("input",), 16, 8, **c3),
+        Layer("a", "conv", ("stem",), 32, 16, **c3),
+        Layer("b", "conv", ("a",), 32, 32, **c3),
+        Layer("short", "conv", ("stem",), 32, 16, **c1),
+        Layer("sum", "add", ("b", "short"), 32, 32, **c1),
+    )
+    return Workload("residual", (8, 16, 16), layers, ("sum",))
+
+
+def fused(workload: Workload, oy: int, ox: int, keep: bool, resident: tuple[str, ...]) -> tuple[Mapping, Any, Chain]:
+    """All layers as one group, the tiles as the closed form chooses them; its cost."""
+    group = chain(workload, 0, len(workload.layers) - 1)
+    cost = group_cost(group, oy, ox, int(keep), [int(x.name in resident) for x in workload], MACHINE)
+    layers = {}
+    for layer, tiles in zip(workload, cost.tiles, strict=True):
+        k, c, fy, fx, y, x = (int(getattr(tiles, d)) for d in NEST_DIMS)
+        layers[layer.name] = LayerMapping((Share("gemmini", layer.k),), nest=NestTiling(k, c, fy, fx, y, x, OS))
+    names = tuple(layer.name for layer in workload)
+    return Mapping("fused", "overlapped", layers, (Group(names, keep, resident),)), cost, group
+
+
+CASES = [(16, 16, False), (4, 16, False), (4, 16, True), (2, 16, True), (8, 4, False)]
+
+
+@pytest.mark.parametrize(("oy", "ox", "keep"), CASES)
+@pytest.mark.parametrize("resident", [(), ("a", "b")])
+def test_a_fused_group_moves_the_bytes_of_the_closed_form(
+    oy: int, ox: int, keep: bool, resident: tuple[str, ...]
+) -> None:
+    """Inputs with their halo or without, weights in every step or once, the sum out, nothing between."""
+    workload = residual()
+    mapping, cost, group = fused(workload, oy, ox, keep, resident)
+    program, moved = lower_plan(workload, mapping, SOC)
+    assert not validate(program)
+    assert moved.stored_bytes == 32 * 16 * 16
+    # A layer that runs ahead has nothing left to do in the last steps, which the closed form does not know.
+    ys = step_spans(group, [(y, y + oy) for y in range(0, 16, oy)], keep, True)
+    comes = [sum(step[i][0] < step[i][1] for step in ys) * (16 // ox) for i in range(5)]
+    weights = sum(x.weights * (1 if x.name in resident else n) for x, n in zip(workload, comes, strict=True))
+    once = weights + 8 * 16 * 16
+    steps = (16 // oy) * (16 // ox)
+    assert moved.loaded_bytes == once if keep or steps == 1 else moved.loaded_bytes > once
+    spared = sum(x.weights * (steps - n) for x, n in zip(workload, comes, strict=True) if x.name not in resident)
+    assert moved.loaded_bytes + moved.stored_bytes == cost.terms.dram_bytes - spared
+    assert spared == 0 or oy == 2
+
+
+@pytest.mark.parametrize(("oy", "ox", "keep"), CASES)
+def test_its_products_are_those_of_the_rows_it_computes(oy: int, ox: int, keep: bool) -> None:
+    """MACs of the program: every row once where rows are kept; at an edge the closed form has a row too many."""
+    workload = residual()
+    mapping, cost, group = fused(workload, oy, ox, keep, ())
+    program, _ = lower_plan(workload, mapping, SOC)
+    macs = int(program.rows["macs"].sum())
+    ys = step_spans(group, [(y, y + oy) for y in range(0, 16, oy)], keep, True)
+    xs = step_spans(group, [(x, x + ox) for x in range(0, 16, ox)], False, False)
+    by_hand = 0
+    for i, layer in enumerate(workload):
+        each = layer.macs // (layer.oy * layer.ox)
+        by_hand += each * sum(s[i][1] - s[i][0] for s in ys) * sum(s[i][1] - s[i][0] for s in xs)
+    assert macs == by_hand
+    assert macs <= cost.terms.macs <= 1.08 * macs
+    if keep or (oy, ox) == (16, 16):
+        assert macs == sum(layer.macs for layer in workload) == cost.terms.macs
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("tile", [(64, 64, 8), (16, 64, 16), (32, 16, 16), (64, 16, 4)])
+def test_a_layer_moves_the_bytes_of_the_closed_form(order: tuple[str, ...], tile: tuple[int, int, int]) -> None:
+    """Under all orders: operands that stay are not loaded again, partial sums that cannot stay come and go."""
+    k, c, oy = tile
+    layer = Layer("conv", "conv", ("input",), 64, 64, oy=16, ox=16, iy=16, ix=16, fy=3, fx=3, pad_y=1, pad_x=1)
+    workload = Workload("one", (64, 16, 16), (layer,), ("conv",))
+    for nest in (NestTiling(k, c, 3, 3, oy, 16, order), NestTiling(k, c, 3, 3, oy, 16, order, reuse=False)):
+        mapping = Mapping("m", "overlapped", {"conv": LayerMapping((Share("gemmini", 64),), nest=nest)})
+        program, moved = lower_plan(workload, mapping, SOC)
+        found = estimate_nest(layer, nest, MACHINE)
+        if nest.reuse:
+            assert moved.loaded_bytes + moved.stored_bytes == found.terms.dram_bytes
+            spent = energy_j(program, engine_fast.run(program), SOC) * 1e12
+            assert spent == pytest.approx(found.energy_pj, rel=1e-6)
+        assert int(program.rows["macs"].sum()) == layer.macs
+
+
+def test_time_is_near_to_the_closed_form() -> None:
+    """A layer that execution binds and a group whose layers overlap: within a tenth of the program's makespan."""
+    workload = residual()
+    mapping, cost, _ = fused(workload, 4, 16, True, ("a", "b"))
+    program, _ = lower_plan(workload, mapping, SOC)
+    from cosoc.sim.gemmini.estimate import Theta
+
+    simulated = engine_fast.run(program).makespan / TICKS_PER_CYCLE
+    assert cycles(cost.terms, MACHINE, Theta()) == pytest.approx(simulated, rel=0.15)
+    assert cost.terms.execute < simulated
+    energy = energy_j(program, engine_fast.run(program), SOC) * 1e12
+    assert energy == pytest.approx(energy_pj(cost.terms, MACHINE), rel=0.03)
+
+
+def test_fusing_saves_time_and_bytes_where_nothing_is_computed_twice() -> None:
+    workload = residual()
+    mapping, _, _ = fused(workload, 16, 16, False, ())
+    alone = replace(mapping, groups=())
+    together, moved = lower_plan(workload, mapping, SOC)
+    apart, moved_apart = lower_plan(workload, alone, SOC)
+    between = 16 * 256 * 3 + 32 * 256 * 2 * 3  # stem: written, read twice; a, b and short: written and read
+    saved = moved_apart.loaded_bytes + moved_apart.stored_bytes - moved.loaded_bytes - moved.stored_bytes
+    assert saved == between
+    assert engine_fast.run(together).makespan < engine_fast.run(apart).makespan
+
+
+def test_both_engines_agree() -> None:
+    workload = residual()
+    mapping, _, _ = fused(workload, 4, 16, True, ("a",))
+    program, _ = lower_plan(workload, mapping, SOC)
+    fast, reference = engine_fast.run(program), engine_reference.run(program)
+    assert fast.makespan == reference.makespan
+    assert np.array_equal(fast.end, reference.end)
+
+
+def test_a_consumer_waits_for_what_it_reads() -> None:
+    """No execution of `b` in a step starts before the last row of `a` of that step has left the accumulator."""
+    workload = residual()
+    mapping, _, _ = fused(workload, 16, 16, False, ())
+    program, _ = lower_plan(workload, mapping, SOC)
+    trace = engine_fast.run(program)
+    rows, names = program.rows, program.layers
+    array, store = program.unit_names.index("gemmini"), program.unit_names.index("store")
+
+    def of(name: str, unit: int) -> Any:
+        return np.flatnonzero((rows["layer"] == names.index(name)) & (rows["unit"] == unit))
+
+    assert trace.issue[of("b", array)].min() >= trace.end[of("a", store)].max()
+
+
+def test_what_does_not_fit_or_cannot_be_fused_is_refused() -> None:
+    workload = residual()
+    mapping, _, _ = fused(workload, 16, 16, False, ())
+    small = find_soc("gemmini", {"memories.scratchpad.size_bytes": "8192"})
+    with pytest.raises(InputError, match=r"group stem, .*: needs \d+ rows of scratchpad, \d+ more than 512"):
+        lower_plan(workload, mapping, small)
+    gap = replace(mapping, groups=(Group(("stem", "b")),))
+    with pytest.raises(InputError, match="group stem, b: has gaps"):
+        lower_plan(workload, gap, SOC)
+    bare = replace(mapping, layers={name: entry for name, entry in mapping.layers.items() if name != "a"})
+    with pytest.raises(InputError, match="layer a: has no nest"):
+        lower_plan(workload, bare, SOC)
+
+
+def test_mapping_files_carry_nests_and_groups(tmp_path: Any) -> None:
+    workload = residual()
+    mapping, _, _ = fused(workload, 4, 16, True, ("a",))
+    nest = mapping.layers["a"].nest
+    assert nest is not None
+    for each in (mapping, replace(mapping, groups=(Group(mapping.groups[0].layers, False, None),))):
+        (tmp_path / "m.yaml").write_text(dump_mapping(each))
+        assert load_mapping(tmp_path / "m.yaml", workload, SOC) == each
+
+
+def test_mapping_files_with_wrong_orders_are_refused() -> None:
+    with pytest.raises(ValueError, match="order k, k, fy, fx, oy, ox: name each of k, c, fy, fx, oy, ox once"):
+        MappingFile.model_validate(
+            {"layers": {"a": {"shares": {"g": 1}, "nest": dict.fromkeys(NEST_DIMS, 1) | {"order": ["k", *IS[:0], "k",
+             "fy", "fx", "oy", "ox"]}}}}
+        )  # fmt: skip
