@@ -7,6 +7,7 @@ What is slow to import (torch, numba, simpy, pyplot) is imported inside the comm
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cosoc import __version__
-from cosoc.output import check_writable, replacing, reporting, workload_table, write_json
+from cosoc.output import check_writable, replacing, reporting, workload_table, write_json, write_text
 from cosoc.sim.errors import Deadlock, InputError
 from cosoc.sim.mapping import Runtime
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from cosoc.sim.soc import SoC
     from cosoc.sim.workload import Workload
 
+SHOWN_FAILURES = 5  # of a campaign, on the terminal
 DEFAULT_MAPPING = "default"
 
 Engine = Literal["fast", "reference"]
@@ -57,6 +59,15 @@ InputShape = Annotated[
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Equal seeds give equal results.")]
+WhatIf = Annotated[
+    list[str] | None,
+    typer.Option("--what-if", metavar="PATH=CHANGE", help="With links.l2.rate=x2, =16 or =+8: how the run changes."),
+]
+Html = Annotated[Path | None, typer.Option("--report", metavar="FILE.html", help="Write a report for a browser.")]
+RunPath = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A folder of `cosoc search`, a mapping in it, or a result's JSON.")
+]
+Point = Annotated[str | None, typer.Option("--point", metavar="NAME", help="Which mapping of RUN [default: fastest].")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table: files and errors only.")]
 
 app = typer.Typer(
@@ -91,29 +102,76 @@ def simulate(
     gantt_file: Annotated[
         Path | None, typer.Option("--gantt", metavar="FILE", help="Draw a Gantt chart (.png).")
     ] = None,
+    report_file: Html = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say why: causes by layer, and what would help.")] = False,
+    what_if: WhatIf = None,
     input_shape: InputShape = None,
     overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:
     """Run a mapped workload on a SoC. Says how long it takes and why, and what energy it takes."""
-    _check_outputs({"--json": json_file, "--trace": trace_file, "--gantt": gantt_file})
+    _check_outputs({"--json": json_file, "--trace": trace_file, "--gantt": gantt_file, "--report": report_file})
     if gantt_file and gantt_file.suffix.lower() != ".png":
         raise InputError(f"--gantt {gantt_file}: the chart is a PNG; give a name that ends in .png")
     machine, network, placed = _inputs(soc, workload, mapping, runtime, input_shape, overrides)
+    from cosoc import why
     from cosoc.sim import render
-    from cosoc.sim.report import to_json
     from cosoc.sim.simulate import simulate as run
 
+    case = why.Case(machine, network, placed, engine, inferences)
     result = run(machine, network, placed, engine=engine, inferences=inferences)
     if json_file:
-        write_json(json_file, to_json(result))
+        write_json(json_file, why.with_inputs(result, case))
+    if report_file:
+        write_text(report_file, why.html(result, case))
     if trace_file:
         write_json(trace_file, render.chrome_trace(result))
     if gantt_file:
         with replacing(gantt_file) as part:
             render.gantt(result, part)
-    if not quiet:
+    if explain or what_if:
+        _print(why.explanation(result, case, what_if or ()))
+    elif not quiet:
         _print(render.table(result))
+
+
+@app.command()
+def explain(run: RunPath, point: Point = None, what_if: WhatIf = None) -> None:
+    """Say why a run takes as long as it does, and what a change of the SoC would do to it, simulated."""
+    from cosoc import why
+    from cosoc.sim.simulate import simulate
+
+    case = why.load(run, point)
+    result = simulate(case.soc, case.workload, case.mapping, case.engine, case.inferences)
+    _print(why.explanation(result, case, what_if or ()))
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A result's JSON, a run folder, or a mapping in one.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another, of the same workload.")],
+) -> None:
+    """Set two results side by side, layer by layer: cycles, energy, and the cause that shifted most."""
+    from cosoc import why
+
+    _print(why.comparison(why.result_json(a), why.result_json(b)))
+
+
+@app.command()
+def report(
+    run: RunPath,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="Where to write it.")],
+    point: Point = None,
+) -> None:
+    """Write one HTML file about a run: front, layers, timeline, occupancy, critical path, provenance."""
+    _check_outputs({"--out": out})
+    from cosoc import why
+    from cosoc.sim.simulate import simulate
+
+    case = why.load(run, point)
+    result = simulate(case.soc, case.workload, case.mapping, case.engine, case.inferences)
+    folder = run.parent.parent if run.parent.name == "mappings" else run
+    write_text(out, why.html(result, case, folder if folder.is_dir() else None))
 
 
 @app.command()
@@ -307,6 +365,44 @@ def _search_splits(
         print(f"results in {folder}")
 
 
+@app.command()
+def sweep(
+    plan: Annotated[Path, typer.Argument(metavar="PLAN.yaml", help="What to run: see docs/scale.md.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the results.")] = Path("sweep"),
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes [default: one a core].")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster, in place of --workers.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the campaign in --out.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="With --resume: failed tasks again.")] = False,
+    json_file: JsonFile = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run a campaign: every combination of the SoCs, workloads, mappings, searches and SoC values that a plan names."""
+    import os
+
+    from cosoc.search.sweeps import run as sweeps
+
+    if workers is not None and scheduler is not None:
+        raise InputError("--workers is for processes here; with --scheduler the cluster has its own")
+    _check_outputs({"--json": json_file})
+    config = sweeps.SweepConfig(plan, out, workers or os.cpu_count() or 1, scheduler, resume, retry_failed)
+    try:
+        with reporting(quiet) as progress:
+            found = sweeps.sweep(config, progress)
+    except KeyboardInterrupt:
+        raise Interrupted(f"what is finished is in {out / 'results.sqlite'}; go on with --resume") from None
+    if json_file:
+        write_json(json_file, sweeps.to_json(found))
+    if not quiet:
+        _print(sweeps.table(found))
+        failed = sweeps.failures(found)
+        for line in failed[:SHOWN_FAILURES]:
+            _say(f"failed: {line}")
+        if len(failed) > SHOWN_FAILURES:
+            _say(f"and {len(failed) - SHOWN_FAILURES} more, all of them in {out / 'results.sqlite'}")
+
+
 @app.command("list")
 def list_names() -> None:
     """Name the built-in SoCs, clusters, workloads and mappings."""
@@ -362,6 +458,34 @@ def show_mapping(
 
     machine, network, placed = _inputs(soc, workload, mapping, runtime, input_shape, overrides)
     print(dump_mapping(complete(placed, network, machine)), end="")
+
+
+@app.command("import-mapping")
+def import_mapping(
+    mapping: Annotated[
+        str, typer.Argument(metavar="STRING|FILE", help="A Timeloop or DOSA string, or a file of them.")
+    ],
+    workload: Annotated[str, typer.Option("--workload", metavar="WORKLOAD", help="The network that it is for.")],
+    layer: Annotated[str | None, typer.Option("--layer", help="The layer that a string is for.")] = None,
+    soc: Annotated[str, typer.Option("--soc", metavar="SOC", help="A SoC with a systolic array.")] = "gemmini",
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the mapping file there.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Turn Timeloop or DOSA mapping strings into a mapping file for `--mapping`."""
+    from cosoc.sim.importers.timeloop import from_strings, read_strings
+    from cosoc.sim.mapping_file import dump_mapping
+
+    # os.path: a string may be longer than the name of a file can be
+    is_file = mapping.endswith((".yaml", ".yml")) or os.path.isfile(mapping)
+    if is_file == (layer is not None):
+        raise InputError(f"--layer goes with a string, not with a file; found {mapping!r} and {layer or 'no layer'}")
+    _check_outputs({"--out": out})
+    strings = read_strings(Path(mapping)) if is_file else {str(layer): mapping}
+    found = dump_mapping(from_strings(strings, _workload(workload, None), _soc(soc, overrides)))
+    if out is None:
+        print(found, end="")
+    else:
+        write_text(out, found)
 
 
 @show_app.command("program")

@@ -15,7 +15,7 @@ Everything is written once for ints, arrays and tensors (`xp`), with five factor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from cosoc.sim import exact
@@ -26,7 +26,9 @@ from cosoc.sim.gemmini.estimate import (
     MVIN_BYTES,
     ORDERS,
     Machine,
+    Reloads,
     Shape,
+    Terms,
     Tiles,
     along,
     counts,
@@ -108,15 +110,14 @@ def predict(
     """Cycles and energy of layers under tiles and a choice of order: one weight for each of ORDERS, summing to 1."""
     machine = model.machine
     near = terms(shape, tiles, every_tile(shape, tiles, xp), machine, xp)
-    bare = terms(shape, tiles, every_tile(shape, tiles, xp), replace(machine, load_request_cycles=0.0), xp)
-    rows = (near.load - bare.load) / machine.load_request_cycles
-    load, rows_w, mvins = _load(shape, tiles, near.load, rows, model, theta, xp)
     n = counts(shape, tiles, xp)
+    load, mvins = _load(shape, tiles, near, n, model, theta, xp)
+    sizes = _sizes(shape, tiles, n, model, xp)
     n_results = n["k"] * n["oy"] * n["ox"]
     n_tiles = n_results * n["c"] * n["fy"] * n["fx"]
     total: Num = 0
     for weight, loops in zip(order, ORDERS, strict=True):
-        lines, stored, fetched = _lines(shape, tiles, loops, rows_w, model, theta, xp)
+        lines, stored, fetched = _lines(shape, sizes, reloads(shape, tiles, loops, xp), loops, model, theta, xp)
         late = mvins * model.setup_cycles + xp.minimum(lines, mvins) * model.llc_cycles
         loading = load + lines * machine.fill_cycles
         loading = xp.maximum(
@@ -126,7 +127,7 @@ def predict(
             fetched * model.dram_line_cycles,
         )
         storing = near.store * theta.store + stored * machine.fill_cycles
-        software = near.software + model.loop_cycles * _ended(shape, tiles, loops, xp)
+        software = near.software + model.loop_cycles * _ended(n, loops, xp)
         chain = loading + near.execute + storing + n_tiles * model.setup_cycles + n_results * machine.drain_cycles
         parts = (near.execute, loading, storing, software)
         # A convolution's load, execution and store of one tile follow each other; a GEMM's do so by parts.
@@ -138,22 +139,22 @@ def predict(
 
 
 def _load(
-    shape: Shape, tiles: Tiles, beats: Num, rows: Num, model: Model, theta: NestTheta, xp: Any
-) -> tuple[Num, Num, Num]:
-    """Cycles of the load unit where the L2 has everything; rows of weights; mvins.
-
-    A row that is not aligned takes more beats and requests.
-    """
-    n, side = counts(shape, tiles, xp), model.machine.side
+    shape: Shape, tiles: Tiles, near: Terms, n: dict[str, Num], model: Model, theta: NestTheta, xp: Any
+) -> tuple[Num, Num]:
+    """Cycles of the load unit where the L2 has everything; mvins. A row that is not aligned takes more beats and
+    requests."""
+    side, spatial, taps = model.machine.side, n["oy"] * n["ox"], shape.fy * shape.fx
     k_parts = along(shape.k, tiles.k, lambda x: xp.ceildiv(x, MVIN_BYTES), xp)
-    rows_w = shape.c * shape.fy * shape.fx * n["oy"] * n["ox"] * k_parts
-    rows_i = rows - rows_w
+    c_parts = along(shape.c, tiles.c, lambda x: xp.ceildiv(x, MVIN_BYTES), xp)
+    weights = shape.c * taps * spatial
+    inputs = (near.dram_bytes - weights * shape.k - shape.k * shape.oy * shape.ox) / shape.c  # pixels, as often as read
+    rows_w, rows_i = weights * k_parts, inputs * c_parts
     cols = (tiles.ox - 1) * shape.stride_x + tiles.fx
     mvins = rows_w / xp.minimum(tiles.c, side + 0 * tiles.c) + rows_i / xp.minimum(cols, side + 0 * cols)
-    load = beats + theta.row_cycles * (
+    load = near.load + theta.row_cycles * (
         rows_w * _unaligned(tiles.k, shape.k, shape.gemm, xp) + rows_i * _unaligned(tiles.c, shape.c, shape.gemm, xp)
     )
-    return load, rows_w, mvins
+    return load, mvins
 
 
 def _unaligned(wide: Num, stride: Num, gemm: Num, xp: Any) -> Num:
@@ -180,8 +181,61 @@ def _sets(stride: Num, wide: Num, sets: int, xp: Any) -> Num:
     return xp.minimum(lines / step, 1.0 + 0 * lines / step)
 
 
+@dataclass(frozen=True)
+class _Sizes:
+    """What decides on misses whatever the order. Bytes: of all arrays, of weights, inputs and outputs; region: of the
+    inputs under a tile, all channels; column, plane, results: of the lines that one tile's channels take a part of, in
+    all weights, inputs and outputs. k_split, c_split: lines of a row that its parts ask for on top of what the row has;
+    k_fetched: the same of lines of the last-level cache, in all. k_sets, c_sets: bytes of the L2 that rows so far apart
+    can use. held: lines of weights that miss as the next tile loads the same ones again. spatial: tiles of pixels."""
+
+    total: Num
+    weights: Num
+    inputs: Num
+    outputs: Num
+    region: Num
+    column: Num
+    plane: Num
+    results: Num
+    k_split: Num
+    c_split: Num
+    k_fetched: Num
+    k_sets: Num
+    c_sets: Num
+    held: Num
+    spatial: Num
+
+
+def _sizes(shape: Shape, tiles: Tiles, n: dict[str, Num], model: Model, xp: Any) -> _Sizes:
+    reduction, pixels = shape.c * shape.fy * shape.fx, shape.oy * shape.ox
+    in_pixels = shape.oy * shape.stride_y * shape.ox * shape.stride_x
+    rows, cols = (tiles.oy - 1) * shape.stride_y + tiles.fy, (tiles.ox - 1) * shape.stride_x + tiles.fx
+    wide, deep = _lines_of(tiles.k, shape.k, xp), _lines_of(tiles.c, shape.c, xp)
+    k_lines = along(shape.k, tiles.k, lambda x: _lines_of(x, shape.k, xp), xp)
+    c_lines = along(shape.c, tiles.c, lambda x: _lines_of(x, shape.c, xp), xp)
+    k_sets = model.l2_bytes * _sets(shape.k, tiles.k, model.l2_sets, xp)
+    held = _over(tiles.c * tiles.fy * tiles.fx * wide * LINE_BYTES, k_sets, xp)
+    return _Sizes(
+        total=reduction * shape.k + in_pixels * shape.c + shape.k * pixels,
+        weights=reduction * shape.k,
+        inputs=in_pixels * shape.c,
+        outputs=shape.k * pixels,
+        region=rows * cols * shape.c,
+        column=reduction * wide * LINE_BYTES,
+        plane=in_pixels * deep * LINE_BYTES,
+        results=pixels * wide * LINE_BYTES,
+        k_split=k_lines - shape.k / LINE_BYTES,
+        c_split=c_lines - shape.c / LINE_BYTES,
+        k_fetched=along(shape.k, tiles.k, lambda x: xp.ceildiv(x, LLC_LINE_BYTES), xp),
+        k_sets=k_sets,
+        c_sets=model.l2_bytes * _sets(shape.c, tiles.c, model.l2_sets, xp),
+        held=reduction * k_lines * held,
+        spatial=n["oy"] * n["ox"],
+    )
+
+
 def _lines(
-    shape: Shape, tiles: Tiles, loops: Sequence[str], rows_w: Num, model: Model, theta: NestTheta, xp: Any
+    shape: Shape, sizes: _Sizes, far: Reloads, loops: Sequence[str], model: Model, theta: NestTheta, xp: Any
 ) -> tuple[Num, Num, Num]:
     """Lines that loads miss in the L2, that stores miss, and lines of the last-level cache that come from DRAM.
 
@@ -189,51 +243,30 @@ def _lines(
     goes over, when it brings an operand again; the lines of a column, when rows narrower than a line ask for their next
     part; the tile, when the next one loads the same.
     """
-    far, n = reloads(shape, tiles, loops, xp), counts(shape, tiles, xp)
-    l2, taps = model.l2_bytes, shape.fy * shape.fx
-    pixels, inputs = shape.oy * shape.ox, shape.oy * shape.stride_y * shape.ox * shape.stride_x
-    in_bytes, out_bytes, reduction = inputs * shape.c, shape.k * pixels, shape.c * taps
-    weight_bytes = reduction * shape.k
-    outside = loops.index("k") < loops.index("oy")  # whether output channels are the outer loop
-    rows, cols = (tiles.oy - 1) * shape.stride_y + tiles.fy, (tiles.ox - 1) * shape.stride_x + tiles.fx
-    region = rows * cols * shape.c
-    total = weight_bytes + in_bytes + out_bytes
-    beyond = theta.lost * _over(total, l2, xp)
+    l2, s = model.l2_bytes, sizes
+    k_outside, k_innermost = loops.index("k") < loops.index("oy"), loops[-1] == "k"
+    zero = 0.0 * s.total
+    beyond = theta.lost * _over(s.total, l2, xp)
+    rows = s.weights / shape.k  # of weights
 
-    # --- weights
-    wide = _lines_of(tiles.k, shape.k, xp)
-    sets = _sets(shape.k, tiles.k, model.l2_sets, xp)
-    column = reduction * wide * LINE_BYTES
-    split = along(shape.k, tiles.k, lambda x: _lines_of(x, shape.k, xp), xp) - shape.k / LINE_BYTES
-    back = column + in_bytes if outside else column
-    between = 0 * column if loops[-1] == "k" else theta.split * _over(back, sets * l2, xp)
-    again = theta.lost * _over(weight_bytes + region, l2, xp)
-    weights = reduction * shape.k / LINE_BYTES * (beyond + (far.weights - 1) * again)
-    weights = weights + reduction * far.weights * split * between
-    held = tiles.c * tiles.fy * tiles.fx * wide * LINE_BYTES
-    weights = weights + reduction * (n["oy"] * n["ox"] - far.weights) * (split + shape.k / LINE_BYTES) * _over(
-        held, sets * l2, xp
-    )
+    back = s.column + s.inputs if k_outside else s.column
+    between = zero if k_innermost else theta.split * _over(back, s.k_sets, xp)
+    again = theta.lost * _over(s.weights + s.region, l2, xp)
+    lines = s.weights / LINE_BYTES * (beyond + (far.weights - 1) * again) + rows * far.weights * s.k_split * between
+    lines = lines + (s.spatial - far.weights) * s.held
 
-    # --- inputs
-    sets = _sets(shape.c, tiles.c, model.l2_sets, xp)
-    split = along(shape.c, tiles.c, lambda x: _lines_of(x, shape.c, xp), xp) - shape.c / LINE_BYTES
-    again = theta.lost * _over(total if outside else region + column, l2, xp)
-    plane = inputs * _lines_of(tiles.c, shape.c, xp) * LINE_BYTES
-    apart = theta.split * _over(plane, sets * l2, xp) if outside else 0 * plane
-    images = in_bytes / LINE_BYTES * (beyond + (far.inputs - 1) * again) + inputs * far.inputs * split * apart
+    again = theta.lost * _over(s.total if k_outside else s.region + s.column, l2, xp)
+    apart = theta.split * _over(s.plane, s.c_sets, xp) if k_outside else zero
+    lines = lines + s.inputs / LINE_BYTES * (beyond + (far.inputs - 1) * again)
+    lines = lines + s.inputs / shape.c * far.inputs * s.c_split * apart
 
-    # --- results, and lines from DRAM
-    split = along(shape.k, tiles.k, lambda x: _lines_of(x, shape.k, xp), xp) - shape.k / LINE_BYTES
-    results = pixels * wide * LINE_BYTES
-    left = theta.split * _over(results + in_bytes, l2, xp) if outside else 0 * results
-    stored = out_bytes / LINE_BYTES * beyond + pixels * split * left
-    out = _over(total, model.llc_bytes, xp)
-    narrow = along(shape.k, tiles.k, lambda x: xp.ceildiv(x, LLC_LINE_BYTES), xp)
-    lost = xp.where(between > 0, 1.0 + 0 * between, 0 * between)
-    fetched = out * reduction * far.weights * (shape.k / LLC_LINE_BYTES * (1 - lost) + narrow * lost)
-    fetched = fetched + out * (in_bytes * far.inputs + out_bytes) / LLC_LINE_BYTES
-    return weights + images, stored, fetched
+    left = theta.split * _over(s.results + s.inputs, l2, xp) if k_outside else zero
+    stored = s.outputs / LINE_BYTES * beyond + s.outputs / shape.k * s.k_split * left
+
+    lost = xp.where(between > 0, 1.0 + zero, zero)  # what a narrow row leaves of its line is gone when asked for
+    fetched = rows * far.weights * (shape.k / LLC_LINE_BYTES * (1 - lost) + s.k_fetched * lost)
+    fetched = fetched + (s.inputs * far.inputs + s.outputs) / LLC_LINE_BYTES
+    return lines, stored, fetched * _over(s.total, model.llc_bytes, xp)
 
 
 def _lines_of(wide: Num, stride: Num, xp: Any) -> Num:
@@ -241,10 +274,10 @@ def _lines_of(wide: Num, stride: Num, xp: Any) -> Num:
     return xp.minimum(xp.ceildiv(wide, LINE_BYTES) * 1.0, stride / LINE_BYTES + 0.0 * wide)
 
 
-def _ended(shape: Shape, tiles: Tiles, order: Sequence[str], xp: Any) -> Num:
-    """Software loops of more than one iteration that end, over all tiles."""
-    n, ended, outer = counts(shape, tiles, xp), 0 * tiles.k, 1 + 0 * tiles.k
-    for d in order:
-        ended = ended + outer * xp.where(n[d] > 1, 1.0 + 0 * n[d], 0.0 * n[d])
+def _ended(n: dict[str, Num], loops: Sequence[str], xp: Any) -> Num:
+    """Software loops of more than one iteration that end before another tile, over all tiles."""
+    ended, outer = 0 * n["k"], 1 + 0 * n["k"]
+    for d in loops:
+        ended = ended + (outer - 1) * xp.where(n[d] > 1, 1.0 + 0 * n[d], 0.0 * n[d])
         outer = outer * n[d]
     return ended

@@ -1,8 +1,8 @@
 """The closed form of nests fitted to the simulator, its error on layers that it was not fitted to, and it as a file.
 
-Layers of known networks under tiles and orders of a search's space (divisors that fit half of scratchpad and
-accumulator, the three orders) are simulated; the factors of `gemmini_estimate.NestTheta` are fitted on those of some
-networks, and the error is that on the others'.
+Convolutions and matrix products of known networks under tiles and orders of a search's space (divisors that fit half
+of scratchpad and accumulator, the three orders) are simulated; the factors of `gemmini_estimate.NestTheta` are fitted
+on those of some networks, and the error is that on the others'.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from cosoc.sim import exact
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.errors import InputError
 from cosoc.sim.gemmini.decode import Nest
-from cosoc.sim.gemmini.estimate import ORDER_NAMES, ORDERS, Shape, Tiles, counts
+from cosoc.sim.gemmini.estimate import ORDER_NAMES, ORDERS, Shape, Tiles, counts, stacked
 from cosoc.sim.gemmini.run import gemmini_of, run_nest
 from cosoc.sim.mapping import NEST_DIMS
 from cosoc.sim.soc import SoC
@@ -81,34 +81,28 @@ def network_layers(name: str) -> list[Layer]:
 
 
 def is_nest(layer: Layer) -> bool:
-    """Whether the measured programs could run a layer: square image and kernel, half a kernel of padding; or a GEMM."""
-    if layer.op != "conv" or layer.groups > 1 or max(layer.dilation_y, layer.dilation_x) > 1:
-        return False
-    shape = Shape.of(layer)
-    if shape.gemm:
-        return True
-    square = (layer.oy, layer.iy, layer.fy, layer.stride_y) == (layer.ox, layer.ix, layer.fx, layer.stride_x)
-    half = layer.fy // 2
-    return (
-        square
-        and layer.pad_y == layer.pad_x == half
-        and (layer.iy + 2 * half - layer.fy) // layer.stride_y + 1 == layer.oy
-    )
+    """Whether the estimate is fitted to layers like this: a convolution of all input channels, or a GEMM."""
+    plain = layer.groups == layer.dilation_y == layer.dilation_x == 1 and layer.stride_y == layer.stride_x
+    return layer.op == "conv" and plain
 
 
 def nest_of(layer: Layer, tile: Sequence[int], order: Sequence[str], side: int) -> Nest:
     """The nest of a layer for which `is_nest` holds."""
-    s = Shape.of(layer)
-    extent = (int(s.k), int(s.c), int(s.fy), int(s.fx), int(s.oy), int(s.ox))
+    shape = Shape.of(layer)
+    extent = tuple(int(getattr(shape, d)) for d in NEST_DIMS)
     loops = tuple(NEST_DIMS.index(d) for d in order)
-    if s.gemm:
-        return Nest("gemm", side, extent, tuple(tile), loops)
-    return Nest("conv", side, extent, tuple(tile), loops, layer.stride_y, layer.fy, layer.iy)
+    return Nest(
+        "gemm" if shape.gemm else "conv", side, extent, tuple(tile), loops, stride=layer.stride_y, pad_y=layer.pad_y,
+        pad_x=layer.pad_x, in_rows=layer.iy, in_cols=layer.ix,
+    )  # fmt: skip
 
 
 def tasks(model: Model, samples: int, seed: int, networks: Sequence[str]) -> list[Task]:
-    """As many mappings of every layer; half of them any that fit, half among the best by the unfitted estimate. Left
-    out are those of more than MAX_TILES tiles, which no search keeps."""
+    """As many mappings of every layer; half of them any that fit, half among the best by the unfitted estimate.
+
+    Left out is what no search keeps: more than MAX_TILES tiles, and tiles within the padding, on which a counter of the
+    hardware wraps around (see `memory`).
+    """
     rng = np.random.default_rng(seed)
     pool = [(name, layer) for name in networks for layer in network_layers(name)]
     out = []
@@ -127,7 +121,9 @@ def _choices(layer: Layer, model: Model) -> tuple[Ints, Ints]:
     rows, _ = Space(workload, model.machine).singles(0)
     shape = Shape.of(layer)
     n = counts(shape, Tiles(*(rows[:, d] for d in range(6))), exact)
-    rows = rows[np.prod([n[d] for d in NEST_DIMS], axis=0) <= MAX_TILES]
+    down = rows[:, 4] * layer.stride_y + rows[:, 2] - 1 >= layer.pad_y
+    right = rows[:, 5] * layer.stride_x + rows[:, 3] - 1 >= layer.pad_x
+    rows = rows[down & right & (np.prod([n[d] for d in NEST_DIMS], axis=0) <= MAX_TILES)]
     tiles = Tiles(*(rows[:, d] for d in range(6)))
     guess = predict(shape, tiles, [rows[:, 6] == i for i in range(len(ORDERS))], model, NestTheta())
     return rows, np.argsort(guess.cycles)[: max(1, int(GOOD * len(rows)))]
@@ -169,9 +165,7 @@ def simulate_all(soc: SoC, plan: Sequence[Task], workers: int, progress: Report 
 
 def batch(plan: Sequence[Task]) -> tuple[Shape, Tiles, list[npt.NDArray[np.bool_]]]:
     """The arguments of `predict` for all tasks at once, as arrays."""
-    shapes = [Shape.of(task.layer) for task in plan]
-    names = [f.name for f in fields(Shape) if f.name != "most_pad"]
-    shape = Shape(*(np.array([getattr(s, n) for s in shapes]) for n in names), most_pad=max(s.most_pad for s in shapes))
+    shape = stacked([Shape.of(task.layer) for task in plan], np.array)
     tiles = Tiles(*(np.array([task.tile[d] for task in plan]) for d in range(6)))
     order = np.array([task.order for task in plan])
     return shape, tiles, [order == i for i in range(len(ORDERS))]

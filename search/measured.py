@@ -45,7 +45,9 @@ KERNEL = {"cpu": 20_000, "gpu": 30_000}
 # Standard deviations of logarithms: of a kind's profile from the prior, of a family's from the kind's, of a device's
 # speed and of its overhead, of its classes from the family's, and of what the model leaves out of a latency.
 PROFILE, FAMILY, SPEED, OVERHEAD, CLASS, NOISE = 0.7, 0.3, 1.0, 0.5, 0.35, 0.1
-STEPS = 30
+STEPS = 100
+# A fit that leaves a row out starts where the fit to all ended: stopping early would be peeking.
+CONVERGED = 1e-8
 N = len(OP_CLASSES)
 
 
@@ -198,7 +200,7 @@ def kernels(workload: Workload, soc: SoC, runtime: str) -> Kernels:
     """What the latency of a network on a device depends on, besides the unknowns."""
     core = with_runtime(roofline(soc), runtime)
     parts = tiles(workload, core)
-    macs = [core.macs(tile, exact) for tile in parts]
+    macs = [core.counted_macs(tile, exact) for tile in parts]
     move = [core.moved_bytes(tile, exact) / core.memory_bytes_per_cycle for tile in parts]
     op = [OP_CLASSES.index(op_class(tile)) if mac else N for tile, mac in zip(parts, macs, strict=True)]
     work = np.array(macs, dtype=float) / core.runtimes[runtime].peak_macs_per_cycle
@@ -297,7 +299,7 @@ class _Problem:
                 step /= 2
             unknowns = unknowns - step * full
             now = cost(unknowns)
-            if best - now < 1e-4 * best:
+            if best - now < CONVERGED * best:
                 break
             best, step = now, min(1.0, 2 * step)
         return unknowns

@@ -344,11 +344,23 @@ class EncoderBlock(nn.Module):
         self.act = nn.GELU()
         self.fc2 = nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.norm1(x)
+    def attention(self, y: Tensor) -> Tensor:
         q, k, v = (part(y).unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (self.q, self.k, self.v))
-        x = x + self.proj(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        out: Tensor = self.proj(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm1(x))
         out: Tensor = x + self.fc2(self.act(self.fc1(self.norm2(x))))
+        return out
+
+
+class PostNormBlock(EncoderBlock):
+    """The same with a layer norm after each sum in place of before each part (Devlin et al. 2019)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm1(x + self.attention(x))
+        out: Tensor = self.norm2(x + self.fc2(self.act(self.fc1(x))))
         return out
 
 
@@ -375,12 +387,12 @@ class VisionTransformer(nn.Module):
 
 
 class Prefill(nn.Module):
-    """One decoder block over a whole prompt: (width, 1, tokens) in, vectors out. Of the attention all products are
-    counted, those too that a causal mask drops."""
+    """One block over a whole prompt: (width, 1, tokens) in, vectors out. Of the attention all products are counted,
+    those too that a causal mask drops."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, block: type[EncoderBlock] = EncoderBlock) -> None:
         super().__init__()
-        self.block = EncoderBlock(width, heads)
+        self.block = block(width, heads)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.block(x.flatten(2).transpose(1, 2))
@@ -644,6 +656,11 @@ def vit_base_32_384(in_channels: int = 3, num_classes: int = 1000) -> nn.Module:
     return VisionTransformer(in_channels, num_classes, 384, 32, 768, 12, 12)
 
 
+def bert_base_block(in_channels: int = 768) -> nn.Module:
+    """An encoder block of BERT-Base, for 128 tokens."""
+    return Prefill(in_channels, in_channels // 64, PostNormBlock)
+
+
 def gpt3_block_prefill(in_channels: int = 4096) -> nn.Module:
     """A decoder block of GPT-3 6.7B, for a prompt of 2048 tokens."""
     return Prefill(in_channels, in_channels // 128)
@@ -740,6 +757,9 @@ NETWORKS: dict[str, NetSpec] = {
     "efficientnet_b0": NetSpec(efficientnet_b0, _224, 1000, "0.386 G", "5,288,548", _VISION),
     "vit_base": NetSpec(vit_base, _224, 1000, "17.564 G", "86,567,656", _VISION),
     "vit_large": NetSpec(vit_large, _224, 1000, "61.555 G", "304,326,632", _VISION),
+    "bert_base_block": NetSpec(
+        bert_base_block, (768, 1, 128), None, "", "7,087,872", f"Devlin et al. 2019, section 3 (BERT-Base); {_TORCH}"
+    ),
     "gpt3_block_prefill": NetSpec(
         gpt3_block_prefill, (4096, 1, 2048), None, "", "", "Brown et al. 2020, table 2.1 (6.7B); no published figures"
     ),

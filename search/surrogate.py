@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -23,9 +23,6 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta
 from cosoc.sim.mapping import Runtime
 from cosoc.sim.soc import SoC
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 T = TypeVar("T")
 
@@ -76,7 +73,13 @@ def make(
     return Surrogate(soc.name, soc_digest(soc), __version__, simulator_digest(), theta, samples, seed, held_out)
 
 
-def save(surrogate: DataclassInstance, path: Path) -> None:
+class Saved(Protocol):
+    """A dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+def save(surrogate: Saved, path: Path) -> None:
     """Write a surrogate as JSON."""
     path.write_text(json.dumps(asdict(surrogate), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 

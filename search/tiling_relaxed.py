@@ -272,24 +272,26 @@ class Relaxed:
         return goal[objective] + strict * PENALTY * penalty
 
     def descend(
-        self, soft: Soft, objective: Objective, steps: int, seed: int, after: Callable[[int, Soft], bool] | None = None
-    ) -> Soft:
-        """Adam for so many steps, the temperature falling, penalties rising. after(step, soft) may end it by True."""
+        self, soft: Soft, objective: Objective, steps: int, seed: int, after: Callable[[int, Soft], bool] | None = None,
+        spent: Callable[[], float] = lambda: 0.0,
+    ) -> Soft:  # fmt: skip
+        """Adam for so many steps, the temperature falling, penalties rising. after(step, soft) may end it by True;
+        spent: the share of its time that has passed, by which it cools faster where steps are slow."""
         draws = torch.Generator(device="cpu").manual_seed(seed)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # tensors of some thousand numbers: a second thread costs more than it does
         try:
-            return self._descend(soft, objective, steps, draws, after)
+            return self._descend(soft, objective, steps, draws, after, spent)
         finally:
             torch.set_num_threads(threads)
 
     def _descend(
         self, soft: Soft, objective: Objective, steps: int, draws: torch.Generator,
-        after: Callable[[int, Soft], bool] | None,
+        after: Callable[[int, Soft], bool] | None, spent: Callable[[], float],
     ) -> Soft:  # fmt: skip
         adam = _Adam(soft.all())
         for step in range(steps):
-            done = step / max(1, steps - 1)
+            done = min(1.0, max(step / max(1, steps - 1), spent()))
             heat = HOTTEST * (COOLEST / HOTTEST) ** done
             uniform = torch.rand(self.logs.shape[:3] + soft.gates.shape[1:], generator=draws).to(self.device)
             noise = -torch.log(-torch.log(uniform.clamp(1e-6, 1 - 1e-6)))
@@ -299,7 +301,7 @@ class Relaxed:
             with torch.no_grad():
                 soft.tiles.clamp_(min=0)
                 soft.tiles.copy_(torch.minimum(soft.tiles, self.extent))
-            if after is not None and after(step, soft):
+            if (after is not None and after(step, soft)) or done >= 1.0:
                 break
         return soft
 

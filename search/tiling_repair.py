@@ -8,7 +8,6 @@ is better than any of the plans they came from.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
@@ -192,15 +191,38 @@ def descend(space: Space, piece: Piece, cost: Cost, score: Score, pool: Pool) ->
         )
 
 
+def alternatives(space: Space, piece: Piece, score: Score, n: int) -> list[Piece]:
+    """The n best of a piece's legal neighbours by score(energy, cycles), itself left out."""
+    if isinstance(piece, Single):
+        rows = _singles_near(space, piece)
+        rows = np.unique(rows[space.single_fits(piece.layer, rows)], axis=0)
+        energy, cycles = space.cost_of(space.single_terms(piece.layer, rows))
+    else:
+        rows = np.unique(_groups_near(space, piece), axis=0)
+        energy, cycles, fits = space.fused_cost(piece.first, piece.last, rows)
+        rows, energy, cycles = rows[fits], energy[fits], cycles[fits]
+    order = np.argsort(score(energy, cycles), kind="stable")[: n + 1]
+    found: list[Piece] = [
+        as_single(piece.layer, row) if isinstance(piece, Single) else as_fused(piece.first, piece.last, row)
+        for row in rows[order]
+    ]
+    return [other for other in found if other != piece][:n]
+
+
 class Improver:
-    """Coordinate descent of a whole plan. deadline: time.monotonic() at which it stops where it is. fusion: whether
+    """Coordinate descent of a whole plan. over: whether it is to stop where it is. fusion: whether
     layers may be joined."""
 
     def __init__(
-        self, space: Space, objective: Objective, pool: Pool, deadline: float = float("inf"), fusion: bool = True
+        self,
+        space: Space,
+        objective: Objective,
+        pool: Pool,
+        over: Callable[[], bool] = lambda: False,
+        fusion: bool = True,
     ) -> None:
         self.fusion = fusion
-        self.space, self.objective, self.pool, self.deadline = space, objective, pool, deadline
+        self.space, self.objective, self.pool, self.over = space, objective, pool, over
         self._tried: dict[tuple[int, int], tuple[Piece, Cost] | None] = {}
 
     def improve(self, plan: Plan, sweeps: int = 6) -> tuple[Plan, Cost]:
@@ -211,7 +233,7 @@ class Improver:
             self._pieces(pieces)
             if self.fusion:
                 pieces = self._borders(pieces)
-            if self._value(pieces) >= before * (1 - 1e-6) or time.monotonic() > self.deadline:
+            if self._value(pieces) >= before * (1 - 1e-6) or self.over():
                 break
         total = _sum(pieces)
         return Plan(tuple(piece for piece, _ in pieces)), total
@@ -231,7 +253,7 @@ class Improver:
     def _pieces(self, pieces: list[tuple[Piece, Cost]]) -> None:
         total = _sum(pieces)
         for at, (piece, cost) in enumerate(pieces):
-            if time.monotonic() > self.deadline:
+            if self.over():
                 return
             rest = Cost(total.energy_pj - cost.energy_pj, total.cycles - cost.cycles)
             pieces[at] = descend(self.space, piece, cost, self._score(rest), self.pool)
@@ -241,7 +263,7 @@ class Improver:
         """Merge, split and shift, each time the one move at a place that gains most, from left to right."""
         at = 0
         while at < len(pieces):
-            if time.monotonic() > self.deadline:
+            if self.over():
                 break
             total = _sum(pieces)
             best, gain = None, total.of(self.objective) * (1 - 1e-9)

@@ -1,8 +1,9 @@
 """`cosoc search gemmini WORKLOAD --space tiling-fusion`: search by gradient, simulate the best, refit, search again.
 
-A round descends from many starts, repairs, and leaves its best plans; these are simulated, theta is refitted to what
-the simulator said of all plans so far, and the next round starts around the best of them. What is reported is
-simulated; beside it stand the estimate, and the gap to the plan that is provably best under the estimate.
+A round descends from many starts, repairs, and leaves its best plans. Their pieces, and the best neighbours of these,
+are simulated one by one; the best plan that can be made of them and the round's own are simulated whole; theta is
+refitted to all pieces simulated so far, and the next round starts around the best plans. What is reported is simulated;
+beside it stand the estimate, and the gap to the plan that is provably best under the estimate.
 
 In the folder of --out: config.yaml, environment.json, metrics.jsonl (a line for each better plan), done/ROUND.json,
 mappings/best.yaml (the best plan so far, from the first one on), result.json, history.png.
@@ -34,7 +35,7 @@ from cosoc.search.spaces.tiling_fusion import (
 )
 from cosoc.search.tiling_plots import plot_history
 from cosoc.search.tiling_search import Effort, Watch, gradient
-from cosoc.search.tiling_simulate import Simulated, refit, simulated
+from cosoc.search.tiling_simulate import Pieces, Simulated, refit, simulated
 from cosoc.sim.errors import InputError
 from cosoc.sim.gemmini.estimate import Machine, Theta
 from cosoc.sim.mapping_file import dump_mapping
@@ -44,7 +45,10 @@ from cosoc.sim.workload import Workload
 Progress = Callable[[int, int, str], None]  # done, of how many, what
 
 ROUNDS = 2
+SEARCHING = 0.7  # share of a time budget that is searched in, the rest simulates
 TOP = 3  # plans of a round that are simulated
+WORTH = 1.2  # times the best: no plan beyond that is simulated
+NEAR = 3  # neighbours of each piece of the best one that are simulated, too
 UNIT = {"edp": "J s", "latency": "s", "energy": "J"}
 
 
@@ -138,6 +142,7 @@ class _Run:
         self.spent = 0.0  # seconds of rounds that an earlier run finished
         self.seen: list[Simulated] = []
         self.found: list[Plan] = []  # estimated best first, of the last round
+        self.pieces = Pieces(space, config.soc)
         self.shown = math.inf
         self.phase = ""
 
@@ -150,6 +155,7 @@ class _Run:
             else:
                 self.spent += done["time_s"]
             self.found = [plan_from(p) for p in done["plans"]]
+            self.pieces.found |= {plan_from([p]).pieces[0]: Cost(**c) for p, c in done["pieces"]}
             self.seen += [
                 Simulated(plan_from(s["plan"]), Cost(**s["cost"]), Cost(**s["estimated"])) for s in done["simulated"]
             ]
@@ -159,7 +165,8 @@ class _Run:
     def _round(self, turn: int, name: str) -> dict[str, Any]:
         config, begun = self.config, time.monotonic()
         self.phase = name
-        watch = Watch(self.space, config.objective, self._share(turn), self._better)
+        seconds = self._share(turn) * (SEARCHING if config.simulate else 1.0)
+        watch = Watch(self.space, config.objective, seconds, self._better)
         effort = Effort(config.starts, config.steps, device=config.device)
         rounds = 1 if config.time_budget_s is None else 1 << 20
         base = turn * config.steps
@@ -175,14 +182,22 @@ class _Run:
         pool = gradient(watch, config.seed + 7919 * turn, rounds, effort, around=around, progress=step)
         best, _ = pool.best(config.objective)
         plans = list(dict.fromkeys([p for p in (watch.best, best) if p is not None] + watch.bests))[:TOP]
-        new = [simulated(self.space, config.soc, plan) for plan in plans] if config.simulate else []
-        every = self.seen + new
-        theta = refit(self.space, every) if every else self.space.theta
+        least = self.space.cost(plans[0]).of(config.objective)
+        plans = [p for p in plans if self.space.cost(p).of(config.objective) <= WORTH * least]
+        new: list[Simulated] = []
+        theta = self.space.theta
+        if config.simulate:
+            deadline = begun + self._share(turn) if config.time_budget_s is not None else math.inf
+            self.pieces.space = self.space
+            plans = list(dict.fromkeys([self.pieces.best(plans, config.objective, NEAR, deadline), *plans]))[:TOP]
+            new = [simulated(self.space, config.soc, plan) for plan in plans]
+            theta = refit(self.space, self.pieces.found) if self.pieces.found else theta
         done: dict[str, Any] = {
             "plans": [plan_json(p) for p in plans],
             "simulated": [
                 {"plan": plan_json(s.plan), "cost": asdict(s.cost), "estimated": asdict(s.estimated)} for s in new
             ],
+            "pieces": [(asdict(piece), asdict(cost)) for piece, cost in self.pieces.found.items()],
             "theta": asdict(theta),
             "history": [(self.spent + t, self._si(v)) for t, v in watch.history],
             "time_s": time.monotonic() - begun,

@@ -20,13 +20,17 @@ from cosoc.search.tiling_repair import Improver, Pool, legal
 Listener = Callable[[float, float, Plan], None]
 
 
+DESCENDING = 0.4  # share of the time left that one descent may take
+ROUNDING = 0.6  # ... and by the end of which no further start is made legal
 KEPT = 8  # best plans that a watch remembers
 
 
 @dataclass
 class Watch:
-    """The best plan so far, and when it was found. seconds: the time there is. bests: the last plans that were best,
-    newest first."""
+    """The best plan so far, and when it was found.
+
+    seconds: the time there is, by `clock`. bests: the last plans that were best, newest first.
+    """
 
     space: Space
     objective: Objective
@@ -36,23 +40,19 @@ class Watch:
     cost: Cost = field(default_factory=lambda: Cost(float("inf"), float("inf")))
     history: list[tuple[float, float]] = field(default_factory=list)
     evaluations: int = 0
+    clock: Callable[[], float] = time.monotonic
     bests: list[Plan] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.begun = time.monotonic()
+        self.begun = self.clock()
 
     @property
     def elapsed(self) -> float:
-        return time.monotonic() - self.begun
+        return self.clock() - self.begun
 
     @property
     def over(self) -> bool:
         return self.elapsed >= self.seconds
-
-    @property
-    def deadline(self) -> float:
-        """As time.monotonic() has it."""
-        return self.begun + self.seconds
 
     def offer(self, plan: Plan, cost: Cost) -> bool:
         """Take note of a plan; whether it is the best so far."""
@@ -106,15 +106,22 @@ def gradient(
 
     for turn in range(rounds):
         mixed = seed * 1009 + turn
+        begun, left = watch.elapsed, watch.seconds - watch.elapsed
+
+        def spent(begun: float = begun, left: float = left) -> float:
+            """Of the time that is left for a round's descent, the share that has passed."""
+            return (watch.elapsed - begun) / (DESCENDING * left) if left > 0 else 1.0
+
         if around:
             soft = relaxed.near([choices_of(space, plan) for plan in around], effort.starts, mixed)
         else:
             soft = relaxed.start(effort.starts, mixed)
-        relaxed.descend(soft, objective, effort.steps, mixed, after)
-        plans = _rounded(watch, relaxed.read(soft), pool, effort.starts, fusion)
+        relaxed.descend(soft, objective, effort.steps, mixed, after, spent)
+        late = begun + ROUNDING * left
+        plans = _rounded(watch, relaxed.read(soft), pool, effort.starts, fusion, late)
         best, cost = pool.best(objective)
         watch.offer(best, cost)
-        improver = Improver(space, objective, pool, watch.deadline, fusion)
+        improver = Improver(space, objective, pool, lambda: watch.over, fusion)
         for plan in [best, *plans[: effort.repaired]]:
             if watch.over and watch.best is not None:
                 return pool
@@ -125,8 +132,8 @@ def gradient(
     return pool
 
 
-def _rounded(watch: Watch, choices: Choices, pool: Pool, starts: int, fusion: bool) -> list[Plan]:
-    """All starts made legal, best first; their pieces go into the pool."""
+def _rounded(watch: Watch, choices: Choices, pool: Pool, starts: int, fusion: bool, late: float) -> list[Plan]:
+    """All starts made legal, best first, as long as it is not late; their pieces go into the pool."""
     found = []
     if not fusion:
         choices = Choices(choices.tiles, choices.orders, choices.gates * 0, choices.keep, choices.resident)
@@ -135,7 +142,7 @@ def _rounded(watch: Watch, choices: Choices, pool: Pool, starts: int, fusion: bo
         for piece in plan.pieces:
             pool.add(piece, watch.space.piece_cost(piece))
         found.append((watch.space.cost(plan).of(watch.objective), start, plan))
-        if watch.over:
+        if watch.elapsed > late:
             break
     return [plan for _, _, plan in sorted(found, key=lambda f: f[:2])]
 

@@ -1,15 +1,22 @@
-"""Plans simulated, and theta refitted to what the simulator said."""
+"""Plans simulated, theta refitted to what the simulator said, and plans put together from simulated pieces.
+
+Layers and groups follow each other with a fence between, so a plan takes about as long as its pieces, each simulated
+alone: the best plan of simulated pieces is found as the best plan of estimated ones is.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping as MappingOf
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
+from scipy.optimize import least_squares
 
-from cosoc.search.spaces.tiling_fusion import Cost, Plan, Single, Space, to_mapping
+from cosoc.search.spaces.tiling_fusion import Cost, Floats, Objective, Piece, Plan, Single, Space, to_mapping
+from cosoc.search.tiling_repair import Pool, alternatives
 from cosoc.sim import engine_fast, exact
 from cosoc.sim.gemmini.estimate import Terms, Theta, cycles
 from cosoc.sim.gemmini.fused import lower_plan
@@ -24,10 +31,12 @@ BOUNDS = {
     "unhidden": (0.0, 1.0),
     "reload_miss": (0.0, 1.0),
     "split_miss": (0.0, 2.0),
+    "fetch": (0.0, 1.0),
     "load": (0.8, 3.0),
     "store": (0.8, 3.0),
 }
-STRAY = 1e-3  # weight of the squared distance from where theta was
+LARGEST = 5_000  # tiles that are simulated in about half a second
+STRAY = 0.01  # weight of the distance from where theta was, against that of logarithms
 
 
 @dataclass(frozen=True)
@@ -52,16 +61,55 @@ def simulated_cost(workload: Workload, mapping: Mapping, soc: SoC) -> Cost:
     return Cost(energy_j(program, trace, soc) * 1e12, trace.makespan / TICKS_PER_CYCLE)
 
 
-def piece_terms(space: Space, plan: Plan) -> list[Terms]:
-    """The terms of every piece of a plan."""
-    out = []
-    for piece in plan.pieces:
-        if isinstance(piece, Single):
-            found = space.single_terms(piece.layer, np.array([[*piece.tile, piece.order]], np.int64))
-        else:
-            found = space.group_terms(piece)
-        out.append(Terms(*(float(np.asarray(x).reshape(-1)[0]) for x in astuple(found))))
-    return out
+def piece_terms(space: Space, piece: Piece) -> Terms:
+    """The terms of a piece."""
+    if isinstance(piece, Single):
+        found = space.single_terms(piece.layer, np.array([[*piece.tile, piece.order]], np.int64))
+    else:
+        found = space.group_terms(piece)
+    return Terms(*(float(np.asarray(x).reshape(-1)[0]) for x in astuple(found)))
+
+
+class Pieces:
+    """Simulated costs of pieces, each alone; remembered. largest: tiles of a piece beyond which it is not simulated."""
+
+    def __init__(self, space: Space, soc: SoC, largest: int = LARGEST) -> None:
+        self.space, self.soc, self.largest = space, soc, largest
+        self.found: dict[Piece, Cost] = {}
+
+    def cost(self, piece: Piece) -> Cost | None:
+        """The simulated cost; None where that would take too long."""
+        if piece not in self.found:
+            if piece_terms(self.space, piece).stages > self.largest:
+                return None
+            mapping = to_mapping(self.space, Plan((piece,)), self.soc)
+            self.found[piece] = simulated_cost(self.space.workload, mapping, self.soc)
+        return self.found[piece]
+
+    def best(self, plans: Sequence[Plan], objective: Objective, near: int, deadline: float) -> Plan:
+        """The best plan of simulated pieces: those of the given plans, and of the first the `near` best neighbours.
+
+        A piece that is not simulated keeps its estimate. deadline: as time.monotonic() has it.
+        """
+        space, first = self.space, plans[0]
+        total = space.cost(first)
+
+        def score(energy: Floats, cycles: Floats) -> Floats:
+            """What a piece adds to the objective of the whole, to first order."""
+            by_energy = energy * total.cycles if objective == "edp" else energy * (objective == "energy")
+            by_cycles = cycles * total.energy_pj if objective == "edp" else cycles * (objective == "latency")
+            out: Floats = by_energy + by_cycles
+            return out
+
+        wanted = list(dict.fromkeys(piece for plan in plans for piece in plan.pieces))
+        wanted += [other for piece in first.pieces for other in alternatives(space, piece, score, near)]
+        pool = Pool(space)
+        for piece in dict.fromkeys(wanted):
+            late = time.monotonic() > deadline and piece not in self.found
+            simulated = None if late else self.cost(piece)
+            if simulated is not None or piece in first.pieces:
+                pool.add(piece, simulated or space.piece_cost(piece))
+        return pool.best(objective)[0]
 
 
 def predicted(space: Space, parts: Sequence[Terms], theta: Theta) -> float:
@@ -69,18 +117,19 @@ def predicted(space: Space, parts: Sequence[Terms], theta: Theta) -> float:
     return float(sum(cycles(t, space.machine, theta, exact, int(space.double)) for t in parts))
 
 
-def refit(space: Space, seen: Sequence[Simulated]) -> Theta:
-    """Theta that predicts the simulated plans best (mean squared logarithm), near to where it was."""
-    parts = [piece_terms(space, s.plan) for s in seen]
+def refit(space: Space, seen: MappingOf[Piece, Cost]) -> Theta:
+    """Theta that predicts the simulated cycles of pieces best (mean squared logarithm), near to where it was."""
+    parts = [piece_terms(space, piece) for piece in seen]
     names = [f.name for f in fields(Theta)]
     now = np.array([getattr(space.theta, name) for name in names])
-    truth = np.log([s.cost.cycles for s in seen])
+    truth = np.array([cost.cycles for cost in seen.values()])
+    weights = np.sqrt(truth / truth.sum())  # of what takes long more than of what does not
 
-    def loss(x: npt.NDArray[np.float64]) -> float:
+    def residuals(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         theta = replace(space.theta, **{name: float(v) for name, v in zip(names, x, strict=True)})
-        found = np.log([predicted(space, p, theta) for p in parts])
-        return float(((found - truth) ** 2).mean() + STRAY * ((x - now) ** 2).mean())
+        found = np.array([predicted(space, [p], theta) for p in parts])
+        return np.concatenate((weights * np.log(found / truth), STRAY * (x - now)))
 
-    result = minimize(loss, now, method="Nelder-Mead", bounds=[BOUNDS[name] for name in names],
-                      options={"maxfev": 400, "xatol": 1e-3, "fatol": 1e-7})  # fmt: skip
+    low, high = (np.array([BOUNDS[name][side] for name in names]) for side in (0, 1))
+    result = least_squares(residuals, np.clip(now, low + 1e-6, high - 1e-6), bounds=(low, high))
     return replace(space.theta, **{name: float(v) for name, v in zip(names, result.x, strict=True)})

@@ -342,8 +342,9 @@ def _critical(program: Program, soc: SoC, segments: Iterable[Segment]) -> Critic
     waits: dict[str, dict[str, int]] = {}
     edges: dict[str, int] = {}
     parts = []
+    rows = row_of(program, np.arange(program.n_ops))
     for s in segments:
-        row = program.rows[int(row_of(program, np.array([s.op]))[0])]
+        row = program.rows[rows[s.op]]
         unit, kind = program.unit_names[row["unit"]], KINDS[row["kind"]]
         layer = _layer_name(program, int(row["layer"]))
         ticks = s.end - s.start

@@ -80,7 +80,8 @@ def critical_path(program: Program, trace: Trace, run: Run | None = None) -> tup
     on the path; without `run`, wait_server segments carry no server. Raises ValueError if the trace is not one of
     this program.
     """
-    path = _Walk(program, trace).path()
+    walk = _Walk(program, trace)
+    path = walk.path()
     watched = run(program, [op for op, _ in path]).waits if run is not None else trace.waits[:0]
     by_op: dict[int, dict[tuple[int, int], int]] = {}
     for op, start, end, server, behind in watched.tolist():
@@ -89,13 +90,13 @@ def critical_path(program: Program, trace: Trace, run: Run | None = None) -> tup
     segments: list[Segment] = []
     for op, edges in path:
         segments += edges
-        segments += _segments(program, trace, op, by_op.get(op, {}))
+        segments += _segments(program, trace, op, int(walk.row[op]), by_op.get(op, {}))
     return tuple(segments)
 
 
-def _segments(program: Program, trace: Trace, op: int, waits: dict[tuple[int, int], int]) -> list[Segment]:
-    """The ticks of one op, from its issue to its end."""
-    row = program.rows[int(row_of(program, np.array([op]))[0])]
+def _segments(program: Program, trace: Trace, op: int, at: int, waits: dict[tuple[int, int], int]) -> list[Segment]:
+    """The ticks of one op, an instance of row `at`, from its issue to its end."""
+    row = program.rows[at]
     service = int(trace.service[op])
     setup, run = int(row["setup"]), int(row["run"])
     waited = int(trace.end[op] - trace.issue[op]) - setup - run - service
@@ -121,6 +122,7 @@ class _Walk:
 
     def __init__(self, program: Program, trace: Trace) -> None:
         self.program, self.trace = program, trace
+        self.row = row_of(program, np.arange(program.n_ops))  # at once: asked for op by op it takes most of the time
         self.by_end = np.argsort(trace.end, kind="stable")
         self.by_issue = np.argsort(trace.issue, kind="stable")
         self.ends, self.issues = trace.end[self.by_end], trace.issue[self.by_issue]
@@ -166,7 +168,7 @@ class _Walk:
     def causes(self, op: int, t: int) -> list[Segment]:
         """All that may have kept `op` from issuing before t, in the order in which it is tried."""
         program = self.program
-        row = program.rows[int(row_of(program, np.array([op]))[0])]
+        row = program.rows[self.row[op]]
         found: list[tuple[str, str, int]] = []
         for distance in program.deps[row["dep_at"] : row["dep_at"] + row["dep_n"]].tolist():
             if distance <= op and self.trace.end[op - distance] == t:
@@ -191,12 +193,12 @@ class _Walk:
     def before(self, ops: Ints, unit: int, op: int) -> list[int]:
         """Those of `ops` that precede `op` on `unit`."""
         ops = ops[ops < op]
-        return [int(other) for other in ops[self.program.rows["unit"][row_of(self.program, ops)] == unit]]
+        return [int(other) for other in ops[self.program.rows["unit"][self.row[ops]] == unit]]
 
     def sharing(self, ops: Ints, key: str, credits: list[int]) -> list[tuple[int, int]]:
         """Those of `ops` that take or give one of `credits`, and the first such credit of each."""
         array = self.program.takes if key == "take" else self.program.gives
-        rows = self.program.rows[row_of(self.program, ops)]
+        rows = self.program.rows[self.row[ops]]
         found = []
         for op, at, n in zip(ops.tolist(), rows[f"{key}_at"].tolist(), rows[f"{key}_n"].tolist(), strict=True):
             shared = [credit for credit in array["credit"][at : at + n].tolist() if credit in credits]

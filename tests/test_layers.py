@@ -28,7 +28,7 @@ LAYERS = (
     ("lower",),
     ("report",),
     ("simulate", "render", "pipeline"),
-    ("manual",),
+    ("manual", "explain"),
     ("mapping_file", "workload_file"),
     ("importers",),
     ("search",),

@@ -4,7 +4,9 @@
 
 The nominal MACs of a layer are counted, so an efficiency may exceed one: a runtime that computes 3x3 filters by
 Winograd's algorithm multiplies less often. It does so by tiles of outputs, so that maps count as rounded up to whole
-tiles, and keeps the filters transformed, which makes them larger. Pools, sums and other operators without MACs are
+tiles, and keeps the filters transformed, which makes them larger. A GPU needs outputs in flight to be busy: a thread's
+next multiply-add waits `chain_cycles` for its last one, so that a kernel takes at least that for every input of a sum,
+over the efficiency, beside what its MACs take. Pools, sums and other operators without MACs are
 bound by memory, and pointwise operators of one operand cost nothing, as runtimes apply them while the layer before
 writes its results. Inputs, weights and outputs are moved once each. A tile is one item's; `batch_cycles` is for several
 in one kernel, which moves the weights once. One core is the whole processor, with all its threads.
@@ -58,13 +60,15 @@ class Efficiency(Model):
 
 class InferenceRuntime(Model):
     """What a runtime makes of the processor. peak_macs_per_cycle: with the arithmetic that it uses. number_bits: of
-    weights and activations in memory. kernel_cycles: start and end of a kernel."""
+    weights and activations in memory. kernel_cycles: start and end of a kernel. sum_macs: MACs that starting and ending
+    a sum is worth. chain_cycles: from one multiply-add to the next that needs it."""
 
     peak_macs_per_cycle: Rate
     number_bits: Positive
     kernel_cycles: Count
     winograd_tile: Positive = 1
     sum_macs: Count = 0
+    chain_cycles: Count = 0
     efficiency: Efficiency
 
 
@@ -99,6 +103,16 @@ class Roofline(Core):
         pixels = xp.ceildiv(tile.oy, edge) * xp.ceildiv(tile.ox, edge) * edge * edge
         return tile.k * (tile.c * tile.fy * tile.fx + self.runtimes[self.runtime].sum_macs) * pixels
 
+    def counted_macs(self, tile: Tile, xp: Any, batch: int = 1) -> Num:
+        """What a kernel's time is over the rate of its class: the MACs of each item of a batch, and once those that the
+        processor could do while one sum waits for itself."""
+        macs = batch * self.macs(tile, xp)
+        if tile.op not in ("conv", "matmul"):
+            return macs
+        used = self.runtimes[self.runtime]
+        lanes = round(used.chain_cycles * used.peak_macs_per_cycle)
+        return macs + lanes * tile.c * tile.fy * tile.fx * xp.used(tile.k)
+
     def moved_bytes(self, tile: Tile, xp: Any, batch: int = 1) -> Num:
         """Bytes over the memory interface: inputs and outputs of each item of a batch, weights once."""
         outputs = tile.k * tile.oy * tile.ox
@@ -130,7 +144,7 @@ class Roofline(Core):
         spent = _over(self.moved_bytes(tile, xp, batch), self.memory_bytes_per_cycle, xp)
         if tile.op in ("conv", "matmul"):
             rate = used.peak_macs_per_cycle * getattr(used.efficiency, op_class(tile))
-            spent = xp.maximum(spent, _over(batch * self.macs(tile, xp), rate, xp))
+            spent = xp.maximum(spent, _over(self.counted_macs(tile, xp, batch), rate, xp))
         return (used.kernel_cycles + spent) * xp.used(tile.k)
 
     def weight_bytes(self, tile: Tile, xp: Any) -> Num:

@@ -82,6 +82,13 @@ def decode(mapping: str, problem: Problem, side: int | None = None) -> Nest:
     Inferred is the smallest power of two that holds the spatial factors: no column of the data states it.
     Raises InputError with every reason why the string is not a mapping of the problem.
     """
+    inner, order, side = factors(mapping, problem, side)
+    return (_gemm if problem.is_gemm else _conv)(problem, inner, order, side)
+
+
+def factors(mapping: str, problem: Problem, side: int | None = None) -> tuple[dict[str, int], tuple[int, ...], int]:
+    """What a mapping string says: the extent of a tile by dimension letter, the loops around the tiles as indices into
+    DIMS, outermost first, and the array's side. Raises InputError as `decode` does."""
     levels = _parse(mapping)
     dims = {"K": problem.k, "C": problem.c, "S": problem.s, "R": problem.r, "Q": problem.q, "P": problem.p, "N": 1}
     product, inner, spatial = dict.fromkeys(dims, 1), dict.fromkeys(dims, 1), 1
@@ -104,8 +111,7 @@ def decode(mapping: str, problem: Problem, side: int | None = None) -> Nest:
         raise InputError(f"mapping {mapping!r}: " + "; ".join(reasons))
     named = [letter for letter, _, _ in levels.get(3, [])]
     letters = [x for x in reversed(_APPENDED) if x not in named] + list(dict.fromkeys(named))
-    order = tuple(LETTERS.index(x) for x in letters if x in LETTERS)
-    return (_gemm if problem.is_gemm else _conv)(problem, inner, order, side)
+    return inner, tuple(LETTERS.index(x) for x in letters if x in LETTERS), side
 
 
 def decode_default(tiling: str, problem: Problem, side: int) -> Nest:
@@ -131,22 +137,26 @@ def decode_default(tiling: str, problem: Problem, side: int) -> Nest:
 
 
 def _parse(mapping: str) -> dict[int, list[tuple[str, int, bool]]]:
-    """Level -> its loops as (letter, factor, spatial), outermost first."""
+    """Level -> its loops as (letter, factor, spatial), outermost first. InputError with all that cannot be read."""
     levels: dict[int, list[tuple[str, int, bool]]] = {}
+    wrong, known = [], (*LETTERS, "N")
     for part in mapping.split(" - "):
-        head, *words = part.split()
+        head, *words = part.split() or [""]
         match = _LEVEL.fullmatch(head)
         if match is None or int(match[1]) in levels:
-            raise InputError(f"mapping {mapping!r}: found {head!r} where a level such as L3[WIO] is needed, each once")
+            wrong.append(f"found {head!r} where a level such as L3[WIO] is needed, each once")
+            continue
         loops = levels[int(match[1])] = []
         for word in words:
             factor = _FACTOR.fullmatch(word)
-            if factor is None or factor[1] not in (*LETTERS, "N") or int(factor[2]) < 1:
-                known = ", ".join((*LETTERS, "N"))
-                raise InputError(f"mapping {mapping!r}: {word!r} is no loop such as K8 or C4X; dimensions are {known}")
-            loops.append((factor[1], int(factor[2]), bool(factor[3])))
+            if factor is None or factor[1] not in known or int(factor[2]) < 1:
+                wrong.append(f"{word!r} is no loop such as K8 or C4X; dimensions are {', '.join(known)}")
+            else:
+                loops.append((factor[1], int(factor[2]), bool(factor[3])))
     if set(levels) != {0, 1, 2, 3}:
-        raise InputError(f"mapping {mapping!r}: has levels {sorted(levels)}, L3, L2, L1 and L0 are needed, each once")
+        wrong.append(f"has levels {sorted(levels)}, L3, L2, L1 and L0 are needed, each once")
+    if wrong:
+        raise InputError(f"mapping {mapping!r}: " + "; ".join(wrong))
     return levels
 
 

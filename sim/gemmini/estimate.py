@@ -58,15 +58,20 @@ ORDER_NAMES = ("WS", "IS", "OS")
 
 @dataclass(frozen=True)
 class Theta:
-    """What the closed form cannot know. unhidden: share of the faster units' time that does not overlap with the
-    slowest's. reload_miss: of the bytes that are read again, the share that the L2 has lost. split_miss: of the
-    lines that narrow rows take a part of, the share that the L2 has lost when the next part is asked for. load, store:
-    factors on the time of these units, for what the request model leaves out (alignment, contention)."""
+    """What the closed form cannot know; the defaults are rounded from a fit to simulated plans.
+
+    unhidden: share of the faster units' time that does not overlap with the slowest's. reload_miss: of the bytes that
+    are read again, the share that the L2 has lost. split_miss: of the lines that narrow rows take a part of, the share
+    that the L2 has lost when the next part is asked for. fetch: of outer link and DRAM, how much of the faster one's
+    time is not hidden by the other's, as few mvins are in flight. load, store: factors on the time of these units, for
+    what the request model leaves out (alignment, contention).
+    """
 
     unhidden: float = 0.1
     reload_miss: float = 0.5
-    split_miss: float = 0.3
-    load: float = 1.0
+    split_miss: float = 0.5
+    fetch: float = 0.6
+    load: float = 1.05
     store: float = 1.0
 
 
@@ -495,7 +500,9 @@ def busy_cycles(t: Terms, machine: Machine, theta: Theta, xp: Any) -> tuple[Num,
     """Cycles of (execute, load and what it waits for outside, store, software)."""
     outer = t.first_bytes + theta.reload_miss * t.again_bytes + theta.split_miss * t.split_bytes
     load = (t.load + outer * (machine.fill_cycles / LINE_BYTES)) * theta.load
-    load = xp.maximum(load, outer * machine.outer_cycles_per_byte, t.first_bytes * machine.dram_cycles_per_byte)
+    links = outer * machine.outer_cycles_per_byte, t.first_bytes * machine.dram_cycles_per_byte
+    longer = xp.maximum(*links)
+    load = xp.maximum(load, longer + theta.fetch * (links[0] + links[1] - longer))
     return t.execute, load, t.store * theta.store, t.software
 
 

@@ -2,7 +2,8 @@
 
 The machine is that of `cosoc.sim.gemmini.lower`: cpu, load, execute and store as units, the return path, the outer link
 and the DRAM's as servers, two tiles in flight. What differs is the grain and the reuse. An op loads one operand of a
-tile; what its mvins lose to latency, as many in flight as the load controller has, is in its ticks. An operand that the
+tile, in columns as wide as a mvin; what its mvins lose to latency, as many in flight as the load controller has, is in
+its ticks. An operand that the
 tile before had is not loaded again. The lines that an operand touches are looked up in L2 and last-level cache at
 their addresses, in program order, from cold caches.
 
@@ -178,8 +179,8 @@ def _nest(mapping: Mapping, name: str) -> NestTiling:
 
 @dataclass(frozen=True)
 class _Operand:
-    """One operand of a tile. rect: None where it lies in the scratchpad. pixels: rows of at most `wide` bytes. each: bytes of
-    an element, PARTIAL_BYTES of a partial sum, which goes to the accumulator."""
+    """One operand of a tile. rect: None where it lies in the scratchpad. pixels: rows of at most `wide` bytes.
+    each: bytes of an element, PARTIAL_BYTES of a partial sum, which goes to the accumulator."""
 
     rect: Rect | None
     pixels: int
@@ -189,6 +190,16 @@ class _Operand:
     @property
     def beats(self) -> int:
         return self.pixels * -(-self.wide // BEAT_BYTES)
+
+    def slabs(self) -> list[_Operand]:
+        """The operand in columns as wide as a mvin, which come one after another: few mvins are in flight."""
+        if self.rect is None or self.wide <= MVIN_BYTES:
+            return [self]
+        out = []
+        for at, end in _spans(self.wide, MVIN_BYTES):
+            rect = replace(self.rect, address=self.rect.address + at, wide=end - at)
+            out.append(_Operand(rect, self.pixels, end - at, self.each))
+        return out
 
     def requests(self, block: int = MVIN_BYTES) -> int:
         return self.pixels * -(-self.wide // block)
@@ -425,7 +436,7 @@ class Emitter:
         b.op(self.cpu, run=_ticks(software), kind="launch", layer=label)
         slot = b.op(self.cpu, take=[(self.slots, 2)], kind="sync", layer=label)
         parts = min(PARTS, -(-(at["c"][1] - at["c"][0]) // MVIN_BYTES)) if shape.gemm else 1
-        figures = [self._figures(operand, bool(shape.add)) for operand in loads]
+        figures = [[self._figures(slab, bool(shape.add)) for slab in operand.slabs()] for operand in loads]
         cycles, macs, spent_fj = self._execution(shape, at)
         run = _ticks(cycles)
         leaves = store is not None or moves
@@ -434,9 +445,12 @@ class Emitter:
         begun = execute = -1
         for part in range(parts):
             deps = [slot] if part else [slot, *waits]
-            for ticks, setup, lines, dram_lines, burst, fj in figures:
-                amounts = [_share(n, part, parts) for n in (ticks, lines, dram_lines, fj)]
-                deps += self._load_ops(slot, amounts, setup, burst)
+            for slabs in figures:
+                before = [slot]
+                for ticks, setup, lines, dram_lines, burst, fj in slabs:
+                    amounts = [_share(n, part, parts) for n in (ticks, lines, dram_lines, fj)]
+                    before = self._load_ops(before, amounts, setup, burst) or before
+                deps += [op for op in before if op != slot]
             last = part == parts - 1
             begun = execute if part else slot
             execute = b.op(
@@ -477,15 +491,15 @@ class Emitter:
         late = (mvins * setup + held) / self.core.mvins_in_flight
         return _ticks(max(held, late)), _ticks(setup), lines, dram_lines, max(1, _ticks(held / mvins)), _fj(spent)
 
-    def _load_ops(self, slot: int, amounts: Sequence[int], setup: int, burst: int) -> list[int]:
-        """The ops that load a part of an operand."""
+    def _load_ops(self, before: Sequence[int], amounts: Sequence[int], setup: int, burst: int) -> list[int]:
+        """The ops that load a part of a slab, after the ops `before`."""
         ticks, lines, dram_lines, fj = amounts
         b, label, out = self.b, self.label, []
         if ticks and not burst:  # from the scratchpad
-            return [b.op(self.load, run=ticks, deps=[slot], kind="load", layer=label, energy_fj=fj)]
+            return [b.op(self.load, run=ticks, deps=before, kind="load", layer=label, energy_fj=fj)]
         if ticks:
             out.append(
-                b.op(self.load, setup=setup, bytes=ticks, burst=burst, route=[self.path], deps=[slot], kind="load",
+                b.op(self.load, setup=setup, bytes=ticks, burst=burst, route=[self.path], deps=before, kind="load",
                      layer=label, energy_fj=fj)
             )  # fmt: skip
         for unit, server, n, size in (
@@ -493,7 +507,7 @@ class Emitter:
         ):  # fmt: skip
             if n:
                 out.append(
-                    b.op(unit, bytes=n * size, burst=size, route=[server], deps=[slot], kind="load", layer=label)
+                    b.op(unit, bytes=n * size, burst=size, route=[server], deps=before, kind="load", layer=label)
                 )
         return out
 

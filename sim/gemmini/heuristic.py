@@ -41,7 +41,7 @@ def _extents(shape: Shape) -> Sizes:
 def _fits(shape: Shape, machine: Machine) -> Callable[[Sizes], bool]:
     def fits(sizes: Sizes) -> bool:
         spad, acc = rows_needed(shape, Tiles(**sizes), machine)
-        return spad <= machine.spad_rows // 2 and acc <= machine.acc_rows // 2
+        return bool(spad <= machine.spad_rows // 2 and acc <= machine.acc_rows // 2)
 
     return fits
 

@@ -65,6 +65,7 @@ class Lowered:
     program: Program
     ends: npt.NDArray[np.int64]
     effort: npt.NDArray[np.float64]
+    rows_left: int
     start_cycles: int
 
     @property
@@ -75,7 +76,8 @@ class Lowered:
     def cycles(self, trace: Trace) -> float:
         """Cycles of the whole nest: the makespan, or where tiles were left out, extended linearly.
 
-        The rate, in cycles per unit of effort, is that of the second half of the tiles that were walked.
+        The rate, in cycles per unit of effort, is that of the second half of the tiles that were walked. What was left
+        out takes at least a cycle for each row that it streams through the array.
         """
         if self.is_whole:
             return self.start_cycles + trace.makespan / TICKS_PER_CYCLE
@@ -84,7 +86,7 @@ class Lowered:
         first_tick = trace.end[self.ends[half - 1]] if half else 0
         ticks = trace.end[self.ends[last - 1]] - first_tick
         rate = ticks / (done[last] - done[half])
-        rest = (done[-1] - done[last]) * rate
+        rest = max((done[-1] - done[last]) * rate, self.rows_left * TICKS_PER_CYCLE)
         return float(self.start_cycles + (trace.makespan + rest) / TICKS_PER_CYCLE)
 
 
@@ -110,7 +112,7 @@ def lower(nest: Nest, accesses: Accesses, soc: SoC, core: Systolic, name: str = 
     rows, deps, ends = rows_of(nest, accesses, core)
     links = [(core.return_link, 1), (core.outer_link, 1), (core.dram_link, 1)]
     program = _program(name, rows, deps, soc, links, core)
-    return Lowered(program, ends, accesses.effort, core.software.start_cycles)
+    return Lowered(program, ends, accesses.effort, accesses.rows_left, core.software.start_cycles)
 
 
 def rows_of(nest: Nest, accesses: Accesses, core: Systolic) -> tuple[Any, Any, Any]:

@@ -66,13 +66,14 @@ class Accesses:
     mvins [n, 4]: requests, beats, lines from the last-level cache, lines from DRAM. groups [n, 4]: tile, mvins so far,
     rows streamed through the array, preload/compute pairs. tiles [n_tiles, 7]: as mvins for its stores; whether it
     stores; groups so far; software loops that ended before it. effort [nest tiles]: a rough cost of every tile of the
-    nest, in cycles, to weigh those that were not walked.
+    nest, in cycles, to weigh those that were not walked; rows_left: what those stream through the array.
     """
 
     mvins: Ints
     groups: Ints
     tiles: Ints
     effort: npt.NDArray[np.float64]
+    rows_left: int
 
 
 def walk(
@@ -113,14 +114,14 @@ def _figures(nest: Nest) -> tuple[int, ...]:
 
 
 def _accesses(dims: Ints, order: Ints, figures: Ints, least: Any, bases: Ints, state: Any, cap: int) -> Accesses:
-    effort, n_mvins, n_groups, n_requests = _efforts(dims, order, figures, least)
+    effort, n_mvins, n_groups, n_requests, streamed = _efforts(dims, order, figures, least)
     n_tiles = max(1, int(np.searchsorted(np.cumsum(n_requests), cap)) + 1)
     n_tiles = min(n_tiles, len(effort))
     mvins = np.zeros((int(n_mvins[:n_tiles].sum()), 4), np.int64)
     groups = np.zeros((int(n_groups[:n_tiles].sum()), 4), np.int64)
     tiles = np.zeros((n_tiles, 7), np.int64)
     n_mvins_made, n_groups_made = _walk(dims, order, figures, bases, state, mvins, groups, tiles)
-    return Accesses(mvins[:n_mvins_made], groups[:n_groups_made], tiles, effort)
+    return Accesses(mvins[:n_mvins_made], groups[:n_groups_made], tiles, effort, int(streamed[n_tiles:].sum()))
 
 
 def _sizes(nest: Nest) -> Ints:
@@ -384,12 +385,12 @@ def _counts(start, size, figures):
 
 @njit(cache=True)
 def _efforts(dims, order, figures, least):
-    """Per tile: effort in cycles, mvins, execute groups, requests (loads and stores, about)."""
+    """Per tile: effort in cycles, mvins, execute groups, requests (loads and stores, about), rows streamed."""
     n = 1
     for d in range(6):
         n *= dims[2, d]
     effort = np.zeros(n)
-    counts = np.zeros((3, n), np.int64)
+    counts = np.zeros((4, n), np.int64)
     start, size = np.zeros(6, np.int64), np.zeros(6, np.int64)
     side = figures[0]
     for tile in range(n):
@@ -404,4 +405,5 @@ def _efforts(dims, order, figures, least):
         counts[0, tile] = mvins
         counts[1, tile] = groups
         counts[2, tile] = rows + stored
-    return effort, counts[0], counts[1], counts[2]
+        counts[3, tile] = streamed
+    return effort, counts[0], counts[1], counts[2], counts[3]

@@ -108,7 +108,8 @@ def nest_problems(mapping: Mapping, workload: Workload, soc: SoC) -> list[str]:
 def _group_problems(groups: Sequence[Group], workload: Workload) -> list[str]:
     """Groups must be runs of consecutive layers that can be fused, no layer in two."""
     positions = {layer.name: i for i, layer in enumerate(workload.layers)}
-    reasons, seen = [], set()
+    reasons: list[str] = []
+    seen: set[str] = set()
     for group in groups:
         name = f"group {', '.join(group.layers)}"
         missing = [layer for layer in group.layers if layer not in positions]

@@ -106,6 +106,8 @@ CLOSED = {
     + 10240,
     # 144 patches of 3x32x32 pixels; a block's twelve matrices of 768x768 on 145 tokens, and its two products
     "vit_base_32_384": 144 * 768 * 3072 + 12 * (12 * 768**2 * 145 + 2 * 145**2 * 768) + 768000,
+    # twelve matrices of 768x768 and two products with the vectors of 128 tokens, for each of them
+    "bert_base_block": 128 * (12 * 768**2 + 2 * 128 * 768),
     # twelve matrices of 4096x4096 and two products with the vectors of 2048 tokens, for each of 2048 tokens or for one
     "gpt3_block_prefill": 2048 * (12 * 4096**2 + 2 * 2048 * 4096),
     "gpt3_block_decode": 12 * 4096**2 + 2 * 2048 * 4096,

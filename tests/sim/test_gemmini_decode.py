@@ -83,6 +83,8 @@ def test_a_mapping_that_does_not_fit_is_refused_with_every_reason() -> None:
         ("L3[WIO] K8 - L3[WI] N1 - L1[O] N1 - L0[W] N1", "each once"),
         ("L3[WIO] K8", "L2, L1 and L0 are needed"),
         ("K8 C4", "a level such as L3"),
+        ("", "found '' where a level such as L3"),
+        ("L3 Z8 - L2 K - L1 K0X - L0", "'Z8' is no loop .*; 'K' is no loop .*; 'K0X' is no loop"),
     ],
 )
 def test_what_cannot_be_read_is_named(mapping: str, reason: str) -> None:

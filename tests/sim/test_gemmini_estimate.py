@@ -146,7 +146,7 @@ def test_the_address_walk_counts_the_same_work() -> None:
 @pytest.mark.parametrize("ox", [3, 7, 14, 18, 56])
 def test_convolutions_execute_as_their_blocks_do(ox: int) -> None:
     """Rows and pairs of a convolution's tiles, from the walk that the simulator runs."""
-    nest = Nest("conv", 16, (32, 48, 3, 3, ox, ox), (16, 24, 3, 3, ox, ox), (4, 5, 0, 1, 2, 3), 1, 3, ox)
+    nest = Nest("conv", 16, (32, 48, 3, 3, ox, ox), (16, 24, 3, 3, ox, ox), (4, 5, 0, 1, 2, 3), 1, 1, 1, ox, ox)
     walk = memory.walk(nest, memory.CacheSizes(1024, 8, 4096, 8), 10**9, 1.0)
     layer = Layer("c", "conv", ("i",), 32, 48, oy=ox, ox=ox, iy=ox, ix=ox, fy=3, fx=3, pad_y=1, pad_x=1)
     t = estimate_nest(layer, NestTiling(16, 24, 3, 3, ox, ox, order=OS), MACHINE).terms
@@ -201,7 +201,7 @@ def test_energy_of_a_whole_layer_by_hand() -> None:
 def test_one_tile_has_nothing_to_overlap_with() -> None:
     """A single tile of a convolution: software, loads, execution and store follow each other."""
     layer = Layer("c", "conv", ("i",), 16, 16, oy=4, ox=4, iy=4, ix=4, fy=1, fx=1)
-    found = estimate_nest(layer, NestTiling(16, 16, 1, 1, 4, 4), MACHINE, Theta(reload_miss=0.0))
+    found = estimate_nest(layer, NestTiling(16, 16, 1, 1, 4, 4), MACHINE, Theta(fetch=0.0, load=1.0))
     core, t = gemmini_of(SOC), found.terms
     # 256 weights, inputs and outputs; the DRAM's 128 bytes in 20 cycles are slower than the outer link's 64 in 8
     outer = 768 * max(MACHINE.outer_cycles_per_byte, MACHINE.dram_cycles_per_byte)
@@ -337,7 +337,7 @@ def test_a_soc_without_the_array_is_refused() -> None:
 def test_estimate_and_simulation_agree_on_what_binds() -> None:
     """Nests that are bound by execution, and by software: the simulator within a few per cent of the larger part."""
     core = next(c for c in SOC.cores.values() if isinstance(c, Systolic))
-    nest = Nest("conv", 16, (64, 64, 3, 3, 28, 28), (64, 64, 3, 3, 14, 28), (4, 5, 0, 1, 2, 3), 1, 3, 28)
+    nest = Nest("conv", 16, (64, 64, 3, 3, 28, 28), (64, 64, 3, 3, 14, 28), (4, 5, 0, 1, 2, 3), 1, 1, 1, 28, 28)
     from cosoc.sim import engine_fast
 
     lowered = lower_nest(nest, SOC)

@@ -51,7 +51,9 @@ def random_nest(seed: int) -> Nest:
     size = int(g.integers(4, 20))
     extent = (int(g.integers(1, 40)), int(g.integers(1, 90)), kernel, kernel, size, size)
     tile = tuple(int(g.integers(1, n + 1)) for n in extent)
-    return Nest("conv", side, extent, tile, tuple(int(d) for d in g.permutation(6)), 1, kernel // 2, kernel // 2, size, size)
+    return Nest(
+        "conv", side, extent, tile, tuple(int(d) for d in g.permutation(6)), 1, kernel // 2, kernel // 2, size, size
+    )
 
 
 def soc_of(side: int):  # type: ignore[no-untyped-def]
@@ -93,7 +95,7 @@ def test_one_tile_by_hand() -> None:
 
 def test_a_convolution_executes_when_all_its_loads_are_in_and_the_next_tile_loads_meanwhile() -> None:
     extent = (16, 16, 3, 3, 16, 64)
-    lowered = lower_nest(Nest("conv", 16, extent, (16, 16, 3, 3, 16, 16), tuple(range(6)), 1, 3, 64), soc_of(16))
+    lowered = lower_nest(Nest("conv", 16, extent, (16, 16, 3, 3, 16, 16), tuple(range(6)), 1, 1, 1, 64, 64), soc_of(16))
     trace, unit = engine_fast.run(lowered.program), lowered.program.rows["unit"]
     execute = np.flatnonzero(unit == EXECUTE)
     loads = np.flatnonzero(unit == LOAD)
@@ -117,7 +119,7 @@ def test_at_most_two_tiles_are_under_way() -> None:
 
 def test_a_cut_trace_extends_to_what_the_whole_one_gives() -> None:
     """Equal tiles in a steady state: the extension is linear in them, so a tenth of the tiles tells the whole."""
-    nest = Nest("conv", 16, (64, 64, 1, 1, 56, 56), (16, 16, 1, 1, 4, 28), (5, 4, 0, 1, 2, 3), 1, 1, 56)
+    nest = Nest("conv", 16, (64, 64, 1, 1, 56, 56), (16, 16, 1, 1, 4, 28), (5, 4, 0, 1, 2, 3), 1, 0, 0, 56, 56)
     whole, cut = run_nest(nest, soc_of(16), 10**7), run_nest(nest, soc_of(16), 4_000)
     assert whole.tiles_run == nest.n_tiles > 5 * cut.tiles_run
     assert cut.cycles == pytest.approx(whole.cycles, rel=0.05)

@@ -72,6 +72,16 @@ def test_what_fits_the_l2_is_never_missed_and_what_exceeds_it_is() -> None:
     assert huge.mvins[:, DRAM].sum() > 0.5 * 4096 * 4096 / 128
 
 
+def test_what_just_fills_the_l2_does_not_stay_whole() -> None:
+    """512 KB of weights through an L2 of 512 KB that was full: random replacement loses 1 - 1/e of them in one sweep,
+    fewer in each that follows; a quarter of that fits."""
+    lines = 512 * 1024 // 64
+    filling = walk(gemm(512, 1024, 16), CACHES, ALL, 1.0)
+    assert 0.05 * lines < filling.mvins[:, LLC].sum() < (1 - np.exp(-1)) * lines
+    fitting = walk(gemm(128, 1024, 16), CACHES, ALL, 1.0)
+    assert fitting.mvins[:, LLC].sum() < 0.02 * lines
+
+
 def test_blocks_of_the_array() -> None:
     """LoopConv: a pair a weight block, input row and chunk of output columns; at least 4 rows stream."""
     seen = walk(conv(32, 32, 18, kernel=3), CACHES, ALL, 1.0)

@@ -14,6 +14,7 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.gemmini.estimate import Machine, Shape, Tiles, rows_needed, shape_of
 from cosoc.sim.gemmini.heuristic import default_nest
 from cosoc.sim.gemmini.nests import default_core, ideal_cycles
+from cosoc.sim.importers.timeloop import from_strings
 from cosoc.sim.lower import lower
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.mapping import NEST_DIMS, Group, LayerMapping, Mapping, NestTiling, Share
@@ -33,7 +34,7 @@ def gemm(n: int = 64, k: int = 64, c: int = 64) -> Workload:
     return Workload("gemm", (c, 1, n), (layer,), ("gemm",))
 
 
-@pytest.mark.parametrize("name", ["resnet8", "mobilenet_v1_025", "autoencoder"])
+@pytest.mark.parametrize("name", ["resnet8", "mobilenet_v1_025", "autoencoder", "bert_base_block"])
 def test_every_product_is_done_once(name: str) -> None:
     workload = find_workload(name)
     program = lower(workload, named_mapping("default", workload, SOC), SOC)
@@ -163,3 +164,22 @@ def test_reuse_saves_loads() -> None:
         times[reuse] = simulate(SOC, workload, mapping).energy_j
     saved = (2048 // 128 - 1) * 64 * 64 * (100 + 0.49 + 0.02513 * 256)  # pJ: fifteen loads of 4 KB
     assert times[False] - times[True] == pytest.approx(saved * 1e-12, rel=1e-6)
+
+
+def test_a_mapping_string_becomes_a_nest() -> None:
+    """Everything below L3 makes the tile: 16 of k in space, 2 x 16 of c, 32 rows; L3's loops go around, k outside."""
+    workload = gemm()
+    text = "L3[WIO] K4 P2 C2 - L2[WI] N1 K16X - L1[O] C2 C16X - L0[W] P32"
+    mapping = from_strings({"gemm": text}, workload, SOC)
+    nest = mapping.layers["gemm"].nest
+    assert nest == NestTiling(16, 32, 1, 1, 1, 32, ("oy", "fy", "fx", "k", "ox", "c"), reuse=False)
+    with pytest.raises(InputError, match=r"factors of K multiply to 32, the layer has 64; its factors of C multiply"):
+        from_strings({"gemm": text.replace("K4", "K2").replace("C2 ", "C4 ")}, workload, SOC)
+    with pytest.raises(InputError, match="'Y4' is no loop such as K8 or C4X; dimensions are K, C, S, R, Q, P, N"):
+        from_strings({"gemm": text.replace("K4", "Y4")}, workload, SOC)
+    with pytest.raises(InputError, match="gemm has no layer 'other'"):
+        from_strings({"other": text}, workload, SOC)
+    large = gemm(n=4096, k=1024, c=1024)
+    text = "L3[WIO] N1 - L2[WI] K16X - L1[O] K64 C64 C16X - L0[W] P4096"
+    with pytest.raises(InputError, match=r"327680 rows of the scratchpad; .*262144 rows of the accumulator"):
+        from_strings({"gemm": text}, large, SOC)

@@ -1,0 +1,1 @@
+../../cosoc/why.py

@@ -1,0 +1,295 @@
+"""What `cosoc explain`, `compare` and `report` do: read runs back, simulate them again, show what is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import ValidationError
+
+from cosoc import __version__
+from cosoc.sim.catalog import SoCFile
+from cosoc.sim.errors import InputError
+from cosoc.sim.mapping import Mapping
+from cosoc.sim.mapping_file import dump_mapping, load_mapping
+from cosoc.sim.report import CAUSES, Result, to_json
+from cosoc.sim.simulate import simulate
+from cosoc.sim.soc import SoC
+from cosoc.sim.tiler import checked
+from cosoc.sim.workload import Layer, Workload
+from cosoc.sim.workload_file import dump_workload, load_workload
+from cosoc.sim.yamlfile import read_text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+COMMON = 12  # layers that a terminal's table names
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a run needs, and so all that is needed to run it again."""
+
+    soc: SoC
+    workload: Workload
+    mapping: Mapping
+    engine: str = "fast"
+    inferences: int = 1
+
+
+# ------------------------------------------------------------------------------------------ reading
+
+
+def with_inputs(result: Result, case: Case) -> dict[str, Any]:
+    """A result as JSON, together with its inputs: `load` reads it back."""
+    inputs = {
+        "soc": case.soc.model_dump(mode="json", by_alias=True, exclude_unset=True),
+        "workload": dump_workload(case.workload),
+        "mapping": dump_mapping(checked(case.mapping, case.workload, case.soc)),
+    }
+    return to_json(result) | {"inputs": inputs}
+
+
+def load(path: Path, point: str | None = None) -> Case:
+    """A case from a result JSON, or from a run folder (or one of its mappings/*.yaml). InputError if it is none."""
+    if path.parent.name == "mappings" and path.suffix == ".yaml":
+        return _from_folder(path.parent.parent, path.stem)
+    if path.is_dir():
+        return _from_folder(path, point)
+    content = read_json(path)
+    inputs = content.get("inputs")
+    if not isinstance(inputs, dict) or not {"soc", "workload", "mapping"} <= set(inputs):
+        raise InputError(f"{path}: holds no inputs to simulate again; write it with `cosoc simulate --json`")
+    soc = _soc(inputs["soc"], path)
+    with tempfile.TemporaryDirectory() as folder:
+        workload_file = Path(folder) / "workload.yaml"
+        workload_file.write_text(str(inputs["workload"]), encoding="utf-8")
+        workload = load_workload(workload_file)
+        mapping_file = Path(folder) / f"{Path(str(content.get('mapping', 'mapping'))).name or 'mapping'}.yaml"
+        mapping_file.write_text(str(inputs["mapping"]), encoding="utf-8")
+        mapping = load_mapping(mapping_file, workload, soc)
+    engine = "reference" if content.get("engine") == "reference" else "fast"
+    inferences = content.get("inferences", 1)
+    if not isinstance(inferences, int):
+        raise InputError(f"{path}: inferences is {inferences!r}; a whole number is needed")
+    return Case(soc, workload, mapping, engine, inferences)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; InputError where it is none."""
+    try:
+        content = json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: found a {type(content).__name__}; a JSON object is needed")
+    return content
+
+
+def _soc(content: Any, path: Path) -> SoC:
+    try:
+        return SoCFile.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{path}: soc.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _from_folder(folder: Path, point: str | None) -> Case:
+    try:
+        config = yaml.safe_load(read_text(folder / "config.yaml"))
+    except yaml.YAMLError:
+        config = None
+    if not isinstance(config, dict) or not {"soc", "workload"} <= set(config):
+        raise InputError(f"{folder}: config.yaml is not that of a search over channels or tiles")
+    soc, workload = _soc(config["soc"], folder / "config.yaml"), _workload(config, folder)
+    names = sorted(file.stem for file in (folder / "mappings").glob("*.yaml"))
+    name = point or _fastest(folder, names)
+    if name not in names:
+        raise InputError(f"{folder}: has no mapping {name}; there is {', '.join(names) or 'none yet'}")
+    return Case(soc, workload, load_mapping(folder / "mappings" / f"{name}.yaml", workload, soc))
+
+
+def _fastest(folder: Path, names: Sequence[str]) -> str:
+    """The mapping with the least simulated latency, or the only one."""
+    file = folder / "result.json"
+    points = read_json(file).get("points", []) if file.exists() else []
+    if points:
+        return str(min(points, key=lambda point: point["simulated"]["seconds"])["name"])
+    return names[0] if names else "best"
+
+
+def _workload(config: dict[str, Any], folder: Path) -> Workload:
+    """A search over tiles writes its workload down; one over channels trains a network for the shape of its data."""
+    stated = config["workload"]
+    if isinstance(stated, dict):
+        try:
+            layers: list[dict[str, Any]] = [
+                {k: tuple(v) if isinstance(v, list) else v for k, v in one.items()} for one in stated["layers"]
+            ]
+            sizes: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in stated.items() if k != "layers"
+            }
+            return Workload(layers=tuple(Layer(**one) for one in layers), **sizes)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{folder / 'config.yaml'}: workload: {error}") from None
+    from cosoc.search.data import load_data
+    from cosoc.search.nets import NETWORKS, build
+    from cosoc.sim.importers.torch_export import from_module, load_module
+
+    data = load_data(str(config["data"]), int(config["seed"]))
+    built_in = stated in NETWORKS
+    net = build(stated, data.input_shape[0], len(data.classes)) if built_in else load_module(str(stated))
+    return from_module(net, data.input_shape, str(stated).replace(":", "."))
+
+
+# ------------------------------------------------------------------------------------------ tables
+
+
+def explanation(result: Result, case: Case, whats: Sequence[str]) -> RenderableType:
+    """Bottleneck, causes by layer, and what-ifs (proposed ones, where none is asked for), for a terminal."""
+    from rich.console import Group
+
+    from cosoc.sim.explain import proposals, what_if
+    from cosoc.sim.render import summary
+
+    tried = list(whats) or proposals(result, case.soc)
+    outcomes = what_if(case.soc, case.workload, case.mapping, tried, case.engine, case.inferences)
+    table = _table("What if (each alone, simulated)", "change", "ms", "", "uJ", "")
+    table.add_row("as it is", f"{result.seconds * 1e3:.4g}", "", f"{result.energy_j * 1e6:.4g}", "")
+    for one in outcomes:
+        if one.seconds is None or one.energy_j is None:
+            table.add_row(one.what, "cannot run:", "", "", "")
+            table.add_row(f"  {one.error}", "", "", "", "")
+            continue
+        ms, uj = f"{one.seconds * 1e3:.4g}", f"{one.energy_j * 1e6:.4g}"
+        gained = (_change(result.seconds, one.seconds), _change(result.energy_j, one.energy_j))
+        table.add_row(one.what, ms, gained[0], uj, gained[1])
+    return Group(summary(result), "", _causes(result), "", table)
+
+
+def _table(title: str, left: str, *right: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    out = Table(
+        box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0), show_edge=False
+    )
+    out.add_column(left, overflow="fold", min_width=14)
+    for name in right:
+        out.add_column(name, justify="right", no_wrap=True)
+    return out
+
+
+def _change(before: float, after: float) -> str:
+    return f"{after / before - 1:+.1%}" if before else "-"
+
+
+def _causes(result: Result) -> RenderableType:
+    from cosoc.sim.explain import causes_by_layer
+
+    layers = causes_by_layer(result)
+    causes = sorted(result.critical_path.by_cause_ticks, key=lambda cause: -result.critical_path.by_cause_ticks[cause])
+    out = _table("Critical path, share of the time", "layer", "all", *(cause.replace("_", " ") for cause in causes[:5]))
+    for name, ticks in list(layers.items())[:COMMON]:
+        _add(out, name, ticks, causes, result.ticks)
+    rest: dict[str, int] = {}
+    for ticks in list(layers.values())[COMMON:]:
+        for cause, n in ticks.items():
+            rest[cause] = rest.get(cause, 0) + n
+    if rest:
+        _add(out, f"{len(layers) - COMMON} more", rest, causes, result.ticks)
+    _add(out, "total", result.critical_path.by_cause_ticks, causes, result.ticks)
+    return out
+
+
+def _add(table: Table, name: str, ticks: dict[str, int], causes: Sequence[str], total: int) -> None:
+    from rich.markup import escape
+
+    shares = [f"{ticks[cause] / total:.1%}" if ticks.get(cause) else "" for cause in causes[:5]]
+    table.add_row(escape(name), f"{sum(ticks.values()) / total:.1%}", *shares)
+
+
+def comparison(a: dict[str, Any], b: dict[str, Any]) -> RenderableType:
+    """Two results layer by layer, for a terminal."""
+    from rich.markup import escape
+
+    from cosoc.sim.explain import compare
+
+    layers = compare(a, b)
+    title = escape(f"{a['workload']}: A {a['mapping']} on {a['soc']}, B {b['mapping']} on {b['soc']}")
+    clocks = [one["tick_hz"] / one.get("ticks_per_cycle", 1) for one in (a, b)]
+    out = _table(title, "layer", "A cycles", "B cycles", "", "A uJ", "B uJ", "shifted most")
+
+    def row(name: str, seconds: Sequence[float], energy: Sequence[float], causes: dict[str, float]) -> None:
+        top = max(causes, key=lambda cause: abs(causes[cause]), default="")
+        said = f"{top.replace('_', ' ')} {causes[top] * clocks[1]:+,.0f}" if top else ""
+        cycles = [f"{s * hz:,.0f}" for s, hz in zip(seconds, clocks, strict=True)]
+        uj = [f"{j * 1e6:.4g}" for j in energy]
+        out.add_row(escape(name), *cycles, _change(*seconds), *uj, said)
+
+    for one in layers:
+        row(one.layer, one.seconds, one.energy_j, one.causes_s)
+    shifts = {cause: sum(one.causes_s.get(cause, 0.0) for one in layers) for cause in CAUSES}
+    seconds, energy = (a["seconds"], b["seconds"]), (a["energy_j"], b["energy_j"])
+    row("total", seconds, energy, {cause: s for cause, s in shifts.items() if s})
+    return out
+
+
+def result_json(path: Path) -> dict[str, Any]:
+    """A result to compare: a result JSON as it is, or a run folder's mapping, simulated."""
+    if path.is_dir() or path.suffix == ".yaml":
+        case = load(path)
+        return to_json(simulate(case.soc, case.workload, case.mapping, "fast"))
+    content = read_json(path)
+    needed = ("workload", "inferences", "soc", "mapping", "tick_hz", "seconds", "energy_j", "by_layer")
+    missing = [key for key in needed if key not in content]
+    if missing:
+        raise InputError(f"{path}: has no {missing[0]}; a file of `cosoc simulate --json` is needed")
+    return content
+
+
+# ------------------------------------------------------------------------------------------ HTML
+
+
+def html(result: Result | None, case: Case | None, folder: Path | None = None) -> str:
+    """A report as HTML: of a run, or of a search's folder with the run of one of its points."""
+    from cosoc import html_report
+
+    title = folder.name if folder else "run"
+    provenance = [("cosoc", __version__), ("command", " ".join(["cosoc", *sys.argv[1:]]))]
+    data: dict[str, Any] = {"title": f"cosoc: {title}", "subtitle": "", "run": None, "front": None}
+    if result is not None and case is not None:
+        data["title"] = f"{result.workload} on {result.soc}"
+        data["subtitle"] = (
+            f"{result.mapping}, {result.runtime}, {result.inferences} inference(s), {result.engine} engine"
+        )
+        data["run"] = html_report.run_data(result, case.soc, case.workload, case.mapping)
+        provenance += _digests(case)
+    if folder is not None:
+        content = read_json(folder / "result.json")
+        if "points" in content and content["points"] and "accuracy" in content["points"][0]:
+            data["front"] = html_report.front_data(content)
+        environment = read_json(folder / "environment.json")
+        provenance += [(f"run: {key}", str(value)) for key, value in environment.items()]
+    else:
+        provenance += [("python", platform.python_version()), ("system", f"{platform.system()} {platform.machine()}")]
+    return html_report.page(data | {"provenance": provenance})
+
+
+def _digests(case: Case) -> list[tuple[str, str]]:
+    soc = json.dumps(case.soc.model_dump(mode="json", by_alias=True), sort_keys=True)
+    texts = {
+        "SoC": (case.soc.name, soc),
+        "workload": (case.workload.name, dump_workload(case.workload)),
+        "mapping": (case.mapping.name, dump_mapping(checked(case.mapping, case.workload, case.soc))),
+    }
+    return [(key, f"{name}, sha256 {hashlib.sha256(t.encode()).hexdigest()[:16]}") for key, (name, t) in texts.items()]

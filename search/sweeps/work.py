@@ -1,0 +1,128 @@
+"""What a worker does with a task. All that goes in and comes out is plain data, so that it can cross a network."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cosoc.search.surrogate import digest as module_digest
+from cosoc.sim.catalog import find_soc
+from cosoc.sim.errors import Deadlock, InputError
+from cosoc.sim.lower import lower
+from cosoc.sim.mapping_file import find_mapping
+from cosoc.sim.program import digest
+from cosoc.sim.report import energy_j
+from cosoc.sim.soc import SoC
+from cosoc.sim.workload import Workload
+from cosoc.sim.workload_file import find_workload
+
+
+@functools.cache
+def engine_version() -> str:
+    """A digest of what decides a program's result."""
+    return module_digest(["cosoc.sim.program", "cosoc.sim.engine_fast", "cosoc.sim.report", "cosoc.sim.energy"])
+
+
+def start_worker(parent: int) -> None:
+    """Prepare a process of the pool: one thread for torch, and an end when its parent has ended in whatever way."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def perform(kind: str, spec: Mapping[str, Any], folder: str, memo: str | None) -> dict[str, Any]:
+    """Do a task: {"result": ...} or {"error": ...}, with wall_s. folder: of a search's run; memo: a database to look
+    simulations up in. Never raises but for what ends a process."""
+    start = time.perf_counter()
+    try:
+        found = _simulate(spec, memo) if kind == "simulate" else _search(spec, Path(folder))
+        out: dict[str, Any] = {"result": found}
+    except (InputError, Deadlock) as error:
+        out = {"error": str(error)}
+    except Exception as error:  # a task that fails in a new way must not stop the others
+        out = {"error": f"{type(error).__name__}: {error}"}
+    return out | {"wall_s": time.perf_counter() - start}
+
+
+@functools.lru_cache(maxsize=64)
+def _soc(name: str, settings: tuple[tuple[str, str], ...]) -> SoC:
+    return find_soc(name, dict(settings))
+
+
+@functools.lru_cache(maxsize=64)
+def _workload(name: str) -> Workload:
+    return find_workload(name)
+
+
+def peak_power_mw(soc: SoC) -> float:
+    """Base power and that of all cores and DMAs at once."""
+    return soc.base_power_mw + sum(part.power_mw for part in (*soc.cores.values(), *soc.dmas.values()))
+
+
+def area_mm2(soc: SoC) -> float:
+    """What the SoC file states; 0 where it states none."""
+    return sum(memory.area_mm2 for memory in soc.memories.values())
+
+
+def _simulate(spec: Mapping[str, Any], memo: str | None) -> dict[str, Any]:
+    soc, workload = _soc(spec["soc"], tuple(spec["set"].items())), _workload(spec["workload"])
+    mapping = find_mapping(spec["mapping"], workload, soc, spec["runtime"])
+    program = lower(workload, mapping, soc)
+    key = digest(program)
+    found = _remembered(memo, key)
+    remembered = found is not None
+    if found is None:
+        from cosoc.sim import engine_fast
+
+        trace = engine_fast.run(program)
+        seconds = trace.makespan / program.tick_hz
+        found = {"seconds": seconds, "energy_j": energy_j(program, trace, soc), "bursts": trace.bursts}
+    chip = {"area_mm2": area_mm2(soc), "peak_power_mw": peak_power_mw(soc)}
+    return {**found, **chip, "digest": key, "engine": engine_version(), "remembered": remembered}
+
+
+def _remembered(memo: str | None, key: str) -> dict[str, Any] | None:
+    if memo is None:
+        return None
+    with sqlite3.connect(f"file:{memo}?mode=ro", uri=True, timeout=30) as connection:
+        query = "select seconds, energy_j, bursts from memo where digest = ? and engine = ?"
+        row = connection.execute(query, (key, engine_version())).fetchone()
+    connection.close()
+    return None if row is None else dict(zip(("seconds", "energy_j", "bursts"), row, strict=True))
+
+
+def _search(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    soc = _soc(spec["soc"], tuple(spec["set"].items()))
+    resume = (folder / "config.yaml").exists()
+    if spec["space"] == "tiling-fusion":
+        from cosoc.search.tiling_run import TilingConfig, search_tiling
+
+        tiling = TilingConfig(
+            soc, _workload(spec["workload"]), spec["objective"], spec["seed"], folder, resume,
+            time_budget_s=spec["time_budget_s"],
+        )  # fmt: skip
+        return {"content": search_tiling(tiling, _silent).content}
+    from cosoc.search.run import SearchConfig, search
+
+    if spec["objective"] == "edp":
+        raise InputError("objective edp is for --space tiling-fusion; channels are searched for latency or energy")
+    config = SearchConfig(
+        soc, spec["workload"], data=spec["data"], objective=spec["objective"], strengths=(spec["strength"],),
+        epochs=spec["epochs"], seed=spec["seed"], out=folder, resume=resume, manual=(),
+    )  # fmt: skip
+    return {"content": search(config, _silent).content}
+
+
+def _silent(done: int, total: int, what: str) -> None:
+    """Progress is that of the campaign, not of one task."""

@@ -1,0 +1,66 @@
+"""Mapping strings of Timeloop and DOSA -> mappings with nests.
+
+A string is one layer's, as `gemmini.decode` reads it: everything below DRAM makes a tile, DRAM's loops go around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as MappingOf
+from pathlib import Path
+
+from cosoc.sim.errors import InputError
+from cosoc.sim.gemmini.decode import LETTERS, Problem, factors
+from cosoc.sim.gemmini.estimate import Machine, Shape
+from cosoc.sim.gemmini.nests import array_of
+from cosoc.sim.mapping import NEST_DIMS, LayerMapping, Mapping, NestTiling, Share
+from cosoc.sim.soc import Model, SoC
+from cosoc.sim.tiler import problems
+from cosoc.sim.workload import Workload
+from cosoc.sim.yamlfile import load_model
+
+
+class StringsFile(Model):
+    """A file of mapping strings, by layer."""
+
+    layers: dict[str, str]
+
+
+def read_strings(path: Path) -> dict[str, str]:
+    """The strings of a file `layers: {layer: string, ...}`; InputError names file, line and column."""
+    return load_model(path, StringsFile).layers
+
+
+def from_strings(strings: MappingOf[str, str], workload: Workload, soc: SoC, name: str = "imported") -> Mapping:
+    """The mapping in which these layers have the nests of these strings; the others are left open.
+
+    Every tile loads its own operands, as where such strings were run. Raises InputError with every reason: factors
+    that do not multiply to the layer's extents, unknown letters, tiles that do not fit.
+    """
+    array = array_of(soc)
+    if array is None:
+        raise InputError(f"{soc.name} has no systolic array, which such mapping strings are for")
+    side, layers, reasons = Machine.of(soc).side, {}, []
+    known = {layer.name: layer for layer in workload}
+    for layer_name, text in strings.items():
+        if layer_name not in known:
+            reasons.append(f"{workload.name} has no layer {layer_name!r}")
+            continue
+        layer = known[layer_name]
+        try:
+            shape = Shape.of(layer)
+            problem = Problem(shape.k, shape.c, shape.ox, shape.oy, shape.fx, shape.fy, shape.stride_x)
+            inner, order, _ = factors(text, problem, side)
+        except InputError as error:
+            reasons.append(f"layer {layer_name}: {error}")
+            continue
+        sizes = {d: inner[letter] for d, letter in zip(NEST_DIMS, LETTERS, strict=True)}
+        nest = NestTiling(**sizes, order=tuple(NEST_DIMS[i] for i in order), reuse=False)
+        layers[layer_name] = LayerMapping((Share(array, layer.k),), nest=nest)
+    mapping = Mapping(name, "overlapped", layers)
+    reasons += problems(mapping, workload, soc) if not reasons else []
+    if reasons:
+        raise InputError("; ".join(reasons))
+    return mapping
+
+
+__all__ = ["StringsFile", "from_strings", "read_strings"]

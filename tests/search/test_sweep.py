@@ -1,0 +1,190 @@
+"""Campaigns: what a plan stands for, and that nothing finished is lost or done twice, whoever is killed."""
+
+from __future__ import annotations
+
+import importlib
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cosoc.search.sweeps import run as sweeps
+from cosoc.search.sweeps.plan import Task, load_plan, tasks
+from cosoc.search.sweeps.run import ProcessPool, SweepConfig, failures, fronts, sweep
+from cosoc.sim.catalog import find_soc
+from cosoc.sim.errors import InputError
+from cosoc.sim.mapping_file import find_mapping
+from cosoc.sim.simulate import simulate
+from cosoc.sim.workload_file import find_workload
+
+PLAN = """
+simulate:
+  soc: [diana]
+  workload: [resnet8, autoencoder]
+  mapping: [all_8bit, min_cost, nothing]
+  runtime: [overlapped]
+  set: {links.l2_write.bytes_per_period: [8, 16]}
+"""
+
+
+def nobody(done: int, total: int, what: str) -> None:
+    """No progress."""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    path = tmp_path / "plan.yaml"
+    link = sorted(find_soc("diana").links)[0]
+    path.write_text(PLAN.replace("l2_write", link))
+    return path
+
+
+def rows_of(folder: Path) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(folder / "results.sqlite") as connection:
+        return connection.execute("select id, status, result, error, rowid from tasks order by id").fetchall()
+
+
+def test_a_plan_is_every_combination(plan: Path) -> None:
+    found = list(tasks(load_plan(plan)))
+    assert len(found) == 2 * 3 * 2
+    assert len({task.id for task in found}) == len(found)
+    assert found[0].label.startswith("simulate diana resnet8 all_8bit overlapped links.")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: x", "names neither simulate nor search"),
+        ("simulate: {soc: [diana], workload: []}", "at least 1 item"),
+        ("simulate: {soc: [diana], workloads: [resnet8]}", "simulate.workloads: unknown key"),
+        (
+            "simulate: {soc: [diana], workload: [a], set: {x: [" + ", ".join(map(str, range(1001))) + "], y: ["
+            + ", ".join(map(str, range(1000))) + "]}}", "more than 1,000,000 tasks",
+        ),
+    ],
+)  # fmt: skip
+def test_a_plan_that_cannot_be_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        load_plan(path)
+    assert str(caught.value).startswith(f"{path}:1:")
+
+
+def test_results_are_those_of_single_simulations(plan: Path, tmp_path: Path) -> None:
+    """And a failure stands beside them; a resumed campaign has nothing left to do; repeats come from the memo."""
+    config = SweepConfig(plan, tmp_path / "out", workers=1)
+    found = sweep(config, nobody)
+    assert (len(found.rows), found.left) == (12, 0)
+    assert len(failures(found)) == 4
+    assert all("no mapping named 'nothing'" in text for text in failures(found))
+    for row in found.rows:
+        if row["status"] == "done":
+            spec = row["spec"]
+            soc, workload = find_soc("diana", spec["set"]), find_workload(spec["workload"])
+            alone = simulate(soc, workload, find_mapping(spec["mapping"], workload, soc, spec["runtime"]))
+            assert (row["result"]["seconds"], row["result"]["energy_j"]) == (alone.seconds, alone.energy_j)
+    for rows in fronts(found).values():
+        seconds = [row["result"]["seconds"] for row in rows]
+        energies = [row["result"]["energy_j"] for row in rows]
+        assert seconds == sorted(seconds) and energies == sorted(energies, reverse=True)
+    before = rows_of(tmp_path / "out")
+    again = sweep(SweepConfig(plan, tmp_path / "out", workers=1, resume=True), nobody)
+    assert rows_of(tmp_path / "out") == before
+    assert len(again.rows) == 12
+    with pytest.raises(InputError, match="--resume goes on with it"):
+        sweep(config, nobody)
+    other = tmp_path / "other.yaml"
+    other.write_text(plan.read_text().replace("autoencoder", "dscnn"))
+    with pytest.raises(InputError, match="another plan"):
+        sweep(SweepConfig(other, tmp_path / "out", workers=1, resume=True), nobody)
+
+
+def test_an_equal_program_is_not_run_again(tmp_path: Path) -> None:
+    """`default` on DIANA is all_8bit by another name, and a name is part of a program: so the digest differs; the same
+    mapping under the same name is found in the memo, though the task (a file of another name) is a new one."""
+    soc, workload = find_soc("diana"), find_workload("resnet8")
+    text = f"name: same\nlayers: {{{workload.layers[0].name}: {{shares: {{digital: {workload.layers[0].k}}}}}}}\n"
+    assert "digital" in soc.cores
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    path = tmp_path / "plan.yaml"
+    path.write_text(f"simulate: {{soc: [diana], workload: [resnet8], mapping: [{tmp_path}/a.yaml, {tmp_path}/b.yaml]}}")
+    found = sweep(SweepConfig(path, tmp_path / "out", workers=1), nobody)
+    assert [row["status"] for row in found.rows] == ["done", "done"]
+    # Both may be under way at once in the one worker's queue, but they run one after the other.
+    assert found.rows[0]["result"]["seconds"] == found.rows[1]["result"]["seconds"]
+
+
+KILLER = """
+import os, signal
+
+def perform(kind, spec, folder, memo):
+    if spec["workload"] == "killer":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"result": {"remembered": True}, "wall_s": 0.0}
+"""
+
+
+def test_a_task_that_kills_its_worker_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of what workers do: a task that kills its worker. Workers find it as a module on the path."""
+    (tmp_path / "a_killer.py").write_text(KILLER)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sweeps, "perform", importlib.import_module("a_killer").perform)
+    todo = [Task("simulate", {"workload": name, "soc": "", "set": {}}) for name in ("a", "b", "killer", "c", "d")]
+    outcomes = {task.spec["workload"]: out for task, out in ProcessPool(2).run(todo, tmp_path, tmp_path / "memo")}
+    assert sorted(outcomes) == ["a", "b", "c", "d", "killer"]
+    assert "worker process was killed" in outcomes["killer"]["error"]
+    assert all("result" in outcomes[name] for name in "abcd")
+
+
+def test_a_killed_campaign_goes_on(plan: Path, tmp_path: Path) -> None:
+    """kill -9 of the parent when some tasks are done: they are kept, not done again, and the rest follows."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "cosoc", "sweep", str(plan), "--out", str(out), "--workers", "1", "--quiet"]
+    process = subprocess.Popen(command)
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            if (out / "results.sqlite").exists() and _count(out) >= 2:
+                break
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    kept = rows_of(out)
+    assert len(kept) >= 2
+    found = sweep(SweepConfig(plan, out, workers=1, resume=True), nobody)
+    assert (len(found.rows), found.left) == (12, 0)
+    assert set(kept) <= set(rows_of(out))
+
+
+def _count(out: Path) -> int:
+    try:
+        with sqlite3.connect(out / "results.sqlite") as connection:
+            return int(connection.execute("select count(*) from tasks").fetchone()[0])
+    except sqlite3.Error:
+        return 0
+
+
+def test_a_cluster_finds_the_same(plan: Path, tmp_path: Path) -> None:
+    """Two Dask workers in processes of their own against the pool."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        there = sweep(SweepConfig(plan, tmp_path / "cluster", 1, cluster.scheduler_address), nobody)
+    here = sweep(SweepConfig(plan, tmp_path / "pool", workers=1), nobody)
+
+    def plain(rows: tuple[dict[str, Any], ...]) -> list[tuple[Any, ...]]:
+        return sorted((row["id"], row["status"], (row["result"] or {}).get("seconds"), row["error"]) for row in rows)
+
+    assert plain(there.rows) == plain(here.rows)
+
+
+def test_no_scheduler_is_said(plan: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    with pytest.raises(InputError, match="no Dask scheduler answers"):
+        sweep(SweepConfig(plan, tmp_path / "out", 1, "tcp://127.0.0.1:1"), nobody)
