@@ -162,12 +162,18 @@ def lower_layers(emitter: Emitter, workload: Workload, mapping: Mapping) -> None
             emitter.group(fused, group, nests)
         elif entry is None or layer.name in members:
             continue
-        elif entry.nest is not None and (entry.nest.reuse or layer.op not in ("conv", "matmul")):
+        elif entry.nest is not None and not _is_walked(layer, entry.nest):
             emitter.single(layer, entry.nest)
         elif entry.nest is not None:
             emitter.walked(layer, entry.nest)
         elif any(share.core == emitter.soc.host for share in entry.shares):
             emitter.hosted(layer)
+
+
+def _is_walked(layer: Layer, nest: NestTiling) -> bool:
+    """Whether a layer is run as the library runs it, every tile with operands of its own, depthwise channel by
+    channel."""
+    return not nest.reuse and layer.op in ("conv", "matmul") and (not layer.depthwise or nest.k == 1)
 
 
 def _nest(mapping: Mapping, name: str) -> NestTiling:

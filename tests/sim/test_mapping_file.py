@@ -76,5 +76,5 @@ def test_what_the_machine_cannot_run_is_refused_at_reading(tmp_path: Path, diana
 
 def test_names_are_listed_and_unknown_ones_refused(diana: SoC, resnet8: Workload) -> None:
     assert {"all_8bit", "min_cost", "silicon"} <= set(list_mappings("diana"))
-    with pytest.raises(InputError, match="no mapping named 'al_8bit'; there is all_8bit"):
+    with pytest.raises(InputError, match="no mapping named 'al_8bit'; there is default, all_8bit"):
         find_mapping("al_8bit", resnet8, diana)
