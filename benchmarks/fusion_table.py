@@ -8,8 +8,8 @@ processor time (one thread), random, genetic and bayesian F times as many; `simu
 its two rounds, simulator and refitting included; `optimum` is the plan that dynamic programming proves best; `default`
 is the library's tiling, without fusion. gap: estimated EDP over that of the optimum, less one. simulated_*: the same
 plan in the simulator, the layers that the array runs. --layers: every distinct layer of the CNNs by itself, against
-enumeration. --ranks N: how well soft model, exact model and simulation agree on the order of N random plans. --rtl FILE:
-of each problem's measured mappings in DOSA's firesim_results.csv, Kendall's tau of our cycles.
+enumeration. --ranks N: how well soft model, exact model and simulation agree on the order of N random plans. --rtl
+FILE: of each problem's measured mappings in DOSA's firesim_results.csv, Kendall's tau of our cycles.
 An entry that the JSON file has already is kept.
 """
 
