@@ -55,7 +55,7 @@ from stream.api import evaluate_mapping
 hardware = Path(stream.__file__).parent / "inputs/examples/hardware/tpu_like_quad_core.yaml"
 network = Path(zigzag.__file__).parent / "inputs/workload/resnet18.onnx"
 found = evaluate_mapping(str(hardware), str(network), "out")
-print(next(v for k, v in vars(found).items() if "latency" in k))
+print(sum(found.group_cycles))
 """
 
 # The sections and keys that scale-sim asks for; the array and the layer are of the size of the one run here.
