@@ -140,7 +140,7 @@ def layer_gaps(soc: SoC, seed: int) -> dict[str, Any]:
         optimum = best_single(space, 0, "edp")
         times.append(time.monotonic() - begun)
         watch = Watch(space, "edp")
-        gradient(watch, seed, 1, Effort(starts=16, steps=30, repaired=1))
+        gradient(watch, seed, 1, Effort(starts=32, steps=40, repaired=8))
         gaps[where] = watch.cost.of("edp") / optimum.cost.of("edp") - 1
     return {"layers": len(gaps), "worst_gap": max(gaps.values()), "slowest_enumeration_s": max(times), "gaps": gaps}
 

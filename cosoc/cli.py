@@ -119,6 +119,8 @@ def simulate(
     from cosoc.sim.simulate import simulate as run
 
     case = why.Case(machine, network, placed, engine, inferences)
+    if engine == "fast" and not quiet:
+        _announce_compilation()
     result = run(machine, network, placed, engine=engine, inferences=inferences)
     if json_file:
         write_json(json_file, why.with_inputs(result, case))
@@ -626,6 +628,13 @@ def _options(
     ] = False,
 ) -> None:
     pass
+
+
+def _announce_compilation() -> None:
+    from cosoc.sim import engine_fast
+
+    if not engine_fast.is_compiled():
+        _say("compiling the engine for this machine, once; it takes some seconds")
 
 
 def _say(message: str) -> None:

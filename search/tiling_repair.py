@@ -256,7 +256,10 @@ class Improver:
             if self.over():
                 return
             rest = Cost(total.energy_pj - cost.energy_pj, total.cycles - cost.cycles)
-            pieces[at] = descend(self.space, piece, cost, self._score(rest), self.pool)
+            found = descend(self.space, piece, cost, self._score(rest), self.pool)
+            fresh = self._piece(*_layers(piece), rest)  # from elsewhere, or from another start
+            options = [found] if fresh is None else [found, fresh]
+            pieces[at] = min(options, key=lambda o: (rest + o[1]).of(self.objective))
             total = rest + pieces[at][1]
 
     def _borders(self, pieces: list[tuple[Piece, Cost]]) -> list[tuple[Piece, Cost]]:

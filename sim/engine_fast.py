@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,11 @@ class Skipped:
 def run(program: Program, watch: Collection[int] = ()) -> Trace:
     """Simulate `program`; `watch` names ops whose waits are recorded. Raises Deadlock."""
     return counted(program, watch)[0]
+
+
+def is_compiled() -> bool:
+    """Whether the kernel has been compiled before, so that loading it takes a moment and not seconds."""
+    return bool(_run.signatures) or any(Path(_run.stats.cache_path).glob("engine_fast._run-*.nbi"))
 
 
 def counted(

@@ -229,7 +229,7 @@ def lower_bound(space: Space, fusion: bool = True) -> Cost:
         macs = shape.k * shape.c * shape.fy * shape.fx * shape.oy * shape.ox * shape.copies * (1 - shape.add)
         weights = layer.weights + (shape.k * shape.c * shape.copies if layer.op == "matmul" else 0)
         moved = weights + _must_move(workload, i, fusion)
-        array += macs / (lanes * machine.side)
+        array += macs / lanes**2  # depthwise layers are one channel after another, a product a cycle
         total_bytes += moved
         energy += macs * (machine.mac_pj + machine.register_pj)
         energy += macs / lanes * (machine.scratchpad_pj + 2 * machine.accumulator_pj) + moved * machine.dram_pj

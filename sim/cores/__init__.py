@@ -1,20 +1,26 @@
 """Core models: one file each, listed in a plain dict by the name that SoC files use."""
 
 from cosoc.sim.cores.analog_array import AnalogArray
+from cosoc.sim.cores.cluster import Cluster
 from cosoc.sim.cores.crossbar import Crossbar
+from cosoc.sim.cores.depthwise_engine import DepthwiseEngine
 from cosoc.sim.cores.digital_array import DigitalArray
 from cosoc.sim.cores.host_cpu import HostCpu
 from cosoc.sim.cores.roofline import Roofline
 from cosoc.sim.cores.systolic import Systolic
+from cosoc.sim.cores.tensor_engine import TensorEngine
 from cosoc.sim.cores.vector_unit import VectorUnit
 from cosoc.sim.soc import Core
 
 CORES: dict[str, type[Core]] = {
     "analog_array": AnalogArray,
+    "cluster": Cluster,
     "crossbar": Crossbar,
+    "depthwise_engine": DepthwiseEngine,
     "digital_array": DigitalArray,
     "host_cpu": HostCpu,
     "roofline": Roofline,
     "systolic": Systolic,
+    "tensor_engine": TensorEngine,
     "vector_unit": VectorUnit,
 }

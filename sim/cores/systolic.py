@@ -17,7 +17,7 @@ from pydantic import Field
 from cosoc.sim.soc import Core, Count, Model, Name, Num, Positive
 from cosoc.sim.workload import Tile
 
-Cycles = Annotated[float, Field(ge=0)]
+Cycles = Annotated[float, Field(ge=0)]  # of cycles, or of picojoules
 
 
 class Execute(Model):
@@ -57,6 +57,19 @@ class Software(Model):
     start_cycles: Count  # once a layer: configuration, and the fence at the end
 
 
+class AccessEnergy(Model):
+    """Energy of a multiply-accumulate and of an access to an 8-bit word of each memory. Those of accumulator and
+    scratchpad grow with their size: by KB and PE along the side, and by KB."""
+
+    mac_pj: Cycles
+    register_pj: Cycles
+    accumulator_pj: Cycles
+    accumulator_pj_per_kb_and_pe: Cycles
+    scratchpad_pj: Cycles
+    scratchpad_pj_per_kb: Cycles
+    dram_pj: Cycles
+
+
 class Systolic(Core):
     """See the module docstring. `l2`, `llc` are memories of the SoC; the links are named by what runs over them."""
 
@@ -67,6 +80,7 @@ class Systolic(Core):
     load: Load
     store: Store
     software: Software
+    access: AccessEnergy
     l2: Name
     l2_ways: Positive
     llc: Name

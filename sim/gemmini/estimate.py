@@ -15,8 +15,7 @@ broadcasts: a `Shape` may hold an array of layers, a `Tiles` an array of mapping
 - *Load, store.* Beats of the bus, and what a request costs around them; rows of at most MVIN_BYTES. Lines that the L2
   misses cross the outer link: of every operand its first reading, and shares (theta) of what is read again and of the
   lines that rows narrower than a line ask for in parts. First readings come from the DRAM, at its rate.
-- *Energy*, the table of DOSA (Hong et al., MICRO 2023; hw/gemmini and dse/energy_model.py of its repository), per 8-bit
-  word: MAC 0.5608 pJ; register 0.48746; accumulator 1.94 + 0.1005 KB / side; scratchpad 0.49 + 0.02513 KB; DRAM 100.
+- *Energy*, per 8-bit word accessed, by the SoC file's table, which is DOSA's (Hong et al., MICRO 2023).
   Registers: a read a MAC, a write a weight that is loaded into the array. Accumulator: a read and a write a partial sum
   (one for every `side` input channels and tap), a read when it is stored. Scratchpad: a read a weight and spatial tile,
   a read an input, `side` output channels and tap; a write of everything that is loaded. DRAM: every byte that crosses
@@ -107,7 +106,7 @@ class Machine:
         cores = [core for core in soc.cores.values() if isinstance(core, Systolic)]
         if len(cores) != 1:
             raise InputError(f"{soc.name} has {len(cores)} cores of model systolic; one is needed")
-        core = cores[0]
+        core, access = cores[0], cores[0].access
         spad, acc = soc.memories[core.memory].capacity_bytes, soc.memories[core.accumulator].capacity_bytes
         outer, dram = soc.links[core.outer_link], soc.links[core.dram_link]
         return Machine(
@@ -126,11 +125,11 @@ class Machine:
             outer_cycles_per_byte=outer.period_cycles / outer.bytes_per_period,
             dram_cycles_per_byte=dram.period_cycles / dram.bytes_per_period,
             hz=soc.tick_hz,
-            mac_pj=0.5608,
-            register_pj=0.48746,
-            accumulator_pj=1.94 + 0.1005 * (acc / 1024) / core.side,
-            scratchpad_pj=0.49 + 0.02513 * (spad / 1024),
-            dram_pj=100.0,
+            mac_pj=access.mac_pj,
+            register_pj=access.register_pj,
+            accumulator_pj=access.accumulator_pj + access.accumulator_pj_per_kb_and_pe * (acc / 1024) / core.side,
+            scratchpad_pj=access.scratchpad_pj + access.scratchpad_pj_per_kb * (spad / 1024),
+            dram_pj=access.dram_pj,
         )
 
 
