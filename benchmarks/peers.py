@@ -108,7 +108,7 @@ PEERS = (
 )  # fmt: skip
 
 CONV = """name: conv
-input_shape: [256, 14, 14]
+input: {c: 256, iy: 14, ix: 14}
 layers:
   - {name: conv, op: conv, inputs: [input], k: 256, c: 256, oy: 14, ox: 14, iy: 14, ix: 14, fy: 3, fx: 3,
      pad_y: 1, pad_x: 1}

@@ -64,7 +64,7 @@ def _estimates(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -
     """The closed form of each layer on its own, ticks; layers without a plain tiling (nests, fused) have none."""
     mapping = checked(mapping, workload, soc)
     homes = homes_of(workload, mapping, soc)
-    fused = {name for group in mapping.groups for name in group.layers}
+    fused = {name for group in mapping.groups if not group.parallel for name in group.layers}
     out = {}
     for layer in workload:
         given = mapping.layers.get(layer.name)

@@ -4,14 +4,15 @@ Units are the SoC's cores and DMAs; servers are its links. In the serial runtime
 the deployed stack waits for every transfer and every job. In the overlapped runtime transfers are double-buffered:
 a load takes one of two input slots of each core that reads it, a job gives it back and takes one of two output
 slots, which its store gives back; weights take their bytes of the weight memory, so the next layer's may come in early.
-A layer's first load waits for the stores of the layer before. Every pool of credits is taken by one unit only, in
+A layer's first load waits for the stores of the layer before; those of a parallel group all wait for the same ones.
+Every pool of credits is taken by one unit only, in
 program order, and the program runs if executed in order: so it cannot deadlock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
@@ -121,6 +122,12 @@ def steps(layer: Layer, mapping: LayerMapping) -> Iterator[_Step]:
             yield _Step(y, x, j == 0 or per_channel(layer), jobs, fresh, last_use, done)
 
 
+def _piece(total: int, n: int, pieces: int, step: int) -> int:
+    """Piece n of a total cut into so many multiples of `step`; the last takes what is left."""
+    whole = total // pieces // step * step
+    return whole if n < pieces - 1 else total - n * whole
+
+
 class _Emitter:
     """Writes one network's ops into a Builder; the only mutable thing of the lowering."""
 
@@ -148,7 +155,8 @@ class _Emitter:
         self.written: dict[str, tuple[Op, ...]] = {}  # the ops after which a tensor is in place
         self.barrier: tuple[Op, ...] = ()  # the stores of the layer before
         self.pending: list[tuple[Layer, int, Span, Span, int, Op]] = []  # stores that wait for the next loads to go
-        self.held: dict[int, int] = {}  # bytes of weight memory in use, by share of the current layer
+        self.held: dict[tuple[int, int], int] = {}  # bytes of weight memory in use, by layer and share
+        self.since: tuple[Op, ...] | None = None  # what the layers of a parallel group wait for, in place of `barrier`
 
     # -- ops -----------------------------------------------------------------------------------------------
 
@@ -222,6 +230,10 @@ class _Emitter:
         """Energy of moving so many bytes over all of the links, fJ."""
         return round(1000 * moved * sum(self.soc.links[name].energy_pj_per_byte for name in links))
 
+    def burst(self, links: Sequence[str]) -> int:
+        """Bytes of a burst of a core's own traffic."""
+        return min(self.soc.links[name].bytes_per_period for name in links) * 8
+
     def bring_weights(self, layer: Layer, share: int, core: Core, size: int, c: int = 0) -> Op | None:
         """Bring `size` channels' weights into a core's weight memory, from the backing memory if they live there."""
         moved = weight_transfer_of(layer, self.soc, core, size, exact, c, self.homes)
@@ -232,13 +244,13 @@ class _Emitter:
             stream = [(f"{main}.stream", self.homes.stream_bytes, int(moved.bytes))]
             fetched = self.move(self.soc.backing_memory, main, moved, "weights", take=stream)
         capacity = weight_room(self.soc, core.weight_memory, self.homes)
-        self.held[share] = int(moved.bytes)
+        self.held[self.layer, share] = int(moved.bytes)
         room = [(core.weight_memory, capacity, int(moved.bytes))]
         return self.move(main, core.weight_memory, moved, "weights", (fetched,), take=room, give=stream)
 
     def free_weights(self, share: int, name: str, core: Core) -> None:
         """Give a share's weight memory back once its last job has ended: an op of no duration behind it."""
-        held = self.held.pop(share, 0)
+        held = self.held.pop((self.layer, share), 0)
         if held and core.weight_memory is not None and not self.serial:
             capacity = weight_room(self.soc, core.weight_memory, self.homes)
             self.op(name, "sync", give=[(core.weight_memory, capacity, held)])
@@ -261,17 +273,23 @@ class _Emitter:
         tile = make_tile(layer, size, rows, cols, ox_unroll, c)
         if core.launch_cycles:  # the next job is configured when the one before it has ended
             self.op(name, "launch", moved=core.launch_cycles, burst=core.launch_cycles, links=(HOST_TIME,))
-        for links, feed in core.feeds(tile, exact):
-            if feed:
-                burst = min(self.soc.links[n].bytes_per_period for n in links) * 8
-                spent = self.links_fj(links, int(feed))
-                self.op(name, "feed", deps, take, moved=int(feed), burst=burst, links=links, energy_fj=spent)
-                deps, take = (), ()
         macs = tile.k * tile.c * tile.fy * tile.fx * tile.oy * tile.ox if layer.op in ("conv", "matmul") else 0
         energy = round(1000 * core.energy_pj(tile, exact))
-        return self.op(
-            name, "compute", deps, take, give, run=int(core.cycles(tile, exact)), macs=macs, energy_fj=energy
-        )
+        run = int(core.cycles(tile, exact))
+        feeds = [(links, int(feed), self.burst(links)) for links, feed in core.feeds(tile, exact) if feed]
+        for n in range(core.feed_pieces):
+            for links, feed, burst in feeds:
+                part = _piece(feed, n, core.feed_pieces, burst)
+                if part:
+                    spent = self.links_fj(links, part)
+                    self.op(name, "feed", deps, take, moved=part, burst=burst, links=links, energy_fj=spent)
+                    deps, take = (), ()
+            part = _piece(run, n, core.feed_pieces, 1)
+            if part and n < core.feed_pieces - 1:
+                self.op(name, "compute", deps, take, run=part)
+                deps, take = (), ()
+        part = _piece(run, core.feed_pieces - 1, core.feed_pieces, 1)
+        return self.op(name, "compute", deps, take, give, run=part, macs=macs, energy_fj=energy)
 
     # -- layers --------------------------------------------------------------------------------------------
 
@@ -282,11 +300,14 @@ class _Emitter:
         done: set[int] = set()
         for layer in self.workload:
             group = grouped.get(layer.name)
-            if group is None:
+            if group is None or (group.parallel and self.serial):
                 self.tiled(layer)
             elif id(group) not in done:
                 done.add(id(group))
-                self.fused(group)
+                if group.parallel:
+                    self.together(group)
+                else:
+                    self.fused(group)
         self.flush()
 
     def flush(self) -> None:
@@ -329,6 +350,42 @@ class _Emitter:
                 name = mapping.shares[share].core
                 self.free_weights(share, name, self.soc.cores[name])
 
+    def together(self, group: Group) -> None:
+        """Emit layers that run at once: tile by tile in the order in which they would start if nothing held them up, so
+        that transfers of one do not queue behind all those of another."""
+        self.flush()
+        self.since, ends = self.barrier, list[Op]()
+        turns = []
+        for i, name in enumerate(group.layers):
+            start, layer, mapping = 0, self.workload[name], self.mapping.layers[name]
+            for step in steps(layer, mapping):
+                for n in range(step.count):
+                    done = step.free_weights if n == step.count - 1 else ()
+                    one = replace(step, count=1, weights=step.weights if n == 0 else (), free_weights=done)
+                    turns.append((start, i, len(turns), one))
+                    start += max(self.job_ticks(layer, mapping, share, size, step) for share, size in step.jobs)
+        pending: list[list[tuple[Layer, int, Span, Span, int, Op]]] = [[] for _ in group.layers]
+        begun = set[int]()
+        for _, i, _, step in sorted(turns, key=lambda turn: turn[:3]):
+            layer = self.workload[group.layers[i]]
+            self.layer, self.pending = self.builder.layer(layer.name), pending[i]
+            self.step(layer, self.mapping.layers[layer.name], step, first=i not in begun)
+            begun.add(i)
+            for share in step.free_weights:
+                core = self.mapping.layers[layer.name].shares[share].core
+                self.free_weights(share, core, self.soc.cores[core])
+        for self.pending in pending:
+            self.flush()
+            ends += self.barrier
+        self.since, self.barrier, self.pending = None, tuple(ends), []
+
+    def job_ticks(self, layer: Layer, mapping: LayerMapping, share: int, size: int, step: _Step) -> int:
+        """Unloaded time of one tile's job on one core."""
+        name = mapping.shares[share].core
+        tile = make_tile(layer, size, step.y.out, step.x.out, mapping.ox_unroll)
+        feed = feed_ticks(tile, self.soc, name, exact)
+        return int(self.soc.cores[name].launch_cycles + feed + self.soc.cores[name].cycles(tile, exact))
+
     def step(self, layer: Layer, mapping: LayerMapping, step: _Step, first: bool) -> None:
         """Emit one tile: weights, inputs, jobs, and the stores of the tile before."""
         names = {i: mapping.shares[i].core for i, _ in step.jobs}
@@ -336,7 +393,7 @@ class _Emitter:
         before: Sequence[Op] = ()
         if first:
             self.flush()
-            before = self.barrier
+            before = self.barrier if self.since is None else self.since
         loaded = self.load(layer, names, step, before) if step.load else {}
         computed = []
         for i, size in step.jobs:
@@ -415,7 +472,7 @@ class _Emitter:
             layer, share = self.workload[name], self.mapping.layers[name].shares[0]
             self.layer = self.builder.layer(name)
             weights[name] = self.bring_weights(layer, 0, self.soc.cores[share.core], share.k)
-            resident[name] = self.held.pop(0, 0)
+            resident[name] = self.held.pop((self.layer, 0), 0)
         done: dict[tuple[str, int], Op] = {}
         fetched: dict[tuple[str, str], tuple[int, Op | None]] = {}
         for row in plan.rows:
@@ -434,7 +491,7 @@ class _Emitter:
             op = self.job(layer, name, layer.k, 1, layer.ox, mapping.ox_unroll, deps, take, give)
             done[row.layer, row.row] = op
             if row.row == layer.oy - 1:
-                self.held[0] = resident[row.layer]
+                self.held[self.layer, 0] = resident[row.layer]
                 self.free_weights(0, name, self.soc.cores[name])
             if leaves:
                 self.barrier = (self.store_row(layer, name, op),)

@@ -79,7 +79,8 @@ class LayerMapping:
 
 @dataclass(frozen=True)
 class Group:
-    """Layers that run fused; what passes between them stays in the cores' memory.
+    """Layers that run fused; what passes between them stays in the cores' memory. Or, if `parallel`, layers that need
+    nothing of one another and run at once, each on cores of its own, with an equal part of the cores' memory.
 
     As it stands they go row by row, all weights resident. On a systolic array a group goes by the tile of its last
     layer's `nest`: keep_rows False computes anew what two tiles both need, in place of keeping rows in line buffers;
@@ -89,6 +90,7 @@ class Group:
     layers: tuple[str, ...]
     keep_rows: bool = True
     resident: tuple[str, ...] | None = None
+    parallel: bool = False
 
     def stays(self, layer: str) -> bool:
         """Whether a layer's weights stay."""

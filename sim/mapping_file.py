@@ -12,6 +12,10 @@ On a systolic array a layer has a nest, and a group may say what stays:
       conv2: {shares: {gemmini: 64}, nest: {k: 64, c: 64, fy: 3, fx: 3, oy: 8, ox: 56, order: [oy, ox, k, c, fy, fx]}}
     groups: [{layers: [conv2, conv3], keep_rows: false, resident: [conv2]}]
 
+Layers that read nothing of one another may run at once, on different cores:
+
+    groups: [{layers: [block3.conv, block3.dw], parallel: true}]
+
 Layers, tiles and groups may be left out: what a file is silent about is completed as for any mapping.
 """
 
@@ -76,15 +80,23 @@ class NestFile(Model):
 
 
 class GroupFile(Model):
-    """A fused group, with what stays in memory: rows between tiles, and the weights of which layers (left out: all)."""
+    """A fused group, with what stays in memory: rows between tiles, and the weights of which layers (left out: all).
+    parallel: not fused, but independent layers that run at once."""
 
     layers: Annotated[tuple[str, ...], FromList, Field(min_length=1)]
     keep_rows: bool = True
     resident: Annotated[tuple[str, ...] | None, FromList] = None
+    parallel: bool = False
 
     @property
     def group(self) -> Group:
-        return Group(self.layers, self.keep_rows, self.resident)
+        return Group(self.layers, self.keep_rows, self.resident, self.parallel)
+
+    @model_validator(mode="after")
+    def _fused_or_parallel(self) -> GroupFile:
+        if self.parallel and not (self.keep_rows and self.resident is None):
+            raise ValueError("keep_rows and resident are of fused layers; leave them out where parallel is true")
+        return self
 
 
 class LayerFile(Model):
@@ -182,6 +194,8 @@ def dump_mapping(mapping: Mapping) -> str:
 def _group_text(group: Group) -> str:
     """A plain list where that says all."""
     names = json.dumps(list(group.layers))
+    if group.parallel:
+        return f"{{layers: {names}, parallel: true}}"
     if group.keep_rows and group.resident is None:
         return names
     text = f"layers: {names}, keep_rows: {json.dumps(group.keep_rows)}"

@@ -110,6 +110,7 @@ class Core(Model):
     feed_links: Annotated[
         tuple[Name, ...], FromList
     ] = ()  # links over which it reads and writes activations, held while it does
+    feed_pieces: Positive = 1  # pieces of a job in which feed and array cycles alternate; 1: all is fed first
 
     def own_memories(self) -> tuple[str, ...]:
         """Keys, besides those of every core, whose values name memories of the SoC."""

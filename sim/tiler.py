@@ -18,7 +18,7 @@ from cosoc.sim.fusion import buffer_bytes
 from cosoc.sim.gemmini.nests import array_of, complete_nests, nest_problems
 from cosoc.sim.mapping import PARTIAL_BYTES, LayerMapping, Mapping, Order, Runtime, Share, Tiling
 from cosoc.sim.placement import Homes, place
-from cosoc.sim.soc import SoC
+from cosoc.sim.soc import Memory, SoC
 from cosoc.sim.work import (
     channels_read,
     input_transfer,
@@ -62,7 +62,7 @@ def homes_of(workload: Workload, mapping: Mapping, soc: SoC) -> Homes:
     weights = sum(weight_bytes(layer, soc, mapping.layers[layer.name].shares) for layer in moving)
     inside = set()
     for group in mapping.groups:
-        members = set(group.layers)
+        members = set() if group.parallel else set(group.layers)
         inside |= {n for n in members if n not in workload.outputs and set(workload.readers(n)) <= members}
     taken: dict[str, int] = {}
     for name in pinned:
@@ -229,12 +229,23 @@ def complete(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
         layers[layer.name] = given or LayerMapping((Share(default_core(layer, soc), layer.k),))
     mapping = replace(mapping, layers=layers)
     homes = homes_of(workload, mapping, soc)
-    fused = {name for group in mapping.groups for name in group.layers}
+    fused = {name for group in mapping.groups if not group.parallel for name in group.layers}
     for layer in workload:
         given = layers[layer.name]
         if given.tiling is None and layer.name not in fused:
-            layers[layer.name] = replace(given, tiling=best_tiling(layer, given, soc, mapping.runtime, homes))
+            room = _room(layer.name, mapping, soc)
+            layers[layer.name] = replace(given, tiling=best_tiling(layer, given, room, mapping.runtime, homes))
     return replace(mapping, layers=layers)
+
+
+def _room(layer: str, mapping: Mapping, soc: SoC) -> SoC:
+    """The machine as a layer may fill it: in a parallel group with its part of the memories of the cores."""
+    many = next((len(g.layers) for g in mapping.groups if g.parallel and layer in g.layers), 1)
+    if many == 1 or mapping.runtime == "serial":
+        return soc
+    shared = {core.memory for core in soc.cores.values()} - {soc.main_memory}
+    parts = {name: Memory(size_bytes=max(soc.memories[name].capacity_bytes // many, 1)) for name in shared}
+    return soc.model_copy(update={"memories": soc.memories | parts})
 
 
 def problems(mapping: Mapping, workload: Workload, soc: SoC) -> list[str]:
@@ -252,6 +263,9 @@ def checked(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
 
 def _checked(mapping: Mapping, workload: Workload, soc: SoC) -> tuple[Mapping, list[str]]:
     if array_of(soc) is not None:
+        parallel = [name for group in mapping.groups if group.parallel for name in group.layers]
+        if parallel:
+            return mapping, [f"parallel group: {soc.name} has one array, which {parallel[0]} cannot share"]
         full = complete_nests(mapping, workload, soc)
         return full, nest_problems(full, workload, soc)
     reasons: list[str] = []
@@ -271,11 +285,16 @@ def _checked(mapping: Mapping, workload: Workload, soc: SoC) -> tuple[Mapping, l
         homes = homes_of(workload, full, soc)
     except InputError as error:
         return mapping, [str(error)]
+    fused = {name for group in mapping.groups if not group.parallel for name in group.layers}
     for group in mapping.groups:
-        reasons += _group_problems(group.layers, workload, full, soc)
+        why = _parallel_problems if group.parallel else _group_problems
+        reasons += why(group.layers, workload, full, soc)
     for layer in workload:
-        if layer.name not in grouped:
-            reasons += tile_problems(layer, full.layers[layer.name], soc, mapping.runtime, homes)
+        if layer.name not in fused:
+            room = _room(layer.name, mapping, soc)
+            part = "" if room is soc else " for each of the parallel layers"
+            found = tile_problems(layer, full.layers[layer.name], room, mapping.runtime, homes)
+            reasons += [reason + part for reason in found]
     return full, reasons
 
 
@@ -317,6 +336,29 @@ def _group_problems(members: tuple[str, ...], workload: Workload, mapping: Mappi
             bound = soc.memories[core.weight_memory].capacity_bytes
             if held > bound:
                 reasons.append(f"group: weights need {held} bytes of {core.weight_memory}, which has {bound}")
+    return reasons
+
+
+def _parallel_problems(members: tuple[str, ...], workload: Workload, mapping: Mapping, soc: SoC) -> list[str]:
+    """Why layers cannot run at once: what they read must be there before the first, and they must not share a core or
+    a weight memory."""
+    reasons = []
+    names = [layer.name for layer in workload]
+    at = sorted(names.index(name) for name in members)
+    first = at[0]
+    if at != list(range(first, first + len(at))):
+        between = next(name for name in names[first : at[-1]] if name not in members)
+        reasons.append(f"parallel group: layer {between} stands between {names[first]} and {names[at[-1]]}")
+    taken: dict[str, str] = {}
+    for name in members:
+        late = [tensor for tensor in workload[name].inputs if tensor in names[first:]]
+        if late:
+            reasons.append(f"parallel group: {name} reads {late[0]}, which is not there when the group starts")
+        for core in [share.core for share in mapping.layers[name].shares if share.k]:
+            for unit in dict.fromkeys(u for u in (core, soc.cores[core].weight_memory) if u is not None):
+                if unit in taken and taken[unit] != name:
+                    reasons.append(f"parallel group: {taken[unit]} and {name} both use {unit}; give each its own")
+                taken[unit] = name
     return reasons
 
 

@@ -18,7 +18,7 @@ PARTS = {"cosoc": "cosoc", "sim": "cosoc.sim", "search": "cosoc.search", "socs":
 # From the ground up. A module imports from lines above its own only; a name stands for its submodules too, and those
 # of one name may import one another. What stands in sim/ is named without `cosoc.sim.` before it.
 LAYERS = (
-    ("errors", "exact"),
+    ("banks", "errors", "exact"),
     ("workload", "yamlfile", "program"),
     ("soc", "fusion", "trace"),
     ("cores", "cluster", "mapping", "placement", "engine_reference", "engine_fast"),

@@ -1,0 +1,108 @@
+"""A cluster of small processors with packed SIMD, running PULP-NN style kernels out of a shared scratchpad.
+
+Convolution: every processor gathers the inputs under two pixels (im2col) and multiplies them with four filters at a time;
+`im2col_cycles` a byte, `inner_cycles` a word of the reduction, `group_cycles` for the outputs of four filters. Two rows
+of pixels by as many columns as there are processors are worked on at once:
+
+    it = ceil(oy / 2) ceil(ox / cores),  n = fy fx c
+    it (im2col n + ceil(k / 4) (inner ceil(n / lanes) + group))
+
+The law is the one that ODiMO and PLiNIO use for this family; lanes = 4 at 8 bit, 8 at 4 bit, 16 at 2 bit is ours. Of
+the inner cycles `inner_loads` are loads. Loads and stores are fed over the links to the scratchpad (8 processors x 4
+bytes in a cycle of loads), the rest is array cycles; unloaded, both together are the law.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from cosoc.sim.soc import Core, Count, Num, Positive
+from cosoc.sim.workload import Tile
+
+WORD_BYTES, WORD_BITS = 4, 32
+FILTERS, PIXELS = 4, 2  # of the blocked matrix product
+SIMD_BITS = (2, 4, 8)
+
+
+class Cluster(Core):
+    """See the module docstring. Runs every operator but grouped convolution; what is no product goes element by
+    element, `element_cycles` each, on all processors."""
+
+    model: Literal["cluster"]
+    cores: Positive
+    im2col_cycles: Positive  # per byte gathered
+    inner_cycles: Positive  # per word of the reduction, four filters and two pixels
+    inner_loads: Count  # of these, loads
+    group_cycles: Count  # per four filters and two pixels: scale, clip and store
+    depthwise_cycles: Positive  # per four channels and filter tap, all processors together
+    linear_inputs: Positive  # inputs a cycle of a fully connected layer, for four outputs
+    element_cycles: Positive  # per element read, one processor
+    bias_bytes: Count = 4  # per output channel, moved with the weights
+
+    @property
+    def simd_bits(self) -> int:
+        """The format that both operands are unpacked to."""
+        return max(self.weight_bits, self.act_bits)
+
+    @property
+    def lanes(self) -> int:
+        """Multiply-accumulates of one instruction."""
+        return WORD_BITS // self.simd_bits
+
+    @property
+    def peak_macs(self) -> int:
+        """Multiply-accumulates a cycle if every processor issued nothing else."""
+        return self.cores * self.lanes
+
+    def fits(self, tile: Tile) -> list[str]:
+        if self.simd_bits not in SIMD_BITS:
+            return [f"has SIMD of {', '.join(map(str, SIMD_BITS))} bit, not {self.simd_bits}"]
+        if tile.op == "conv" and tile.groups > 1 and not tile.depthwise:
+            return [f"runs no grouped convolution (groups {tile.groups}), only depthwise"]
+        return []
+
+    def _blocks(self, tile: Tile, xp: Any) -> Num:
+        return xp.ceildiv(tile.oy, PIXELS) * xp.ceildiv(tile.ox, self.cores)
+
+    def law(self, tile: Tile, xp: Any) -> Num:
+        """Cycles of a job with nobody else at the scratchpad."""
+        if tile.op not in ("conv", "matmul"):
+            touched = tile.k * tile.oy * tile.ox * tile.fy * tile.fx * tile.operands
+            return xp.ceildiv(touched, self.cores) * self.element_cycles
+        groups = xp.ceildiv(tile.k, FILTERS)
+        taps = tile.fy * tile.fx
+        if tile.depthwise:
+            return self.depthwise_cycles * groups * tile.oy * tile.ox * taps
+        reduction = taps * tile.c
+        if _linear(tile):
+            return xp.ceildiv(reduction, self.linear_inputs * self.lanes // 4) * groups
+        gathered = xp.ceildiv(reduction * self.simd_bits, 8)
+        product = groups * (self.inner_cycles * xp.ceildiv(reduction, self.lanes) + self.group_cycles)
+        return self._blocks(tile, xp) * (self.im2col_cycles * gathered + product) * xp.used(tile.k)
+
+    def accesses(self, tile: Tile, xp: Any) -> Num:
+        """Of these, cycles in which the processors load or store: half of gathering, the inner loads, one store for four
+        outputs; where there is no blocked product, half of all cycles."""
+        if tile.op != "conv" and tile.op != "matmul" or tile.depthwise or _linear(tile):
+            return xp.ceildiv(self.law(tile, xp), 2)
+        reduction = tile.fy * tile.fx * tile.c
+        gathered = xp.ceildiv(xp.ceildiv(reduction * self.simd_bits, 8) * self.im2col_cycles, 2)
+        product = xp.ceildiv(tile.k, FILTERS) * (self.inner_loads * xp.ceildiv(reduction, self.lanes) + PIXELS)
+        return self._blocks(tile, xp) * (gathered + product) * xp.used(tile.k)
+
+    def cycles(self, tile: Tile, xp: Any) -> Num:
+        return self.law(tile, xp) - self.accesses(tile, xp) if self.feed_links else self.law(tile, xp)
+
+    def feed_bytes(self, tile: Tile, xp: Any) -> Num:
+        return self.accesses(tile, xp) * self.cores * WORD_BYTES if self.feed_links else 0 * tile.k
+
+    def weight_bytes(self, tile: Tile, xp: Any) -> Num:
+        if tile.op != "conv":
+            return 0 * tile.k
+        return xp.ceildiv(tile.k * tile.c * tile.fy * tile.fx * self.weight_bits, 8) + self.bias_bytes * tile.k
+
+
+def _linear(tile: Tile) -> bool:
+    """Whether a tile is of a fully connected layer: one pixel of one tap."""
+    pixels = tile.oy * tile.ox
+    return isinstance(pixels, int) and tile.op == "conv" and pixels * tile.fy * tile.fx == 1

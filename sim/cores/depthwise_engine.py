@@ -1,0 +1,62 @@
+"""An engine for depthwise 3x3 convolution: `channels` at a time, down one output column after the other.
+
+Per pass it loads the weights (a cycle a tap), per column the first window (a cycle a tap), and per output the rows that
+the window moves on by, plus the store: 3 + 1 cycles at stride 1.
+
+    ceil(k / channels) (9 + 9 ox + (3 stride + 1) ox oy)
+
+At stride 1 that is ODiMO's law. That its 4 cycles are three loads and a store of `channels` bytes each is our reading,
+and stride 2 follows from it. So the engine is at the scratchpad in every cycle, with `channels` bytes of the
+`port_bytes` that the link carries: it is fed for that share of the law, the rest is array cycles.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from cosoc.sim.soc import Core, Count, Num, Positive
+from cosoc.sim.workload import Tile
+
+EDGE = 3
+TAPS = EDGE * EDGE
+STRIDES = (1, 2)
+
+
+class DepthwiseEngine(Core):
+    """See the module docstring."""
+
+    model: Literal["depthwise_engine"]
+    channels: Positive
+    port_bytes: Positive  # what its feed links carry in a cycle
+    bias_bytes: Count = 4  # per output channel, moved with the weights
+
+    def fits(self, tile: Tile) -> list[str]:
+        if tile.op != "conv" or not tile.depthwise:
+            return [f"runs depthwise convolution only, not {tile.op}" + " of all channels" * (tile.op == "conv")]
+        reasons = []
+        if (tile.fy, tile.fx) != (EDGE, EDGE):
+            reasons.append(f"has a window of {EDGE}x{EDGE}, not {tile.fy}x{tile.fx}")
+        if tile.stride_y not in STRIDES or tile.stride_x not in STRIDES:
+            reasons.append(f"moves by {' or '.join(map(str, STRIDES))}, not by stride {tile.stride_y}x{tile.stride_x}")
+        if tile.dilation > 1:
+            reasons.append(f"runs no dilated convolution (dilation {tile.dilation})")
+        return reasons
+
+    def law(self, tile: Tile, xp: Any) -> Num:
+        """Cycles of a job with nobody else at the scratchpad."""
+        per_output = EDGE * tile.stride_y + 1
+        per_pass = TAPS + TAPS * tile.ox + per_output * tile.ox * tile.oy
+        return xp.ceildiv(tile.k, self.channels) * per_pass
+
+    def _fed(self, tile: Tile, xp: Any) -> Num:
+        return xp.ceildiv(self.law(tile, xp) * self.channels, self.port_bytes)
+
+    def cycles(self, tile: Tile, xp: Any) -> Num:
+        return self.law(tile, xp) - self._fed(tile, xp) if self.feed_links else self.law(tile, xp)
+
+    def feed_bytes(self, tile: Tile, xp: Any) -> Num:
+        return self.law(tile, xp) * self.channels if self.feed_links else 0 * tile.k
+
+    def weight_bytes(self, tile: Tile, xp: Any) -> Num:
+        padded = xp.ceildiv(tile.k, self.channels) * self.channels
+        return padded * (tile.fy * tile.fx + self.bias_bytes)

@@ -1,0 +1,62 @@
+"""An engine for matrix products in FP16: `rows` x `cols` outputs a block, on `fmas` fused multiply-adds.
+
+A block takes rows cols / fmas cycles for every term of the reduction and starts up once. Pointwise convolutions are such
+products (pixels x channels), larger filters would have to be gathered first. Of the operands the pixels are read and the
+results written once a block, the weights once a block too: two bytes each, over the links to the scratchpad while
+the block before computes. What the reads take longer than the products is all that is fed ahead of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from cosoc.sim.soc import Core, Count, Num, Positive
+from cosoc.sim.workload import Tile
+
+FP16_BYTES = 2
+
+
+class TensorEngine(Core):
+    """See the module docstring."""
+
+    model: Literal["tensor_engine"]
+    rows: Positive
+    cols: Positive
+    fmas: Positive
+    block_start_cycles: Count  # filling the pipeline of multiply-adds
+    port_bytes: Positive  # what its feed links carry in a cycle
+
+    def fits(self, tile: Tile) -> list[str]:
+        if tile.op == "matmul":
+            return []
+        if tile.op != "conv" or tile.groups > 1:
+            return [f"runs matrix products, not {'depthwise or grouped convolution' if tile.op == 'conv' else tile.op}"]
+        if tile.fy * tile.fx > 1:
+            return [f"multiplies matrices and gathers no windows: 1x1, not {tile.fy}x{tile.fx}"]
+        return []
+
+    def _blocks(self, tile: Tile, xp: Any) -> Num:
+        return xp.ceildiv(tile.oy * tile.ox, self.rows) * xp.ceildiv(tile.k, self.cols)
+
+    def law(self, tile: Tile, xp: Any) -> Num:
+        """Cycles of a job with nobody else at the scratchpad."""
+        per_term = -(-self.rows * self.cols // self.fmas)
+        return self._blocks(tile, xp) * (per_term * tile.c + self.block_start_cycles)
+
+    def _fed(self, tile: Tile, xp: Any) -> Num:
+        return xp.ceildiv(self._traffic(tile, xp), self.port_bytes)
+
+    def _traffic(self, tile: Tile, xp: Any) -> Num:
+        block = (self.rows + self.cols) * tile.c + self.rows * self.cols
+        return self._blocks(tile, xp) * block * FP16_BYTES
+
+    def cycles(self, tile: Tile, xp: Any) -> Num:
+        if not self.feed_links:
+            return self.law(tile, xp)
+        return xp.maximum(self.law(tile, xp) - self._fed(tile, xp), 0)
+
+    def feed_bytes(self, tile: Tile, xp: Any) -> Num:
+        return self._traffic(tile, xp) if self.feed_links else 0 * tile.k
+
+    def weight_bytes(self, tile: Tile, xp: Any) -> Num:
+        return tile.k * tile.c * FP16_BYTES if tile.op == "conv" else 0 * tile.k
