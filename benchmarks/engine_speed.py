@@ -239,18 +239,18 @@ def most_memory_mb(bursts: int) -> float:
 
 
 _FIRST_CALL = """
-import time; start = time.perf_counter()
+import time
 from cosoc.sim import engine_fast
 from cosoc.sim.program import Builder
 b = Builder("one op", 1)
 b.op(b.unit("u"), run=1)
 engine_fast.run(b.build())
-print(time.perf_counter() - start)
+print(time.process_time())
 """
 
 
 def first_call() -> dict[str, float]:
-    """Seconds from a fresh Python to the first result: with an empty kernel cache, then with a filled one."""
+    """CPU seconds of a fresh Python up to its first result: with an empty kernel cache, then with a filled one."""
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
         command = [sys.executable, "-c", _FIRST_CALL]
@@ -279,8 +279,8 @@ def main() -> None:
     repeats = 3 if options.quick else 5
     state()
     result: dict[str, Any] = {"quick": options.quick, "first_call": first_call()}
-    print(f"first call: {result['first_call']['cold_s']:.1f} s with an empty kernel cache, "
-          f"{result['first_call']['warm_s']:.2f} s with a filled one")  # fmt: skip
+    print(f"first call: {result['first_call']['cold_s']:.1f} CPU s with an empty kernel cache, "
+          f"{result['first_call']['warm_s']:.2f} with a filled one")  # fmt: skip
     engine_fast.run(tile_loop(1000))  # compiles or loads the kernels, outside the times below
     result["programs"] = []
     for case in programs(options.quick):

@@ -355,7 +355,7 @@ class _Emitter:
         that transfers of one do not queue behind all those of another."""
         self.flush()
         self.since, ends = self.barrier, list[Op]()
-        turns = []
+        turns: list[tuple[int, int, int, _Step]] = []
         for i, name in enumerate(group.layers):
             start, layer, mapping = 0, self.workload[name], self.mapping.layers[name]
             for step in steps(layer, mapping):
@@ -363,7 +363,10 @@ class _Emitter:
                     done = step.free_weights if n == step.count - 1 else ()
                     one = replace(step, count=1, weights=step.weights if n == 0 else (), free_weights=done)
                     turns.append((start, i, len(turns), one))
-                    start += max(self.job_ticks(layer, mapping, share, size, step) for share, size in step.jobs)
+                    start += max(
+                        self.job_ticks(layer, mapping.shares[share].core, size, step.y.out, step.x.out)
+                        for share, size in step.jobs
+                    )
         pending: list[list[tuple[Layer, int, Span, Span, int, Op]]] = [[] for _ in group.layers]
         begun = set[int]()
         for _, i, _, step in sorted(turns, key=lambda turn: turn[:3]):
@@ -379,12 +382,11 @@ class _Emitter:
             ends += self.barrier
         self.since, self.barrier, self.pending = None, tuple(ends), []
 
-    def job_ticks(self, layer: Layer, mapping: LayerMapping, share: int, size: int, step: _Step) -> int:
-        """Unloaded time of one tile's job on one core."""
-        name = mapping.shares[share].core
-        tile = make_tile(layer, size, step.y.out, step.x.out, mapping.ox_unroll)
-        feed = feed_ticks(tile, self.soc, name, exact)
-        return int(self.soc.cores[name].launch_cycles + feed + self.soc.cores[name].cycles(tile, exact))
+    def job_ticks(self, layer: Layer, core: str, size: int, rows: int, cols: int) -> int:
+        """Unloaded time of one job."""
+        model = self.soc.cores[core]
+        tile = make_tile(layer, size, rows, cols, self.mapping.layers[layer.name].ox_unroll)
+        return int(model.launch_cycles + feed_ticks(tile, self.soc, core, exact) + model.cycles(tile, exact))
 
     def step(self, layer: Layer, mapping: LayerMapping, step: _Step, first: bool) -> None:
         """Emit one tile: weights, inputs, jobs, and the stores of the tile before."""
@@ -462,7 +464,8 @@ class _Emitter:
     def fused(self, group: Group) -> None:
         """Emit a fused group, row by row."""
         core = {name: self.mapping.layers[name].shares[0].core for name in group.layers}
-        ticks = {name: self.row_ticks(self.workload[name], core[name]) for name in group.layers}
+        layers = [self.workload[name] for name in group.layers]
+        ticks = {la.name: self.job_ticks(la, core[la.name], la.k, 1, la.ox) for la in layers}
         plan = schedule(self.workload, group.layers, core, ticks)
         self.flush()
         before = self.barrier
@@ -495,13 +498,6 @@ class _Emitter:
                 self.free_weights(0, name, self.soc.cores[name])
             if leaves:
                 self.barrier = (self.store_row(layer, name, op),)
-
-    def row_ticks(self, layer: Layer, core: str) -> int:
-        """Unloaded time of one row's job."""
-        model = self.soc.cores[core]
-        tile = make_tile(layer, layer.k, 1, layer.ox, self.mapping.layers[layer.name].ox_unroll)
-        feed = feed_ticks(tile, self.soc, core, exact)
-        return int(model.launch_cycles + feed + model.cycles(tile, exact))
 
     def outside_rows(
         self,

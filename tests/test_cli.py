@@ -123,7 +123,7 @@ def test_a_shown_mapping_is_complete_and_reads_back(run: Run, tmp_path: Path) ->
 def test_a_program_is_shown_for_the_default_mapping(run: Run) -> None:
     status, out, _ = run("show", "program", "diana", "digits_cnn")
     assert status == 0
-    assert out.startswith("program diana/digits_cnn/all_8bit tick_hz=260000000\n")
+    assert out.startswith("program diana/digits_cnn/default tick_hz=260000000\n")
 
 
 # ------------------------------------------------------------------------------------------ simulate
@@ -148,11 +148,11 @@ def test_simulate_writes_what_it_was_asked_for(run: Run, tmp_path: Path) -> None
         files["g.png"],
     )
     assert (status, err) == (0, "")
-    assert "digits_cnn on diana, all_8bit, serial" in " ".join(out.split())
+    assert "digits_cnn on diana, default, serial" in " ".join(out.split())
     assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
     result = json.loads(files["r.json"].read_text())
     assert [key for key in CONTRACT if key not in result] == []
-    assert (result["soc"], result["workload"], result["mapping"]) == ("diana", "digits_cnn", "all_8bit")
+    assert (result["soc"], result["workload"], result["mapping"]) == ("diana", "digits_cnn", "default")
     assert result["seconds"] == result["ticks"] / result["tick_hz"]
     assert json.loads(files["t.json"].read_text())["traceEvents"]
     assert files["g.png"].read_bytes().startswith(b"\x89PNG")
@@ -236,12 +236,14 @@ COMMANDS = [line.partition(" #")[0].split()[1:] for line in LINES if line.starts
 
 @pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] in ("simulate", "list")], ids=" ".join)
 def test_commands_of_the_readme(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
-    """As they stand there; the user's own network is one of ours."""
+    """As they stand there; the user's own network is one of ours, and so is his ONNX file."""
     monkeypatch.chdir(tmp_path)
-    status, out, err = run(*(word.replace("my_pkg.nets:make_net", "cosoc.search.nets:resnet8") for word in words))
+    own = {"my_pkg.nets:make_net": "cosoc.search.nets:resnet8", "net.onnx": "resnet8"}
+    status, out, err = run(*(own.get(word, word) for word in words))
     assert (status, err) == (0, "")
     assert out
-    assert {path.name for path in tmp_path.iterdir()} == {word for word in words if word.startswith("out.")}
+    written = {word for word in words if word.startswith("out.") or word.endswith(".html")}
+    assert {path.name for path in tmp_path.iterdir()} == written
 
 
 def test_python_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
@@ -367,7 +369,7 @@ def test_a_layer_that_nothing_can_run_is_named(run: Run, tmp_path: Path) -> None
         (["simulate", "diane", "digits_cnn"], "no SoC named 'diane'; there is agx_orin"),
         (["simulate", "none.yaml", "digits_cnn"], "none.yaml: no such file"),
         (["simulate", "diana", "digits"], "no workload named 'digits'; there is"),
-        (["simulate", "diana", "digits_cnn", "--mapping", "best"], "no mapping named 'best'; there is all_8bit"),
+        (["simulate", "diana", "digits_cnn", "--mapping", "best"], "no mapping named 'best'; there is default"),
         (["simulate", "diana", "digits_cnn", "--set", "tick_hz"], "PATH=VALUE is needed"),
         (["simulate", "diana", "digits_cnn", "--set", "link.l1.ports=2"], "has no 'link' there"),
         (["simulate", "diana", "digits_cnn", "--set", "links.l1.ports=-2"], "links.l1.ports: found -2"),

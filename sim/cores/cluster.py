@@ -1,8 +1,8 @@
 """A cluster of small processors with packed SIMD, running PULP-NN style kernels out of a shared scratchpad.
 
-Convolution: every processor gathers the inputs under two pixels (im2col) and multiplies them with four filters at a time;
-`im2col_cycles` a byte, `inner_cycles` a word of the reduction, `group_cycles` for the outputs of four filters. Two rows
-of pixels by as many columns as there are processors are worked on at once:
+Convolution: every processor gathers the inputs under two pixels (im2col) and multiplies them with four filters at a
+time; `im2col_cycles` a byte, `inner_cycles` a word of the reduction, `group_cycles` for the outputs of four filters.
+Two rows of pixels by as many columns as there are processors are worked on at once:
 
     it = ceil(oy / 2) ceil(ox / cores),  n = fy fx c
     it (im2col n + ceil(k / 4) (inner ceil(n / lanes) + group))
@@ -81,9 +81,9 @@ class Cluster(Core):
         return self._blocks(tile, xp) * (self.im2col_cycles * gathered + product) * xp.used(tile.k)
 
     def accesses(self, tile: Tile, xp: Any) -> Num:
-        """Of these, cycles in which the processors load or store: half of gathering, the inner loads, one store for four
+        """Of these, cycles in which the processors load or store: half of gathering, the inner loads, a store for four
         outputs; where there is no blocked product, half of all cycles."""
-        if tile.op != "conv" and tile.op != "matmul" or tile.depthwise or _linear(tile):
+        if (tile.op != "conv" and tile.op != "matmul") or tile.depthwise or _linear(tile):
             return xp.ceildiv(self.law(tile, xp), 2)
         reduction = tile.fy * tile.fx * tile.c
         gathered = xp.ceildiv(xp.ceildiv(reduction * self.simd_bits, 8) * self.im2col_cycles, 2)

@@ -1,9 +1,9 @@
 """An engine for matrix products in FP16: `rows` x `cols` outputs a block, on `fmas` fused multiply-adds.
 
-A block takes rows cols / fmas cycles for every term of the reduction and starts up once. Pointwise convolutions are such
-products (pixels x channels), larger filters would have to be gathered first. Of the operands the pixels are read and the
-results written once a block, the weights once a block too: two bytes each, over the links to the scratchpad while
-the block before computes. What the reads take longer than the products is all that is fed ahead of them.
+A block takes rows cols / fmas cycles for every term of the reduction and starts up once. Pointwise convolutions are
+such products (pixels x channels); larger filters would have to be gathered first and are refused. A block reads its
+pixels and weights and writes its results, two bytes each, while it computes: these cycles at the scratchpad are fed
+over the links, the rest of the law is array cycles. The law and its start-up are ours; published is the peak.
 """
 
 from __future__ import annotations
