@@ -224,8 +224,8 @@ def end_to_end(repeats: int) -> list[dict[str, Any]]:
 
 def gemm(n: int) -> Workload:
     """One n x n x n matrix product, its right-hand side weights."""
-    layer = Layer("gemm", "conv", (INPUT,), k=n, c=n, oy=n, iy=n)
-    return Workload(f"gemm{n}", (n, n, 1), (layer,), ("gemm",))
+    layer = Layer("gemm", "conv", (INPUT,), k=n, c=n, ox=n, ix=n)
+    return Workload(f"gemm{n}", (n, 1, n), (layer,), ("gemm",))
 
 
 GEMMS: dict[str, Callable[[], Workload]] = {"gemm512": lambda: gemm(512), "gemm1024": lambda: gemm(1024)}

@@ -5,8 +5,8 @@
 Campaigns of ResNet-8 and ResNet-20 on DIANA over values of the SoC: with one process, with as many as the machine has
 cores, and again with the results in the memo; each from nothing, start of the processes included and named. The
 overhead of a task is what is left of its share of the time when what its worker took is subtracted. From these follow
-the processes that a campaign of a million tasks needs, and where its bottleneck then is: the parent, which puts down one
-result at a time. No randomness, no seed.
+the processes that a campaign of a million tasks needs, and where its bottleneck then is: the parent, which puts down
+one result at a time. No randomness, no seed.
 """
 
 from __future__ import annotations
@@ -64,12 +64,11 @@ def campaign(n: int, workers: int, folder: Path) -> dict[str, Any]:
 def records_per_s(n: int, folder: Path) -> float:
     """Results a second that the parent can put down."""
     store = Store(folder / "records.sqlite", "plan", resume=False)
-    outcome = {"result": {"remembered": False, "digest": "", "engine": "", "seconds": 1.0, "energy_j": 1.0, "bursts": 1},
-               "wall_s": 0.0}  # fmt: skip
+    result = {"remembered": False, "engine": "", "seconds": 1.0, "energy_j": 1.0, "bursts": 1}
     start = time.perf_counter()
     for i in range(n):
-        outcome["result"] = {**outcome["result"], "digest": str(i)}  # type: ignore[dict-item]
-        store.record(Task("simulate", {"soc": "", "workload": str(i), "set": {}}), outcome)
+        task = Task("simulate", {"soc": "", "workload": str(i), "set": {}})
+        store.record(task, {"result": {**result, "digest": str(i)}, "wall_s": 0.0})
     rate = n / (time.perf_counter() - start)
     store.close()
     return rate
@@ -82,7 +81,15 @@ def main() -> None:
     state()
     n = 160 if options.quick else 960
     runs = []
-    print(f"{'workers':>7} {'tasks':>6} {'tasks/s':>8} {'in a worker, ms':>15} {'overhead, ms':>12} {'first result, s':>15}")
+    names = (
+        f"{'workers':>7}",
+        f"{'tasks':>6}",
+        f"{'tasks/s':>8}",
+        "in a worker, ms",
+        "overhead, ms",
+        "first result, s",
+    )
+    print(" ".join(names))
     for workers in dict.fromkeys((1, options.workers)):
         with tempfile.TemporaryDirectory() as folder:
             run = campaign(n, workers, Path(folder))
@@ -95,11 +102,12 @@ def main() -> None:
     per_process = best["tasks_per_s"] / best["workers"]
     needed = 1e6 / DAY_S / per_process
     print(f"the parent puts down {records:.0f} results/s: the bottleneck from {records / per_process:.0f} processes on")
-    print(f"a million such tasks: {1e6 / per_process / 3600:.1f} hours of one process, {needed:.1f} processes for a day, "
+    hours = 1e6 / per_process / 3600
+    print(f"a million such tasks: {hours:.1f} hours of one process, {needed:.1f} processes for a day, "
           f"at least {1e6 / records / 60:.0f} minutes however many there are")  # fmt: skip
-    write_json(options.json, {"quick": options.quick, "runs": runs, "records_per_s": records,
-                              "million_process_hours": 1e6 / per_process / 3600,
-                              "bottleneck_processes": records / per_process, "sqlite": sqlite3.sqlite_version})  # fmt: skip
+    figures = {"runs": runs, "records_per_s": records, "million_process_hours": hours,
+               "bottleneck_processes": records / per_process, "sqlite": sqlite3.sqlite_version}  # fmt: skip
+    write_json(options.json, {"quick": options.quick} | figures)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ Two things are skipped, with the same integers as a result (`coalesce`, `skip` s
   different speeds, as they meet at credits and servers only, where ops count by tick, tag and unit.
 """
 
-# mypy: disable-error-code="no-untyped-def, call-arg, no-untyped-call, misc"
+# mypy: disable-error-code="no-untyped-def, call-arg, no-untyped-call, misc, unreachable"
 # (the kernel is typed by numba)
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def run(program: Program, watch: Collection[int] = ()) -> Trace:
 
 def is_compiled() -> bool:
     """Whether the kernel has been compiled before, so that loading it takes a moment and not seconds."""
-    return bool(_run.signatures) or any(Path(_run.stats.cache_path).glob("engine_fast._run-*.nbi"))
+    return bool(_run.signatures) or any(Path(str(_run.stats.cache_path)).glob("engine_fast._run-*.nbi"))
 
 
 def counted(

@@ -67,7 +67,8 @@ def _workload(name: str) -> Workload:
 
 def peak_power_mw(soc: SoC) -> float:
     """Base power and that of all cores and DMAs at once."""
-    return soc.base_power_mw + sum(part.power_mw for part in (*soc.cores.values(), *soc.dmas.values()))
+    cores, dmas = (core.power_mw for core in soc.cores.values()), (dma.power_mw for dma in soc.dmas.values())
+    return soc.base_power_mw + sum(cores) + sum(dmas)
 
 
 def area_mm2(soc: SoC) -> float:
