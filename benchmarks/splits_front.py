@@ -17,6 +17,8 @@ energy each device takes at the fastest point. Then three checks against what ot
 
 from __future__ import annotations
 
+import itertools
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -160,12 +162,18 @@ def draw(results: dict[str, dict[str, Any]], curves: dict[str, Any], path: Path)
 def main() -> None:
     parser = arguments(__doc__, seed=0)
     parser.add_argument("--figure", type=Path, metavar="FILE.png", help="draw the fronts there")
+    parser.add_argument("--clusters", metavar="A,B", help="only these")
+    parser.add_argument("--networks", metavar="A,B", help="only these")
     options = parser.parse_args()
     state(options.seed)
-    clusters = QUICK_CLUSTERS if options.quick else list_clusters()
-    networks = QUICK_NETWORKS if options.quick else NETWORKS
+    clusters = options.clusters.split(",") if options.clusters else QUICK_CLUSTERS if options.quick else list_clusters()
+    networks = options.networks.split(",") if options.networks else QUICK_NETWORKS if options.quick else NETWORKS
     inferences = 200 if options.quick else 1000
-    results = {c: {n: one(c, n, inferences, options.seed) for n in networks} for c in clusters}
+    results: dict[str, dict[str, Any]] = {cluster: {} for cluster in clusters}
+    for cluster, network in itertools.product(clusters, networks):
+        started = time.perf_counter()
+        results[cluster][network] = one(cluster, network, inferences, options.seed)
+        print(f"  {network} on {cluster}: {time.perf_counter() - started:.1f} s", file=sys.stderr, flush=True)
     show(results)
     checks: dict[str, Any] = {"thesis": {}}
     for cluster in (c for c in ("donna_hetero", "donna_hetero_cim") if c in results):
