@@ -36,8 +36,8 @@ PJ = 1e-12
 @dataclass(frozen=True)
 class StageCosts:
     """Of one device, for a micro-batch, by stage from cut to cut [N, N] (anything where no stage is): seconds, joules
-    above idle, and bytes of weights in the memory for tensors. act_bits: of an activation. idle_w, busy_w: drawn always,
-    and on top while the host works. memory_bytes: of the memory for tensors, the backing one included."""
+    above idle, and bytes of weights in the memory for tensors. act_bits: of an activation. idle_w, busy_w: drawn
+    always, and on top while the host works. memory_bytes: of the memory for tensors, the backing one included."""
 
     seconds: Floats
     joules: Floats
@@ -67,8 +67,8 @@ def stage_costs(soc: SoC, workload: Workload, cuts: Cuts, items: int = 1) -> Sta
 
 
 def _simulated(soc: SoC, workload: Workload, cuts: Cuts, items: int) -> tuple[Floats, Floats, Floats]:
-    """Seconds, joules and bytes of weights by stage, from simulations of the whole network: one in which every core that
-    keeps weights has room for all, one in which none does. A stage then has those of its layers' that stay. What
+    """Seconds, joules and bytes of weights by stage, from simulations of the whole network: one in which every core
+    that keeps weights has room for all, one in which none does. A stage then has those of its layers' that stay. What
     follows one another for each item are the layers; weights that do not stay are brought once for all items."""
     kept_s, kept_j = _by_layer(_with_room(soc), workload)
     mapping = complete(named_mapping("default", workload, soc), workload, soc)
