@@ -75,12 +75,12 @@ class Split:
 @dataclass(frozen=True)
 class SplitResult:
     """front: non-dominated in simulated throughput and energy, fastest first, a device a stage; replicated_front:
-    stages on one or more devices in turns (how their inputs reach the first is not priced); latency_front: with
-    the latency of an empty pipeline, for the smallest micro-batch, each replayed with one item. bound_s: where there
-    are too many distinct devices for the exact programme, a period that no plan of the smallest micro-batch goes below; the front is then one plan. single: the
-    fastest micro-batch of each device alone. rounds: searches until prediction and replay agreed; worst: their largest
-    difference. missed: points of the front that no weighted sum finds. baselines: by name, in the micro-batch of the
-    fastest point."""
+    stages on one or more devices in turns (how their inputs reach the first is not priced); latency_front: with the
+    latency of an empty pipeline, for the smallest micro-batch, each replayed with one item. bound_s: where there are
+    too many distinct devices for the exact programme, a period that no plan of the smallest micro-batch goes below;
+    the front is then one plan. single: the fastest micro-batch of each device alone. rounds: searches until
+    prediction and replay agreed; worst: their largest difference. missed: points of the front that no weighted sum
+    finds. baselines: by name, in the micro-batch of the fastest point."""
 
     config: SplitConfig
     front: tuple[Split, ...]
