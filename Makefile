@@ -3,7 +3,8 @@
 #
 #   make demo    simulate a network on a chip, then train one and its mapping together; results in runs/demo
 #   make test    the tests that take seconds
-#   make check   everything: all tests, lint, types, a wheel used from outside the tree
+#   make check   everything: all tests, lint, types, the documentation, a wheel used from outside the tree
+#   make docs    the documentation as a site, with the reference: build/site
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +13,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check schema clean
+.PHONY: help demo test check docs schema clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -34,6 +35,11 @@ help:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
+.venv/docs.stamp: pyproject.toml | .venv/bin/python
+	@echo "==> installing cosoc and what its documentation needs"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
 demo: .venv/demo.stamp
 	@echo "==> simulating ResNet-20 on DIANA, all layers on the digital array"
 	@$(BIN)/cosoc simulate diana resnet20
@@ -46,7 +52,7 @@ test: .venv/dev.stamp
 	@echo "==> running the tests (all of them: make check)"
 	@$(BIN)/python -m pytest
 
-check: .venv/dev.stamp
+check: .venv/dev.stamp .venv/docs.stamp
 	@echo "==> ruff"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -54,6 +60,10 @@ check: .venv/dev.stamp
 	@$(BIN)/mypy
 	@echo "==> all tests, slow ones and the wheel included"
 	@$(BIN)/python -m pytest -m 'slow or not slow'
+
+docs: .venv/docs.stamp
+	@$(BIN)/python -m mkdocs build --strict --quiet -f docs/mkdocs.yml -d "$(CURDIR)/build/site"
+	@echo "==> the site is in build/site"
 
 schema: .venv/dev.stamp
 	@$(BIN)/python -m cosoc.schema

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -31,7 +33,9 @@ DEFAULT_MAPPING = "default"
 Engine = Literal["fast", "reference"]
 Objective = Literal["latency", "energy"]
 Estimator = Literal["expectation", "montecarlo", "score"]
-Space = Literal["channels", "splits", "tiling-fusion"]
+Template = Literal["conv-dw", "dws-dw", "conv-dws"]
+Cut = Literal["cumulative", "point"]
+Space = Literal["channels", "operators", "splits", "tiling-fusion"]
 SearchObjective = Literal["edp", "latency", "energy"]
 
 SocName = Annotated[str, typer.Argument(metavar="SOC", help="A built-in SoC (see `cosoc list`) or a .yaml file.")]
@@ -127,7 +131,8 @@ def simulate(
     if report_file:
         write_text(report_file, why.html(result, case))
     if trace_file:
-        write_json(trace_file, render.chrome_trace(result))
+        with replacing(trace_file) as part:
+            render.write_chrome_trace(result, part)
     if gantt_file:
         with replacing(gantt_file) as part:
             render.gantt(result, part)
@@ -150,13 +155,35 @@ def explain(run: RunPath, point: Point = None, what_if: WhatIf = None) -> None:
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="A result's JSON, a run folder, or a mapping in one.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Another, of the same workload.")],
+    ctx: typer.Context,
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="A|SOC", help="A result's JSON, a run folder or a mapping in one; a SOC, with --mapping."
+        ),
+    ],
+    b: Annotated[str, typer.Argument(metavar="B|WORKLOAD", help="Another, of the same workload; or that WORKLOAD.")],
+    mappings: Annotated[
+        list[str] | None,
+        typer.Option("--mapping", metavar="NAME|FILE", help="Twice: mappings of WORKLOAD on SOC, which are simulated."),
+    ] = None,
+    runtime: RuntimeName = None,
+    input_shape: InputShape = None,
+    overrides: Overrides = None,
 ) -> None:
-    """Set two results side by side, layer by layer: cycles, energy, and the cause that shifted most."""
+    """Set two results or mappings side by side, layer by layer: cycles, energy, and the cause that shifted most."""
     from cosoc import why
 
-    _print(why.comparison(why.result_json(a), why.result_json(b)))
+    if mappings is None:
+        _only(ctx, "two results", "a", "b")
+        _print(why.comparison(why.result_json(Path(a)), why.result_json(Path(b))))
+        return
+    if len(mappings) != 2:
+        raise InputError(
+            f"--mapping: found {len(mappings)}; two are needed, such as --mapping default --mapping mine.yaml"
+        )
+    one, other = (why.Case(*_inputs(a, b, name, runtime, input_shape, overrides)) for name in mappings)
+    _print(why.comparison(why.simulated_json(one), why.simulated_json(other)))
 
 
 @app.command()
@@ -168,12 +195,8 @@ def report(
     """Write one HTML file about a run: front, layers, timeline, occupancy, critical path, provenance."""
     _check_outputs({"--out": out})
     from cosoc import why
-    from cosoc.sim.simulate import simulate
 
-    case = why.load(run, point)
-    result = simulate(case.soc, case.workload, case.mapping, case.engine, case.inferences)
-    folder = run.parent.parent if run.parent.name == "mappings" else run
-    write_text(out, why.html(result, case, folder if folder.is_dir() else None))
+    write_text(out, why.report(run, point))
 
 
 @app.command()
@@ -236,7 +259,9 @@ def search(
     space: Annotated[
         Space,
         typer.Option(
-            "--space", help="What is searched: shares of channels, splits (SOC is then a cluster), or Gemmini's tiles."
+            "--space",
+            help="What is searched: shares of channels, operators of blocks (Darkside), splits (SOC is then a "
+            "cluster), or Gemmini's tiles.",
         ),
     ] = "channels",
     data: Annotated[
@@ -260,6 +285,12 @@ def search(
     estimator: Annotated[
         Estimator, typer.Option("--estimator", help="How the cost gets its gradient.")
     ] = "expectation",
+    template: Annotated[
+        Template, typer.Option("--template", help="With --space operators: the two that a block chooses from.")
+    ] = "conv-dw",
+    cut: Annotated[
+        Cut, typer.Option("--cut", help="With --space operators: how the cut between them is made soft.")
+    ] = "cumulative",
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the data, for each point.")] = 40,
     seed: Seed = 0,
     out: Annotated[
@@ -285,15 +316,16 @@ def search(
         options = (objective or "edp", time_budget, device, seed, out, resume, quiet)
         _search_tiling(_soc(soc, overrides), _workload(workload, input_shape), *options)
         return
-    others = ("inferences", "time_budget", "device")
-    _only(ctx, "--space channels", *(name for name in ctx.params if name not in others))
+    others = ("inferences", "time_budget", "device", *(("template", "cut") if space == "channels" else ()))
+    _only(ctx, f"--space {space}", *(name for name in ctx.params if name not in others))
     if objective == "edp":
-        raise InputError("--objective edp: goes with --space tiling-fusion; channels take latency or energy")
+        raise InputError(f"--objective edp: goes with --space tiling-fusion; {space} take latency or energy")
     if strengths is not None and target_ms is not None:
         raise InputError("--strengths and --target-ms exclude each other; give one")
     if target_ms is not None and not (math.isfinite(target_ms) and target_ms > 0):
         raise InputError(f"--target-ms {target_ms}: a positive number of milliseconds is needed")
     weights = _strengths("0.03,0.1,0.3,1,3" if strengths is None else strengths) if target_ms is None else ()
+    _check_trainable(workload, space)
     machine = _soc(soc, overrides)
     shape = _shape(input_shape)
     folder = out or Path("runs") / "-".join(Path(n.replace(":", "_")).stem for n in (soc, workload))
@@ -304,6 +336,9 @@ def search(
     config = SearchConfig(
         soc=machine,
         workload=workload,
+        space=space,
+        template=template,
+        cut=cut,
         input_shape=shape,
         data=data,
         objective=objective or "latency",
@@ -325,13 +360,24 @@ def search(
         print(f"results in {folder}")
 
 
+def _check_trainable(workload: str, space: Space) -> None:
+    """InputError for a file: it has shapes, but no module to train."""
+    if Path(workload).suffix.lower() in (".onnx", ".yaml", ".yml"):
+        raise InputError(
+            f"{workload}: --space {space} trains the network, so it needs a torch module, not a file: give "
+            "package.module:factory, such as mynet:build for a function build() in ./mynet.py that returns the "
+            "torch.nn.Module"
+        )
+
+
 def _search_tiling(
     soc: SoC, workload: Workload, objective: SearchObjective, budget_s: float | None, device: str, seed: int,
     out: Path | None, resume: bool, quiet: bool,
 ) -> None:  # fmt: skip
     from cosoc.search import tiling_run as library
 
-    folder = out or Path("runs") / f"{soc.name}-{workload.name}"
+    # A workload may call itself anything, ../../x too.
+    folder = out or Path("runs") / f"{soc.name}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', workload.name)[:100]}"
     config = library.TilingConfig(soc, workload, objective, seed, folder, resume, budget_s, device)
     library.check(config)
     _check_run_folder(folder, resume)
@@ -588,14 +634,14 @@ def _check_outputs(files: dict[str, Path | None]) -> None:
 
 
 def _check_run_folder(folder: Path, resume: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--out {folder}: is a file; a folder is needed")
-    used = folder.is_dir() and any(folder.iterdir())
-    if used and not resume:
-        raise InputError(f"--out {folder}: is not empty; --resume goes on with it, or name another folder")
-    if resume and not used:
-        raise InputError(f"--resume: there is no run in {folder}")
     try:
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"--out {folder}: is a file; a folder is needed")
+        used = folder.is_dir() and any(folder.iterdir())
+        if used and not resume:
+            raise InputError(f"--out {folder}: is not empty; --resume goes on with it, or name another folder")
+        if resume and not used:
+            raise InputError(f"--resume: there is no run in {folder}")
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be made: {error.strerror}") from None
@@ -659,6 +705,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         _say(f"out of memory: {error}")
         return FAILED
+    except BrokenExecutor:
+        _say("a worker process was killed, by a signal or for want of memory")
+        return FAILED
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _say(f"{error.filename}: {error.strerror}")  # a name too long to be looked up, say
+        return BAD_INPUT
     except Exception as error:
         if isinstance(error, _UsageError):
             _say(_usage(error))

@@ -7,24 +7,28 @@ The page is `report.html`; this module makes the data that it draws. User string
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
 import numpy as np
 
+from cosoc.memory_use import MemoryUse, memory_use
 from cosoc.sim import exact
-from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta, layer_time
+from cosoc.sim.gemmini.estimate import ARRAY_OPS, Machine, estimate_nest
 from cosoc.sim.mapping import Mapping
-from cosoc.sim.program import KINDS, Ints, entries_of, row_of
+from cosoc.sim.program import KINDS, Ints, Program, entries_of, row_of
 from cosoc.sim.render import bottleneck
 from cosoc.sim.report import CAUSES, Result
 from cosoc.sim.soc import SoC
 from cosoc.sim.tiler import checked, homes_of
+from cosoc.sim.trace import Trace
 from cosoc.sim.work import layer_work
 from cosoc.sim.workload import Workload
 
 BARS = 20_000  # ops that are drawn one by one; of more, neighbours are drawn as one
+STEPS = 600  # of a memory's plot
 BINS = 240  # columns of an occupancy chart
 
 
@@ -55,20 +59,26 @@ def run_data(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -> 
         "top": f"{CAUSES[causes[0][0]]} {causes[0][1] / result.ticks:.0%}" if causes else "empty",
         "causes": [(cause, CAUSES[cause], ticks) for cause, ticks in causes],
         "waits": sorted(waits, key=lambda wait: -wait[2])[:12],
-        "layers": layers, "estimated": bool(estimates), "gantt": gantt_data(result),
+        "layers": layers, "estimated": bool(estimates), "gantt": gantt_data(result.program, result.trace),
         "occupancy": occupancy_data(result),
+        "memories": memories_data(memory_use(result, soc, workload, mapping), result.ticks),
     }  # fmt: skip
 
 
 def _estimates(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -> dict[str, int]:
-    """The closed form of each layer on its own, ticks; layers without a plain tiling (nests, fused) have none."""
+    """The closed form of each layer on its own, ticks; fused ones, and a systolic array's pools, have none."""
     mapping = checked(mapping, workload, soc)
     homes = homes_of(workload, mapping, soc)
     fused = {name for group in mapping.groups if not group.parallel for name in group.layers}
     out = {}
     for layer in workload:
         given = mapping.layers.get(layer.name)
-        if given is None or given.tiling is None or layer.name in fused:
+        if given is None or layer.name in fused:
+            continue
+        if given.nest is not None and layer.op in ARRAY_OPS:
+            cycles = estimate_nest(layer, given.nest, Machine.of(soc)).cycles
+            out[layer.name] = round(float(cycles) * result.ticks_per_cycle) * result.inferences
+        if given.tiling is None:
             continue
         shares = [(share.core, share.k) for share in given.shares]
         work = layer_work(layer, soc, shares, given, homes, exact)
@@ -77,46 +87,80 @@ def _estimates(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -
     return out
 
 
-def gantt_data(result: Result) -> dict[str, Any]:
+def gantt_data(program: Program, trace: Trace) -> dict[str, Any]:
     """The timeline by unit: bars (kind, start tick, end tick, layer or -1, ops in it).
 
     Up to BARS ops every op is a bar. Beyond that, ops of a unit that are of one kind and layer and follow one another
-    closer than the stated gap are one bar; no time in which an op ran is left out.
+    closer than the stated gap are one bar, the smallest gap (doubled from 1 tick) that leaves BARS bars at most or is
+    no more than a 4,000th of the run; no time in which an op ran is left out.
     """
-    program, trace = result.program, result.trace
     rows = program.rows[row_of(program, np.arange(program.n_ops))]
-    many = program.n_ops > BARS
-    gap = max(result.ticks // 4000, 1) if many else -1
-    units, drawn = [], 0
-    for number, name in enumerate(program.unit_names):
-        ops = np.flatnonzero((rows["unit"] == number) & (trace.end > trace.issue))
-        if len(ops):
-            bars = _bars(rows["kind"][ops], rows["layer"][ops], trace.issue[ops], trace.end[ops], gap)
-            drawn += len(bars)
-            units.append({"name": name, "bars": bars})
+    lasting = trace.end > trace.issue
+    ordered = []
+    for number in range(len(program.unit_names)):
+        ops = np.flatnonzero((rows["unit"] == number) & lasting)
+        ordered.append(_ordered(rows["kind"][ops], rows["layer"][ops], trace.issue[ops], trace.end[ops]))
+    many, gap = int(lasting.sum()) > BARS, 1
+    while many and sum(map(len, (_firsts(o, gap) for o in ordered))) > BARS and gap * 4000 < trace.makespan:
+        gap *= 2
+    drawn = [_bars(o, _firsts(o, gap) if many else np.arange(len(o))) for o in ordered]
+    units = [{"name": name, "bars": bars} for name, bars in zip(program.unit_names, drawn, strict=True) if bars]
     note = f"{program.n_ops:,} ops, each drawn from issue to end."
     if many:
         note = (
-            f"{program.n_ops:,} ops, drawn as {drawn:,} bars: ops of one unit, kind and layer less than "
+            f"{program.n_ops:,} ops, drawn as {sum(map(len, drawn)):,} bars: ops of one unit, kind and layer less than "
             f"{gap:,} ticks apart are drawn as one."
         )
     return {"kinds": list(KINDS), "layers": list(program.layers), "rows": units, "note": note}
 
 
-def _bars(kind: Ints, layer: Ints, start: Ints, end: Ints, gap: int) -> list[list[int]]:
-    if gap < 0:
-        each: list[list[int]] = np.stack([kind, start, end, layer, np.ones_like(kind)], axis=1).tolist()
-        return each
-    out: list[list[int]] = []
-    for kinds, layers in sorted(set(zip(kind.tolist(), layer.tolist(), strict=True))):
-        mine = (kind == kinds) & (layer == layers)
-        begin, reach = start[mine], np.maximum.accumulate(end[mine])
-        first = np.flatnonzero(np.concatenate(([True], begin[1:] - reach[:-1] >= gap)))
-        last = np.append(first[1:], len(begin)) - 1
-        n = last - first + 1
-        columns = (np.full_like(n, kinds), begin[first], reach[last], np.full_like(n, layers), n)
-        out += np.stack(columns, axis=1).tolist()
-    return sorted(out, key=lambda bar: bar[1])
+def _ordered(kind: Ints, layer: Ints, start: Ints, end: Ints) -> Ints:
+    """[ops, 5]: kind, layer, start, end, and the latest end so far within the kind and layer; by kind, layer, start."""
+    order = np.lexsort((start, layer, kind))
+    kind, layer, start, end = kind[order], layer[order], start[order], end[order]
+    other = np.append(False, (kind[1:] != kind[:-1]) | (layer[1:] != layer[:-1]))[: len(kind)]
+    shift = np.cumsum(other) * (int(end.max(initial=0)) + 1)  # so that no group's ends reach into the next
+    return np.stack([kind, layer, start, end, np.maximum.accumulate(end + shift) - shift], axis=1)
+
+
+def _firsts(ordered: Ints, gap: int) -> Ints:
+    """Where a new bar begins: another kind or layer, or `gap` ticks after everything of it before has ended."""
+    kind, layer, start, _, reach = ordered.T
+    apart = (kind[1:] != kind[:-1]) | (layer[1:] != layer[:-1]) | (start[1:] - reach[:-1] >= gap)
+    return np.flatnonzero(np.append(True, apart)[: len(ordered)])
+
+
+def _bars(ordered: Ints, first: Ints) -> list[list[int]]:
+    if not len(ordered):
+        return []
+    kind, layer, start, end, _ = ordered.T
+    ends, n = np.maximum.reduceat(end, first), np.diff(np.append(first, len(ordered)))
+    bars = np.stack([kind[first], start[first], ends, layer[first], n], axis=1)
+    out: list[list[int]] = bars[np.argsort(start[first], kind="stable")].tolist()
+    return out
+
+
+def memories_data(use: Sequence[MemoryUse], span: int) -> dict[str, Any]:
+    """What each memory holds: steps (tick, bytes from then on), at most STEPS of them; of more, the largest in each of
+    so many equal stretches."""
+    out = []
+    for one in use:
+        ticks, level = one.ticks, one.bytes
+        if len(ticks) > STEPS:
+            edges = np.arange(STEPS) * span // STEPS
+            before = level[np.searchsorted(ticks, edges, side="right") - 1]
+            inside = np.minimum(np.searchsorted(edges, ticks, side="right") - 1, STEPS - 1)
+            most = before.copy()
+            np.maximum.at(most, inside, level)
+            ticks, level = edges, most
+        steps = np.stack([ticks, level], axis=1).tolist()
+        peak = int(one.bytes.max())
+        out.append({"name": one.memory, "capacity": one.capacity_bytes, "peak": peak, "steps": steps})
+    note = (
+        "Bytes that each memory holds: weights and tensors that live there, tiles and line buffers from their transfer "
+        f"or computation on until they are done with. Beyond {STEPS} changes, the largest of each stretch."
+    )
+    return {"series": out, "note": note}
 
 
 def occupancy_data(result: Result) -> dict[str, Any]:
@@ -172,34 +216,4 @@ def _series(name: str, what: str, level: Any, credit: bool) -> dict[str, Any]:
     return {"name": name, "what": what, "values": values.tolist(), "mean": float(np.mean(level)), "credit": credit}
 
 
-def front_data(content: dict[str, Any]) -> dict[str, Any]:
-    """The front of a search over channels, from its result.json."""
-    from cosoc.search.front import non_dominated
-
-    if "points" not in content or not all("accuracy" in point for point in content["points"]):
-        raise InputError("the run has no points with an accuracy: its front cannot be drawn")
-    rows = [(point, False) for point in content["points"]] + [(point, True) for point in content["manual"]]
-    points = [
-        {"name": p["name"], "ms": p["simulated"]["seconds"] * 1e3, "uj": p["simulated"]["energy_j"] * 1e6,
-         "y": 100 * p["accuracy"], "manual": manual,
-         "text": f"{p['name']}: {p['accuracy']:.2%}, {p['simulated']['seconds'] * 1e3:.4g} ms, "
-                 f"{p['simulated']['energy_j'] * 1e6:.4g} uJ"}
-        for p, manual in rows
-    ]  # fmt: skip
-    axes = []
-    for key, label in (("ms", "latency, ms (simulated)"), ("uj", "energy, uJ (simulated)")):
-        best = non_dominated([(p[key], -p["y"]) for p in points])
-        axes.append({"key": key, "label": label, "front": best})
-    table = [
-        [p["name"], f"{p['accuracy']:.2%}", f"{p['simulated']['seconds'] * 1e3:.4f}",
-         f"{p['estimated']['seconds'] * 1e3:.4f}", f"{p['simulated']['energy_j'] * 1e6:.3f}"]
-        for p, _ in sorted(rows, key=lambda row: row[0]["simulated"]["seconds"])
-    ]  # fmt: skip
-    return {
-        "about": f"Test accuracy on {content['data']} against simulated cost.", "y": "test accuracy, %",
-        "axes": axes, "points": points, "rows": table,
-        "head": ["mapping", "accuracy", "ms", "estimated ms", "uJ"],
-    }  # fmt: skip
-
-
-__all__ = ["front_data", "gantt_data", "occupancy_data", "page", "run_data"]
+__all__ = ["gantt_data", "memories_data", "occupancy_data", "page", "run_data"]

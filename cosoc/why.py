@@ -7,7 +7,7 @@ import json
 import platform
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,7 @@ def load(path: Path, point: str | None = None) -> Case:
         workload_file = Path(folder) / "workload.yaml"
         workload_file.write_text(str(inputs["workload"]), encoding="utf-8")
         workload = load_workload(workload_file)
-        mapping_file = Path(folder) / f"{Path(str(content.get('mapping', 'mapping'))).name or 'mapping'}.yaml"
+        mapping_file = Path(folder) / "mapping.yaml"  # whose text says what it is called
         mapping_file.write_text(str(inputs["mapping"]), encoding="utf-8")
         mapping = load_mapping(mapping_file, workload, soc)
     engine = "reference" if content.get("engine") == "reference" else "fast"
@@ -97,18 +97,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _soc(content: Any, path: Path) -> SoC:
     try:
-        return SoCFile.model_validate(content)
+        soc = SoCFile.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"{path}: soc.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    for place, what in soc.problems():
+        raise InputError(f"{path}: soc.{'.'.join(map(str, place))}: {what}")
+    return soc
 
 
 def _from_folder(folder: Path, point: str | None) -> Case:
-    try:
-        config = yaml.safe_load(read_text(folder / "config.yaml"))
-    except yaml.YAMLError:
-        config = None
-    if not isinstance(config, dict) or not {"soc", "workload"} <= set(config):
+    config = _config(folder)
+    if not {"soc", "workload"} <= set(config):
         raise InputError(f"{folder}: config.yaml is not that of a search over channels or tiles")
     soc, workload = _soc(config["soc"], folder / "config.yaml"), _workload(config, folder)
     names = sorted(file.stem for file in (folder / "mappings").glob("*.yaml"))
@@ -116,6 +116,17 @@ def _from_folder(folder: Path, point: str | None) -> Case:
     if name not in names:
         raise InputError(f"{folder}: has no mapping {name}; there is {', '.join(names) or 'none yet'}")
     return Case(soc, workload, load_mapping(folder / "mappings" / f"{name}.yaml", workload, soc))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """A run folder's config.yaml. InputError where it is not one."""
+    try:
+        config = yaml.safe_load(read_text(folder / "config.yaml"))
+    except yaml.YAMLError:
+        config = None
+    if not isinstance(config, dict):
+        raise InputError(f"{folder}: its config.yaml is not that of a search")
+    return config
 
 
 def _fastest(folder: Path, names: Sequence[str]) -> str:
@@ -128,7 +139,7 @@ def _fastest(folder: Path, names: Sequence[str]) -> str:
 
 
 def _workload(config: dict[str, Any], folder: Path) -> Workload:
-    """A search over tiles writes its workload down; one over channels trains a network for the shape of its data."""
+    """A search over tiles has its workload in the configuration; one over channels or operators in a file beside it."""
     stated = config["workload"]
     if isinstance(stated, dict):
         try:
@@ -141,14 +152,7 @@ def _workload(config: dict[str, Any], folder: Path) -> Workload:
             return Workload(layers=tuple(Layer(**one) for one in layers), **sizes)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{folder / 'config.yaml'}: workload: {error}") from None
-    from cosoc.search.data import load_data
-    from cosoc.search.nets import NETWORKS, build
-    from cosoc.sim.importers.torch_export import from_module, load_module
-
-    data = load_data(str(config["data"]), int(config["seed"]))
-    built_in = stated in NETWORKS
-    net = build(stated, data.input_shape[0], len(data.classes)) if built_in else load_module(str(stated))
-    return from_module(net, data.input_shape, str(stated).replace(":", "."))
+    return load_workload(folder / "workload.yaml")
 
 
 # ------------------------------------------------------------------------------------------ tables
@@ -219,7 +223,15 @@ def _add(table: Table, name: str, ticks: dict[str, int], causes: Sequence[str], 
 
 
 def comparison(a: dict[str, Any], b: dict[str, Any]) -> RenderableType:
-    """Two results layer by layer, for a terminal."""
+    """Two results layer by layer, for a terminal. InputError where one is not as `cosoc simulate --json` writes it."""
+    try:
+        return _comparison(a, b)
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise InputError(f"one of the two is not a result as `cosoc simulate --json` writes it: {said}") from error
+
+
+def _comparison(a: dict[str, Any], b: dict[str, Any]) -> RenderableType:
     from rich.markup import escape
 
     from cosoc.sim.explain import compare
@@ -247,8 +259,7 @@ def comparison(a: dict[str, Any], b: dict[str, Any]) -> RenderableType:
 def result_json(path: Path) -> dict[str, Any]:
     """A result to compare: a result JSON as it is, or a run folder's mapping, simulated."""
     if path.is_dir() or path.suffix == ".yaml":
-        case = load(path)
-        return to_json(simulate(case.soc, case.workload, case.mapping, "fast"))
+        return simulated_json(load(path))
     content = read_json(path)
     needed = ("workload", "inferences", "soc", "mapping", "tick_hz", "seconds", "energy_j", "by_layer")
     missing = [key for key in needed if key not in content]
@@ -257,32 +268,74 @@ def result_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def simulated_json(case: Case) -> dict[str, Any]:
+    """The result of a case, to compare."""
+    return with_inputs(simulate(case.soc, case.workload, case.mapping, case.engine, case.inferences), case)
+
+
 # ------------------------------------------------------------------------------------------ HTML
 
 
-def html(result: Result | None, case: Case | None, folder: Path | None = None) -> str:
-    """A report as HTML: of a run, or of a search's folder with the run of one of its points."""
-    from cosoc import html_report
+def report(run: Path, point: str | None = None) -> str:
+    """The page of a result's JSON, simulated again, or of a search's folder and one of its points (or mappings)."""
+    from cosoc import html_report, html_search
 
-    title = folder.name if folder else "run"
-    provenance = [("cosoc", __version__), ("command", " ".join(["cosoc", *sys.argv[1:]]))]
-    data: dict[str, Any] = {"title": f"cosoc: {title}", "subtitle": "", "run": None, "front": None}
-    if result is not None and case is not None:
-        data["title"] = f"{result.workload} on {result.soc}"
-        data["subtitle"] = (
-            f"{result.mapping}, {result.runtime}, {result.inferences} inference(s), {result.engine} engine"
-        )
-        data["run"] = html_report.run_data(result, case.soc, case.workload, case.mapping)
-        provenance += _digests(case)
-    if folder is not None:
-        content = read_json(folder / "result.json")
-        if "points" in content and content["points"] and "accuracy" in content["points"][0]:
-            data["front"] = html_report.front_data(content)
-        environment = read_json(folder / "environment.json")
-        provenance += [(f"run: {key}", str(value)) for key, value in environment.items()]
-    else:
-        provenance += [("python", platform.python_version()), ("system", f"{platform.system()} {platform.machine()}")]
-    return html_report.page(data | {"provenance": provenance})
+    folder = run.parent.parent if run.parent.name == "mappings" else run
+    chosen = run.stem if folder != run else point
+    config = _config(folder) if folder.is_dir() else {}
+    if config.get("space") == "splits":
+        content = _finished(folder)
+        data = _drawn(folder, lambda: html_search.splits_data(config, content, chosen))
+        return html_report.page(data | {"provenance": _provenance(folder)})
+    case = load(run, point)
+    result = simulate(case.soc, case.workload, case.mapping, case.engine, case.inferences)
+    return html(result, case, folder if folder.is_dir() else None)
+
+
+def html(result: Result, case: Case, folder: Path | None = None) -> str:
+    """A report as HTML: of a run, and of the search in whose folder its mapping is."""
+    from cosoc import html_report, html_search
+
+    data: dict[str, Any] = {
+        "title": f"{result.workload} on {result.soc}",
+        "subtitle": f"{result.mapping}, {result.runtime}, {result.inferences} inference(s), {result.engine} engine",
+        "run": html_report.run_data(result, case.soc, case.workload, case.mapping),
+        "provenance": _provenance(folder, case),
+    }
+    if folder is not None and (folder / "result.json").exists():
+        content = _finished(folder)
+        tiled = "points" not in content
+        data |= _drawn(
+            folder,
+            lambda: html_search.tiling_data(folder, content, result, case.soc, case.workload) if tiled
+            else html_search.channels_data(content),
+        )  # fmt: skip
+    return html_report.page(data)
+
+
+def _drawn(folder: Path, draw: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `draw` makes of a folder's files. InputError where they are not what a search writes."""
+    try:
+        return draw()
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise InputError(f"{folder}: its results are not what a search of this version writes ({what})") from error
+
+
+def _finished(folder: Path) -> dict[str, Any]:
+    """A search's result.json. InputError where it has none."""
+    if not (folder / "result.json").exists():
+        raise InputError(f"{folder}: has no result.json: the search has not ended; go on with `cosoc search --resume`")
+    return read_json(folder / "result.json")
+
+
+def _provenance(folder: Path | None, case: Case | None = None) -> list[tuple[str, str]]:
+    """What made the page, of what, and where and when the search ran."""
+    out = [("cosoc", __version__), ("command", " ".join(["cosoc", *sys.argv[1:]]))]
+    out += _digests(case) if case is not None else []
+    if folder is None:
+        return [*out, ("python", platform.python_version()), ("system", f"{platform.system()} {platform.machine()}")]
+    return out + [(f"run: {key}", str(value)) for key, value in read_json(folder / "environment.json").items()]
 
 
 def _digests(case: Case) -> list[tuple[str, str]]:

@@ -1,16 +1,19 @@
 """Fit the estimate to the simulator, and measure its error on networks that it was not fitted to.
 
-Legal mappings are sampled (shares with splits, tilings, both runtimes) of some networks and of random layers, simulated
-on all cores of the machine, and the few factors of `estimate.Theta` fitted to the logarithm of the ticks. The
-error is then that on other networks and their layers. ODiMO's released formulas meet the same simulated times.
+Legal mappings are sampled (shares with splits, layers at once, tilings, both runtimes) of some networks and of random
+layers, simulated on all cores of the machine, and the few factors of `estimate.Theta` fitted to the logarithm of the
+ticks. The error is then that on other networks and their layers. ODiMO's released formulas meet the same simulated
+times.
 """
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping as MappingOf
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
@@ -20,21 +23,21 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.random import Generator
-from rich.console import Group
+from rich.console import Group as Lines
 from rich.table import Table
 from rich.text import Text
 from scipy import optimize, stats
 
 from cosoc.search import odimo_cost, surrogate
 from cosoc.search.surrogate import Surrogate
-from cosoc.search.terms import TERMS, TilingCache, network_terms, prefetchable, tilings_for, unstreamed_ticks
+from cosoc.search.terms import TERMS, TilingCache, emitted, network_terms, prefetchable, tilings_for, unstreamed_ticks
 from cosoc.sim import engine_fast, exact
 from cosoc.sim.energy import power_energy_j
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Terms, Theta, stream_ticks, streamed
 from cosoc.sim.lower import lower
 from cosoc.sim.manual import alone
-from cosoc.sim.mapping import RUNTIMES, Mapping, Runtime
+from cosoc.sim.mapping import RUNTIMES, Group, Mapping, Runtime
 from cosoc.sim.report import energy_j
 from cosoc.sim.soc import SoC
 from cosoc.sim.tiler import candidates, homes_of, unsupported
@@ -65,7 +68,8 @@ class Task:
 @dataclass(frozen=True)
 class Sample:
     """A simulated mapping. label: what it was. terms [layers, TERMS], room [layers], ahead: for the estimate. ticks,
-    energy_j: simulated. odimo_ticks: what ODiMO's formulas say, NaN where they do not apply."""
+    energy_j: simulated. odimo_ticks: what ODiMO's formulas say, NaN where they do not apply. groups: how many groups of
+    layers run at once."""
 
     task: Task
     label: str
@@ -75,6 +79,7 @@ class Sample:
     ticks: int
     energy_j: float
     odimo_ticks: float
+    groups: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,13 +108,15 @@ class Worst:
 @dataclass(frozen=True)
 class Calibration:
     """The fitted estimate, and errors on what it was not fitted to: by runtime and kind, ours, our energy, ODiMO's; by
-    network ours and ODiMO's in the overlapped runtime; the samples that it misses most, by kind."""
+    network ours and ODiMO's in the overlapped runtime; ours of networks with layers at once; the samples that it misses
+    most, by kind."""
 
     surrogate: Surrogate
     ours: dict[Runtime, dict[Kind, Errors]]
     energy: dict[Runtime, dict[Kind, Errors]]
     odimo: dict[Runtime, dict[Kind, Errors]]
     by_network: dict[str, tuple[Errors, Errors]]
+    at_once: Errors
     worst: dict[Kind, tuple[Worst, ...]]
     fitted_on: dict[Kind, Errors]
 
@@ -166,13 +173,35 @@ def random_chain(rng: Generator) -> Workload:
     return Workload("chain", shape, tuple(layers), (name,))
 
 
+def random_branches(rng: Generator) -> Workload:
+    """A network of two to five blocks, in each of which two convolutions read the same tensor and are added up: a 3x3
+    one, whole or depthwise, and a 1x1 one."""
+    c, size = int(rng.choice([16, 32, 64])), int(rng.choice([8, 16, 28, 32]))
+    shape, name, layers = (c, size, size), INPUT, list[Layer]()
+    for i in range(int(rng.integers(2, 6))):
+        k = c if rng.random() < 0.5 else round(2 ** rng.uniform(4, 7))
+        wide, one, both = f"wide{i}", f"one{i}", f"add{i}"
+        depthwise = k == c and rng.random() < 0.7
+        area = (size, size, size, size)
+        layers.append(Layer(wide, "conv", (name,), k, c, *area, 3, 3, 1, 1, 1, 1, groups=c if depthwise else 1))
+        layers.append(Layer(one, "conv", (name,), k, c, *area, 1, 1, 1, 1, 0, 0))
+        layers.append(Layer(both, "add", (wide, one), k, k, *area, 1, 1, 1, 1, 0, 0))
+        name, c = both, k
+    return Workload("branches", shape, tuple(layers), (name,))
+
+
+def _able(layer: Layer, soc: SoC) -> list[str]:
+    """The cores that can run a layer; the host only where no other can."""
+    return [name for name in soc.cores if name != soc.host and not unsupported(layer, soc, name)] or [soc.host]
+
+
 def random_shares(layer: Layer, soc: SoC, rng: Generator, bias: Floats) -> dict[str, int]:
     """Channels of a layer on the cores that can run it: on one of them, or split, at hardware steps or anywhere.
 
     bias: for every core of the SoC how much a whole network leans to it.
     """
-    able = [name for name in soc.cores if name != soc.host and not unsupported(layer, soc, name)]
-    if not able:
+    able = _able(layer, soc)
+    if able == [soc.host]:
         return {soc.host: layer.k}
     weight = bias[[list(soc.cores).index(name) for name in able]]
     if rng.random() < 0.3:
@@ -187,15 +216,49 @@ def random_shares(layer: Layer, soc: SoC, rng: Generator, bias: Floats) -> dict[
     return dict(zip(able, np.diff(cuts, prepend=0).tolist(), strict=True))
 
 
+def random_groups(
+    workload: Workload, soc: SoC, shares: MappingOf[str, dict[str, int]], rng: Generator
+) -> tuple[tuple[Group, ...], dict[str, dict[str, int]]]:
+    """Neighbours that read nothing of one another, each pair with even odds in a parallel group, and the shares for it.
+
+    One of a pair goes to one core as a whole; the other keeps its shares, or goes to a core of its own if they need
+    that core or its weight memory too. Pairs for which there are no two such cores stay apart.
+    """
+    groups, out, taken = list[Group](), dict(shares), set[str]()
+    for pair in itertools.pairwise(workload.layers):
+        names = [layer.name for layer in pair]
+        if names[0] in pair[1].inputs or taken.intersection(names) or not all(layer.op == "conv" for layer in pair):
+            continue
+        here, there = rng.permutation(2).tolist()
+        core = str(rng.choice(_able(pair[here], soc)))
+        apart = [n for n in _able(pair[there], soc) if n != core and not _same_weights(soc, n, core)]
+        if not apart or rng.random() < 0.5:
+            continue
+        out[names[here]] = {core: pair[here].k}
+        if not {n for n, k in out[names[there]].items() if k} <= set(apart):
+            out[names[there]] = {str(rng.choice(apart)): pair[there].k}
+        taken.update(names)
+        groups.append(Group(tuple(names), parallel=True))
+    return tuple(groups), out
+
+
+def _same_weights(soc: SoC, one: str, other: str) -> bool:
+    """Whether two cores have one weight memory."""
+    memory = soc.cores[one].weight_memory
+    return memory is not None and memory == soc.cores[other].weight_memory
+
+
 def random_mapping(workload: Workload, soc: SoC, runtime: Runtime, rng: Generator, cache: TilingCache) -> Mapping:
     """A legal mapping; in one of four, tilings are any legal ones in place of the tiler's."""
     bias = rng.dirichlet(np.ones(len(soc.cores))) + 1e-3
     shares = {layer.name: random_shares(layer, soc, rng, bias) for layer in workload if layer.op == "conv"}
-    mapping = tilings_for(workload, soc, shares, runtime, cache)
+    groups, shares = random_groups(workload, soc, shares, rng) if runtime == "overlapped" else ((), shares)
+    mapping = tilings_for(workload, soc, shares, runtime, cache, groups=groups)
     if rng.random() < 0.75:
         return mapping
     homes, layers = homes_of(workload, mapping, soc), dict(mapping.layers)
-    for layer in workload:
+    at_once = {name for group in groups for name in group.layers}
+    for layer in (layer for layer in workload if layer.name not in at_once):
         given = layers[layer.name]
         if rng.random() < 0.5:
             legal = list(islice(candidates(layer, given, soc, runtime, homes), 64))
@@ -205,7 +268,9 @@ def random_mapping(workload: Workload, soc: SoC, runtime: Runtime, rng: Generato
 
 def _workload(task: Task, rng: Generator) -> Workload:
     if not task.source:
-        return random_layer(rng) if task.kind == "layer" else random_chain(rng)
+        if task.kind == "layer":
+            return random_layer(rng)
+        return random_branches(rng) if task.number % 4 == 1 else random_chain(rng)
     workload = find_workload(task.source)
     if task.kind == "network":
         return workload
@@ -233,13 +298,14 @@ def simulated(task: Task, workload: Workload, mapping: Mapping, soc: SoC) -> Sam
     program = lower(workload, mapping, soc)
     trace = engine_fast.run(program)
     homes = homes_of(workload, mapping, soc)
+    workload = emitted(workload, mapping, soc)
     terms = network_terms(workload, soc, mapping, {}, homes)
     table = torch.stack([getattr(terms, name) for name in TERMS], 1).numpy()
     room = np.array(prefetchable(workload, soc, mapping), dtype=np.float64)
     label = f"{workload.name} {_shares_text(workload, mapping)}".strip()
     ahead = stream_ticks(homes, soc)
     spent, odimo = energy_j(program, trace, soc), odimo_ticks(workload, mapping)
-    return Sample(task, label, table, room, ahead, trace.makespan, spent, odimo)
+    return Sample(task, label, table, room, ahead, trace.makespan, spent, odimo, len(mapping.groups))
 
 
 def _shares_text(workload: Workload, mapping: Mapping) -> str:
@@ -408,7 +474,10 @@ def calibrate(
             released = np.array([s.odimo_ticks for s in mine])
             predicted = estimates(mine, theta, soc)[0]
             by_network[name] = errors(predicted, simulated, names), errors(released, simulated, names)
-    return Calibration(made, ours, energy, odimo, by_network, _worst(held, theta, soc), fitted_on)
+    grouped = [s for s in held if s.groups]
+    sources = [s.task.source for s in grouped]
+    at_once = errors(estimates(grouped, theta, soc)[0], np.array([s.ticks for s in grouped], float), sources)
+    return Calibration(made, ours, energy, odimo, by_network, at_once, _worst(held, theta, soc), fitted_on)
 
 
 _Table = dict[Runtime, dict[Kind, Errors]]
@@ -487,6 +556,7 @@ def to_json(calibration: Calibration) -> dict[str, Any]:
             name: {"ours": _plain(ours), "odimo": _plain(odimo)}
             for name, (ours, odimo) in calibration.by_network.items()
         },
+        "at_once": _plain(calibration.at_once),
         "fitted_on": plain(calibration.fitted_on),
         "worst": {kind: [asdict(worst) for worst in rows] for kind, rows in calibration.worst.items()},
     }
@@ -500,7 +570,7 @@ def _row(table: Table, name: str, error: Errors) -> None:
     table.add_row(name, str(error.samples), *percent, figure(error.spearman, ".4f"), figure(error.kendall, ".4f"))
 
 
-def table(calibration: Calibration) -> Group:
+def table(calibration: Calibration) -> Lines:
     """The held-out errors, for a terminal of 80 columns."""
     made = calibration.surrogate
     out = Table(title=f"Estimate against simulation on {made.soc}, held out", box=None, title_justify="left")
@@ -513,6 +583,8 @@ def table(calibration: Calibration) -> Group:
         _row(out, f"{runtime}: energy of networks", calibration.energy[runtime]["network"])
     for name, (ours, _) in calibration.by_network.items():
         _row(out, f"overlapped: {name}", ours)
+    if calibration.at_once.samples:
+        _row(out, "overlapped: layers at once", calibration.at_once)
     for runtime in reversed(RUNTIMES):
         for kind, error in calibration.odimo[runtime].items():
             _row(out, f"ODiMO {runtime}: {kind}s", error)
@@ -523,4 +595,4 @@ def table(calibration: Calibration) -> Group:
         for row in rows:
             worst.add_row(row.label, row.runtime, f"{row.simulated:,.0f}", f"{row.estimated / row.simulated - 1:+.1%}")
     theta = ", ".join(f"{k} {v:.3g}" for k, v in asdict(made.theta["overlapped"]).items())
-    return Group(out, Text(""), worst, Text(f"\ntheta, overlapped: {theta}"))
+    return Lines(out, Text(""), worst, Text(f"\ntheta, overlapped: {theta}"))

@@ -69,11 +69,12 @@ class Oracle:
         """The complete mapping of channel counts."""
         return tilings_for(self.workload, self.soc, counts, self.runtime, self._tilings, name)
 
-    def estimate(self, shares: Shares) -> Estimate:
-        """The differentiable cost of soft shares, with the tiles that the tiler takes for the shares rounded."""
+    def estimate(self, shares: Shares, grain: int = 1) -> Estimate:
+        """The differentiable cost of soft shares, with the tiles that the tiler takes for the shares rounded to
+        multiples of the grain (but for the last core's): coarser is faster, as fewer tilings are looked for."""
         if self.model == "odimo":
             return odimo_estimate(self.workload, shares)
-        mapping = self.mapping({name: _rounded(on_cores) for name, on_cores in shares.items()})
+        mapping = self.mapping({name: _rounded(on_cores, grain) for name, on_cores in shares.items()})
         return network_estimate(self.workload, self.soc, mapping, shares, self.theta)
 
     def estimated(self, counts: Counts) -> Cost:
@@ -169,10 +170,17 @@ class Tangent:
         }
 
 
-def _rounded(on_cores: MappingOf[str, Tensor]) -> dict[str, int]:
+def _rounded(on_cores: MappingOf[str, Tensor], grain: int) -> dict[str, int]:
     """Whole channels nearest to soft ones, with the same sum."""
     values = {core: float(k.detach()) for core, k in on_cores.items()}
     total = round(sum(values.values()))
+    if grain > 1:
+        *first, last = values
+        coarse, left = {}, total
+        for core in first:
+            coarse[core] = min(round(values[core] / grain) * grain, left)
+            left -= coarse[core]
+        return coarse | {last: left}
     out = {core: int(k) for core, k in values.items()}
     for core in sorted(values, key=lambda c: out[c] - values[c])[: total - sum(out.values())]:
         out[core] += 1

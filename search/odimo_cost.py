@@ -1,4 +1,4 @@
-"""ODiMO's cost model of DIANA, as released by its authors: the baseline that ours is held against.
+"""ODiMO's cost models of DIANA and Darkside, as released by its authors: the baselines that ours are held against.
 
 Written anew from the published formulas (hw_models.py of the release; PLiNIO carries the same). Cycles at 260 MHz, for
 one layer, C input and K output channels, kx x ky filter, OX x OY outputs:
@@ -11,6 +11,16 @@ No DMA, no weight load of the digital core, no launch, no pooling or adds. A lay
 network the sum over its layers. `RELEASED` gives the gradients that the release trains with: slope 1 through a
 ceil(K / 16) as through a ceil(K / 512), slope +1 of u in K, 1 / (K + 1) through [K >= 1], and a softmax over raw
 cycles in place of the maximum.
+
+Darkside (cost.py of the release), for blocks that choose between two operators, k channels by the first:
+
+    convolution = ceil(OY/2) ceil(OX/8) (2 kx ky C + ceil(k/4) (14 ceil(kx ky C / 4) + 15))   on the cluster
+    depthwise   = ceil(k/16) (9 + 9 OX + 4 OX OY)                                             on the engine
+    conv-dw: both at once; dws-dw: one after the other; conv-dws: the convolution beside the depthwise part of the other
+
+Both at once take softmax([a, b] / 1e7) . [a, b], which for these costs is nearer their mean than their maximum. Layers
+without a choice cost nothing, nor do transfers, launches or conflicts. Steps have the slopes of `relax` here: what the
+release has for them we do not know.
 """
 
 from __future__ import annotations
@@ -115,6 +125,8 @@ def network_estimate(
 ) -> Estimate:
     """Latency and energy of a network by ODiMO's model, differentiable in the shares {layer: {"digital" | "analog":
     channels}}. Convolutions not named run on the digital core, other layers cost nothing."""
+    if any(layer.alternative is not None for layer in workload):
+        return _units_estimate(workload, shares)
     by_layer, mw_ticks = [], torch.zeros((), dtype=torch.float64)
     for layer in workload:
         if layer.op != "conv":
@@ -130,5 +142,57 @@ def network_estimate(
         by_layer.append(slower)
         alone = ANALOG_MW * (analog - together) + DIGITAL_MW * (digital - together)
         mw_ticks = mw_ticks + BOTH_MW * together + alone
+    ticks = torch.stack(by_layer)
+    return Estimate(ticks.sum(), mw_ticks * 1e-3 / TICK_HZ, ticks)
+
+
+CLUSTER_MW, ENGINE_MW, IDLE_MW = 168.0, 118.0, 1.32
+UNITS_TEMPERATURE = 1e7
+
+
+def cluster_cycles(layer: Layer, k: Num) -> Num:
+    """Cycles of k output channels of a convolution on Darkside's cluster."""
+    reduction = layer.fx * layer.fy * layer.c
+    blocks = relax.ceildiv(layer.oy, 2) * relax.ceildiv(layer.ox, 8)
+    groups = relax.ceildiv(k, 4) * (14 * relax.ceildiv(reduction, 4) + 15)
+    return blocks * (2 * reduction * relax.used(k) + groups)
+
+
+def engine_cycles(layer: Layer, k: Num) -> Num:
+    """Cycles of k channels of a depthwise convolution on Darkside's engine."""
+    return relax.ceildiv(k, 16) * (9 + 9 * layer.ox + 4 * layer.ox * layer.oy)
+
+
+def _units_estimate(workload: Workload, shares: Mapping[str, Mapping[str, Tensor]]) -> Estimate:
+    """Latency and energy by the model of Darkside: of the layers that have a choice, all others cost nothing."""
+    by_layer, mw_ticks = [], torch.zeros((), dtype=torch.float64)
+    for layer in workload:
+        other = layer.alternative
+        if other is None:
+            by_layer.append(torch.zeros((), dtype=torch.float64))
+            continue
+        given, zero = shares[layer.name], torch.zeros((), dtype=torch.float64)
+        first = given["cluster"].double() if "cluster" in given else zero
+        second = torch.stack([zero, *(k.double() for core, k in given.items() if core != "cluster")]).sum()
+        stem = 0.0 * first
+        if other.inputs != layer.inputs:  # a separable convolution on one side, which starts with a depthwise one
+            name = layer.inputs[0] if layer.fy == 1 else other.inputs[0]
+            there = relax.used(first if layer.fy == 1 else second)
+            stem = engine_cycles(workload[name], workload[name].k) * there
+        cluster = cluster_cycles(layer, first)
+        if other.depthwise and layer.fy > 1:
+            engine = engine_cycles(other, second)
+            both = torch.stack((cluster, engine))
+            ticks = (torch.softmax(both / UNITS_TEMPERATURE, 0) * both).sum()
+        elif other.depthwise:
+            engine = stem + engine_cycles(other, second)
+            ticks = cluster + engine
+        else:
+            point = cluster_cycles(other, second)
+            ticks = stem + relax.maximum(cluster - stem, 0.0 * cluster) + point
+            engine, cluster = stem, cluster + point
+        by_layer.append(ticks)
+        idle = IDLE_MW * (2 * ticks - cluster - engine)
+        mw_ticks = mw_ticks + CLUSTER_MW * cluster + ENGINE_MW * engine + idle
     ticks = torch.stack(by_layer)
     return Estimate(ticks.sum(), mw_ticks * 1e-3 / TICK_HZ, ticks)

@@ -30,9 +30,21 @@ def integer_weight(weight: Tensor, bits: int) -> Tensor:
     enough that clipping would cost more than it gains.
     """
     top = 2 ** (bits - 1) - 1
-    scale = _per_channel(weight.detach().flatten(1).abs().amax(1).clamp_min(TINY) / top, weight)
-    steps = weight / scale
-    return ste(steps.round(), steps) * scale
+    largest = weight.detach().flatten(1).abs().amax(1).clamp_min(TINY)
+    out: Tensor = _Rounded.apply(weight, _per_channel(largest / top, weight))  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Rounded(torch.autograd.Function):
+    """Whole steps of a scale, with the gradient of the unrounded: few passes over what may be millions of weights."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
+        return (x / scale).round_().mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
 
 
 def ternary_weight(weight: Tensor, log_scale: Tensor) -> Tensor:

@@ -2,18 +2,21 @@
 
 A point is searched (weights and logits together, the cost in the loss), discretised, repaired with the simulator, made
 contiguous, and fine-tuned. A manual mapping is fine-tuned for as many epochs as a point's search and fine-tuning
-together. Latencies and energies that are reported are simulated.
+together, and warmed up on its own where it decides what the network computes. Latencies and energies that are reported
+are simulated.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable, Iterator
 from collections.abc import Mapping as MappingOf
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.table import Table
@@ -25,27 +28,22 @@ from cosoc.search.gates import Choice, Estimator, score_loss
 from cosoc.search.loop import Cost, CostModel, Objective, Oracle, Tangent
 from cosoc.search.nets import NETWORKS, build
 from cosoc.search.plots import plot_front
-from cosoc.search.repair import Move, meet, repair
+from cosoc.search.repair import Move, meet, repair, wide
 from cosoc.search.runfolder import RunFolder, replace_text
-from cosoc.search.spaces.channels import (
-    Assignment,
-    MixedNet,
-    assignment,
-    fix,
-    make_contiguous,
-    prepare,
-    to_mapping,
-    uniform,
-)
+from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, fix, to_mapping, uniform
+from cosoc.search.spaces.operators import Cut, Template
+from cosoc.search.spaces.space import Space, channel_space, operator_space
 from cosoc.search.train import Phase, Progress, Report, accuracy, generator, train
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta
-from cosoc.sim.importers.torch_export import from_module, load_module
-from cosoc.sim.manual import MANUAL, named_mapping
+from cosoc.sim.importers.torch_export import load_module
 from cosoc.sim.mapping import Mapping, Runtime
 from cosoc.sim.mapping_file import dump_mapping
 from cosoc.sim.soc import SoC
 from cosoc.sim.tiler import complete
+from cosoc.sim.workload_file import dump_workload
+
+SpaceName = Literal["channels", "operators"]
 
 WARM_UP, SEARCH = 0.4, 0.35  # shares of a point's epochs; what is left fine-tunes
 COOLEST = 0.2  # temperature of the gates at the end of a search, from 1
@@ -59,15 +57,20 @@ SCORE_SAMPLES = 2  # simulated partitionings a step, for the score estimator
 class SearchConfig:
     """What to search, and how.
 
-    workload: a built-in network or package.module:factory; input_shape: only to check it against the data. strengths:
-    weights of the cost (relative to the all-8-bit mapping's) in the loss, one point each; or target_ms: one point that
-    ends below it. epochs: of a point, warm-up included. train_images: at most so many. simulate_every: epochs between
-    simulations of the discretised candidate; tolerance: drift of the estimate at which theta is refitted. cost_model:
-    what drives the search; reports are simulated in any case. adc_bits: 0 leaves the converter out.
+    workload: a built-in network or package.module:factory; input_shape: only to check it against the data. space: what
+    is chosen, the core of a channel or its operator too; template, cut: of the latter. strengths: weights of the cost
+    (relative to the space's reference mapping: all 8 bit, all by the first operator) in the loss, one point each; or
+    target_ms: one point that ends below it. epochs: of a point, warm-up included. train_images: at most so many.
+    simulate_every: epochs between simulations of the discretised candidate; tolerance: drift of the estimate at which
+    theta is refitted. cost_model: what drives the search; reports are simulated in any case. adc_bits: 0 leaves the
+    converter out. manual: names of the baselines, None for all that the space knows.
     """
 
     soc: SoC
     workload: str
+    space: SpaceName = "channels"
+    template: Template = "conv-dw"
+    cut: Cut = "cumulative"
     data: str = "digits"
     input_shape: tuple[int, ...] | None = None
     objective: Objective = "latency"
@@ -85,7 +88,7 @@ class SearchConfig:
     tolerance: float = 0.05
     cost_model: CostModel = "simulator"
     adc_bits: int = 0
-    manual: tuple[str, ...] = MANUAL
+    manual: tuple[str, ...] | None = None
 
     def stated(self) -> dict[str, Any]:
         """The configuration as plain data; `out` and `resume` are not part of what a run is."""
@@ -103,7 +106,7 @@ class SearchResult:
     def table(self) -> Table:
         """Points and manual mappings, fastest first, for a terminal."""
         out = Table(title=f"{self.content['workload']} on {self.content['soc']}, {self.content['data']}: test accuracy")
-        for name in ("mapping", "accuracy", "ms", "uJ", "estimated ms", "8 bit"):
+        for name in ("mapping", "accuracy", "ms", "uJ", "estimated ms", self.content["wide"]):
             out.add_column(name, justify="left" if name == "mapping" else "right")
         rows = [*self.content["points"], *self.content["manual"]]
         for row in sorted(rows, key=lambda r: float(r["simulated"]["seconds"])):
@@ -136,21 +139,23 @@ class _Search:
         if config.estimator == "score" and config.cost_model != "simulator":
             raise InputError(f"estimator score samples simulated costs; cost_model {config.cost_model} has none")
         self.data = _limited(load_data(config.data, config.seed), config.train_images)
-        self.float_net = _network(config, self.data)
-        name = config.workload.replace(":", ".")
-        self.workload = from_module(self.float_net, self.data.input_shape, name)
+        self.space = _space(config, self.data)
+        self.workload = self.space.workload
+        self.first_weights = copy.deepcopy(self.space.float_net.state_dict())
         self.oracle = Oracle(self.workload, config.soc, config.runtime, config.cost_model)
-        self.manual = {m: named_mapping(m, self.workload, config.soc, config.runtime) for m in config.manual}
         self.oracle.prime(PRIMING, config.seed)
-        self.all_8bit = self.oracle.simulated(_counts(named_mapping("all_8bit", self.workload, config.soc)))
-        self.steps = {name: core.channel_step for name, core in config.soc.cores.items()}
+        self.reference = self.oracle.simulated(_counts(self.space.reference))
+        self.mixed()  # what cannot be quantised is refused here, before any training
         self.within_target = self._within_target()
         self.folder = RunFolder(config.out, config.stated(), config.resume)
+        replace_text(self.folder.path / "workload.yaml", dump_workload(self.workload))
         self.n_warm = max(1, round(WARM_UP * config.epochs))
         self.n_search = max(1, round(SEARCH * config.epochs))
         self.n_tune = max(1, config.epochs - self.n_warm - self.n_search)
         points = len(config.strengths) if config.target_ms is None else 1
-        total = self.n_warm + (points + len(self.manual)) * (self.n_search + self.n_tune)
+        manual = len(self.space.manual)
+        warm_ups = 1 + (manual if self.space.fixed is not None else 0)
+        total = warm_ups * self.n_warm + (points + manual) * (self.n_search + self.n_tune)
         self.progress = Progress(total, report)
 
     def _within_target(self) -> Assignment:
@@ -166,9 +171,9 @@ class _Search:
                 f"a target of {target:g} ms bounds the latency; objective {self.config.objective} has none"
             )
         net, found = self.mixed(), []
-        for name in MANUAL:
-            start = uniform(net, named_mapping(name, self.workload, self.config.soc, self.config.runtime))
-            chosen, moves = meet(net, start, partial(self._seconds, net), target * 1e-3, self.steps)
+        for name, mapping in self.space.starts.items():
+            start = uniform(net, mapping)
+            chosen, moves = meet(net, start, partial(self._seconds, net), target * 1e-3, self.space.steps)
             found.append((self._seconds(net, chosen) * 1e3, len(moves), name, chosen))
         least, moved, name, chosen = min(found, key=lambda one: one[:2])
         if least > target:
@@ -184,17 +189,17 @@ class _Search:
 
     def run(self) -> SearchResult:
         """All phases, then the results."""
-        self.warm_up()
+        self.warm_up("warm_up", self.space.draw)
         if self.config.target_ms is not None:
             points = [self.point(f"target_{self.config.target_ms:g}ms", 0.1)]
         else:
             points = [self.point(f"strength_{strength:g}", strength) for strength in self.config.strengths]
-        manual = [self.tuned(name, mapping) for name, mapping in self.manual.items()]
+        manual = [self.tuned(name, mapping) for name, mapping in self.space.manual.items()]
         content = {
             "soc": self.config.soc.name, "workload": self.workload.name, "data": self.data.name,
             "provenance": self.data.provenance, "objective": self.config.objective, "runtime": self.config.runtime,
-            "estimator": self.config.estimator, "seed": self.config.seed, "all_8bit": asdict(self.all_8bit),
-            "points": points, "manual": manual,
+            "estimator": self.config.estimator, "seed": self.config.seed, "space": self.config.space,
+            "wide": self.space.wide, "reference": asdict(self.reference), "points": points, "manual": manual,
         }  # fmt: skip
         replace_text(self.folder.path / "result.json", json.dumps(content, indent=1) + "\n")
         plot_front(content, self.folder.path / "front.png")
@@ -202,29 +207,31 @@ class _Search:
 
     # -- phases --------------------------------------------------------------------------------------------
 
-    def warm_up(self) -> None:
-        """Train the float network; its weights start every point."""
-        config, name = self.config, "warm_up"
+    def warm_up(self, name: str, draw: Callable[[torch.Generator | None], None]) -> None:
+        """Train the float network from its first weights, with what `draw` chooses for each step."""
+        config, float_net = self.config, self.space.float_net
         if self.folder.finished(name) is None:
+            float_net.load_state_dict(self.first_weights)
 
             def loss_of(net: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
+                draw(draws)
                 return functional.cross_entropy(net(x), y)
 
             def after(epoch: int) -> dict[str, Any]:
-                return {"val_accuracy": accuracy(self.float_net, self.data.val)}
+                draw(None)
+                return {"val_accuracy": accuracy(float_net, self.data.val)}
 
             phase = Phase(name, self.n_warm, config.batch, config.seed)
-            groups = [(list(self.float_net.parameters()), RATES["warm-up"])]
-            train(phase, self.float_net, groups, self.data.train, loss_of, after, self.folder, self.progress, {})
-            found = {"val_accuracy": accuracy(self.float_net, self.data.val)}
-            self.folder.finish(name, found, self.float_net.state_dict())
+            groups = [(list(float_net.parameters()), RATES["warm-up"])]
+            train(phase, float_net, groups, self.data.train, loss_of, after, self.folder, self.progress, {})
+            self.folder.finish(name, after(self.n_warm), float_net.state_dict())
         else:
             self.progress.advance(self.n_warm, name)
-        self.float_net.load_state_dict(self.folder.weights(name))
+        float_net.load_state_dict(self.folder.weights(name))
 
     def mixed(self) -> MixedNet:
         """The warmed-up network, quantised, all channels undecided."""
-        net = prepare(copy.deepcopy(self.float_net), self.workload, self.config.soc)
+        net = self.space.quantised()
         net.set_adc(self.config.adc_bits)
         return net
 
@@ -245,9 +252,10 @@ class _Search:
     def searched(self, net: MixedNet, name: str, strength: float) -> dict[str, Any]:
         """The search phase: train weights and logits, keep the repaired and contiguous assignment."""
         config, oracle = self.config, self.oracle
-        # ODiMO's cycles are no cycles of the machine: each model is measured by its own all-8-bit mapping.
-        all_8bit = _counts(named_mapping("all_8bit", self.workload, config.soc))
-        own = self.all_8bit if config.cost_model == "simulator" else oracle.estimated(all_8bit)
+        # ODiMO's cycles are no cycles of the machine: each model is measured by its own figure for the reference.
+        own = self.reference
+        if config.cost_model != "simulator":
+            own = oracle.estimated(_counts(self.space.reference))
         base = own.of(config.objective)
         extra: dict[str, Any] = {"strength": strength, "visited": [], "theta": None}
         oracle.restart()
@@ -258,7 +266,7 @@ class _Search:
             )
 
         def relative(shares: MappingOf[str, MappingOf[str, Tensor]]) -> Tensor:
-            found = oracle.estimate(shares)
+            found = oracle.estimate(shares, self.space.grain)
             cost = found.ticks / config.soc.tick_hz if config.objective == "latency" else found.energy_j
             out: Tensor = cost / base
             return out
@@ -301,8 +309,8 @@ class _Search:
             (net.arch_parameters(), RATES["logits"]),
         ]
         train(phase, net, groups, self.data.train, loss_of, after, self.folder, self.progress, extra)
-        chosen, moves = self.repaired(net, assignment(net))
-        chosen, _ = make_contiguous(net, self.workload, chosen)
+        chosen, moves = self.repaired(net, self.space.settled(net, assignment(net)))
+        chosen = self.space.contiguous(net, chosen)
         found = {
             "assignment": {layer: cores.tolist() for layer, cores in chosen.items()},
             "moves": [asdict(move) for move in moves],
@@ -327,19 +335,19 @@ class _Search:
         return score_loss(logits, simulate, surrogate, SCORE_SAMPLES, draws)
 
     def repaired(self, net: MixedNet, chosen: Assignment) -> tuple[Assignment, list[Move]]:
-        """The assignment with every channel back on 8 bit that costs nothing there.
+        """The assignment with every channel back in 8 bit (or by the first operator) that costs nothing there.
 
         With a target: brought below it, then given back what the target leaves room for.
         """
         target = self.config.target_ms
         if target is None:
-            return repair(net, chosen, lambda c: self._cost(net, c), self.steps)
+            return repair(net, chosen, lambda c: self._cost(net, c), self.space.steps)
         target_s = target * 1e-3
         seconds = partial(self._seconds, net)
-        chosen, moves = meet(net, chosen, seconds, target_s, self.steps)
+        chosen, moves = meet(net, chosen, seconds, target_s, self.space.steps)
         if seconds(chosen) > target_s:  # stuck where no layer alone gains time
             chosen = self.within_target
-        chosen, more = repair(net, chosen, lambda c: max(target_s, seconds(c)), self.steps)
+        chosen, more = repair(net, chosen, lambda c: max(target_s, seconds(c)), self.space.steps)
         return chosen, moves + more
 
     def _cost(self, net: MixedNet, chosen: Assignment) -> float:
@@ -347,7 +355,10 @@ class _Search:
         return self.oracle.simulated(_of(net, chosen)).of(self.config.objective)
 
     def tuned(self, name: str, mapping: Mapping) -> dict[str, Any]:
-        """A manual mapping, fine-tuned with a point's budget."""
+        """A manual mapping, trained with a point's budget; from the start, where it fixes what a network computes."""
+        fixed = self.space.fixed
+        if fixed is not None:
+            self.warm_up(f"{name}.warm_up", lambda draws: fixed(mapping))
         net = self.mixed()
         self.oracle.restart()
         return self.finished_point(name, net, uniform(net, mapping), {}, self.n_search + self.n_tune)
@@ -377,15 +388,16 @@ class _Search:
         file = Path("mappings") / f"{name}.yaml"
         text = dump_mapping(complete(mapping, self.workload, self.config.soc))
         replace_text(self.folder.path / file, text)
-        channels = sum(sum(on.values()) for on in counts.values())
-        wide = sum(k for on in counts.values() for core, k in on.items() if not self.config.soc.cores[core].ternary)
+        open_layers = net.searchable()
+        channels = sum(sum(counts[n].values()) for n in open_layers)
+        on_wide = sum(counts[n][layer.cores[wide(layer)]] for n, layer in open_layers.items())
         found = {
             "name": name, **about,
             "accuracy": accuracy(net, self.data.test),
             "val_accuracy": accuracy(net, self.data.val),
             "estimated": asdict(self.oracle.estimated(counts)),
             "simulated": asdict(self.oracle.simulated(counts)),
-            "wide_share": wide / channels,
+            "wide_share": on_wide / max(1, channels),
             "mapping": str(file),
         }  # fmt: skip
         self.folder.finish(phase_name, found, net.state_dict())
@@ -402,8 +414,7 @@ def _limited(data: Data, images: int | None) -> Data:
 
 def _network(config: SearchConfig, data: Data) -> nn.Module:
     """The float network for the data's channels and classes, its weights drawn from the seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator(config.seed, "weights"))))
+    with _seeded(config.seed, "weights"):
         if config.workload in NETWORKS:
             net = build(config.workload, data.input_shape[0], len(data.classes))
         elif ":" in config.workload:
@@ -420,6 +431,24 @@ def _network(config: SearchConfig, data: Data) -> nn.Module:
     if tuple(outputs) != (min(2, len(data.val.y)), len(data.classes)):
         raise InputError(f"{config.workload} gives {tuple(outputs)}; {data.name} has {len(data.classes)} classes")
     return net
+
+
+def _space(config: SearchConfig, data: Data) -> Space:
+    name, shape = config.workload.replace(":", "."), data.input_shape
+    net = _network(config, data)
+    if config.space == "channels":
+        return channel_space(net, shape, config.soc, config.runtime, name, config.manual)
+    if config.estimator == "score":
+        raise InputError("estimator score: draws channels one by one; space operators takes expectation or montecarlo")
+    with _seeded(config.seed, "blocks"):
+        return operator_space(net, shape, config.soc, config.runtime, name, config.manual, config.template, config.cut)
+
+
+@contextmanager
+def _seeded(seed: int, what: str) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator(seed, what))))
+        yield
 
 
 def _counts(mapping: Mapping) -> dict[str, dict[str, int]]:

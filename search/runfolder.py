@@ -10,9 +10,12 @@ mappings/NAME.yaml  result.json  front.png         the results
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import platform
+import textwrap
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -24,12 +27,32 @@ import yaml
 from cosoc.sim.errors import InputError
 from cosoc.sim.yamlfile import read_text
 
+SHOWN = 120  # characters of a setting, in a message
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write in place of `path`, which takes its name once the block has ended without an error: at any moment
+    the old or the new content is there. InputError where it cannot be written (a full disk)."""
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be written: {error.strerror or error}; what was finished before is intact")
+
 
 def replace_text(path: Path, text: str) -> None:
     """Write a file so that at any moment the old or the new content is there."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def differences(was: Any, asked: Any, at: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -96,14 +119,18 @@ class RunFolder:
         if not isinstance(was, dict):
             raise InputError(f"{file}: is not the configuration of a run")
         for key, found, given in differences(was, asked):
-            raise InputError(f"{file}: the run has {key} {found!r}, now {given!r} is asked for; resume with the same")
+            had, wanted = (textwrap.shorten(repr(value), SHOWN, placeholder=" ...") for value in (found, given))
+            raise InputError(f"{file}: the run has {key} {had}, now {wanted} is asked for; resume with the same")
 
     def log(self, entry: Mapping[str, Any]) -> None:
         """Append a line to the metrics; a line torn by a kill is ended first."""
         file = self.path / "metrics.jsonl"
         torn = file.exists() and file.stat().st_size and file.read_bytes()[-1:] != b"\n"
-        with file.open("a", encoding="utf-8") as out:
-            out.write(("\n" if torn else "") + json.dumps(entry) + "\n")
+        try:
+            with file.open("a", encoding="utf-8") as out:
+                out.write(("\n" if torn else "") + json.dumps(entry) + "\n")
+        except OSError as error:
+            raise _unwritable(file, error) from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """The logged lines, torn ones left out."""
@@ -147,9 +174,10 @@ class RunFolder:
         return state if state["phase"] == phase else None
 
     def _save(self, path: Path, content: Mapping[str, Any]) -> None:
-        part = path.with_name(path.name + ".part")
-        torch.save(dict(content), part)
-        os.replace(part, path)
+        packed = io.BytesIO()  # torch itself reports a full disk as a RuntimeError about positions in its file
+        torch.save(dict(content), packed)
+        with replacing(path) as part:
+            part.write_bytes(packed.getbuffer())
 
     def _load(self, path: Path) -> dict[str, Any]:
         try:

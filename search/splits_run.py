@@ -99,34 +99,30 @@ class SplitResult:
 
 
 def pipeline_of(case: Case, plan: Plan) -> tuple[list[PipelineStage], list[PipelineHop]]:
-    """A plan as the stages and hops that the simulator runs. Devices of a type are numbered as the plan uses them."""
-    problem, used = case.problem, dict.fromkeys(case.problem.types, 0)
+    """A plan as the stages and hops that the simulator runs."""
+    return pipeline(case.cluster, stages_json(case, plan))
+
+
+def pipeline(cluster: Cluster, stated: Sequence[Mapping[str, Any]]) -> tuple[list[PipelineStage], list[PipelineHop]]:
+    """The same from what `stages_json` states, so that a result that was written can be replayed. Devices of a type
+    are numbered in the order in which the plan uses them."""
+    used = dict.fromkeys(cluster.devices, 0)
     stages, hops = [], []
-    for number, stage in enumerate(plan):
-        name = problem.types[stage.type]
-        devices = tuple(f"{name}[{used[name] + i}]" for i in range(stage.replicas))
-        used[name] += stage.replicas
-        at = (stage.type, stage.begin, stage.end)
-        stages.append(
-            PipelineStage(
-                devices,
-                max(1, round(float(problem.occupancy_s[at]) / NS)),
-                float(problem.busy_j[at]),
-                float(problem.idle_w[stage.type]),
-                case.cluster.devices[name].queue_items,
-            )
-        )
-        if number + 1 < len(plan):
-            hops.append(
-                _hop(case, name, problem.types[plan[number + 1].type], int(case.hop_bytes[stage.type, stage.end]))
-            )
+    for number, stage in enumerate(stated):
+        name = stage["device"]
+        devices = tuple(f"{name}[{used[name] + i}]" for i in range(stage["replicas"]))
+        used[name] += stage["replicas"]
+        ticks, queue = max(1, round(stage["seconds"] / NS)), cluster.devices[name].queue_items
+        stages.append(PipelineStage(devices, ticks, stage["item_j"], stage["idle_w"], queue))
+        if number + 1 < len(stated):
+            hops.append(_hop(cluster, name, stated[number + 1]["device"], stage["bytes_sent"]))
     return stages, hops
 
 
-def _hop(case: Case, sender: str, receiver: str, size: int) -> PipelineHop:
-    name = case.cluster.joins(sender, receiver)
+def _hop(cluster: Cluster, sender: str, receiver: str, size: int) -> PipelineHop:
+    name = cluster.joins(sender, receiver)
     assert name is not None, "a plan has hops only where links are"
-    link = case.cluster.links[name]
+    link = cluster.links[name]
     joules = size * link.energy_pj_per_byte * PJ
     return PipelineHop(
         name, link.shared, size, link.bytes_per_s, link.burst_bytes, link.message_ns, link.latency_ns, joules
@@ -278,7 +274,7 @@ def _baselines(problem: Problem, seed: int) -> dict[str, list[Point]]:
 
 
 def stages_json(case: Case, plan: Plan) -> list[dict[str, Any]]:
-    """The stages of a plan: device, replicas, layers, seconds and what its output is."""
+    """The stages of a plan: device, replicas, layers, seconds and joules of an item, and what its output is."""
     done, layers = case.cuts.done, case.workload.layers
     out = []
     for stage in plan:
@@ -292,6 +288,8 @@ def stages_json(case: Case, plan: Plan) -> list[dict[str, Any]]:
                 "last_layer": layers[int(inside[-1])].name,
                 "ends_behind": case.cuts.names[stage.end],
                 "seconds": float(case.problem.occupancy_s[stage.type, stage.begin, stage.end]),
+                "item_j": float(case.problem.busy_j[stage.type, stage.begin, stage.end]),
+                "idle_w": float(case.problem.idle_w[stage.type]),
                 "bytes_sent": int(case.hop_bytes[stage.type, stage.end]) if stage.end < len(done) - 1 else 0,
             }
         )
@@ -399,6 +397,8 @@ def plot(content: Mapping[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    from cosoc.search.runfolder import replacing
+
     figure, axis = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     turns = [(p["simulated"]["throughput"], 1e3 * p["simulated"]["energy_j"]) for p in content["replicated_front"]]
     if turns:
@@ -427,9 +427,8 @@ def plot(content: Mapping[str, Any], path: Path) -> None:
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7)
     axis.set_title(f"{content['workload']} on {content['cluster']}")
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, dpi=130, format="png")
-    part.replace(path)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=130, format="png")
     pyplot.close(figure)
 
 

@@ -47,8 +47,11 @@ class Surrogate:
 
 
 def soc_digest(soc: SoC) -> str:
-    """Digest of everything that a SoC's description says, whatever its file looks like."""
-    return hashlib.sha256(soc.model_dump_json(by_alias=True).encode()).hexdigest()[:16]
+    """Digest of everything that a SoC's description says, whatever its file looks like, and of the user's own core
+    models in it."""
+    own = {type(core).__module__ for core in soc.cores.values()} - {core.__module__ for core in CORES.values()}
+    text = soc.model_dump_json(by_alias=True) + (digest(sorted(own)) if own else "")
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def simulator_digest() -> str:

@@ -17,13 +17,13 @@ from torch import Tensor
 from cosoc.search import relax
 from cosoc.sim import exact
 from cosoc.sim.energy import power_energy_j
-from cosoc.sim.estimate import Before, Terms, Theta, compose, layer_terms, starting, stream_ticks, streamed
+from cosoc.sim.estimate import Before, Terms, Theta, compose, group_terms, starting, stream_ticks, streamed
 from cosoc.sim.exact import Num
-from cosoc.sim.mapping import LayerMapping, Mapping, Runtime, Share, Tiling
+from cosoc.sim.mapping import Group, LayerMapping, Mapping, Runtime, Share, Tiling
 from cosoc.sim.placement import Homes
 from cosoc.sim.soc import SoC
-from cosoc.sim.tiler import best_tiling, default_core, homes_of
-from cosoc.sim.work import c_parts, layer_work, weight_transfer_of
+from cosoc.sim.tiler import best_tiling, complete, default_core, homes_of, living
+from cosoc.sim.work import LayerWork, c_parts, layer_work, weight_transfer_of
 from cosoc.sim.workload import Layer, Workload
 
 TERMS = tuple(f.name for f in fields(Terms))
@@ -31,7 +31,8 @@ TERMS = tuple(f.name for f in fields(Terms))
 
 @dataclass(frozen=True)
 class Estimate:
-    """ticks, energy_j: scalars; by_layer: ticks of each layer [layers], in the order of the workload."""
+    """ticks, energy_j: scalars; by_layer: ticks of each layer that is computed [layers], in the workload's order, those
+    of a parallel group at its first and 0 at the others."""
 
     ticks: Tensor
     energy_j: Tensor
@@ -52,36 +53,63 @@ def tilings_for(
     runtime: Runtime,
     cache: TilingCache,
     name: str = "shares",
+    groups: tuple[Group, ...] = (),
 ) -> Mapping:
     """The complete mapping with so many output channels of each layer on each core: {layer: {core: channels}}.
 
     Layers not named run on their default core. A core with 0 channels keeps its place, so that a gradient can reach it.
-    Raises InputError where a layer can run nowhere or no tile of it fits.
+    groups: of layers that run at once. Raises InputError where a layer can run nowhere or no tile of it fits.
     """
     layers = {}
     for layer in workload:
         given = shares.get(layer.name) or {default_core(layer, soc): layer.k}
         layers[layer.name] = LayerMapping(tuple(Share(core, int(k)) for core, k in given.items()))
-    mapping = Mapping(name, runtime, layers)
+    mapping = Mapping(name, runtime, layers, groups)
     homes = homes_of(workload, mapping, soc)
+    at_once = {member for group in groups for member in group.layers}
     for layer in workload:
+        if layer.name in at_once:  # its tiles depend on the group
+            continue
         key = _key(layer, layers[layer.name], runtime, homes)
         if key not in cache.tilings:
             cache.tilings[key] = best_tiling(layer, layers[layer.name], soc, runtime, homes)
         layers[layer.name] = replace(layers[layer.name], tiling=cache.tilings[key])
-    return replace(mapping, layers=layers)
+    mapping = replace(mapping, layers=layers)
+    return complete(mapping, workload, soc) if at_once else mapping
 
 
 def _key(layer: Layer, mapping: LayerMapping, runtime: Runtime, homes: Homes) -> tuple[object, ...]:
     geometry = replace(layer, name="", inputs=("",) * len(layer.inputs), fn="", activation="")
+    if layer.alternative is not None:
+        same = ("" if layer.alternative.inputs == layer.inputs else "other",)
+        geometry = replace(geometry, alternative=replace(layer.alternative, name="", inputs=same))
     at = (homes.inputs(layer), homes.output(layer), homes.weights_in_main, homes.stream_bytes)
     return geometry, mapping.shares, mapping.ox_unroll, runtime, at
+
+
+def emitted(workload: Workload, mapping: Mapping, soc: SoC) -> Workload:
+    """The workload without the layers that the mapping makes needless (`tiler.living`)."""
+    names = {layer.name for layer in living(workload, mapping, soc)}
+    return replace(workload, layers=tuple(layer for layer in workload if layer.name in names))
+
+
+def turns(workload: Workload, mapping: Mapping) -> list[tuple[Layer, ...]]:
+    """What runs one after the other: layers, or the layers of a parallel group, in the group's order."""
+    together = {name: group for group in mapping.groups for name in group.layers if mapping.runtime == "overlapped"}
+    out: list[tuple[Layer, ...]] = []
+    for layer in workload:
+        group = together.get(layer.name)
+        if group is None or not group.parallel:
+            out.append((layer,))
+        elif not out or layer not in out[-1]:
+            out.append(tuple(workload[name] for name in group.layers))
+    return out
 
 
 def network_terms(
     workload: Workload, soc: SoC, mapping: Mapping, shares: MappingOf[str, MappingOf[str, Tensor]], homes: Homes
 ) -> Terms:
-    """The terms of all layers, each a float64 tensor [layers] that is differentiable in the shares.
+    """The terms of all `turns`, each a float64 tensor [turns] that is differentiable in the shares.
 
     mapping: complete, homes: of it; a layer's shares are replaced by those given, core by core. Raises ValueError
     where a core is given that the mapping's layer does not name.
@@ -94,18 +122,13 @@ def network_terms(
     table: list[float] = []
     jacobian: list[list[float]] = []
     before: set[str] | None = None
-    for layer in workload:
-        given = mapping.layers[layer.name]
-        soft = list(shares.get(layer.name, {}))
-        unknown = set(soft) - {s.core for s in given.shares}
-        if unknown:
-            raise ValueError(f"layer {layer.name}: the mapping has no share on {', '.join(sorted(unknown))}")
-        columns = [column[layer.name, core] for core in soft]
-        ks: dict[str, Num] = {s.core: s.k for s in given.shares}
-        ks |= dict(zip(soft, relax.inputs([values[c] for c in columns]), strict=True))
-        work = layer_work(layer, soc, tuple(ks.items()), given, homes, relax)
-        terms, _ = layer_terms(layer, work, soc, homes, relax, before)
-        before = {s.core for s in given.shares if s.k}
+    for turn in turns(workload, mapping):
+        soft = [(layer.name, core) for layer in turn for core in shares.get(layer.name, {})]
+        columns = [column[pair] for pair in soft]
+        given = dict(zip(soft, relax.inputs([values[c] for c in columns]), strict=True))
+        works = [(layer, _work(layer, soc, mapping.layers[layer.name], given, homes)) for layer in turn]
+        terms, _ = group_terms(works, soc, homes, relax, before)
+        before = {s.core for layer in turn for s in mapping.layers[layer.name].shares if s.k}
         for term in (getattr(terms, name) for name in TERMS):
             slopes = [0.0] * len(values)
             if isinstance(term, relax.Soft):
@@ -117,30 +140,50 @@ def network_terms(
     return Terms(*joined.reshape(-1, len(TERMS)).unbind(1))
 
 
+def _work(
+    layer: Layer, soc: SoC, given: LayerMapping, soft: MappingOf[tuple[str, str], Num], homes: Homes
+) -> LayerWork:
+    """A layer's work with the soft shares {(layer, core): channels} in place of the mapping's own."""
+    mine = {core: k for (name, core), k in soft.items() if name == layer.name}
+    unknown = set(mine) - {s.core for s in given.shares}
+    if unknown:
+        raise ValueError(f"layer {layer.name}: the mapping has no share on {', '.join(sorted(unknown))}")
+    ks = [(s.core, mine.get(s.core, s.k)) for s in given.shares]
+    return layer_work(layer, soc, ks, given, homes, relax)
+
+
 def prefetchable(workload: Workload, soc: SoC, mapping: Mapping) -> list[bool]:
-    """For each layer whether its first weights find room while the layer before computes its last tile: [layers]."""
+    """For each turn whether its first weights find room while the one before computes its last tile: [turns]."""
     out: list[bool] = []
     before: dict[str, int] = {}
-    for layer in workload:
-        given = mapping.layers[layer.name]
-        assert given.tiling is not None
-        first, last = dict[str, int](), dict[str, int]()
-        for share, kt in zip(given.shares, given.tiling.k, strict=True):
-            core = soc.cores[share.core]
-            if core.weight_memory is None or not share.k:
-                continue
-            c = c_parts(layer, given.tiling)[0][0]
-            rest = share.k % kt or kt
-            first[core.weight_memory] = weight_transfer_of(layer, soc, core, min(kt, share.k), exact, c).bytes
-            last[core.weight_memory] = weight_transfer_of(layer, soc, core, min(rest, share.k), exact, c).bytes
+    for turn in turns(workload, mapping):
+        first, _ = _held(turn[0], soc, mapping)
         room = (soc.memories[m].capacity_bytes >= n + before.get(m, 0) for m, n in first.items())
         out.append(bool(out) and all(room))
-        before = last
+        before = {}
+        for layer in turn:
+            before |= _held(layer, soc, mapping)[1]
     return out
 
 
+def _held(layer: Layer, soc: SoC, mapping: Mapping) -> tuple[dict[str, int], dict[str, int]]:
+    """Bytes of each weight memory that a layer's first weights take, and its last."""
+    given = mapping.layers[layer.name]
+    assert given.tiling is not None
+    first, last = dict[str, int](), dict[str, int]()
+    for share, kt in zip(given.shares, given.tiling.k, strict=True):
+        core = soc.cores[share.core]
+        if core.weight_memory is None or not share.k:
+            continue
+        c = c_parts(layer, given.tiling)[0][0]
+        rest = share.k % kt or kt
+        first[core.weight_memory] = weight_transfer_of(layer, soc, core, min(kt, share.k), exact, c).bytes
+        last[core.weight_memory] = weight_transfer_of(layer, soc, core, min(rest, share.k), exact, c).bytes
+    return first, last
+
+
 def unstreamed_ticks(terms: Terms, room: Tensor, theta: Theta, starts: Sequence[int] = (0,)) -> Tensor:
-    """Ticks of each layer within its network in the overlapped runtime, [layers], if all weights are in the main
+    """Ticks of each turn within its network in the overlapped runtime, [turns], if all weights are in the main
     memory. room: `prefetchable`, as 0 and 1. starts: where networks begin, if there are several in a row."""
     follows = torch.ones_like(room)
     follows[list(starts)] = 0
@@ -153,7 +196,7 @@ def unstreamed_ticks(terms: Terms, room: Tensor, theta: Theta, starts: Sequence[
 
 
 def network_ticks(terms: Terms, room: Tensor, ahead: int, runtime: Runtime, theta: Theta) -> Tensor:
-    """Ticks of each layer within its network, [layers]. ahead: `stream_ticks`."""
+    """Ticks of each turn within its network, [turns]. ahead: `stream_ticks`."""
     if runtime == "serial":
         total: Tensor = terms.total
         return total
@@ -164,7 +207,7 @@ def network_ticks(terms: Terms, room: Tensor, ahead: int, runtime: Runtime, thet
 
 
 def by_layer(terms: Terms) -> list[Terms]:
-    """The terms of many layers, layer by layer."""
+    """The terms of many turns, one by one."""
     return [Terms(*row) for row in zip(*(getattr(terms, name).unbind() for name in TERMS), strict=True)]
 
 
@@ -181,8 +224,12 @@ def network_estimate(
     whole channels the terms are exactly the simulator's work, and the ticks of the serial runtime the simulated ones.
     """
     homes = homes_of(workload, mapping, soc)
+    workload = emitted(workload, mapping, soc)
     terms = network_terms(workload, soc, mapping, shares, homes)
     room = torch.tensor(prefetchable(workload, soc, mapping), dtype=torch.float64)
     ticks = network_ticks(terms, room, stream_ticks(homes, soc), mapping.runtime, theta)
     total = ticks.sum()
-    return Estimate(total, power_energy_j(soc, total, {}) + terms.unit_j.sum(), ticks)
+    numbers = {layer.name: n for n, layer in enumerate(workload)}
+    at = torch.tensor([min(numbers[layer.name] for layer in turn) for turn in turns(workload, mapping)])
+    of_layers = torch.zeros(len(numbers), dtype=torch.float64).index_copy(0, at, ticks)
+    return Estimate(total, power_energy_j(soc, total, {}) + terms.unit_j.sum(), of_layers)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cosoc.search.runfolder import replacing
+
 History = Sequence[Sequence[float]]  # (seconds, value), falling
 
 
@@ -30,9 +32,8 @@ def plot_history(runs: Mapping[str, History], about: Mapping[str, Any], path: Pa
     axis.grid(alpha=0.3)
     axis.legend(loc="best")
     figure.suptitle(f"{about['workload']} on {about['soc']}")
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, dpi=130, format="png")
-    part.replace(path)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=130, format="png")
     pyplot.close(figure)
 
 
@@ -56,9 +57,8 @@ def plot_bands(runs: Mapping[str, Sequence[History]], optimum: float, title: str
     axis.set(xlabel="seconds", ylabel="EDP, J s (estimated)", xscale="log", yscale="log", title=title)
     axis.grid(alpha=0.3)
     axis.legend(loc="best")
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, dpi=130, format="png")
-    part.replace(path)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=130, format="png")
     pyplot.close(figure)
 
 

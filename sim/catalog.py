@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import operator
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
+from pydantic import SerializeAsAny
 
 from cosoc.sim.cluster import Cluster
-from cosoc.sim.cores import CORES
+from cosoc.sim.cores.own import AnyCore
 from cosoc.sim.errors import InputError
 from cosoc.sim.soc import Core, Name, SoC
 from cosoc.sim.yamlfile import load_model
 
-_AnyCore: Any = Annotated[functools.reduce(operator.or_, CORES.values()), Field(discriminator="model")]
-
 
 class SoCFile(SoC):
-    """A SoC whose cores are any of the known models: what a YAML file is read into."""
+    """A SoC whose cores are any of the known models, or of the user's: what a YAML file is read into."""
 
-    cores: dict[Name, _AnyCore]
+    cores: dict[Name, SerializeAsAny[AnyCore]]
 
 
 def load_soc(path: Path, overrides: Mapping[str, str] | None = None) -> SoC:

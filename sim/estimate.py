@@ -15,7 +15,7 @@ an ideal machine.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cosoc.sim import exact
@@ -26,6 +26,8 @@ from cosoc.sim.placement import Homes
 from cosoc.sim.soc import SoC
 from cosoc.sim.work import LayerWork, Transfer
 from cosoc.sim.workload import Layer
+
+FEED_PERIODS = 8  # of its narrowest link, in a burst of a core's own traffic
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ class Terms:
     """What `compose` needs to know of a layer, or of many at once (arrays, tensors). Ticks, but for the last two.
 
     total: everything one after the other. load, store, weights: the first load, last store and first weights, which
-    nothing of the same layer hides. refill: later weights that wait until the ones before are used up, because their
-    memory does not hold both. fetch, spill: weights from the backing memory, and what else their DMA moves. moving: the
-    busiest DMA, with all of these but fetch. pace: the slowest core (or the host) with all launches but the first.
+    nothing of the same layer hides. fetch, spill: weights from the backing memory, and what else their DMA moves.
+    moving: the busiest DMA, with all of these but fetch. pace: the slowest core (or the host) with all launches but the
+    first, as far as it waits for others, and for weights where their memory does not hold two tiles of them.
     launch: the first launches, one after the other. tile: the last tile on the slowest core. free: how long the DMA is
     free while that tile is computed. single: 1 if there is one tile only, else 0. unit_j: energy of units while busy
     and of links, J.
@@ -57,7 +59,6 @@ class Terms:
     load: Num
     store: Num
     weights: Num
-    refill: Num
     fetch: Num
     spill: Num
     moving: Num
@@ -94,7 +95,20 @@ def transfer_ticks(moved: Transfer, soc: SoC, source: str, target: str, xp: Any)
     dma = soc.dmas[route.dma]
     links = [soc.links[name] for name in route.links]
     per_burst = max(-(-dma.burst_bytes * link.period_cycles // link.bytes_per_period) for link in links)
-    return moved.calls * dma.setup_cycles + xp.ceildiv(moved.bytes, dma.burst_bytes) * per_burst
+    return moved.setup_ticks(dma) + xp.ceildiv(moved.bytes, dma.burst_bytes) * per_burst
+
+
+def _mean_stretch(soc: SoC, links: Sequence[str], link: str, others: Sequence[Num]) -> Num:
+    """Mean factor on a core's bursts over `links`, one of which is `link`, where other units are at that link for such
+    shares of the time, independently. As the engines have it, the ticks of a burst are rounded down."""
+    table = soc.links[link].stretch
+    burst = min(soc.links[name].bytes_per_period for name in links) * FEED_PERIODS
+    ticks = -(-burst * soc.links[link].period_cycles // soc.links[link].bytes_per_period)
+    odds: list[Num] = [1.0]  # of so many others at once
+    for share in others:
+        odds = [stay * (1 - share) + come * share for stay, come in zip([*odds, 0.0], [0.0, *odds], strict=True)]
+    entries = [table[min(n, len(table) - 1)] for n in range(len(odds))]
+    return sum(odd * ((ticks * round(256 * entry)) >> 8) for odd, entry in zip(odds, entries, strict=True)) / ticks
 
 
 def _link_pj(soc: SoC, links: Sequence[str]) -> float:
@@ -102,11 +116,12 @@ def _link_pj(soc: SoC, links: Sequence[str]) -> float:
 
 
 class _Account:
-    """Adds up how long units are busy, and what links and jobs spend."""
+    """Adds up how long units are busy, and what links and jobs spend. held: how long DMAs are at links that stretch."""
 
     def __init__(self, soc: SoC, xp: Any) -> None:
         self.soc, self.xp = soc, xp
         self.busy: dict[str, Num] = {}
+        self.held: dict[str, Num] = {}
         self.pj: Num = 0.0
 
     def occupy(self, unit: str, ticks: Num) -> Num:
@@ -119,6 +134,9 @@ class _Account:
             return 0
         route = self.soc.route(source, target)
         self.spend(moved.bytes, route.links)
+        for name in (name for name in route.links if self.soc.links[name].stretch):
+            bursts = transfer_ticks(Transfer(moved.bytes, 0), self.soc, source, target, self.xp)
+            self.held[name] = self.held.get(name, 0) + bursts
         return self.occupy(route.dma, transfer_ticks(moved, self.soc, source, target, self.xp))
 
     def spend(self, moved_bytes: Num, links: Sequence[str]) -> None:
@@ -127,25 +145,111 @@ class _Account:
             self.pj = self.pj + moved_bytes * rate
 
 
+@dataclass(frozen=True)
+class _Chain:
+    """One core's part of a layer as jobs one after the other; ticks. own: arrays and feeds; fed: of these the feeds.
+    refill: later weights that wait until the ones before are used up, because their memory does not hold both. last:
+    the last job. first, later: launches, the first and the others. offset: how much later than the group's first chain
+    it starts. stored: whether the DMA takes its results away."""
+
+    core: str
+    jobs: Num
+    own: Num
+    fed: Num
+    refill: Num
+    last: Num
+    first: Num
+    later: Num
+    offset: Num
+    stored: bool
+
+    @property
+    def ticks(self) -> Num:
+        """All of it."""
+        return self.own + self.refill + self.later
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A layer's chains, and the transfers that nothing of the same layer hides, as in `Terms`."""
+
+    chains: tuple[_Chain, ...]
+    load: Num
+    store: Num
+    weights: Num
+    fetch: Num
+
+
 def layer_terms(
     layer: Layer, work: LayerWork, soc: SoC, homes: Homes, xp: Any, before: Collection[str] | None = None
 ) -> tuple[Terms, dict[str, Num]]:
-    """The terms of a layer's work, and the ticks for which each unit is busy. Ints in, ints out, but for the energy.
+    """The terms of a layer's work, and the ticks for which each unit is busy. Ints in, ints out, but for the energy and
+    for what other than a sum of works paces the layer.
 
     before: the cores that the layer before runs on, None for all; others are launched long before they are needed.
     """
+    return group_terms(((layer, work),), soc, homes, xp, before)
+
+
+def group_terms(
+    members: Sequence[tuple[Layer, LayerWork]],
+    soc: SoC,
+    homes: Homes,
+    xp: Any,
+    before: Collection[str] | None = None,
+) -> tuple[Terms, dict[str, Num]]:
+    """The same of layers that run at once, each on cores of its own: chains side by side, and DMAs that they share."""
+    account = _Account(soc, xp)
+    parts = [_part(layer, work, account, homes) for layer, work in members]
+    store = xp.maximum(0, *(part.store for part in parts))
+    fetch = sum(part.fetch for part in parts)
+    fetching = soc.route(soc.backing_memory, soc.main_memory).dma if soc.backing_memory is not None else ""
+    moving = {unit: t - fetch if unit == fetching else t for unit, t in account.busy.items() if unit in soc.dmas}
+    busiest = xp.maximum(0, *moving.values())
+    offset: Num = 0
+    sides = list[list[_Chain]]()
+    for n, part in enumerate(parts):  # the weights and loads of the others are brought after those of the first
+        offset = offset + (part.load + part.weights if n else 0)
+        sides.append([replace(chain, offset=offset) for chain in part.chains])
+    sides = _stretched(sides, busiest, account)
+    chains = [chain for side in sides for chain in side]
+    last = [(chain, _last(chain, side, xp)) for side in sides for chain in side]
+    tile = xp.maximum(*(ticks for _, ticks in last))
+    single = int(all(not work.steps > 1 for _, work in members))
+    terms = Terms(
+        total=sum(account.busy.values()),
+        load=parts[0].load,
+        store=store,
+        weights=parts[0].weights,
+        fetch=fetch,
+        spill=moving.get(fetching, 0),
+        moving=busiest,
+        pace=xp.maximum(sum(chain.later for chain in chains), *(_pace(side, xp) for side in sides)),
+        launch=sum(chain.first for chain in chains if before is None or chain.core in before),
+        tile=tile,
+        free=tile if single else xp.maximum(xp.maximum(*(ticks + chain.first for chain, ticks in last)) - store, 0),
+        single=single,
+        unit_j=power_energy_j(soc, 0, account.busy) + account.pj * 1e-12,
+    )
+    return terms, account.busy
+
+
+def _part(layer: Layer, work: LayerWork, account: _Account, homes: Homes) -> _Part:
+    """A layer's chains, with all that it does accounted for.
+
+    Weights that wait until others are used up hold up the loads behind them, since the DMA is in order; not so where
+    weights come for a part of the input channels each, more often than inputs.
+    """
+    soc, xp = account.soc, account.xp
     source, target, main = homes.inputs(layer), homes.output(layer), soc.main_memory
     memory = soc.cores[work.cores[0].core].memory
-    account = _Account(soc, xp)
-    account.move(work.loads, source, memory)
-    chains, tiles, paces = [], [], []
-    weights: Num = 0
-    refill: Num = 0
-    fetch: Num = 0
-    host: Num = 0
-    launches: Num = 0
+    load = transfer_ticks(work.first_load, soc, source, memory, xp)
+    store = transfer_ticks(work.last_store, soc, memory, target, xp)
+    loads = (account.move(work.loads, source, memory) - load) / xp.maximum(work.steps - 1, 1)
+    chains, weights, fetch = list[_Chain](), 0 * work.steps, 0 * work.steps
     for part in work.cores:
         core = soc.cores[part.core]
+        refill: Num = 0
         if core.weight_memory is not None:
             if not homes.weights_in_main and soc.backing_memory is not None:
                 fetch = fetch + account.move(part.weights, soc.backing_memory, main)
@@ -153,41 +257,68 @@ def layer_terms(
             first = transfer_ticks(part.first_weights, soc, main, core.weight_memory, xp)
             weights = weights + first
             if 2 * part.first_weights.bytes > soc.memories[core.weight_memory].capacity_bytes:
-                refill = refill + brought - first
+                held_up = xp.where(part.weights.calls > work.steps, 0, part.weights.calls - part.first_weights.calls)
+                refill = brought - first + held_up * loads
         account.move(part.stores, core.memory, target)
         account.spend(part.feed, core.feed_links)
         account.pj = account.pj + part.energy_pj
-        compute = account.occupy(part.core, part.array + part.fed)
+        own = account.occupy(part.core, part.array + part.fed)
         launch, first_launch = part.jobs * core.launch_cycles, xp.used(part.jobs) * core.launch_cycles
         if core.launch_cycles:
             account.occupy(soc.host, launch)
-        if before is None or part.core in before:
-            launches = launches + first_launch
-        host = host + launch - first_launch
-        chains.append(compute + launch - first_launch)
-        tiles.append(part.last)
-        paces.append(part.last + first_launch)
-    single = int(not work.steps > 1)
-    store = transfer_ticks(work.last_store, soc, memory, target, xp)
-    fetching = soc.route(soc.backing_memory, main).dma if soc.backing_memory is not None else ""
-    moving = {unit: t - fetch if unit == fetching else t for unit, t in account.busy.items() if unit in soc.dmas}
-    terms = Terms(
-        total=sum(account.busy.values()),
-        load=transfer_ticks(work.first_load, soc, source, memory, xp),
-        store=store,
-        weights=weights,
-        refill=refill,
-        fetch=fetch,
-        spill=moving.get(fetching, 0),
-        moving=xp.maximum(0, *moving.values()),
-        pace=xp.maximum(*chains, host),
-        launch=launches,
-        tile=xp.maximum(*tiles),
-        free=xp.maximum(*tiles) if single else xp.maximum(xp.maximum(*paces) - store, 0),
-        single=single,
-        unit_j=power_energy_j(soc, 0, account.busy) + account.pj * 1e-12,
-    )
-    return terms, account.busy
+        stored = core.memory != target
+        chains.append(
+            _Chain(
+                part.core, part.jobs, own, part.fed, refill, part.last, first_launch, launch - first_launch, 0, stored
+            )
+        )
+    return _Part(tuple(chains), load, store, weights, fetch)
+
+
+def _pace(chains: Sequence[_Chain], xp: Any) -> Num:
+    """Ticks of a layer's chains side by side.
+
+    The DMA is in order: it brings a step's inputs after it took away the results of the step before the last. So of
+    two cores the one with more jobs is at most one ahead while the other has any, and does the rest alone.
+    """
+    out = [chain.offset + chain.ticks for chain in chains]
+    for slow in chains:
+        for fast in chains:
+            if fast is not slow and fast.stored and slow.stored:
+                rest = xp.maximum(1 - (slow.jobs + 1) / xp.maximum(fast.jobs, 1), 0)
+                out.append(slow.offset + slow.ticks + fast.ticks * rest)
+    return xp.maximum(*out)
+
+
+def _last(chain: _Chain, chains: Sequence[_Chain], xp: Any) -> Num:
+    """A chain's last job if that may be its layer's last; 0 of a core that has fewer jobs and so ends before."""
+    if not chain.stored:
+        return chain.last
+    return xp.where(chain.jobs >= xp.maximum(*(other.jobs for other in chains)), chain.last, 0)
+
+
+def _stretched(sides: list[list[_Chain]], moving: Num, account: _Account) -> list[list[_Chain]]:
+    """The chains with feeds stretched by conflicts: each unit is at a link for a share of the time, whatever the others
+    do, and a burst meets as many as happen to be there. Nothing changes on a SoC without `stretch`."""
+    soc, xp = account.soc, account.xp
+    stretching = {name for name, link in soc.links.items() if link.stretch}
+    if not stretching:
+        return sides
+    chains = [chain for side in sides for chain in side]
+    span = xp.maximum(1, moving, *(chain.offset + chain.ticks for chain in chains))
+
+    def stretched(chain: _Chain) -> _Chain:
+        extra: Num = 0
+        links = soc.cores[chain.core].feed_links
+        for name in stretching.intersection(links):
+            held = [c.fed for c in chains if c is not chain and name in soc.cores[c.core].feed_links]
+            held += [account.held[name]] if name in account.held else []
+            factor = _mean_stretch(soc, links, name, [ticks / span for ticks in held])
+            extra = xp.maximum(extra, chain.fed * (factor - 1))
+        longer = 1 + extra / xp.maximum(chain.own, 1)
+        return replace(chain, own=chain.own + extra, last=chain.last * longer)
+
+    return [[stretched(chain) for chain in side] for side in sides]
 
 
 def starting(terms: Terms, theta: Theta, xp: Any, before: Before) -> tuple[Num, Num]:
@@ -202,9 +333,9 @@ def compose(terms: Terms, runtime: Runtime, theta: Theta, xp: Any, before: Befor
     if runtime == "serial":
         return terms.total
     weights, launch = starting(terms, theta, xp, before or Before())
-    hidden = terms.moving - terms.weights - terms.load - terms.store - terms.refill
+    hidden = terms.moving - terms.weights - terms.load - terms.store
     inner = xp.maximum(terms.pace, hidden + terms.tile)
-    return weights + terms.load + launch + terms.refill + inner + terms.store
+    return weights + terms.load + launch + inner + terms.store
 
 
 def stream_ticks(homes: Homes, soc: SoC) -> int:

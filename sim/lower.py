@@ -15,24 +15,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cosoc.sim import exact
-from cosoc.sim.errors import InputError
+from cosoc.sim.estimate import FEED_PERIODS
 from cosoc.sim.fusion import last_row_under, schedule
 from cosoc.sim.gemmini.nests import array_of
 from cosoc.sim.mapping import Group, LayerMapping, Mapping
 from cosoc.sim.placement import Homes
 from cosoc.sim.program import Builder, Program
 from cosoc.sim.soc import Core, SoC
-from cosoc.sim.tiler import checked, homes_of, weight_room
+from cosoc.sim.tiler import checked, homes_of, living, weight_room
 from cosoc.sim.work import (
     Span,
     Transfer,
     c_parts,
+    copies,
     feed_ticks,
+    form,
     input_transfer,
     k_tiles,
     make_tile,
     output_transfer,
-    per_channel,
     spans_x,
     spans_y,
     weight_transfer_of,
@@ -59,16 +60,14 @@ def lower(workload: Workload, mapping: Mapping, soc: SoC, inferences: int = 1) -
     emitter = _Emitter(workload, mapping, soc, homes_of(workload, mapping, soc))
     for _ in range(inferences):
         emitter.network()
-    try:
-        return emitter.builder.build()
-    except (ValueError, OverflowError) as error:  # figures of the SoC or the workload beyond what ticks can count
-        raise InputError(f"{workload.name} on {soc.name} cannot be counted: {' '.join(str(error).split())}") from error
+    return emitter.builder.build_for(f"{workload.name} on {soc.name}")
 
 
 @dataclass(frozen=True)
 class _Step:
     """One tile of a layer on its cores. weights: (share, size) to bring in first. load: whether inputs are loaded for
-    it. jobs: (share, size). free_inputs, free_weights: shares whose buffers are free afterwards."""
+    it that the channels after these read too. jobs: (share, size). free_inputs, free_weights: shares whose buffers are
+    free afterwards."""
 
     y: Span
     x: Span
@@ -80,8 +79,10 @@ class _Step:
     count: int = 1
 
 
-def steps(layer: Layer, mapping: LayerMapping) -> Iterator[_Step]:
+def steps(layer: Layer, mapping: LayerMapping, soc: SoC) -> Iterator[_Step]:
     """The tiles of a layer in the order in which they run; `count` equal ones in a row are one step."""
+    read = copies(layer, soc, _present(mapping))
+    sliced = {i for copy in read if copy.sliced for i in copy.shares}
     tiling = mapping.tiling
     assert tiling is not None
     ys, xs = spans_y(layer, tiling.oy), spans_x(layer, tiling.ox)
@@ -91,18 +92,17 @@ def steps(layer: Layer, mapping: LayerMapping) -> Iterator[_Step]:
     ]
     n_k = max(len(s) for s in sizes)
     if len(xs) == 1 and xs[0].count == 1:
-        cut = [(Span(y.out, y.inp, y.count), xs[0]) for y in ys]
+        cut = [(y, xs[0]) for y in ys]
     else:
-        cut = [(Span(y.out, y.inp, 1), x) for y in ys for _ in range(y.count) for x in xs]
+        cut = [(replace(y, count=1), x) for y in ys for _ in range(y.count) for x in xs]
     counts = [y.count * x.count for y, x in cut]
     tiles = sum(counts)
     if tiling.order == "weights":
         for j in range(n_k):
             jobs = tuple((i, s[j]) for i, s in enumerate(sizes) if j < len(s))
             for n, ((y, x), count) in enumerate(zip(cut, counts, strict=True)):
-                load = j == 0 or tiles > 1 or per_channel(layer)
-                alone = tiles > 1 or per_channel(layer)
-                free = tuple(i for i, _ in jobs if alone or j == len(sizes[i]) - 1)
+                load = j == 0 or tiles > 1
+                free = tuple(i for i, _ in jobs if tiles > 1 or i in sliced or j == len(sizes[i]) - 1)
                 last = n == len(cut) - 1
                 shares = tuple(i for i, _ in jobs)
                 if n == 0 and count > 1 and not tiling.c:
@@ -118,8 +118,13 @@ def steps(layer: Layer, mapping: LayerMapping) -> Iterator[_Step]:
             jobs = tuple((i, s[j]) for i, s in enumerate(sizes) if j < len(s))
             fresh = tuple((i, size) for i, size in jobs if not tiling.c and (n == 0 or len(sizes[i]) > 1))
             done = tuple(i for i, _ in jobs if not tiling.c and (len(sizes[i]) > 1 or n == tiles - 1))
-            last_use = tuple(i for i, _ in jobs if per_channel(layer) or j == len(sizes[i]) - 1)
-            yield _Step(y, x, j == 0 or per_channel(layer), jobs, fresh, last_use, done)
+            last_use = tuple(i for i, _ in jobs if i in sliced or j == len(sizes[i]) - 1)
+            yield _Step(y, x, j == 0, jobs, fresh, last_use, done)
+
+
+def _present(mapping: LayerMapping) -> list[tuple[int, str]]:
+    """Shares with channels: (number, core)."""
+    return [(i, share.core) for i, share in enumerate(mapping.shares) if share.k]
 
 
 def _piece(total: int, n: int, pieces: int, step: int) -> int:
@@ -219,7 +224,7 @@ class _Emitter:
             deps,
             take,
             give,
-            setup=int(moved.calls) * dma.setup_cycles,
+            setup=int(moved.setup_ticks(dma)),
             moved=int(moved.bytes),
             burst=dma.burst_bytes,
             links=route.links,
@@ -232,7 +237,7 @@ class _Emitter:
 
     def burst(self, links: Sequence[str]) -> int:
         """Bytes of a burst of a core's own traffic."""
-        return min(self.soc.links[name].bytes_per_period for name in links) * 8
+        return min(self.soc.links[name].bytes_per_period for name in links) * FEED_PERIODS
 
     def bring_weights(self, layer: Layer, share: int, core: Core, size: int, c: int = 0) -> Op | None:
         """Bring `size` channels' weights into a core's weight memory, from the backing memory if they live there."""
@@ -270,10 +275,10 @@ class _Emitter:
     ) -> Op:
         """Emit one job: its launch by the host, its reads and writes, its array cycles."""
         core = self.soc.cores[name]
-        tile = make_tile(layer, size, rows, cols, ox_unroll, c)
+        tile = make_tile(form(layer, core), size, rows, cols, ox_unroll, c)
         if core.launch_cycles:  # the next job is configured when the one before it has ended
             self.op(name, "launch", moved=core.launch_cycles, burst=core.launch_cycles, links=(HOST_TIME,))
-        macs = tile.k * tile.c * tile.fy * tile.fx * tile.oy * tile.ox if layer.op in ("conv", "matmul") else 0
+        macs = tile.k * tile.c * tile.fy * tile.fx * tile.oy * tile.ox if tile.op in ("conv", "matmul") else 0
         energy = round(1000 * core.energy_pj(tile, exact))
         run = int(core.cycles(tile, exact))
         feeds = [(links, int(feed), self.burst(links)) for links, feed in core.feeds(tile, exact) if feed]
@@ -298,7 +303,8 @@ class _Emitter:
         self.written[INPUT] = self.barrier
         grouped = {name: group for group in self.mapping.groups for name in group.layers}
         done: set[int] = set()
-        for layer in self.workload:
+        living_names = {layer.name for layer in living(self.workload, self.mapping, self.soc)}
+        for layer in (layer for layer in self.workload if layer.name in living_names):
             group = grouped.get(layer.name)
             if group is None or (group.parallel and self.serial):
                 self.tiled(layer)
@@ -334,7 +340,7 @@ class _Emitter:
         mapping = self.mapping.layers[layer.name]
         self.layer = self.builder.layer(layer.name)
         first, same, previous = True, 0, None
-        for step in steps(layer, mapping):
+        for step in steps(layer, mapping, self.soc):
             layout = (step.load, step.jobs, bool(step.weights), step.free_inputs)
             same = same + 1 if layout == previous and not step.weights else 0
             previous = layout
@@ -358,7 +364,7 @@ class _Emitter:
         turns: list[tuple[int, int, int, _Step]] = []
         for i, name in enumerate(group.layers):
             start, layer, mapping = 0, self.workload[name], self.mapping.layers[name]
-            for step in steps(layer, mapping):
+            for step in steps(layer, mapping, self.soc):
                 for n in range(step.count):
                     done = step.free_weights if n == step.count - 1 else ()
                     one = replace(step, count=1, weights=step.weights if n == 0 else (), free_weights=done)
@@ -385,7 +391,7 @@ class _Emitter:
     def job_ticks(self, layer: Layer, core: str, size: int, rows: int, cols: int) -> int:
         """Unloaded time of one job."""
         model = self.soc.cores[core]
-        tile = make_tile(layer, size, rows, cols, self.mapping.layers[layer.name].ox_unroll)
+        tile = make_tile(form(layer, model), size, rows, cols, self.mapping.layers[layer.name].ox_unroll)
         return int(model.launch_cycles + feed_ticks(tile, self.soc, core, exact) + model.cycles(tile, exact))
 
     def step(self, layer: Layer, mapping: LayerMapping, step: _Step, first: bool) -> None:
@@ -396,7 +402,7 @@ class _Emitter:
         if first:
             self.flush()
             before = self.barrier if self.since is None else self.since
-        loaded = self.load(layer, names, step, before) if step.load else {}
+        loaded = self.load(layer, mapping, names, step, before)
         computed = []
         for i, size in step.jobs:
             name = names[i]
@@ -427,7 +433,7 @@ class _Emitter:
         rows, cols, unroll = step.y.out, step.x.out, mapping.ox_unroll
         if not tiling.c:
             return self.job(layer, name, size, rows, cols, unroll, deps, take, give)
-        sizes = [c for c, count in c_parts(layer, tiling) for _ in range(count)]
+        sizes = [c for c, count in c_parts(form(layer, self.soc.cores[name]), tiling) for _ in range(count)]
         op = -1
         for n, c in enumerate(sizes):
             weights = self.bring_weights(layer, share, self.soc.cores[name], size, c)
@@ -446,20 +452,32 @@ class _Emitter:
         return self.homes.output(layer) != self.soc.cores[name].memory
 
     def load(
-        self, layer: Layer, names: dict[int, str], step: _Step, before: Sequence[Op]
+        self, layer: Layer, mapping: LayerMapping, names: dict[int, str], step: _Step, before: Sequence[Op]
     ) -> dict[int, tuple[Op | None, ...]]:
         """Load the inputs of one tile: one copy for all its cores, or each core's channels."""
         home = self.homes.inputs(layer)
-        shared = not per_channel(layer)
         out: dict[int, tuple[Op | None, ...]] = {}
-        takers = [list(names)] if shared else [[i] for i in names]
-        for group in takers:
-            memory, size = self.soc.cores[names[group[0]]].memory, dict(step.jobs)[group[0]]
-            moved = input_transfer(layer, self.soc, memory, size, step.y, step.x, home, exact)
-            take = [(f"{names[i]}.in", SLOTS, 1) for i in group if self.loads(layer, names[i])]
+        for copy in copies(layer, self.soc, _present(mapping)):
+            shares = [i for i in copy.shares if i in names]
+            if not shares or not (step.load or copy.sliced):
+                continue
+            memory, size = self.soc.cores[names[shares[0]]].memory, dict(step.jobs)[shares[0]]
+            y, x = step.y.under(layer, copy.layer), step.x.under(layer, copy.layer)
+            moved = input_transfer(copy.layer, self.soc, memory, size, y, x, home, exact)
+            take = [(f"{names[i]}.in", SLOTS, 1) for i in shares if self.loads(layer, names[i])]
             op = self.move(home, memory, moved, "load", before, take)
-            out |= dict.fromkeys(group, (op,))
+            out |= {i: (self.rewrite(names[i], int(moved.bytes), op),) for i in shares}
         return out
+
+    def rewrite(self, name: str, loaded: int, op: Op | None) -> Op | None:
+        """Let a core bring what was just loaded into its own format; the op after which it can compute."""
+        core = self.soc.cores[name]
+        moved = int(core.rewritten_bytes(loaded, exact)) if op is not None else 0
+        if not moved:
+            return op
+        spent = self.links_fj(core.feed_links, moved)
+        burst = self.burst(core.feed_links)
+        return self.op(name, "feed", (op,), moved=moved, burst=burst, links=core.feed_links, energy_fj=spent)
 
     def fused(self, group: Group) -> None:
         """Emit a fused group, row by row."""
@@ -489,7 +507,7 @@ class _Emitter:
             take = [(f"{p}>{c}", rows, 1) for (p, c), rows in edges.items() if p == row.layer]
             give = [(f"{p}>{row.layer}", edges[p, row.layer], n) for p, n in row.frees]
             leaves = row.layer in self.workload.outputs or set(self.workload.readers(row.layer)) - set(group.layers)
-            if leaves:
+            if leaves and self.stores(layer, name):  # else the row is in place, and no store would give its slot back
                 take.append((f"{row.layer}.rows", SLOTS, 1))
             op = self.job(layer, name, layer.k, 1, layer.ox, mapping.ox_unroll, deps, take, give)
             done[row.layer, row.row] = op

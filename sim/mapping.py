@@ -80,7 +80,7 @@ class LayerMapping:
 @dataclass(frozen=True)
 class Group:
     """Layers that run fused; what passes between them stays in the cores' memory. Or, if `parallel`, layers that need
-    nothing of one another and run at once, each on cores of its own, with an equal part of the cores' memory.
+    nothing of one another and run at once, each on cores of its own, with tiles that fit the cores' memory together.
 
     As it stands they go row by row, all weights resident. On a systolic array a group goes by the tile of its last
     layer's `nest`: keep_rows False computes anew what two tiles both need, in place of keeping rows in line buffers;

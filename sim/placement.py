@@ -26,7 +26,7 @@ class Homes:
 
     def inputs(self, layer: Layer) -> str:
         """The memory that a layer's inputs are loaded from: the farthest of theirs."""
-        homes = [self.tensors[name] for name in layer.inputs]
+        homes = [self.tensors[name] for name in layer.reads]
         return next((h for h in homes if h != self.main), self.main)
 
     def output(self, layer: Layer) -> str:
@@ -47,7 +47,7 @@ def lifetimes(workload: Workload) -> dict[str, tuple[int, int]]:
     last = {INPUT: -1} | {layer.name: i for i, layer in enumerate(workload)}
     first = dict(last)
     for i, layer in enumerate(workload):
-        for name in layer.inputs:
+        for name in layer.reads:
             last[name] = i
     for name in workload.outputs:
         last[name] = len(workload.layers)

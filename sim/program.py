@@ -548,6 +548,13 @@ class Builder:
         figures = (self._units[unit][0], setup, run, size, burst, tag)
         self._append(figures, (route, deps, take, give), (KINDS.index(kind), layer, macs, energy))
 
+    def build_for(self, what: str) -> Program:
+        """The program. Raises InputError where the figures of `what`, a workload on a SoC, are beyond counting."""
+        try:
+            return self.build()
+        except (ValueError, OverflowError) as error:
+            raise InputError(f"{what} cannot be counted: {' '.join(str(error).split())}") from error
+
     def build(self) -> Program:
         """The program. Raises ValueError with every reason of `validate`."""
         self.close_block(1)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cosoc.sim.program import KINDS, Ints, Program, row_of
+from cosoc.sim.program import KINDS, Ints, Program, entries_of, row_of
 from cosoc.sim.report import CAUSES, NO_LAYER, LayerPart, Result
+from cosoc.sim.trace import changes
 
 if TYPE_CHECKING:  # loaded where they are used: both are slow to import
     from rich.console import RenderableType
@@ -49,17 +52,13 @@ def _title(result: Result) -> str:
 def bottleneck(result: Result) -> str:
     """The cause and unit with most of the critical path, and the layer that has most of that, in one sentence."""
     totals: dict[tuple[str, str], int] = {}
-    for part in result.critical_path.segments:
-        if part.end_tick > part.start_tick:
-            key = part.cause, part.unit
-            totals[key] = totals.get(key, 0) + part.end_tick - part.start_tick
+    for part in result.critical_path.shares:
+        totals[part.cause, part.unit] = totals.get((part.cause, part.unit), 0) + part.ticks
     if not totals:
         return "Nothing takes time."
     cause, unit = max(totals, key=lambda key: totals[key])
-    by_layer: dict[str, int] = {}
-    for part in result.critical_path.segments:
-        if (part.cause, part.unit) == (cause, unit):
-            by_layer[part.layer] = by_layer.get(part.layer, 0) + part.end_tick - part.start_tick
+    shares = result.critical_path.shares
+    by_layer = {part.layer: part.ticks for part in shares if (part.cause, part.unit) == (cause, unit)}
     share, worst = totals[cause, unit] / result.ticks, max(by_layer, key=lambda layer: by_layer[layer])
     return f"The bottleneck is {unit} {CAUSES[cause]}: {share:.0%} of the time, above all in {worst}."
 
@@ -141,6 +140,7 @@ def _cause_table(result: Result) -> Table:
 # Chrome trace
 
 UNITS, SERVERS, PATH, LAYERS = 1, 2, 3, 4  # the trace's processes
+SINGLE = 20_000  # ops that are drawn one by one; of more, those that follow each other without a gap are drawn as one
 
 
 def chrome_trace(result: Result) -> dict[str, Any]:
@@ -149,28 +149,53 @@ def chrome_trace(result: Result) -> dict[str, Any]:
     Tracks: each lane of each unit, with the set-up of its ops nested in them; for each server as many as it has ops at
     once; the critical path; the layers. Slices of one track do not overlap. When the single bursts of an op were
     served is not recorded: its slice on a server reaches from its first asking to its end, with the ticks of
-    service in `args`.
+    service in `args`. In a run of more than SINGLE ops, those of one lane, kind and layer that follow each other
+    without a gap are one slice, whose `args` are sums, without the set-ups in it.
     """
-    program, trace = result.program, result.trace
-    events: list[dict[str, Any]] = []
+    return {**_head(result), "traceEvents": list(_events(result))}
+
+
+def write_chrome_trace(result: Result, path: Path | str) -> None:
+    """Write `chrome_trace` to a file, event by event, one a line."""
+    encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+    with Path(path).open("w", encoding="utf-8") as file:
+        file.write(encode(_head(result))[:-1] + ',"traceEvents":[')
+        between = "\n"
+        for event in _events(result):
+            file.write(between + encode(event))
+            between = ",\n"
+        file.write("\n]}\n")
+
+
+def _head(result: Result) -> dict[str, Any]:
+    program = result.program
+    tick = f"1 tick = {1e9 / program.tick_hz:.4g} ns (1 cycle at {program.tick_hz / 1e6:g} MHz)"
+    other: dict[str, Any] = {"1 us in this trace": tick, "program": program.name, "makespan_ticks": result.ticks}
+    if program.n_ops > SINGLE:
+        other["ops"] = f"{program.n_ops:,}; of one lane, kind and layer without a gap between them: one slice"
+    return {"displayTimeUnit": "ns", "otherData": other}
+
+
+def _events(result: Result) -> Iterator[dict[str, Any]]:
     for pid, name in ((UNITS, "units"), (SERVERS, "servers"), (PATH, "critical path"), (LAYERS, "layers")):
-        events.append(_name(pid, 0, "process_name", name))
-        events.append({"ph": "M", "pid": pid, "tid": 0, "name": "process_sort_index", "args": {"sort_index": pid}})
-    row = row_of(program, np.arange(program.n_ops))
-    events += _unit_events(program, result, row) + _server_events(program, result, row)
-    events.append(_name(PATH, 1, "thread_name", "critical path"))
+        yield _name(pid, 0, "process_name", name)
+        yield {"ph": "M", "pid": pid, "tid": 0, "name": "process_sort_index", "args": {"sort_index": pid}}
+    drawn = _drawn(result)
+    yield from _unit_events(result, drawn)
+    yield from _server_events(result, drawn)
+    yield _name(PATH, 1, "thread_name", "critical path")
     for part in result.critical_path.segments:
-        if part.end_tick > part.start_tick:
-            args = {"unit": part.unit, "layer": part.layer, "kind": part.kind, "op": part.op, "detail": part.detail}
-            events.append(_slice(PATH, 1, CAUSES[part.cause], part.start_tick, part.end_tick, args))
-    places = tracks([(part.start_tick, part.end_tick) for part in result.by_layer])
-    events += [_name(LAYERS, place + 1, "thread_name", "layers") for place in sorted(set(places))]
+        args: dict[str, Any] = {"unit": part.unit, "layer": part.layer, "kind": part.kind}
+        args |= {"first_op": part.first_op, "ops": part.ops, "causes_ticks": part.causes}
+        if part.behind:
+            args |= {"server": part.server, "behind": part.behind}
+        yield _slice(PATH, 1, CAUSES[part.cause], part.start_tick, part.end_tick, args)
+    places = tracks([(layer.start_tick, layer.end_tick) for layer in result.by_layer])
+    for place in sorted(set(places)):
+        yield _name(LAYERS, place + 1, "thread_name", "layers")
     for layer, place in zip(result.by_layer, places, strict=True):
         args = {"ticks_critical": layer.ticks_critical, "macs": layer.macs, "bytes": layer.bytes}
-        events.append(_slice(LAYERS, place + 1, layer.layer, layer.start_tick, layer.end_tick, args))
-    tick = f"1 tick = {1e9 / program.tick_hz:.4g} ns (1 cycle at {program.tick_hz / 1e6:g} MHz)"
-    other = {"1 us in this trace": tick, "program": program.name, "makespan_ticks": trace.makespan}
-    return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": other}
+        yield _slice(LAYERS, place + 1, layer.layer, layer.start_tick, layer.end_tick, args)
 
 
 def _name(pid: int, tid: int, what: str, name: str) -> dict[str, Any]:
@@ -197,64 +222,121 @@ def tracks(spans: Iterable[tuple[int, int]]) -> list[int]:
     return out
 
 
-def _op_args(program: Program, result: Result, op: int, row: np.void) -> dict[str, Any]:
-    setup, run, service = int(row["setup"]), int(row["run"]), int(result.trace.service[op])
-    lasted = int(result.trace.end[op] - result.trace.issue[op])
-    args: dict[str, Any] = {"op": op, "kind": KINDS[row["kind"]], "layer": _layer(program, row)}
-    figures = {"bytes": int(row["bytes"]), "macs": int(row["macs"]), "setup_ticks": setup, "run_ticks": run}
-    figures |= {"service_ticks": service, "waited_for_servers_ticks": lasted - setup - run - service}
-    return args | {key: value for key, value in figures.items() if value}
+@dataclass(frozen=True)
+class _Drawn:
+    """The ops that are drawn, by unit, lane and number. [ops]: op, unit, lane, kind, layer; part: its slice.
+
+    figures [ops, len(FIGURES)]: what is summed over the ops of a slice.
+    """
+
+    op: Ints
+    unit: Ints
+    lane: Ints
+    kind: Ints
+    layer: Ints
+    part: Ints
+    figures: Ints
 
 
-def _layer(program: Program, row: np.void) -> str:
-    return program.layers[row["layer"]] if row["layer"] >= 0 else NO_LAYER
+FIGURES = ("bytes", "macs", "setup_ticks", "run_ticks", "service_ticks", "waited_for_servers_ticks")
 
 
-def _unit_events(program: Program, result: Result, row: Ints) -> list[dict[str, Any]]:
-    events, tid = [], 0
-    issue, end = result.trace.issue, result.trace.end
-    for number, name in enumerate(program.unit_names):
-        ops = np.flatnonzero(program.rows["unit"][row] == number)
-        spans = list(zip(issue[ops].tolist(), end[ops].tolist(), strict=True))
-        lanes = tracks(spans) if program.units["lanes"][number] > 1 else [0] * len(spans)
-        for lane in range(max(lanes, default=0) + 1):
-            label = f"{name} lane {lane}" if program.units["lanes"][number] > 1 else name
-            events.append(_name(UNITS, tid + lane + 1, "thread_name", label))
-        for op, (start, stop), lane in zip(ops.tolist(), spans, lanes, strict=True):
-            record = program.rows[row[op]]
-            if start == stop:
-                continue
-            label = f"{KINDS[record['kind']]} {_layer(program, record)}"
-            events.append(_slice(UNITS, tid + lane + 1, label, start, stop, _op_args(program, result, op, record)))
-            if record["setup"]:
-                events.append(_slice(UNITS, tid + lane + 1, "set-up", start, start + int(record["setup"]), {"op": op}))
-        tid += max(lanes, default=0) + 1
-    return events
+def _drawn(result: Result) -> _Drawn:
+    program, trace = result.program, result.trace
+    op = np.flatnonzero(trace.end > trace.issue)
+    row = row_of(program, op)
+    unit, kind, layer, size, macs, setup, run = (
+        program.rows[key][row] for key in ("unit", "kind", "layer", "bytes", "macs", "setup", "run")
+    )
+    issue, end, service = trace.issue[op], trace.end[op], trace.service[op]
+    figures = np.stack((size, macs, setup, run, service, end - issue - setup - run - service), axis=1)
+    lane = np.zeros(len(op), np.int64)
+    for number in np.flatnonzero(program.units["lanes"] > 1).tolist():
+        mine = np.flatnonzero(unit == number)
+        lane[mine] = tracks(zip(issue[mine].tolist(), end[mine].tolist(), strict=True))
+    order = np.lexsort((op, lane, unit))
+    op, unit, lane, kind, layer = op[order], unit[order], lane[order], kind[order], layer[order]
+    part = np.arange(len(op))
+    if program.n_ops > SINGLE:
+        gap = np.zeros(len(op), np.int64)
+        gap[1:] = np.cumsum(trace.issue[op[1:]] != trace.end[op[:-1]])
+        part = np.searchsorted(changes(unit, lane, kind, layer, gap), part, side="right") - 1
+    return _Drawn(op, unit, lane, kind, layer, part, figures[order])
 
 
-def _server_events(program: Program, result: Result, row: Ints) -> list[dict[str, Any]]:
-    events, tid = [], 0
-    users: list[list[int]] = [[] for _ in program.server_names]
-    for op in np.flatnonzero(program.rows["bytes"][row] > 0).tolist():
-        record = program.rows[row[op]]
-        for server in program.routes[record["route_at"] : record["route_at"] + record["route_n"]].tolist():
-            users[server].append(op)
-    asked = result.trace.issue + program.rows["setup"][row]
-    for name, ops in zip(program.server_names, users, strict=True):
-        spans = [(int(asked[op]), int(result.trace.end[op])) for op in ops]
-        places = tracks(spans)
+def _args(program: Program, op: int, n: int, kind: int, layer: int, figures: list[int]) -> dict[str, Any]:
+    which = {"op": op} if n == 1 else {"first_op": op, "ops": n}
+    sums = {name: value for name, value in zip(FIGURES, figures, strict=True) if value}
+    return {**which, "kind": KINDS[kind], "layer": _layer(program, layer), **sums}
+
+
+def _layer(program: Program, layer: int) -> str:
+    return program.layers[layer] if layer >= 0 else NO_LAYER
+
+
+def _unit_events(result: Result, drawn: _Drawn) -> Iterator[dict[str, Any]]:
+    program, trace = result.program, result.trace
+    most = np.zeros(len(program.units), np.int64)
+    np.maximum.at(most, drawn.unit, drawn.lane)
+    first_tid = np.cumsum(most + 1) - most
+    for name, at, last, lanes in zip(
+        program.unit_names, first_tid.tolist(), most.tolist(), program.units["lanes"].tolist(), strict=True
+    ):
+        for lane in range(last + 1):
+            yield _name(UNITS, at + lane, "thread_name", f"{name} lane {lane}" if lanes > 1 else name)
+    first = changes(drawn.part)
+    if not len(first):
+        return
+    n = np.diff(np.append(first, len(drawn.part)))
+    op, last_op = drawn.op[first], drawn.op[first + n - 1]
+    columns = (first_tid[drawn.unit[first]] + drawn.lane[first], op, n, trace.issue[op], trace.end[last_op],
+               drawn.kind[first], drawn.layer[first])  # fmt: skip
+    for values, figures in zip(
+        zip(*(column.tolist() for column in columns), strict=True),
+        np.add.reduceat(drawn.figures, first).tolist(),
+        strict=True,
+    ):
+        tid, op, n, start, end, kind, layer = values
+        label = f"{KINDS[kind]} {_layer(program, layer)}"
+        yield _slice(UNITS, tid, label, start, end, _args(program, op, n, kind, layer, figures))
+        setup = figures[FIGURES.index("setup_ticks")]
+        if n == 1 and setup:
+            yield _slice(UNITS, tid, "set-up", start, start + setup, {"op": op})
+
+
+def _server_events(result: Result, drawn: _Drawn) -> Iterator[dict[str, Any]]:
+    """A slice of a unit is one on each server that its ops use, from their first asking to their last end."""
+    program, trace = result.program, result.trace
+    row = row_of(program, drawn.op)
+    at, n_servers = program.rows["route_at"][row], program.rows["route_n"][row]
+    user = np.repeat(np.arange(len(drawn.op)), n_servers)
+    server = program.routes[entries_of(at, n_servers)]
+    order = np.lexsort((user, server))
+    user, server = user[order], server[order]
+    first = changes(server, drawn.part[user])
+    n = np.diff(np.append(first, len(user)))
+    figures = np.add.reduceat(drawn.figures[user], first) if len(first) else drawn.figures[:0]
+    asked = trace.issue[drawn.op] + drawn.figures[:, FIGURES.index("setup_ticks")]
+    start, end, of = asked[user[first]], trace.end[drawn.op[user[first + n - 1]]], server[first]
+    tid = 0
+    for number, name in enumerate(program.server_names):
+        mine = np.flatnonzero(of == number)
+        places = tracks(zip(start[mine].tolist(), end[mine].tolist(), strict=True))
         for place in range(max(places, default=0) + 1):
-            events.append(_name(SERVERS, tid + place + 1, "thread_name", name))
-        for op, (start, stop), place in zip(ops, spans, places, strict=True):
-            record = program.rows[row[op]]
-            args = _op_args(program, result, op, record)
+            yield _name(SERVERS, tid + place + 1, "thread_name", name)
+        head = user[first[mine]]
+        columns = (places, start[mine].tolist(), end[mine].tolist(), drawn.op[head].tolist(), n[mine].tolist(),
+                   drawn.kind[head].tolist(), drawn.layer[head].tolist(), figures[mine].tolist())  # fmt: skip
+        for place, begin, until, op, ops, kind, layer, sums in zip(*columns, strict=True):
+            args = _args(program, op, ops, kind, layer, sums)
             args["shown"] = "in service throughout"
-            if args.get("waited_for_servers_ticks"):
+            if ops > 1:
+                args["shown"] = "setting up, asking or in service: which ticks were service is not shown"
+            elif args.get("waited_for_servers_ticks"):
                 args["shown"] = "asking or in service: which ticks were service is not recorded"
-            label = f"{KINDS[record['kind']]} {_layer(program, record)}"
-            events.append(_slice(SERVERS, tid + place + 1, label, start, stop, args))
+            label = f"{KINDS[kind]} {_layer(program, layer)}"
+            yield _slice(SERVERS, tid + place + 1, label, begin, until, args)
         tid += max(places, default=0) + 1
-    return events
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -318,26 +400,26 @@ def _bars(program: Program, result: Result, row: Ints, unit: int) -> dict[str, l
         elif end > start:
             bars.append((start, end))
 
-    for op in np.flatnonzero(program.rows["unit"][row] == unit).tolist():
-        record, start, end = program.rows[row[op]], int(result.trace.issue[op]), int(result.trace.end[op])
-        asked = start + int(record["setup"])
+    ops = np.flatnonzero(program.rows["unit"][row] == unit)
+    setup, kind = (program.rows[key][row[ops]].tolist() for key in ("setup", "kind"))
+    ticks = zip(result.trace.issue[ops].tolist(), setup, result.trace.end[ops].tolist(), kind, strict=True)
+    for start, before, end, number in ticks:
+        asked = start + before
         if asked > start:
             add("set-up", start, asked)
         if end > asked:
-            add(KINDS[record["kind"]], asked, end)
+            add(KINDS[number], asked, end)
     return {kind: bars for kind, bars in sorted(out.items(), key=lambda item: list(_COLOURS).index(item[0])) if bars}
 
 
 def _layer_bands(axes: Any, result: Result, ms: float) -> None:
     """Shade where the critical path is in every other layer; name layers above, as many as there is room for."""
-    stays: list[tuple[str, int, int]] = []
-    for part in result.critical_path.segments:
-        if part.end_tick == part.start_tick:
-            continue
-        if stays and stays[-1][0] == part.layer:
-            stays[-1] = (part.layer, stays[-1][1], part.end_tick)
-        else:
-            stays.append((part.layer, part.start_tick, part.end_tick))
+    path = result.path[result.path["end"] > result.path["start"]]
+    layers = result.program.rows["layer"][row_of(result.program, path["op"])]
+    first = changes(layers)
+    until = path["end"][np.append(first[1:], len(layers)) - 1]
+    columns = (layers[first].tolist(), path["start"][first].tolist(), until.tolist())
+    stays = [(_layer(result.program, layer), start, end) for layer, start, end in zip(*columns, strict=True)]
     number = {layer.layer: n for n, layer in enumerate(result.by_layer)}
     longest: dict[str, tuple[int, int]] = {}
     for name, start, end in stays:
@@ -353,4 +435,4 @@ def _layer_bands(axes: Any, result: Result, ms: float) -> None:
             last = middle
 
 
-__all__ = ["bottleneck", "chrome_trace", "gantt", "summary", "table", "tracks"]
+__all__ = ["bottleneck", "chrome_trace", "gantt", "summary", "table", "tracks", "write_chrome_trace"]

@@ -71,9 +71,14 @@ class Link(Model):
 
 
 class Dma(Model):
-    """An engine that moves bytes along routes, in program order, `lanes` transfers in flight."""
+    """An engine that moves bytes along routes, in program order, `lanes` transfers in flight.
+
+    piece_cycles: what each further contiguous piece of a tile costs, where the DMA follows strides by itself (2-D,
+    3-D); without it every piece is a call with a set-up of its own.
+    """
 
     setup_cycles: Count
+    piece_cycles: Count | None = None
     align_bytes: Positive = 1
     burst_bytes: Positive
     lanes: Positive = 1
@@ -135,6 +140,15 @@ class Core(Model):
     def feeds(self, tile: Tile, xp: Any) -> tuple[tuple[tuple[str, ...], Num], ...]:
         """What one job moves before its array cycles, one after the other: (links, bytes), `feed_bytes` in all."""
         return ((self.feed_links, self.feed_bytes(tile, xp)),)
+
+    def rewritten_bytes(self, loaded: Num, xp: Any) -> Num:
+        """Bytes that it moves over `feed_links` to bring so many bytes of loaded inputs into its own format."""
+        return 0 * loaded
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes that an activation takes in its memory while it computes; transfers bring one."""
+        return 1
 
     def weight_bytes(self, tile: Tile, xp: Any) -> Num:
         """Bytes of weights and constants as stored and moved for one job."""

@@ -7,8 +7,8 @@ both orders, is priced with `layer_work` and `layer_time`; the cheapest wins, ti
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from cosoc.sim import exact
@@ -16,49 +16,78 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta, layer_time
 from cosoc.sim.fusion import buffer_bytes
 from cosoc.sim.gemmini.nests import array_of, complete_nests, nest_problems
-from cosoc.sim.mapping import PARTIAL_BYTES, LayerMapping, Mapping, Order, Runtime, Share, Tiling
+from cosoc.sim.mapping import PARTIAL_BYTES, Group, LayerMapping, Mapping, Order, Runtime, Share, Tiling
 from cosoc.sim.placement import Homes, place
 from cosoc.sim.soc import Memory, SoC
 from cosoc.sim.work import (
     channels_read,
+    copies,
+    form,
     input_transfer,
     layer_work,
     make_tile,
     output_transfer,
-    per_channel,
     spans_x,
     spans_y,
     weight_transfer_of,
 )
-from cosoc.sim.workload import Layer, Workload
+from cosoc.sim.workload import INPUT, Layer, Workload
 
 
 def unsupported(layer: Layer, soc: SoC, core: str) -> list[str]:
-    """Why `core` cannot run `layer` at all."""
-    return soc.cores[core].fits(make_tile(layer, layer.k, layer.oy, layer.ox))
+    """Why `core` cannot run `layer` at all, in any form."""
+    return _refusals(layer, layer.k, soc, core, 0)
+
+
+def _refusals(layer: Layer, k: int, soc: SoC, core: str, ox_unroll: int) -> list[str]:
+    reasons = soc.cores[core].fits(make_tile(layer, k, layer.oy, layer.ox, ox_unroll))
+    other = layer.alternative
+    if not reasons or other is None:
+        return reasons
+    others = soc.cores[core].fits(make_tile(other, k, layer.oy, layer.ox, ox_unroll))
+    return others and [*reasons, *(f"and in place of it {reason}" for reason in others)]
 
 
 def default_core(layer: Layer, soc: SoC) -> str:
-    """The core that runs a layer which a mapping is silent about: the first that can, ternary ones and host last."""
+    """The core that runs a layer which a mapping is silent about: the first that can, in the layer's own form rather
+    than its alternative, ternary ones and the host last."""
     able = [name for name in soc.cores if not unsupported(layer, soc, name)]
     if not able:
         reasons = "; ".join(f"{name} {', '.join(unsupported(layer, soc, name))}" for name in soc.cores)
         raise InputError(f"layer {layer.name} ({layer.fn or layer.op}): no core of {soc.name} can run it: {reasons}")
-    return min(able, key=lambda name: (name == soc.host, soc.cores[name].ternary))
+    return min(able, key=lambda n: (form(layer, soc.cores[n]) is not layer, n == soc.host, soc.cores[n].ternary))
 
 
 def weight_bytes(layer: Layer, soc: SoC, shares: tuple[Share, ...]) -> int:
     """Bytes of a layer's weights as its cores store them."""
     if layer.op != "conv":
         return 0
-    tile = [(soc.cores[s.core], make_tile(layer, s.k, layer.oy, layer.ox)) for s in shares if s.k]
-    return sum(int(core.weight_bytes(t, exact)) for core, t in tile)
+    used = [(soc.cores[s.core], s.k) for s in shares if s.k]
+    tiles = [(core, make_tile(form(layer, core), k, layer.oy, layer.ox)) for core, k in used]
+    return sum(int(core.weight_bytes(tile, exact)) for core, tile in tiles)
+
+
+def living(workload: Workload, mapping: Mapping, soc: SoC) -> Workload:
+    """The workload without layers that only an alternative would read which the mapping does not take; layers with an
+    alternative read what their shares read."""
+    if all(layer.alternative is None for layer in workload):
+        return workload
+    needed, kept = set(workload.outputs), list[Layer]()
+    for layer in reversed(workload.layers):
+        if layer.name in needed:
+            cores = [soc.cores[s.core] for s in mapping.layers[layer.name].shares if s.k]
+            reads = tuple(dict.fromkeys(name for core in cores for name in form(layer, core).inputs))
+            needed.update(reads)
+            kept.append(layer if layer.alternative is None else replace(layer, inputs=reads, alternative=None))
+    return replace(workload, layers=tuple(reversed(kept)))
 
 
 def homes_of(workload: Workload, mapping: Mapping, soc: SoC) -> Homes:
     """Where the tensors of a mapped workload live; every layer must have its shares."""
+    names = [INPUT, *(layer.name for layer in workload)]
+    alive = living(workload, mapping, soc)
     pinned = pinned_weights(workload, mapping, soc)
-    moving = (layer for layer in workload if layer.name not in pinned)
+    moving = (workload[layer.name] for layer in alive if layer.name not in pinned)
     weights = sum(weight_bytes(layer, soc, mapping.layers[layer.name].shares) for layer in moving)
     inside = set()
     for group in mapping.groups:
@@ -70,8 +99,9 @@ def homes_of(workload: Workload, mapping: Mapping, soc: SoC) -> Homes:
         memory = soc.cores[share.core].weight_memory
         assert memory is not None
         taken[memory] = taken.get(memory, 0) + weight_bytes(workload[name], soc, (share,))
-    homes = place(workload, soc, weights, frozenset(inside))
-    return replace(homes, pinned=frozenset(pinned), pinned_bytes=taken)
+    homes = place(alive, soc, weights, frozenset(inside))
+    tensors = dict.fromkeys(names, soc.main_memory) | dict(homes.tensors)
+    return replace(homes, tensors=tensors, pinned=frozenset(pinned), pinned_bytes=taken)
 
 
 def pinned_weights(workload: Workload, mapping: Mapping, soc: SoC) -> tuple[str, ...]:
@@ -98,29 +128,62 @@ def weight_room(soc: SoC, memory: str, homes: Homes) -> int:
     return max(soc.memories[memory].capacity_bytes - homes.pinned_bytes.get(memory, 0), 1)
 
 
+@dataclass(frozen=True)
+class TileBytes:
+    """What the largest tiles of a layer take of a memory: so many buffers, each for inputs and outputs."""
+
+    buffers: int
+    inputs: int
+    outputs: int
+
+    @property
+    def total(self) -> int:
+        return self.buffers * (self.inputs + self.outputs)
+
+    def __str__(self) -> str:
+        return f"{self.buffers} x ({self.inputs} in + {self.outputs} out) = {self.total} bytes"
+
+
+def tile_bytes(layer: Layer, mapping: LayerMapping, soc: SoC, runtime: Runtime, homes: Homes) -> dict[str, TileBytes]:
+    """What the largest tiles of a layer take of each memory that its cores compute from, but the main one."""
+    tiling = mapping.tiling
+    assert tiling is not None
+    rows, cols = spans_y(layer, tiling.oy), spans_x(layer, tiling.ox)
+    y, x = max(rows, key=lambda s: (s.inp, s.other)), max(cols, key=lambda s: (s.inp, s.other))
+    out_y, out_x = max(rows, key=lambda s: s.out), max(cols, key=lambda s: s.out)
+    shares = [(s, min(kt, s.k)) for s, kt in zip(mapping.shares, tiling.k, strict=True) if s.k]
+    taken = {}
+    many = len(rows) + len(cols) > 2 or any(s.count > 1 for s in (*rows, *cols)) or any(s.k > kt for s, kt in shares)
+    buffers = 2 if runtime == "overlapped" and many else 1
+    read = copies(layer, soc, [(i, s.core) for i, (s, _) in enumerate(shares)])
+    for name in {soc.cores[s.core].memory for s, _ in shares} - {soc.main_memory}:
+        here = [(s, kt) for s, kt in shares if soc.cores[s.core].memory == name]
+        inputs = 0
+        for copy in read:
+            mine = [shares[i][1] for i in copy.shares if soc.cores[shares[i][0].core].memory == name]
+            if mine:
+                under = (y.under(layer, copy.layer), x.under(layer, copy.layer))
+                loaded = input_transfer(copy.layer, soc, name, mine[0], *under, homes.inputs(layer), exact).bytes
+                inputs += loaded * sum({soc.cores[shares[i][0].core].element_bytes for i in copy.shares})
+        outputs = sum(
+            output_transfer(layer, soc, name, kt, out_y, out_x, homes.output(layer), exact).bytes
+            * (PARTIAL_BYTES if tiling.c else soc.cores[s.core].element_bytes)
+            for s, kt in here
+        )
+        taken[name] = TileBytes(buffers, inputs, outputs)
+    return taken
+
+
 def tile_problems(layer: Layer, mapping: LayerMapping, soc: SoC, runtime: Runtime, homes: Homes) -> list[str]:
     """Which memories the largest tiles of a layer overflow, with figure and bound."""
     tiling = mapping.tiling
     assert tiling is not None
-    rows, cols = spans_y(layer, tiling.oy), spans_x(layer, tiling.ox)
-    y, x = max(rows, key=lambda s: s.inp), max(cols, key=lambda s: s.inp)
-    out_y, out_x = max(rows, key=lambda s: s.out), max(cols, key=lambda s: s.out)
-    shares = [(s, min(kt, s.k)) for s, kt in zip(mapping.shares, tiling.k, strict=True) if s.k]
     reasons = []
-    many = len(rows) + len(cols) > 2 or any(s.count > 1 for s in (*rows, *cols)) or any(s.k > kt for s, kt in shares)
-    buffers = 2 if runtime == "overlapped" and many else 1
-    for name in {soc.cores[s.core].memory for s, _ in shares} - {soc.main_memory}:
-        here = [(s, kt) for s, kt in shares if soc.cores[s.core].memory == name]
-        moved_in = [input_transfer(layer, soc, name, kt, y, x, homes.inputs(layer), exact).bytes for _, kt in here]
-        inputs = sum(moved_in) if per_channel(layer) else max(moved_in)
-        outputs = sum(
-            output_transfer(layer, soc, name, kt, out_y, out_x, homes.output(layer), exact).bytes for _, kt in here
-        ) * (PARTIAL_BYTES if tiling.c else 1)
-        need, bound = buffers * (inputs + outputs), soc.memories[name].capacity_bytes
-        if need > bound:
-            how = f"{buffers} x ({inputs} in + {outputs} out)"
-            reasons.append(f"layer {layer.name}: tiles need {how} = {need} bytes of {name}, which has {bound}")
-    for share, kt in shares:
+    for name, need in tile_bytes(layer, mapping, soc, runtime, homes).items():
+        bound = soc.memories[name].capacity_bytes
+        if need.total > bound:
+            reasons.append(f"layer {layer.name}: tiles need {need} of {name}, which has {bound}")
+    for share, kt in [(s, min(kt, s.k)) for s, kt in zip(mapping.shares, tiling.k, strict=True) if s.k]:
         core = soc.cores[share.core]
         need = weight_transfer_of(layer, soc, core, kt, exact, tiling.c, homes).bytes
         if core.weight_memory is None or not need:
@@ -230,22 +293,104 @@ def complete(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
     mapping = replace(mapping, layers=layers)
     homes = homes_of(workload, mapping, soc)
     fused = {name for group in mapping.groups if not group.parallel for name in group.layers}
+    untiled = {name for name, given in layers.items() if given.tiling is None and name not in fused}
     for layer in workload:
         given = layers[layer.name]
-        if given.tiling is None and layer.name not in fused:
-            room = _room(layer.name, mapping, soc)
-            layers[layer.name] = replace(given, tiling=best_tiling(layer, given, room, mapping.runtime, homes))
+        if layer.name in untiled:
+            layers[layer.name] = replace(given, tiling=best_tiling(layer, given, soc, mapping.runtime, homes))
+    for group in at_once(mapping):
+        members = [workload[name] for name in group.layers]
+        alone = {name: layers[name] for name in group.layers}
+        layers |= _at_once(alone, members, [layer for layer in members if layer.name in untiled], soc, homes)
     return replace(mapping, layers=layers)
 
 
-def _room(layer: str, mapping: Mapping, soc: SoC) -> SoC:
-    """The machine as a layer may fill it: in a parallel group with its part of the memories of the cores."""
-    many = next((len(g.layers) for g in mapping.groups if g.parallel and layer in g.layers), 1)
-    if many == 1 or mapping.runtime == "serial":
-        return soc
-    shared = {core.memory for core in soc.cores.values()} - {soc.main_memory}
-    parts = {name: Memory(size_bytes=max(soc.memories[name].capacity_bytes // many, 1)) for name in shared}
-    return soc.model_copy(update={"memories": soc.memories | parts})
+def at_once(mapping: Mapping) -> list[Group]:
+    """The groups whose layers do run at once."""
+    return [group for group in mapping.groups if group.parallel and mapping.runtime != "serial"]
+
+
+Needs = dict[str, int]  # bytes, by memory
+Option = tuple[float, Needs, dict[str, Tiling]]  # ticks, what it takes of the memories, the tiles of some layers
+
+PARTS = 8  # of a memory: the rooms that are tried for a layer which shares it
+
+
+def _at_once(
+    alone: dict[str, LayerMapping], members: list[Layer], untiled: list[Layer], soc: SoC, homes: Homes
+) -> dict[str, LayerMapping]:
+    """Tiles of layers that run at once, from those that each would have alone; only those of `untiled` may change.
+
+    Where those do not fit together, each is tiled for rooms from its smallest tile up. Of the combinations that fit,
+    the one with the least sum of the layers' own times is taken: small tiles keep the DMA busy, and make all wait.
+    InputError where not even the smallest tiles fit.
+    """
+    most = {layer.name: _totals(layer, alone[layer.name], soc, homes) for layer in members}
+    if not untiled or not _crowded(most, soc):
+        return alone
+    least = dict(most)
+    for layer in untiled:
+        given = alone[layer.name]
+        smallest = Tiling((1,) * len(given.shares), 1, 1, c=int(channels_read(layer) > 1))
+        need = _totals(layer, replace(given, tiling=smallest), soc, homes)
+        least[layer.name] = {name: min(most[layer.name][name], need[name]) for name in need}
+    if crowded := _crowded(least, soc):
+        raise InputError("; ".join(crowded))
+    found: list[Option] = [(0.0, _sums(most[layer.name] for layer in members if layer not in untiled), {})]
+    for n, layer in enumerate(untiled):
+        rest = _sums(least[other.name] for other in untiled[n + 1 :])
+        options = _options(layer, alone[layer.name], least[layer.name], most[layer.name], soc, homes)
+        found = _fitting(found, options, rest, soc)
+    if not found:
+        raise InputError("; ".join(_crowded(most, soc)))
+    _, _, tilings = min(found, key=lambda option: option[0])
+    return alone | {name: replace(alone[name], tiling=tiling) for name, tiling in tilings.items()}
+
+
+def _options(layer: Layer, alone: LayerMapping, least: Needs, most: Needs, soc: SoC, homes: Homes) -> list[Option]:
+    """The best tiles of a layer for rooms from its smallest tile to what it takes alone."""
+    out: list[Option] = []
+    shares = [(share.core, share.k) for share in alone.shares]
+    for part in range(PARTS + 1):
+        room = {n: min(max(soc.memories[n].capacity_bytes * part // PARTS, least[n]), most[n]) for n in most}
+        tight = {name: Memory(size_bytes=max(size, 1)) for name, size in room.items()}
+        small = soc.model_copy(update={"memories": soc.memories | tight})
+        try:
+            tiled = (
+                alone if room == most else replace(alone, tiling=best_tiling(layer, alone, small, "overlapped", homes))
+            )
+        except InputError:  # shares that fit one by one, but not together
+            continue
+        assert tiled.tiling is not None
+        work = layer_work(layer, soc, shares, tiled, homes, exact)
+        ticks = float(layer_time(layer, work, soc, "overlapped", homes, Theta(), exact).ticks)
+        out.append((ticks, _totals(layer, tiled, soc, homes), {layer.name: tiled.tiling}))
+    return out
+
+
+def _fitting(found: list[Option], options: list[Option], rest: Needs, soc: SoC) -> list[Option]:
+    """Combinations that leave the rest its room, without those that another beats in time and in every memory."""
+    both = [(a + b, _sums((x, y)), s | t) for a, x, s in found for b, y, t in options]
+    fit = [o for o in both if not _crowded({"": _sums((o[1], rest))}, soc)]
+    out: list[Option] = []
+    for ticks, need, tilings in sorted(fit, key=lambda option: option[0]):
+        if not any(all(other.get(name, 0) <= size for name, size in need.items()) for _, other, _ in out):
+            out.append((ticks, need, tilings))
+    return out
+
+
+def _sums(needs: Iterable[Needs]) -> Needs:
+    """What several take of each memory together."""
+    out: Needs = {}
+    for need in needs:
+        for name, size in need.items():
+            out[name] = out.get(name, 0) + size
+    return out
+
+
+def _totals(layer: Layer, mapping: LayerMapping, soc: SoC, homes: Homes) -> Needs:
+    """Bytes of each memory that a layer's tiles take while it runs beside others."""
+    return {name: need.total for name, need in tile_bytes(layer, mapping, soc, "overlapped", homes).items()}
 
 
 def problems(mapping: Mapping, workload: Workload, soc: SoC) -> list[str]:
@@ -291,11 +436,23 @@ def _checked(mapping: Mapping, workload: Workload, soc: SoC) -> tuple[Mapping, l
         reasons += why(group.layers, workload, full, soc)
     for layer in workload:
         if layer.name not in fused:
-            room = _room(layer.name, mapping, soc)
-            part = "" if room is soc else " for each of the parallel layers"
-            found = tile_problems(layer, full.layers[layer.name], room, mapping.runtime, homes)
-            reasons += [reason + part for reason in found]
+            reasons += tile_problems(layer, full.layers[layer.name], soc, mapping.runtime, homes)
+    if not reasons:
+        for group in at_once(full):
+            needs = {n: _totals(workload[n], full.layers[n], soc, homes) for n in group.layers}
+            reasons += _crowded(needs, soc)
     return full, reasons
+
+
+def _crowded(needs: dict[str, Needs], soc: SoC) -> list[str]:
+    """Which memories the tiles of layers that run at once overflow together."""
+    reasons = []
+    for memory, total in _sums(needs.values()).items():
+        bound = soc.memories[memory].capacity_bytes
+        if total > bound:
+            how = " + ".join(f"{need[memory]} of {name}" for name, need in needs.items() if memory in need)
+            reasons.append(f"parallel group: tiles need {how} = {total} bytes of {memory}, which has {bound}")
+    return reasons
 
 
 def _group_problems(members: tuple[str, ...], workload: Workload, mapping: Mapping, soc: SoC) -> list[str]:
@@ -311,6 +468,8 @@ def _group_problems(members: tuple[str, ...], workload: Workload, mapping: Mappi
     for layer in layers:
         if len([s for s in mapping.layers[layer.name].shares if s.k]) != 1:
             reasons.append(f"group: layer {layer.name} is split over cores; a fused layer runs on one")
+        elif layer.alternative is not None:
+            reasons.append(f"group: layer {layer.name} has an alternative form; it cannot be fused")
     if reasons:
         return reasons
     try:
@@ -372,8 +531,8 @@ def _share_problems(layer: Layer, given: LayerMapping, soc: SoC) -> list[str]:
         if share.core not in soc.cores:
             reasons.append(f"{where}{soc.name} has no core {share.core!r}; it has {', '.join(soc.cores)}")
         elif share.k:
-            tile = make_tile(layer, share.k, layer.oy, layer.ox, given.ox_unroll)
-            reasons += [f"{where}{share.core} {reason}" for reason in soc.cores[share.core].fits(tile)]
+            refused = _refusals(layer, share.k, soc, share.core, given.ox_unroll)
+            reasons += [f"{where}{share.core} {reason}" for reason in refused]
     if len({s.core for s in given.shares}) != len(given.shares):
         reasons.append(f"{where}a core is named twice; give it one contiguous share")
     tiling = given.tiling

@@ -7,8 +7,8 @@ the channels of a share may be an int, an integer array or a tensor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -33,6 +33,54 @@ def channels_read(layer: Layer) -> int:
     return 1 if per_channel(layer) else layer.c // layer.groups
 
 
+def form(layer: Layer, core: Core) -> Layer:
+    """The layer as a core computes it: itself, or its alternative on a core that cannot run it."""
+    if layer.alternative is None or not core.fits(make_tile(layer, layer.k, layer.oy, layer.ox)):
+        return layer
+    return layer.alternative
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of a tile's inputs in the cores' memory. layer: the form of the layer that says what is in it. shares:
+    those that read it, by number. sliced: whether it holds the channels of one tile of one share, not all of them."""
+
+    layer: Layer
+    shares: tuple[int, ...]
+    sliced: bool
+
+
+def copies(layer: Layer, soc: SoC, shares: Sequence[tuple[int, str]]) -> tuple[Copy, ...]:
+    """How a layer's shares (number, core) share what they read.
+
+    Shares that need all input channels read one copy; those that need their own channels alone read that too where it
+    holds the same window, and else have a slice each.
+    """
+    if layer.alternative is None:
+        if per_channel(layer):
+            return tuple(Copy(layer, (i,), True) for i, _ in shares)
+        return (Copy(layer, tuple(i for i, _ in shares), False),)
+    whole: dict[tuple[object, ...], tuple[Layer, list[int]]] = {}
+    forms = [(i, form(layer, soc.cores[core])) for i, core in shares]
+    for i, own in forms:
+        if not per_channel(own):
+            whole.setdefault(_window(own), (own, []))[1].append(i)
+    alone = []
+    for i, own in forms:
+        if per_channel(own):
+            if _window(own) in whole:
+                whole[_window(own)][1].append(i)
+            else:
+                alone.append(Copy(own, (i,), True))
+    return (*(Copy(own, tuple(sorted(who)), False) for own, who in whole.values()), *alone)
+
+
+def _window(layer: Layer) -> tuple[object, ...]:
+    """What decides which rows and columns of which tensors are read."""
+    y = (layer.iy, layer.fy, layer.stride_y, layer.pad_y, layer.dilation_y)
+    return layer.inputs, y, (layer.ix, layer.fx, layer.stride_x, layer.pad_x, layer.dilation_x)
+
+
 def make_tile(layer: Layer, k: Num, oy: Num, ox: Num, ox_unroll: int = 0, c: int = 0) -> Tile:
     """The tile of `layer` with k output channels, oy x ox output pixels and c input channels (0: all of them)."""
     return Tile(
@@ -55,51 +103,65 @@ def make_tile(layer: Layer, k: Num, oy: Num, ox: Num, ox_unroll: int = 0, c: int
 
 @dataclass(frozen=True)
 class Transfer:
-    """One tile's way through a DMA: bytes (alignment included) and calls (one a contiguous piece)."""
+    """One tile's way through a DMA: bytes (alignment included), calls (set-ups of the DMA), and pieces: contiguous runs
+    of bytes after the first of a call, where the DMA goes through several in one."""
 
     bytes: Num
     calls: Num
+    pieces: Num = 0
+
+    def setup_ticks(self, dma: Dma) -> Num:
+        """Ticks in which no byte moves."""
+        return self.calls * dma.setup_cycles + self.pieces * (dma.piece_cycles or 0)
 
 
 def tile_transfer(channels: Num, rows: Num, cols: Num, all_rows: Any, all_cols: Any, dma: Dma, xp: Any) -> Transfer:
     """Move a tile of a tensor that lies in memory channel by channel, row by row, one byte an element.
 
     Whole planes are one piece; whole rows are one piece a channel; parts of rows are one a channel and row. Every
-    piece is padded to the DMA's alignment.
+    piece is padded to the DMA's alignment, and is a call of its own unless the DMA goes from piece to piece by itself.
     """
-    calls = xp.where(all_cols, xp.where(all_rows, 1, channels), channels * rows)
+    pieces = xp.where(all_cols, xp.where(all_rows, 1, channels), channels * rows)
     piece = xp.where(all_cols, xp.where(all_rows, channels * rows * cols, rows * cols), cols)
     aligned = xp.ceildiv(piece, dma.align_bytes) * dma.align_bytes
     some = xp.used(channels)
-    return Transfer(calls * aligned * some, calls * some)
+    if dma.piece_cycles is None:
+        return Transfer(pieces * aligned * some, pieces * some)
+    return Transfer(pieces * aligned * some, some, (pieces - 1) * some)
 
 
 @dataclass(frozen=True)
 class Span:
-    """`count` consecutive tiles along one spatial dimension: `out` outputs each, reading `inp` inputs that exist."""
+    """`count` consecutive tiles along one spatial dimension: `out` outputs each, reading `inp` inputs that exist, or
+    `other` in the layer's alternative form."""
 
     out: int
     inp: int
     count: int
+    other: int = 0
+
+    def under(self, layer: Layer, read: Layer) -> Span:
+        """The same as a form of the layer (`read`) sees it."""
+        return Span(self.out, self.other, self.count) if read is layer.alternative else self
 
 
-def spans(outputs: int, tile: int, inputs: int, reach: int, stride: int, pad: int) -> tuple[Span, ...]:
-    """Cut `outputs` into tiles; `reach` inputs lie under one output. Equal neighbours are counted, not repeated.
+def spans(outputs: int, tile: int, inputs: int, reach: int, stride: int, pad: int) -> list[tuple[int, int]]:
+    """Cut `outputs` into tiles, (outputs, inputs) of each; `reach` inputs lie under one output.
 
     Padding is not read from memory, so border tiles read less. A single tile reads all of them, also those behind the
     last output (a 1x1 filter of stride 2 leaves one): skipping them would break whole rows and planes into pieces.
     """
     if tile >= outputs:
-        return (Span(outputs, inputs, 1),)
+        return [(outputs, inputs)]
     sizes = []
     for start in range(0, outputs, tile):
         size = min(tile, outputs - start)
         first = start * stride - pad
         sizes.append((size, min(inputs, first + (size - 1) * stride + reach) - max(0, first)))
-    return _counted(sizes)
+    return sizes
 
 
-def _resized_spans(outputs: int, tile: int, inputs: int, taps: int) -> tuple[Span, ...]:
+def _resized_spans(outputs: int, tile: int, inputs: int, taps: int) -> list[tuple[int, int]]:
     """The same where `inputs` are interpolated to `outputs`, each from its `taps` nearest."""
     sizes = []
     for start in range(0, outputs, tile):
@@ -107,36 +169,48 @@ def _resized_spans(outputs: int, tile: int, inputs: int, taps: int) -> tuple[Spa
         first = start * inputs // outputs - taps // 2
         end = exact.ceildiv((start + size) * inputs, outputs) + taps // 2
         sizes.append((size, min(inputs, end) - max(0, first)))
-    return _counted(sizes)
+    return sizes
 
 
-def _counted(sizes: Sequence[tuple[int, int]]) -> tuple[Span, ...]:
-    return tuple(Span(out, inp, len(list(same))) for (out, inp), same in groupby(sizes))
+def _spans(layer: Layer, tile: int, cut: Callable[[Layer, int], list[tuple[int, int]]]) -> tuple[Span, ...]:
+    """Tiles of a layer and of its alternative, equal neighbours counted, not repeated."""
+    own = cut(layer, tile)
+    other = [inp for _, inp in cut(layer.alternative, tile)] if layer.alternative else [0] * len(own)
+    both = groupby(zip(own, other, strict=True))
+    return tuple(Span(out, inp, len(list(same)), alt) for ((out, inp), alt), same in both)
 
 
-def spans_y(layer: Layer, oy: int) -> tuple[Span, ...]:
-    """The layer's output rows in tiles of `oy`."""
+def _rows(layer: Layer, oy: int) -> list[tuple[int, int]]:
     if layer.op == "resize":
         return _resized_spans(layer.oy, oy, layer.iy, layer.fy)
     reach = (layer.fy - 1) * layer.dilation_y + 1
     return spans(layer.oy, oy, layer.iy, reach, layer.stride_y, layer.pad_y)
 
 
-def spans_x(layer: Layer, ox: int) -> tuple[Span, ...]:
-    """The layer's output columns in tiles of `ox`."""
+def _cols(layer: Layer, ox: int) -> list[tuple[int, int]]:
     if layer.op == "resize":
         return _resized_spans(layer.ox, ox, layer.ix, layer.fx)
     reach = (layer.fx - 1) * layer.dilation_x + 1
     return spans(layer.ox, ox, layer.ix, reach, layer.stride_x, layer.pad_x)
 
 
+def spans_y(layer: Layer, oy: int) -> tuple[Span, ...]:
+    """The layer's output rows in tiles of `oy`, equal neighbours as one."""
+    return _spans(layer, oy, _rows)
+
+
+def spans_x(layer: Layer, ox: int) -> tuple[Span, ...]:
+    """The layer's output columns in tiles of `ox`, equal neighbours as one."""
+    return _spans(layer, ox, _cols)
+
+
 @dataclass(frozen=True)
 class CoreWork:
     """One core's part of a layer, summed over its jobs.
 
-    jobs: count. array: array cycles. fed: ticks of its feeds, of `feed` bytes. weights: transfers to its weight memory.
-    stores: transfers of its results. first_weights: those of its first job. last: array and feed of the last job of the
-    first channels, ticks.
+    jobs: count. array: array cycles. fed: ticks of its feeds, of `feed` bytes, those that bring loaded inputs into its
+    own format included. weights: transfers to its weight memory. stores: transfers of its results. first_weights: those
+    of its first job. last: array and feed of the last job of the first channels, ticks.
     """
 
     core: str
@@ -170,10 +244,15 @@ def feed_ticks(tile: Tile, soc: SoC, core: str, xp: Any) -> Num:
     ticks: Num = 0 * tile.k
     for names, moved in soc.cores[core].feeds(tile, xp):
         if names:
-            links = [soc.links[name] for name in names]
-            slowest = max(links, key=lambda link: link.period_cycles / link.bytes_per_period)
-            ticks = ticks + xp.ceildiv(moved * slowest.period_cycles, slowest.bytes_per_period)
+            ticks = ticks + link_ticks(moved, names, soc, xp)
     return ticks
+
+
+def link_ticks(moved: Num, names: Sequence[str], soc: SoC, xp: Any) -> Num:
+    """Unloaded time of so many bytes over all of the links at once."""
+    links = [soc.links[name] for name in names]
+    slowest = max(links, key=lambda link: link.period_cycles / link.bytes_per_period)
+    return xp.ceildiv(moved * slowest.period_cycles, slowest.bytes_per_period)
 
 
 def k_tiles(k: Num, tile: int, most: int, xp: Any) -> tuple[tuple[Num, Num], ...]:
@@ -201,8 +280,8 @@ def input_transfer(layer: Layer, soc: SoC, memory: str, k: Num, y: Span, x: Span
     one = tile_transfer(channels, y.inp, x.inp, y.inp == layer.iy, x.inp == layer.ix, dma, xp)
     operands = len(layer.inputs) if layer.op in ("add", "eltwise", "concat") else 1
     if layer.op == "concat":  # its operands share the channels between them
-        return Transfer(one.bytes, one.calls + operands - 1)
-    return Transfer(one.bytes * operands, one.calls * operands)
+        return Transfer(one.bytes, one.calls + operands - 1, one.pieces)
+    return Transfer(one.bytes * operands, one.calls * operands, one.pieces * operands)
 
 
 def output_transfer(layer: Layer, soc: SoC, memory: str, k: Num, y: Span, x: Span, home: str, xp: Any) -> Transfer:
@@ -214,7 +293,9 @@ def output_transfer(layer: Layer, soc: SoC, memory: str, k: Num, y: Span, x: Spa
 
 
 def _total(parts: Sequence[tuple[Transfer, Num]]) -> Transfer:
-    return Transfer(sum(t.bytes * n for t, n in parts), sum(t.calls * n for t, n in parts))
+    return Transfer(
+        sum(t.bytes * n for t, n in parts), sum(t.calls * n for t, n in parts), sum(t.pieces * n for t, n in parts)
+    )
 
 
 def layer_work(
@@ -231,27 +312,48 @@ def layer_work(
     tiles = sum(y.count * x.count for y, x in cut)
     source, target = homes.inputs(layer), homes.output(layer)
     cores, loads, firsts, lasts = [], [], [], []
-    k_steps: Num = 0
-    for (name, k), whole, kt in zip(shares, mapping.shares, tiling.k, strict=True):
-        core = soc.cores[name]
-        sizes = k_tiles(k, kt, whole.k, xp)
-        cores.append(_core_work(layer, soc, name, sizes, cut, mapping, homes, xp))
-        k_steps = xp.maximum(k_steps, sum(count * xp.used(size) for size, count in sizes))
-        lasts.append((output_transfer(layer, soc, core.memory, sizes[0][0], *cut[-1], target, xp), 1))
-        if per_channel(layer):
-            loads += [
-                (input_transfer(layer, soc, core.memory, size, y, x, source, xp), y.count * x.count * count)
-                for size, count in sizes
-                for y, x in cut
+    sizes = [k_tiles(k, kt, s.k, xp) for (_, k), s, kt in zip(shares, mapping.shares, tiling.k, strict=True)]
+    k_steps = [sum(count * xp.used(size) for size, count in own) for own in sizes]
+    for (name, _), own in zip(shares, sizes, strict=True):
+        cores.append(_core_work(layer, soc, name, own, cut, mapping, homes, xp))
+        lasts.append((output_transfer(layer, soc, soc.cores[name].memory, own[0][0], *cut[-1], target, xp), 1))
+    # A core without channels has its place in the work, so that a gradient can reach it; it takes no part in deciding
+    # which form of the layer the inputs are loaded for.
+    there = [i for i, s in enumerate(mapping.shares) if s.k or layer.alternative is None]
+    for copy in copies(layer, soc, [(i, shares[i][0]) for i in there]):
+        memory, read = soc.cores[shares[copy.shares[0]][0]].memory, copy.layer
+        seen = [(y.under(layer, read), x.under(layer, read)) for y, x in cut]
+        if copy.sliced:
+            i, own = copy.shares[0], sizes[copy.shares[0]]
+            mine = [
+                (input_transfer(read, soc, memory, size, y, x, source, xp), y.count * x.count * count)
+                for size, count in own
+                for y, x in seen
             ]
-            firsts.append((input_transfer(layer, soc, core.memory, sizes[0][0], *cut[0], source, xp), 1))
-    if not per_channel(layer):
-        again = k_steps if tiling.order == "weights" and tiles > 1 else 1
-        memory = soc.cores[shares[0][0]].memory
-        one = [input_transfer(layer, soc, memory, layer.c, y, x, source, xp) for y, x in cut]
-        loads = [(t, y.count * x.count * again) for t, (y, x) in zip(one, cut, strict=True)]
-        firsts = [(one[0], 1)]
-    return LayerWork(tuple(cores), _total(loads), tiles * k_steps, _total(firsts), _total(lasts))
+            loads += mine
+            cores[i] = _rewriting(cores[i], mine, soc, xp)
+            firsts.append((input_transfer(read, soc, memory, own[0][0], *seen[0], source, xp), 1))
+        else:
+            most = xp.maximum(0, *(k_steps[i] for i in copy.shares))
+            again = most if tiling.order == "weights" and tiles > 1 else 1
+            one = [input_transfer(read, soc, memory, read.c, y, x, source, xp) for y, x in seen]
+            whole = [(t, y.count * x.count) for t, (y, x) in zip(one, seen, strict=True)]
+            loads += [(t, n * again) for t, n in whole]
+            for i in copy.shares:
+                times = k_steps[i] if tiling.order == "weights" and tiles > 1 else xp.used(k_steps[i])
+                cores[i] = _rewriting(cores[i], [(t, n * times) for t, n in whole], soc, xp)
+            firsts.append((one[0], 1))
+    return LayerWork(tuple(cores), _total(loads), tiles * xp.maximum(0, *k_steps), _total(firsts), _total(lasts))
+
+
+def _rewriting(work: CoreWork, loads: Sequence[tuple[Transfer, Num]], soc: SoC, xp: Any) -> CoreWork:
+    """A core's work with that of bringing its loaded inputs, (transfer, times), into its own format."""
+    core = soc.cores[work.core]
+    if type(core).rewritten_bytes is Core.rewritten_bytes or not core.feed_links:
+        return work
+    moved = [(core.rewritten_bytes(load.bytes, xp), times) for load, times in loads]
+    ticks = sum(link_ticks(one, core.feed_links, soc, xp) * times for one, times in moved)
+    return replace(work, fed=work.fed + ticks, feed=work.feed + sum(one * times for one, times in moved))
 
 
 def weight_transfer_of(
@@ -262,7 +364,7 @@ def weight_transfer_of(
     if layer.op != "conv" or core.weight_memory is None or (homes is not None and layer.name in homes.pinned):
         return Transfer(0 * k, 0 * k)
     dma = soc.dmas[soc.route(soc.main_memory, core.weight_memory).dma]
-    size_bytes = core.weight_bytes(make_tile(layer, k, layer.oy, layer.ox, c=c), xp)
+    size_bytes = core.weight_bytes(make_tile(form(layer, core), k, layer.oy, layer.ox, c=c), xp)
     return Transfer(xp.ceildiv(size_bytes, dma.align_bytes) * dma.align_bytes, xp.used(size_bytes))
 
 
@@ -278,6 +380,7 @@ def _core_work(
 ) -> CoreWork:
     core, tiling = soc.cores[name], mapping.tiling
     assert tiling is not None
+    own = form(layer, core)
     target = homes.output(layer)
     tiles = sum(y.count * x.count for y, x in cut)
     jobs: Num = 0
@@ -287,7 +390,7 @@ def _core_work(
     last: Num = None
     fed: Num = 0
     weights, stores = [], []
-    parts = c_parts(layer, tiling)
+    parts = c_parts(own, tiling)
     n_parts = sum(n for _, n in parts)
     resident = n_parts == 1 and (tiling.order == "weights" or len(sizes) == 1)
     for size, count in sizes:
@@ -298,7 +401,7 @@ def _core_work(
         for y, x in cut:
             times = count * y.count * x.count
             for c, n in parts:
-                tile = make_tile(layer, size, y.out, x.out, mapping.ox_unroll, c)
+                tile = make_tile(own, size, y.out, x.out, mapping.ox_unroll, c)
                 read = core.feed_bytes(tile, xp)
                 one = core.cycles(tile, xp), feed_ticks(tile, soc, name, xp)
                 array, fed = array + one[0] * times * n, fed + one[1] * times * n

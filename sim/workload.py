@@ -25,6 +25,10 @@ class Layer:
 
     Sizes are elements. `inputs` names the layers (or INPUT) whose outputs it reads, in operator order.
     `pad_y`, `pad_x` are the rows above and columns left of the input (the others follow from iy, ix, oy, ox).
+
+    alternative: another operator that may compute any of the same output channels, on cores that cannot run this one (a
+    depthwise convolution in place of a full one, say). Which channels it computes is the mapping's to say, so the
+    network is complete only with one; `macs` and `params` are those of this operator alone.
     """
 
     name: str
@@ -50,6 +54,13 @@ class Layer:
     bias: bool = True
     weight_bits: int = 8  # as deployed by default; a core may store its own format
     act_bits: int = 8
+    alternative: Layer | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The tensors that it may read, those of its alternative included, each once."""
+        other = self.alternative.inputs if self.alternative else ()
+        return tuple(dict.fromkeys((*self.inputs, *other)))
 
     @property
     def depthwise(self) -> bool:
@@ -118,7 +129,7 @@ class Workload:
 
     def readers(self, name: str) -> tuple[str, ...]:
         """Names of the layers that read the output of `name`."""
-        return tuple(layer.name for layer in self.layers if name in layer.inputs)
+        return tuple(layer.name for layer in self.layers if name in layer.reads)
 
 
 @dataclass(frozen=True)

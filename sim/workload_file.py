@@ -17,7 +17,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, fields
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
@@ -66,9 +66,11 @@ class LayerLine(_Strict):
     bias: bool = True
     weight_bits: Bits = 8
     act_bits: Bits = 8
+    alternative: LayerLine | None = None
 
     def layer(self) -> Layer:
-        return Layer(**{**self.model_dump(), "inputs": tuple(self.inputs)})
+        own = self.model_dump(exclude={"alternative"}) | {"inputs": tuple(self.inputs)}
+        return Layer(**own, alternative=self.alternative.layer() if self.alternative else None)
 
 
 class InputLine(_Strict):
@@ -110,15 +112,19 @@ def faults(workload: Workload) -> list[Fault]:
         place: Place = ("layers", i)
         if layer.name in sizes:
             found.append(((*place, "name"), f"{layer.name!r} is taken; every layer needs a name of its own"))
-        unknown = [(j, name) for j, name in enumerate(layer.inputs) if name not in sizes]
+        asked = [((*place, "inputs", j), name) for j, name in enumerate(layer.inputs)]
+        if layer.alternative is not None:
+            asked += [((*place, "alternative", "inputs", j), n) for j, n in enumerate(layer.alternative.inputs)]
+        unknown = [(where, name) for where, name in asked if name not in sizes]
         later = {other.name for other in workload.layers[i:]}
-        for j, name in unknown:
+        for where, name in unknown:
             known = "it comes later: move it up" if name in later else f"known so far: {', '.join(list(sizes)[-6:])}"
-            found.append(((*place, "inputs", j), f"{layer.name} reads {name!r}, which does not precede it; {known}"))
+            found.append((where, f"{layer.name} reads {name!r}, which does not precede it; {known}"))
         if not unknown:
-            reads = [sizes[name] for name in layer.inputs]
-            checks = (_window_faults(layer), _group_faults(layer), _CHECKS.get(layer.op, _pointwise)(layer, reads))
-            found += [((*place, key), f"{layer.name}: {what}") for check in checks for key, what in check]
+            found += [((*place, key), f"{layer.name}: {what}") for key, what in _layer_faults(layer, sizes)]
+            if layer.alternative is not None:
+                other = (*place, "alternative")
+                found += [((*other, key), f"{layer.name}: {what}") for key, what in _alternative_faults(layer, sizes)]
         sizes.setdefault(layer.name, layer.outputs)
     return [*found, *_output_faults(workload, sizes)]
 
@@ -127,7 +133,7 @@ def _output_faults(workload: Workload, sizes: dict[str, int]) -> Iterator[Fault]
     for j, name in enumerate(workload.outputs):
         if name == INPUT or name not in sizes:
             yield (("outputs", j), f"{name!r} is no layer of this workload; its last is {workload.layers[-1].name!r}")
-    read = {name for layer in workload.layers for name in layer.inputs} | set(workload.outputs)
+    read = {name for layer in workload.layers for name in layer.reads} | set(workload.outputs)
     for i, layer in enumerate(workload.layers):
         if layer.name not in read:
             yield (("layers", i), f"nobody reads {layer.name!r}; name it under outputs or take it out")
@@ -137,6 +143,26 @@ def _output_faults(workload: Workload, sizes: dict[str, int]) -> Iterator[Fault]
 
 
 _KeyFaults = Iterator[tuple[str, str]]
+
+
+def _layer_faults(layer: Layer, sizes: dict[str, int]) -> _KeyFaults:
+    yield from _window_faults(layer)
+    yield from _group_faults(layer)
+    yield from _CHECKS.get(layer.op, _pointwise)(layer, [sizes[name] for name in layer.inputs])
+
+
+def _alternative_faults(layer: Layer, sizes: dict[str, int]) -> _KeyFaults:
+    """An alternative must be a convolution that gives the same outputs as another one, and have none of its own."""
+    other = layer.alternative
+    assert other is not None
+    yield from _layer_faults(other, sizes)
+    if (layer.op, other.op) != ("conv", "conv"):
+        yield "op", f"found {other.op} in place of {layer.op}; both must be conv"
+    if (other.k, other.oy, other.ox) != (layer.k, layer.oy, layer.ox):
+        what = f"k, oy, ox = {other.k}, {other.oy}, {other.ox}"
+        yield "k", f"found {what}; its layer has {layer.k}, {layer.oy}, {layer.ox}"
+    if other.alternative is not None:
+        yield "alternative", "an alternative has none of its own; take this one out"
 
 
 def _window_faults(layer: Layer) -> _KeyFaults:
@@ -279,12 +305,14 @@ def dump_workload(workload: Workload) -> str:
 
 
 def _layer_items(layer: Layer) -> str:
-    values = asdict(layer)
-    kept = (f.name for f in fields(Layer) if f.default is MISSING or values[f.name] != f.default)
-    return ", ".join(f"{key}: {_flow(values[key])}" for key in kept)
+    values = {f.name: getattr(layer, f.name) for f in fields(Layer)}
+    values = {f.name: values[f.name] for f in fields(Layer) if f.default is MISSING or values[f.name] != f.default}
+    return ", ".join(f"{key}: {_flow(value)}" for key, value in values.items())
 
 
 def _flow(value: object) -> str:
+    if isinstance(value, Layer):
+        return f"{{{_layer_items(value)}}}"
     if isinstance(value, tuple):
         return "[" + ", ".join(_flow(item) for item in value) + "]"
     if isinstance(value, bool):

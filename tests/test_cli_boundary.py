@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from concurrent.futures.process import BrokenProcessPool
 from typing import NoReturn
 
 import pytest
@@ -20,6 +21,8 @@ from cosoc.sim.errors import Deadlock, InputError
         (KeyboardInterrupt(), 130, "interrupted; nothing was written"),
         (cli.Interrupted("results so far in runs/x"), 130, "interrupted; results so far in runs/x"),
         (MemoryError("9 GB"), 1, "out of memory: 9 GB"),
+        (BrokenProcessPool("a future"), 1, "a worker process was killed"),
+        (OSError(36, "File name too long", "xxx"), 2, "xxx: File name too long"),
         # as torch says it on the host
         (RuntimeError("can't allocate memory: you tried to allocate 9 bytes"), 1, "out of memory: can't allocate"),
     ],

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ def evil_workload(folder: Path) -> Path:
 
 def test_every_op_is_drawn_from_issue_to_end() -> None:
     found = result()
-    bars = sorted((bar[1], bar[2]) for row in gantt_data(found)["rows"] for bar in row["bars"])
+    bars = sorted((bar[1], bar[2]) for row in gantt_data(found.program, found.trace)["rows"] for bar in row["bars"])
     lasting = found.trace.end > found.trace.issue
     drawn = zip(found.trace.issue[lasting].tolist(), found.trace.end[lasting].tolist(), strict=True)
     assert bars == sorted(drawn)
@@ -56,12 +55,12 @@ def test_many_ops_are_joined_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) -
     """Joined bars hold all ops, cover every tick in which one ran, and say in the note that they are joined."""
     found = result()
     monkeypatch.setattr(html_report, "BARS", 0)
-    data = gantt_data(found)
+    data = gantt_data(found.program, found.trace)
     bars = [bar for row in data["rows"] for bar in row["bars"]]
     assert sum(bar[4] for bar in bars) == int((found.trace.end > found.trace.issue).sum())
     assert "drawn as one" in data["note"]
     monkeypatch.setattr(html_report, "BARS", 1 << 30)
-    for row, exact in zip(data["rows"], gantt_data(found)["rows"], strict=True):
+    for row, exact in zip(data["rows"], gantt_data(found.program, found.trace)["rows"], strict=True):
         for kind, start, end, layer, _ in exact["bars"]:
             assert any(b[0] == kind and b[3] == layer and b[1] <= start and end <= b[2] for b in row["bars"])
 
@@ -159,4 +158,37 @@ def test_a_wrong_what_if_is_refused_before_anything_is_written(
 def test_results_of_equal_cases_are_equal() -> None:
     """The page's data hold no clock and no random number: two equal runs give the same drawing."""
     one, other = result(), result()
-    assert gantt_data(one) == gantt_data(replace(other, wall_s=0.0))
+    assert gantt_data(one.program, one.trace) == gantt_data(other.program, other.trace)
+
+
+def test_two_mappings_are_compared_without_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same table as of the two results' files."""
+    names = ("all_8bit", "min_cost")
+    for name in names:
+        words = ["simulate", "diana", "resnet8", "--mapping", name, "--runtime", "overlapped", "-q"]
+        assert main([*words, "--json", str(tmp_path / f"{name}.json")]) == 0
+    capsys.readouterr()
+    assert main(["compare", *(str(tmp_path / f"{name}.json") for name in names)]) == 0
+    by_files = capsys.readouterr().out
+    given = [word for name in names for word in ("--mapping", name)]
+    assert main(["compare", "diana", "resnet8", *given, "--runtime", "overlapped"]) == 0
+    assert capsys.readouterr().out == by_files
+    assert "A all_8bit on diana, B min_cost on diana" in " ".join(by_files.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["compare", "diana", "resnet8", "--mapping", "all_8bit"], "--mapping: found 1; two are needed"),
+        (["compare", "a.json", "b.json", "--runtime", "serial"], "--runtime: means nothing with two results"),
+        (["compare", "a.json", "b.json"], "a.json: no such file"),
+        (["search", "diana", "net.onnx", "--out", "run"], "net.onnx: --space channels trains the network"),
+        (["search", "diana", "net.yaml", "--out", "run"], "package.module:factory"),
+    ],
+)
+def test_what_cannot_be_compared_or_trained_is_said_in_a_line(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert message in err and len(err.splitlines()) == 1

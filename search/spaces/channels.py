@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -38,7 +38,7 @@ from cosoc.sim.mapping import Mapping as NetworkMapping
 from cosoc.sim.soc import Core, SoC
 from cosoc.sim.tiler import default_core, unsupported
 from cosoc.sim.work import PER_CHANNEL
-from cosoc.sim.workload import INPUT, Workload
+from cosoc.sim.workload import INPUT, Layer, Workload
 
 Assignment = dict[str, Tensor]  # by layer, the core (number in the layer's `cores`) of each output channel, int64 [k]
 
@@ -62,6 +62,21 @@ class MixedLayer(nn.Module):
         self.converter: Converter | None = None
         self.gates: Tensor
         self.register_buffer("gates", soft(self.logits.detach(), 1.0), persistent=False)
+
+    def soften(self, estimator: Estimator, temperature: float, generator: torch.Generator) -> None:
+        """Make the gates of the next forward pass."""
+        if estimator == "expectation":
+            self.gates = soft(self.logits, temperature)
+        elif estimator == "montecarlo":
+            self.gates = gumbel(self.logits, temperature, generator)
+        else:
+            probable = soft(self.logits, 1.0)  # the score's own gradient is of these probabilities
+            hard = one_hot(draw(self.logits, generator), len(self.cores)).to(probable.dtype)
+            self.gates = ste(hard, probable)
+
+    def decisions(self) -> list[nn.Parameter]:
+        """What decides on the cores."""
+        return [self.logits]
 
     def effective_weight(self) -> Tensor:
         """Sum over cores of gate times quantised weight, [k, ...]; cores without channels are left out."""
@@ -127,14 +142,7 @@ class MixedNet(nn.Module):
     def set_gates(self, estimator: Estimator, temperature: float, generator: torch.Generator) -> None:
         """Make the gates of the next forward pass from the logits."""
         for layer in self.searchable().values():
-            if estimator == "expectation":
-                layer.gates = soft(layer.logits, temperature)
-            elif estimator == "montecarlo":
-                layer.gates = gumbel(layer.logits, temperature, generator)
-            else:
-                probable = soft(layer.logits, 1.0)  # the score's own gradient is of these probabilities
-                hard = one_hot(draw(layer.logits, generator), len(layer.cores)).to(probable.dtype)
-                layer.gates = ste(hard, probable)
+            layer.soften(estimator, temperature, generator)
 
     def shares(self) -> dict[str, dict[str, Tensor]]:
         """Channels on each core by the current gates, differentiable: {layer: {core: scalar}}."""
@@ -143,8 +151,8 @@ class MixedNet(nn.Module):
         }
 
     def arch_parameters(self) -> list[nn.Parameter]:
-        """The logits of the layers that have a choice."""
-        return [layer.logits for layer in self.searchable().values()]
+        """What decides in the layers that have a choice."""
+        return [parameter for layer in self.searchable().values() for parameter in layer.decisions()]
 
     def quant_parameters(self) -> list[nn.Parameter]:
         """Ternary scales, and the ranges of activations and converters."""
@@ -153,7 +161,7 @@ class MixedNet(nn.Module):
 
     def weight_parameters(self) -> list[nn.Parameter]:
         """Everything else that is trained: weights and biases."""
-        others = {id(p) for layer in self.layers.values() for p in (layer.logits, layer.log_scale)}
+        others = {id(p) for layer in self.layers.values() for p in (*layer.decisions(), layer.log_scale)}
         others |= {id(p) for p in self.quant_parameters()}
         return [p for p in self.parameters() if id(p) not in others]
 
@@ -173,7 +181,7 @@ def fold_batch_norm(net: nn.Module) -> nn.Module:
     Raises InputError if the network cannot be traced, or a batch norm follows anything else.
     """
     net = copy.deepcopy(net).eval()
-    graph = _traced(net)
+    graph = traced(net)
     modules = dict(net.named_modules())
     for node in graph.nodes:
         bn = modules.get(str(node.target)) if node.op == "call_module" else None
@@ -185,23 +193,39 @@ def fold_batch_norm(net: nn.Module) -> nn.Module:
             raise InputError(f"batch norm {node.target} must be the only reader of a convolution or linear layer")
         if bn.running_mean is None or bn.running_var is None:
             raise InputError(f"batch norm {node.target} keeps no running statistics, so it cannot be folded")
-        factor = (bn.running_var + bn.eps).rsqrt() * (1 if bn.weight is None else bn.weight.detach())
-        bias = layer.bias.detach() if layer.bias is not None else torch.zeros_like(bn.running_mean)
-        shift = torch.zeros_like(bias) if bn.bias is None else bn.bias.detach()
-        layer.weight.data = layer.weight.detach() * factor.reshape(-1, *[1] * (layer.weight.dim() - 1))
-        layer.bias = nn.Parameter((bias - bn.running_mean) * factor + shift)
-        _replace(net, str(node.target), nn.Identity())
+        fold(layer, bn)
+        replace_module(net, str(node.target), nn.Identity())
     return net
 
 
-def _traced(net: nn.Module) -> fx.Graph:
+@torch.no_grad()
+def fold(layer: nn.Conv2d | nn.Linear, bn: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+    """Put a batch norm with running statistics into the layer before it."""
+    assert bn.running_mean is not None and bn.running_var is not None
+    factor = (bn.running_var + bn.eps).rsqrt() * (1 if bn.weight is None else bn.weight)
+    bias = layer.bias if layer.bias is not None else torch.zeros_like(bn.running_mean)
+    shift = torch.zeros_like(bias) if bn.bias is None else bn.bias
+    layer.weight.copy_(layer.weight * factor.reshape(-1, *[1] * (layer.weight.dim() - 1)))
+    layer.bias = nn.Parameter((bias - bn.running_mean) * factor + shift)
+
+
+class _Tracer(fx.Tracer):
+    """Takes mixed layers as they are."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, MixedLayer) or super().is_leaf_module(m, module_qualified_name)
+
+
+def traced(net: nn.Module) -> fx.Graph:
+    """The graph of a network's forward pass; InputError where it has none."""
     try:
-        return fx.Tracer().trace(net)
+        return _Tracer().trace(net)
     except Exception as error:  # fx raises what the traced code raises
         raise InputError(f"{type(net).__name__} cannot be traced, so it cannot be quantised: {error}") from error
 
 
-def _replace(net: nn.Module, path: str, module: nn.Module) -> None:
+def replace_module(net: nn.Module, path: str, module: nn.Module) -> None:
+    """Put another module into a module's place."""
     parent, _, name = path.rpartition(".")
     setattr(net.get_submodule(parent), name, module)
 
@@ -213,21 +237,33 @@ def prepare(net: nn.Module, workload: Workload, soc: SoC, cores: Sequence[str] =
     workload: the same network's (its names are the module paths). Raises InputError where the network cannot be read.
     """
     candidates = tuple(cores) or tuple(name for name, core in soc.cores.items() if core.weight_memory is not None)
-    folded = fold_batch_norm(net)
-    graph = _traced(folded)
+
+    def able(layer: Layer) -> list[str]:
+        return [name for name in candidates if not unsupported(layer, soc, name)] or [default_core(layer, soc)]
+
+    return quantised(fold_batch_norm(net), workload, soc, able)
+
+
+def quantised(folded: nn.Module, workload: Workload, soc: SoC, able: Callable[[Layer], Sequence[str]]) -> MixedNet:
+    """The network with every weighted layer mixed over the cores that `able` names, where it is not a mixed one yet,
+    and with quantisers for what they read."""
+    graph = traced(folded)
+    modules = dict(folded.named_modules())
     layers: dict[str, MixedLayer] = {}
     for layer in workload:
         if layer.op != "conv":
             continue
-        geometry = dict(folded.named_modules()).get(layer.name)
+        geometry = modules.get(layer.name)
+        if isinstance(geometry, MixedLayer):
+            layers[layer.name] = geometry
+            continue
         if not isinstance(geometry, (nn.Conv2d, nn.Linear)):
             found = "no module" if geometry is None else f"a {type(geometry).__name__}"
             raise InputError(f"layer {layer.name} is {found}; the search knows Conv2d and Linear, each called once")
         if isinstance(geometry, nn.Conv2d) and geometry.padding_mode != "zeros":
             raise InputError(f"layer {layer.name} pads with {geometry.padding_mode}; the search knows zeros")
-        able = [name for name in candidates if not unsupported(layer, soc, name)] or [default_core(layer, soc)]
-        layers[layer.name] = MixedLayer(geometry, {name: soc.cores[name] for name in able})
-        _replace(folded, layer.name, layers[layer.name])
+        layers[layer.name] = MixedLayer(geometry, {name: soc.cores[name] for name in able(layer)})
+        replace_module(folded, layer.name, layers[layer.name])
     if not layers:
         raise InputError(f"{workload.name} has no convolution or fully connected layer to search")
     bits = min(soc.cores[name].act_bits for layer in layers.values() for name in layer.cores)
@@ -263,9 +299,11 @@ def _insert_quantisers(net: nn.Module, graph: fx.Graph, bits: int) -> None:
     parent: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         operands = [(i, behind(arg)) for i, arg in enumerate(node.args) if isinstance(arg, fx.Node)]
-        if kind(node) == "mixedlayer" or (kind(node) in _SUMS and len(operands) > 1):
+        summed = kind(node) in _SUMS and len(operands) > 1
+        if summed or (node.op == "call_module" and isinstance(modules[str(node.target)], MixedLayer)):
             reads += [(node, i, tensor) for i, tensor in operands]
-            _union(parent, [tensor for _, tensor in operands])
+            for tensors in [[t for _, t in operands]] if summed else [[t] for _, t in operands]:
+                _union(parent, tensors)
     sign = {tensor: signed(tensor) for _, _, tensor in reads}
     roots = {tensor: _root(parent, tensor) for tensor in sign}
     names = {root: f"range{i}" for i, root in enumerate(dict.fromkeys(roots.values()))}

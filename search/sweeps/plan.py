@@ -14,7 +14,9 @@
       seeds: [0, 1]
       epochs: 10
 
-Every combination is a task; either part may be left out. `set` names values of the SoC file, as `--set` does.
+Every combination is a task; either part may be left out. `set` names values of the SoC file, as `--set` does. With
+`space: [splits]` each `soc` is a cluster, and `set` names values of the cluster file; `devices.NAME.set.PATH` is a
+value of that device's SoC file.
 """
 
 from __future__ import annotations
@@ -50,19 +52,31 @@ class SimulatePart(Model):
     set: Axes = {}
 
 
+SpaceName = Literal["channels", "operators", "tiling-fusion", "splits"]
+
+
 class SearchPart(Model):
-    """Searches: every SoC, workload, space, strength and seed with every other."""
+    """Searches: every SoC (or cluster), workload, space, strength and seed with every other. What a space does not
+    know (the strength of a split, the inferences of a tile) is no axis of it."""
 
     soc: Names
     workload: Names
-    space: Annotated[tuple[Literal["channels", "tiling-fusion"], ...], FromList, Field(min_length=1)] = ("channels",)
+    space: Annotated[tuple[SpaceName, ...], FromList, Field(min_length=1)] = ("channels",)
+    template: Literal["conv-dw", "dws-dw", "conv-dws"] = "conv-dw"  # of operators
     strengths: Annotated[tuple[float, ...], FromList, Field(min_length=1)] = (0.1,)
     seeds: Annotated[tuple[int, ...], FromList, Field(min_length=1)] = (0,)
     objective: Literal["latency", "energy", "edp"] = "latency"
     data: str = "digits"
     epochs: Positive = 40
     time_budget_s: Annotated[float, Field(gt=0)] | None = None
+    inferences: Positive = 1000
     set: Axes = {}
+
+    @model_validator(mode="after")
+    def _clusters_or_socs(self) -> SearchPart:
+        if "splits" in self.space and len(self.space) > 1:
+            raise ValueError("splits are of clusters, the other spaces of SoCs: make a plan of each")
+        return self
 
 
 class Plan(Model):
@@ -152,8 +166,13 @@ def _searches(part: SearchPart | None) -> Iterator[Task]:
     axes = (part.soc, part.workload, part.space, part.strengths, part.seeds)
     for soc, workload, space, strength, seed in itertools.product(*axes):
         for settings in _settings(part.set):
-            spec: dict[str, Any] = {"soc": soc, "workload": workload, "space": space, "seed": seed, "set": settings,
-                                    "objective": part.objective, "time_budget_s": part.time_budget_s}  # fmt: skip
-            if space == "channels":
+            spec: dict[str, Any] = {"soc": soc, "workload": workload, "space": space, "seed": seed, "set": settings}
+            if space == "splits":
+                spec["inferences"] = part.inferences
+            else:
+                spec |= {"objective": part.objective, "time_budget_s": part.time_budget_s}
+            if space in ("channels", "operators"):
                 spec |= {"strength": strength, "data": part.data, "epochs": part.epochs}
+            if space == "operators":
+                spec["template"] = part.template
             yield Task("search", spec)

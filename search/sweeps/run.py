@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from rich.console import Group, RenderableType
 from rich.table import Table
 
 from cosoc.search.front import non_dominated
@@ -172,20 +173,54 @@ def fronts(result: SweepResult) -> dict[str, list[dict[str, Any]]]:
     return out
 
 
-def table(result: SweepResult) -> Table:
-    """The fronts over everything simulated, for a terminal."""
+def split_fronts(result: SweepResult) -> dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]:
+    """Of each workload, the points of all searches over splits, (task, point), that no other beats in both simulated
+    throughput and energy of an inference, fastest first."""
+    out: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
+    for row in result.rows:
+        if row["status"] == "done" and row["spec"].get("space") == "splits":
+            content = row["result"]["content"]
+            points = [*content["front"], *content["replicated_front"]]
+            out.setdefault(row["spec"]["workload"], []).extend((row, point) for point in points)
+    for workload, found in out.items():
+        figures = [(-p["simulated"]["throughput"], p["simulated"]["energy_j"]) for _, p in found]
+        out[workload] = [found[i] for i in non_dominated(figures)]
+    return out
+
+
+def table(result: SweepResult) -> RenderableType:
+    """The fronts over everything simulated, and over all splits, for a terminal."""
     failed = len(failures(result))
     counts = f"{len(result.rows) - failed} done, {failed} failed, {result.left} left"
-    out = Table(title=f"Best in time or energy, by workload ({counts})", title_justify="left")
-    for name in ("task", "ms", "uJ", "mm2", "peak mW"):
-        out.add_column(name, justify="left" if name == "task" else "right", overflow="fold")
-    for rows in fronts(result).values():
+    simulated, splits = fronts(result), split_fronts(result)
+    out = _front_table(f"Best in time or energy, by workload ({counts})", "ms", "uJ")
+    for rows in simulated.values():
         for row in rows:
             found = row["result"]
-            figures = (found["seconds"] * 1e3, found["energy_j"] * 1e6, found["area_mm2"], found["peak_power_mw"])
-            out.add_row(_label(row), *(f"{figure:.4g}" if figure else "-" for figure in figures))
+            _add(out, row, found["seconds"] * 1e3, found["energy_j"] * 1e6)
         out.add_section()
+    if not splits:
+        return out
+    shared = _front_table(f"Splits best in throughput or energy, by workload ({counts})", "inferences/s", "mJ")
+    for found in splits.values():
+        for row, point in found:
+            seen = point["simulated"]
+            _add(shared, row, seen["throughput"], seen["energy_j"] * 1e3)
+        shared.add_section()
+    return Group(out, "", shared) if simulated else shared
+
+
+def _front_table(title: str, *figures: str) -> Table:
+    out = Table(title=title, title_justify="left")
+    for name in ("task", *figures, "mm2", "peak mW"):
+        out.add_column(name, justify="left" if name == "task" else "right", overflow="fold")
     return out
+
+
+def _add(out: Table, row: dict[str, Any], *figures: float) -> None:
+    """A row: the task, figures, and what the SoC file, or those of the cluster, say."""
+    chip = (row["result"]["area_mm2"], row["result"]["peak_power_mw"])
+    out.add_row(_label(row), *(f"{figure:.4g}" if figure else "-" for figure in (*figures, *chip)))
 
 
 def failures(result: SweepResult) -> list[str]:
@@ -200,7 +235,12 @@ def _label(row: dict[str, Any]) -> str:
 def to_json(result: SweepResult) -> dict[str, Any]:
     """Everything that was found, and the fronts as ids."""
     chosen = {workload: [row["id"] for row in rows] for workload, rows in fronts(result).items()}
-    return {"rows": list(result.rows), "fronts": chosen, "left": result.left}
+    splits = {
+        workload: [{"id": row["id"], "throughput": p["simulated"]["throughput"], "energy_j": p["simulated"]["energy_j"]}
+                   for row, p in found]
+        for workload, found in split_fronts(result).items()
+    }  # fmt: skip
+    return {"rows": list(result.rows), "fronts": chosen, "split_fronts": splits, "left": result.left}
 
 
-__all__ = ["Plan", "SweepConfig", "SweepResult", "failures", "fronts", "sweep", "table", "to_json"]
+__all__ = ["Plan", "SweepConfig", "SweepResult", "failures", "fronts", "split_fronts", "sweep", "table", "to_json"]

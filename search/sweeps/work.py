@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import re
+import shutil
 import sqlite3
 import threading
 import time
@@ -12,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cosoc.search.surrogate import digest as module_digest
-from cosoc.sim.catalog import find_soc
+from cosoc.sim.catalog import device_soc, find_cluster, find_soc
+from cosoc.sim.cluster import Cluster
 from cosoc.sim.errors import Deadlock, InputError
 from cosoc.sim.lower import lower
 from cosoc.sim.mapping_file import find_mapping
@@ -65,6 +68,22 @@ def _workload(name: str) -> Workload:
     return find_workload(name)
 
 
+def _cluster(name: str, settings: Mapping[str, str]) -> Cluster:
+    """A cluster with values of its file, and of its devices' SoC files (devices.NAME.set.PATH), replaced."""
+    inside = {key: value for key, value in settings.items() if _IN_SOC.match(key)}
+    cluster = find_cluster(name, {key: value for key, value in settings.items() if key not in inside})
+    devices = dict(cluster.devices)
+    for key, value in inside.items():
+        device, path = key.split(".", 3)[1::2]
+        if device not in devices:
+            raise InputError(f"{key}: {cluster.name} has no device {device!r}; it has {', '.join(devices)}")
+        devices[device] = devices[device].model_copy(update={"set": {**devices[device].set, path: value}})
+    return cluster.model_copy(update={"devices": devices})
+
+
+_IN_SOC = re.compile(r"devices\.[^.]+\.set\.")
+
+
 def peak_power_mw(soc: SoC) -> float:
     """Base power and that of all cores and DMAs at once."""
     cores, dmas = (core.power_mw for core in soc.cores.values()), (dma.power_mw for dma in soc.dmas.values())
@@ -74,6 +93,12 @@ def peak_power_mw(soc: SoC) -> float:
 def area_mm2(soc: SoC) -> float:
     """What the SoC file states; 0 where it states none."""
     return sum(memory.area_mm2 for memory in soc.memories.values())
+
+
+def _chip(*socs: SoC) -> dict[str, float]:
+    """Area and peak power of SoCs together. An area is 0 where one of them states none."""
+    areas = [area_mm2(soc) for soc in socs]
+    return {"area_mm2": sum(areas) if all(areas) else 0.0, "peak_power_mw": sum(peak_power_mw(soc) for soc in socs)}
 
 
 def _simulate(spec: Mapping[str, Any], memo: str | None) -> dict[str, Any]:
@@ -89,8 +114,7 @@ def _simulate(spec: Mapping[str, Any], memo: str | None) -> dict[str, Any]:
         trace = engine_fast.run(program)
         seconds = trace.makespan / program.tick_hz
         found = {"seconds": seconds, "energy_j": energy_j(program, trace, soc), "bursts": trace.bursts}
-    chip = {"area_mm2": area_mm2(soc), "peak_power_mw": peak_power_mw(soc)}
-    return {**found, **chip, "digest": key, "engine": engine_version(), "remembered": remembered}
+    return {**found, **_chip(soc), "digest": key, "engine": engine_version(), "remembered": remembered}
 
 
 def _remembered(memo: str | None, key: str) -> dict[str, Any] | None:
@@ -103,7 +127,23 @@ def _remembered(memo: str | None, key: str) -> dict[str, Any] | None:
     return None if row is None else dict(zip(("seconds", "energy_j", "bursts"), row, strict=True))
 
 
+def _split(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A search over splits. It takes seconds and is written at its end: one that was cut short begins anew."""
+    from cosoc.search import splits_run
+
+    cluster = _cluster(spec["soc"], spec["set"])
+    config = splits_run.SplitConfig(cluster, _workload(spec["workload"]), spec["inferences"], seed=spec["seed"])
+    found = splits_run.search_splits(config)
+    if folder.exists():
+        shutil.rmtree(folder)
+    splits_run.write(found, folder)
+    socs = [device_soc(cluster, name) for name, device in cluster.devices.items() for _ in range(device.count)]
+    return {"content": splits_run.to_json(found), **_chip(*socs)}
+
+
 def _search(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    if spec["space"] == "splits":
+        return _split(spec, folder)
     soc = _soc(spec["soc"], tuple(spec["set"].items()))
     resume = (folder / "config.yaml").exists()
     if spec["space"] == "tiling-fusion":
@@ -113,16 +153,17 @@ def _search(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             soc, _workload(spec["workload"]), spec["objective"], spec["seed"], folder, resume,
             time_budget_s=spec["time_budget_s"],
         )  # fmt: skip
-        return {"content": search_tiling(tiling, _silent).content}
+        return {"content": search_tiling(tiling, _silent).content, **_chip(soc)}
     from cosoc.search.run import SearchConfig, search
 
     if spec["objective"] == "edp":
-        raise InputError("objective edp is for --space tiling-fusion; channels are searched for latency or energy")
+        raise InputError(f"objective edp is for --space tiling-fusion; {spec['space']} take latency or energy")
     config = SearchConfig(
-        soc, spec["workload"], data=spec["data"], objective=spec["objective"], strengths=(spec["strength"],),
-        epochs=spec["epochs"], seed=spec["seed"], out=folder, resume=resume, manual=(),
+        soc, spec["workload"], spec["space"], spec.get("template", "conv-dw"), data=spec["data"],
+        objective=spec["objective"], strengths=(spec["strength"],), epochs=spec["epochs"], seed=spec["seed"],
+        out=folder, resume=resume, manual=(),
     )  # fmt: skip
-    return {"content": search(config, _silent).content}
+    return {"content": search(config, _silent).content, **_chip(soc)}
 
 
 def _silent(done: int, total: int, what: str) -> None:

@@ -1,4 +1,12 @@
-"""Core models: one file each, listed in a plain dict by the name that SoC files use."""
+"""Core models: one file each, listed in a plain dict by the name that SoC files use. Those of others: `own.py`."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from cosoc.sim.cores.analog_array import AnalogArray
 from cosoc.sim.cores.cluster import Cluster
@@ -24,3 +32,5 @@ CORES: dict[str, type[Core]] = {
     "tensor_engine": TensorEngine,
     "vector_unit": VectorUnit,
 }
+
+BuiltInCore: Any = Annotated[functools.reduce(operator.or_, CORES.values()), Field(discriminator="model")]

@@ -4,12 +4,16 @@ A block takes rows cols / fmas cycles for every term of the reduction and starts
 such products (pixels x channels); larger filters would have to be gathered first and are refused. A block reads its
 pixels and weights and writes its results, two bytes each, while it computes: these cycles at the scratchpad are fed
 over the links, the rest of the law is array cycles. The law and its start-up are ours; published is the peak.
+
+With a datamover inputs are widened from 8 to 16 bit after each load of them and results narrowed after each job;
+without one they are said to come and go in FP16 at no cost.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
+from cosoc.sim.cores.datamover import Datamover
 from cosoc.sim.soc import Core, Count, Num, Positive
 from cosoc.sim.workload import Tile
 
@@ -25,6 +29,7 @@ class TensorEngine(Core):
     fmas: Positive
     block_start_cycles: Count  # filling the pipeline of multiply-adds
     port_bytes: Positive  # what its feed links carry in a cycle
+    datamover: Datamover | None = None
 
     def fits(self, tile: Tile) -> list[str]:
         if tile.op == "matmul":
@@ -56,7 +61,18 @@ class TensorEngine(Core):
         return xp.maximum(self.law(tile, xp) - self._fed(tile, xp), 0)
 
     def feed_bytes(self, tile: Tile, xp: Any) -> Num:
-        return self._traffic(tile, xp) if self.feed_links else 0 * tile.k
+        if not self.feed_links:
+            return 0 * tile.k
+        return self._traffic(tile, xp) + self.rewritten_bytes(tile.k * tile.oy * tile.ox, xp)
+
+    def rewritten_bytes(self, loaded: Num, xp: Any) -> Num:
+        if self.datamover is None or not self.feed_links:
+            return 0 * loaded
+        return self.datamover.cycles(loaded, self.act_bits, xp) * self.port_bytes
+
+    @property
+    def element_bytes(self) -> int:
+        return FP16_BYTES if self.datamover else 1
 
     def weight_bytes(self, tile: Tile, xp: Any) -> Num:
         return tile.k * tile.c * FP16_BYTES if tile.op == "conv" else 0 * tile.k

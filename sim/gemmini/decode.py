@@ -154,7 +154,8 @@ def _parse(mapping: str) -> dict[int, list[tuple[str, int, bool]]]:
             else:
                 loops.append((factor[1], int(factor[2]), bool(factor[3])))
     if set(levels) != {0, 1, 2, 3}:
-        wrong.append(f"has levels {sorted(levels)}, L3, L2, L1 and L0 are needed, each once")
+        named = ", ".join(f"L{level}" for level in sorted(levels, reverse=True))
+        wrong.append(f"has {named or 'none'} of the levels; L3, L2, L1 and L0 are needed, each once")
     if wrong:
         raise InputError(f"mapping {mapping!r}: " + "; ".join(wrong))
     return levels

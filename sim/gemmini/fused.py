@@ -54,6 +54,7 @@ from cosoc.sim.workload import INPUT, Layer, Workload
 Span = tuple[int, int]  # first, one past the last
 PARTS = 8  # pieces that a GEMM's tile is cut into at most, whose execution starts as they arrive
 _TILE_MVIN_ROWS = 16
+MOST_FJ = 1 << 62  # energies are 64-bit integers
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ class Emitter:
         self._work: dict[tuple[Any, ...], tuple[float, int, int]] = {}
 
     def built(self) -> tuple[Program, Moved]:
-        return self.b.build(), Moved(self.loaded, self.stored)
+        return self.b.build_for(f"{self.workload.name} on {self.soc.name}"), Moved(self.loaded, self.stored)
 
     def begin(self, layer: Layer) -> None:
         """A layer or group starts when the one before has ended, and is configured first."""
@@ -579,6 +580,8 @@ def _ticks(cycles: float) -> int:
 
 
 def _fj(picojoules: float) -> int:
+    if not 1000 * picojoules < MOST_FJ:
+        raise InputError(f"an energy of {picojoules:.3g} pJ is more than can be counted, {MOST_FJ / 1000:.3g}")
     return round(1000 * picojoules)
 
 

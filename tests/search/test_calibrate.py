@@ -45,6 +45,22 @@ def test_sampled_mappings_are_legal_and_split(seed: int) -> None:
         assert problems(mapping, workload, SOC) == []
 
 
+def test_layers_at_once_are_sampled_legally() -> None:
+    """ResNet-8 has two layers beside its 1x1 ones that read nothing of them; a chain has no layer to run beside."""
+    for name in ("diana", "darkside"):
+        soc, found = find_soc(name), set[tuple[str, ...]]()
+        for seed in range(12):
+            rng, workload = np.random.default_rng(seed), find_workload("resnet8")
+            mapping = library.random_mapping(workload, soc, "overlapped", rng, library.TilingCache())
+            assert problems(mapping, workload, soc) == []
+            found |= {group.layers for group in mapping.groups}
+        assert len(found) >= 2
+        assert all(len(pair) == 2 for pair in found)
+        shares = {layer.name: {} for layer in find_workload("dscnn")}
+        groups, _ = library.random_groups(find_workload("dscnn"), soc, shares, np.random.default_rng(0))
+        assert groups == ()
+
+
 def test_samples_do_not_depend_on_how_they_are_shared_out(samples: list[library.Sample]) -> None:
     """Each draws from a generator of its own, seeded with its number."""
     alone = library.measure(SOC, [samples[7].task], 1)[0]

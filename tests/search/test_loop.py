@@ -161,7 +161,7 @@ def test_strength_zero_keeps_8_bit_or_what_costs_nothing_and_a_large_one_is_fast
     content = search(replace(config(tmp_path), strengths=(0.0, 100.0)), quiet).content
     free, forced = content["points"]
     assert forced["simulated"]["seconds"] < free["simulated"]["seconds"]
-    assert forced["simulated"]["seconds"] < content["all_8bit"]["seconds"]
+    assert forced["simulated"]["seconds"] < content["reference"]["seconds"]
 
 
 def test_estimate_and_simulation_are_logged_as_pairs(tmp_path: Path) -> None:

@@ -79,13 +79,14 @@ def test_epochs_that_no_checkpoint_kept_are_forgotten(folder: RunFolder) -> None
 def test_a_checkpoint_is_the_old_or_the_new_one(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.checkpoint("search", {"epoch": 1, "net": {"w": torch.ones(3)}})
 
-    def killed(content: object, path: Path) -> None:
-        path.write_bytes(b"half of it")
+    def killed(path: Path, content: object) -> None:
+        path.write_text("half of it")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(torch, "save", killed)
-    with pytest.raises(KeyboardInterrupt):
-        folder.checkpoint("search", {"epoch": 2, "net": {"w": torch.zeros(3)}})
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            folder.checkpoint("search", {"epoch": 2, "net": {"w": torch.zeros(3)}})
     state = RunFolder(folder.path, CONFIG, resume=True).restore("search")
     assert state is not None and state["epoch"] == 1
     assert torch.equal(state["net"]["w"], torch.ones(3))

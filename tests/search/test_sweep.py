@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sqlite3
 import subprocess
 import sys
@@ -11,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from cosoc.search.splits_run import SplitConfig, search_splits
 from cosoc.search.sweeps import run as sweeps
 from cosoc.search.sweeps.plan import Task, load_plan, tasks
-from cosoc.search.sweeps.run import ProcessPool, SweepConfig, failures, fronts, sweep
-from cosoc.sim.catalog import find_soc
+from cosoc.search.sweeps.run import ProcessPool, SweepConfig, failures, fronts, split_fronts, sweep
+from cosoc.sim.catalog import device_soc, find_cluster, find_soc
 from cosoc.sim.errors import InputError
 from cosoc.sim.mapping_file import find_mapping
 from cosoc.sim.simulate import simulate
@@ -60,6 +63,7 @@ def test_a_plan_is_every_combination(plan: Path) -> None:
     [
         ("name: x", "names neither simulate nor search"),
         ("simulate: {soc: [diana], workload: []}", "at least 1 item"),
+        ("search: {soc: [a], workload: [b], space: [splits, channels]}", "make a plan of each"),
         ("simulate: {soc: [diana], workloads: [resnet8]}", "simulate.workloads: unknown key"),
         (
             "simulate: {soc: [diana], workload: [a], set: {x: [" + ", ".join(map(str, range(1001))) + "], y: ["
@@ -118,6 +122,62 @@ def test_an_equal_program_is_not_run_again(tmp_path: Path) -> None:
     assert [row["status"] for row in found.rows] == ["done", "done"]
     # Both may be under way at once in the one worker's queue, but they run one after the other.
     assert found.rows[0]["result"]["seconds"] == found.rows[1]["result"]["seconds"]
+
+
+SPLITS = """
+search:
+  soc: [homogeneous_gpu_2, nowhere]
+  workload: [digits_cnn]
+  space: [splits]
+  seeds: [0, 1]
+  inferences: 50
+  set:
+    links.%s.bytes_per_s: [%s]
+    devices.%s.set.%s: [%s]
+"""
+
+
+def test_splits_are_searched_over_clusters_seeds_and_socs(tmp_path: Path) -> None:
+    """A task's result is that of the search alone, with the same cluster; a faster link makes no front slower; what the
+    cluster's chips draw at most stands beside it, summed over its devices by hand."""
+    cluster = find_cluster("homogeneous_gpu_2")
+    (device,), (link,) = cluster.devices, cluster.links
+    soc = device_soc(cluster, device)
+    core = next(name for name, one in soc.cores.items() if getattr(one, "kind", "") == "gpu")
+    rate, path = cluster.links[link].bytes_per_s, f"cores.{core}.power_mw"
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(SPLITS % (link, f"{rate}, {4 * rate}", device, path, "2000.0"))
+    found = sweep(SweepConfig(plan, tmp_path / "out", workers=1), nobody)
+    assert len(found.rows) == 2 * 2 * 2 and len(failures(found)) == 4
+    assert all("no cluster named 'nowhere'" in text for text in failures(found))
+    done = [row for row in found.rows if row["status"] == "done"]
+    fastest: dict[int, set[float]] = {}
+    for row in done:
+        spec, content = row["spec"], row["result"]["content"]
+        assert "strength" not in spec and "objective" not in spec
+        front = [point["simulated"]["throughput"] for point in content["front"]]
+        fastest.setdefault(int(spec["set"][f"links.{link}.bytes_per_s"]), set()).add(front[0])
+        watts = float(spec["set"][f"devices.{device}.set.{path}"])
+        one = soc.base_power_mw + sum(c.power_mw for c in soc.cores.values()) - soc.cores[core].power_mw + watts
+        one += sum(dma.power_mw for dma in soc.dmas.values())
+        assert row["result"]["peak_power_mw"] == pytest.approx(cluster.devices[device].count * one)
+        assert (tmp_path / "out" / "runs" / row["id"] / "result.json").exists()
+    assert {len(values) for values in fastest.values()} == {1}  # the seed is for a baseline only
+    assert min(fastest[4 * rate]) >= max(fastest[rate])
+    config = SplitConfig(find_cluster("homogeneous_gpu_2", {f"links.{link}.bytes_per_s": str(4 * rate)}),
+                         find_workload("digits_cnn"), 50)  # fmt: skip
+    assert search_splits(config).front[0].simulated.throughput == min(fastest[4 * rate])
+    (best,) = split_fronts(found).values()
+    assert best[0][1]["simulated"]["throughput"] == max(
+        p["simulated"]["throughput"] for row in done for key in ("front", "replicated_front")
+        for p in row["result"]["content"][key]
+    )  # fmt: skip
+    before = rows_of(tmp_path / "out")
+    sweep(SweepConfig(plan, tmp_path / "out", workers=1, resume=True), nobody)
+    assert rows_of(tmp_path / "out") == before
+    console = Console(width=160, file=io.StringIO())
+    console.print(sweeps.table(found))
+    assert "Splits best" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 KILLER = """

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from cosoc.search import relax
-from cosoc.search.calibrate import random_mapping
+from cosoc.search.calibrate import random_branches, random_mapping
 from cosoc.search.terms import TERMS, TilingCache, network_estimate, network_terms, tilings_for
 from cosoc.sim import engine_fast, exact
 from cosoc.sim.catalog import find_soc
 from cosoc.sim.estimate import Theta, layer_terms
 from cosoc.sim.lower import lower
-from cosoc.sim.mapping import Runtime
+from cosoc.sim.mapping import Group, LayerMapping, Mapping, Runtime, Share, Tiling
 from cosoc.sim.report import energy_j
+from cosoc.sim.soc import SoC
 from cosoc.sim.tiler import homes_of
 from cosoc.sim.work import layer_work
-from cosoc.sim.workload import Workload
+from cosoc.sim.workload import INPUT, Layer, Workload
 from cosoc.sim.workload_file import find_workload
 
-SOC = find_soc("diana")
+SOC, DARKSIDE = find_soc("diana"), find_soc("darkside")
 
 
 def soft(shares: dict[str, dict[str, int]]) -> dict[str, dict[str, torch.Tensor]]:
@@ -58,7 +61,7 @@ def test_the_serial_estimate_is_the_simulation(name: str, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_soft_shares_at_whole_channels_give_the_terms_of_integers(seed: int, runtime: Runtime) -> None:
     workload, rng = find_workload("resnet8"), np.random.default_rng(seed)
-    mapping = random_mapping(workload, SOC, runtime, rng, TilingCache())
+    mapping = replace(random_mapping(workload, SOC, runtime, rng, TilingCache()), groups=())
     shares = {name: {s.core: s.k for s in given.shares} for name, given in mapping.layers.items()}
     homes = homes_of(workload, mapping, SOC)
     tensors = network_terms(workload, SOC, mapping, soft(shares), homes)
@@ -127,6 +130,105 @@ def test_equal_layers_share_their_tiling() -> None:
     workload, cache = find_workload("resnet20"), TilingCache()
     tilings_for(workload, SOC, halves(workload), "serial", cache)
     assert len(cache.tilings) <= len(workload.layers) / 2
+
+
+def one_layer(layer: Layer) -> Workload:
+    return Workload("one", (layer.c, layer.iy, layer.ix), (layer,), (layer.name,))
+
+
+def pointwise(c: int, k: int, size: int) -> Workload:
+    return one_layer(Layer("pw", "conv", (INPUT,), k, c, size, size, size, size))
+
+
+def both(workload: Workload, mapping: Mapping, soc: SoC) -> tuple[int, float]:
+    """Simulated ticks, and estimated ones without any fit."""
+    simulated = engine_fast.run(lower(workload, mapping, soc)).makespan
+    return simulated, network_estimate(workload, soc, mapping, {}, Theta()).ticks.item()
+
+
+@pytest.mark.parametrize(("c", "k", "size", "cluster"), [(256, 512, 4, 107), (128, 256, 3, 32), (128, 128, 6, 44)])
+def test_a_core_with_more_jobs_waits_for_the_stores_of_the_other(c: int, k: int, size: int, cluster: int) -> None:
+    """The DMA is in order. While the cluster is at its one job, the store of that stands before the loads of the tensor
+    engine's third: all jobs but two of the engine come after the cluster's, and the time is nearly their sum."""
+    workload, step = pointwise(c, k, size), 16
+    shares = (Share("cluster", cluster), Share("tensor", k - cluster))
+    tiled = LayerMapping(shares, Tiling((cluster, step), size, size))
+    mapping = Mapping("split", "overlapped", {"pw": tiled})
+    simulated, estimated = both(workload, mapping, DARKSIDE)
+    work = layer_work(
+        workload["pw"], DARKSIDE, [(s.core, s.k) for s in shares], tiled, homes_of(workload, mapping, DARKSIDE), exact
+    )
+    one, many = (part.array + part.fed for part in work.cores)
+    jobs = -(-(k - cluster) // step)
+    assert simulated > one + many * (jobs - 2) / jobs
+    assert estimated == pytest.approx(simulated, rel=0.05)
+
+
+def test_conflicts_cost_what_they_cost_in_the_simulation() -> None:
+    """A layer whose halves keep cluster and tensor engine busy for about as long, on Darkside and on a Darkside without
+    conflicts: the estimate sees most of the difference, and is close on both."""
+    workload = pointwise(64, 128, 16)
+    quiet = DARKSIDE.model_copy(
+        update={"links": {n: link.model_copy(update={"stretch": ()}) for n, link in DARKSIDE.links.items()}}
+    )
+    tiling = Tiling((7, 26), 8, 16)
+    mapping = Mapping("m", "overlapped", {"pw": LayerMapping((Share("cluster", 28), Share("tensor", 100)), tiling)})
+    loud_simulated, loud_estimated = both(workload, mapping, DARKSIDE)
+    quiet_simulated, quiet_estimated = both(workload, mapping, quiet)
+    assert loud_simulated > 1.02 * quiet_simulated
+    assert quiet_estimated == pytest.approx(quiet_simulated, rel=0.03)
+    assert loud_estimated == pytest.approx(loud_simulated, rel=0.03)
+    assert loud_estimated - quiet_estimated == pytest.approx(loud_simulated - quiet_simulated, rel=0.35)
+
+
+def test_weights_without_room_hold_up_the_loads_behind_them() -> None:
+    """Weights of 16 channels (16 x 256 x 9 bytes) do not fit 64 KiB twice: each tile of them waits for the jobs of the
+    one before, and in the queue of the DMA the load behind it waits as well. Ten times weights, load and two jobs,
+    counted from the layer's work: the simulation takes at least that, and so does the estimate."""
+    layer = Layer("conv", "conv", (INPUT,), 160, 256, 32, 8, 32, 8, 3, 3, 1, 1, 1, 1)
+    workload, tiled = one_layer(layer), LayerMapping((Share("digital", 160),), Tiling((16,), 16, 8))
+    mapping = Mapping("m", "overlapped", {"conv": tiled})
+    simulated, estimated = both(workload, mapping, SOC)
+    homes = homes_of(workload, mapping, SOC)
+    terms, busy = layer_terms(layer, layer_work(layer, SOC, [("digital", 160)], tiled, homes, exact), SOC, homes, exact)
+    assert simulated > busy["digital"] + 10 * (terms.weights + terms.load)
+    assert estimated == pytest.approx(simulated, rel=0.05)
+
+
+def test_layers_at_once_are_estimated_as_they_run() -> None:
+    """A 3x3 layer on the cluster beside a 1x1 one on the tensor engine: less than one after the other, not less than
+    the longer, and the estimate close to the simulation. Both layers' shares have a gradient."""
+    area = (16, 16, 16, 16)
+    wide = Layer("wide", "conv", (INPUT,), 16, 32, *area, 3, 3, 1, 1, 1, 1)
+    one = Layer("one", "conv", (INPUT,), 256, 32, *area)
+    workload = Workload("two", (32, 16, 16), (wide, one), ("wide", "one"))
+    shares = {"wide": {"cluster": 16}, "one": {"tensor": 256}}
+    group = (Group(("wide", "one"), parallel=True),)
+    apart = tilings_for(workload, DARKSIDE, shares, "overlapped", TilingCache())
+    mapping = tilings_for(workload, DARKSIDE, shares, "overlapped", TilingCache(), groups=group)
+    in_turn, _ = both(workload, apart, DARKSIDE)
+    simulated, estimated = both(workload, mapping, DARKSIDE)
+    assert in_turn / 2 < simulated < 0.8 * in_turn
+    assert estimated == pytest.approx(simulated, rel=0.05)
+    tensors = soft(shares)
+    found = network_estimate(workload, DARKSIDE, mapping, tensors, Theta())
+    assert found.by_layer.tolist() == [found.ticks.item(), 0]
+    found.ticks.backward()
+    for given in tensors.values():
+        for k in given.values():
+            assert k.grad is not None
+            assert k.grad > 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_networks_with_branches_are_estimated(seed: int) -> None:
+    """Exact where nothing overlaps, within 5 % where layers run at once."""
+    rng = np.random.default_rng(seed)
+    workload = random_branches(rng)
+    for runtime, close in (("serial", 0.001), ("overlapped", 0.05)):
+        mapping = random_mapping(workload, DARKSIDE, runtime, rng, TilingCache())  # type: ignore[arg-type]
+        simulated, estimated = both(workload, mapping, DARKSIDE)
+        assert estimated == pytest.approx(simulated, rel=close)
 
 
 def test_pull_carries_the_jacobian() -> None:

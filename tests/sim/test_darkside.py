@@ -12,6 +12,7 @@ from cosoc.sim.cores.cluster import Cluster
 from cosoc.sim.cores.depthwise_engine import DepthwiseEngine
 from cosoc.sim.cores.tensor_engine import TensorEngine
 from cosoc.sim.errors import InputError
+from cosoc.sim.estimate import Theta, layer_time
 from cosoc.sim.lower import lower
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.mapping import Group, LayerMapping, Mapping, Share
@@ -19,8 +20,9 @@ from cosoc.sim.mapping_file import dump_mapping, load_mapping
 from cosoc.sim.program import KINDS
 from cosoc.sim.report import Result
 from cosoc.sim.simulate import simulate
-from cosoc.sim.soc import SoC
-from cosoc.sim.tiler import problems
+from cosoc.sim.soc import Memory, SoC
+from cosoc.sim.tiler import best_tiling, complete, homes_of, problems, tile_bytes
+from cosoc.sim.work import layer_work
 from cosoc.sim.workload import INPUT, Layer, Tile, Workload
 from cosoc.sim.workload_file import find_workload
 
@@ -285,3 +287,86 @@ def test_layers_at_once_are_written_and_read_back(tmp_path: Path, soc: SoC) -> N
     file.write_text("runtime: overlapped\ngroups: [{layers: [conv, dw], parallel: true, keep_rows: false}]\n")
     with pytest.raises(InputError, match="keep_rows and resident are of fused layers"):
         load_mapping(file, workload, soc)
+
+
+# -- how they share the scratchpad -------------------------------------------------------------------------------------
+
+
+def _taken(soc: SoC, layers: tuple[Layer, ...], mapping: Mapping) -> list[int]:
+    """Bytes of the TCDM that each layer's tiles take."""
+    workload = _workload(*layers)
+    homes = homes_of(workload, mapping, soc)
+    needs = [tile_bytes(la, mapping.layers[la.name], soc, mapping.runtime, homes)["tcdm"] for la in layers]
+    return [need.total for need in needs]
+
+
+@pytest.mark.parametrize(
+    ("k", "c", "size", "f"), [(64, 64, 32, 1), (128, 128, 16, 3), (8, 512, 8, 3), (32, 256, 16, 1)]
+)
+def test_tiles_of_layers_at_once_fit_the_scratchpad_together(soc: SoC, k: int, c: int, size: int, f: int) -> None:
+    layers = (_conv(k, c, size, f), _depthwise(c, size))
+    full = complete(Mapping("m", "overlapped", {}, AT_ONCE), _workload(*layers), soc)
+    assert sum(_taken(soc, layers, full)) <= soc.memories["tcdm"].capacity_bytes
+    assert not problems(full, _workload(*layers), soc)
+
+
+def test_what_fits_together_is_tiled_as_alone(soc: SoC) -> None:
+    layers = (_conv(32, 64, 8, 1), _depthwise(64, 8))
+    workload = _workload(*layers)
+    in_turn = complete(Mapping("m", "overlapped", {}), workload, soc)
+    at_once = complete(Mapping("m", "overlapped", {}, AT_ONCE), workload, soc)
+    assert sum(_taken(soc, layers, in_turn)) <= soc.memories["tcdm"].capacity_bytes
+    assert at_once.layers == in_turn.layers
+
+
+def test_a_layer_whose_smallest_tile_needs_more_than_half_gets_it(soc: SoC) -> None:
+    """A 3x3 convolution of 3000 channels has 9 x 3000 inputs under one output, 12 x 3000 in words, and two such tiles
+    for overlap: 72,000 of 81,920 bytes. What is left is enough for a depthwise layer of 16 channels on 8x8."""
+    before = replace(_conv(16, 3000, 8, 1), name="before")
+    wide, narrow = _conv(4, 3000, 8, 3), replace(_depthwise(16, 8), inputs=("before",))
+    layers = (before, wide, narrow)
+    full = complete(Mapping("m", "overlapped", {}, AT_ONCE), _workload(*layers), soc)
+    _, most, rest = _taken(soc, layers, full)
+    assert 72_000 <= most <= 81_920 - rest
+    assert simulate(soc, _workload(*layers), full).ticks > 0
+
+
+def test_stated_tiles_that_overflow_only_together_are_refused_with_both_figures(soc: SoC) -> None:
+    """Either has 49,152 bytes or less of 81,920; both do not fit. One tile stated, the other gives way."""
+    layers = (_conv(64, 64, 32, 1), _depthwise(64, 32))
+    workload = _workload(*layers)
+    in_turn = complete(Mapping("m", "overlapped", {}), workload, soc)
+    a, b = _taken(soc, layers, in_turn)
+    bound = soc.memories["tcdm"].capacity_bytes
+    assert max(a, b) <= bound < a + b
+    stated = replace(in_turn, groups=AT_ONCE)
+    assert problems(stated, workload, soc) == [
+        f"parallel group: tiles need {a} of conv + {b} of dw = {a + b} bytes of tcdm, which has {bound}"
+    ]
+    assert not problems(replace(stated, runtime="serial"), workload, soc)  # there they run in turn
+    half = replace(stated, layers={"conv": in_turn.layers["conv"]})
+    full = complete(half, workload, soc)
+    assert full.layers["conv"] == in_turn.layers["conv"]
+    assert _taken(soc, layers, full)[1] <= bound - a
+
+
+def test_no_division_in_eighths_is_better_by_its_measure(soc: SoC) -> None:
+    """By brute force: no division of the scratchpad into eighths has a lower sum of the layers' own times, halves
+    included, and all but the best are worse."""
+    layers = (_conv(16, 256, 32, 1), _depthwise(256, 32))
+    workload, open_ = _workload(*layers), Mapping("m", "overlapped", {}, AT_ONCE)
+    full = complete(open_, workload, soc)
+    homes = homes_of(workload, full, soc)
+
+    def ticks(layer: Layer, given: LayerMapping) -> float:
+        work = layer_work(layer, soc, [(s.core, s.k) for s in given.shares], given, homes, exact)
+        return float(layer_time(layer, work, soc, "overlapped", homes, Theta(), exact).ticks)
+
+    def within(layer: Layer, size: int) -> float:
+        small = soc.model_copy(update={"memories": soc.memories | {"tcdm": Memory(size_bytes=size)}})
+        given = full.layers[layer.name]
+        return ticks(layer, replace(given, tiling=best_tiling(layer, given, small, "overlapped", homes)))
+
+    part = soc.memories["tcdm"].capacity_bytes // 8
+    sums = sorted(within(layers[0], n * part) + within(layers[1], (8 - n) * part) for n in range(1, 8))
+    assert sum(ticks(layer, full.layers[layer.name]) for layer in layers) <= sums[0] < sums[1]

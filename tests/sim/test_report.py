@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,9 @@ from cosoc.sim import engine_reference
 from cosoc.sim.catalog import find_soc
 from cosoc.sim.errors import Deadlock
 from cosoc.sim.mapping import LayerMapping, Mapping, Runtime, Share
-from cosoc.sim.program import KINDS, Builder, Program, row_of
-from cosoc.sim.render import CAUSES, bottleneck, chrome_trace, gantt, summary, table, tracks
-from cosoc.sim.report import Result, busy_ticks, energy_j, to_json
+from cosoc.sim.program import KINDS, Builder, Program, op_text, row_of
+from cosoc.sim.render import CAUSES, bottleneck, chrome_trace, gantt, summary, table, tracks, write_chrome_trace
+from cosoc.sim.report import PATH_NAMES, Result, busy_ticks, energy_j, to_json
 from cosoc.sim.simulate import simulate
 from cosoc.sim.trace import Trace
 from cosoc.sim.workload import INPUT, Layer, Workload
@@ -173,6 +174,106 @@ def test_the_critical_path_is_the_makespan(result: Result) -> None:
     assert set(path.by_cause_ticks) <= set(CAUSES)
 
 
+def test_the_critical_path_is_told_as_its_segments_say(result: Result) -> None:
+    """Against a loop over the segments: shares, waits, edges, and stretches of equal neighbours."""
+    program, path = result.program, result.critical_path
+    shares: dict[tuple[str, str, str], int] = {}
+    waits: dict[str, dict[str, int]] = {}
+    edges: dict[str, int] = {}
+    stretches: list[tuple[tuple[str, ...], list[int]]] = []
+    for start, end, op, number, server, behind, _ in result.path.tolist():
+        cause = PATH_NAMES[number]
+        if start == end:
+            edges[cause] = edges.get(cause, 0) + 1
+            continue
+        what, _, unit = re.fullmatch(r"op \d+ \((.*)( on )(.*)\)", op_text(program, op)).groups()  # type: ignore[union-attr]
+        kind, _, layer = what.partition(" of ")
+        shares[layer, unit, cause] = shares.get((layer, unit, cause), 0) + end - start
+        link = holder = ""
+        if cause == "wait_server":
+            link = program.server_names[server]
+            holder = op_text(program, behind).partition("(")[2][:-1]
+            waits.setdefault(link, {}).setdefault(holder, 0)
+            waits[link][holder] += end - start
+        key = (unit, kind, layer, cause, link, holder)
+        if stretches and stretches[-1][0] == key:
+            stretches[-1][1].append(op)
+        else:
+            stretches.append((key, [op]))
+    assert {(share.layer, share.unit, share.cause): share.ticks for share in path.shares} == shares
+    assert (path.waits_ticks, path.edges) == (waits, edges)
+    told = [(p.unit, p.kind, p.layer, p.cause, p.server, p.behind) for p in path.segments]
+    assert told == [key for key, _ in stretches]
+    assert [(p.first_op, p.ops) for p in path.segments] == [(ops[0], len(set(ops))) for _, ops in stretches]
+
+
+@pytest.mark.parametrize("parts", [1, 7, 40])
+def test_a_long_critical_path_is_told_in_few_stretches(parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They still reach from 0 to the makespan, none but the last is short, and no cause is lost."""
+    monkeypatch.setattr("cosoc.sim.report.PARTS", parts)
+    result = run_of("resnet20", "serial")
+    path = result.critical_path
+    assert parts // 3 <= len(path.segments) <= parts + 1
+    ends = [0, *(part.end_tick for part in path.segments)]
+    assert [part.start_tick for part in path.segments] == ends[:-1]
+    assert ends[-1] == result.ticks
+    assert all((part.end_tick - part.start_tick) * parts >= result.ticks for part in path.segments[:-1])
+    causes: dict[str, int] = {}
+    for part in path.segments:
+        assert sum(part.causes.values()) == part.end_tick - part.start_tick
+        assert part.cause in part.causes
+        for cause, ticks in part.causes.items():
+            causes[cause] = causes.get(cause, 0) + ticks
+    assert causes == path.by_cause_ticks
+    assert path.shares == run_of("resnet20", "serial").critical_path.shares
+
+
+def test_parts_are_sums_over_ops(result: Result) -> None:
+    """Against a loop over all ops, one by one: layers, their cores, units, servers and memories."""
+    program, trace, soc = result.program, result.trace, find_soc("diana")
+    totals: dict[tuple[str, ...], int] = {}
+
+    def add(value: int, *key: str) -> None:
+        if value:
+            totals[key] = totals.get(key, 0) + int(value)
+
+    for op, at in enumerate(row_of(program, np.arange(program.n_ops)).tolist()):
+        row = program.rows[at]
+        unit, kind, layer = program.unit_names[row["unit"]], KINDS[row["kind"]], program.layers[row["layer"]]
+        add(1, "unit", unit)
+        add(row["macs"], "unit macs", unit)
+        add(row["macs"], "layer macs", layer)
+        if unit in soc.dmas:
+            add(row["bytes"], kind, layer)
+        elif kind == "feed":
+            add(row["bytes"], "feed", layer)
+            add(row["bytes"], "feed of", soc.cores[unit].memory)
+        if kind == "compute":
+            add(1, "jobs", layer, unit)
+            add(row["run"], "run", layer, unit)
+        if kind in ("feed", "launch") and unit in soc.cores:
+            add(trace.service[op], f"{kind} ticks", layer, unit)
+        for server in program.routes[row["route_at"] : row["route_at"] + row["route_n"]]:
+            add(row["bytes"], "server", program.server_names[server])
+            add(-(-row["bytes"] // row["burst"]), "bursts", program.server_names[server])
+    found: dict[tuple[str, ...], int] = {}
+    for part in result.by_layer:
+        found |= {("load", part.layer): part.load_bytes, ("weights", part.layer): part.weight_bytes}
+        found |= {("store", part.layer): part.store_bytes, ("feed", part.layer): part.feed_bytes}
+        found["layer macs", part.layer] = part.macs
+        assert part.compute_ticks == sum(core.compute_ticks for core in part.cores.values())
+        for name, core in part.cores.items():
+            found |= {("jobs", part.layer, name): core.jobs, ("run", part.layer, name): core.compute_ticks}
+            found["feed ticks", part.layer, name] = core.feed_ticks
+            found["launch ticks", part.layer, name] = core.launch_ticks
+    for of in result.by_unit:
+        found |= {("unit", of.unit): of.ops, ("unit macs", of.unit): of.macs}
+    for link in result.by_server:
+        found |= {("server", link.server): link.bytes, ("bursts", link.server): link.bursts}
+    found |= {("feed of", memory.memory): memory.feed_bytes for memory in result.by_memory}
+    assert {key: n for key, n in found.items() if n} == totals
+
+
 def test_a_crowded_link_is_named_with_its_holder() -> None:
     """Four lanes through one port: somebody waits, and for whom is said."""
     path = run_of("resnet8", "overlapped", CROWDED).critical_path
@@ -242,7 +343,7 @@ def test_json_has_what_it_promises(result: Result) -> None:
     assert sum(layer["ticks_critical"] for layer in out["by_layer"]) == out["ticks"]
     assert sum(out["critical_path"]["by_cause_ticks"].values()) == out["ticks"]
     assert out["critical_path"]["segments"][-1]["end_tick"] == out["ticks"]
-    assert not {"program", "trace"} & set(out)
+    assert not {"program", "trace", "path"} & set(out)
 
 
 def test_table_fits_a_terminal(result: Result) -> None:
@@ -319,7 +420,10 @@ def test_chrome_trace_is_well_formed(result: Result) -> None:
     assert out["otherData"]["1 us in this trace"].startswith("1 tick = 3.846 ns")
 
 
-def test_chrome_trace_durations_are_the_traces(result: Result) -> None:
+@pytest.mark.parametrize("single", [0, 10**6])
+def test_chrome_trace_durations_are_the_traces(result: Result, single: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether ops are drawn one by one, or those without a gap between them as one."""
+    monkeypatch.setattr("cosoc.sim.render.SINGLE", single)
     events = chrome_trace(result)["traceEvents"]
     units: dict[str, int] = {}
     for (name, _), slices in by_track(events, "units").items():
@@ -337,6 +441,33 @@ def test_chrome_trace_durations_are_the_traces(result: Result) -> None:
     assert served == {server.server: server.busy_ticks for server in result.by_server if server.busy_ticks}
     (path,) = by_track(events, "critical path").values()
     assert sum(e["dur"] for e in path) == result.ticks
+
+
+def test_ops_without_a_gap_are_drawn_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a run of many ops, a slice ends where the kind or layer changes or the unit idles, and nowhere else."""
+    result = run_of("resnet18_cifar", "overlapped")
+    each = by_track(chrome_trace(result)["traceEvents"], "units")
+    monkeypatch.setattr("cosoc.sim.render.SINGLE", 1000)
+    joined = by_track(chrome_trace(result)["traceEvents"], "units")
+    assert joined.keys() == each.keys()
+    for key, track in joined.items():
+        ops, slices = outermost(each[key]), outermost(track)
+        ends = {e["ts"] + e["dur"] for e in slices}
+        for a, b in itertools.pairwise(ops):
+            apart = a["name"] != b["name"] or a["ts"] + a["dur"] < b["ts"]
+            assert (a["ts"] + a["dur"] in ends) == apart
+        held = {e["args"].get("first_op", e["args"].get("op")): e["args"].get("ops", 1) for e in slices}
+        assert sum(held.values()) == len(ops)
+        assert set(held) <= {e["args"]["op"] for e in ops}
+    assert sum(map(len, joined.values())) < sum(map(len, each.values()))
+
+
+def test_chrome_trace_is_written_event_by_event(result: Result, tmp_path: Path) -> None:
+    write_chrome_trace(result, tmp_path / "trace.json")
+    text = (tmp_path / "trace.json").read_text()
+    events = chrome_trace(result)
+    assert json.loads(text) == events
+    assert len(text.splitlines()) == len(events["traceEvents"]) + 2
 
 
 def test_tracks_are_as_few_as_can_be() -> None:

@@ -1,0 +1,1 @@
+../../cosoc/html_search.py

@@ -1,0 +1,1 @@
+../../cosoc/memory_use.py

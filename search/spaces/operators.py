@@ -1,0 +1,550 @@
+"""Operators to engines at training time (ODiMO, specialised units).
+
+A block computes each output channel by one of two operators, each on the core that can run it:
+
+    conv-dw    a full 3x3 convolution, or a depthwise one
+    dws-dw     a depthwise and a pointwise convolution, or a depthwise one alone
+    conv-dws   a full 3x3 convolution, or a depthwise and a pointwise one
+
+The first so many channels are computed by the first operator, the others by the second: contiguous by construction, so
+what is searched is where to cut. `cumulative` gates are those of a distribution over all cuts, channel i being computed
+by the first operator with the probability that the cut lies behind it; `point` is a single cut, softened.
+
+Neither operator is computed for channels that are surely the other's, in training too: warm-up draws a cut per block
+and step and computes each channel once; the search computes twice only what lies between sure and sure.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional
+
+from cosoc.search.gates import Estimator
+from cosoc.search.loop import Counts, Oracle
+from cosoc.search.quant import integer_weight, ste
+from cosoc.search.spaces.channels import MixedLayer, MixedNet, fold, fold_batch_norm, quantised, replace_module, traced
+from cosoc.sim.errors import InputError
+from cosoc.sim.importers.torch_export import from_module
+from cosoc.sim.mapping import LayerMapping, Runtime, Share
+from cosoc.sim.mapping import Mapping as NetworkMapping
+from cosoc.sim.soc import SoC
+from cosoc.sim.tiler import default_core, unsupported
+from cosoc.sim.workload import Layer, Workload
+
+Template = Literal["conv-dw", "dws-dw", "conv-dws"]
+TEMPLATES: tuple[Template, ...] = get_args(Template)
+Cut = Literal["cumulative", "point"]
+CUTS: tuple[Cut, ...] = get_args(Cut)
+
+MANUAL_CUTS = ("all_first", "half", "all_second", "min_cost")
+
+STEP = 16  # channels that a cut moves by when it is repaired: those of a pass of the depthwise engine
+SURE = 1e-3  # a gate that is so near to 0 or 1 is taken for it
+SOFTEST = 1 / 8  # of the channels: the width of a point cut at temperature 1
+
+
+# ------------------------------------------------------------------------------------------ float network
+
+
+class ChoiceBlock(nn.Module):
+    """A block in floating point, with batch norms of its own behind either operator.
+
+    stem: the depthwise convolution that comes before a pointwise one, with batch norm and activation, read by the
+    pointwise operator. first: how many channels the first operator computes; plain data, set from outside.
+    """
+
+    def __init__(self, template: Template, conv: nn.Conv2d, other: nn.Conv2d, stem: nn.Conv2d | None) -> None:
+        super().__init__()
+        self.template = template
+        self.channels = conv.out_channels
+        self.first = self.channels // 2
+        self.dw, self.dw_bn = stem, None if stem is None else nn.BatchNorm2d(stem.out_channels)
+        self.conv, self.conv_bn = conv, nn.BatchNorm2d(self.channels)
+        self.other, self.other_bn = other, nn.BatchNorm2d(self.channels)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, k = self.channels, self.first
+        mid = x
+        if self.dw is not None and self.dw_bn is not None and k != (n if self.template == "conv-dws" else 0):
+            mid = self.act(self.dw_bn(self.dw(x)))
+        parts = []
+        if k:
+            parts.append(_branch(self.conv, self.conv_bn, mid if self.template == "dws-dw" else x, 0, k))
+        if k < n:
+            parts.append(_branch(self.other, self.other_bn, mid if self.template == "conv-dws" else x, k, n))
+        out: Tensor = self.act(torch.cat(parts, 1))
+        return out
+
+    def first_alone(self) -> nn.Module:
+        """The block with all channels computed by the first operator, for export."""
+        named: list[tuple[str, nn.Module]] = [("conv", self.conv), ("conv_bn", self.conv_bn), ("act", self.act)]
+        if self.template == "dws-dw" and self.dw is not None and self.dw_bn is not None:
+            named = [("dw", self.dw), ("dw_bn", self.dw_bn), ("dw_act", nn.ReLU()), *named]
+        return nn.Sequential(OrderedDict(named))
+
+
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: nn.Conv2d, low: int, high: int) -> Tensor:
+    """The output channels [low, high) of a convolution; those of a depthwise one read theirs of the input alone."""
+    own = geometry.groups > 1
+    padding: Any = geometry.padding
+    return functional.conv2d(
+        x[:, low:high] if own else x,
+        weight,
+        bias,
+        geometry.stride,
+        padding,
+        geometry.dilation,
+        high - low if own else 1,
+    )
+
+
+def _branch(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, low: int, high: int) -> Tensor:
+    """Channels [low, high) of a convolution and its batch norm, whose other statistics stay as they are."""
+    y = _convolved(x, conv.weight[low:high], None, conv, low, high)
+    assert bn.running_mean is not None and bn.running_var is not None and bn.momentum is not None
+    mean, var = bn.running_mean[low:high], bn.running_var[low:high]
+    return functional.batch_norm(y, mean, var, bn.weight[low:high], bn.bias[low:high], bn.training, bn.momentum, bn.eps)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A place in a network for a choice. path: where it will stand; nodes: what it takes the place of, in order; conv:
+    the last convolution; stem: the depthwise one before it, if any."""
+
+    path: str
+    nodes: tuple[fx.Node, ...]
+    conv: nn.Conv2d
+    stem: nn.Conv2d | None
+
+
+def _chain(node: fx.Node, modules: Mapping[str, nn.Module]) -> list[fx.Node]:
+    """A convolution with the batch norm and ReLU behind it, where nobody else reads what is between them."""
+    out = [node]
+    for kind in (nn.BatchNorm2d, (nn.ReLU, nn.ReLU6)):
+        users = list(out[-1].users)
+        if len(users) != 1 or users[0].op != "call_module":
+            break
+        if not isinstance(modules.get(str(users[0].target)), kind):
+            break
+        out.append(users[0])
+    return out
+
+
+def _pointwise_of(conv: nn.Conv2d) -> bool:
+    return conv.kernel_size == (1, 1) and conv.groups == 1 and conv.stride == (1, 1)
+
+
+def _window_of(conv: nn.Conv2d) -> bool:
+    return conv.kernel_size == (3, 3) and conv.groups == 1
+
+
+def find_blocks(graph: fx.Graph, modules: Mapping[str, nn.Module]) -> list[Found]:
+    """3x3 convolutions, and depthwise ones of any window followed by pointwise ones, each with batch norm and ReLU."""
+    out, taken = list[Found](), set[fx.Node]()
+    for node in graph.nodes:
+        conv = modules.get(str(node.target)) if node.op == "call_module" else None
+        if not isinstance(conv, nn.Conv2d) or node in taken:
+            continue
+        chain = _chain(node, modules)
+        if len(chain) < 3:
+            continue
+        if _window_of(conv):
+            out.append(Found(f"{node.target}", tuple(chain), conv, None))
+            taken.update(chain)
+        elif conv.groups == conv.in_channels == conv.out_channels and conv.groups > 1:
+            users = list(chain[-1].users)
+            after = modules.get(str(users[0].target)) if len(users) == 1 and users[0].op == "call_module" else None
+            if isinstance(after, nn.Conv2d) and _pointwise_of(after):
+                rest = _chain(users[0], modules)
+                if len(rest) == 3:
+                    out.append(Found(_common_path(node, users[0]), (*chain, *rest), after, conv))
+                    taken.update((*chain, *rest))
+    return out
+
+
+def _common_path(depthwise: fx.Node, pointwise: fx.Node) -> str:
+    """A path for the block of two modules: in the module that holds both, if there is one."""
+    shared = []
+    for a, b in zip(str(depthwise.target).split("."), str(pointwise.target).split("."), strict=False):
+        if a != b:
+            break
+        shared.append(a)
+    return ".".join([*shared, "choice"]) if shared else f"{pointwise.target}_choice"
+
+
+def _new_block(found: Found, template: Template) -> ChoiceBlock | str:
+    """The block for a place, or why there is none."""
+    c = found.stem.in_channels if found.stem is not None else found.conv.in_channels
+    n = found.conv.out_channels
+    geometry = found.stem or found.conv
+    if template != "conv-dws" and c != n:
+        return f"has {c} channels in and {n} out; a depthwise convolution keeps their number"
+    if c == 1:
+        return "reads one channel, of which no depthwise convolution can be made"
+    stride: Any = geometry.stride
+    padding: Any = geometry.padding
+    window: Any = geometry.kernel_size
+    dilation: Any = geometry.dilation
+
+    def windowed(outputs: int, groups: int) -> nn.Conv2d:
+        return nn.Conv2d(c, outputs, window, stride, padding, dilation, groups, bias=False)
+
+    point = nn.Conv2d(c, n, 1, bias=False)
+    if template == "conv-dw":
+        return ChoiceBlock(template, windowed(n, 1), windowed(n, n), None)
+    if template == "dws-dw":
+        return ChoiceBlock(template, point, windowed(n, n), windowed(c, c))
+    return ChoiceBlock(template, windowed(n, 1), point, windowed(c, c))
+
+
+@dataclass(frozen=True)
+class Supernet:
+    """net: with a ChoiceBlock wherever the machine can serve one; blocks: their paths, by the name of the layer that
+    has the choice. workload: the same, each choice a layer with an alternative. pairs: the cores of either operator,
+    by layer. refused: places that keep their operator, and why."""
+
+    net: nn.Module
+    workload: Workload
+    blocks: Mapping[str, str]
+    pairs: Mapping[str, tuple[str, str]]
+    refused: Mapping[str, str]
+
+    def choices(self) -> dict[str, ChoiceBlock]:
+        """The blocks, by the name of the layer that has the choice."""
+        found = {name: self.net.get_submodule(path) for name, path in self.blocks.items()}
+        return {name: block for name, block in found.items() if isinstance(block, ChoiceBlock)}
+
+    def split(self, counts: Mapping[str, int]) -> None:
+        """Let the first operator compute so many channels of each block that is named."""
+        blocks = self.choices()
+        for name, k in counts.items():
+            blocks[name].first = k
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Random cuts, each from none to all channels."""
+        for block in self.choices().values():
+            cuts = cut_steps(block.channels)  # few shapes: what a library prepares for one is used again
+            block.first = cuts[int(torch.randint(len(cuts), (1,), generator=generator))]
+
+
+def with_choices(
+    net: nn.Module, input_shape: Sequence[int], soc: SoC, template: Template, name: str = "network"
+) -> Supernet:
+    """A network with choices in place of its blocks; weights that are new are drawn from torch's default generator.
+
+    net: in floating point, with batch norms, input_shape (c, iy, ix). Raises InputError where no block can be served,
+    with the reason for each.
+    """
+    net = copy.deepcopy(net)
+    graph = traced(net)
+    modules = dict(net.named_modules())
+    places = find_blocks(graph, modules)
+    refused: dict[str, str] = {}
+    # What a machine cannot serve is known from the layers, so all places become blocks first, and some are taken back.
+    for _ in range(2):
+        blocks: dict[str, ChoiceBlock] = {}
+        for place in places:
+            made = refused.get(place.path) or _new_block(place, template)
+            if isinstance(made, str):
+                refused[place.path] = made
+            else:
+                blocks[place.path] = made
+        whole = _rewritten(net, places, blocks)
+        workload = _workload(whole, blocks, tuple(input_shape), name)
+        pairs = {path: _pair(workload[f"{path}.conv"], soc) for path in blocks}
+        unserved = {path: pair for path, pair in pairs.items() if isinstance(pair, str)}
+        if not unserved:
+            break
+        refused |= unserved
+    if not blocks:
+        why = "; ".join(f"{path} {reason}" for path, reason in refused.items()) or "it has no 3x3 or separable block"
+        raise InputError(f"{name}: nothing to choose for template {template} on {soc.name}: {why}")
+    named = {f"{path}.conv": path for path in blocks}
+    cores = {f"{path}.conv": pair for path, pair in pairs.items() if not isinstance(pair, str)}
+    return Supernet(whole, workload, named, cores, refused)
+
+
+def _rewritten(net: nn.Module, places: Sequence[Found], blocks: Mapping[str, ChoiceBlock]) -> fx.GraphModule:
+    """The network with blocks in their places."""
+    whole = fx.GraphModule(copy.deepcopy(net), traced(net))
+    by_name = {node.name: node for node in whole.graph.nodes}
+    for place in places:
+        if place.path not in blocks:
+            continue
+        nodes = [by_name[node.name] for node in place.nodes]
+        whole.add_submodule(f"{place.path}__new", blocks[place.path])
+        with whole.graph.inserting_before(nodes[0]):
+            new = whole.graph.call_module(f"{place.path}__new", (nodes[0].args[0],))
+        nodes[-1].replace_all_uses_with(new)
+        for node in reversed(nodes):
+            whole.graph.erase_node(node)
+    whole.delete_all_unused_submodules()
+    for node in whole.graph.nodes:
+        path = str(node.target).removesuffix("__new")
+        if node.op == "call_module" and path in blocks:
+            whole.delete_submodule(str(node.target))
+            whole.add_submodule(path, blocks[path])
+            node.target = path
+    whole.recompile()
+    return whole
+
+
+def _workload(net: fx.GraphModule, blocks: Mapping[str, ChoiceBlock], shape: tuple[int, ...], name: str) -> Workload:
+    plain = copy.deepcopy(net)
+    for path, block in blocks.items():
+        replace_module(plain, path, block.first_alone())
+    layers: list[Layer] = []
+    exported = from_module(plain.eval(), shape, name)
+    for layer in exported:
+        chooses = blocks.get(layer.name.removesuffix(".conv"))
+        layers += [layer] if chooses is None else _alternatives(layer, chooses, exported)
+    return replace(exported, layers=tuple(layers))
+
+
+def _alternatives(layer: Layer, block: ChoiceBlock, exported: Workload) -> list[Layer]:
+    """The layer of a block's first operator with the second as its alternative, behind what that reads."""
+    path = layer.name.removesuffix(".conv")
+    if block.template == "conv-dws":
+        stem = replace(layer, name=f"{path}.dw", k=layer.c, groups=layer.c)
+        point = replace(
+            layer, name=f"{path}.other", inputs=(stem.name,), iy=layer.oy, ix=layer.ox, fy=1, fx=1,
+            stride_y=1, stride_x=1, pad_y=0, pad_x=0, dilation_y=1, dilation_x=1,
+        )  # fmt: skip
+        return [stem, replace(layer, alternative=point)]
+    window = exported[f"{path}.dw"] if block.template == "dws-dw" else layer
+    return [replace(layer, alternative=replace(window, name=f"{path}.other", k=layer.k, groups=layer.k))]
+
+
+def _pair(layer: Layer, soc: SoC) -> tuple[str, str] | str:
+    """The cores of a layer's two operators, or why there are none: the second must not be able to run the first."""
+    other = layer.alternative
+    assert other is not None
+    try:
+        first = default_core(replace(layer, alternative=None), soc)
+    except InputError as error:
+        return str(error)
+    able = [name for name, core in soc.cores.items() if core.weight_memory is not None]
+    fit = [name for name in able if not unsupported(other, soc, name)]
+    apart = [name for name in fit if unsupported(replace(layer, alternative=None), soc, name)]
+    if not apart:
+        reasons = "; ".join(f"{name} {', '.join(unsupported(other, soc, name))}" for name in able if name not in fit)
+        return f"has no core of its own for {other.name}" + (f": {reasons}" if reasons else "")
+    return first, apart[0]
+
+
+# ------------------------------------------------------------------------------------------ search network
+
+
+def _mixed(full: Tensor, depthwise: Tensor, gate: Tensor, low: int) -> Tensor:
+    """Filters [k, c, fy, fx] weighted by their gates [k], and those of the depthwise channels from `low` on,
+    [n, 1, fy, fx], by what is left, in the place of the one channel that they read."""
+    weight = gate[:, None, None, None] * full
+    at = torch.arange(low, low + len(depthwise), device=full.device)
+    return weight.index_put_((at, at), depthwise[:, 0] * (1 - gate[low:])[:, None, None], accumulate=True)
+
+
+class OperatorLayer(MixedLayer):
+    """The layer of a block that has the choice: two quantised convolutions, and where to cut between them.
+
+    cut: [k + 1] for cumulative gates, logits of the first operator's number of channels; [1] for a point.
+    gates: [k, 2].
+    """
+
+    def __init__(
+        self, conv: nn.Conv2d, other: nn.Conv2d, cores: tuple[str, str], bits: tuple[int, int], kind: Cut
+    ) -> None:
+        nn.Module.__init__(self)
+        self.geometry = conv
+        self.other = other
+        self.cores = cores
+        self.weight_bits = bits
+        self.ternary = (False, False)
+        self.array_rows = 0
+        self.converter = None
+        self.kind = kind
+        k = conv.out_channels
+        self.cut = nn.Parameter(torch.zeros(k + 1 if kind == "cumulative" else 1))
+        self.log_scale = nn.Parameter(torch.zeros(0), requires_grad=False)
+        self.gates: Tensor
+        self.register_buffer("gates", torch.full((k, 2), 0.5), persistent=False)
+        self.temperature: Tensor
+        self.register_buffer("temperature", torch.ones(()))
+
+    def _ahead(self, weights: Tensor) -> Tensor:
+        """The first operator's gate of each channel, from the weight of each number of channels: [k]."""
+        return (1 - weights.cumsum(0)[:-1]).clamp(0, 1)
+
+    def _expected(self, temperature: float) -> Tensor:
+        if self.kind == "cumulative":
+            return self._ahead(torch.softmax(self.cut / temperature, 0))
+        k = self.geometry.weight.shape[0]
+        at = torch.arange(k, device=self.cut.device) + 0.5
+        return torch.sigmoid((k * torch.sigmoid(self.cut) - at) / max(temperature * SOFTEST * k, 0.5))
+
+    def soften(self, estimator: Estimator, temperature: float, generator: torch.Generator) -> None:
+        self.temperature.fill_(temperature)
+        if estimator == "expectation":
+            first = self._expected(temperature)
+        elif estimator == "montecarlo" and self.kind == "cumulative":
+            uniform = torch.rand(self.cut.shape, generator=generator).clamp(1e-9, 1 - 1e-7)
+            relaxed = torch.softmax((self.cut - (-uniform.log()).log()) / temperature, 0)
+            drawn = functional.one_hot(relaxed.argmax(), len(relaxed)).to(relaxed.dtype)
+            first = self._ahead(ste(drawn, relaxed))
+        else:
+            other = " or montecarlo" if self.kind == "cumulative" else ""
+            raise InputError(f"estimator {estimator}: a cut ({self.kind}) takes expectation{other}")
+        self.gates = torch.stack((first, 1 - first), 1)
+
+    def decisions(self) -> list[nn.Parameter]:
+        return [self.cut]
+
+    @property
+    def logits(self) -> Tensor:  # type: ignore[override]
+        """Log-probabilities of either operator, [k, 2], at the temperature of the last step."""
+        first = self._expected(float(self.temperature)).clamp(1e-9, 1 - 1e-7)
+        return torch.stack((first.log(), (1 - first).log()), 1)
+
+    def forward(self, x: Tensor, mid: Tensor | None = None, mid_for: str = "") -> Tensor:
+        """x: the block's input; mid: what its stem gives, read by the operator that `mid_for` names."""
+        first = self.gates[:, 0]
+        low, high = self._undecided()
+        k = len(first)
+        conv, other = self.geometry, self.other
+        assert isinstance(conv, nn.Conv2d) and conv.bias is not None and other.bias is not None
+        merged = mid is None  # a depthwise filter is a full one that is zero elsewhere: both in one convolution
+        start = high if merged else low
+        parts = []
+        if high:
+            weight, bias = integer_weight(conv.weight[:high], self.weight_bits[0]), conv.bias[:high]
+            if merged and low < high:
+                alone = integer_weight(other.weight[low:high], self.weight_bits[1])
+                weight = _mixed(weight, alone, first[:high], low)
+                bias = bias * first[:high] + other.bias[:high] * (1 - first[:high])
+            read = mid if mid is not None and mid_for == "conv" else x
+            parts.append(_convolved(read, weight, bias, conv, 0, high))
+        if start < k:
+            weight, bias = integer_weight(other.weight[start:], self.weight_bits[1]), other.bias[start:]
+            read = mid if mid is not None and mid_for == "other" else x
+            parts.append(_convolved(read, weight, bias, other, start, k))
+        if merged or low == high:
+            return torch.cat(parts, 1)
+        gate = first[low:high, None, None]
+        both = parts[0][:, low:] * gate + parts[1][:, : high - low] * (1 - gate)
+        return torch.cat((parts[0][:, :low], both, parts[1][:, high - low :]), 1)
+
+    @torch.no_grad()
+    def _undecided(self) -> tuple[int, int]:
+        """The channels [low, high) that both operators compute, in whole STEPs, so that shapes recur."""
+        first, k = self.gates[:, 0], len(self.gates)
+        low, high = int((first >= 1 - SURE).sum()), int((first > SURE).sum())
+        return (low, high) if low == high else (low // STEP * STEP, min(-(-high // STEP) * STEP, k))
+
+
+class _Decided(nn.Module):
+    """A block of the search network: its stem, the layer with the choice, and the activation."""
+
+    def __init__(self, block: ChoiceBlock, layer: OperatorLayer) -> None:
+        super().__init__()
+        self.mid_for = {"conv-dw": "", "dws-dw": "conv", "conv-dws": "other"}[block.template]
+        if block.dw is not None and block.dw_bn is not None:
+            self.dw: nn.Conv2d = copy.deepcopy(block.dw)
+            fold(self.dw, block.dw_bn)
+        self.conv, self.act = layer, nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        mid = self.act(self.dw(x)) if self.mid_for else None
+        out: Tensor = self.act(self.conv(x) if mid is None else self.conv(x, mid, self.mid_for))
+        return out
+
+
+def prepare(supernet: Supernet, soc: SoC, kind: Cut = "cumulative") -> MixedNet:
+    """The supernet with its batch norms folded and everything quantised: every block with its choice open, all other
+    layers on their default cores."""
+    net = copy.deepcopy(supernet.net).eval()
+    for name, path in supernet.blocks.items():
+        block, pair = net.get_submodule(path), supernet.pairs[name]
+        assert isinstance(block, ChoiceBlock)
+        conv, other = copy.deepcopy(block.conv), copy.deepcopy(block.other)
+        fold(conv, block.conv_bn)
+        fold(other, block.other_bn)
+        bits = soc.cores[pair[0]].weight_bits, soc.cores[pair[1]].weight_bits
+        replace_module(net, path, _Decided(block, OperatorLayer(conv, other, pair, bits, kind)))
+
+    def able(layer: Layer) -> list[str]:
+        return [default_core(layer, soc)]
+
+    return quantised(fold_batch_norm(net), supernet.workload, soc, able)
+
+
+# ------------------------------------------------------------------------------------------ mappings
+
+
+def mapping_of(supernet: Supernet, first: Mapping[str, int], runtime: Runtime, soc: SoC, name: str) -> NetworkMapping:
+    """The mapping with so many channels of each choice by its first operator, all else on default cores."""
+    layers = {}
+    for layer in supernet.workload:
+        if layer.name in supernet.pairs:
+            k = first[layer.name]
+            shares = zip(supernet.pairs[layer.name], (k, layer.k - k), strict=True)
+            layers[layer.name] = LayerMapping(tuple(Share(core, n) for core, n in shares if n))
+        else:
+            layers[layer.name] = LayerMapping((Share(default_core(layer, soc), layer.k),))
+    return NetworkMapping(name, runtime, layers)
+
+
+def manual_cuts(supernet: Supernet, soc: SoC, runtime: Runtime) -> dict[str, dict[str, int]]:
+    """What one would try first: channels by the first operator, by layer.
+
+    all_first, all_second, half: the same for all blocks; half in whole passes of the engine. min_cost: all_second, and
+    then by the first operator whatever costs nothing, simulated, block by block.
+    """
+    k = {name: supernet.workload[name].k for name in supernet.pairs}
+    out = {
+        "all_first": dict(k),
+        "half": {name: n - -(-(n // 2) // STEP) * STEP if n > STEP else n // 2 for name, n in k.items()},
+        "all_second": dict.fromkeys(k, 0),
+    }
+    oracle, best = Oracle(supernet.workload, soc, runtime), dict.fromkeys(k, 0)
+
+    def seconds(cuts: Mapping[str, int]) -> float:
+        return oracle.simulated(counts_of(supernet, cuts)).seconds
+
+    now = seconds(best)
+    for name, n in k.items():
+        for first in sorted(cut_steps(n), reverse=True):
+            if first and seconds(best | {name: first}) <= now:
+                best[name] = first
+                now = seconds(best)
+                break
+    return out | {"min_cost": best}
+
+
+def counts_of(supernet: Supernet, first: Mapping[str, int]) -> Counts:
+    """Channels on each core of each layer that has a choice."""
+    k = {name: supernet.workload[name].k for name in first}
+    return {name: dict(zip(supernet.pairs[name], (n, k[name] - n), strict=True)) for name, n in first.items()}
+
+
+def cut_steps(k: int) -> tuple[int, ...]:
+    """Cuts of k channels at which a cost can change much: whole passes of the engine from the end, and both ends."""
+    return tuple(sorted({0, k, *(k - n for n in range(0, k, STEP))}))
+
+
+def rounded(net: MixedNet, chosen: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The assignment with every cut moved to the nearest of `cut_steps`; ties to the first operator."""
+    out = dict(chosen)
+    for name, layer in net.searchable().items():
+        k = len(chosen[name])
+        first = int((chosen[name] == 0).sum())
+        cut = min(cut_steps(k), key=lambda n: (abs(n - first), -n))
+        out[name] = (torch.arange(k) >= cut).long()
+        assert len(layer.cores) == 2
+    return out

@@ -1,0 +1,128 @@
+"""What a search needs of a space: the network with its choices open, what one would try first, and how to settle.
+
+The loop around it (warm-up, points by strength or target, repair, fine-tuning, results) is `cosoc.search.run`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+from cosoc.search.spaces import operators
+from cosoc.search.spaces.channels import Assignment, MixedNet, make_contiguous, prepare
+from cosoc.sim.errors import InputError
+from cosoc.sim.importers.torch_export import from_module
+from cosoc.sim.manual import MANUAL, named_mapping
+from cosoc.sim.mapping import Mapping as NetworkMapping
+from cosoc.sim.mapping import Runtime
+from cosoc.sim.soc import SoC
+from cosoc.sim.workload import Workload
+
+
+@dataclass(frozen=True)
+class Space:
+    """A space over one network and one machine.
+
+    float_net: what is trained in floating point; workload: its layers. reference: the mapping that strengths are
+    relative to. manual: the baselines; starts: from where a target is looked for. wide: what the first kind of channels
+    is called. steps: channels by which a cost can change, by core. grain: channels by which tiles are chosen anew while
+    shares are soft. quantised: the float network as it is, with all choices open. draw: called before each step of
+    warming up, with its generator, and before evaluation with none. fixed: makes the float network the one of a
+    mapping; None where it is the same for all. settled: a searched assignment as the machine can have it, before it is
+    repaired; contiguous: after.
+    """
+
+    float_net: nn.Module
+    workload: Workload
+    reference: NetworkMapping
+    manual: Mapping[str, NetworkMapping]
+    starts: Mapping[str, NetworkMapping]
+    wide: str
+    steps: Mapping[str, int]
+    grain: int
+    quantised: Callable[[], MixedNet]
+    draw: Callable[[torch.Generator | None], None]
+    fixed: Callable[[NetworkMapping], None] | None
+    settled: Callable[[MixedNet, Assignment], Assignment]
+    contiguous: Callable[[MixedNet, Assignment], Assignment]
+
+
+def channel_space(
+    net: nn.Module, input_shape: Sequence[int], soc: SoC, runtime: Runtime, name: str, manual: Sequence[str] | None
+) -> Space:
+    """Channels to cores: formats differ, the operator does not. manual: names of mappings, None for all known."""
+    known = MANUAL if any(core.ternary for core in soc.cores.values()) else MANUAL[:1]
+    workload = from_module(net, tuple(input_shape), name)
+
+    def named(mapping: str) -> NetworkMapping:
+        return named_mapping(mapping, workload, soc, runtime)
+
+    return Space(
+        float_net=net,
+        workload=workload,
+        reference=named_mapping("all_8bit", workload, soc),
+        manual={mapping: named(mapping) for mapping in (known if manual is None else manual)},
+        starts={mapping: named(mapping) for mapping in known},
+        wide="8 bit",
+        steps={core: model.channel_step for core, model in soc.cores.items()},
+        grain=1,
+        quantised=lambda: prepare(copy.deepcopy(net), workload, soc),
+        draw=lambda generator: None,
+        fixed=None,
+        settled=lambda mixed, chosen: chosen,
+        contiguous=lambda mixed, chosen: make_contiguous(mixed, workload, chosen)[0],
+    )
+
+
+def operator_space(
+    net: nn.Module,
+    input_shape: Sequence[int],
+    soc: SoC,
+    runtime: Runtime,
+    name: str,
+    manual: Sequence[str] | None,
+    template: operators.Template,
+    cut: operators.Cut,
+) -> Space:
+    """Operators to engines: blocks of the network become choices (`operators.with_choices`).
+
+    manual: names of `operators.MANUAL_CUTS`, None for all. Raises InputError for other names, and where nothing can be
+    chosen.
+    """
+    supernet = operators.with_choices(net, input_shape, soc, template, name)
+    cuts = operators.manual_cuts(supernet, soc, runtime)
+    manual = operators.MANUAL_CUTS if manual is None else manual
+    unknown = [mapping for mapping in manual if mapping not in cuts]
+    if unknown:
+        raise InputError(f"no manual mapping named {unknown[0]!r} in this space; there is {', '.join(cuts)}")
+    known = {n: operators.mapping_of(supernet, first, runtime, soc, n) for n, first in cuts.items()}
+
+    def draw(generator: torch.Generator | None) -> None:
+        if generator is None:
+            supernet.split(cuts["half"])
+        else:
+            supernet.draw(generator)
+
+    def fixed(mapping: NetworkMapping) -> None:
+        supernet.split({layer: mapping.layers[layer].k_on(pair[0]) for layer, pair in supernet.pairs.items()})
+
+    return Space(
+        float_net=supernet.net,
+        workload=supernet.workload,
+        reference=known["all_first"],
+        manual={mapping: known[mapping] for mapping in manual},
+        starts=known,
+        wide=template.partition("-")[0],
+        steps=dict.fromkeys(soc.cores, operators.STEP),
+        grain=operators.STEP,
+        quantised=partial(operators.prepare, supernet, soc, cut),
+        draw=draw,
+        fixed=fixed,
+        settled=operators.rounded,
+        contiguous=lambda mixed, chosen: chosen,
+    )

@@ -1,0 +1,341 @@
+"""Reports of runs and of searches: what they draw equals what was found, and a headless Chromium shows it, with real
+pointer, wheel and key events, by the DevTools protocol over a pipe."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import select
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cosoc.cli import main
+from cosoc.search.splits_run import SplitConfig, search_splits, write
+from cosoc.search.tiling_run import TilingConfig, search_tiling
+from cosoc.sim.catalog import find_cluster, find_soc
+from cosoc.sim.workload_file import find_workload
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+WAIT_S = 60.0  # for any answer; a loaded machine is slow to start a browser
+
+
+class Browser:
+    """One page. said: everything that came on its console, and every exception that nothing caught."""
+
+    def __init__(self, profile: Path) -> None:
+        to_browser, self._in = os.pipe()
+        self._out, from_browser = os.pipe()
+        words = [
+            str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe",
+            f"--user-data-dir={profile}", "--window-size=1280,900", "--hide-scrollbars",
+        ]  # fmt: skip
+        # The protocol's pipes are file descriptors 3 and 4 of the browser.
+        script = f'exec "$@" 3<&{to_browser} 4>&{from_browser}'
+        self._process = subprocess.Popen(
+            ["bash", "-c", script, "bash", *words], pass_fds=(to_browser, from_browser), stderr=subprocess.DEVNULL
+        )
+        os.close(to_browser)
+        os.close(from_browser)
+        self._left, self._n, self._session = b"", 0, ""
+        self.said: list[str] = []
+        target = self.send("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.send(f"{domain}.enable")
+
+    def send(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Call a method and wait for its answer."""
+        self._n += 1
+        message = {"id": self._n, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._in, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._next()
+            if answer.get("id") == self._n:
+                assert "error" not in answer, answer
+                return dict(answer["result"])
+
+    def _next(self) -> dict[str, Any]:
+        deadline = time.monotonic() + WAIT_S
+        while b"\0" not in self._left:
+            ready, _, _ = select.select([self._out], [], [], max(deadline - time.monotonic(), 0))
+            read = os.read(self._out, 1 << 20) if ready else b""
+            assert read, "the browser ended, or does not answer"
+            self._left += read
+        one, self._left = self._left.split(b"\0", 1)
+        message = dict(json.loads(one))
+        method, details = message.get("method", ""), message.get("params", {})
+        if method in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
+            self.said.append(json.dumps(details))
+        if method == "Network.requestWillBeSent" and not details["request"]["url"].startswith(("file:", "data:")):
+            self.said.append(f"asks for {details['request']['url']}")
+        return message
+
+    def open(self, file: Path, scheme: str = "light") -> None:
+        """Show a file, and wait until it is drawn."""
+        self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.send("Page.navigate", url=file.as_uri())
+        deadline = time.monotonic() + WAIT_S
+        while not self.js("document.readyState === 'complete' && document.title !== ''"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait for two frames, so that observers have run and canvases are painted."""
+        self.js("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
+
+    def js(self, expression: str) -> Any:
+        """The value of an expression in the page."""
+        done = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in done, done
+        return done["result"].get("value")
+
+    def place(self, selector: str, x: float = 0.5, y: float = 0.5) -> tuple[float, float]:
+        """Scroll to an element; where in the window a point of it (as parts of its box) then is."""
+        found = f"const n = document.querySelector({json.dumps(selector)}); n.scrollIntoView({{block: 'center'}});"
+        box = self.js(
+            f"(() => {{ {found} const b = n.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; }})()"
+        )
+        return box[0] + x * box[2], box[1] + y * box[3]
+
+    def mouse(self, kind: str, at: tuple[float, float], **more: Any) -> None:
+        self.send("Input.dispatchMouseEvent", type=kind, x=at[0], y=at[1], **more)
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        self.mouse("mouseMoved", start)
+        self.mouse("mousePressed", start, button="left", buttons=1, clickCount=1)
+        self.mouse("mouseMoved", end, button="left", buttons=1)
+        self.mouse("mouseReleased", end, button="left", clickCount=1)
+
+    def click(self, selector: str) -> None:
+        at = self.place(selector)
+        for kind in ("mousePressed", "mouseReleased"):
+            self.mouse(kind, at, button="left", clickCount=1)
+
+    def tip(self) -> str:
+        """What the pointed-at mark says; empty where nothing is said."""
+        return str(self.js("(t => t.style.display === 'block' ? t.textContent : '')(document.getElementById('tip'))"))
+
+    def canvas(self) -> str:
+        """A digest of what stands on the timeline."""
+        return str(self.js("document.querySelector('canvas').toDataURL()"))
+
+    def screenshot(self, file: Path) -> None:
+        """The whole page as a PNG."""
+        size = self.js("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
+        clip = {"x": 0, "y": 0, "width": size[0], "height": min(size[1], 6000), "scale": 1}
+        shot = self.send("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
+        file.write_bytes(base64.b64decode(shot["data"]))
+
+    def close(self) -> None:
+        """End the browser."""
+        self._process.kill()
+        self._process.wait()
+        os.close(self._in)
+        os.close(self._out)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed")
+    one = Browser(tmp_path_factory.mktemp("profile"))
+    yield one
+    one.close()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pages
+
+
+@pytest.fixture(scope="module")
+def split_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "split"
+    config = SplitConfig(find_cluster("donna_hetero"), find_workload("resnet8"), 40, batches=(1, 8))
+    write(search_splits(config), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tile_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "tile"
+    config = TilingConfig(find_soc("gemmini"), find_workload("digits_cnn"), out=folder, starts=6, steps=6)
+    search_tiling(config, lambda done, total, what: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("page") / "run.html"
+    assert main(["simulate", "diana", "resnet8", "--mapping", "min_cost", "-q", "--report", str(file)]) == 0
+    return file
+
+
+def page_of(folder: Path, *words: str) -> tuple[Path, Any]:
+    """The report of a folder, and the data in it."""
+    file = folder.parent / f"{folder.name}.html"
+    assert main(["report", str(folder), "--out", str(file), *words]) == 0
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', file.read_text(), re.DOTALL)
+    assert found
+    return file, json.loads(found[1])
+
+
+def drawn(data: Any, name: str) -> list[list[Any]]:
+    """The points of a series, of whichever chart has it."""
+    return next(
+        s["points"] for part in data["charts"] for c in part["charts"] for s in c["series"] if s["name"] == name
+    )
+
+
+def test_a_split_s_page_draws_what_was_simulated(split_folder: Path) -> None:
+    """The front is that of result.json; the timeline, replayed from the stages alone, is the run that was simulated."""
+    content = json.loads((split_folder / "result.json").read_text())
+    for name in ("point_0", f"point_{len(content['front']) - 1}"):
+        _, data = page_of(split_folder, "--point", name)
+        chosen = content["front"][int(name.removeprefix("point_"))]
+        points = [(p["simulated"]["throughput"], 1e3 * p["simulated"]["energy_j"]) for p in content["front"]]
+        assert [(x, y) for x, y, _ in drawn(data, "exact front, replayed")] == points
+        assert data["timeline"]["seconds"] == chosen["simulated"]["seconds"]
+        shares = {row["name"].split(":")[0]: row["simulated"] for row in data["bars"][0]["rows"]}
+        assert shares == pytest.approx(chosen["simulated"]["utilisation"])
+        busy = {row["name"]: sum(b[2] - b[1] for b in row["bars"]) for row in data["timeline"]["gantt"]["rows"]}
+        for part in chosen["simulated"]["devices"]:
+            assert busy[part["device"]] / data["timeline"]["ticks"] == pytest.approx(part["utilisation"])
+
+
+def test_a_steady_pipeline_s_busiest_device_is_predicted(split_folder: Path) -> None:
+    """One device has no filling and draining: it is busy all the time, as predicted."""
+    content = json.loads((split_folder / "result.json").read_text())
+    alone = next(i for i, p in enumerate(content["front"]) if len(p["stages"]) == 1)
+    _, data = page_of(split_folder, "--point", f"point_{alone}")
+    (row,) = data["bars"][0]["rows"]
+    assert row["simulated"] == pytest.approx(1) and row["estimate"] == pytest.approx(1)
+
+
+def test_a_tiling_s_page_draws_pieces_that_sum_to_the_run(tile_folder: Path) -> None:
+    """Simulated: parts of the critical path, which sum to the run. Estimated: additive over pieces."""
+    content = json.loads((tile_folder / "result.json").read_text())
+    _, data = page_of(tile_folder)
+    rows = data["bars"][0]["rows"]
+    assert sum(row["simulated"] for row in rows) == pytest.approx(data["run"]["seconds"])
+    assert sum(row["estimate"] or 0 for row in rows) == pytest.approx(content["estimated"]["seconds"])
+    assert len(rows) >= len(content["plan"])
+    ((ms, mj, _),) = drawn(data, "best, simulated")
+    assert (ms / 1e3, mj / 1e3) == pytest.approx((content["simulated"]["seconds"], content["simulated"]["energy_j"]))
+    assert [y for _, y, _ in drawn(data, "a better plan")] == [value for _, value in content["history"]]
+
+
+def test_what_is_wrong_with_a_folder_is_said_in_a_line(
+    split_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "r.html")
+    assert main(["report", str(split_folder), "--out", out, "--point", "point_99"]) == 2
+    assert "has no point point_99; there is point_0" in capsys.readouterr().err
+    config = yaml.safe_load((split_folder / "config.yaml").read_text())
+    found = (split_folder / "result.json").read_text()
+    for name, result, less in (("a", None, ""), ("b", found, "cluster"), ("c", "{}", ""), ("d", "[]", ""),
+                               ("e", json.dumps(json.loads(found) | {"front": [3]}), "")):  # fmt: skip
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "environment.json").write_text("{}")
+        if result is not None:
+            (folder / "result.json").write_text(result)
+        broken = {key: value for key, value in config.items() if key != less}
+        (folder / "config.yaml").write_text(yaml.safe_dump(broken))
+        assert main(["report", str(folder), "--out", out]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# In the browser
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_show_themselves_in_both_schemes(
+    browser: Browser, run_page: Path, split_folder: Path, tile_folder: Path, scheme: str
+) -> None:
+    """To the last section, without a word on the console and without asking for anything but the file."""
+    for file in (run_page, page_of(split_folder)[0], page_of(tile_folder)[0]):
+        browser.open(file, scheme)
+        titles = browser.js("[...document.querySelectorAll('h2')].map(x => x.textContent)")
+        assert titles[-1] == "Provenance" and len(titles) >= 4
+        red, green, blue = map(int, re.findall(r"\d+", browser.js("getComputedStyle(document.body).backgroundColor")))
+        assert (red + green + blue > 600) == (scheme == "light")
+        browser.click("#theme")
+        assert browser.js("document.documentElement.dataset.theme") == ("dark" if scheme == "light" else "light")
+        # What is drawn is seen: of the timeline's pixels some differ from its background.
+        seen = "new Set(new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer)).size"
+        assert browser.js(f"(c => {seen})(document.querySelector('canvas'))") > 3
+    assert browser.said == []
+
+
+def test_pointing_at_a_mark_shows_its_figures(browser: Browser, run_page: Path, split_folder: Path) -> None:
+    browser.open(page_of(split_folder)[0])
+    content = json.loads((split_folder / "result.json").read_text())
+    # Marks that lie on one another: the last one drawn is pointed at, and some mark is the fastest point's.
+    labels = browser.js("[...document.querySelectorAll('circle')].map(x => x.getAttribute('aria-label'))")
+    assert any(f"{content['front'][0]['simulated']['throughput']:.4g}/s" in text for text in labels)
+    browser.mouse("mouseMoved", browser.place("circle:last-of-type"))
+    assert browser.tip() in labels
+    browser.mouse("mouseMoved", (2, 2))
+    assert browser.tip() == ""
+    browser.mouse("mouseMoved", browser.place(".bars > :nth-child(2)"))
+    assert "simulated" in browser.tip()
+    browser.open(run_page)
+    data = json.loads(browser.js("document.getElementById('data').textContent"))["run"]
+    first = data["memories"]["series"][0]
+    browser.mouse("mouseMoved", browser.place(".memory svg", 0.999))
+    assert (
+        browser.tip().startswith(f"{first['name']} at ") and f"of {first['capacity'] / 1024:.4g} KiB" in browser.tip()
+    )
+    assert browser.said == []
+
+
+def test_the_timeline_zooms_and_moves(browser: Browser, run_page: Path) -> None:
+    """Wheel, keys, buttons and dragging each change what is drawn; zoomed to the left end, an op's own times are
+    shown; `All` brings the first view back."""
+    browser.open(run_page)
+    whole = browser.canvas()
+    left = browser.place("canvas", 0.0)
+    browser.mouse("mouseWheel", left, deltaX=0, deltaY=-400)
+    browser.settle()
+    zoomed = browser.canvas()
+    assert zoomed != whole
+    browser.drag(browser.place("canvas", 0.7), browser.place("canvas", 0.3))
+    browser.settle()
+    moved = browser.canvas()
+    assert moved != zoomed
+    for label in ("Zoom in", "Later"):
+        before = browser.canvas()
+        browser.click(f"button[aria-label='{label}']")
+        assert browser.canvas() != before
+    browser.click("button[aria-label='Whole run']")
+    assert browser.canvas() == whole
+    browser.js("document.querySelector('canvas').focus()")
+    for key in ("+", "ArrowRight", "-"):
+        before = browser.canvas()
+        browser.send("Input.dispatchKeyEvent", type="keyDown", key=key)
+        assert browser.canvas() != before
+    assert browser.said == []
+
+
+def test_pointing_at_an_op_names_it(browser: Browser, run_page: Path) -> None:
+    browser.open(run_page)
+    gantt = json.loads(browser.js("document.getElementById('data').textContent"))["run"]["gantt"]
+    ticks = browser.js("JSON.parse(document.getElementById('data').textContent).run.ticks")
+    longest = max(gantt["rows"][0]["bars"], key=lambda bar: bar[2] - bar[1])
+    at = browser.place("canvas", (longest[1] + longest[2]) / 2 / ticks, 0)
+    browser.mouse("mouseMoved", (at[0], at[1] + 20 + 20))  # the first row, below the axis and the unit's name
+    kind, layer = gantt["kinds"][longest[0]], gantt["layers"][longest[3]]
+    assert browser.tip().startswith(f"{gantt['rows'][0]['name']}: {kind} of {layer}")
