@@ -157,7 +157,7 @@ def fronts(quick: bool, seed: int, seeds: int) -> dict[str, list[float]]:
                     manual=(),
                 )
                 content = search(config, progress(f"{estimator}, seed {number}")).content
-                area = volume(content["points"], content["all_8bit"]["seconds"], classes=10)
+                area = volume(content["points"], content["reference"]["seconds"], classes=10)
                 out.setdefault(estimator, []).append(area)
     return out
 

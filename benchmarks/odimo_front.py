@@ -77,7 +77,7 @@ def run_seed(size: Size, seed: int, folder: Path) -> dict[str, Any]:
         content = search(wanted, progress(f"seed {seed}, {model}")).content
         found[model] = content["points"]
         found.setdefault("manual", content["manual"])
-        found["all_8bit"] = content["all_8bit"]
+        found["reference"] = content["reference"]
     return found
 
 
@@ -97,7 +97,7 @@ def progress(label: str) -> Callable[[int, int, str], None]:
 
 def volumes(found: dict[str, Any], classes: int) -> dict[str, float]:
     """Hypervolume of each kind of points of a seed, and of search and manual mappings together."""
-    slowest_s = found["all_8bit"]["seconds"]
+    slowest_s = found["reference"]["seconds"]
     kinds = {kind: volume(found[kind], slowest_s, classes) for kind in (*MODELS, "manual")}
     return kinds | {"simulator_and_manual": volume(found["simulator"] + found["manual"], slowest_s, classes)}
 

@@ -1,6 +1,10 @@
-"""Do damaged files end in one line and status 2, always?
+"""Do damaged files end in one line and status 2, do invariants hold of whatever is simulated, does a kill cost nothing?
 
-    python benchmarks/robustness.py [--inputs 10000] [--processes 2] [--quick] [--seed 0] [--json FILE]
+    python benchmarks/robustness.py [--inputs 10000] [--triples 200] [--kills 100] [--processes 2] [--quick] [--seed 0]
+                                    [--json FILE]
+
+Three parts; 0 leaves one out, and its figures in FILE as they are. Triples of SoC, workload and mapping: triples.py.
+Kills of a search and of a campaign: kills.py. Damaged files are dealt with here:
 
 Workload, mapping and SoC files, ONNX files and tables of latencies (CSV) are damaged at random and given to the command
 line, in the process, ten seconds of processor time each. Right is status 0 (the damage did no harm), or status 2 and
@@ -10,6 +14,7 @@ process. The file of a failure is kept in --keep DIR. Every damage follows from 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
 import io
@@ -29,11 +34,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import kills
+import triples
 from common import arguments, state, write_json
 
 LIMIT_S, KILL_S = 10, 40
-CHUNK = 50
+CHUNK = 200
 MEMORY_BYTES = 8 << 30
+QUICK = (400, 10, 0)  # inputs, triples, kills
 KINDS = ("workload", "mapping", "soc", "onnx", "csv")
 HERE = Path(__file__).resolve().parent
 SOCS = HERE.parent / "socs"
@@ -306,14 +314,37 @@ def chunk(job: tuple[str, int, int, int, str]) -> list[tuple[int, str, str]]:
 def main() -> None:
     parser = arguments(__doc__, seed=0)
     parser.add_argument("--inputs", type=int, default=10_000)
+    parser.add_argument("--triples", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=100, help="of each: a search, a campaign")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--kinds", default=",".join(KINDS), help="of files, with commas")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "robustness")
     options = parser.parse_args()
+    if options.quick:
+        options.inputs, options.triples, options.kills = (min(n, most) for n, most in zip(
+            (options.inputs, options.triples, options.kills), QUICK, strict=True))  # fmt: skip
     state(options.seed)
     options.keep.mkdir(parents=True, exist_ok=True)
-    kinds = [kind for kind in options.kinds.split(",") if sources()[kind]]
-    each = (400 if options.quick else options.inputs) // len(kinds)
+    known = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
+    result: dict[str, Any] = {part: known[part] for part in ("inputs", "triples", "kills") if part in known}
+    if options.triples:
+        result["triples"] = {"seed": options.seed} | triples.measure(options.triples, options.seed)
+        print("triples:", ", ".join(f"{value} {key}" for key, value in result["triples"].items()))
+        write_json(options.json, result)
+    if options.kills:
+        result["kills"] = {"seed": options.seed} | kills.measure(options.kills, options.seed, options.keep / "kills")
+        print("kills:", result["kills"])
+        write_json(options.json, result)
+    if options.inputs:
+        result["inputs"] = {"seed": options.seed} | damaged_inputs(options)
+        write_json(options.json, result)
+
+
+def damaged_inputs(options: argparse.Namespace) -> dict[str, Any]:
+    """Give so many damaged files of every kind to the command line, and count what comes of them."""
+    good = sources()
+    kinds = [kind for kind in options.kinds.split(",") if good[kind]]
+    each = options.inputs // len(kinds)
     jobs = [(kind, i, min(i + CHUNK, each), options.seed, str(options.keep))
             for i in range(0, each, CHUNK) for kind in kinds]  # fmt: skip
     counts: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
@@ -327,8 +358,7 @@ def main() -> None:
                     print(f"{job[0]} {number}: {what}: {(said.strip().splitlines() or [''])[-1][:150]}", flush=True)
     for kind, count in counts.items():
         print(f"{kind:9} {sum(count.values()):6}", ", ".join(f"{n} {what}" for what, n in count.most_common()))
-    result = {"seed": options.seed, "quick": options.quick, "counts": counts, "failures": failures}
-    write_json(options.json, result)
+    return {"counts": counts, "failures": failures}
 
 
 if __name__ == "__main__":
