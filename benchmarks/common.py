@@ -6,6 +6,8 @@ import argparse
 import json
 import os
 import platform
+import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -55,3 +57,17 @@ def write_json(path: Path | None, figures: dict[str, Any]) -> None:
         temporary.write_text(json.dumps({"machine": machine()} | figures, indent=1) + "\n")
         temporary.replace(path)
         print(f"written: {path}")
+
+
+def progress(label: str, lines: int = 10) -> Callable[[int, int, str], None]:
+    """A report for a search that prints so many lines until it is done, with the time left."""
+    start, shown = time.monotonic(), -1
+
+    def report(done: int, total: int, what: str) -> None:
+        nonlocal shown
+        if lines * done // total > shown:
+            shown = lines * done // total
+            left = (time.monotonic() - start) * (total - done) / max(1, done)
+            print(f"{label}: {done}/{total} epochs, about {left:.0f} s left", flush=True)
+
+    return report

@@ -27,7 +27,7 @@ from statistics import mean, median, stdev
 from typing import Any
 
 import torch
-from common import arguments, state, write_json
+from common import arguments, progress, state, write_json
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -108,7 +108,7 @@ def run_one(size: Size, width: float, seed: int, folder: Path) -> dict[str, Any]
         del variants["point"]
     for name, one in variants.items():
         out = folder / f"{name}-{width}-{seed}"
-        content = search(replace(one, out=out), progress(f"width {width}, seed {seed}, {name}")).content
+        content = search(replace(one, out=out), progress(f"width {width}, seed {seed}, {name}", 5)).content
         for kind in ("points", "manual"):
             for row in content[kind]:
                 row["costs"] = costs(load_workload(out / "workload.yaml"), out / row["mapping"])
@@ -150,20 +150,6 @@ def law_shares(workload: Workload, mapping: Mapping) -> dict[str, dict[str, torc
         }
         for layer in blocks
     }
-
-
-def progress(label: str) -> Callable[[int, int, str], None]:
-    """A line for every fifth of a search."""
-    start, shown = time.monotonic(), -1
-
-    def report(done: int, total: int, what: str) -> None:
-        nonlocal shown
-        if 5 * done // total > shown:
-            shown = 5 * done // total
-            left = (time.monotonic() - start) * (total - done) / max(1, done)
-            print(f"{label}: {done}/{total} epochs, about {left:.0f} s left", flush=True)
-
-    return report
 
 
 def gains(found: dict[str, Any]) -> list[dict[str, Any]]:

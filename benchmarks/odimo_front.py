@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
-from common import arguments, state, write_json
+from common import arguments, progress, state, write_json
 from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
@@ -79,20 +78,6 @@ def run_seed(size: Size, seed: int, folder: Path) -> dict[str, Any]:
         found.setdefault("manual", content["manual"])
         found["reference"] = content["reference"]
     return found
-
-
-def progress(label: str) -> Callable[[int, int, str], None]:
-    """A line for every tenth of a search."""
-    start, shown = time.monotonic(), -1
-
-    def report(done: int, total: int, what: str) -> None:
-        nonlocal shown
-        if 10 * done // total > shown:
-            shown = 10 * done // total
-            left = (time.monotonic() - start) * (total - done) / max(1, done)
-            print(f"{label}: {done}/{total} epochs, about {left:.0f} s left", flush=True)
-
-    return report
 
 
 def volumes(found: dict[str, Any], classes: int) -> dict[str, float]:
