@@ -587,7 +587,8 @@ def table(calibration: Calibration) -> Lines:
         _row(out, "overlapped: layers at once", calibration.at_once)
     for runtime in reversed(RUNTIMES):
         for kind, error in calibration.odimo[runtime].items():
-            _row(out, f"ODiMO {runtime}: {kind}s", error)
+            if error.samples:
+                _row(out, f"ODiMO {runtime}: {kind}s", error)
     worst = Table(title="Missed most", box=None, title_justify="left")
     for name in ("mapping", "runtime", "simulated", "error"):
         worst.add_column(name, justify="left" if name in ("mapping", "runtime") else "right", overflow="fold")
