@@ -2,8 +2,8 @@
 
 A point is searched (weights and logits together, the cost in the loss), discretised, repaired with the simulator, made
 contiguous, and fine-tuned. A manual mapping is fine-tuned for as many epochs as a point's search and fine-tuning
-together, and warmed up on its own where it decides what the network computes. Latencies and energies that are reported
-are simulated.
+together. Where mappings decide what the network computes, points and manual mappings alike are then trained from the
+start, for as many epochs each. Latencies and energies that are reported are simulated.
 """
 
 from __future__ import annotations
@@ -154,8 +154,9 @@ class _Search:
         self.n_tune = max(1, config.epochs - self.n_warm - self.n_search)
         points = len(config.strengths) if config.target_ms is None else 1
         manual = len(self.space.manual)
-        warm_ups = 1 + (manual if self.space.fixed is not None else 0)
-        total = warm_ups * self.n_warm + (points + manual) * (self.n_search + self.n_tune)
+        total = self.n_warm + (points + manual) * (self.n_search + self.n_tune)
+        if self.space.fixed is not None:  # all are trained anew
+            total += (points + manual) * self.n_warm + points * self.n_search
         self.progress = Progress(total, report)
 
     def _within_target(self) -> Assignment:
@@ -236,7 +237,9 @@ class _Search:
         return net
 
     def point(self, name: str, strength: float) -> dict[str, Any]:
-        """Search, discretise, repair, make contiguous, fine-tune."""
+        """Search, discretise, repair, make contiguous, fine-tune; or train anew what has been found."""
+        if self.space.fixed is not None:  # other points and manual mappings have trained it since
+            self.space.float_net.load_state_dict(self.folder.weights("warm_up"))
         net = self.mixed()
         phase = f"{name}.search"
         found = self.folder.finished(phase)
@@ -247,7 +250,10 @@ class _Search:
         net.load_state_dict(self.folder.weights(phase))
         chosen = {layer: torch.tensor(cores) for layer, cores in found["assignment"].items()}
         self.oracle.restart(theta=Theta(**found["theta"]))
-        return self.finished_point(name, net, chosen, {"strength": strength, "moves": found["moves"]}, self.n_tune)
+        about = {"strength": strength, "moves": found["moves"]}
+        if self.space.fixed is not None:
+            return self.anew(name, to_mapping(net, chosen, self.config.runtime, name), about, self.space.fixed)
+        return self.finished_point(name, net, chosen, about, self.n_tune)
 
     def searched(self, net: MixedNet, name: str, strength: float) -> dict[str, Any]:
         """The search phase: train weights and logits, keep the repaired and contiguous assignment."""
@@ -355,13 +361,20 @@ class _Search:
         return self.oracle.simulated(_of(net, chosen)).of(self.config.objective)
 
     def tuned(self, name: str, mapping: Mapping) -> dict[str, Any]:
-        """A manual mapping, trained with a point's budget; from the start, where it fixes what a network computes."""
-        fixed = self.space.fixed
-        if fixed is not None:
-            self.warm_up(f"{name}.warm_up", lambda draws: fixed(mapping))
-        net = self.mixed()
+        """A manual mapping, trained with a point's budget."""
         self.oracle.restart()
+        if self.space.fixed is not None:
+            return self.anew(name, mapping, {}, self.space.fixed)
+        net = self.mixed()
         return self.finished_point(name, net, uniform(net, mapping), {}, self.n_search + self.n_tune)
+
+    def anew(
+        self, name: str, mapping: Mapping, about: dict[str, Any], fixed: Callable[[Mapping], None]
+    ) -> dict[str, Any]:
+        """The network that a mapping fixes, trained from its first weights: found or given, all alike."""
+        self.warm_up(f"{name}.warm_up", lambda draws: fixed(mapping))
+        net = self.mixed()
+        return self.finished_point(name, net, uniform(net, mapping), about, self.n_search + self.n_tune)
 
     def finished_point(
         self, name: str, net: MixedNet, chosen: Assignment, about: dict[str, Any], epochs: int

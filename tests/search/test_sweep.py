@@ -58,6 +58,21 @@ def test_a_plan_is_every_combination(plan: Path) -> None:
     assert found[0].label.startswith("simulate diana resnet8 all_8bit overlapped links.")
 
 
+def test_operators_are_searched_by_strength_with_the_template(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(
+        "search: {soc: [darkside], workload: [mobilenet_v1_025], space: [channels, operators], strengths: [1, 3],"
+        " template: dws-dw}"
+    )
+    found = [(task.spec["space"], task.spec["strength"], task.spec.get("template")) for task in tasks(load_plan(path))]
+    assert found == [
+        ("channels", 1, None),
+        ("channels", 3, None),
+        ("operators", 1, "dws-dw"),
+        ("operators", 3, "dws-dw"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
