@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from concurrent.futures.process import BrokenProcessPool
 from typing import NoReturn
@@ -43,7 +42,7 @@ def test_one_line_and_a_status(
 
 
 def test_ctrl_c_arrives_as_a_signal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(cli, "_soc", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(cli, "_soc", lambda *_: signal.raise_signal(signal.SIGINT))
     assert cli.main(["show", "soc", "diana"]) == 128 + signal.SIGINT
     assert capsys.readouterr().err == "interrupted; nothing was written\n"
 
