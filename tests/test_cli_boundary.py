@@ -43,7 +43,11 @@ def test_one_line_and_a_status(
 
 def test_ctrl_c_arrives_as_a_signal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(cli, "_soc", lambda *_: signal.raise_signal(signal.SIGINT))
-    assert cli.main(["show", "soc", "diana"]) == 128 + signal.SIGINT
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start background jobs without it
+    try:
+        assert cli.main(["show", "soc", "diana"]) == 128 + signal.SIGINT
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "interrupted; nothing was written\n"
 
 
