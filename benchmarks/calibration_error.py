@@ -16,7 +16,7 @@ from common import arguments, state, write_json
 from rich.console import Console
 
 from cosoc.search import calibrate
-from cosoc.sim.catalog import find_soc
+from cosoc.sim.files.catalog import find_soc
 
 SAMPLES, QUICK = 1500, 240
 TARGETS = {"network": {"mape": 0.05, "spearman": 0.98}, "layer": {"mape": 0.08}}

@@ -33,20 +33,20 @@ from rich.table import Table
 from torch import nn
 from torch.nn import functional
 
-from cosoc.search.data import load_data
+from cosoc.search.baselines.laws import network_estimate as odimo_estimate
 from cosoc.search.front import hypervolume
-from cosoc.search.loop import Oracle, Tangent
-from cosoc.search.nets import mobilenet_v1_025
-from cosoc.search.odimo_cost import network_estimate as odimo_estimate
+from cosoc.search.oracle import Oracle, Tangent
 from cosoc.search.run import COST_EVERY, SearchConfig, search
 from cosoc.search.spaces.channels import replace_module
 from cosoc.search.spaces.operators import STEP, TEMPLATES, Template, prepare, with_choices
-from cosoc.sim.catalog import find_soc
-from cosoc.sim.mapping import Mapping
-from cosoc.sim.mapping_file import load_mapping
+from cosoc.search.training.data import load_data
+from cosoc.search.training.nets import mobilenet_v1_025
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.mapping_file import load_mapping
+from cosoc.sim.files.workload_file import load_workload
+from cosoc.sim.model.mapping import Mapping
+from cosoc.sim.model.workload import Workload
 from cosoc.sim.simulate import simulate
-from cosoc.sim.workload import Workload
-from cosoc.sim.workload_file import load_workload
 
 STRENGTHS = (0.1, 0.5, 2.0, 8.0, 30.0)
 KINDS = ("simulator", "odimo", "point", "manual", "plain")

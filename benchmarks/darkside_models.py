@@ -20,16 +20,16 @@ from common import arguments, state, write_json
 from rich.console import Console
 from rich.table import Table
 
-from cosoc.search.odimo_cost import UNITS_TEMPERATURE, cluster_cycles, engine_cycles
+from cosoc.search.baselines.laws import UNITS_TEMPERATURE, cluster_cycles, engine_cycles
 from cosoc.sim import exact
-from cosoc.sim.catalog import find_soc
-from cosoc.sim.mapping import RUNTIMES, Group, LayerMapping, Mapping, Runtime, Share, Tiling
-from cosoc.sim.report import Result
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.model.mapping import RUNTIMES, Group, LayerMapping, Mapping, Runtime, Share, Tiling
+from cosoc.sim.model.soc import Memory, SoC
+from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.report.result import Result
 from cosoc.sim.simulate import simulate
-from cosoc.sim.soc import Memory, SoC
 from cosoc.sim.tiler import best_tiling, homes_of
 from cosoc.sim.work import make_tile
-from cosoc.sim.workload import INPUT, Layer, Workload
 
 BLOCKS = ((32, 8), (64, 4), (128, 2), (256, 1))  # channels at x0.25, edge in pixels
 REPEATS = {(128, 2): 5}  # blocks 7 to 11 are alike

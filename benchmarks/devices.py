@@ -17,10 +17,10 @@ from common import arguments, state, write_json
 from rich.console import Console
 
 from cosoc.search import measured
-from cosoc.sim.catalog import find_soc
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.simulate import simulate
-from cosoc.sim.workload_file import find_workload
 
 DATA = Path(__file__).with_name("data") / "latencies.csv"
 

@@ -16,18 +16,18 @@ from common import arguments, state, write_json
 from rich.console import Console
 from rich.table import Table
 
-from cosoc.search.odimo_cost import analog_cycles as odimo_analog
-from cosoc.search.odimo_cost import digital_cycles as odimo_digital
+from cosoc.search.baselines.laws import analog_cycles as odimo_analog
+from cosoc.search.baselines.laws import digital_cycles as odimo_digital
 from cosoc.sim import exact
-from cosoc.sim.catalog import find_soc
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.mapping_file import find_mapping
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import MANUAL, alone
-from cosoc.sim.mapping import RUNTIMES, LayerMapping, Mapping, Runtime, Share
-from cosoc.sim.mapping_file import find_mapping
+from cosoc.sim.model.mapping import RUNTIMES, LayerMapping, Mapping, Runtime, Share
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
-from cosoc.sim.soc import SoC
 from cosoc.sim.work import make_tile
-from cosoc.sim.workload import INPUT, Layer, Workload
-from cosoc.sim.workload_file import find_workload
 
 SILICON_CYCLES = 812_000  # measured; Stream's validation of DIANA, main_validation_diana_test.py
 STREAM_CYCLES = 785_995  # Stream's own prediction, released code run

@@ -29,15 +29,15 @@ from typing import Any
 
 from common import arguments, state, write_json
 
-from cosoc.sim import engine_fast, engine_reference
-from cosoc.sim.catalog import find_soc
-from cosoc.sim.lower import lower
-from cosoc.sim.mapping import Runtime
-from cosoc.sim.mapping_file import find_mapping
-from cosoc.sim.program import Builder, Program
-from cosoc.sim.trace import Run, Trace
-from cosoc.sim.workload import INPUT, Layer, Workload
-from cosoc.sim.workload_file import find_workload
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.mapping_file import find_mapping
+from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.lower.emit import lower
+from cosoc.sim.machine import engine_fast, engine_reference
+from cosoc.sim.machine.program import Builder, Program
+from cosoc.sim.machine.trace import Run, Trace
+from cosoc.sim.model.mapping import Runtime
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 
 PIPELINES = (64, 3000)  # pipelines, jobs of each
 
@@ -240,8 +240,8 @@ def most_memory_mb(bursts: int) -> float:
 
 _FIRST_CALL = """
 import time
-from cosoc.sim import engine_fast
-from cosoc.sim.program import Builder
+from cosoc.sim.machine import engine_fast
+from cosoc.sim.machine.program import Builder
 b = Builder("one op", 1)
 b.op(b.unit("u"), run=1)
 engine_fast.run(b.build())

@@ -28,12 +28,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from cosoc.search.gates import ESTIMATORS, Choice, gumbel, score_loss, soft
-from cosoc.search.loop import Oracle
+from cosoc.search.oracle import Oracle
 from cosoc.search.run import SCORE_SAMPLES, SearchConfig, search
-from cosoc.sim.catalog import find_soc
+from cosoc.search.training.gates import ESTIMATORS, Choice, gumbel, score_loss, soft
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import alone
-from cosoc.sim.workload_file import find_workload
 
 CORES = ("digital", "analog")
 LAYERS = ("layer2.0.conv2", "layer3.0.conv1", "layer3.0.conv2")  # stages of 32 and 64 channels; 16 are a single step

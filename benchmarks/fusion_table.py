@@ -27,22 +27,22 @@ from common import arguments, machine, state
 from gemmini_rtl import read
 from scipy.stats import kendalltau, spearmanr
 
-from cosoc.search.baselines import tiling_baselines as baselines
-from cosoc.search.baselines.exact_tiling import best_plan, best_single, lower_bound
-from cosoc.search.spaces.tiling_fusion import Cost, Plan, Space, as_fused, as_single, to_mapping
+from cosoc.search.baselines import tiles as baselines
+from cosoc.search.exact.tiles import best_plan, best_single, lower_bound
+from cosoc.search.spaces.tiles import Cost, Plan, Space, as_fused, as_single, to_mapping
 from cosoc.search.tiling_plots import plot_bands
 from cosoc.search.tiling_relaxed import Relaxed
 from cosoc.search.tiling_run import TilingConfig, plan_from, plan_json, search_tiling
 from cosoc.search.tiling_search import Effort, Watch, choices_of, gradient
 from cosoc.search.tiling_simulate import simulated_cost
 from cosoc.sim import exact
-from cosoc.sim.catalog import find_soc
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.gemmini.estimate import Machine, Shape, Theta, Tiles, cycles, estimate_nest, every_tile, terms
-from cosoc.sim.mapping import Mapping
-from cosoc.sim.soc import SoC
+from cosoc.sim.model.mapping import Mapping
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Workload
 from cosoc.sim.tiler import complete
-from cosoc.sim.workload import Workload
-from cosoc.sim.workload_file import find_workload
 
 CNNS = ("resnet18", "resnet50", "mobilenet_v1", "mobilenet_v2", "vgg16")
 WORKLOADS = (*CNNS, "bert_base_block", "gpt3_block_prefill", "gpt3_block_decode")

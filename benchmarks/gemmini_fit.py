@@ -22,11 +22,11 @@ import numpy as np
 from common import state, write_json
 from gemmini_rtl import Row, read, score
 
-from cosoc.sim import engine_fast
-from cosoc.sim.catalog import find_soc
+from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.gemmini.lower import lower
 from cosoc.sim.gemmini.memory import Accesses
 from cosoc.sim.gemmini.run import gemmini_of, walk_nest
+from cosoc.sim.machine import engine_fast
 
 SIDE = 16
 CAP = 60_000  # requests of a row: a fit looks at every row some hundred times

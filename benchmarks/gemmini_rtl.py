@@ -29,13 +29,13 @@ from common import state, write_json
 from rich.progress import Progress
 from scipy.stats import kendalltau, spearmanr
 
-from cosoc.sim import engine_fast
-from cosoc.sim.catalog import find_soc
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.gemmini.decode import Nest, Problem, decode, decode_default
 from cosoc.sim.gemmini.run import CAP, NestRun, lower_nest, run_nest
-from cosoc.sim.soc import SoC
-from cosoc.sim.trace import critical_path
+from cosoc.sim.machine import engine_fast
+from cosoc.sim.machine.trace import critical_path
+from cosoc.sim.model.soc import SoC
 
 DIMENSIONS = ("K", "C", "P", "Q", "R", "S")
 MAPPED = ("mapping.mapping", "target.gemmini_cycle")

@@ -24,10 +24,10 @@ from cosoc.search import gemmini_surrogate as library
 from cosoc.search import relax
 from cosoc.search.gemmini_estimate import Model, NestTheta, predict
 from cosoc.sim import exact
-from cosoc.sim.catalog import find_soc
+from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.gemmini.decode import Nest
 from cosoc.sim.gemmini.estimate import ORDERS, Shape, Tiles, stacked
-from cosoc.sim.soc import SoC
+from cosoc.sim.model.soc import SoC
 
 SAMPLES, QUICK = 2000, 400
 BATCH, REPEATS = 10_000, 5

@@ -25,17 +25,17 @@ from common import arguments, state, write_json
 from rich.console import Console
 from rich.table import Table
 
-from cosoc.search import odimo_cost
+from cosoc.search.baselines import laws
 from cosoc.search.terms import TilingCache, network_estimate, tilings_for
-from cosoc.sim import engine_fast
-from cosoc.sim.catalog import find_soc
 from cosoc.sim.estimate import Theta
-from cosoc.sim.lower import lower
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.lower.emit import lower
+from cosoc.sim.machine import engine_fast
 from cosoc.sim.manual import alone
-from cosoc.sim.mapping import RUNTIMES, Runtime
-from cosoc.sim.soc import SoC
-from cosoc.sim.workload import Workload
-from cosoc.sim.workload_file import find_workload
+from cosoc.sim.model.mapping import RUNTIMES, Runtime
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Workload
 
 NETWORKS = ("resnet20", "resnet18_cifar")
 METHODS = ("ours", "released", "corrected")
@@ -62,8 +62,8 @@ def slopes(soc: SoC, workload: Workload, on_digital: int, runtime: Runtime, cach
             mapping = tilings_for(workload, soc, {layer.name: given}, runtime, cache)
             ticks = network_estimate(workload, soc, mapping, {layer.name: tensors}, Theta()).ticks
         else:
-            by = odimo_cost.RELEASED if method == "released" else odimo_cost.RIGHT
-            ticks = odimo_cost.network_estimate(workload, {layer.name: tensors}, by).ticks
+            by = laws.RELEASED if method == "released" else laws.RIGHT
+            ticks = laws.network_estimate(workload, {layer.name: tensors}, by).ticks
         ticks.backward()  # type: ignore[no-untyped-call]
         digital, analog = (0.0 if t.grad is None else float(t.grad) for t in tensors.values())
         out[method] = digital - analog

@@ -26,13 +26,13 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional
 
-from cosoc.search.data import load_data
 from cosoc.search.front import hypervolume
-from cosoc.search.loop import Oracle, Tangent
-from cosoc.search.nets import build
+from cosoc.search.oracle import Oracle, Tangent
 from cosoc.search.run import COST_EVERY, SearchConfig, search
 from cosoc.search.spaces.channels import prepare
-from cosoc.sim.catalog import find_soc
+from cosoc.search.training.data import load_data
+from cosoc.search.training.nets import build
+from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.importers.torch_export import from_module
 
 STRENGTHS = (0.1, 0.5, 1.0, 2.0, 5.0)

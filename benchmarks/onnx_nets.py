@@ -18,14 +18,14 @@ from common import arguments, state, write_json
 from rich.console import Console
 from rich.table import Table
 
-from cosoc.sim.catalog import find_soc
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.importers.onnx_file import from_onnx
 from cosoc.sim.manual import named_mapping
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Workload
 from cosoc.sim.simulate import simulate
-from cosoc.sim.soc import SoC
 from cosoc.sim.tiler import default_core
-from cosoc.sim.workload import Workload
 
 FOLDERS = {"onnx": "backend/test/data/light", "zigzag": "inputs/workload"}
 

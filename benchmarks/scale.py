@@ -20,9 +20,9 @@ from typing import Any
 
 from common import arguments, state, write_json
 
-from cosoc.search.sweeps.plan import Task
-from cosoc.search.sweeps.run import SweepConfig, sweep
-from cosoc.search.sweeps.store import Store
+from cosoc.search.campaigns.plan import Task
+from cosoc.search.campaigns.run import SweepConfig, sweep
+from cosoc.search.campaigns.store import Store
 
 PLAN = """
 simulate:

@@ -28,13 +28,13 @@ from common import arguments, state, write_json
 from rich.console import Console
 from rich.table import Table
 
-from cosoc.search.baselines.exact_splits import front, least_period
+from cosoc.search.exact.splits import front, least_period
 from cosoc.search.front import hypervolume
 from cosoc.search.spaces.splits_soft import relaxed_front
 from cosoc.search.split_costs import make_case, profile_problem
 from cosoc.search.splits_run import SplitConfig, search_splits, to_json
-from cosoc.sim.catalog import find_cluster, list_clusters
-from cosoc.sim.workload_file import find_workload
+from cosoc.sim.files.catalog import find_cluster, list_clusters
+from cosoc.sim.files.workload_file import find_workload
 
 NETWORKS = ("vgg8", "vgg16", "resnet18", "resnet50", "resnet152", "mobilenet_v2", "vit_base", "vit_large")
 QUICK_NETWORKS, QUICK_CLUSTERS = ("vgg8", "resnet18", "vit_base"), ("homogeneous_gpu_4", "donna_hetero")

@@ -28,21 +28,21 @@ from typing import Any
 
 import numpy as np
 
-from cosoc.sim.catalog import find_soc, list_socs
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc, list_socs
+from cosoc.sim.files.mapping_file import dump_mapping
+from cosoc.sim.files.workload_file import faults, find_workload
 from cosoc.sim.gemmini.nests import array_of
+from cosoc.sim.machine.program import KINDS, Program, Records, bursts_of, entries_of, row_of
+from cosoc.sim.machine.trace import Trace
 from cosoc.sim.manual import MANUAL, named_mapping
-from cosoc.sim.mapping import Group, LayerMapping, Mapping, Runtime, Share
-from cosoc.sim.mapping_file import dump_mapping
-from cosoc.sim.program import KINDS, Program, Records, bursts_of, entries_of, row_of
-from cosoc.sim.report import to_json
+from cosoc.sim.model.mapping import Group, LayerMapping, Mapping, Runtime, Share
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.report.result import to_json
 from cosoc.sim.simulate import engine_run, simulate
-from cosoc.sim.soc import SoC
 from cosoc.sim.tiler import checked, homes_of, living, unsupported
-from cosoc.sim.trace import Trace
 from cosoc.sim.work import form, per_channel
-from cosoc.sim.workload import INPUT, Layer, Workload
-from cosoc.sim.workload_file import faults, find_workload
 
 MOST_BURSTS = 40_000  # of a program that the reference engine runs too, and as many ops
 MOST_OPS = 60_000  # of a program whose longest chain is computed

@@ -20,12 +20,12 @@ import typer
 from cosoc import __version__
 from cosoc.output import check_writable, replacing, reporting, workload_table, write_json, write_text
 from cosoc.sim.errors import Deadlock, InputError
-from cosoc.sim.mapping import Runtime
+from cosoc.sim.model.mapping import Runtime
 
 if TYPE_CHECKING:
-    from cosoc.sim.mapping import Mapping
-    from cosoc.sim.soc import SoC
-    from cosoc.sim.workload import Workload
+    from cosoc.sim.model.mapping import Mapping
+    from cosoc.sim.model.soc import SoC
+    from cosoc.sim.model.workload import Workload
 
 SHOWN_FAILURES = 5  # of a campaign, on the terminal
 DEFAULT_MAPPING = "default"
@@ -119,7 +119,7 @@ def simulate(
         raise InputError(f"--gantt {gantt_file}: the chart is a PNG; give a name that ends in .png")
     machine, network, placed = _inputs(soc, workload, mapping, runtime, input_shape, overrides)
     from cosoc import why
-    from cosoc.sim import render
+    from cosoc.sim.report import render
     from cosoc.sim.simulate import simulate as run
 
     case = why.Case(machine, network, placed, engine, inferences)
@@ -396,7 +396,7 @@ def _search_splits(
     cluster: str, workload: str, inferences: int, seed: int, out: Path | None, input_shape: str | None,
     overrides: list[str] | None, quiet: bool,
 ) -> None:  # fmt: skip
-    from cosoc.sim.catalog import find_cluster
+    from cosoc.sim.files.catalog import find_cluster
 
     machines = find_cluster(cluster, _overrides(overrides))
     network = _workload(workload, input_shape)
@@ -429,7 +429,7 @@ def sweep(
     """Run a campaign: every combination of the SoCs, workloads, mappings, searches and SoC values that a plan names."""
     import os
 
-    from cosoc.search.sweeps import run as sweeps
+    from cosoc.search.campaigns import run as sweeps
 
     if workers is not None and scheduler is not None:
         raise InputError("--workers is for processes here; with --scheduler the cluster has its own")
@@ -454,9 +454,9 @@ def sweep(
 @app.command("list")
 def list_names() -> None:
     """Name the built-in SoCs, clusters, workloads and mappings."""
-    from cosoc.sim.catalog import list_clusters, list_socs
-    from cosoc.sim.mapping_file import list_mappings
-    from cosoc.sim.workload_file import list_workloads
+    from cosoc.sim.files.catalog import list_clusters, list_socs
+    from cosoc.sim.files.mapping_file import list_mappings
+    from cosoc.sim.files.workload_file import list_workloads
 
     print("socs:", *list_socs(), sep="\n  ")
     print("clusters:", *list_clusters(), sep="\n  ")
@@ -482,7 +482,7 @@ def show_workload(
     as_yaml: Annotated[bool, typer.Option("--yaml", help="As a workload file, which cosoc reads.")] = False,
 ) -> None:
     """Print a workload's layers: sizes, MACs, parameters."""
-    from cosoc.sim.workload_file import dump_workload
+    from cosoc.sim.files.workload_file import dump_workload
 
     network = _workload(workload, input_shape)
     if as_yaml:
@@ -501,7 +501,7 @@ def show_mapping(
     overrides: Overrides = None,
 ) -> None:
     """Print a mapping as YAML, with the cores and tiles that it leaves open filled in."""
-    from cosoc.sim.mapping_file import dump_mapping
+    from cosoc.sim.files.mapping_file import dump_mapping
     from cosoc.sim.tiler import complete
 
     machine, network, placed = _inputs(soc, workload, mapping, runtime, input_shape, overrides)
@@ -520,8 +520,8 @@ def import_mapping(
     overrides: Overrides = None,
 ) -> None:
     """Turn Timeloop or DOSA mapping strings into a mapping file for `--mapping`."""
+    from cosoc.sim.files.mapping_file import dump_mapping
     from cosoc.sim.importers.timeloop import from_strings, read_strings
-    from cosoc.sim.mapping_file import dump_mapping
 
     # os.path: a string may be longer than the name of a file can be
     is_file = mapping.endswith((".yaml", ".yml")) or os.path.isfile(mapping)
@@ -546,8 +546,8 @@ def show_program(
     overrides: Overrides = None,
 ) -> None:
     """Print the program that the engines run, one line an op, loops as loops."""
-    from cosoc.sim.lower import lower
-    from cosoc.sim.program import to_text
+    from cosoc.sim.lower.emit import lower
+    from cosoc.sim.machine.program import to_text
 
     machine, network, placed = _inputs(soc, workload, mapping, runtime, input_shape, overrides)
     print(to_text(lower(network, placed, machine)), end="")
@@ -557,7 +557,7 @@ def show_program(
 
 
 def _soc(name: str, overrides: list[str] | None) -> SoC:
-    from cosoc.sim.catalog import find_soc
+    from cosoc.sim.files.catalog import find_soc
 
     return find_soc(name, _overrides(overrides))
 
@@ -586,7 +586,7 @@ def _only(ctx: typer.Context, mode: str, *names: str) -> None:
 
 
 def _workload(name: str, input_shape: str | None) -> Workload:
-    from cosoc.sim.workload_file import find_workload
+    from cosoc.sim.files.workload_file import find_workload
 
     input_name, equals, sizes = (input_shape or "").rpartition("=")
     return find_workload(name, _shape(sizes if equals else input_shape), input_name if equals else None)
@@ -597,7 +597,7 @@ def _inputs(
 ) -> tuple[SoC, Workload, Mapping]:
     machine = _soc(soc, overrides)
     network = _workload(workload, input_shape)
-    from cosoc.sim.mapping_file import find_mapping
+    from cosoc.sim.files.mapping_file import find_mapping
 
     return machine, network, find_mapping(mapping, network, machine, runtime)
 
@@ -677,7 +677,7 @@ def _options(
 
 
 def _announce_compilation() -> None:
-    from cosoc.sim import engine_fast
+    from cosoc.sim.machine import engine_fast
 
     if not engine_fast.is_compiled():
         _say("compiling the engine for this machine, once; it takes some seconds")

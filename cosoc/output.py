@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.workload import Layer, Workload
+from cosoc.sim.model.workload import Layer, Workload
 
 # progress(done, total, what): called as often as the worker likes.
 Report = Callable[[int, int, str], None]

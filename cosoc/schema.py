@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from cosoc.sim import catalog, mapping_file, workload_file
+from cosoc.sim.files import catalog, mapping_file, workload_file
 
 
 def schemas() -> dict[str, dict[str, Any]]:

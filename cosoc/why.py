@@ -16,17 +16,17 @@ import yaml
 from pydantic import ValidationError
 
 from cosoc import __version__
-from cosoc.sim.catalog import SoCFile
 from cosoc.sim.errors import InputError
-from cosoc.sim.mapping import Mapping
-from cosoc.sim.mapping_file import dump_mapping, load_mapping
-from cosoc.sim.report import CAUSES, Result, to_json
+from cosoc.sim.files.catalog import SoCFile
+from cosoc.sim.files.mapping_file import dump_mapping, load_mapping
+from cosoc.sim.files.workload_file import dump_workload, load_workload
+from cosoc.sim.files.yamlfile import read_text
+from cosoc.sim.model.mapping import Mapping
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.report.result import CAUSES, Result, to_json
 from cosoc.sim.simulate import simulate
-from cosoc.sim.soc import SoC
 from cosoc.sim.tiler import checked
-from cosoc.sim.workload import Layer, Workload
-from cosoc.sim.workload_file import dump_workload, load_workload
-from cosoc.sim.yamlfile import read_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -162,8 +162,8 @@ def explanation(result: Result, case: Case, whats: Sequence[str]) -> RenderableT
     """Bottleneck, causes by layer, and what-ifs (proposed ones, where none is asked for), for a terminal."""
     from rich.console import Group
 
-    from cosoc.sim.explain import proposals, what_if
-    from cosoc.sim.render import summary
+    from cosoc.sim.report.explain import proposals, what_if
+    from cosoc.sim.report.render import summary
 
     tried = list(whats) or proposals(result, case.soc)
     outcomes = what_if(case.soc, case.workload, case.mapping, tried, case.engine, case.inferences)
@@ -198,7 +198,7 @@ def _change(before: float, after: float) -> str:
 
 
 def _causes(result: Result) -> RenderableType:
-    from cosoc.sim.explain import causes_by_layer
+    from cosoc.sim.report.explain import causes_by_layer
 
     layers = causes_by_layer(result)
     causes = sorted(result.critical_path.by_cause_ticks, key=lambda cause: -result.critical_path.by_cause_ticks[cause])
@@ -234,7 +234,7 @@ def comparison(a: dict[str, Any], b: dict[str, Any]) -> RenderableType:
 def _comparison(a: dict[str, Any], b: dict[str, Any]) -> RenderableType:
     from rich.markup import escape
 
-    from cosoc.sim.explain import compare
+    from cosoc.sim.report.explain import compare
 
     layers = compare(a, b)
     title = escape(f"{a['workload']}: A {a['mapping']} on {a['soc']}, B {b['mapping']} on {b['soc']}")
@@ -278,15 +278,16 @@ def simulated_json(case: Case) -> dict[str, Any]:
 
 def report(run: Path, point: str | None = None) -> str:
     """The page of a result's JSON, simulated again, or of a search's folder and one of its points (or mappings)."""
-    from cosoc import html_report, html_search
+    from cosoc.search import search_page
+    from cosoc.sim.report import run_page
 
     folder = run.parent.parent if run.parent.name == "mappings" else run
     chosen = run.stem if folder != run else point
     config = _config(folder) if folder.is_dir() else {}
     if config.get("space") == "splits":
         content = _finished(folder)
-        data = _drawn(folder, lambda: html_search.splits_data(config, content, chosen))
-        return html_report.page(data | {"provenance": _provenance(folder)})
+        data = _drawn(folder, lambda: search_page.splits_data(config, content, chosen))
+        return run_page.page(data | {"provenance": _provenance(folder)})
     case = load(run, point)
     result = simulate(case.soc, case.workload, case.mapping, case.engine, case.inferences)
     return html(result, case, folder if folder.is_dir() else None)
@@ -294,12 +295,13 @@ def report(run: Path, point: str | None = None) -> str:
 
 def html(result: Result, case: Case, folder: Path | None = None) -> str:
     """A report as HTML: of a run, and of the search in whose folder its mapping is."""
-    from cosoc import html_report, html_search
+    from cosoc.search import search_page
+    from cosoc.sim.report import run_page
 
     data: dict[str, Any] = {
         "title": f"{result.workload} on {result.soc}",
         "subtitle": f"{result.mapping}, {result.runtime}, {result.inferences} inference(s), {result.engine} engine",
-        "run": html_report.run_data(result, case.soc, case.workload, case.mapping),
+        "run": run_page.run_data(result, case.soc, case.workload, case.mapping),
         "provenance": _provenance(folder, case),
     }
     if folder is not None and (folder / "result.json").exists():
@@ -307,10 +309,10 @@ def html(result: Result, case: Case, folder: Path | None = None) -> str:
         tiled = "points" not in content
         data |= _drawn(
             folder,
-            lambda: html_search.tiling_data(folder, content, result, case.soc, case.workload) if tiled
-            else html_search.channels_data(content),
+            lambda: search_page.tiling_data(folder, content, result, case.soc, case.workload) if tiled
+            else search_page.channels_data(content),
         )  # fmt: skip
-    return html_report.page(data)
+    return run_page.page(data)
 
 
 def _drawn(folder: Path, draw: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -28,21 +28,23 @@ from rich.table import Table
 from rich.text import Text
 from scipy import optimize, stats
 
-from cosoc.search import odimo_cost, surrogate
+from cosoc.search import surrogate
+from cosoc.search.baselines import laws
 from cosoc.search.surrogate import Surrogate
 from cosoc.search.terms import TERMS, TilingCache, emitted, network_terms, prefetchable, tilings_for, unstreamed_ticks
-from cosoc.sim import engine_fast, exact
-from cosoc.sim.energy import power_energy_j
+from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Terms, Theta, stream_ticks, streamed
-from cosoc.sim.lower import lower
+from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.lower.emit import lower
+from cosoc.sim.machine import engine_fast
 from cosoc.sim.manual import alone
-from cosoc.sim.mapping import RUNTIMES, Group, Mapping, Runtime
-from cosoc.sim.report import energy_j
-from cosoc.sim.soc import SoC
+from cosoc.sim.model.energy import power_energy_j
+from cosoc.sim.model.mapping import RUNTIMES, Group, Mapping, Runtime
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.report.result import energy_j
 from cosoc.sim.tiler import candidates, homes_of, unsupported
-from cosoc.sim.workload import INPUT, Layer, Workload
-from cosoc.sim.workload_file import find_workload
 
 FITTED = ("resnet8", "dscnn", "autoencoder", "digits_cnn")
 HELD_OUT = ("resnet20", "mobilenet_v1_025", "resnet18_cifar", "mobilenet_v1_cifar")
@@ -325,7 +327,7 @@ def odimo_ticks(workload: Workload, mapping: Mapping) -> float:
         return float("nan")
     shares = [mapping.layers[layer.name] for layer in convs]
     cycles = (
-        odimo_cost.layer_cycles(layer, given.k_on("digital"), given.k_on("analog"), mapping.runtime)
+        laws.layer_cycles(layer, given.k_on("digital"), given.k_on("analog"), mapping.runtime)
         for layer, given in zip(convs, shares, strict=True)
     )
     return sum(cycles)

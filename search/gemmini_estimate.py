@@ -40,7 +40,7 @@ from cosoc.sim.gemmini.estimate import (
 from cosoc.sim.gemmini.lower import cache_sizes
 from cosoc.sim.gemmini.memory import LLC_LINE_BYTES
 from cosoc.sim.gemmini.run import gemmini_of
-from cosoc.sim.soc import SoC
+from cosoc.sim.model.soc import SoC
 
 
 @dataclass(frozen=True)

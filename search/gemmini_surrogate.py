@@ -28,17 +28,17 @@ from cosoc import __version__
 from cosoc.search import surrogate
 from cosoc.search.calibrate import Report
 from cosoc.search.gemmini_estimate import BOUNDS, Model, NestTheta, predict
-from cosoc.search.spaces.tiling_fusion import Space
+from cosoc.search.spaces.tiles import Space
 from cosoc.sim import exact
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.gemmini.decode import Nest
 from cosoc.sim.gemmini.estimate import ORDER_NAMES, ORDERS, Shape, Tiles, counts, stacked
 from cosoc.sim.gemmini.run import gemmini_of, run_nest
-from cosoc.sim.mapping import NEST_DIMS
-from cosoc.sim.soc import SoC
-from cosoc.sim.workload import INPUT, Layer, Workload
-from cosoc.sim.workload_file import find_workload
+from cosoc.sim.model.mapping import NEST_DIMS
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 
 FITTED = ("resnet18", "vgg16", "mobilenet_v2")
 HELD_OUT = ("resnet50", "mobilenet_v1", "bert")
@@ -260,15 +260,6 @@ def errors(plan: Sequence[Task], predicted: Floats, simulated: Floats) -> Errors
     )
 
 
-def simulator_digest() -> str:
-    """Digest of the sources that decide a nest's simulated cycles, and what the estimate makes of it."""
-    names = ("exact", "program", "engine_fast", "cores.systolic", *(f"gemmini.{n}" for n in _DECIDING))
-    return surrogate.digest([*(f"cosoc.sim.{name}" for name in names), "cosoc.search.gemmini_estimate"])
-
-
-_DECIDING = ("decode", "memory", "lower", "run", "estimate")
-
-
 def calibrate(
     soc: SoC, samples: int = 1000, seed: int = 0, progress: Report | None = None, workers: int | None = None
 ) -> Calibration:
@@ -292,7 +283,7 @@ def calibrate(
     far = half + np.argsort(-np.abs(np.log(predicted[half:] / simulated[half:])))[:WORST]
     worst = tuple(Worst(text_of(plan[i]), float(simulated[i]), float(predicted[i])) for i in far)
     made = NestSurrogate(
-        soc.name, surrogate.soc_digest(soc), __version__, simulator_digest(), theta, samples, seed, held
+        soc.name, surrogate.soc_digest(soc), __version__, surrogate.simulator_digest(), theta, samples, seed, held
     )
     fitted_on = errors(plan[:half], predicted[:half], simulated[:half])
     return Calibration(made, fitted_on, by_network, worst)
@@ -327,7 +318,7 @@ def load(path: Path, soc: SoC) -> NestSurrogate:
     unknown = sorted(set(found["theta"]) - {f.name for f in fields(NestTheta)})
     if unknown:
         raise InputError(f"{path}: theta has {', '.join(unknown)}, which this version does not know")
-    surrogate.check(path, out, soc, simulator_digest())
+    surrogate.check(path, out, soc, surrogate.simulator_digest())
     return out
 
 

@@ -21,14 +21,14 @@ import numpy as np
 from rich.table import Table
 
 from cosoc.sim import exact
-from cosoc.sim.catalog import find_soc, list_socs
 from cosoc.sim.cores.roofline import OP_CLASSES, Efficiency, Roofline, op_class
 from cosoc.sim.errors import InputError
-from cosoc.sim.soc import SoC
+from cosoc.sim.files.catalog import find_soc, list_socs
+from cosoc.sim.files.workload_file import find_workload, list_workloads
+from cosoc.sim.files.yamlfile import read_text
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Tile, Workload
 from cosoc.sim.work import make_tile
-from cosoc.sim.workload import Tile, Workload
-from cosoc.sim.workload_file import find_workload, list_workloads
-from cosoc.sim.yamlfile import read_text
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Key = tuple[str, str]  # device, runtime

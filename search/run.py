@@ -23,25 +23,25 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cosoc.search.data import Data, Split, load_data
-from cosoc.search.gates import Choice, Estimator, score_loss
-from cosoc.search.loop import Cost, CostModel, Objective, Oracle, Tangent
-from cosoc.search.nets import NETWORKS, build
+from cosoc.search.oracle import Cost, CostModel, Objective, Oracle, Tangent
 from cosoc.search.plots import plot_front
-from cosoc.search.repair import Move, meet, repair, wide
 from cosoc.search.runfolder import RunFolder, replace_text
 from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, fix, to_mapping, uniform
 from cosoc.search.spaces.operators import Cut, Template
 from cosoc.search.spaces.space import Space, channel_space, operator_space
-from cosoc.search.train import Phase, Progress, Report, accuracy, generator, train
+from cosoc.search.training.data import Data, Split, load_data
+from cosoc.search.training.gates import Choice, Estimator, score_loss
+from cosoc.search.training.nets import NETWORKS, build
+from cosoc.search.training.repair import Move, meet, repair, wide
+from cosoc.search.training.train import Phase, Progress, Report, accuracy, generator, train
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta
+from cosoc.sim.files.mapping_file import dump_mapping
+from cosoc.sim.files.workload_file import dump_workload
 from cosoc.sim.importers.torch_export import load_module
-from cosoc.sim.mapping import Mapping, Runtime
-from cosoc.sim.mapping_file import dump_mapping
-from cosoc.sim.soc import SoC
+from cosoc.sim.model.mapping import Mapping, Runtime
+from cosoc.sim.model.soc import SoC
 from cosoc.sim.tiler import complete
-from cosoc.sim.workload_file import dump_workload
 
 SpaceName = Literal["channels", "operators"]
 

@@ -25,7 +25,7 @@ import torch
 import yaml
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.yamlfile import read_text
+from cosoc.sim.files.yamlfile import read_text
 
 SHOWN = 120  # characters of a setting, in a message
 

@@ -14,20 +14,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cosoc.search.baselines.exact_splits import bounded, least_period, too_many
+from cosoc.search.exact.splits import bounded, least_period, too_many
 from cosoc.search.spaces.splits import Bools, Cuts, Floats, Problem, cuts_of, nested, no_plan
 from cosoc.sim import exact
-from cosoc.sim.catalog import device_soc
-from cosoc.sim.cluster import Cluster
 from cosoc.sim.cores.roofline import Roofline
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import device_soc
 from cosoc.sim.manual import named_mapping
-from cosoc.sim.mapping import Mapping
+from cosoc.sim.model.cluster import Cluster
+from cosoc.sim.model.mapping import Mapping
+from cosoc.sim.model.soc import LARGEST, SoC
+from cosoc.sim.model.workload import INPUT, Workload
 from cosoc.sim.simulate import simulate
-from cosoc.sim.soc import LARGEST, SoC
 from cosoc.sim.tiler import complete, pinned_weights, weight_bytes
 from cosoc.sim.work import make_tile
-from cosoc.sim.workload import INPUT, Workload
 
 NS = 1e-9
 PJ = 1e-12

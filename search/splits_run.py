@@ -20,16 +20,16 @@ import numpy as np
 import yaml
 from rich.table import Table
 
-from cosoc.search.baselines import split_heuristics as heuristics
-from cosoc.search.baselines.exact_splits import Point, bounded, front, front_labels, too_many
+from cosoc.search.baselines import heuristics
+from cosoc.search.exact.splits import Point, bounded, front, front_labels, too_many
 from cosoc.search.spaces.splits import Plan, Problem
 from cosoc.search.split_costs import NO_FACTORS, NS, PJ, Case, Factors, make_case
-from cosoc.sim.cluster import Cluster
 from cosoc.sim.errors import InputError
-from cosoc.sim.pipeline import PipelineHop, PipelineStage, Replay, replay
+from cosoc.sim.lower.pipeline import PipelineHop, PipelineStage, Replay, replay
+from cosoc.sim.machine.trace import Run
+from cosoc.sim.model.cluster import Cluster
+from cosoc.sim.model.workload import Workload
 from cosoc.sim.simulate import engine_run
-from cosoc.sim.trace import Run
-from cosoc.sim.workload import Workload
 
 AGREE = 0.05  # largest difference between a predicted period and a simulated one
 ROUNDS = 12

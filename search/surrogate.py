@@ -10,8 +10,10 @@ import hashlib
 import importlib
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -21,13 +23,13 @@ from cosoc import __version__
 from cosoc.sim.cores import CORES
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta
-from cosoc.sim.mapping import Runtime
-from cosoc.sim.soc import SoC
+from cosoc.sim.model.mapping import Runtime
+from cosoc.sim.model.soc import SoC
 
 T = TypeVar("T")
 
-# What decides how many ticks a mapping takes, and what the estimate makes of it.
-_DECIDING = ("exact", "workload", "work", "placement", "fusion", "tiler", "lower", "program", "engine_fast", "estimate")
+# What of the search takes part in an estimate.
+ESTIMATES = ("cosoc.search.relax", "cosoc.search.terms", "cosoc.search.gemmini_estimate")
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,19 @@ def soc_digest(soc: SoC) -> str:
 
 
 def simulator_digest() -> str:
-    """Digest of the sources that decide a simulated time."""
-    return digest([*(f"cosoc.sim.{name}" for name in _DECIDING), *(CORES[name].__module__ for name in sorted(CORES))])
+    """Digest of the simulator as a whole, and of what makes estimates of its work: any change of these changes it."""
+    files = sorted(source for source in _sources(resources.files("cosoc.sim"), "sim"))
+    estimates = [(name, inspect.getsource(importlib.import_module(name))) for name in ESTIMATES]
+    return hashlib.sha256(repr((files, estimates)).encode()).hexdigest()[:16]
+
+
+def _sources(folder: Traversable, name: str) -> Iterator[tuple[str, str]]:
+    """Name and text of every module in a folder of a package."""
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _sources(entry, f"{name}/{entry.name}")
+        elif entry.name.endswith(".py"):
+            yield f"{name}/{entry.name}", entry.read_text(encoding="utf-8")
 
 
 def digest(names: Sequence[str]) -> str:

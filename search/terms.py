@@ -16,15 +16,15 @@ from torch import Tensor
 
 from cosoc.search import relax
 from cosoc.sim import exact
-from cosoc.sim.energy import power_energy_j
 from cosoc.sim.estimate import Before, Terms, Theta, compose, group_terms, starting, stream_ticks, streamed
 from cosoc.sim.exact import Num
-from cosoc.sim.mapping import Group, LayerMapping, Mapping, Runtime, Share, Tiling
-from cosoc.sim.placement import Homes
-from cosoc.sim.soc import SoC
+from cosoc.sim.model.energy import power_energy_j
+from cosoc.sim.model.mapping import Group, LayerMapping, Mapping, Runtime, Share, Tiling
+from cosoc.sim.model.placement import Homes
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.tiler import best_tiling, complete, default_core, homes_of, living
 from cosoc.sim.work import LayerWork, c_parts, layer_work, weight_transfer_of
-from cosoc.sim.workload import Layer, Workload
 
 TERMS = tuple(f.name for f in fields(Terms))
 

@@ -1,4 +1,4 @@
-"""Plans made soft: every choice of `cosoc.search.spaces.tiling_fusion` as a number with a gradient, for many starts at
+"""Plans made soft: every choice of `cosoc.search.spaces.tiles` as a number with a gradient, for many starts at
 once, and Adam on the objective of all of them.
 
 A tile is exp of a number that is free; what is computed with is the divisor nearest to it, by a straight-through
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from cosoc.search import relax
-from cosoc.search.spaces.tiling_fusion import Objective, Space
+from cosoc.search.spaces.tiles import Objective, Space
 from cosoc.sim.gemmini.estimate import (
     ORDERS,
     Flow,
@@ -40,7 +40,7 @@ from cosoc.sim.gemmini.estimate import (
     terms,
 )
 from cosoc.sim.gemmini.groups import layer_tiles
-from cosoc.sim.mapping import NEST_DIMS
+from cosoc.sim.model.mapping import NEST_DIMS
 
 FIELDS = tuple(f.name for f in fields(Terms))
 SHARPNESS = 4.0  # logits fall by this, times the square of the distance in log units

@@ -13,8 +13,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from cosoc.search.baselines.exact_tiling import best_of, value
-from cosoc.search.spaces.tiling_fusion import (
+from cosoc.search.exact.tiles import best_of, value
+from cosoc.search.spaces.tiles import (
     Cost,
     Floats,
     Fused,

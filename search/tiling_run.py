@@ -21,9 +21,9 @@ from typing import Any
 
 from rich.table import Table
 
-from cosoc.search.baselines.exact_tiling import best_plan, check_objective, lower_bound
+from cosoc.search.exact.tiles import best_plan, check_objective, lower_bound
 from cosoc.search.runfolder import RunFolder, replace_text
-from cosoc.search.spaces.tiling_fusion import (
+from cosoc.search.spaces.tiles import (
     MAX_GROUP,
     Cost,
     Fused,
@@ -37,10 +37,10 @@ from cosoc.search.tiling_plots import plot_history
 from cosoc.search.tiling_search import Effort, Watch, gradient
 from cosoc.search.tiling_simulate import Pieces, Simulated, refit, simulated
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.mapping_file import dump_mapping
 from cosoc.sim.gemmini.estimate import Machine, Theta
-from cosoc.sim.mapping_file import dump_mapping
-from cosoc.sim.soc import SoC
-from cosoc.sim.workload import Workload
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Workload
 
 Progress = Callable[[int, int, str], None]  # done, of how many, what
 

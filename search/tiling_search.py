@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cosoc.search.spaces.tiling_fusion import Cost, Objective, Plan, Single, Space
+from cosoc.search.spaces.tiles import Cost, Objective, Plan, Single, Space
 from cosoc.search.tiling_relaxed import Choices, Relaxed
 from cosoc.search.tiling_repair import Improver, Pool, legal
 

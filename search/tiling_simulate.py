@@ -15,16 +15,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import least_squares
 
-from cosoc.search.spaces.tiling_fusion import Cost, Floats, Objective, Piece, Plan, Single, Space, to_mapping
+from cosoc.search.spaces.tiles import Cost, Floats, Objective, Piece, Plan, Single, Space, to_mapping
 from cosoc.search.tiling_repair import Pool, alternatives
-from cosoc.sim import engine_fast, exact
+from cosoc.sim import exact
 from cosoc.sim.gemmini.estimate import Terms, Theta, cycles
 from cosoc.sim.gemmini.fused import lower_plan
 from cosoc.sim.gemmini.lower import TICKS_PER_CYCLE
-from cosoc.sim.mapping import Mapping
-from cosoc.sim.report import energy_j
-from cosoc.sim.soc import SoC
-from cosoc.sim.workload import Workload
+from cosoc.sim.machine import engine_fast
+from cosoc.sim.model.mapping import Mapping
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Workload
+from cosoc.sim.report.result import energy_j
 
 # What theta may be: shares are shares, factors stay near one.
 BOUNDS = {

@@ -19,13 +19,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cosoc.sim import exact
-from cosoc.sim.energy import power_energy_j
 from cosoc.sim.exact import Num
-from cosoc.sim.mapping import Runtime
-from cosoc.sim.placement import Homes
-from cosoc.sim.soc import SoC
+from cosoc.sim.model.energy import power_energy_j
+from cosoc.sim.model.mapping import Runtime
+from cosoc.sim.model.placement import Homes
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Layer
 from cosoc.sim.work import LayerWork, Transfer
-from cosoc.sim.workload import Layer
 
 FEED_PERIODS = 8  # of its narrowest link, in a burst of a core's own traffic
 

@@ -8,11 +8,11 @@ from typing import Literal
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.gemmini.nests import array_of
-from cosoc.sim.mapping import LayerMapping, Mapping, Runtime, Share
+from cosoc.sim.model.mapping import LayerMapping, Mapping, Runtime, Share
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
-from cosoc.sim.soc import SoC
 from cosoc.sim.tiler import complete, default_core, unsupported
-from cosoc.sim.workload import INPUT, Layer, Workload
 
 DEFAULT = "default"
 MANUAL = ("all_8bit", "io_8bit_backbone_ternary", "all_ternary", "min_cost")

@@ -6,13 +6,13 @@ import time
 from typing import Literal
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.lower import lower
-from cosoc.sim.mapping import Mapping
-from cosoc.sim.report import Result, report
-from cosoc.sim.soc import SoC
+from cosoc.sim.lower.emit import lower
+from cosoc.sim.machine.trace import Run
+from cosoc.sim.model.mapping import Mapping
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Workload
+from cosoc.sim.report.result import Result, report
 from cosoc.sim.tiler import checked
-from cosoc.sim.trace import Run
-from cosoc.sim.workload import Workload
 
 Engine = Literal["fast", "reference"]
 ENGINES: tuple[Engine, ...] = ("fast", "reference")
@@ -21,11 +21,11 @@ ENGINES: tuple[Engine, ...] = ("fast", "reference")
 def engine_run(engine: str) -> Run:
     """The engine of that name, loaded when asked for: numba and simpy are slow to import."""
     if engine == "fast":
-        from cosoc.sim import engine_fast
+        from cosoc.sim.machine import engine_fast
 
         return engine_fast.run
     if engine == "reference":
-        from cosoc.sim import engine_reference
+        from cosoc.sim.machine import engine_reference
 
         return engine_reference.run
     raise InputError(f"no engine named {engine!r}; there is {', '.join(ENGINES)}")

@@ -14,11 +14,12 @@ from itertools import islice
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta, layer_time
-from cosoc.sim.fusion import buffer_bytes
 from cosoc.sim.gemmini.nests import array_of, complete_nests, nest_problems
-from cosoc.sim.mapping import PARTIAL_BYTES, Group, LayerMapping, Mapping, Order, Runtime, Share, Tiling
-from cosoc.sim.placement import Homes, place
-from cosoc.sim.soc import Memory, SoC
+from cosoc.sim.lower.fusion import buffer_bytes
+from cosoc.sim.model.mapping import PARTIAL_BYTES, Group, LayerMapping, Mapping, Order, Runtime, Share, Tiling
+from cosoc.sim.model.placement import Homes, place
+from cosoc.sim.model.soc import Memory, SoC
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.work import (
     channels_read,
     copies,
@@ -31,7 +32,6 @@ from cosoc.sim.work import (
     spans_y,
     weight_transfer_of,
 )
-from cosoc.sim.workload import INPUT, Layer, Workload
 
 
 def unsupported(layer: Layer, soc: SoC, core: str) -> list[str]:

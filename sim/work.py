@@ -14,10 +14,10 @@ from typing import Any
 
 from cosoc.sim import exact
 from cosoc.sim.exact import Num
-from cosoc.sim.mapping import LayerMapping, Tiling
-from cosoc.sim.placement import Homes
-from cosoc.sim.soc import Core, Dma, SoC
-from cosoc.sim.workload import Layer, Tile
+from cosoc.sim.model.mapping import LayerMapping, Tiling
+from cosoc.sim.model.placement import Homes
+from cosoc.sim.model.soc import Core, Dma, SoC
+from cosoc.sim.model.workload import Layer, Tile
 
 # Operators whose output channel reads its own input channel only.
 PER_CHANNEL = ("add", "max_pool", "avg_pool", "eltwise", "concat", "softmax", "norm", "resize")

@@ -16,9 +16,9 @@ import pytest
 
 from cosoc import __version__
 from cosoc.cli import main
-from cosoc.sim.catalog import find_soc, load_soc, soc_folder
-from cosoc.sim.mapping_file import load_mapping
-from cosoc.sim.workload_file import find_workload, load_workload, workload_folder
+from cosoc.sim.files.catalog import find_soc, load_soc, soc_folder
+from cosoc.sim.files.mapping_file import load_mapping
+from cosoc.sim.files.workload_file import find_workload, load_workload, workload_folder
 
 HEAVY = {"torch", "numba", "simpy", "matplotlib", "scipy", "sklearn"}
 
@@ -238,7 +238,7 @@ COMMANDS = [line.partition(" #")[0].split()[1:] for line in LINES if line.starts
 def test_commands_of_the_readme(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
     """As they stand there; the user's own network is one of ours, and so is his ONNX file."""
     monkeypatch.chdir(tmp_path)
-    own = {"my_pkg.nets:make_net": "cosoc.search.nets:resnet8", "net.onnx": "resnet8"}
+    own = {"my_pkg.nets:make_net": "cosoc.search.training.nets:resnet8", "net.onnx": "resnet8"}
     status, out, err = run(*(own.get(word, word) for word in words))
     assert (status, err) == (0, "")
     assert out

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cosoc.html_report import STEPS, memories_data
-from cosoc.memory_use import MemoryUse, memory_use
-from cosoc.sim.catalog import find_soc
-from cosoc.sim.mapping import Group, LayerMapping, NestTiling
-from cosoc.sim.mapping_file import find_mapping
-from cosoc.sim.placement import lifetimes, tensor_bytes
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.mapping_file import find_mapping
+from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.model.mapping import Group, LayerMapping, NestTiling
+from cosoc.sim.model.placement import lifetimes, tensor_bytes
+from cosoc.sim.model.workload import Workload
+from cosoc.sim.report.memory_use import MemoryUse, memory_use
+from cosoc.sim.report.run_page import STEPS, memories_data
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import checked, weight_bytes
-from cosoc.sim.workload import Workload
-from cosoc.sim.workload_file import find_workload
 
 
 def used(soc: str, network: str, mapping: str, runtime: Any = None, inferences: int = 1) -> dict[str, MemoryUse]:

@@ -21,8 +21,8 @@ import yaml
 from cosoc.cli import main
 from cosoc.search.splits_run import SplitConfig, search_splits, write
 from cosoc.search.tiling_run import TilingConfig, search_tiling
-from cosoc.sim.catalog import find_cluster, find_soc
-from cosoc.sim.workload_file import find_workload
+from cosoc.sim.files.catalog import find_cluster, find_soc
+from cosoc.sim.files.workload_file import find_workload
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WAIT_S = 60.0  # for any answer; a loaded machine is slow to start a browser

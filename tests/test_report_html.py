@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cosoc import html_report
 from cosoc.cli import main
-from cosoc.html_report import gantt_data, occupancy_data
-from cosoc.sim.catalog import find_soc
-from cosoc.sim.mapping_file import find_mapping
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.mapping_file import find_mapping
+from cosoc.sim.files.workload_file import dump_workload, find_workload
+from cosoc.sim.report import run_page
+from cosoc.sim.report.run_page import gantt_data, occupancy_data
 from cosoc.sim.simulate import simulate
-from cosoc.sim.workload_file import dump_workload, find_workload
 
 NETWORK = find_workload("digits_cnn")
 EVIL = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)>&amp;"
@@ -54,12 +54,12 @@ def test_every_op_is_drawn_from_issue_to_end() -> None:
 def test_many_ops_are_joined_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Joined bars hold all ops, cover every tick in which one ran, and say in the note that they are joined."""
     found = result()
-    monkeypatch.setattr(html_report, "BARS", 0)
+    monkeypatch.setattr(run_page, "BARS", 0)
     data = gantt_data(found.program, found.trace)
     bars = [bar for row in data["rows"] for bar in row["bars"]]
     assert sum(bar[4] for bar in bars) == int((found.trace.end > found.trace.issue).sum())
     assert "drawn as one" in data["note"]
-    monkeypatch.setattr(html_report, "BARS", 1 << 30)
+    monkeypatch.setattr(run_page, "BARS", 1 << 30)
     for row, exact in zip(data["rows"], gantt_data(found.program, found.trace)["rows"], strict=True):
         for kind, start, end, layer, _ in exact["bars"]:
             assert any(b[0] == kind and b[3] == layer and b[1] <= start and end <= b[2] for b in row["bars"])
@@ -76,8 +76,8 @@ def test_mean_occupancy_of_links_is_their_utilisation() -> None:
 
 def test_mean_level_of_a_drawn_step() -> None:
     """1 from tick 0 to half of the span, then 3: the halves of the chart."""
-    level = html_report._mean_level(np.array([0, 120]), np.array([1.0, 2.0]), 240)
-    half = html_report.BINS // 2
+    level = run_page._mean_level(np.array([0, 120]), np.array([1.0, 2.0]), 240)
+    half = run_page.BINS // 2
     assert level[:half] == pytest.approx(1) and level[half:] == pytest.approx(3)
 
 
@@ -92,7 +92,7 @@ def test_a_report_needs_nothing_from_outside(tmp_path: Path) -> None:
 
 
 def test_no_name_becomes_markup() -> None:
-    page = html_report.page({"title": EVIL, "rows": [EVIL]})
+    page = run_page.page({"title": EVIL, "rows": [EVIL]})
     assert "taken'</script>" not in page and "<img" not in page
     assert embedded(page)["title"] == EVIL
 

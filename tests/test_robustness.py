@@ -22,16 +22,16 @@ import pytest
 import torch
 
 from cosoc.cli import main
+from cosoc.search.campaigns.plan import Task
+from cosoc.search.campaigns.store import Store
 from cosoc.search.runfolder import RunFolder, replace_text
-from cosoc.search.sweeps.plan import Task
-from cosoc.search.sweeps.store import Store
-from cosoc.sim.catalog import find_soc
 from cosoc.sim.errors import InputError
-from cosoc.sim.mapping import Group, LayerMapping, Mapping, Share
-from cosoc.sim.program import Program
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.workload_file import dump_workload, faults, find_workload
+from cosoc.sim.machine.program import Program
+from cosoc.sim.machine.trace import Trace
+from cosoc.sim.model.mapping import Group, LayerMapping, Mapping, Share
 from cosoc.sim.simulate import simulate
-from cosoc.sim.trace import Trace
-from cosoc.sim.workload_file import dump_workload, faults, find_workload
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cosoc.schema import schema_folder, schema_text, schemas
-from cosoc.sim.catalog import list_socs, soc_folder
+from cosoc.sim.files.catalog import list_socs, soc_folder
 
 
 @pytest.mark.parametrize("name", sorted(schemas()))

@@ -21,8 +21,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, fx, nn
 
-from cosoc.search.gates import Estimator, draw, gumbel, one_hot, soft
-from cosoc.search.quant import (
+from cosoc.search.training.gates import Estimator, draw, gumbel, one_hot, soft
+from cosoc.search.training.quant import (
     ActivationQuantiser,
     Converter,
     integer_weight,
@@ -33,12 +33,12 @@ from cosoc.search.quant import (
 )
 from cosoc.sim.cores.analog_array import AnalogArray
 from cosoc.sim.errors import InputError
-from cosoc.sim.mapping import LayerMapping, Runtime, Share
-from cosoc.sim.mapping import Mapping as NetworkMapping
-from cosoc.sim.soc import Core, SoC
+from cosoc.sim.model.mapping import LayerMapping, Runtime, Share
+from cosoc.sim.model.mapping import Mapping as NetworkMapping
+from cosoc.sim.model.soc import Core, SoC
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.tiler import default_core, unsupported
 from cosoc.sim.work import PER_CHANNEL
-from cosoc.sim.workload import INPUT, Layer, Workload
 
 Assignment = dict[str, Tensor]  # by layer, the core (number in the layer's `cores`) of each output channel, int64 [k]
 

@@ -26,17 +26,17 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from cosoc.search.gates import Estimator
-from cosoc.search.loop import Counts, Oracle
-from cosoc.search.quant import integer_weight, ste
+from cosoc.search.oracle import Counts, Oracle
 from cosoc.search.spaces.channels import MixedLayer, MixedNet, fold, fold_batch_norm, quantised, replace_module, traced
+from cosoc.search.training.gates import Estimator
+from cosoc.search.training.quant import integer_weight, ste
 from cosoc.sim.errors import InputError
 from cosoc.sim.importers.torch_export import from_module
-from cosoc.sim.mapping import LayerMapping, Runtime, Share
-from cosoc.sim.mapping import Mapping as NetworkMapping
-from cosoc.sim.soc import SoC
+from cosoc.sim.model.mapping import LayerMapping, Runtime, Share
+from cosoc.sim.model.mapping import Mapping as NetworkMapping
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.tiler import default_core, unsupported
-from cosoc.sim.workload import Layer, Workload
 
 Template = Literal["conv-dw", "dws-dw", "conv-dws"]
 TEMPLATES: tuple[Template, ...] = get_args(Template)

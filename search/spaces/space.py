@@ -18,10 +18,10 @@ from cosoc.search.spaces.channels import Assignment, MixedNet, make_contiguous, 
 from cosoc.sim.errors import InputError
 from cosoc.sim.importers.torch_export import from_module
 from cosoc.sim.manual import MANUAL, named_mapping
-from cosoc.sim.mapping import Mapping as NetworkMapping
-from cosoc.sim.mapping import Runtime
-from cosoc.sim.soc import SoC
-from cosoc.sim.workload import Workload
+from cosoc.sim.model.mapping import Mapping as NetworkMapping
+from cosoc.sim.model.mapping import Runtime
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Workload
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.workload import INPUT, Workload
+from cosoc.sim.model.workload import INPUT, Workload
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]

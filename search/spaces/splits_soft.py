@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cosoc.search.baselines.exact_splits import Point, merged
-from cosoc.search.baselines.split_heuristics import longest_chain
+from cosoc.search.baselines.heuristics import longest_chain
+from cosoc.search.exact.splits import Point, merged
 from cosoc.search.spaces.splits import Plan, Problem, Stage, evaluate
 
 SINKHORN = 12

@@ -18,7 +18,7 @@ from cosoc.sim.cores.roofline import Roofline
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.cores.tensor_engine import TensorEngine
 from cosoc.sim.cores.vector_unit import VectorUnit
-from cosoc.sim.soc import Core
+from cosoc.sim.model.soc import Core
 
 CORES: dict[str, type[Core]] = {
     "analog_array": AnalogArray,

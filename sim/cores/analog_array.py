@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from cosoc.sim import exact
-from cosoc.sim.soc import Core, Count, FromList, Num, Positive
-from cosoc.sim.workload import Tile
+from cosoc.sim.model.soc import Core, Count, FromList, Num, Positive
+from cosoc.sim.model.workload import Tile
 
 
 class AnalogArray(Core):

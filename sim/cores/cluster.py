@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from cosoc.sim.soc import Core, Count, Num, Positive
-from cosoc.sim.workload import Tile
+from cosoc.sim.model.soc import Core, Count, Num, Positive
+from cosoc.sim.model.workload import Tile
 
 WORD_BYTES, WORD_BITS = 4, 32
 FILTERS, PIXELS = 4, 2  # of the blocked matrix product

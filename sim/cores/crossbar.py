@@ -31,8 +31,8 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from cosoc.sim.soc import Core, Count, Num, Positive, Watts
-from cosoc.sim.workload import Tile
+from cosoc.sim.model.soc import Core, Count, Num, Positive, Watts
+from cosoc.sim.model.workload import Tile
 
 Schedule = Literal["stepwise", "pipelined", "summed"]
 

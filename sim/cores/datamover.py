@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cosoc.sim.soc import Model, Num, Positive
+from cosoc.sim.model.soc import Model, Num, Positive
 
 MEMORY_BITS = 8  # of an element, as transfers bring it
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from cosoc.sim.soc import Core, Count, Num, Positive
-from cosoc.sim.workload import Tile
+from cosoc.sim.model.soc import Core, Count, Num, Positive
+from cosoc.sim.model.workload import Tile
 
 EDGE = 3
 TAPS = EDGE * EDGE

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from cosoc.sim.soc import Core, Num, Positive
-from cosoc.sim.workload import Tile
+from cosoc.sim.model.soc import Core, Num, Positive
+from cosoc.sim.model.workload import Tile
 
 
 class HostCpu(Core):

@@ -1,6 +1,6 @@
 """Core models from outside of this package: `model: package.module:Class` in a SoC file.
 
-The class is a subclass of `cosoc.sim.soc.Core`, and its fields are the keys that the file may give. The module is
+The class is a subclass of `cosoc.sim.model.soc.Core`, and its fields are the keys that the file may give. The module is
 imported when a file that names it is read, from wherever Python finds it; the working directory is looked in last.
 """
 
@@ -17,7 +17,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, Val
 
 from cosoc.sim.cores import BuiltInCore
 from cosoc.sim.errors import InputError
-from cosoc.sim.soc import Core
+from cosoc.sim.model.soc import Core
 
 SPEC = r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*"
 
@@ -38,7 +38,7 @@ def own_core(spec: str) -> type[Core]:
     if found is None:
         raise InputError(f"{package} has no {name!r}")
     if not (isinstance(found, type) and issubclass(found, Core)):
-        raise InputError(f"{spec} is no core model; a subclass of cosoc.sim.soc.Core is needed")
+        raise InputError(f"{spec} is no core model; a subclass of cosoc.sim.model.soc.Core is needed")
     missing = [method for method in ("fits", "cycles") if getattr(found, method) is getattr(Core, method)]
     if missing:
         raise InputError(f"{spec} does not say {' and '.join(missing)}, which every core model must")

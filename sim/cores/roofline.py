@@ -20,8 +20,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from cosoc.sim.soc import Core, Count, Model, Name, Num, Positive
-from cosoc.sim.workload import Tile
+from cosoc.sim.model.soc import Core, Count, Model, Name, Num, Positive
+from cosoc.sim.model.workload import Tile
 
 OpClass = Literal["conv3x3", "conv1x1", "depthwise", "fc", "attention", "other"]
 OP_CLASSES: tuple[OpClass, ...] = get_args(OpClass)

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from cosoc.sim.soc import Core, Count, Model, Name, Num, Positive
-from cosoc.sim.workload import Tile
+from cosoc.sim.model.soc import Core, Count, Model, Name, Num, Positive
+from cosoc.sim.model.workload import Tile
 
 Cycles = Annotated[float, Field(ge=0)]  # of cycles, or of picojoules
 

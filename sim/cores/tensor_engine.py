@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from cosoc.sim.cores.datamover import Datamover
-from cosoc.sim.soc import Core, Count, Num, Positive
-from cosoc.sim.workload import Tile
+from cosoc.sim.model.soc import Core, Count, Num, Positive
+from cosoc.sim.model.workload import Tile
 
 FP16_BYTES = 2
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from cosoc.sim.soc import Core, FromList, Num, Positive
-from cosoc.sim.workload import Tile
+from cosoc.sim.model.soc import Core, FromList, Num, Positive
+from cosoc.sim.model.workload import Tile
 
 
 class VectorUnit(Core):

@@ -37,9 +37,9 @@ from cosoc.sim import exact
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.errors import InputError
 from cosoc.sim.exact import Num
-from cosoc.sim.mapping import NEST_DIMS, PARTIAL_BYTES, NestTiling
-from cosoc.sim.soc import SoC
-from cosoc.sim.workload import Layer
+from cosoc.sim.model.mapping import NEST_DIMS, PARTIAL_BYTES, NestTiling
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Layer
 
 MVIN_BYTES = 64  # widest row of a mvin, and largest request of the DMA
 BEAT_BYTES = 16

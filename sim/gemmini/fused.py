@@ -45,11 +45,11 @@ from cosoc.sim.gemmini.groups import Chain, chain, misfits, why_not
 from cosoc.sim.gemmini.lower import TICKS_PER_CYCLE, cache_sizes, rows_of
 from cosoc.sim.gemmini.memory import LLC_LINE_BYTES, _miss, walk_on
 from cosoc.sim.gemmini.run import gemmini_of
-from cosoc.sim.mapping import NEST_DIMS, PARTIAL_BYTES, Group, Mapping, NestTiling
-from cosoc.sim.program import ROW, Builder, Program
-from cosoc.sim.soc import SoC
+from cosoc.sim.machine.program import ROW, Builder, Program
+from cosoc.sim.model.mapping import NEST_DIMS, PARTIAL_BYTES, Group, Mapping, NestTiling
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.work import make_tile
-from cosoc.sim.workload import INPUT, Layer, Workload
 
 Span = tuple[int, int]  # first, one past the last
 PARTS = 8  # pieces that a GEMM's tile is cut into at most, whose execution starts as they arrive

@@ -20,8 +20,8 @@ from typing import Any
 from cosoc.sim import exact
 from cosoc.sim.exact import Num
 from cosoc.sim.gemmini.estimate import ARRAY_OPS, Flow, Machine, Reloads, Shape, Terms, Tiles, terms
-from cosoc.sim.mapping import Group, NestTiling
-from cosoc.sim.workload import INPUT, Layer, Workload
+from cosoc.sim.model.mapping import Group, NestTiling
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 
 
 @dataclass(frozen=True)

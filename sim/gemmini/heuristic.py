@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from cosoc.sim.gemmini.estimate import Machine, Shape, Tiles, rows_needed
-from cosoc.sim.mapping import NEST_DIMS, NestTiling
+from cosoc.sim.model.mapping import NEST_DIMS, NestTiling
 
 # The library's loops around the tiles, outermost first.
 CONV_ORDER = ("oy", "ox", "k", "fy", "fx", "c")

@@ -47,9 +47,9 @@ from cosoc.sim.gemmini.memory import (
     Accesses,
     CacheSizes,
 )  # fmt: skip
-from cosoc.sim.program import AMOUNT, BLOCK, CREDIT, KINDS, ROW, SERVER, UNIT, Program
-from cosoc.sim.soc import SoC
-from cosoc.sim.trace import Trace
+from cosoc.sim.machine.program import AMOUNT, BLOCK, CREDIT, KINDS, ROW, SERVER, UNIT, Program
+from cosoc.sim.machine.trace import Trace
+from cosoc.sim.model.soc import SoC
 
 # Constants below one cycle are real (a pair every 7.6 cycles), so a cycle is this many ticks.
 TICKS_PER_CYCLE = 20

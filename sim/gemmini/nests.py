@@ -17,10 +17,10 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.gemmini.estimate import ARRAY_OPS, POOLS, Machine, Tiles, rows_needed, shape_of
 from cosoc.sim.gemmini.groups import why_not
 from cosoc.sim.gemmini.heuristic import default_nest
-from cosoc.sim.mapping import NEST_DIMS, Group, LayerMapping, Mapping, NestTiling, Share
-from cosoc.sim.soc import SoC
+from cosoc.sim.model.mapping import NEST_DIMS, Group, LayerMapping, Mapping, NestTiling, Share
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.work import make_tile
-from cosoc.sim.workload import Layer, Workload
 
 
 def array_of(soc: SoC) -> str | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cosoc.sim import engine_fast
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.errors import InputError
 from cosoc.sim.gemmini.decode import Nest
 from cosoc.sim.gemmini.lower import Lowered, cache_sizes, lower, tile_cycles
 from cosoc.sim.gemmini.memory import Accesses, walk
-from cosoc.sim.soc import SoC
+from cosoc.sim.machine import engine_fast
+from cosoc.sim.model.soc import SoC
 
 # Requests of a nest that are simulated one by one; of a longer nest the rest is extended linearly.
 CAP = 100_000

@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.workload import INPUT, Layer, Workload
-from cosoc.sim.workload_file import MOST, SLICE, faults
+from cosoc.sim.files.workload_file import MOST, SLICE, faults
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]  # (rows, columns)

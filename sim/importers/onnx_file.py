@@ -28,7 +28,7 @@ import numpy as np
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.importers.build import Builder, Shape, Site, Value, Window, grid_of_input
-from cosoc.sim.workload import INPUT, Workload
+from cosoc.sim.model.workload import INPUT, Workload
 
 SMALL = 4096  # elements; larger constants are weights, of which only the shape is looked at
 ROUNDS = 200  # of shape inference, each of which needs shapes that the one before has found

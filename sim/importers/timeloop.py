@@ -9,14 +9,14 @@ from collections.abc import Mapping as MappingOf
 from pathlib import Path
 
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.yamlfile import load_model
 from cosoc.sim.gemmini.decode import LETTERS, Problem, factors
 from cosoc.sim.gemmini.estimate import Machine, Shape
 from cosoc.sim.gemmini.nests import array_of
-from cosoc.sim.mapping import NEST_DIMS, LayerMapping, Mapping, NestTiling, Share
-from cosoc.sim.soc import Model, SoC
+from cosoc.sim.model.mapping import NEST_DIMS, LayerMapping, Mapping, NestTiling, Share
+from cosoc.sim.model.soc import Model, SoC
+from cosoc.sim.model.workload import Workload
 from cosoc.sim.tiler import problems
-from cosoc.sim.workload import Workload
-from cosoc.sim.yamlfile import load_model
 
 
 class StringsFile(Model):

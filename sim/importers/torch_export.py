@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.importers.build import Builder, Shape, Site, Value, Window, grid_of_input
-from cosoc.sim.workload import INPUT, Workload
+from cosoc.sim.model.workload import INPUT, Workload
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,13 +11,14 @@ import pytest
 from rich.console import Console
 
 from cosoc.search import calibrate as library
-from cosoc.search import odimo_cost, surrogate
-from cosoc.sim.catalog import find_soc
+from cosoc.search import surrogate
+from cosoc.search.baselines import laws
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.model.workload import INPUT, Layer
 from cosoc.sim.tiler import problems
-from cosoc.sim.workload import INPUT, Layer
-from cosoc.sim.workload_file import find_workload
 
 SOC = find_soc("diana")
 
@@ -141,8 +142,8 @@ def test_a_calibration_is_saved_for_this_soc(tmp_path: Path) -> None:
 def test_odimo_formulas(c: int, k: int, f: int, out: int, digital: float, analog: float) -> None:
     """Values of the released code (hw_models.py) for these layers."""
     layer = Layer("x", "conv", (INPUT,), k, c, out, out, out, out, f, f, 1, 1, f // 2, f // 2)
-    assert odimo_cost.digital_cycles(layer, k) == pytest.approx(digital)
-    assert odimo_cost.analog_cycles(layer, k) == pytest.approx(analog)
+    assert laws.digital_cycles(layer, k) == pytest.approx(digital)
+    assert laws.analog_cycles(layer, k) == pytest.approx(analog)
 
 
 @pytest.mark.parametrize(("core", "cycles", "uj"), [("digital", 257_673, 24.74), ("analog", 88_120, 9.74)])
@@ -152,7 +153,7 @@ def test_odimo_resnet20(core: str, cycles: int, uj: float) -> None:
 
     workload = find_workload("resnet20")
     shares = {x.name: {core: torch.tensor(float(x.k))} for x in workload if x.op == "conv"}
-    estimate = odimo_cost.network_estimate(workload, shares)
+    estimate = laws.network_estimate(workload, shares)
     assert estimate.ticks.item() == pytest.approx(cycles, abs=1)
     assert estimate.energy_j.item() * 1e6 == pytest.approx(uj, abs=0.005)
 
@@ -163,7 +164,7 @@ def test_released_gradients_are_too_steep() -> None:
 
     layer = Layer("x", "conv", (INPUT,), 64, 64, 16, 16, 16, 16, 3, 3, 1, 1, 1, 1)
     slopes = {}
-    for name, by in (("right", odimo_cost.RIGHT), ("released", odimo_cost.RELEASED)):
+    for name, by in (("right", laws.RIGHT), ("released", laws.RELEASED)):
         k = torch.tensor(64.0, requires_grad=True)
         slopes[name] = (
             torch.autograd.grad(by.ceildiv(k, 16), k)[0].item(),
@@ -173,6 +174,6 @@ def test_released_gradients_are_too_steep() -> None:
     assert slopes["right"] == pytest.approx((1 / 16, 1 / 512))
     k = torch.tensor(200.0, requires_grad=True)
     wide = replace(layer, k=200, fy=1, fx=1)
-    (released,) = torch.autograd.grad(odimo_cost.RELEASED.unroll(wide, k), k)
-    (right,) = torch.autograd.grad(odimo_cost.RIGHT.unroll(wide, k), k)
+    (released,) = torch.autograd.grad(laws.RELEASED.unroll(wide, k), k)
+    (right,) = torch.autograd.grad(laws.RIGHT.unroll(wide, k), k)
     assert released.item() > 0 > right.item()

@@ -8,9 +8,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cosoc.search.nets import build
-from cosoc.search.quant import ActivationQuantiser
-from cosoc.search.repair import Move, counts, meet, repair, wide, with_wide
 from cosoc.search.spaces.channels import (
     Assignment,
     MixedNet,
@@ -23,12 +20,15 @@ from cosoc.search.spaces.channels import (
     to_mapping,
     uniform,
 )
-from cosoc.sim.catalog import find_soc
+from cosoc.search.training.nets import build
+from cosoc.search.training.quant import ActivationQuantiser
+from cosoc.search.training.repair import Move, counts, meet, repair, wide, with_wide
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.importers.torch_export import from_module
-from cosoc.sim.lower import lower
+from cosoc.sim.lower.emit import lower
 from cosoc.sim.manual import named_mapping
-from cosoc.sim.workload import Workload
+from cosoc.sim.model.workload import Workload
 
 NETS = [("digits_cnn", (1, 8, 8)), ("resnet8", (3, 16, 16)), ("mobilenet_v1_025", (3, 32, 32))]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from cosoc.search.data import FOLDERS, Data, load_data
+from cosoc.search.training.data import FOLDERS, Data, load_data
 from cosoc.sim.errors import InputError
 
 CLASSES = 4

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cosoc.search.baselines.exact_tiling import (
+from cosoc.search.exact.tiles import (
     best_plan,
     best_single,
     check_objective,
@@ -17,12 +17,12 @@ from cosoc.search.baselines.exact_tiling import (
     value,
     walk,
 )
-from cosoc.search.spaces.tiling_fusion import OBJECTIVES, Objective, Plan, Space, as_fused, as_single, divisors
-from cosoc.sim.catalog import find_soc
+from cosoc.search.spaces.tiles import OBJECTIVES, Objective, Plan, Space, as_fused, as_single, divisors
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.gemmini.estimate import Machine
-from cosoc.sim.workload import Layer, Workload
-from cosoc.sim.workload_file import find_workload
+from cosoc.sim.model.workload import Layer, Workload
 
 SMALL = {"memories.scratchpad.size_bytes": "262144", "memories.accumulator.size_bytes": "65536"}
 MACHINE = Machine.of(find_soc("gemmini_firesim", SMALL))

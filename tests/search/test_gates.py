@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cosoc.search.gates import Choice, draw, gumbel, log_probability, one_hot, score_loss, soft
+from cosoc.search.training.gates import Choice, draw, gumbel, log_probability, one_hot, score_loss, soft
 
 
 def logits(seed: int) -> dict[str, Tensor]:

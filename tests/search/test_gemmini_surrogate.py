@@ -17,12 +17,12 @@ from cosoc.search import relax
 from cosoc.search.gemmini_estimate import Model, NestTheta, _ended, _over, _sets, predict
 from cosoc.search.gemmini_surrogate import Task, batch, nest_of, network_layers, tasks
 from cosoc.sim import exact
-from cosoc.sim.catalog import find_soc
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.gemmini import memory
 from cosoc.sim.gemmini.decode import Problem, decode
 from cosoc.sim.gemmini.estimate import ORDERS, Shape, Tiles, counts, rows_needed, stacked
-from cosoc.sim.workload import INPUT, Layer
+from cosoc.sim.model.workload import INPUT, Layer
 
 SOC = find_soc("gemmini")
 MODEL = Model.of(SOC)

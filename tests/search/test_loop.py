@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from cosoc.search.loop import Counts, Oracle, Tangent
+from cosoc.search.oracle import Counts, Oracle, Tangent
 from cosoc.search.run import SearchConfig, search
 from cosoc.search.terms import network_estimate
-from cosoc.sim.catalog import find_soc
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta
-from cosoc.sim.mapping_file import load_mapping
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.mapping_file import load_mapping
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.simulate import simulate
-from cosoc.sim.workload_file import find_workload
 
 DIANA = find_soc("diana")
 CNN = find_workload("digits_cnn")

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from cosoc.search.nets import NETWORKS, build, export, workload_text, write_workloads
+from cosoc.search.training.nets import NETWORKS, build, export, workload_text, write_workloads
 from cosoc.sim.errors import InputError
-from cosoc.sim.workload import INPUT
-from cosoc.sim.workload_file import find_workload, list_workloads, workload_folder
+from cosoc.sim.files.workload_file import find_workload, list_workloads, workload_folder
+from cosoc.sim.model.workload import INPUT
 
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
@@ -157,7 +157,7 @@ def test_the_segment_is_the_measured_one() -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_committed_workloads_are_current(name: str) -> None:
-    """`python -m cosoc.search.nets` would change nothing."""
+    """`python -m cosoc.search.training.nets` would change nothing."""
     assert (workload_folder() / f"{name}.yaml").read_text(encoding="utf-8") == workload_text(name)
 
 
@@ -166,7 +166,7 @@ def test_every_network_is_committed() -> None:
 
 
 def test_writing_changes_only_what_is_stale(tmp_path: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cosoc.search.nets.NETWORKS", {"digits_cnn": NETWORKS["digits_cnn"]})
+    monkeypatch.setattr("cosoc.search.training.nets.NETWORKS", {"digits_cnn": NETWORKS["digits_cnn"]})
     (path,) = write_workloads(tmp_path)  # type: ignore[arg-type]
     assert write_workloads(tmp_path) == []  # type: ignore[arg-type]
     path.write_text("stale")

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cosoc.cli import main
-from cosoc.search.loop import Oracle
-from cosoc.search.nets import mobilenet_v1_025
-from cosoc.search.odimo_cost import network_estimate as odimo_estimate
+from cosoc.search.baselines.laws import network_estimate as odimo_estimate
+from cosoc.search.oracle import Oracle
 from cosoc.search.run import SearchConfig, search
 from cosoc.search.spaces.channels import assignment, fix
 from cosoc.search.spaces.operators import (
@@ -30,11 +29,12 @@ from cosoc.search.spaces.operators import (
     with_choices,
 )
 from cosoc.search.spaces.space import operator_space
-from cosoc.sim.catalog import find_soc
+from cosoc.search.training.nets import mobilenet_v1_025
 from cosoc.sim.errors import InputError
-from cosoc.sim.mapping_file import load_mapping
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.mapping_file import load_mapping
+from cosoc.sim.files.workload_file import load_workload
 from cosoc.sim.simulate import simulate
-from cosoc.sim.workload_file import load_workload
 
 SOC = find_soc("darkside")
 IMAGE = (1, 8, 8)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cosoc.search.quant import (
+from cosoc.search.training.quant import (
     ActivationQuantiser,
     Converter,
     integer_weight,

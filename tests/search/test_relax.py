@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from cosoc.search import relax
 from cosoc.sim import exact
-from cosoc.sim.catalog import find_soc
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.model.workload import INPUT, Layer
 from cosoc.sim.work import make_tile
-from cosoc.sim.workload import INPUT, Layer
 
 SOC = find_soc("diana")
 COUNTS = st.integers(0, 2000)

@@ -7,8 +7,8 @@ import torch
 
 from cosoc.search import relax
 from cosoc.sim import exact
-from cosoc.sim.catalog import find_soc
-from cosoc.sim.workload import Tile
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.model.workload import Tile
 
 SOC = find_soc("darkside")
 TILES = (

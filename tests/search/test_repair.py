@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from cosoc.search.loop import Oracle
-from cosoc.search.nets import build
-from cosoc.search.repair import counts, meet, repair, wide, with_wide
+from cosoc.search.oracle import Oracle
 from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, make_contiguous, prepare, to_mapping
-from cosoc.sim.catalog import find_soc
+from cosoc.search.training.nets import build
+from cosoc.search.training.repair import counts, meet, repair, wide, with_wide
+from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.importers.torch_export import from_module
-from cosoc.sim.mapping import Runtime
+from cosoc.sim.model.mapping import Runtime
+from cosoc.sim.model.workload import Workload
 from cosoc.sim.simulate import simulate
-from cosoc.sim.workload import Workload
 
 SOC = find_soc("diana")
 STEPS = {name: core.channel_step for name, core in SOC.cores.items()}

@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from cosoc.search.gates import ESTIMATORS, Estimator
 from cosoc.search.run import SearchConfig, search
 from cosoc.search.runfolder import RunFolder
-from cosoc.sim.catalog import find_soc
+from cosoc.search.training.gates import ESTIMATORS, Estimator
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc
 
 
 class Killed(BaseException):

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cosoc.search.nets import build
 from cosoc.search.run import SearchConfig, search
-from cosoc.sim.catalog import find_soc
+from cosoc.search.training.nets import build
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.mapping_file import load_mapping
 from cosoc.sim.importers.torch_export import from_module
-from cosoc.sim.mapping_file import load_mapping
 from cosoc.sim.simulate import simulate
 
 

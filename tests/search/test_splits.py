@@ -12,23 +12,23 @@ import numpy as np
 import pytest
 
 from cosoc.cli import main
-from cosoc.search.baselines import split_heuristics as heuristics
-from cosoc.search.baselines.exact_splits import Point, bounded, front, front_labels, least_period, merged
+from cosoc.search.baselines import heuristics
+from cosoc.search.exact.splits import Point, bounded, front, front_labels, least_period, merged
 from cosoc.search.front import hypervolume
 from cosoc.search.spaces.splits import Floats, Plan, Problem, Stage, check, crossing, cuts_of, evaluate
 from cosoc.search.spaces.splits_soft import relaxed_front
 from cosoc.search.split_costs import make_case, profile_problem
 from cosoc.search.splits_run import SplitConfig, agreed_front, search_splits, simulate_plan, to_json
 from cosoc.sim import exact
-from cosoc.sim.catalog import find_cluster, find_soc, load_cluster
 from cosoc.sim.cores.roofline import Roofline
-from cosoc.sim.engine_fast import run
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_cluster, find_soc, load_cluster
+from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.machine.engine_fast import run
 from cosoc.sim.manual import named_mapping
+from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.simulate import simulate
 from cosoc.sim.work import make_tile
-from cosoc.sim.workload import Layer, Workload
-from cosoc.sim.workload_file import find_workload
 
 # ------------------------------------------------------------------------------------------------- exactness
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from cosoc.search import surrogate
-from cosoc.sim.catalog import find_soc
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta
+from cosoc.sim.files.catalog import find_soc
 
 SOC = find_soc("diana")
 TABLE = {"network": {"mape": 0.02, "p95": 0.05, "spearman": 0.99, "kendall": 0.95}}

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from cosoc.search.campaigns import run as sweeps
+from cosoc.search.campaigns.plan import Task, load_plan, tasks
+from cosoc.search.campaigns.run import ProcessPool, SweepConfig, failures, fronts, split_fronts, sweep
 from cosoc.search.splits_run import SplitConfig, search_splits
-from cosoc.search.sweeps import run as sweeps
-from cosoc.search.sweeps.plan import Task, load_plan, tasks
-from cosoc.search.sweeps.run import ProcessPool, SweepConfig, failures, fronts, split_fronts, sweep
-from cosoc.sim.catalog import device_soc, find_cluster, find_soc
 from cosoc.sim.errors import InputError
-from cosoc.sim.mapping_file import find_mapping
+from cosoc.sim.files.catalog import device_soc, find_cluster, find_soc
+from cosoc.sim.files.mapping_file import find_mapping
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.simulate import simulate
-from cosoc.sim.workload_file import find_workload
 
 PLAN = """
 simulate:

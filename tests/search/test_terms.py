@@ -11,17 +11,18 @@ import torch
 from cosoc.search import relax
 from cosoc.search.calibrate import random_branches, random_mapping
 from cosoc.search.terms import TERMS, TilingCache, network_estimate, network_terms, tilings_for
-from cosoc.sim import engine_fast, exact
-from cosoc.sim.catalog import find_soc
+from cosoc.sim import exact
 from cosoc.sim.estimate import Theta, layer_terms
-from cosoc.sim.lower import lower
-from cosoc.sim.mapping import Group, LayerMapping, Mapping, Runtime, Share, Tiling
-from cosoc.sim.report import energy_j
-from cosoc.sim.soc import SoC
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.lower.emit import lower
+from cosoc.sim.machine import engine_fast
+from cosoc.sim.model.mapping import Group, LayerMapping, Mapping, Runtime, Share, Tiling
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.report.result import energy_j
 from cosoc.sim.tiler import homes_of
 from cosoc.sim.work import layer_work
-from cosoc.sim.workload import INPUT, Layer, Workload
-from cosoc.sim.workload_file import find_workload
 
 SOC, DARKSIDE = find_soc("diana"), find_soc("darkside")
 

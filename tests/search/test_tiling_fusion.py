@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from cosoc.search.baselines import tiling_baselines as baselines
-from cosoc.search.baselines.exact_tiling import best_plan, best_single, value
-from cosoc.search.spaces.tiling_fusion import OBJECTIVES, Cost, Objective, Plan, Single, Space
+from cosoc.search.baselines import tiles as baselines
+from cosoc.search.exact.tiles import best_plan, best_single, value
+from cosoc.search.spaces.tiles import OBJECTIVES, Cost, Objective, Plan, Single, Space
 from cosoc.search.tiling_relaxed import Relaxed, Soft
 from cosoc.search.tiling_repair import Improver, Pool, legal, shrunk
 from cosoc.search.tiling_search import Effort, Watch, choices_of, gradient
-from cosoc.sim.catalog import find_soc
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.gemmini.estimate import Machine
-from cosoc.sim.workload import Workload
-from cosoc.sim.workload_file import find_workload
+from cosoc.sim.model.workload import Workload
 
 SMALL = {"memories.scratchpad.size_bytes": "262144", "memories.accumulator.size_bytes": "65536"}
 MACHINE = Machine.of(find_soc("gemmini_firesim", SMALL))

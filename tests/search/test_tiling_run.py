@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from cosoc.cli import main
-from cosoc.search.baselines.exact_tiling import best_plan
-from cosoc.search.spaces.tiling_fusion import Cost, Single, Space
+from cosoc.search.exact.tiles import best_plan
+from cosoc.search.spaces.tiles import Cost, Single, Space
 from cosoc.search.tiling_run import TilingConfig, check, plan_from, plan_json, search_tiling
 from cosoc.search.tiling_simulate import Pieces, piece_terms, predicted, refit, simulated, simulated_cost
-from cosoc.sim.catalog import find_soc
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.mapping_file import load_mapping
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.gemmini.estimate import Machine, Theta
-from cosoc.sim.mapping_file import load_mapping
-from cosoc.sim.workload import Layer, Workload
-from cosoc.sim.workload_file import find_workload
+from cosoc.sim.model.workload import Layer, Workload
 
 SOC = find_soc("gemmini")
 DIGITS = find_workload("digits_cnn")

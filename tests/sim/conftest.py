@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cosoc.sim.program import KINDS, Builder, Program
+from cosoc.sim.machine.program import KINDS, Builder, Program
 
 
 def _random_program(seed: int, n_rows: int = 24, n_servers: int | None = None) -> Program:

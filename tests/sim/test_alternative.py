@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from cosoc.sim import engine_fast, engine_reference, exact
-from cosoc.sim.catalog import find_soc
+from cosoc.sim import exact
 from cosoc.sim.errors import InputError
-from cosoc.sim.lower import lower
-from cosoc.sim.mapping import RUNTIMES, LayerMapping, Mapping, Runtime, Share
-from cosoc.sim.program import KINDS, Program, unroll
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.workload_file import dump_workload, load_workload
+from cosoc.sim.lower.emit import lower
+from cosoc.sim.machine import engine_fast, engine_reference
+from cosoc.sim.machine.program import KINDS, Program, unroll
+from cosoc.sim.model.mapping import RUNTIMES, LayerMapping, Mapping, Runtime, Share
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
-from cosoc.sim.soc import SoC
 from cosoc.sim.tiler import candidates, complete, homes_of, problems
 from cosoc.sim.work import layer_work
-from cosoc.sim.workload import INPUT, Layer, Workload
-from cosoc.sim.workload_file import dump_workload, load_workload
 
 
 @pytest.fixture(scope="module")

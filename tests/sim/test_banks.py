@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from cosoc.sim import engine_fast
-from cosoc.sim.banks import conflict_factor, stretch_table
-from cosoc.sim.catalog import find_soc
-from cosoc.sim.program import Builder, Program
+from cosoc.sim.cores.banks import conflict_factor, stretch_table
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.machine import engine_fast
+from cosoc.sim.machine.program import Builder, Program
 
 BANKS, WORD = 32, 4
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cosoc.sim.catalog import cluster_folder, device_soc, find_cluster, list_clusters, load_cluster
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import cluster_folder, device_soc, find_cluster, list_clusters, load_cluster
 
 GOOD = """\
 name: two

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from cosoc.sim import exact
-from cosoc.sim.catalog import find_soc
-from cosoc.sim.soc import SoC
-from cosoc.sim.workload import Tile
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Tile
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,16 @@ import torch
 
 from cosoc.search import relax
 from cosoc.sim import exact
-from cosoc.sim.catalog import find_soc, load_soc, soc_folder
 from cosoc.sim.cores.crossbar import Crossbar, Schedule, peak
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc, load_soc, soc_folder
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import named_mapping
-from cosoc.sim.report import Result
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import INPUT, Layer, Tile, Workload
+from cosoc.sim.report.result import Result
 from cosoc.sim.simulate import simulate
-from cosoc.sim.soc import SoC
 from cosoc.sim.work import feed_ticks, make_tile
-from cosoc.sim.workload import INPUT, Layer, Tile, Workload
-from cosoc.sim.workload_file import find_workload
 
 
 def crossbar(soc: SoC) -> Crossbar:

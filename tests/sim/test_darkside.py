@@ -6,25 +6,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cosoc.sim import engine_fast, engine_reference, exact
-from cosoc.sim.catalog import find_soc
+from cosoc.sim import exact
 from cosoc.sim.cores.cluster import Cluster
 from cosoc.sim.cores.depthwise_engine import DepthwiseEngine
 from cosoc.sim.cores.tensor_engine import TensorEngine
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta, layer_time
-from cosoc.sim.lower import lower
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.mapping_file import dump_mapping, load_mapping
+from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.lower.emit import lower
+from cosoc.sim.machine import engine_fast, engine_reference
+from cosoc.sim.machine.program import KINDS
 from cosoc.sim.manual import named_mapping
-from cosoc.sim.mapping import Group, LayerMapping, Mapping, Share
-from cosoc.sim.mapping_file import dump_mapping, load_mapping
-from cosoc.sim.program import KINDS
-from cosoc.sim.report import Result
+from cosoc.sim.model.mapping import Group, LayerMapping, Mapping, Share
+from cosoc.sim.model.soc import Memory, SoC
+from cosoc.sim.model.workload import INPUT, Layer, Tile, Workload
+from cosoc.sim.report.result import Result
 from cosoc.sim.simulate import simulate
-from cosoc.sim.soc import Memory, SoC
 from cosoc.sim.tiler import best_tiling, complete, homes_of, problems, tile_bytes
 from cosoc.sim.work import layer_work
-from cosoc.sim.workload import INPUT, Layer, Tile, Workload
-from cosoc.sim.workload_file import find_workload
 
 
 @pytest.fixture(scope="module")

@@ -2,19 +2,20 @@
 
 import pytest
 
-from cosoc.sim import engine_fast, exact
-from cosoc.sim.catalog import find_soc
+from cosoc.sim import exact
 from cosoc.sim.cores.datamover import Datamover
 from cosoc.sim.cores.tensor_engine import TensorEngine
 from cosoc.sim.estimate import Theta, layer_time
-from cosoc.sim.lower import lower
-from cosoc.sim.mapping import RUNTIMES, LayerMapping, Mapping, Runtime, Share, Tiling
-from cosoc.sim.program import KINDS
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.lower.emit import lower
+from cosoc.sim.machine import engine_fast
+from cosoc.sim.machine.program import KINDS
+from cosoc.sim.model.mapping import RUNTIMES, LayerMapping, Mapping, Runtime, Share, Tiling
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
-from cosoc.sim.soc import SoC
 from cosoc.sim.tiler import homes_of, problems, tile_bytes
 from cosoc.sim.work import layer_work
-from cosoc.sim.workload import INPUT, Layer, Workload
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from cosoc.sim import engine_fast, engine_reference
 from cosoc.sim.errors import Deadlock
-from cosoc.sim.program import Builder, Program, row_of, unroll, validate
-from cosoc.sim.trace import Run, Trace
+from cosoc.sim.machine import engine_fast, engine_reference
+from cosoc.sim.machine.program import Builder, Program, row_of, unroll, validate
+from cosoc.sim.machine.trace import Run, Trace
 
 Programs = Callable[..., Program]
 ENGINES = {"reference": engine_reference.run, "fast": engine_fast.run}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from cosoc.sim.catalog import find_soc
 from cosoc.sim.errors import InputError
-from cosoc.sim.explain import causes_by_layer, changed, compare, proposals, what_if
-from cosoc.sim.mapping_file import find_mapping
-from cosoc.sim.report import to_json
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.mapping_file import find_mapping
+from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.report.explain import causes_by_layer, changed, compare, proposals, what_if
+from cosoc.sim.report.result import to_json
 from cosoc.sim.simulate import simulate
-from cosoc.sim.workload_file import find_workload
 
 DIANA, NETWORK = find_soc("diana"), find_workload("digits_cnn")
 MAPPING = find_mapping("all_8bit", NETWORK, DIANA, "serial")

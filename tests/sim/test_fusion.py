@@ -3,8 +3,8 @@
 import pytest
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.fusion import AHEAD, buffer_bytes, last_row_under, line_buffers, rows_done_with, schedule
-from cosoc.sim.workload import INPUT, Layer, Workload
+from cosoc.sim.lower.fusion import AHEAD, buffer_bytes, last_row_under, line_buffers, rows_done_with, schedule
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 
 
 def conv(name: str, source: str, size: int, stride: int = 1, f: int = 3, k: int = 4) -> Layer:

@@ -12,9 +12,9 @@ import torch
 
 from cosoc.search import relax
 from cosoc.sim import exact
-from cosoc.sim.catalog import find_soc
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.gemmini import memory
 from cosoc.sim.gemmini.decode import Nest
 from cosoc.sim.gemmini.estimate import (
@@ -37,8 +37,8 @@ from cosoc.sim.gemmini.estimate import (
 )
 from cosoc.sim.gemmini.groups import chain, group_cost, reach, why_not
 from cosoc.sim.gemmini.run import gemmini_of, lower_nest
-from cosoc.sim.mapping import NEST_DIMS, NestTiling
-from cosoc.sim.workload import Layer, Workload
+from cosoc.sim.model.mapping import NEST_DIMS, NestTiling
+from cosoc.sim.model.workload import Layer, Workload
 
 SOC = find_soc(
     "gemmini_firesim", {"memories.scratchpad.size_bytes": "262144", "memories.accumulator.size_bytes": "65536"}
@@ -338,7 +338,7 @@ def test_estimate_and_simulation_agree_on_what_binds() -> None:
     """Nests that are bound by execution, and by software: the simulator within a few per cent of the larger part."""
     core = next(c for c in SOC.cores.values() if isinstance(c, Systolic))
     nest = Nest("conv", 16, (64, 64, 3, 3, 28, 28), (64, 64, 3, 3, 14, 28), (4, 5, 0, 1, 2, 3), 1, 1, 1, 28, 28)
-    from cosoc.sim import engine_fast
+    from cosoc.sim.machine import engine_fast
 
     lowered = lower_nest(nest, SOC)
     simulated = lowered.cycles(engine_fast.run(lowered.program))

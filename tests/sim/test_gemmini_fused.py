@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cosoc.sim import engine_fast, engine_reference
-from cosoc.sim.catalog import find_soc
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.mapping_file import MappingFile, dump_mapping, load_mapping
 from cosoc.sim.gemmini.estimate import IS, ORDERS, OS, Machine, cycles, energy_pj, estimate_nest
 from cosoc.sim.gemmini.fused import lower_plan, step_spans
 from cosoc.sim.gemmini.groups import Chain, chain, group_cost
 from cosoc.sim.gemmini.lower import TICKS_PER_CYCLE
-from cosoc.sim.mapping import NEST_DIMS, Group, LayerMapping, Mapping, NestTiling, Share
-from cosoc.sim.mapping_file import MappingFile, dump_mapping, load_mapping
-from cosoc.sim.program import validate
-from cosoc.sim.report import energy_j
-from cosoc.sim.workload import Layer, Workload
+from cosoc.sim.machine import engine_fast, engine_reference
+from cosoc.sim.machine.program import validate
+from cosoc.sim.model.mapping import NEST_DIMS, Group, LayerMapping, Mapping, NestTiling, Share
+from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.report.result import energy_j
 
 SOC = find_soc("gemmini")
 MACHINE = Machine.of(SOC)

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cosoc.sim import engine_fast, engine_reference
-from cosoc.sim.catalog import find_soc
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.gemmini.decode import Nest
 from cosoc.sim.gemmini.lower import EXECUTE, LOAD, TICKS_PER_CYCLE
 from cosoc.sim.gemmini.run import gemmini_of, lower_nest, run_nest
-from cosoc.sim.program import validate
+from cosoc.sim.machine import engine_fast, engine_reference
+from cosoc.sim.machine.program import validate
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 

@@ -8,22 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cosoc.sim import engine_fast, engine_reference
-from cosoc.sim.catalog import find_soc
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.mapping_file import dump_mapping, load_mapping
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.gemmini.estimate import Machine, Shape, Tiles, rows_needed, shape_of
 from cosoc.sim.gemmini.heuristic import default_nest
 from cosoc.sim.gemmini.nests import default_core, ideal_cycles
 from cosoc.sim.importers.timeloop import from_strings
-from cosoc.sim.lower import lower
+from cosoc.sim.lower.emit import lower
+from cosoc.sim.machine import engine_fast, engine_reference
+from cosoc.sim.machine.program import row_of
 from cosoc.sim.manual import named_mapping
-from cosoc.sim.mapping import NEST_DIMS, Group, LayerMapping, Mapping, NestTiling, Share
-from cosoc.sim.mapping_file import dump_mapping, load_mapping
-from cosoc.sim.program import row_of
+from cosoc.sim.model.mapping import NEST_DIMS, Group, LayerMapping, Mapping, NestTiling, Share
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import checked, problems
-from cosoc.sim.workload import INPUT, Layer, Workload
-from cosoc.sim.workload_file import find_workload
 
 SOC = find_soc("gemmini")
 MACHINE = Machine.of(SOC)

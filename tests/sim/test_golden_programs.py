@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cosoc.sim import engine_fast
-from cosoc.sim.catalog import find_soc
-from cosoc.sim.lower import lower
-from cosoc.sim.mapping import Group, Mapping, Runtime
-from cosoc.sim.mapping_file import find_mapping
-from cosoc.sim.program import Program, entries_of, to_text
-from cosoc.sim.workload import Layer, Workload
-from cosoc.sim.workload_file import find_workload
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.mapping_file import find_mapping
+from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.lower.emit import lower
+from cosoc.sim.machine import engine_fast
+from cosoc.sim.machine.program import Program, entries_of, to_text
+from cosoc.sim.model.mapping import Group, Mapping, Runtime
+from cosoc.sim.model.workload import Layer, Workload
 
 KEPT = Path(__file__).parents[1] / "golden" / "programs.json"
 
@@ -58,7 +58,9 @@ def machine_digest(program: Program) -> str:
     sha.update(repr(program.layers).encode())
     tables = [program.stretch[s["stretch_at"] : s["stretch_at"] + s["stretch_n"]].tolist() for s in program.servers]
     plain = [program.servers[key].tolist() for key in ("rate_bytes", "rate_ticks", "ports", "switch")]
-    sha.update(repr((tables, plain, program.units.tolist(), program.credits.tolist(), program.blocks.tolist())).encode())
+    sha.update(
+        repr((tables, plain, program.units.tolist(), program.credits.tolist(), program.blocks.tolist())).encode()
+    )
     for key in ("unit", "setup", "run", "bytes", "burst", "tag", "kind", "layer", "macs", "energy_fj"):
         sha.update(np.ascontiguousarray(rows[key]).tobytes())
     for key, entries in (
@@ -103,7 +105,5 @@ def pair() -> Workload:
         ("fused", Mapping("m", "overlapped", groups=(Group(("first", "second")),))),
     ],
 )
-def test_a_lowered_text_is_the_reviewed_one(
-    name: str, mapping: Mapping, golden: Callable[[str, str], None]
-) -> None:
+def test_a_lowered_text_is_the_reviewed_one(name: str, mapping: Mapping, golden: Callable[[str, str], None]) -> None:
     golden(f"lowered_{name}", to_text(lower(pair(), mapping, find_soc("diana"))))

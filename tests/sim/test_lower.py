@@ -5,20 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cosoc.sim import engine_fast, engine_reference, exact
-from cosoc.sim.catalog import find_soc
+from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta, layer_time
-from cosoc.sim.lower import lower
-from cosoc.sim.mapping import RUNTIMES, Group, LayerMapping, Mapping, Runtime, Share, Tiling
-from cosoc.sim.mapping_file import find_mapping
-from cosoc.sim.placement import place
-from cosoc.sim.program import unroll
-from cosoc.sim.soc import SoC
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.mapping_file import find_mapping
+from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.lower.emit import lower
+from cosoc.sim.machine import engine_fast, engine_reference
+from cosoc.sim.machine.program import unroll
+from cosoc.sim.model.mapping import RUNTIMES, Group, LayerMapping, Mapping, Runtime, Share, Tiling
+from cosoc.sim.model.placement import place
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.tiler import _cuts, best_tiling, complete, homes_of, problems, tile_problems
 from cosoc.sim.work import k_tiles, layer_work, spans
-from cosoc.sim.workload import INPUT, Layer, Workload
-from cosoc.sim.workload_file import find_workload
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from cosoc.sim.catalog import find_soc
 from cosoc.sim.errors import InputError
-from cosoc.sim.mapping import RUNTIMES, Group, LayerMapping, Mapping, Share
-from cosoc.sim.mapping_file import dump_mapping, find_mapping, list_mappings, load_mapping
-from cosoc.sim.soc import SoC
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.mapping_file import dump_mapping, find_mapping, list_mappings, load_mapping
+from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.model.mapping import RUNTIMES, Group, LayerMapping, Mapping, Share
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Workload
 from cosoc.sim.tiler import complete
-from cosoc.sim.workload import Workload
-from cosoc.sim.workload_file import find_workload
 
 
 @pytest.fixture(scope="module")

@@ -17,17 +17,17 @@ import torch
 from torch import nn
 
 from cosoc.cli import main
-from cosoc.search import nets
-from cosoc.sim.catalog import find_soc
+from cosoc.search.training import nets
 from cosoc.sim.errors import InputError
-from cosoc.sim.fusion import buffer_bytes
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.workload_file import dump_workload, faults, find_workload, load_workload
 from cosoc.sim.importers.onnx_file import from_onnx
 from cosoc.sim.importers.torch_export import from_module
+from cosoc.sim.lower.fusion import buffer_bytes
 from cosoc.sim.manual import named_mapping
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
 from cosoc.sim.work import spans_x, spans_y
-from cosoc.sim.workload import INPUT, Layer, Workload
-from cosoc.sim.workload_file import dump_workload, faults, find_workload, load_workload
 
 onnx = pytest.importorskip("onnx", reason="the optional package onnx is not installed")
 TensorProto, helper = onnx.TensorProto, onnx.helper

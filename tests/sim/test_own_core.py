@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cosoc.sim.catalog import find_soc
+from cosoc.sim.files.catalog import find_soc
 
 MODEL = """\
-from cosoc.sim.soc import Core, Positive
+from cosoc.sim.model.soc import Core, Positive
 
 class Fixed(Core):
     job_cycles: Positive

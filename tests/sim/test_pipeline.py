@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from cosoc.sim import engine_fast, engine_reference
 from cosoc.sim.errors import InputError
-from cosoc.sim.pipeline import PipelineHop, PipelineStage, lower_pipeline, replay, steady_rate
+from cosoc.sim.lower.pipeline import PipelineHop, PipelineStage, lower_pipeline, replay, steady_rate
+from cosoc.sim.machine import engine_fast, engine_reference
 
 NS = 1e-9
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.program import (
+from cosoc.sim.machine.program import (
     KINDS,
     LIMIT,
     Builder,

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cosoc.sim import engine_reference
-from cosoc.sim.catalog import find_soc
 from cosoc.sim.errors import Deadlock
-from cosoc.sim.mapping import LayerMapping, Mapping, Runtime, Share
-from cosoc.sim.program import KINDS, Builder, Program, op_text, row_of
-from cosoc.sim.render import CAUSES, bottleneck, chrome_trace, gantt, summary, table, tracks, write_chrome_trace
-from cosoc.sim.report import PATH_NAMES, Result, busy_ticks, energy_j, to_json
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.machine import engine_reference
+from cosoc.sim.machine.program import KINDS, Builder, Program, op_text, row_of
+from cosoc.sim.machine.trace import Trace
+from cosoc.sim.model.mapping import LayerMapping, Mapping, Runtime, Share
+from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.report.render import CAUSES, bottleneck, chrome_trace, gantt, summary, table, tracks, write_chrome_trace
+from cosoc.sim.report.result import PATH_NAMES, Result, busy_ticks, energy_j, to_json
 from cosoc.sim.simulate import simulate
-from cosoc.sim.trace import Trace
-from cosoc.sim.workload import INPUT, Layer, Workload
-from cosoc.sim.workload_file import find_workload
 
 
 def halves(network: str, runtime: Runtime) -> tuple[Workload, Mapping]:
@@ -210,7 +210,7 @@ def test_the_critical_path_is_told_as_its_segments_say(result: Result) -> None:
 @pytest.mark.parametrize("parts", [1, 7, 40])
 def test_a_long_critical_path_is_told_in_few_stretches(parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """They still reach from 0 to the makespan, none but the last is short, and no cause is lost."""
-    monkeypatch.setattr("cosoc.sim.report.PARTS", parts)
+    monkeypatch.setattr("cosoc.sim.report.result.PARTS", parts)
     result = run_of("resnet20", "serial")
     path = result.critical_path
     assert parts // 3 <= len(path.segments) <= parts + 1
@@ -423,7 +423,7 @@ def test_chrome_trace_is_well_formed(result: Result) -> None:
 @pytest.mark.parametrize("single", [0, 10**6])
 def test_chrome_trace_durations_are_the_traces(result: Result, single: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether ops are drawn one by one, or those without a gap between them as one."""
-    monkeypatch.setattr("cosoc.sim.render.SINGLE", single)
+    monkeypatch.setattr("cosoc.sim.report.render.SINGLE", single)
     events = chrome_trace(result)["traceEvents"]
     units: dict[str, int] = {}
     for (name, _), slices in by_track(events, "units").items():
@@ -447,7 +447,7 @@ def test_ops_without_a_gap_are_drawn_as_one(monkeypatch: pytest.MonkeyPatch) -> 
     """In a run of many ops, a slice ends where the kind or layer changes or the unit idles, and nowhere else."""
     result = run_of("resnet18_cifar", "overlapped")
     each = by_track(chrome_trace(result)["traceEvents"], "units")
-    monkeypatch.setattr("cosoc.sim.render.SINGLE", 1000)
+    monkeypatch.setattr("cosoc.sim.report.render.SINGLE", 1000)
     joined = by_track(chrome_trace(result)["traceEvents"], "units")
     assert joined.keys() == each.keys()
     for key, track in joined.items():

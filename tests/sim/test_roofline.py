@@ -11,15 +11,15 @@ import pytest
 from cosoc.search import measured
 from cosoc.search.measured import Measured
 from cosoc.sim import exact
-from cosoc.sim.catalog import find_soc
 from cosoc.sim.cores.roofline import OP_CLASSES, Efficiency, InferenceRuntime, Roofline, op_class
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import named_mapping
+from cosoc.sim.model.workload import INPUT, Layer
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import complete
 from cosoc.sim.work import make_tile
-from cosoc.sim.workload import INPUT, Layer
-from cosoc.sim.workload_file import find_workload
 
 LATENCIES = Path(__file__).parents[2] / "benchmarks" / "data" / "latencies.csv"
 

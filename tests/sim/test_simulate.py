@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from cosoc.sim import exact
-from cosoc.sim.catalog import find_soc
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta, layer_time
-from cosoc.sim.mapping import Group, LayerMapping, Mapping, Runtime, Share
-from cosoc.sim.report import Result, to_json
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.model.mapping import Group, LayerMapping, Mapping, Runtime, Share
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.report.result import Result, to_json
 from cosoc.sim.simulate import simulate
-from cosoc.sim.soc import SoC
 from cosoc.sim.tiler import complete, homes_of
 from cosoc.sim.work import LayerWork, layer_work
-from cosoc.sim.workload import INPUT, Layer, Workload
-from cosoc.sim.workload_file import find_workload
 
 # Small and large, depthwise, fully connected, with residual adds, and one whose weights stream from off-chip.
 NETWORKS = ("digits_cnn", "resnet8", "resnet20", "dscnn", "autoencoder", "mobilenet_v1_025", "resnet18_cifar")
@@ -222,7 +222,7 @@ def test_bad_arguments_are_named(soc: SoC) -> None:
 
 
 def test_heavy_modules_load_when_needed() -> None:
-    code = "import sys, cosoc.sim.simulate, cosoc.sim.render; print(*sys.modules)"
+    code = "import sys, cosoc.sim.simulate, cosoc.sim.report.render; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "cosoc.sim.render" in loaded
+    assert "cosoc.sim.report.render" in loaded
     assert not {"torch", "numba", "simpy", "matplotlib", "scipy"} & set(loaded)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cosoc.sim.catalog import find_soc, list_socs, load_soc, soc_folder
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc, list_socs, load_soc, soc_folder
 from cosoc.sim.gemmini.lower import cache_sizes
 
 DIANA = (soc_folder() / "diana.yaml").read_text()

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.workload_file import faults, find_workload
 from cosoc.sim.importers.torch_export import from_module, load_module
-from cosoc.sim.workload import INPUT, Layer, Workload
-from cosoc.sim.workload_file import faults, find_workload
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 
 
 class Net(nn.Module):

@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cosoc.sim import engine_fast, engine_reference
 from cosoc.sim.errors import Deadlock
-from cosoc.sim.program import KINDS, Builder, Program, row_of, unroll
-from cosoc.sim.trace import (
+from cosoc.sim.machine import engine_fast, engine_reference
+from cosoc.sim.machine.program import KINDS, Builder, Program, row_of, unroll
+from cosoc.sim.machine.trace import (
     PATH_CAUSES,
     Segment,
     Trace,

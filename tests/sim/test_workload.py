@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.workload import INPUT, OPS, Layer, Workload
-from cosoc.sim.workload_file import (
+from cosoc.sim.files.workload_file import (
     LayerLine,
     dump_workload,
     faults,
@@ -24,6 +23,7 @@ from cosoc.sim.workload_file import (
     list_workloads,
     load_workload,
 )
+from cosoc.sim.model.workload import INPUT, OPS, Layer, Workload
 
 GOOD = """\
 name: small
@@ -170,7 +170,7 @@ def test_every_builtin_is_consistent_and_round_trips(tmp_path: Path) -> None:
 
 def test_a_builtin_needs_no_torch() -> None:
     """Reading a built-in by name loads no torch: it takes seconds, and simulating does not need it."""
-    code = "import sys, cosoc.sim.workload_file as w; w.find_workload('resnet20'); print('torch' in sys.modules)"
+    code = "import sys, cosoc.sim.files.workload_file as w; w.find_workload('resnet20'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

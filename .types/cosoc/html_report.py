@@ -1,1 +1,0 @@
-../../cosoc/html_report.py

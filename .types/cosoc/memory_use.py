@@ -1,1 +1,0 @@
-../../cosoc/memory_use.py

@@ -1,1 +1,0 @@
-../../cosoc/output.py

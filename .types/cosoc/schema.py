@@ -1,1 +1,0 @@
-../../cosoc/schema.py

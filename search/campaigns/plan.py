@@ -1,0 +1,178 @@
+"""What a campaign runs: a plan file, and the tasks that it stands for.
+
+    simulate:
+      soc: [diana]
+      workload: [resnet8, resnet20]
+      mapping: [all_8bit, min_cost]
+      runtime: [overlapped]
+      set: {memories.l1.size_bytes: [131072, 262144], links.l2.bytes_per_period: [8, 16]}
+    search:
+      soc: [diana]
+      workload: [resnet8]
+      space: [channels]
+      strengths: [0.1, 1.0]
+      seeds: [0, 1]
+      epochs: 10
+
+Every combination is a task; either part may be left out. `set` names values of the SoC file, as `--set` does. With
+`space: [splits]` each `soc` is a cluster, and `set` names values of the cluster file; `devices.NAME.set.PATH` is a
+value of that device's SoC file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from cosoc.sim.files.yamlfile import Place, load_model
+from cosoc.sim.model.mapping import Runtime
+from cosoc.sim.model.soc import FromList, Model, Positive
+
+Names = Annotated[tuple[str, ...], FromList, Field(min_length=1)]
+Scalar = bool | int | float | str
+Axes = dict[str, Annotated[tuple[Scalar, ...], FromList, Field(min_length=1)]]
+MOST_TASKS = 1_000_000
+
+
+class SimulatePart(Model):
+    """Simulations: every SoC, workload, mapping, runtime and value of the SoC with every other."""
+
+    soc: Names
+    workload: Names
+    mapping: Names = ("default",)
+    runtime: Annotated[tuple[Runtime, ...], FromList, Field(min_length=1)] | None = None
+    set: Axes = {}
+
+
+SpaceName = Literal["channels", "operators", "tiling-fusion", "splits"]
+
+
+class SearchPart(Model):
+    """Searches: every SoC (or cluster), workload, space, strength and seed with every other. What a space does not
+    know (the strength of a split, the inferences of a tile) is no axis of it."""
+
+    soc: Names
+    workload: Names
+    space: Annotated[tuple[SpaceName, ...], FromList, Field(min_length=1)] = ("channels",)
+    template: Literal["conv-dw", "dws-dw", "conv-dws"] = "conv-dw"  # of operators
+    strengths: Annotated[tuple[float, ...], FromList, Field(min_length=1)] = (0.1,)
+    seeds: Annotated[tuple[int, ...], FromList, Field(min_length=1)] = (0,)
+    objective: Literal["latency", "energy", "edp"] = "latency"
+    data: str = "digits"
+    epochs: Positive = 40
+    time_budget_s: Annotated[float, Field(gt=0)] | None = None
+    inferences: Positive = 1000
+    set: Axes = {}
+
+    @model_validator(mode="after")
+    def _clusters_or_socs(self) -> SearchPart:
+        if "splits" in self.space and len(self.space) > 1:
+            raise ValueError("splits are of clusters, the other spaces of SoCs: make a plan of each")
+        return self
+
+
+class Plan(Model):
+    """A plan file."""
+
+    name: str = ""
+    simulate: SimulatePart | None = None
+    search: SearchPart | None = None
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Plan:
+        if self.simulate is None and self.search is None:
+            raise ValueError("names neither simulate nor search: one of them is needed")
+        return self
+
+
+@dataclass(frozen=True)
+class Task:
+    """One simulation or search. spec: plain data, all that it depends on besides the program itself."""
+
+    kind: Literal["simulate", "search"]
+    spec: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """Equal tasks, in whatever plan, have equal ids."""
+        text = json.dumps([self.kind, self.spec], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """What a person calls it."""
+        words = [self.kind, *(str(self.spec[key]) for key in ("soc", "workload"))]
+        optional = ("mapping", "runtime", "space", "strength", "seed")
+        words += [str(self.spec[key]) for key in optional if self.spec.get(key) is not None]
+        return " ".join(words + [f"{key}={value}" for key, value in self.spec["set"].items()])
+
+
+def load_plan(path: Path) -> Plan:
+    """Read and check a plan. InputError names file, line and column."""
+
+    def problems(plan: Plan) -> list[tuple[Place, str]]:
+        n = _combinations(plan)
+        return [((), f"stands for more than {MOST_TASKS:,} tasks; make several plans of it")] if n > MOST_TASKS else []
+
+    return load_model(path, Plan, problems=problems)
+
+
+def _combinations(plan: Plan) -> int:
+    """At most so many tasks: names that stand twice count twice."""
+    n = 0
+    for part in (plan.simulate, plan.search):
+        axes = [] if part is None else [getattr(part, name) for name in type(part).model_fields]
+        sizes = [len(axis) for axis in axes if isinstance(axis, tuple)]
+        sizes += [len(values) for axis in axes if isinstance(axis, dict) for values in axis.values()]
+        n += math.prod(sizes) if part is not None else 0
+    return n
+
+
+def tasks(plan: Plan) -> Iterator[Task]:
+    """The tasks of a plan, each once, in the order of its axes, the first slowest."""
+    seen: set[str] = set()
+    for task in itertools.chain(_simulations(plan.simulate), _searches(plan.search)):
+        if task.id not in seen:
+            seen.add(task.id)
+            yield task
+
+
+def _settings(axes: Axes) -> Iterator[dict[str, str]]:
+    for values in itertools.product(*axes.values()):
+        yield {key: json.dumps(value) for key, value in zip(axes, values, strict=True)}
+
+
+def _simulations(part: SimulatePart | None) -> Iterator[Task]:
+    if part is None:
+        return
+    runtimes: tuple[str | None, ...] = part.runtime or (None,)
+    for soc, workload, mapping, runtime in itertools.product(part.soc, part.workload, part.mapping, runtimes):
+        for settings in _settings(part.set):
+            spec = {"soc": soc, "workload": workload, "mapping": mapping, "runtime": runtime, "set": settings}
+            yield Task("simulate", spec)
+
+
+def _searches(part: SearchPart | None) -> Iterator[Task]:
+    if part is None:
+        return
+    axes = (part.soc, part.workload, part.space, part.strengths, part.seeds)
+    for soc, workload, space, strength, seed in itertools.product(*axes):
+        for settings in _settings(part.set):
+            spec: dict[str, Any] = {"soc": soc, "workload": workload, "space": space, "seed": seed, "set": settings}
+            if space == "splits":
+                spec["inferences"] = part.inferences
+            else:
+                spec |= {"objective": part.objective, "time_budget_s": part.time_budget_s}
+            if space in ("channels", "operators"):
+                spec |= {"strength": strength, "data": part.data, "epochs": part.epochs}
+            if space == "operators":
+                spec["template"] = part.template
+            yield Task("search", spec)

@@ -1,0 +1,177 @@
+"""What a worker does with a task. All that goes in and comes out is plain data, so that it can cross a network."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cosoc.search.surrogate import digest as module_digest
+from cosoc.sim.errors import Deadlock, InputError
+from cosoc.sim.files.catalog import device_soc, find_cluster, find_soc
+from cosoc.sim.files.mapping_file import find_mapping
+from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.lower.emit import lower
+from cosoc.sim.machine.program import digest
+from cosoc.sim.model.cluster import Cluster
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Workload
+from cosoc.sim.report.result import energy_j
+
+
+@functools.cache
+def engine_version() -> str:
+    """A digest of what decides a program's result."""
+    return module_digest(
+        [
+            "cosoc.sim.machine.program",
+            "cosoc.sim.machine.engine_fast",
+            "cosoc.sim.report.result",
+            "cosoc.sim.model.energy",
+        ]
+    )
+
+
+def start_worker(parent: int) -> None:
+    """Prepare a process of the pool: one thread for torch, and an end when its parent has ended in whatever way."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def perform(kind: str, spec: Mapping[str, Any], folder: str, memo: str | None) -> dict[str, Any]:
+    """Do a task: {"result": ...} or {"error": ...}, with wall_s. folder: of a search's run; memo: a database to look
+    simulations up in. Never raises but for what ends a process."""
+    start = time.perf_counter()
+    try:
+        found = _simulate(spec, memo) if kind == "simulate" else _search(spec, Path(folder))
+        out: dict[str, Any] = {"result": found}
+    except (InputError, Deadlock) as error:
+        out = {"error": str(error)}
+    except Exception as error:  # a task that fails in a new way must not stop the others
+        out = {"error": f"{type(error).__name__}: {error}"}
+    return out | {"wall_s": time.perf_counter() - start}
+
+
+@functools.lru_cache(maxsize=64)
+def _soc(name: str, settings: tuple[tuple[str, str], ...]) -> SoC:
+    return find_soc(name, dict(settings))
+
+
+@functools.lru_cache(maxsize=64)
+def _workload(name: str) -> Workload:
+    return find_workload(name)
+
+
+def _cluster(name: str, settings: Mapping[str, str]) -> Cluster:
+    """A cluster with values of its file, and of its devices' SoC files (devices.NAME.set.PATH), replaced."""
+    inside = {key: value for key, value in settings.items() if _IN_SOC.match(key)}
+    cluster = find_cluster(name, {key: value for key, value in settings.items() if key not in inside})
+    devices = dict(cluster.devices)
+    for key, value in inside.items():
+        device, path = key.split(".", 3)[1::2]
+        if device not in devices:
+            raise InputError(f"{key}: {cluster.name} has no device {device!r}; it has {', '.join(devices)}")
+        devices[device] = devices[device].model_copy(update={"set": {**devices[device].set, path: value}})
+    return cluster.model_copy(update={"devices": devices})
+
+
+_IN_SOC = re.compile(r"devices\.[^.]+\.set\.")
+
+
+def peak_power_mw(soc: SoC) -> float:
+    """Base power and that of all cores and DMAs at once."""
+    cores, dmas = (core.power_mw for core in soc.cores.values()), (dma.power_mw for dma in soc.dmas.values())
+    return soc.base_power_mw + sum(cores) + sum(dmas)
+
+
+def area_mm2(soc: SoC) -> float:
+    """What the SoC file states; 0 where it states none."""
+    return sum(memory.area_mm2 for memory in soc.memories.values())
+
+
+def _chip(*socs: SoC) -> dict[str, float]:
+    """Area and peak power of SoCs together. An area is 0 where one of them states none."""
+    areas = [area_mm2(soc) for soc in socs]
+    return {"area_mm2": sum(areas) if all(areas) else 0.0, "peak_power_mw": sum(peak_power_mw(soc) for soc in socs)}
+
+
+def _simulate(spec: Mapping[str, Any], memo: str | None) -> dict[str, Any]:
+    soc, workload = _soc(spec["soc"], tuple(spec["set"].items())), _workload(spec["workload"])
+    mapping = find_mapping(spec["mapping"], workload, soc, spec["runtime"])
+    program = lower(workload, mapping, soc)
+    key = digest(program)
+    found = _remembered(memo, key)
+    remembered = found is not None
+    if found is None:
+        from cosoc.sim.machine import engine_fast
+
+        trace = engine_fast.run(program)
+        seconds = trace.makespan / program.tick_hz
+        found = {"seconds": seconds, "energy_j": energy_j(program, trace, soc), "bursts": trace.bursts}
+    return {**found, **_chip(soc), "digest": key, "engine": engine_version(), "remembered": remembered}
+
+
+def _remembered(memo: str | None, key: str) -> dict[str, Any] | None:
+    if memo is None:
+        return None
+    with sqlite3.connect(f"file:{memo}?mode=ro", uri=True, timeout=30) as connection:
+        query = "select seconds, energy_j, bursts from memo where digest = ? and engine = ?"
+        row = connection.execute(query, (key, engine_version())).fetchone()
+    connection.close()
+    return None if row is None else dict(zip(("seconds", "energy_j", "bursts"), row, strict=True))
+
+
+def _split(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A search over splits. It takes seconds and is written at its end: one that was cut short begins anew."""
+    from cosoc.search import splits_run
+
+    cluster = _cluster(spec["soc"], spec["set"])
+    config = splits_run.SplitConfig(cluster, _workload(spec["workload"]), spec["inferences"], seed=spec["seed"])
+    found = splits_run.search_splits(config)
+    if folder.exists():
+        shutil.rmtree(folder)
+    splits_run.write(found, folder)
+    socs = [device_soc(cluster, name) for name, device in cluster.devices.items() for _ in range(device.count)]
+    return {"content": splits_run.to_json(found), **_chip(*socs)}
+
+
+def _search(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    if spec["space"] == "splits":
+        return _split(spec, folder)
+    soc = _soc(spec["soc"], tuple(spec["set"].items()))
+    resume = (folder / "config.yaml").exists()
+    if spec["space"] == "tiling-fusion":
+        from cosoc.search.tiling_run import TilingConfig, search_tiling
+
+        tiling = TilingConfig(
+            soc, _workload(spec["workload"]), spec["objective"], spec["seed"], folder, resume,
+            time_budget_s=spec["time_budget_s"],
+        )  # fmt: skip
+        return {"content": search_tiling(tiling, _silent).content, **_chip(soc)}
+    from cosoc.search.run import SearchConfig, search
+
+    if spec["objective"] == "edp":
+        raise InputError(f"objective edp is for --space tiling-fusion; {spec['space']} take latency or energy")
+    config = SearchConfig(
+        soc, spec["workload"], spec["space"], spec.get("template", "conv-dw"), data=spec["data"],
+        objective=spec["objective"], strengths=(spec["strength"],), epochs=spec["epochs"], seed=spec["seed"],
+        out=folder, resume=resume, manual=(),
+    )  # fmt: skip
+    return {"content": search(config, _silent).content, **_chip(soc)}
+
+
+def _silent(done: int, total: int, what: str) -> None:
+    """Progress is that of the campaign, not of one task."""

@@ -1,0 +1,1 @@
+"""The proven optima of what can be solved exactly, or bounds on them."""

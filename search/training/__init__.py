@@ -1,0 +1,1 @@
+"""Training: networks, data, quantisation, gates, and the repair of what was found."""

@@ -1,0 +1,111 @@
+"""Training by phases: so many epochs of a step, resumable after every one, the same on every run of a machine."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cosoc.search.runfolder import RunFolder
+from cosoc.search.training.data import Split
+
+Report = Callable[[int, int, str], None]
+Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]  # net, x, y, generator, part done 0..1
+AfterEpoch = Callable[[int], dict[str, Any]]  # epoch -> figures to log
+
+
+def generator(seed: int, *what: object) -> torch.Generator:
+    """A generator of its own for each purpose: nothing depends on what was drawn before."""
+    digest = hashlib.sha256(repr((seed, what)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase of a run. name: of its files; epochs of it; batch: images a step; seed: of the run."""
+
+    name: str
+    epochs: int
+    batch: int
+    seed: int
+
+
+class Progress:
+    """Epochs done of all phases of a run, for the report."""
+
+    def __init__(self, total: int, report: Report) -> None:
+        self.total, self.report, self.done = total, report, 0
+
+    def advance(self, epochs: int, what: str) -> None:
+        self.done += epochs
+        self.report(self.done, self.total, what)
+
+
+def train(
+    phase: Phase,
+    net: nn.Module,
+    groups: Sequence[tuple[list[nn.Parameter], float]],
+    data: Split,
+    loss_of: Loss,
+    after_epoch: AfterEpoch,
+    folder: RunFolder,
+    progress: Progress,
+    extra: dict[str, Any],
+) -> None:
+    """Run a phase, from its checkpoint if there is one.
+
+    groups: (parameters, learning rate); Adam, the rates falling to a tenth along a cosine. extra: plain data that the
+    phase keeps between epochs (a multiplier, say); it is restored with the checkpoint.
+    """
+    optimizer = torch.optim.Adam([{"params": p, "lr": rate} for p, rate in groups if p])
+    rates = [group["lr"] for group in optimizer.param_groups]
+    state = folder.restore(phase.name)
+    start = 0
+    if state is not None:
+        net.load_state_dict(state["net"])
+        optimizer.load_state_dict(state["optimizer"])
+        extra.update(state["extra"])
+        start = state["epoch"]
+        progress.advance(start, phase.name)
+    n, steps = len(data.y), max(1, len(data.y) // phase.batch)
+    for epoch in range(start, phase.epochs):
+        net.train()
+        draws = generator(phase.seed, phase.name, epoch)
+        order = torch.randperm(n, generator=draws)
+        total = 0.0
+        for step in range(steps):
+            done = (epoch + step / steps) / phase.epochs
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * (0.1 + 0.45 * (1 + float(torch.cos(torch.tensor(torch.pi * done)))))
+            index = order[step * phase.batch : (step + 1) * phase.batch]
+            loss = loss_of(net, data.x[index], data.y[index], draws, done)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += float(loss.detach())
+        figures = after_epoch(epoch)
+        kept = {
+            "epoch": epoch + 1,
+            "net": net.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "extra": copy.deepcopy(extra),
+        }
+        folder.log({"phase": phase.name, "epoch": epoch, "loss": total / steps, **figures})
+        folder.checkpoint(phase.name, kept)
+        progress.advance(1, phase.name)
+
+
+def accuracy(net: nn.Module, data: Split, batch: int = 512) -> float:
+    """Share of images whose class is the likeliest."""
+    net.eval()
+    right = 0
+    with torch.no_grad():
+        for start in range(0, len(data.y), batch):
+            scores = net(data.x[start : start + batch])
+            right += int((scores.argmax(1) == data.y[start : start + batch]).sum())
+    return right / len(data.y)

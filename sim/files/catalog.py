@@ -1,0 +1,104 @@
+"""SoCs and clusters by name or file: the built-in ones, and the user's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import SerializeAsAny
+
+from cosoc.sim.cores.own import AnyCore
+from cosoc.sim.errors import InputError
+from cosoc.sim.files.yamlfile import load_model
+from cosoc.sim.model.cluster import Cluster
+from cosoc.sim.model.soc import Core, Name, SoC
+
+
+class SoCFile(SoC):
+    """A SoC whose cores are any of the known models, or of the user's: what a YAML file is read into."""
+
+    cores: dict[Name, SerializeAsAny[AnyCore]]
+
+
+def load_soc(path: Path, overrides: Mapping[str, str] | None = None) -> SoC:
+    """Read and check a SoC file; `overrides` are dotted paths to values. InputError names file, line and column."""
+    return load_model(path, SoCFile, overrides, problems=SoC.problems)
+
+
+def soc_folder() -> Path:
+    """Where the built-in SoC files stand."""
+    return Path(str(resources.files("cosoc.socs")))
+
+
+def list_socs() -> tuple[str, ...]:
+    """Names of the built-in SoCs."""
+    return tuple(sorted(path.stem for path in soc_folder().glob("*.yaml")))
+
+
+def find_soc(name_or_path: str, overrides: Mapping[str, str] | None = None) -> SoC:
+    """A built-in SoC by name, or a SoC file by path."""
+    if name_or_path in list_socs():
+        return load_soc(soc_folder() / f"{name_or_path}.yaml", overrides)
+    if name_or_path.endswith((".yaml", ".yml")) or Path(name_or_path).exists():
+        return load_soc(Path(name_or_path), overrides)
+    raise InputError(f"no SoC named {name_or_path!r}; there is {', '.join(list_socs())}, or give a .yaml file")
+
+
+def cluster_folder() -> Path:
+    """Where the built-in cluster files stand."""
+    return soc_folder() / "clusters"
+
+
+def list_clusters() -> tuple[str, ...]:
+    """Names of the built-in clusters."""
+    return tuple(sorted(path.stem for path in cluster_folder().glob("*.yaml")))
+
+
+def load_cluster(path: Path, overrides: Mapping[str, str] | None = None) -> Cluster:
+    """Read and check a cluster file and the SoC files that it names. InputError names file, line and column."""
+
+    def problems(cluster: Cluster) -> list[tuple[tuple[str | int, ...], str]]:
+        out = cluster.problems()
+        for name, device in cluster.devices.items():
+            try:
+                device_soc(cluster, name)
+            except InputError as error:
+                out.append((("devices", name, "set" if device.set else "soc"), str(error)))
+        return out
+
+    return load_model(path, Cluster, overrides, problems=problems)
+
+
+def device_soc(cluster: Cluster, device: str) -> SoC:
+    """The SoC that a device of a cluster is."""
+    return find_soc(cluster.devices[device].soc, cluster.devices[device].set)
+
+
+def find_cluster(name_or_path: str, overrides: Mapping[str, str] | None = None) -> Cluster:
+    """A built-in cluster by name, or a cluster file by path."""
+    if name_or_path in list_clusters():
+        return load_cluster(cluster_folder() / f"{name_or_path}.yaml", overrides)
+    if name_or_path.endswith((".yaml", ".yml")) or Path(name_or_path).exists():
+        return load_cluster(Path(name_or_path), overrides)
+    raise InputError(f"no cluster named {name_or_path!r}; there is {', '.join(list_clusters())}, or give a .yaml file")
+
+
+def cluster_json_schema() -> dict[str, Any]:
+    """The JSON schema of a cluster file."""
+    schema: dict[str, Any] = json.loads(json.dumps(Cluster.model_json_schema(by_alias=True)))
+    return schema
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a SoC file, for editors and other tools."""
+    schema: dict[str, Any] = json.loads(json.dumps(SoCFile.model_json_schema(by_alias=True)))
+    return schema
+
+
+__all__ = [
+    "Core", "SoCFile", "cluster_json_schema", "device_soc", "find_cluster", "find_soc", "json_schema", "list_clusters",
+    "list_socs", "load_cluster", "load_soc",
+]  # fmt: skip

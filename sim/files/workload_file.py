@@ -1,0 +1,385 @@
+"""Workloads as YAML files, and workloads by name: built-in, file, or a user's ONNX file or torch module.
+
+One line a layer; what a line leaves out has Layer's default:
+
+    name: two_layers
+    source: where it comes from
+    input: {c: 3, iy: 32, ix: 32}
+    outputs: [fc]
+    layers:
+    - {name: conv1, op: conv, inputs: [input], k: 16, c: 3, oy: 32, ox: 32, iy: 32, ix: 32, fy: 3, fx: 3, ...}
+    - {name: fc, op: conv, inputs: [conv1], k: 10, c: 16384}
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, fields
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from cosoc.sim.errors import InputError
+from cosoc.sim.files.yamlfile import Place, load_model
+from cosoc.sim.model.workload import INPUT, OPS, Layer, Workload
+
+MOST = 1 << 24  # of any size
+Size = Annotated[int, Field(ge=1, le=MOST)]
+Pad = Annotated[int, Field(ge=0, le=1 << 16)]
+Bits = Annotated[int, Field(ge=1, le=64)]
+Name = Annotated[str, Field(min_length=1)]
+Fault = tuple[Place, str]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class LayerLine(_Strict):
+    """One layer as a file says it; names and defaults are those of Layer."""
+
+    name: Name
+    op: Literal[OPS]  # type: ignore[valid-type]
+    inputs: Annotated[list[Name], Field(min_length=1)]
+    k: Size
+    c: Size
+    oy: Size = 1
+    ox: Size = 1
+    iy: Size = 1
+    ix: Size = 1
+    fy: Size = 1
+    fx: Size = 1
+    stride_y: Size = 1
+    stride_x: Size = 1
+    pad_y: Pad = 0
+    pad_x: Pad = 0
+    dilation_y: Size = 1
+    dilation_x: Size = 1
+    groups: Size = 1
+    fn: str = ""
+    activation: str = ""
+    bias: bool = True
+    weight_bits: Bits = 8
+    act_bits: Bits = 8
+    alternative: LayerLine | None = None
+
+    def layer(self) -> Layer:
+        own = self.model_dump(exclude={"alternative"}) | {"inputs": tuple(self.inputs)}
+        return Layer(**own, alternative=self.alternative.layer() if self.alternative else None)
+
+
+class InputLine(_Strict):
+    """The network's input: channels, rows, columns."""
+
+    c: Size
+    iy: Size = 1
+    ix: Size = 1
+
+
+class WorkloadFile(_Strict):
+    """A whole workload file."""
+
+    name: Name
+    source: str = ""
+    input: InputLine
+    outputs: Annotated[list[Name], Field(min_length=1)]
+    layers: Annotated[list[LayerLine], Field(min_length=1)]
+
+    def workload(self) -> Workload:
+        """As the simulator takes it."""
+        shape = (self.input.c, self.input.iy, self.input.ix)
+        layers = tuple(line.layer() for line in self.layers)
+        return Workload(self.name, shape, layers, tuple(self.outputs), self.source)
+
+    def problems(self) -> list[Fault]:
+        """What the types alone do not say."""
+        return faults(self.workload())
+
+
+# ---------------------------------------------------------------------------------------------- consistency
+
+
+def faults(workload: Workload) -> list[Fault]:
+    """Everything inconsistent in a workload, as (place in its file, what was found and what would be right)."""
+    found: list[Fault] = []
+    sizes = {INPUT: _product(workload.input_shape)}
+    for i, layer in enumerate(workload.layers):
+        place: Place = ("layers", i)
+        if layer.name in sizes:
+            found.append(((*place, "name"), f"{layer.name!r} is taken; every layer needs a name of its own"))
+        asked = [((*place, "inputs", j), name) for j, name in enumerate(layer.inputs)]
+        if layer.alternative is not None:
+            asked += [((*place, "alternative", "inputs", j), n) for j, n in enumerate(layer.alternative.inputs)]
+        unknown = [(where, name) for where, name in asked if name not in sizes]
+        later = {other.name for other in workload.layers[i:]}
+        for where, name in unknown:
+            known = "it comes later: move it up" if name in later else f"known so far: {', '.join(list(sizes)[-6:])}"
+            found.append((where, f"{layer.name} reads {name!r}, which does not precede it; {known}"))
+        if not unknown:
+            found += [((*place, key), f"{layer.name}: {what}") for key, what in _layer_faults(layer, sizes)]
+            if layer.alternative is not None:
+                other = (*place, "alternative")
+                found += [((*other, key), f"{layer.name}: {what}") for key, what in _alternative_faults(layer, sizes)]
+        sizes.setdefault(layer.name, layer.outputs)
+    return [*found, *_output_faults(workload, sizes)]
+
+
+def _output_faults(workload: Workload, sizes: dict[str, int]) -> Iterator[Fault]:
+    for j, name in enumerate(workload.outputs):
+        if name == INPUT or name not in sizes:
+            yield (("outputs", j), f"{name!r} is no layer of this workload; its last is {workload.layers[-1].name!r}")
+    read = {name for layer in workload.layers for name in layer.reads} | set(workload.outputs)
+    for i, layer in enumerate(workload.layers):
+        if layer.name not in read:
+            yield (("layers", i), f"nobody reads {layer.name!r}; name it under outputs or take it out")
+    for name, count in Counter(workload.outputs).items():
+        if count > 1:
+            yield ("outputs",), f"{name!r} stands there {count} times; keep one"
+
+
+_KeyFaults = Iterator[tuple[str, str]]
+
+
+def _layer_faults(layer: Layer, sizes: dict[str, int]) -> _KeyFaults:
+    yield from _window_faults(layer)
+    yield from _group_faults(layer)
+    yield from _CHECKS.get(layer.op, _pointwise)(layer, [sizes[name] for name in layer.inputs])
+
+
+def _alternative_faults(layer: Layer, sizes: dict[str, int]) -> _KeyFaults:
+    """An alternative must be a convolution that gives the same outputs as another one, and have none of its own."""
+    other = layer.alternative
+    assert other is not None
+    yield from _layer_faults(other, sizes)
+    if (layer.op, other.op) != ("conv", "conv"):
+        yield "op", f"found {other.op} in place of {layer.op}; both must be conv"
+    if (other.k, other.oy, other.ox) != (layer.k, layer.oy, layer.ox):
+        what = f"k, oy, ox = {other.k}, {other.oy}, {other.ox}"
+        yield "k", f"found {what}; its layer has {layer.k}, {layer.oy}, {layer.ox}"
+    if other.alternative is not None:
+        yield "alternative", "an alternative has none of its own; take this one out"
+
+
+def _window_faults(layer: Layer) -> _KeyFaults:
+    """Output rows and columns must follow from input, filter, stride and padding; the end may be padded or unread."""
+    if layer.op not in ("conv", "max_pool", "avg_pool"):
+        return
+    sides = (
+        ("oy", layer.oy, layer.iy, layer.stride_y, layer.pad_y, (layer.fy - 1) * layer.dilation_y + 1),
+        ("ox", layer.ox, layer.ix, layer.stride_x, layer.pad_x, (layer.fx - 1) * layer.dilation_x + 1),
+    )
+    for key, out, size, stride, pad, reach in sides:
+        end_pad = max(pad, reach - 1)
+        least, most = ((size + pad + end - reach) // stride + 1 for end in (0, end_pad))
+        if not max(least, 1) <= out <= most:
+            right = str(most) if least == most else f"{max(least, 1)} to {most}"
+            what = f"{size} inputs under a window of {reach} with stride {stride} and padding {pad}"
+            yield key, f"found {out} outputs; {what} give {right}"
+
+
+def _group_faults(layer: Layer) -> _KeyFaults:
+    if layer.c % layer.groups or layer.k % layer.groups:
+        yield ("groups", f"found {layer.groups}; it must divide c = {layer.c} and k = {layer.k}")
+
+
+def _taken(layer: Layer) -> int:
+    return layer.c * layer.iy * layer.ix
+
+
+def _reads_all(layer: Layer, given: int) -> _KeyFaults:
+    if _taken(layer) != given:
+        taken = f"c*iy*ix = {layer.c}*{layer.iy}*{layer.ix} = {_taken(layer)}"
+        yield "c", f"{taken}, but {layer.inputs[0]} gives {given} elements"
+
+
+def _count(layer: Layer, reads: list[int], wanted: int) -> _KeyFaults:
+    if len(reads) != wanted:
+        yield "inputs", f"found {len(reads)}; {layer.op} takes {wanted}"
+
+
+def _conv(layer: Layer, reads: list[int]) -> _KeyFaults:
+    yield from _count(layer, reads, 1)
+    yield from _reads_all(layer, reads[0])
+
+
+def _pool(layer: Layer, reads: list[int]) -> _KeyFaults:
+    yield from _conv(layer, reads)
+    if layer.k != layer.c:
+        yield "k", f"found {layer.k}; a pool keeps its c = {layer.c} channels"
+
+
+def _resize(layer: Layer, reads: list[int]) -> _KeyFaults:
+    yield from _conv(layer, reads)
+    if layer.k != layer.c:
+        yield "k", f"found {layer.k}; a resize keeps its c = {layer.c} channels"
+
+
+def _matmul(layer: Layer, reads: list[int]) -> _KeyFaults:
+    yield from _count(layer, reads, 2)
+    yield from _reads_all(layer, reads[0])
+    second = layer.k * (layer.c // layer.groups)
+    if len(reads) == 2 and reads[1] != second:
+        yield ("k", f"k*c/groups = {second}, but {layer.inputs[1]} gives {reads[1]} elements")
+    if layer.oy * layer.ox != layer.iy * layer.ix:
+        yield ("ox", f"found {layer.oy}*{layer.ox} output rows; the first operand has {layer.iy}*{layer.ix}")
+
+
+def _add(layer: Layer, reads: list[int]) -> _KeyFaults:
+    if len(reads) < 2:
+        yield "inputs", f"found {len(reads)}; a sum takes at least 2"
+    for name, given in zip(layer.inputs, reads, strict=True):
+        if given != layer.outputs:
+            yield ("inputs", f"{name} gives {given} elements; this sum has k*oy*ox = {layer.outputs}")
+    yield from _same_out_as_in(layer)
+
+
+def _concat(layer: Layer, reads: list[int]) -> _KeyFaults:
+    if _taken(layer) != sum(reads):
+        yield ("c", f"c*iy*ix = {_taken(layer)}, but its inputs give {sum(reads)} elements")
+    if layer.outputs < sum(reads):
+        yield ("k", f"k*oy*ox = {layer.outputs}, but its inputs give {sum(reads)} elements")
+
+
+def _pointwise(layer: Layer, reads: list[int]) -> _KeyFaults:
+    """Softmax, norms and elementwise operators; an operand may be smaller and repeated, a slice gives part of one."""
+    if layer.fn == SLICE:
+        yield from _conv(layer, reads)
+        if layer.outputs > reads[0]:
+            yield ("k", f"k*oy*ox = {layer.outputs} of {reads[0]} elements; a slice gives at most all")
+        return
+    yield from _same_out_as_in(layer)
+    for name, given in zip(layer.inputs, reads, strict=True):
+        if layer.outputs % given or (given != layer.outputs and len(reads) == 1):
+            yield ("inputs", f"{name} gives {given} elements; {layer.op} here has k*oy*ox = {layer.outputs}")
+
+
+def _same_out_as_in(layer: Layer) -> _KeyFaults:
+    if _taken(layer) != layer.outputs:
+        yield "c", f"c*iy*ix = {_taken(layer)}; it must equal k*oy*ox = {layer.outputs}"
+
+
+SLICE = "slice"  # an eltwise layer of this fn hands on part of its input
+_CHECKS: dict[str, Callable[[Layer, list[int]], _KeyFaults]] = {
+    "conv": _conv,
+    "max_pool": _pool,
+    "avg_pool": _pool,
+    "matmul": _matmul,
+    "add": _add,
+    "concat": _concat,
+    "resize": _resize,
+}
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    out = 1
+    for size in shape:
+        out *= size
+    return out
+
+
+# ---------------------------------------------------------------------------------------------- reading, writing
+
+
+def load_workload(path: Path) -> Workload:
+    """Read a workload file. InputError says `file:line:column: path: what was found, what would be right`."""
+    return load_model(path, WorkloadFile, problems=WorkloadFile.problems).workload()
+
+
+def dump_workload(workload: Workload) -> str:
+    """A workload as YAML, one line a layer, defaults left out; load_workload reads it back equal."""
+    c, iy, ix = workload.input_shape
+    lines = [
+        f"name: {_quoted(workload.name)}",
+        *([f"source: {_quoted(workload.source)}"] if workload.source else []),
+        f"input: {{c: {c}, iy: {iy}, ix: {ix}}}",
+        f"outputs: {_flow(workload.outputs)}",
+        "layers:",
+        *(f"- {{{_layer_items(layer)}}}" for layer in workload.layers),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _layer_items(layer: Layer) -> str:
+    values = {f.name: getattr(layer, f.name) for f in fields(Layer)}
+    values = {f.name: values[f.name] for f in fields(Layer) if f.default is MISSING or values[f.name] != f.default}
+    return ", ".join(f"{key}: {_flow(value)}" for key, value in values.items())
+
+
+def _flow(value: object) -> str:
+    if isinstance(value, Layer):
+        return f"{{{_layer_items(value)}}}"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_flow(item) for item in value) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return _quoted(value) if isinstance(value, str) else str(value)
+
+
+def _quoted(text: str) -> str:
+    """Plain where every YAML reader takes it for text, in double quotes otherwise."""
+    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.:/-]*[A-Za-z0-9_]|[A-Za-z]", text)
+    word = text.lower() in ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
+    if plain and not word:
+        return text
+    escaped = (c if c.isascii() else f"\\U{ord(c):08x}" for c in json.dumps(text, ensure_ascii=False))
+    return "".join(escaped)
+
+
+# ---------------------------------------------------------------------------------------------- by name
+
+
+def workload_folder() -> Path:
+    """Where the built-in workload files stand."""
+    return Path(str(resources.files("cosoc.socs"))) / "workloads"
+
+
+def list_workloads() -> tuple[str, ...]:
+    """Names of the built-in workloads."""
+    return tuple(sorted(path.stem for path in workload_folder().glob("*.yaml")))
+
+
+def find_workload(name: str, input_shape: tuple[int, ...] | None = None, input_name: str | None = None) -> Workload:
+    """A workload by what a user calls it.
+
+    `name` is a built-in's, the path of a workload file or an ONNX file, or `package.module:factory` for a torch module.
+    `input_shape` is that of the network's input, batch of one first: (1, 3, 32, 32). A torch module needs it, an ONNX
+    file where its own leaves sizes open; there `input_name` may say whose shape it is. Raises InputError.
+    """
+    if name.endswith(".onnx"):
+        from cosoc.sim.importers.onnx_file import from_onnx
+
+        return from_onnx(Path(name), input_shape, input_name)
+    if input_name is not None:
+        raise InputError(f"--input-shape {input_name}=...: inputs are named in ONNX files alone; give the sizes alone")
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+        return _from_factory(name, input_shape)
+    if input_shape is not None:
+        raise InputError(f"{name} has its own input shape; one is for ONNX files and package.module:factory")
+    if name in list_workloads():
+        return load_workload(workload_folder() / f"{name}.yaml")
+    if name.endswith((".yaml", ".yml")):
+        return load_workload(Path(name))
+    known = ", ".join(list_workloads())
+    other = "a .yaml or .onnx file or package.module:factory"
+    raise InputError(f"no workload named {name!r}; there is {known}, or give {other}")
+
+
+def _from_factory(spec: str, input_shape: tuple[int, ...] | None) -> Workload:
+    if input_shape is None:
+        raise InputError(f"{spec} needs an input shape, batch of one first, such as --input-shape 1,3,32,32")
+    if len(input_shape) < 2 or input_shape[0] != 1 or min(input_shape) < 1:
+        shown = ",".join(str(size) for size in input_shape)
+        raise InputError(f"input shape {shown}: a batch of one and then the sizes are needed, such as 1,3,32,32")
+    from cosoc.sim.importers.torch_export import from_module, load_module
+
+    return from_module(load_module(spec), input_shape[1:], spec.rpartition(":")[2], source=spec)
+
+
+def json_schema() -> dict[str, object]:
+    """The JSON schema of a workload file, for editors and other tools."""
+    return TypeAdapter(WorkloadFile).json_schema()

@@ -1,0 +1,1 @@
+"""From workload, mapping and SoC to a program: order, transfers, buffers."""

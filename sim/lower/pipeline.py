@@ -1,0 +1,250 @@
+"""A pipeline of devices as a program for the engines, and what its run says.
+
+Items stream through a chain of stages. A stage's devices take them in turns; each device works on one item at a time,
+in order, and sends its result when it has it:
+
+- A device is a unit that computes: an op an item, which holds a place in the device's output buffer (two places: one
+  result is being sent while the next is computed) and gives back the place in the input queue that its item had.
+- A device's sender is a unit that moves the item over the link's servers: the sender's port out and the receiver's
+  port in, or the medium that all share. It starts once the receiver's queue has a place (back-pressure).
+- A message's own time (`message_ticks`) holds the ports like bytes do. Its latency passes on a unit of its own.
+
+Nothing is assumed about overlap, order or contention: the engine finds it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cosoc.sim.errors import InputError
+from cosoc.sim.machine.program import Builder, Ints, Program
+from cosoc.sim.machine.trace import Run, Trace, occupancy
+
+TICK_HZ = 1_000_000_000  # a tick is a nanosecond
+OUTPUT_PLACES = 2
+IN_FLIGHT = 4096  # messages under way behind one sender
+BATCHES = 10  # of completions, for the confidence of the throughput
+STUDENT_95 = 2.262  # two-sided 95 % quantile of Student's t with BATCHES - 1 degrees of freedom
+
+
+@dataclass(frozen=True)
+class PipelineStage:
+    """devices: names, one a replica. work_ticks: that an item occupies a device. item_j: joules of an item above idle.
+    idle_w: of one device. queue_items: places at a device's input."""
+
+    devices: tuple[str, ...]
+    work_ticks: int
+    item_j: float
+    idle_w: float
+    queue_items: int = 2
+
+
+@dataclass(frozen=True)
+class PipelineHop:
+    """How items get from a stage to the next. link: name of the link, of the medium where it is shared."""
+
+    link: str
+    shared: bool
+    bytes: int
+    bytes_per_s: int
+    burst_bytes: int
+    message_ticks: int
+    latency_ticks: int
+    item_j: float
+
+
+@dataclass(frozen=True)
+class DevicePart:
+    """busy_s: computing, sending and receiving included. utilisation: that over the run. energy_j: an inference's."""
+
+    device: str
+    stage: int
+    busy_s: float
+    utilisation: float
+    energy_j: float
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a run of `items` items of `batch` inferences says.
+
+    seconds: the whole run; fill_s: until the first item is done; drain_s: from the last item's start to the end.
+    throughput, throughput_ci: inferences a second in the steady state, and half the width of its 95 % confidence
+    interval (batch means). latency_s: mean, median, 95th, 99th percentile and largest, from an item's start on the
+    first stage to its end. energy_j: of an inference in the steady state; run_energy_j: with fill and drain.
+    utilisation: of every device, port and medium; bottleneck: the name of the busiest.
+    """
+
+    items: int
+    batch: int
+    seconds: float
+    fill_s: float
+    drain_s: float
+    throughput: float
+    throughput_ci: float
+    latency_s: dict[str, float]
+    energy_j: float
+    run_energy_j: float
+    devices: tuple[DevicePart, ...]
+    utilisation: dict[str, float]
+    bottleneck: str
+
+
+@dataclass(frozen=True)
+class _Lowered:
+    """starts, ends [items]: numbers of each item's first and last op."""
+
+    program: Program
+    starts: Ints
+    ends: Ints
+
+
+def lower_pipeline(stages: Sequence[PipelineStage], hops: Sequence[PipelineHop], items: int) -> Program:
+    """The program of `items` items that stream through the stages. InputError for no items."""
+    return _lower(stages, hops, items).program
+
+
+def _lower(stages: Sequence[PipelineStage], hops: Sequence[PipelineHop], items: int) -> _Lowered:
+    if items < 1:
+        raise InputError(f"{items} items: at least one is needed")
+    if len(hops) != len(stages) - 1:
+        raise ValueError(f"{len(stages)} stages need {len(stages) - 1} hops, not {len(hops)}")
+    b = Builder("pipeline", TICK_HZ)
+    turns = math.lcm(*(len(stage.devices) for stage in stages))
+    times, left = divmod(items, turns)
+    first, last, per_turn = [], [], 0
+    with b.repeat(times):
+        for item in range(turns):
+            begin, end, per_turn = _emit(b, stages, hops, item, per_turn)
+            first.append(begin)
+            last.append(end)
+    for item in range(left):
+        _emit(b, stages, hops, item, 0)
+    base = np.repeat(np.arange(times + 1) * per_turn, turns)[:items]
+    starts = base + np.tile(np.array(first, dtype=np.int64), times + 1)[:items]
+    ends = base + np.tile(np.array(last, dtype=np.int64), times + 1)[:items]
+    return _Lowered(b.build(), starts, ends)
+
+
+def _emit(
+    b: Builder, stages: Sequence[PipelineStage], hops: Sequence[PipelineHop], item: int, n_ops: int
+) -> tuple[int, int, int]:
+    """The ops of one item. Returns the places of its first and last one among n_ops and these, and their number."""
+    arrived: tuple[int, ...] = ()
+    begin, end = n_ops, n_ops
+    for number, stage in enumerate(stages):
+        device = stage.devices[item % len(stage.devices)]
+        done_with = [(b.credit(f"{device} queue", stage.queue_items), 1)] if number else []
+        places = [(b.credit(f"{device} output", OUTPUT_PLACES), 1)] if number < len(hops) else []
+        layer = b.layer(f"stage {number}")
+        end = n_ops
+        op = b.op(b.unit(device), run=stage.work_ticks, deps=arrived, take=places, give=done_with, layer=layer)
+        n_ops += 1
+        if number == len(hops):
+            break
+        hop, after = hops[number], stages[number + 1]
+        receiver = after.devices[item % len(after.devices)]
+        queue = [(b.credit(f"{receiver} queue", after.queue_items), 1)]
+        moves = hop.bytes + -(-hop.message_ticks * hop.bytes_per_s // TICK_HZ)
+        names = [hop.link] if hop.shared else [f"{hop.link} from {device}", f"{hop.link} to {receiver}"]
+        route = [b.server(name, rate_bytes=hop.bytes_per_s, rate_ticks=TICK_HZ) for name in names] if moves else []
+        sender = b.unit(f"{device} sender")
+        op = b.op(
+            sender, bytes=moves, burst=hop.burst_bytes if moves else 0, route=route, deps=(op,), take=queue,
+            give=places, kind="store", layer=layer,
+        )  # fmt: skip
+        n_ops += 1
+        if hop.latency_ticks:
+            op = b.op(b.unit(f"{device} wire", IN_FLIGHT), run=hop.latency_ticks, deps=(op,), kind="sync", layer=layer)
+            n_ops += 1
+        arrived = (op,)
+    return begin, end, n_ops
+
+
+def replay(
+    stages: Sequence[PipelineStage], hops: Sequence[PipelineHop], inferences: int, batch: int, run: Run
+) -> Replay:
+    """Stream `inferences` through the pipeline, `batch` an item (the last one filled up), on an engine."""
+    lowered = _lower(stages, hops, -(-inferences // batch))
+    trace = run(lowered.program, ())
+    return _read(lowered, trace, stages, hops, batch)
+
+
+def _read(
+    lowered: _Lowered, trace: Trace, stages: Sequence[PipelineStage], hops: Sequence[PipelineHop], batch: int
+) -> Replay:
+    items = len(lowered.ends)
+    done = np.maximum.accumulate(trace.end[lowered.ends]) / TICK_HZ  # they leave in order
+    begun = trace.issue[lowered.starts] / TICK_HZ
+    seconds = trace.makespan / TICK_HZ
+    turns = math.lcm(*(len(stage.devices) for stage in stages))
+    before_drain = max(int(np.searchsorted(done, begun[-1], side="right")), min(items, 2))
+    rate, ci = steady_rate(done[:before_drain], turns)
+    latency = done - begun
+    item_j = sum(stage.item_j for stage in stages) + sum(hop.item_j for hop in hops)
+    idle_w = sum(stage.idle_w * len(stage.devices) for stage in stages)
+    use = _utilisation(lowered.program, trace)
+    devices = []
+    for number, stage in enumerate(stages):
+        for turn, name in enumerate(stage.devices):
+            mine = len(range(turn, items, len(stage.devices)))
+            busy = mine * stage.work_ticks / TICK_HZ
+            joules = mine * stage.item_j / items + stage.idle_w / rate
+            devices.append(DevicePart(name, number, busy, busy / max(seconds, 1e-12), joules / batch))
+    return Replay(
+        items,
+        batch,
+        seconds,
+        float(done[0]),
+        seconds - float(begun[-1]),
+        rate * batch,
+        ci * batch,
+        {
+            "mean": float(latency.mean()),
+            **{f"p{q}": float(np.percentile(latency, q)) for q in (50, 95, 99)},
+            "max": float(latency.max()),
+        },
+        (item_j + idle_w / rate) / batch,
+        (item_j + idle_w * seconds / items) / batch,
+        tuple(devices),
+        use,
+        max(use, key=lambda name: use[name]),
+    )
+
+
+def _utilisation(program: Program, trace: Trace) -> dict[str, float]:
+    """Busy over the whole run, of units that compute and of servers."""
+    busy = occupancy(program, trace)
+    makespan = max(trace.makespan, 1)
+    units = {
+        name: float(ticks) / makespan
+        for name, ticks in zip(program.unit_names, busy.unit_busy, strict=True)
+        if not name.endswith((" sender", " wire"))
+    }
+    servers = zip(program.server_names, busy.server_utilisation, strict=True)
+    return units | {name: float(part) for name, part in servers}
+
+
+def steady_rate(done: np.ndarray[tuple[int, ...], np.dtype[np.float64]], turns: int = 1) -> tuple[float, float]:
+    """Completions a second after the first fifth of them, and half of its 95 % confidence interval by batch means.
+
+    done [items]: seconds, ascending. A batch is a multiple of `turns`, in which replicas repeat themselves, where there
+    are enough items; the interval is infinite where there are too few for batches, and a single item gives its rate.
+    """
+    n = len(done)
+    if n == 1:
+        return 1.0 / max(float(done[0]), 1e-12), math.inf
+    start = min(-(-n // 5), n - 2)
+    size = (n - 1 - start) // BATCHES
+    size -= size % turns if size >= turns else 0
+    if size == 0:
+        return float((n - 1 - start) / max(done[-1] - done[start], 1e-12)), math.inf
+    edges = done[n - 1 - size * np.arange(BATCHES, -1, -1)]
+    gaps = np.diff(edges) / size
+    mean = float(gaps.mean())
+    half = STUDENT_95 * float(gaps.std(ddof=1)) / math.sqrt(BATCHES)
+    return 1.0 / max(mean, 1e-12), half / max(mean, 1e-12) ** 2

@@ -1,0 +1,1111 @@
+"""The fast engine: the four rules of `program` in numba, with the same integers as `engine_reference`.
+
+What lives where: a *slot* is one lane of one unit and holds the op in flight there; each slot has at most one pending
+event, in a tree of minima. Rows are prepared once (ticks per burst, masks of servers); loops stay loops. A tick costs
+work only for what changed in it: slots whose event fell due, units that were *touched* (a lane freed, the head moved,
+the head's last dep ended), the heads queued for credits if a credit was given, and the waiting list if a server was
+freed or asked for.
+
+Two things are skipped, with the same integers as a result (`coalesce`, `skip` switch them off):
+
+- *A lone stream.* While nobody else can get between the bursts of an op, they are one event, at its end. Whoever asks
+  for a server of its route splits it: the burst under way is found in closed form (`_stream`, `_alone`, `_unfold`).
+- *A steady state.* When the state of the machine, relative to the tick and to the iterations that its units are in,
+  is what it was some iterations of a loop ago, all that happens until the loop runs out is known (`_steady`). Units
+  that are joined by deps in the loop's body are a component and count iterations together; components may run at
+  different speeds, as they meet at credits and servers only, where ops count by tick, tag and unit.
+"""
+
+# mypy: disable-error-code="no-untyped-def, call-arg, no-untyped-call, misc, unreachable"
+# (the kernel is typed by numba)
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from cosoc.sim.machine.program import Ints, Program, Records, bases, bursts_of, deadlock
+from cosoc.sim.machine.trace import WAIT, Trace
+
+NEVER = 1 << 62
+WORD = 63  # servers per mask word: int64 without its sign
+FAN = 8  # children of a node in the tree of event times; a power of two
+
+# What the event of a slot means (STREAM: all bursts that are left, at their end); and how far the head of a unit has
+# come.
+SETUP, BURST, FINISH, STREAM = 0, 1, 2, 3
+UNSEEN, WATCHING, QUEUED, NONE = 0, 1, 2, 3
+
+
+def _record(*names: str) -> np.dtype[np.void]:
+    return np.dtype([(name, np.int64) for name in names])
+
+
+# A row, prepared. hold, last: ticks of a full and of the last burst if no server
+# of its route depends on the occupancy or on tags, else hold = -1. alone, alone_last: the same for bursts that follow
+# one of the same op, nobody else on the route; alone = 0 if even that may depend on others.
+_ROW = _record(
+    "unit", "setup", "run", "bursts", "tag", "hold", "last", "alone", "alone_last",
+    "hop_at", "hop_n", "dep_at", "dep_n", "take_at", "take_n", "give_at", "give_n",
+)  # fmt: skip
+# A server on a row's route; full, last: ticks there for a full and for the last burst, not yet stretched if the
+# server's stretch varies with the occupancy.
+_HOP = _record("server", "full", "last")
+# A block, and the number of its first op.
+_BLOCK = _record("base", "first_row", "n_rows", "times")
+# The rows of one unit in one block: order[at : at + n].
+_STRETCH = _record("at", "n", "block")
+# rank: of its priority; head, row: the next op to issue; at: its place in `order`; base: number of the first op of its
+# iteration; stretch .. last: the stretches to come. watched: op that the head watches; watcher: first unit that
+# watches an op of this one; next: the next of those.
+_UNIT = _record(
+    "rank", "slot_at", "slot_n", "free_slot", "state", "asked", "touched", "head", "row", "at", "base", "stretch",
+    "last", "watched", "watcher", "next",
+)  # fmt: skip
+# op: -1 if free. key, tie: order of the waiting list. left: bursts. first: end of the first burst of a stream. again:
+# bursts to go before it is tried as a stream again. since, server, behind: open wait of a watched op, since -1: none.
+_SLOT = _record(
+    "unit", "op", "row", "event", "left", "first", "again", "key", "tie", "service", "next_free", "since", "server",
+    "behind",
+)  # fmt: skip
+# stretch_n 0: the stretch does not vary. owner: the slot whose stream runs over it, -1 if there is none.
+_SERVER = _record(
+    "ports", "held", "word", "bit", "switch", "tag", "busy", "last_op", "stretch_at", "stretch_n", "owner"
+)  # fmt: skip
+_CREDIT = _record("free", "blocked")
+# Where a unit stood when the picture was kept: root: a unit that names its component in the loop, -1 if it has no row
+# there; base: of its iteration; oldest: its first op that had not ended.
+_MARK = _record("root", "base", "oldest")
+# The mutable scalars: lengths of the lists, flags of the tick, counts, what is skipped. In search of a steady state,
+# anchor: the unit whose iterations are counted, -1: none; block: its loop; check: the anchor has begun an iteration,
+# at `tick`, that is to be looked at; pause: how many are not, before the next one that is; rest: how long the next
+# pause is; window: for how many iterations a picture is kept; age: how many it has been; at, size: its tick and
+# length, size 0: none; kept_bursts, kept_ended: those counts then.
+_STATE = _record(
+    "touched", "queued", "waiting", "ending", "asking", "issuing", "scan_queue", "scan_waiting", "round", "started",
+    "ended", "bursts", "waits", "coalesce", "skip", "streams", "splits", "skips", "skipped",
+    "anchor", "block", "check", "tick", "pause", "rest", "window", "age", "at", "size", "kept_bursts",
+    "kept_ended",
+)  # fmt: skip
+# Rows of the array `lists`: of units, units, slots, slots, units, slots, slots.
+TOUCHED, QUEUE, WAITING, GRANTED, ISSUING, ENDED, ASKED = range(7)
+# Rows of the array `words`, masks of servers: without a free port, blocked in this tick, under a stream, of one port.
+FULL, BLOCKED, STREAMED, SINGLE = range(4)
+KEPT, NOW = 0, 1  # rows of the array `pictures`
+
+FEWEST = 3  # bursts that are worth a stream
+AGAIN = 6  # bursts of an op after which it is tried again, where it could not be one
+WINDOW = 16  # most iterations for which a picture of the machine is kept: the longest period that is found
+REST = 4  # iterations that are not looked at after the first window without a period; twice as many after the next
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """What a run did not do burst by burst. streams: ops' bursts taken as one event; splits: how many of these somebody
+    asked into; skips: steady states found; ops: in the iterations that were not run because of them."""
+
+    streams: int
+    splits: int
+    skips: int
+    ops: int
+
+
+def run(program: Program, watch: Collection[int] = ()) -> Trace:
+    """Simulate `program`; `watch` names ops whose waits are recorded. Raises Deadlock."""
+    return counted(program, watch)[0]
+
+
+def is_compiled() -> bool:
+    """Whether the kernel has been compiled before, so that loading it takes a moment and not seconds."""
+    return bool(_run.signatures) or any(Path(str(_run.stats.cache_path)).glob("engine_fast._run-*.nbi"))
+
+
+def counted(
+    program: Program, watch: Collection[int] = (), *, coalesce: bool = True, skip: bool = True
+) -> tuple[Trace, Skipped]:
+    """As `run`, with what was skipped; coalesce, skip: whether lone streams and steady states may be.
+
+    Where waits are recorded, steady states are not skipped.
+    """
+    watched = np.zeros(program.n_ops if len(watch) else 0, np.bool_)
+    watched[np.fromiter(watch, np.int64, len(watch))] = True
+    flags = (coalesce, skip and not len(watch))
+    trace, n_waits, skipped = _simulate(program, watched, 8 * len(watch), flags)
+    if n_waits > len(trace.waits):  # they did not fit: the same again, with room for all
+        trace, n_waits, skipped = _simulate(program, watched, n_waits, flags)
+    waits = trace.waits[np.lexsort((trace.waits["op"], trace.waits["start"]))]
+    return replace(trace, waits=waits), skipped
+
+
+def _simulate(program: Program, watched: Any, room: int, flags: tuple[bool, bool]) -> tuple[Trace, int, Skipped]:
+    """Run the kernel; the trace has the first `room` waits, unsorted, and beside it how many there were."""
+    n_ops = program.n_ops
+    issue, end, service = np.full(n_ops, -1), np.full(n_ops, -1), np.zeros(n_ops, np.int64)
+    blocks = _prepare_blocks(program)
+    units, slots, stretches, order = _prepare_units(program)
+    servers, varies = _prepare_servers(program)
+    rows, hops, masks = _prepare_rows(program, servers, varies)
+    credits = np.zeros(len(program.credits), _CREDIT)
+    credits["free"] = program.credits["capacity"]
+    tree, levels = _tree(len(slots))
+    lists = np.zeros((7, 2 * len(units) + len(slots)), np.int64)
+    words = np.zeros((4, masks.shape[1]), np.int64)
+    np.bitwise_or.at(words[SINGLE], servers["word"], np.where(servers["ports"] == 1, servers["bit"], 0))
+    marks, kept_busy = np.zeros(len(units), _MARK), np.zeros(len(servers), np.int64)
+    pictures = np.zeros((2, 6 * len(units) + 5 * len(slots) + len(credits) + len(servers)), np.int64)
+    state, waits = np.zeros(1, _STATE), np.zeros(room, WAIT)
+    state["coalesce"], state["skip"] = flags
+    state["anchor"] = -1
+    deps, takes, gives, stretch = (_own(a) for a in (program.deps, program.takes, program.gives, program.stretch))
+    going = True
+    while going:
+        _run(
+            units, slots, servers, credits, rows, hops, masks, words, tree, levels, lists, stretches, order, blocks,
+            deps, takes, gives, stretch, issue, end, service, watched, waits, state,
+        )  # fmt: skip
+        going = bool(state["check"][0])
+        if going:
+            _steady(
+                units, slots, servers, credits, rows, hops, masks, words, tree, levels, stretches, order, blocks,
+                deps, issue, end, service, marks, pictures, kept_busy, state,
+            )  # fmt: skip
+    if state["ended"][0] < n_ops:
+        raise deadlock(program, issue, end, np.where(units["state"] == QUEUED, units["asked"], -1))
+    n_waits = int(state["waits"][0])
+    makespan, bursts = int(end.max(initial=0)), int(state["bursts"][0])
+    skipped = Skipped(*(int(state[key][0]) for key in ("streams", "splits", "skips", "skipped")))
+    return Trace(issue, end, service, servers["busy"].copy(), makespan, bursts, waits[:n_waits]), n_waits, skipped
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Preparation, in numpy
+
+
+def _own(array: Any) -> Any:
+    """A copy that is writable, contiguous and of the type that the kernel is compiled for, whatever `array` is."""
+    return np.array(array, dtype=array.dtype if array.dtype.names else np.int64)
+
+
+def _prepare_blocks(program: Program) -> Records:
+    blocks = np.zeros(len(program.blocks), _BLOCK)
+    for key in ("first_row", "n_rows", "times"):
+        blocks[key] = program.blocks[key]
+    blocks["base"] = bases(program)[:-1]
+    return blocks
+
+
+def _prepare_units(program: Program) -> tuple[Records, Records, Records, Ints]:
+    """Units at their first op, their slots, and which rows each unit runs through: stretches, order."""
+    n_rows = program.blocks["n_rows"]
+    block = np.repeat(np.arange(len(n_rows)), n_rows)
+    row = np.arange(int(n_rows.sum())) + np.repeat(program.blocks["first_row"] - (np.cumsum(n_rows) - n_rows), n_rows)
+    unit = program.rows["unit"][row]
+    by_unit = np.lexsort((block, unit))  # stable, so rows stay in order
+    order, unit, block = row[by_unit], unit[by_unit], block[by_unit]
+    starts = np.flatnonzero(np.diff(unit, prepend=-1) | np.diff(block, prepend=-1))
+    stretches = np.zeros(len(starts), _STRETCH)
+    stretches["at"], stretches["block"] = starts, block[starts]
+    stretches["n"] = np.diff(starts, append=len(order))
+
+    units = np.zeros(len(program.units), _UNIT)
+    units["rank"] = np.unique(program.units["priority"], return_inverse=True)[1]
+    of_unit = np.arange(len(units))
+    units["stretch"] = np.searchsorted(unit[starts], of_unit, side="left") - 1
+    units["last"] = np.searchsorted(unit[starts], of_unit, side="right") - 1
+    n_ops = np.bincount(unit, weights=program.blocks["times"][block], minlength=len(units)).astype(np.int64)
+    n_slots = np.minimum(program.units["lanes"], n_ops)
+    slots = np.zeros(int(n_slots.sum()), _SLOT)
+    slots["unit"] = np.repeat(of_unit, n_slots)
+    slots["op"] = -1
+    slots["next_free"] = np.arange(1, len(slots) + 1)
+    last_slot = np.cumsum(n_slots)
+    slots["next_free"][last_slot[n_slots > 0] - 1] = -1
+    units["slot_at"], units["slot_n"] = last_slot - n_slots, n_slots
+    units["free_slot"] = np.where(n_slots > 0, last_slot - n_slots, -1)
+    units["watcher"] = -1
+    return units, slots, stretches, order.astype(np.int64)
+
+
+def _prepare_servers(program: Program) -> tuple[Records, np.ndarray[Any, np.dtype[np.bool_]]]:
+    """Servers, and whether the stretch of each varies with its occupancy."""
+    servers = np.zeros(len(program.servers), _SERVER)
+    for key in ("ports", "switch", "stretch_at", "stretch_n"):
+        servers[key] = program.servers[key]
+    index = np.arange(len(servers))
+    servers["word"] = index // WORD
+    servers["bit"] = np.where(servers["ports"] > 0, np.int64(1) << (index % WORD), 0)
+    servers["tag"] = servers["last_op"] = servers["owner"] = -1
+    tables = [program.stretch[s["stretch_at"] : s["stretch_at"] + s["stretch_n"]] for s in servers]
+    varies = np.array([len(t) > 1 and bool((t[1:] != t[1]).any()) for t in tables], np.bool_)
+    return servers, varies
+
+
+def _prepare_rows(program: Program, servers: Records, varies: Any) -> tuple[Records, Records, Ints]:
+    """Rows; the servers on their routes with ticks per burst; and their masks, [n_rows, n_words]."""
+    given = program.rows
+    rows = np.zeros(len(given), _ROW)
+    for key in ("unit", "setup", "run", "tag", "dep_at", "dep_n", "take_at", "take_n", "give_at", "give_n"):
+        rows[key] = given[key]
+    rows["bursts"] = bursts_of(given)
+    n = given["route_n"]
+    rows["hop_n"], rows["hop_at"] = n, np.cumsum(n) - n
+    row = np.repeat(np.arange(len(rows)), n)
+    server = program.routes[np.arange(len(row)) + np.repeat(given["route_at"] - rows["hop_at"], n)]
+    hops = np.zeros(len(row), _HOP)
+    hops["server"] = server
+    # Where the stretch is the same at every occupancy, it is applied here once.
+    alone = program.stretch[servers["stretch_at"] + np.minimum(1, servers["stretch_n"] - 1)][server]
+    full = np.minimum(given["burst"], given["bytes"])
+    last = given["bytes"] - (rows["bursts"] - 1) * full
+    for key, size in (("full", full), ("last", last)):
+        figures = program.servers[server]
+        ticks = -(-size[row] * figures["rate_ticks"] // figures["rate_bytes"])
+        hops[key] = np.where(varies[server], ticks, ticks * alone >> 8)
+        name = "alone" if key == "full" else "alone_last"
+        rows[name] = 1
+        np.maximum.at(rows[name], row, ticks * alone >> 8)
+    depends = varies[server] | ((rows["tag"][row] >= 0) & (servers["switch"][server] > 0))
+    rows["hold"], rows["last"] = rows["alone"], rows["alone_last"]
+    rows["hold"][row[depends]] = -1
+    rows["alone"][row[depends & (servers["ports"][server] == 0)]] = 0
+    servers["stretch_n"][~varies] = 0
+
+    n_words = max(1, -(-len(servers) // WORD))
+    masks = np.zeros((len(rows), n_words), np.int64)
+    np.bitwise_or.at(masks, (row, servers["word"][server]), servers["bit"][server])
+    return rows, hops, masks
+
+
+def _tree(n_slots: int) -> tuple[Ints, Ints]:
+    """An implicit tree of minima over the slots, all NEVER, and where each of its levels begins (the root last)."""
+    sizes = [max(n_slots, 1)]
+    while sizes[-1] > 1:
+        sizes.append(-(-sizes[-1] // FAN))
+    padded = [-(-size // FAN) * FAN for size in sizes[:-1]] + [1]
+    return np.full(sum(padded), NEVER), np.cumsum([0, *padded[:-1]]).astype(np.int64)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The kernel. Every helper but the rare two is inlined, and no array in it is reference counted (see `_bare`): an atomic
+# count per array and call would cost several times what the rules do.
+
+
+@njit(forceinline=True)
+def _set_event(tree, levels, slot, t):
+    """The next event of `slot` is at t (NEVER: none)."""
+    i = slot
+    tree[i] = t
+    for level in range(len(levels) - 1):
+        first = levels[level] + (i & ~(FAN - 1))
+        least = tree[first]
+        for child in range(first + 1, first + FAN):
+            least = min(least, tree[child])
+        i //= FAN
+        node = levels[level + 1] + i
+        if tree[node] == least:
+            return
+        tree[node] = least
+
+
+@njit(forceinline=True)
+def _due(tree, levels, t):
+    """A slot whose event is at t, the least time in the tree."""
+    i = 0
+    for level in range(len(levels) - 2, -1, -1):
+        i *= FAN
+        while tree[levels[level] + i] != t:
+            i += 1
+    return i
+
+
+@njit(forceinline=True)
+def _touch(units, lists, m, unit):
+    """Look at the head of `unit` in the next round."""
+    if not units[unit].touched:
+        units[unit].touched = 1
+        lists[TOUCHED, m[0].touched] = unit
+        m[0].touched += 1
+
+
+@njit(forceinline=True)
+def _next_stretch(units, stretches, order, blocks, unit):
+    """Put the head of `unit` at its first op in the next block that has any; state NONE if there is none."""
+    if units[unit].stretch == units[unit].last:
+        units[unit].state = NONE
+        return
+    units[unit].stretch += 1
+    stretch = units[unit].stretch
+    block = stretches[stretch].block
+    units[unit].at = stretches[stretch].at
+    units[unit].base = blocks[block].base
+    units[unit].row = order[units[unit].at]
+    units[unit].head = units[unit].base + units[unit].row - blocks[block].first_row
+    units[unit].state = UNSEEN
+
+
+@njit(forceinline=True)
+def _next_head(units, stretches, order, blocks, m, unit):
+    """Move the head of `unit` on by one op."""
+    stretch = units[unit].stretch
+    block = stretches[stretch].block
+    n_rows = blocks[block].n_rows
+    if units[unit].at + 1 < stretches[stretch].at + stretches[stretch].n:
+        units[unit].at += 1
+    elif units[unit].base + n_rows < blocks[block].base + n_rows * blocks[block].times:
+        units[unit].at = stretches[stretch].at
+        units[unit].base += n_rows
+        if m[0].anchor < 0:
+            m[0].anchor = unit
+            m[0].block = -1
+        if m[0].anchor == unit and m[0].skip:
+            m[0].check = m[0].pause == 0
+            m[0].pause = max(0, m[0].pause - 1)
+    else:
+        if m[0].anchor == unit:
+            m[0].anchor = -1
+            m[0].check = 0
+        _next_stretch(units, stretches, order, blocks, unit)
+        return
+    units[unit].row = order[units[unit].at]
+    units[unit].head = units[unit].base + units[unit].row - blocks[block].first_row
+    units[unit].state = UNSEEN
+
+
+@njit(forceinline=True)
+def _unit_of(blocks, rows, op):
+    """The unit that an op sits on."""
+    low, high = 0, len(blocks)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if blocks[middle].base <= op:
+            low = middle
+        else:
+            high = middle
+    return rows[blocks[low].first_row + (op - blocks[low].base) % blocks[low].n_rows].unit
+
+
+@njit(forceinline=True)
+def _wait(units, slots, lists, m, s, t):
+    """The op in slot `s` asked at t: put it into the waiting list, which is in order."""
+    unit = slots[s].unit
+    key = (units[unit].rank << 50) | t
+    tie = (unit << 50) | slots[s].op
+    slots[s].key = key
+    slots[s].tie = tie
+    i = m[0].waiting
+    while i > 0:
+        other = lists[WAITING, i - 1]
+        if slots[other].key < key or (slots[other].key == key and slots[other].tie < tie):
+            break
+        lists[WAITING, i] = other
+        i -= 1
+    lists[WAITING, i] = s
+    m[0].waiting += 1
+
+
+@njit(forceinline=True)
+def _finish(units, slots, credits, rows, gives, lists, end, service, m, s, t):
+    """The op in slot `s` ends: rule 1."""
+    op, unit = slots[s].op, slots[s].unit
+    end[op] = t
+    service[op] = slots[s].service
+    slots[s].op = -1
+    m[0].ended += 1
+    slots[s].next_free = units[unit].free_slot
+    units[unit].free_slot = s
+    _touch(units, lists, m, unit)
+    row = slots[s].row
+    for i in range(rows[row].give_at, rows[row].give_at + rows[row].give_n):
+        credits[gives[i].credit].free += gives[i].amount
+        m[0].scan_queue = 1
+    before, watcher = -1, units[unit].watcher
+    while watcher >= 0:
+        after = units[watcher].next
+        if units[watcher].watched == op:
+            if before < 0:
+                units[unit].watcher = after
+            else:
+                units[before].next = after
+            units[watcher].state = UNSEEN
+            _touch(units, lists, m, watcher)
+        else:
+            before = watcher
+        watcher = after
+
+
+@njit(forceinline=True)
+def _release(slots, servers, rows, hops, words, m, s):
+    """A burst of slot `s` ends."""
+    row = slots[s].row
+    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+        server = hops[i].server
+        servers[server].held -= 1
+        words[FULL, servers[server].word] &= ~servers[server].bit
+    slots[s].left -= 1
+    m[0].scan_waiting = 1
+
+
+@njit
+def _unfold(slots, servers, rows, hops, masks, words, m, s, t):
+    """Make the stream of slot `s` the burst that is under way before t, ending at t or later; when it ends."""
+    row = slots[s].row
+    alone, full, first = rows[row].alone, slots[s].left - 2, slots[s].first
+    ended = 0 if t <= first else (t - first + alone - 1) // alone  # bursts that have, with t not counted
+    if ended <= full:
+        held, until = ended * alone, first + ended * alone
+    else:
+        ended = full + 1
+        held = full * alone + rows[row].alone_last
+        until = first + held
+    slots[s].service += held
+    slots[s].left -= ended
+    slots[s].event = BURST
+    m[0].bursts += ended
+    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+        servers[hops[i].server].busy += held
+        servers[hops[i].server].owner = -1
+    for word in range(masks.shape[1]):
+        words[STREAMED, word] &= ~masks[row, word]
+    return until
+
+
+@njit(forceinline=True)
+def _split(slots, servers, rows, hops, masks, words, tree, levels, lists, m, s, t):
+    """The op in slot `s` asked at t: no stream over its route goes on."""
+    row, hit = slots[s].row, False
+    for word in range(masks.shape[1]):
+        hit |= masks[row, word] & words[STREAMED, word] != 0
+    if not hit:
+        return
+    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+        other = servers[hops[i].server].owner
+        if other < 0:
+            continue
+        m[0].splits += 1
+        until = _unfold(slots, servers, rows, hops, masks, words, m, other, t)
+        if until > t:
+            _set_event(tree, levels, other, until)
+        else:  # between two bursts of its own: it asks in this very tick
+            _set_event(tree, levels, other, NEVER)
+            _release(slots, servers, rows, hops, words, m, other)
+            lists[ASKED, m[0].asking] = other
+            m[0].asking += 1
+
+
+@njit
+def _alone(slots, servers, rows, hops, masks, words, lists, m, s):
+    """Whether nobody who does not ask anew can get between the bursts of the op in slot `s`, just granted.
+
+    Nobody else is on its route, and whoever waits for a server of it is of lower priority and also waits for one of
+    its servers that have one port: the op asks again in the tick in which it frees that, and is visited first.
+    """
+    row = slots[s].row
+    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+        if servers[hops[i].server].bit and servers[hops[i].server].held > 1:
+            return False
+    for i in range(m[0].waiting):
+        other = lists[WAITING, i]
+        overlaps = shares = False
+        for word in range(masks.shape[1]):
+            both = masks[row, word] & masks[slots[other].row, word]
+            overlaps |= both != 0
+            shares |= both & words[SINGLE, word] != 0
+        if overlaps and not (shares and slots[s].key >> 50 < slots[other].key >> 50):
+            return False
+    return True
+
+
+@njit(forceinline=True)
+def _stream(slots, servers, rows, hops, masks, words, lists, m, s, until):
+    """Make a stream of the op in slot `s`, whose burst lasts until then, if it can be one; when its event is."""
+    row = slots[s].row
+    if slots[s].left < FEWEST or rows[row].alone == 0:
+        return until
+    if slots[s].again > 0:
+        slots[s].again -= 1
+        return until
+    if not _alone(slots, servers, rows, hops, masks, words, lists, m, s):
+        slots[s].again = AGAIN
+        return until
+    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+        if servers[hops[i].server].bit:
+            servers[hops[i].server].owner = s
+    for word in range(masks.shape[1]):
+        words[STREAMED, word] |= masks[row, word]
+    slots[s].event = STREAM
+    slots[s].first = until
+    m[0].streams += 1
+    return until + (slots[s].left - 2) * rows[row].alone + rows[row].alone_last
+
+
+@njit(forceinline=True)
+def _end(slots, servers, rows, hops, masks, words, tree, levels, lists, m, t):
+    """Rule 1, but for what the end of an op brings about: that is `_finish`, for those listed in ENDED here."""
+    root = levels[len(levels) - 1]
+    while tree[root] == t:
+        s = _due(tree, levels, t)
+        _set_event(tree, levels, s, NEVER)
+        if slots[s].event == STREAM:
+            _unfold(slots, servers, rows, hops, masks, words, m, s, t)
+        if slots[s].event == BURST:
+            _release(slots, servers, rows, hops, words, m, s)
+        if slots[s].left > 0:
+            lists[ASKED, m[0].asking] = s
+            m[0].asking += 1
+        else:
+            lists[ENDED, m[0].ending] = s
+            m[0].ending += 1
+
+
+@njit(forceinline=True)
+def _offers(units, rows, blocks, deps, end, unit):
+    """Whether the head of `unit` is to be offered; if it lacks a dep, it is told when that one ends."""
+    if units[unit].state != UNSEEN or units[unit].free_slot < 0:
+        return False
+    row, head = units[unit].row, units[unit].head
+    for i in range(rows[row].dep_at, rows[row].dep_at + rows[row].dep_n):
+        op = head - deps[i]
+        if op >= 0 and end[op] < 0:
+            other = _unit_of(blocks, rows, op)
+            units[unit].state = WATCHING
+            units[unit].watched = op
+            units[unit].next = units[other].watcher
+            units[other].watcher = unit
+            return False
+    return True
+
+
+@njit(forceinline=True)
+def _issue(units, slots, rows, tree, levels, stretches, order, blocks, lists, issue, m, unit, t):
+    """The head of `unit` issues: into a slot, with its first event."""
+    s = units[unit].free_slot
+    units[unit].free_slot = slots[s].next_free
+    op, row = units[unit].head, units[unit].row
+    slots[s].op = op
+    slots[s].row = row
+    slots[s].left = rows[row].bursts
+    slots[s].service = 0
+    slots[s].again = 0
+    slots[s].since = -1
+    issue[op] = t
+    delay = rows[row].setup + rows[row].run
+    if delay > 0:
+        slots[s].event = SETUP if slots[s].left > 0 else FINISH
+        _set_event(tree, levels, s, t + delay)
+    elif slots[s].left > 0:
+        lists[ASKED, m[0].asking] = s
+        m[0].asking += 1
+    else:
+        lists[ENDED, m[0].ending] = s
+        m[0].ending += 1
+    _next_head(units, stretches, order, blocks, m, unit)
+    _touch(units, lists, m, unit)
+
+
+@njit(forceinline=True)
+def _queue_head(units, lists, m, unit, t):
+    """Put the head of `unit` into the queue for credits, which is in (priority, asked, unit) order."""
+    units[unit].state = QUEUED
+    units[unit].asked = t
+    rank = units[unit].rank
+    i = m[0].queued
+    while i > 0:
+        other = lists[QUEUE, i - 1]
+        if units[other].rank < rank or (
+            units[other].rank == rank and (units[other].asked < t or (units[other].asked == t and other < unit))
+        ):
+            break
+        lists[QUEUE, i] = other
+        i -= 1
+    lists[QUEUE, i] = unit
+    m[0].queued += 1
+    m[0].scan_queue = 1
+
+
+@njit(forceinline=True)
+def _takes(units, credits, rows, takes, m, unit):
+    """Take all credits of the head of `unit`, or none and block them for this round; whether it took them."""
+    row = units[unit].row
+    first, last = rows[row].take_at, rows[row].take_at + rows[row].take_n
+    able = True
+    for i in range(first, last):
+        credit = takes[i].credit
+        if credits[credit].blocked == m[0].round or credits[credit].free < takes[i].amount:
+            able = False
+    for i in range(first, last):
+        if able:
+            credits[takes[i].credit].free -= takes[i].amount
+        else:
+            credits[takes[i].credit].blocked = m[0].round
+    return able
+
+
+@njit(forceinline=True)
+def _round(units, credits, rows, blocks, deps, takes, lists, end, m, t):
+    """One round of rule 2: lists in ISSUING the units whose heads issue."""
+    for i in range(m[0].touched):
+        unit = lists[TOUCHED, i]
+        units[unit].touched = 0
+        if _offers(units, rows, blocks, deps, end, unit):
+            if rows[units[unit].row].take_n:
+                _queue_head(units, lists, m, unit, t)
+            else:
+                lists[ISSUING, m[0].issuing] = unit
+                m[0].issuing += 1
+    if m[0].scan_queue:
+        m[0].scan_queue = 0
+        m[0].round += 1
+        kept = 0
+        for i in range(m[0].queued):
+            unit = lists[QUEUE, i]
+            if _takes(units, credits, rows, takes, m, unit):
+                lists[ISSUING, m[0].issuing] = unit
+                m[0].issuing += 1
+            else:
+                lists[QUEUE, kept] = unit
+                kept += 1
+        m[0].queued = kept
+
+
+@njit(forceinline=True)
+def _hold(slots, servers, rows, hops, stretch, s):
+    """Ticks that the burst granted to slot `s` holds its route; sets the tags."""
+    row, last = slots[s].row, slots[s].left == 1
+    hold = rows[row].hold
+    if hold >= 0:
+        return rows[row].last if last else hold
+    hold, tag = 1, rows[row].tag
+    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+        server = hops[i].server
+        ticks = hops[i].last if last else hops[i].full
+        if servers[server].stretch_n:
+            entry = min(servers[server].held, servers[server].stretch_n - 1)
+            ticks = ticks * stretch[servers[server].stretch_at + entry] >> 8
+        if tag >= 0:
+            if servers[server].tag != tag:
+                ticks += servers[server].switch
+            servers[server].tag = tag
+        hold = max(hold, ticks)
+    return hold
+
+
+@njit(forceinline=True)
+def _blocked(masks, words, row):
+    """Whether a server of the row's route is full or blocked; if not, nothing changes, else its route is blocked."""
+    hit = False
+    for word in range(masks.shape[1]):
+        hit |= masks[row, word] & (words[FULL, word] | words[BLOCKED, word]) != 0
+    if hit:
+        for word in range(masks.shape[1]):
+            words[BLOCKED, word] |= masks[row, word]
+    return hit
+
+
+@njit(forceinline=True)
+def _take_ports(slots, servers, rows, hops, words, s):
+    row = slots[s].row
+    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+        server = hops[i].server
+        servers[server].held += 1
+        servers[server].last_op = slots[s].op
+        if servers[server].held == servers[server].ports:
+            words[FULL, servers[server].word] |= servers[server].bit
+
+
+@njit
+def _note(slots, waits, m, s, t, server, behind):
+    """Record what the watched op in slot `s` stands behind from t on (server -1: nothing)."""
+    if slots[s].since >= 0:
+        if slots[s].server == server and slots[s].behind == behind:
+            return
+        n = m[0].waits
+        if n < len(waits):
+            waits[n].op = slots[s].op
+            waits[n].start = slots[s].since
+            waits[n].end = t
+            waits[n].server = slots[s].server
+            waits[n].behind = slots[s].behind
+        m[0].waits += 1
+    slots[s].since = t if server >= 0 else -1
+    slots[s].server = server
+    slots[s].behind = behind
+
+
+@njit
+def _bar(slots, servers, rows, hops, words, lists, m, kept, s):
+    """(server, op): the first server of the route of `s` that is full or blocked, and behind whom.
+
+    To be called before the route of `s` itself is blocked; `kept` waiters before it block theirs.
+    """
+    row = slots[s].row
+    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+        server = hops[i].server
+        bit = servers[server].bit
+        if words[FULL, servers[server].word] & bit:
+            return server, servers[server].last_op
+        if words[BLOCKED, servers[server].word] & bit:
+            for j in range(kept):
+                other = lists[WAITING, j]
+                for k in range(
+                    rows[slots[other].row].hop_at, rows[slots[other].row].hop_at + rows[slots[other].row].hop_n
+                ):
+                    if hops[k].server == server:
+                        return server, slots[other].op
+    return -1, -1
+
+
+@njit(forceinline=True)
+def _grant(units, slots, servers, rows, hops, masks, words, tree, levels, lists, stretch, watched, waits, m, t):
+    """Rule 3."""
+    asked = 0
+    while asked < m[0].asking:  # a split makes it longer
+        _split(slots, servers, rows, hops, masks, words, tree, levels, lists, m, lists[ASKED, asked], t)
+        asked += 1
+    for i in range(m[0].asking):
+        _wait(units, slots, lists, m, lists[ASKED, i], t)
+    m[0].asking = 0
+    for word in range(words.shape[1]):
+        words[BLOCKED, word] = 0
+    kept = granted = 0
+    for i in range(m[0].waiting):
+        s = lists[WAITING, i]
+        watch = len(watched) > 0 and watched[slots[s].op]
+        server = behind = -1
+        if watch:
+            server, behind = _bar(slots, servers, rows, hops, words, lists, m, kept, s)
+        if _blocked(masks, words, slots[s].row):
+            lists[WAITING, kept] = s
+            kept += 1
+        else:
+            _take_ports(slots, servers, rows, hops, words, s)
+            lists[GRANTED, granted] = s
+            granted += 1
+        if watch:
+            _note(slots, waits, m, s, t, server, behind)
+    m[0].waiting = kept
+    m[0].bursts += granted
+    m[0].scan_waiting = 0
+    for i in range(granted):
+        s = lists[GRANTED, i]
+        hold = _hold(slots, servers, rows, hops, stretch, s)
+        slots[s].service += hold
+        row = slots[s].row
+        for j in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+            servers[hops[j].server].busy += hold
+        slots[s].event = BURST
+        until = t + hold
+        if m[0].coalesce:
+            until = _stream(slots, servers, rows, hops, masks, words, lists, m, s, until)
+        _set_event(tree, levels, s, until)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Steady states: called when the anchor begins an iteration, at the end of the tick
+
+
+@njit
+def _root(marks, unit):
+    while marks[unit].root != unit:
+        unit = marks[unit].root
+    return unit
+
+
+@njit
+def _components(units, rows, blocks, deps, marks, block):
+    """Find the component of every unit in the body of `block`."""
+    first, n_rows = blocks[block].first_row, blocks[block].n_rows
+    for unit in range(len(units)):
+        marks[unit].root = -1
+    for row in range(first, first + n_rows):
+        marks[rows[row].unit].root = rows[row].unit
+    for row in range(first, first + n_rows):
+        for i in range(rows[row].dep_at, rows[row].dep_at + rows[row].dep_n):
+            other = rows[first + (row - first - deps[i]) % n_rows].unit
+            marks[_root(marks, other)].root = _root(marks, rows[row].unit)
+    for unit in range(len(units)):
+        if marks[unit].root >= 0:
+            marks[unit].root = _root(marks, unit)
+
+
+@njit
+def _inside(units, stretches, marks, m, unit):
+    """Whether `unit` is in the loop: it has rows there, and its head is one of them."""
+    return marks[unit].root >= 0 and units[unit].state != NONE and stretches[units[unit].stretch].block == m[0].block
+
+
+@njit
+def _oldest(units, slots, unit, after):
+    """The slot with the oldest op in flight of `unit` that is younger than op `after`; -1 if there is none."""
+    found = -1
+    for s in range(units[unit].slot_at, units[unit].slot_at + units[unit].slot_n):
+        if slots[s].op > after and (found < 0 or slots[s].op < slots[found].op):
+            found = s
+    return found
+
+
+@njit
+def _picture(units, slots, servers, credits, tree, stretches, blocks, marks, picture, m, t):
+    """Write all that what follows depends on into `picture`, relative to t and to the iteration that each component
+    is in; its length. 0 if the machine is in no state to be compared: an op of another block is in flight, or part of a
+    component is elsewhere.
+
+    Ops before the loop have then ended, or wait for a credit (or for one that does): a picture with a head that waits
+    for one is never the same again. So it does not matter that deps of the first iterations reach back to them.
+    """
+    base, n = blocks[m[0].block].base, 0
+    for unit in range(len(units)):
+        inside, reference = _inside(units, stretches, marks, m, unit), 0
+        if inside:
+            root = marks[unit].root
+            if not _inside(units, stretches, marks, m, root):
+                return 0
+            reference = units[root].base
+        elif marks[unit].root >= 0 and _inside(units, stretches, marks, m, marks[unit].root):
+            return 0
+        state = units[unit].state
+        picture[n] = units[unit].head - reference if state != NONE else -1
+        picture[n + 1] = state
+        picture[n + 2] = units[unit].asked - t if state == QUEUED else 0
+        picture[n + 3] = units[unit].watched - reference if state == WATCHING else 0
+        n += 4
+        s = _oldest(units, slots, unit, -1)
+        while s >= 0:
+            if not inside or slots[s].op < base:
+                return 0
+            due = tree[s] if tree[s] != NEVER else slots[s].key & ((1 << 50) - 1)  # after t; or asked at t or before
+            picture[n] = slots[s].op - reference
+            picture[n + 1] = slots[s].event
+            picture[n + 2] = due - t
+            picture[n + 3] = slots[s].left
+            picture[n + 4] = slots[s].service
+            n += 5
+            s = _oldest(units, slots, unit, slots[s].op)
+        picture[n] = picture[n + 1] = -1
+        n += 2
+    for credit in range(len(credits)):
+        picture[n + credit] = credits[credit].free
+    n += len(credits)
+    for server in range(len(servers)):
+        picture[n + server] = servers[server].tag
+    return n + len(servers)
+
+
+@njit
+def _keep(units, slots, servers, marks, pictures, kept_busy, m, size, t):
+    """The machine as it is now is what later iterations are compared with."""
+    for i in range(size):
+        pictures[KEPT, i] = pictures[NOW, i]
+    for unit in range(len(units)):
+        s = _oldest(units, slots, unit, -1)
+        marks[unit].base = units[unit].base
+        marks[unit].oldest = slots[s].op if s >= 0 else units[unit].head
+    for server in range(len(servers)):
+        kept_busy[server] = servers[server].busy
+    m[0].kept_bursts, m[0].kept_ended = m[0].bursts, m[0].ended
+    m[0].at, m[0].size, m[0].age = t, size, 0
+
+
+@njit
+def _times(units, rows, stretches, blocks, marks, m):
+    """How often the period can be repeated: until a head would leave the loop, or a unit outside it would be told that
+    the op that it watches has ended."""
+    block = m[0].block
+    last = blocks[block].base + blocks[block].n_rows * (blocks[block].times - 1)
+    times = NEVER
+    for unit in range(len(units)):
+        if _inside(units, stretches, marks, m, unit):
+            period = units[unit].base - marks[unit].base
+            if period > 0:
+                times = min(times, (last - units[unit].base) // period)
+        elif units[unit].state == WATCHING:
+            other = _unit_of(blocks, rows, units[unit].watched)
+            if _inside(units, stretches, marks, m, other):
+                period = units[other].base - marks[other].base
+                ahead = units[unit].watched - units[other].head
+                if period > 0:
+                    times = min(times, ahead // period if ahead >= 0 else 0)
+    return times if times != NEVER else 0
+
+
+@njit
+def _repeat(issue, end, service, op, period, dt, times, since, t):
+    """Op op + period, op + 2 period ... do what op did after tick `since` and up to t, dt, 2 dt ... later."""
+    if since < issue[op] <= t:
+        for i in range(1, times + 1):
+            issue[op + i * period] = issue[op] + i * dt
+    if since < end[op] <= t:  # a later end is not its own: it was filled in for an earlier op
+        for i in range(1, times + 1):
+            end[op + i * period] = end[op] + i * dt
+            service[op + i * period] = service[op]
+
+
+@njit
+def _skip(
+    units, slots, servers, tree, stretches, order, blocks, issue, end, service, marks, kept_busy, m, times,
+):  # fmt: skip
+    """Go on by `times` periods, each the time since the picture was kept."""
+    t, n_rows = m[0].tick, blocks[m[0].block].n_rows
+    dt = t - m[0].at
+    for unit in range(len(units)):
+        if not _inside(units, stretches, marks, m, unit):
+            continue
+        period, stretch = units[unit].base - marks[unit].base, units[unit].stretch
+        base, first_row = blocks[m[0].block].base, blocks[m[0].block].first_row
+        base += (marks[unit].oldest - base) // n_rows * n_rows
+        while base <= units[unit].base:
+            for i in range(stretches[stretch].at, stretches[stretch].at + stretches[stretch].n):
+                op = base + order[i] - first_row
+                if op < units[unit].head:
+                    _repeat(issue, end, service, op, period, dt, times, m[0].at, t)
+            base += n_rows
+        units[unit].base += times * period
+        units[unit].head += times * period
+        if units[unit].state == WATCHING:
+            units[unit].watched += times * period
+        if units[unit].state == QUEUED:
+            units[unit].asked += times * dt
+        for s in range(units[unit].slot_at, units[unit].slot_at + units[unit].slot_n):
+            if slots[s].op >= 0:
+                slots[s].op += times * period
+                slots[s].tie += times * period
+                slots[s].key += times * dt
+    for node in range(len(tree)):
+        if tree[node] != NEVER:
+            tree[node] += times * dt
+    for server in range(len(servers)):
+        servers[server].busy += times * (servers[server].busy - kept_busy[server])
+    m[0].bursts += times * (m[0].bursts - m[0].kept_bursts)
+    ended = times * (m[0].ended - m[0].kept_ended)
+    m[0].ended += ended
+    m[0].skips += 1
+    m[0].skipped += ended
+
+
+@njit(cache=True)
+def _steady(
+    units, slots, servers, credits, rows, hops, masks, words, tree, levels, stretches, order, blocks, deps, issue,
+    end, service, marks, pictures, kept_busy, m,
+):  # fmt: skip
+    """Compare the machine with the picture kept; if it is the same, skip what repeats.
+
+    A kernel of its own, called between ticks: in `_run` it would double the time to compile that. So as not to be
+    called for every iteration of a loop without a period, it rests longer after each picture that never came back.
+    """
+    m[0].check = 0
+    block, t = stretches[units[m[0].anchor].stretch].block, m[0].tick
+    if m[0].block != block:
+        m[0].block, m[0].size, m[0].window, m[0].rest = block, 0, 2, REST
+        _components(units, rows, blocks, deps, marks, block)
+    left = blocks[block].base + blocks[block].n_rows * blocks[block].times - units[m[0].anchor].base
+    if left < FEWEST * blocks[block].n_rows:
+        return
+    for s in range(len(slots)):
+        if slots[s].event == STREAM:
+            _set_event(tree, levels, s, _unfold(slots, servers, rows, hops, masks, words, m, s, t + 1))
+    size = _picture(units, slots, servers, credits, tree, stretches, blocks, marks, pictures[NOW], m, t)
+    same = size > 0 and size == m[0].size
+    for i in range(size):
+        same = same and pictures[KEPT, i] == pictures[NOW, i]
+    if same:
+        times = _times(units, rows, stretches, blocks, marks, m)
+        if times > 0:
+            _skip(
+                units, slots, servers, tree, stretches, order, blocks, issue, end, service, marks, kept_busy, m, times
+            )
+        m[0].size = 0
+        return
+    m[0].age += 1
+    if m[0].size == 0:
+        _keep(units, slots, servers, marks, pictures, kept_busy, m, size, t)
+    elif size == 0:
+        m[0].size = 0
+    elif m[0].age == m[0].window:
+        m[0].size = 0
+        if m[0].window < WINDOW:  # the picture may be from before the steady state: another, for longer
+            m[0].window *= 2
+        else:
+            m[0].pause = m[0].rest
+            m[0].rest *= 2
+
+
+@intrinsic
+def _bare(_typing: Any, array: Any) -> Any:
+    """The same array without an owner: numba then counts no references to it, which took three quarters of the time.
+
+    Sound because the caller of `_run` holds all arrays while it runs.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bare = context.make_array(signature.args[0])(context, builder, value=args[0])
+        bare.meminfo = cgutils.get_null_value(bare.meminfo.type)
+        bare.parent = cgutils.get_null_value(bare.parent.type)
+        return bare._getvalue()
+
+    return array(array), codegen
+
+
+@njit(cache=True)
+def _run(
+    units, slots, servers, credits, rows, hops, masks, words, tree, levels, lists, stretches, order, blocks, deps,
+    takes, gives, stretch, issue, end, service, watched, waits, m,
+):  # fmt: skip
+    """Simulate to the end, or to a tick in which `_steady` is to be called."""
+    units = _bare(units)
+    slots = _bare(slots)
+    servers = _bare(servers)
+    credits = _bare(credits)
+    rows = _bare(rows)
+    hops = _bare(hops)
+    masks = _bare(masks)
+    words = _bare(words)
+    tree = _bare(tree)
+    levels = _bare(levels)
+    lists = _bare(lists)
+    stretches = _bare(stretches)
+    order = _bare(order)
+    blocks = _bare(blocks)
+    deps = _bare(deps)
+    takes = _bare(takes)
+    gives = _bare(gives)
+    stretch = _bare(stretch)
+    issue = _bare(issue)
+    end = _bare(end)
+    service = _bare(service)
+    watched = _bare(watched)
+    waits = _bare(waits)
+    m = _bare(m)
+    root = levels[len(levels) - 1]
+    t = tree[root]
+    if not m[0].started:
+        m[0].started, t = 1, 0
+        for unit in range(len(units)):
+            _next_stretch(units, stretches, order, blocks, unit)
+            _touch(units, lists, m, unit)
+    while t != NEVER:
+        _end(slots, servers, rows, hops, masks, words, tree, levels, lists, m, t)
+        while m[0].touched > 0 or m[0].scan_queue or m[0].ending > 0:
+            for i in range(m[0].ending):
+                _finish(units, slots, credits, rows, gives, lists, end, service, m, lists[ENDED, i], t)
+            m[0].ending = 0
+            touched = m[0].touched
+            _round(units, credits, rows, blocks, deps, takes, lists, end, m, t)
+            for i in range(m[0].issuing):
+                unit = lists[ISSUING, i]
+                _issue(units, slots, rows, tree, levels, stretches, order, blocks, lists, issue, m, unit, t)
+            m[0].issuing = 0
+            for i in range(touched, m[0].touched):  # what this round touched is for the next
+                lists[TOUCHED, i - touched] = lists[TOUCHED, i]
+            m[0].touched -= touched
+        if m[0].scan_waiting or m[0].asking > 0:
+            _grant(units, slots, servers, rows, hops, masks, words, tree, levels, lists, stretch, watched, waits, m, t)
+        if m[0].check:
+            m[0].tick = t
+            return
+        t = tree[root]  # rule 4

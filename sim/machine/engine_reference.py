@@ -1,0 +1,212 @@
+"""The reference engine: the four rules of `program` as a simpy model, for reading and for checking the fast one.
+
+An op is a simpy process. The machine lets simpy run all events of a tick (rule 1), issues (rule 2), grants (rule 3) and
+goes on to the tick of simpy's next event (rule 4). Everything that is ordered is ordered by integers, so simpy's own
+order of events within a tick cannot matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import simpy
+
+from cosoc.sim.machine.program import Ints, Program, Records, bursts_of, deadlock, unroll
+from cosoc.sim.machine.trace import WAIT, Trace
+
+
+def run(program: Program, watch: Collection[int] = ()) -> Trace:
+    """Simulate `program`; `watch` names ops whose waits are recorded. Raises Deadlock."""
+    machine = _Machine(unroll(program), frozenset(int(op) for op in watch))
+    machine.run()
+    waits = np.array(sorted(machine.waits, key=lambda wait: (wait[1], wait[0])), dtype=WAIT)
+    return Trace(
+        _ints(machine.issue), _ints(machine.end), _ints(machine.service), _ints(machine.busy),
+        max(machine.end, default=0), machine.bursts, waits,
+    )  # fmt: skip
+
+
+def _ints(values: list[int]) -> Ints:
+    return np.array(values, dtype=np.int64)
+
+
+def _dicts(records: Records) -> list[dict[str, int]]:
+    return [dict(zip(records.dtype.names or (), record, strict=True)) for record in records.tolist()]
+
+
+@dataclass
+class _Waiter:
+    """An op that has asked for a burst, and the simpy event that grants it."""
+
+    key: tuple[int, int, int, int]  # priority, asked, unit, op
+    size: int  # bytes
+    granted: simpy.Event
+
+
+class _Machine:
+    def __init__(self, program: Program, watch: frozenset[int]) -> None:
+        self.program = program
+        self.env = simpy.Environment()
+        self.watch = watch
+        n_ops, n_servers = program.n_ops, len(program.servers)
+        self.rows = _dicts(program.rows)
+        self.n_bursts: list[int] = bursts_of(program.rows).tolist()
+        self.servers = _dicts(program.servers)
+        self.lanes: list[int] = program.units["lanes"].tolist()
+        self.priority: list[int] = program.units["priority"].tolist()
+        self.queue: list[list[int]] = [[] for _ in self.lanes]  # ops not issued yet, last first
+        for op in reversed(range(n_ops)):
+            self.queue[self.rows[op]["unit"]].append(op)
+        self.in_flight = [0] * len(self.lanes)
+        self.asked = [-1] * len(self.lanes)  # by the head of each unit, for issue
+        self.free: list[int] = program.credits["capacity"].tolist()
+        self.waiting: list[_Waiter] = []
+        self.holders = [0] * n_servers
+        self.last_granted = [-1] * n_servers
+        self.tag = [-1] * n_servers
+        self.issue, self.end, self.service = [-1] * n_ops, [-1] * n_ops, [0] * n_ops
+        self.busy = [0] * n_servers
+        self.bursts = self.ended = 0
+        self.refused: dict[int, tuple[int, int, int]] = {}  # watched op -> since, server, behind
+        self.waits: list[tuple[int, int, int, int, int]] = []
+
+    def run(self) -> None:
+        while True:
+            self.settle()
+            while self.issue_round():
+                self.settle()
+            self.grant()
+            if self.env.peek() == float("inf"):
+                break
+            self.env.step()  # simpy's clock goes to the next tick at which something ends
+        if self.ended < len(self.rows):
+            raise deadlock(self.program, _ints(self.issue), _ints(self.end), _ints(self.asked))
+
+    @property
+    def now(self) -> int:
+        """The tick; simpy's clock is typed as float, but only integers are ever added to it."""
+        return int(self.env.now)
+
+    def settle(self) -> None:
+        """Rule 1: everything that ends in this tick ends."""
+        while self.env.peek() == self.now:
+            self.env.step()
+
+    def op(self, op: int) -> Generator[simpy.Event, Any, None]:
+        """The life of an op from its issue on."""
+        row = self.rows[op]
+        route = self.list_of(op, "route")
+        if row["setup"]:
+            yield self.env.timeout(row["setup"])
+        if row["run"]:
+            yield self.env.timeout(row["run"])
+        for burst in range(self.n_bursts[op]):
+            size = min(row["burst"], row["bytes"] - burst * row["burst"])
+            key = (self.priority[row["unit"]], self.now, row["unit"], op)
+            waiter = _Waiter(key, size, self.env.event())
+            self.waiting.append(waiter)
+            hold = yield waiter.granted
+            yield self.env.timeout(hold)
+            self.service[op] += hold
+            for server in route:
+                self.holders[server] -= 1
+        self.end[op] = self.now
+        self.ended += 1
+        self.in_flight[row["unit"]] -= 1
+        for credit, amount in self.list_of(op, "give"):
+            self.free[credit] += amount
+
+    def issue_round(self) -> bool:
+        """Rule 2: one round; whether anything issued."""
+        offers = []
+        for unit, queue in enumerate(self.queue):
+            if queue and self.in_flight[unit] < self.lanes[unit] and self.deps_ended(queue[-1]):
+                if self.asked[unit] < 0:
+                    self.asked[unit] = self.now
+                offers.append((self.priority[unit], self.asked[unit], unit, queue[-1]))
+        blocked: set[int] = set()
+        issued = False
+        for _, _, unit, op in sorted(offers):
+            takes = self.list_of(op, "take")
+            if any(credit in blocked or self.free[credit] < amount for credit, amount in takes):
+                blocked.update(credit for credit, _ in takes)
+                continue
+            for credit, amount in takes:
+                self.free[credit] -= amount
+            self.queue[unit].pop()
+            self.in_flight[unit] += 1
+            self.asked[unit] = -1
+            self.issue[op] = self.now
+            self.env.process(self.op(op))
+            issued = True
+        return issued
+
+    def deps_ended(self, op: int) -> bool:
+        return all(self.end[op - distance] >= 0 for distance in self.list_of(op, "dep") if distance <= op)
+
+    def grant(self) -> None:
+        """Rule 3."""
+        blocked: dict[int, int] = {}  # server -> the first op that blocks it
+        granted, still_waiting = [], []
+        for waiter in sorted(self.waiting, key=lambda waiter: waiter.key):
+            op = waiter.key[-1]
+            route = self.list_of(op, "route")
+            ported = [server for server in route if self.servers[server]["ports"] > 0]
+            bar = next((s for s in ported if s in blocked or self.holders[s] == self.servers[s]["ports"]), None)
+            if bar is None:
+                for server in route:
+                    self.holders[server] += 1
+                    self.last_granted[server] = op
+                granted.append((waiter, route))
+                self.note(op, None)
+            else:
+                still_waiting.append(waiter)
+                full = self.holders[bar] == self.servers[bar]["ports"]
+                self.note(op, (bar, self.last_granted[bar] if full else blocked[bar]))
+                for server in ported:
+                    blocked.setdefault(server, op)
+        self.waiting = still_waiting
+        for waiter, route in granted:
+            self.bursts += 1
+            waiter.granted.succeed(self.hold(waiter.key[-1], waiter.size, route))
+        self.settle()  # lets the granted processes go to sleep for their hold
+
+    def hold(self, op: int, size: int, route: list[int]) -> int:
+        """Ticks that a burst of `size` bytes holds its route."""
+        hold, tag = 1, self.rows[op]["tag"]
+        for s in route:
+            server = self.servers[s]
+            ticks = -(-size * server["rate_ticks"] // server["rate_bytes"])
+            entry = min(self.holders[s], server["stretch_n"] - 1)
+            ticks = ticks * int(self.program.stretch[server["stretch_at"] + entry]) >> 8
+            if tag >= 0:
+                if tag != self.tag[s]:
+                    ticks += server["switch"]
+                self.tag[s] = tag
+            hold = max(hold, ticks)
+        for s in route:
+            self.busy[s] += hold
+        return hold
+
+    def note(self, op: int, why: tuple[int, int] | None) -> None:
+        """Record what a watched op stands behind from this tick on; None: it was granted."""
+        if op not in self.watch:
+            return
+        since, server, behind = self.refused.pop(op, (-1, -1, -1))
+        if why == (server, behind):
+            self.refused[op] = (since, server, behind)
+            return
+        if since >= 0:
+            self.waits.append((op, since, self.now, server, behind))
+        if why is not None:
+            self.refused[op] = (self.now, *why)
+
+    def list_of(self, op: int, key: str) -> list[Any]:
+        """The route, deps (distances), takes or gives ((credit, amount) pairs) of an op."""
+        row = self.rows[op]
+        entries: dict[str, Any] = {"route": self.program.routes, "dep": self.program.deps, "take": self.program.takes}
+        array = entries.get(key, self.program.gives)
+        return list(array[row[f"{key}_at"] : row[f"{key}_at"] + row[f"{key}_n"]].tolist())

@@ -1,0 +1,1 @@
+"""What is described: workloads, SoCs, clusters, mappings, and where tensors live."""

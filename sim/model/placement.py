@@ -1,0 +1,94 @@
+"""Where tensors and weights live between layers: in the main memory while they fit, else in the backing memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as MappingOf
+from dataclasses import dataclass, field
+
+from cosoc.sim.errors import InputError
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import INPUT, Layer, Workload
+
+
+@dataclass(frozen=True)
+class Homes:
+    """tensors: the memory that each layer's output (and INPUT) lives in. weights_in_main: whether all weights stay in
+    the main memory; if not they are fetched from the backing memory, through `stream_bytes` of the main one.
+    pinned: layers whose weights stay in their cores' weight memories from one inference to the next. pinned_bytes: what
+    they take of each of those memories."""
+
+    main: str
+    tensors: MappingOf[str, str]
+    weights_in_main: bool
+    stream_bytes: int
+    pinned: frozenset[str] = frozenset()
+    pinned_bytes: MappingOf[str, int] = field(default_factory=dict)
+
+    def inputs(self, layer: Layer) -> str:
+        """The memory that a layer's inputs are loaded from: the farthest of theirs."""
+        homes = [self.tensors[name] for name in layer.reads]
+        return next((h for h in homes if h != self.main), self.main)
+
+    def output(self, layer: Layer) -> str:
+        """The memory that a layer's output is stored to."""
+        return self.tensors[layer.name]
+
+
+def tensor_bytes(workload: Workload, name: str) -> int:
+    """Bytes of a layer's output, or of the network's input, at 8 bit an element."""
+    if name == INPUT:
+        c, iy, ix = workload.input_shape
+        return c * iy * ix
+    return workload[name].outputs
+
+
+def lifetimes(workload: Workload) -> dict[str, tuple[int, int]]:
+    """For every tensor the first and last layer (by number) at which it must exist; -1 before the first."""
+    last = {INPUT: -1} | {layer.name: i for i, layer in enumerate(workload)}
+    first = dict(last)
+    for i, layer in enumerate(workload):
+        for name in layer.reads:
+            last[name] = i
+    for name in workload.outputs:
+        last[name] = len(workload.layers)
+    return {name: (first[name], last[name]) for name in first}
+
+
+def place(workload: Workload, soc: SoC, weight_bytes: int, inside: frozenset[str] = frozenset()) -> Homes:
+    """Decide where everything lives.
+
+    weight_bytes: all weights as the mapping stores them. inside: tensors that a fused group never brings out. Weights
+    leave the main memory first, then tensors, largest first among those alive where it overflows.
+    Raises InputError if there is no backing memory to overflow to, or it is too small.
+    """
+    main = soc.memories[soc.main_memory]
+    alive = {name: span for name, span in lifetimes(workload).items() if name not in inside}
+    sizes = {name: tensor_bytes(workload, name) for name in alive}
+
+    def load_at(step: int, spilled: set[str]) -> int:
+        return sum(sizes[n] for n, (a, b) in alive.items() if a <= step <= b and n not in spilled)
+
+    steps = range(len(workload.layers))
+    peak = max((load_at(i, set()) for i in steps), default=0)
+    homes = dict.fromkeys(sizes, soc.main_memory) | dict.fromkeys(inside, soc.main_memory)
+    if weight_bytes + peak <= main.capacity_bytes:
+        return Homes(soc.main_memory, homes, True, 0)
+    backing = soc.backing_memory
+    if backing is None:
+        raise InputError(
+            f"{workload.name} on {soc.name}: weights ({weight_bytes} bytes) and live tensors ({peak} bytes) exceed "
+            f"{soc.main_memory} ({main.capacity_bytes} bytes), and the SoC names no backing_memory"
+        )
+    room = soc.memories[backing].capacity_bytes - weight_bytes
+    if room < peak:
+        raise InputError(
+            f"{workload.name} on {soc.name}: weights ({weight_bytes} bytes) and tensors ({peak} bytes) exceed "
+            f"{backing} ({soc.memories[backing].capacity_bytes} bytes) by {peak - room} bytes"
+        )
+    stream = main.capacity_bytes // 3  # weights pass through a third of the main memory, tensors get the rest
+    spilled: set[str] = set()
+    for step in steps:
+        while load_at(step, spilled) > main.capacity_bytes - stream:
+            here = [n for n, (a, b) in alive.items() if a <= step <= b and n not in spilled]
+            spilled.add(max(here, key=lambda n: (sizes[n], n)))
+    return Homes(soc.main_memory, homes | dict.fromkeys(spilled, backing), False, stream)

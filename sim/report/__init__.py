@@ -1,0 +1,1 @@
+"""What a run says: sums, critical path, memories over time, tables, charts and pages."""

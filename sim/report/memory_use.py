@@ -1,0 +1,357 @@
+"""How full each memory is over time, in bytes, of a simulated run.
+
+A program knows ops, bytes and tokens, not addresses. What lies where from when to when follows from these and from what
+the lowering was given (mapping, tiles, homes):
+
+- *Weights at home* lie in the main memory, or the backing one, all the time; pinned ones in their core's weight memory.
+- *Tensors at home* (`placement.Homes`) lie there from the first op of the layer that makes them, weights that come
+  early aside, until the last op of the last layer that reads them: as `placement` counts them, but in ticks.
+- *Weights that come and go* take bytes of the weight memory (and of the part of the main memory that they pass
+  through) in the program itself, as credits: exact. A serial program has no credits: there they lie from the start of
+  their transfer to the end of the last job before the next weights come to that memory.
+- *Input tiles* lie from the start of their load to the end of the last job before the layer's next load, the bytes
+  being those of the transfer. *Output tiles* lie from the start of the job, or of the first job since the store
+  before in a serial program, to the end of their store.
+- *Line buffers* of a fused group lie in full for as long as the group runs.
+- *A systolic array's tiles* are as large as the whole tiles of their layer (those at a border are counted as whole
+  ones): in the scratchpad from the tile's start to the end of its execution, in the accumulator to the end of its
+  store, both by the tile's credits (which let a third tile execute while two are being stored: then the accumulator
+  is over its capacity); what a fused group keeps in the scratchpad, for as long as the group runs. Caches
+  are not shown: they are full.
+
+Cores that read a tensor where it lies need no tiles. Padding of transfers is counted, alignment of buffers is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from cosoc.sim.gemmini.estimate import Machine, Tiles, rows_needed, shape_of
+from cosoc.sim.gemmini.groups import Chain, chain, reach, rows_held
+from cosoc.sim.gemmini.nests import array_of
+from cosoc.sim.gemmini.run import gemmini_of
+from cosoc.sim.lower.fusion import buffer_bytes
+from cosoc.sim.machine.program import KINDS, Ints, Records, entries_of, row_of
+from cosoc.sim.model.mapping import PARTIAL_BYTES, Group, Mapping, NestTiling
+from cosoc.sim.model.placement import Homes, lifetimes, tensor_bytes
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Workload
+from cosoc.sim.report.result import Result, route_ends
+from cosoc.sim.tiler import checked, homes_of, living, weight_bytes
+
+COMPUTE, WEIGHTS, LOAD, STORE, FEED = (KINDS.index(k) for k in ("compute", "weights", "load", "store", "feed"))
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """One memory. ticks [n], bytes [n]: from ticks[i] on it holds bytes[i]; ticks[0] is 0."""
+
+    memory: str
+    capacity_bytes: int
+    ticks: Ints
+    bytes: Ints
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Pieces of a memory: bytes[i] from since[i] to until[i], ticks."""
+
+    memory: str
+    since: Ints
+    until: Ints
+    bytes: Ints
+
+
+def memory_use(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -> tuple[MemoryUse, ...]:
+    """The memories of a run that hold anything, in the SoC's order; see the module docstring."""
+    mapping = checked(mapping, workload, soc)
+    run = _Run(result, soc, workload, mapping, homes_of(workload, mapping, soc))
+    held = list(run.pieces())
+    out = []
+    for name, memory in soc.memories.items():
+        mine = [piece for piece in held if piece.memory == name]
+        if mine:
+            ticks, level = _levels(mine)
+            out.append(MemoryUse(name, memory.capacity_bytes, ticks, level))
+    return tuple(out)
+
+
+def _levels(held: list[_Held]) -> tuple[Ints, Ints]:
+    """The steps of a sum of pieces: (ticks, bytes from then on). What ends at a tick is gone when others start."""
+    when = np.concatenate([np.zeros(1, np.int64), *(p.since for p in held), *(p.until for p in held)])
+    change = np.concatenate([np.zeros(1, np.int64), *(p.bytes for p in held), *(-p.bytes for p in held)])
+    ticks, at = np.unique(when, return_inverse=True)
+    sums = np.zeros(len(ticks), np.int64)
+    np.add.at(sums, at, change)
+    return ticks, np.cumsum(sums)
+
+
+class _Run:
+    """The ops of a run, unrolled, and what may hold a memory."""
+
+    def __init__(self, result: Result, soc: SoC, workload: Workload, mapping: Mapping, homes: Homes) -> None:
+        self.soc, self.workload, self.mapping, self.homes = soc, workload, mapping, homes
+        self.program, self.issue, self.end = result.program, result.trace.issue, result.trace.end
+        self.span = result.ticks
+        self.row = row_of(self.program, np.arange(self.program.n_ops))
+        self.rows: Records = self.program.rows[self.row]
+        self.kind, self.layer = self.rows["kind"], self.rows["layer"]
+        self.number = {name: i for i, name in enumerate(self.program.layers)}
+        self.array = array_of(soc)
+        self.busy = np.isin(self.kind, (COMPUTE, FEED, LOAD, STORE))  # launches may come early, like weights
+        self.inference = self.inferences_of(result.inferences)
+
+    def pieces(self) -> Iterator[_Held]:
+        """Everything that lies anywhere."""
+        yield from self.weights_at_home()
+        yield from self.tensors_at_home()
+        for group in self.mapping.groups:
+            if not group.parallel:
+                yield from self.group(group)
+        if self.array is not None:
+            yield from self.array_tiles()
+            return
+        for number in range(len(self.program.layers)):
+            yield from self.input_tiles(number)
+            if self.mapping.runtime == "serial":
+                yield from self.serial_outputs(number)
+                yield from self.serial_weights(number)
+        yield from self.credits_in_bytes()
+        yield from self.outputs_by_credit()
+
+    def always(self, memory: str, size: int) -> Iterator[_Held]:
+        if size:
+            yield _Held(memory, np.array([0]), np.array([self.span]), np.array([size]))
+
+    # ------------------------------------------------------------------------------------------ at home
+
+    def weights_at_home(self) -> Iterator[_Held]:
+        homes, alive = self.homes, living(self.workload, self.mapping, self.soc)
+        moving = [layer for layer in alive if layer.name not in homes.pinned]
+        total = sum(weight_bytes(layer, self.soc, self.mapping.layers[layer.name].shares) for layer in moving)
+        home = homes.main if homes.weights_in_main else self.soc.backing_memory
+        assert home is not None
+        yield from self.always(home, total)
+        for memory, size in homes.pinned_bytes.items():
+            yield from self.always(memory, size)
+
+    def tensors_at_home(self) -> Iterator[_Held]:
+        """Every tensor that leaves its core, in each inference."""
+        alive = living(self.workload, self.mapping, self.soc)
+        inside = {name for group in self.mapping.groups if not group.parallel for name in group.layers}
+        whole = self.times_of(self.busy)
+        readers = {name: [layer.name for layer in alive if name in layer.reads] for name in lifetimes(alive)}
+        for name, by in readers.items():
+            if name in inside and name not in alive.outputs and set(by) <= inside and self.same_group(name, by):
+                continue
+            parts = [self.times(number) for number in self.of_layers([name])]
+            reads = [self.times(number) for number in self.of_layers(by)]
+            ends = whole[1]
+            since = np.min([p[0] for p in parts], axis=0) if parts else np.append(0, ends[:-1])
+            until = np.max([p[1] for p in reads or parts or [whole]], axis=0)
+            until = ends if name in alive.outputs else until
+            size = np.full(len(since), tensor_bytes(self.workload, name))
+            yield _Held(self.homes.tensors[name], since, np.maximum(until, since), size)
+
+    def same_group(self, name: str, by: list[str]) -> bool:
+        return any(name in g.layers and set(by) <= set(g.layers) for g in self.mapping.groups if not g.parallel)
+
+    def of_layers(self, names: list[str]) -> list[int]:
+        return [self.number[name] for name in names if name in self.number]
+
+    def inferences_of(self, n: int) -> Ints:
+        """The number of the inference that each op belongs to, ascending. Tiled inferences have the same ops. Those of
+        a systolic array do not, as caches warm up, but its layers and groups follow one another: a new one begins where
+        an earlier one comes again. Where that cannot be told (a single group) all ops are of one."""
+        n_ops = len(self.issue)
+        if self.array is None:
+            return np.asarray(np.arange(n_ops) * n // max(n_ops, 1), dtype=np.int64)
+        order = {layer.name: i for i, layer in enumerate(self.workload)}
+        order |= {name: order[group.layers[0]] for group in self.mapping.groups for name in group.layers}
+        piece = np.array([order[name] for name in self.program.layers])[self.layer]
+        found = np.cumsum(np.append(False, piece[1:] < piece[:-1])[:n_ops])
+        return found if found.max(initial=0) == n - 1 else np.zeros(n_ops, np.int64)
+
+    def times(self, number: int) -> tuple[Ints, Ints]:
+        """First issue and last end of a layer's jobs and transfers of activations, [inferences]."""
+        return self.times_of((self.layer == number) & self.busy)
+
+    def times_of(self, chosen: npt.NDArray[np.bool_]) -> tuple[Ints, Ints]:
+        """First issue and last end of some ops, [inferences]."""
+        ops, n = np.flatnonzero(chosen), int(self.inference.max(initial=0)) + 1
+        since, until = np.full(n, self.span, np.int64), np.zeros(n, np.int64)
+        np.minimum.at(since, self.inference[ops], self.issue[ops])
+        np.maximum.at(until, self.inference[ops], self.end[ops])
+        return since, until
+
+    # ------------------------------------------------------------------------------------------ tiles
+
+    def ends_of(self, ops: Ints, near: int) -> list[list[str]]:
+        """The memories that each transfer goes to (near = 1) or comes from (0), by row: more than one where a split
+        layer's weights go to several over the same links."""
+        out: list[list[str]] = []
+        known: dict[int, list[str]] = {}
+        for op, row in zip(ops.tolist(), self.row[ops].tolist(), strict=True):
+            if row not in known:
+                layer = self.program.layers[self.layer[op]]
+                routes = route_ends(self.program, self.program.rows[row], self.soc, self.mapping, layer)
+                known[row] = [route.target if near else route.source for route in routes]
+            out.append(known[row])
+        return out
+
+    def held(self, ops: Ints, memories: list[list[str]], since: Ints, until: Ints) -> Iterator[_Held]:
+        """A piece for each transfer, of its bytes. Of several memories, those of a batch are taken in turns."""
+        turn: dict[tuple[str, ...], int] = {}
+        names = []
+        for choice in memories:
+            key = tuple(choice)
+            names.append(choice[turn.get(key, 0) % len(choice)])
+            turn[key] = turn.get(key, 0) + 1
+        each = np.array(names)
+        for name in dict.fromkeys(names):
+            mine = each == name
+            yield _Held(name, since[mine], np.maximum(until, since)[mine], self.rows["bytes"][ops[mine]])
+
+    def windows(self, number: int, kind: int) -> tuple[Ints, Ints]:
+        """A layer's transfers of a kind, and for each the end of the last job before the next batch of them."""
+        job = (self.kind == COMPUTE) | (self.kind == FEED)
+        ops = np.flatnonzero((self.layer == number) & (job | (self.kind == kind)))
+        moves = self.kind[ops] == kind
+        batch = np.cumsum(moves & ~np.append(False, moves[:-1])[: len(moves)])
+        last = np.zeros(int(batch.max(initial=0)) + 1, np.int64)
+        np.maximum.at(last, batch, self.end[ops])
+        return ops[moves], last[batch[moves]]
+
+    def input_tiles(self, number: int) -> Iterator[_Held]:
+        ops, until = self.windows(number, LOAD)
+        if len(ops):
+            yield from self.held(ops, self.ends_of(ops, near=1), self.issue[ops], until)
+
+    def serial_outputs(self, number: int) -> Iterator[_Held]:
+        """Each batch of stores: from the first job since the batch before."""
+        job = (self.kind == COMPUTE) | (self.kind == FEED)
+        ops = np.flatnonzero((self.layer == number) & (job | (self.kind == STORE)))
+        stores = self.kind[ops] == STORE
+        if not stores.any():
+            return
+        batch = np.cumsum(~stores & np.append(True, stores[:-1]))  # a new one with the first job behind a store
+        since = np.full(int(batch.max()) + 1, self.span, np.int64)
+        np.minimum.at(since, batch, self.issue[ops])
+        moved = ops[stores]
+        yield from self.held(moved, self.ends_of(moved, near=0), since[batch[stores]], self.end[moved])
+
+    def serial_weights(self, number: int) -> Iterator[_Held]:
+        """Into weight memories; and through the main memory, until they have left it."""
+        ops, until = self.windows(number, WEIGHTS)
+        memories = self.ends_of(ops, near=1)
+        passing = np.array([self.homes.main in choice for choice in memories], bool)
+        for through in (True, False):
+            mine = ops[passing == through]
+            if len(mine):
+                chosen = [choice for choice, p in zip(memories, passing, strict=True) if p == through]
+                left = self.end[np.minimum(mine + 1, len(self.end) - 1)] if through else until[passing == through]
+                yield from self.held(mine, chosen, self.issue[mine], left)
+
+    # ------------------------------------------------------------------------------------------ credits
+
+    def amounts(self, key: str) -> tuple[Ints, Ints, Ints]:
+        """Every entry of the ops' takes or gives, in program order: (op, credit, amount)."""
+        n = self.rows[f"{key}_n"]
+        array = self.program.takes if key == "take" else self.program.gives
+        entries = array[entries_of(self.rows[f"{key}_at"], n)]
+        return np.repeat(np.arange(len(n)), n), entries["credit"], entries["amount"]
+
+    def credits_in_bytes(self) -> Iterator[_Held]:
+        """Weight memories, and the part of the main one that weights pass through."""
+        stream = f"{self.homes.main}.stream"
+        takes, gives = self.amounts("take"), self.amounts("give")
+        for number, name in enumerate(self.program.credit_names):
+            memory = self.homes.main if name == stream else name
+            if memory not in self.soc.memories:
+                continue
+            (taken, size), (given, back) = ((a[0][a[1] == number], a[2][a[1] == number]) for a in (takes, gives))
+            forever = np.full(len(taken), self.span), np.full(len(given), self.span)
+            yield _Held(memory, self.issue[taken], forever[0], size)
+            yield _Held(memory, self.end[given], forever[1], -back)
+
+    def outputs_by_credit(self) -> Iterator[_Held]:
+        """A pool that stores give back: first in, first out, each of its store's bytes."""
+        takes, gives = self.amounts("take"), self.amounts("give")
+        for number in range(len(self.program.credit_names)):
+            given = gives[0][(gives[1] == number)]
+            if not len(given) or not (self.kind[given] == STORE).all():
+                continue
+            taken = takes[0][takes[1] == number]
+            yield from self.held(given, self.ends_of(given, near=0), self.issue[taken], self.end[given])
+
+    # ------------------------------------------------------------------------------------------ fused groups, arrays
+
+    def group(self, group: Group) -> Iterator[_Held]:
+        """What a fused group keeps while it runs."""
+        times = [self.times(number) for number in self.of_layers(list(group.layers))]
+        if not times:
+            return
+        since, until = np.min([t[0] for t in times], axis=0), np.max([t[1] for t in times], axis=0)
+        if self.array is not None:
+            machine = Machine.of(self.soc)
+            members, nests = self.fused(group)
+            size = rows_held(members, group, nests, machine)[0] * machine.side
+            yield _Held(self.soc.cores[self.array].memory, since, until, np.full(len(since), size))
+            return
+        for producer, size in buffer_bytes(self.workload, group.layers).items():
+            core = next(share.core for share in self.mapping.layers[producer].shares if share.k)
+            yield _Held(self.soc.cores[core].memory, since, until, np.full(len(since), size))
+
+    def fused(self, group: Group) -> tuple[Chain, list[NestTiling]]:
+        names = [layer.name for layer in self.workload]
+        first = names.index(group.layers[0])
+        nests = [nest for name in group.layers if (nest := self.mapping.layers[name].nest) is not None]
+        return chain(self.workload, first, first + len(group.layers) - 1), nests
+
+    def tile_rows(self, name: str, group: Group | None) -> tuple[int, int]:
+        """Rows of scratchpad and accumulator of a layer's whole tile; 0 of scratchpad where a group keeps it."""
+        machine, shape = Machine.of(self.soc), shape_of(self.workload[name])
+        nest = self.mapping.layers[name].nest
+        assert nest is not None
+        tiles = Tiles.of(nest)
+        if group is not None:
+            members, nests = self.fused(group)
+            at, sink, last = group.layers.index(name), members.shapes[-1], nests[-1]
+            steps = -(-sink.oy // last.oy), -(-sink.ox // last.ox)
+            ys = reach(members, last.oy, steps[0], int(group.keep_rows), True)
+            xs = reach(members, last.ox, steps[1], 0, False)
+            tiles = replace(tiles, oy=ys[at].made, ox=xs[at].made)
+        spad, acc = rows_needed(shape, tiles, machine)
+        return int(spad) * (group is None), int(acc)
+
+    def array_tiles(self) -> Iterator[_Held]:
+        """Tiles in flight, by their two credits: execution gives one back, the store the other."""
+        core, machine = gemmini_of(self.soc), Machine.of(self.soc)
+        groups = {name: group for group in self.mapping.groups for name in group.layers}
+        taken, given = self.amounts("take")[0], self.amounts("give")
+        for name, number in self.number.items():
+            starts = taken[self.layer[taken] == number]
+            nest = self.mapping.layers[name].nest
+            if nest is None or not len(starts):
+                continue
+            shape = shape_of(self.workload[name])
+            spad, acc = self.tile_rows(name, groups.get(name))
+            mine = self.layer[given[0]] == number
+            back = np.repeat(given[0][mine], given[2][mine])
+            # Both credits of a tile, in the order of their return: of execution, and of the store or execution again.
+            first_of = np.append(True, back[1:] != back[:-1]) & (self.kind[back] == COMPUTE)
+            if spad:
+                size = np.full(len(starts), spad * machine.side)
+                yield _Held(core.memory, self.issue[starts], self.end[back[first_of]], size)
+            jobs = np.flatnonzero((self.layer == number) & (self.kind == COMPUTE))
+            # An addition is loaded into the accumulator; all others come there with their execution.
+            since = starts if shape.add else jobs[np.minimum(np.searchsorted(jobs, starts), len(jobs) - 1)]
+            size = np.full(len(starts), acc * machine.side * PARTIAL_BYTES)
+            yield _Held(core.accumulator, self.issue[since], self.end[back[~first_of]], size)
+
+
+__all__ = ["MemoryUse", "memory_use"]

@@ -1,0 +1,438 @@
+"""A Result for eyes: tables for a terminal, a Chrome trace for Perfetto, a Gantt chart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cosoc.sim.machine.program import KINDS, Ints, Program, entries_of, row_of
+from cosoc.sim.machine.trace import changes
+from cosoc.sim.report.result import CAUSES, NO_LAYER, LayerPart, Result
+
+if TYPE_CHECKING:  # loaded where they are used: both are slow to import
+    from rich.console import RenderableType
+    from rich.table import Table
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tables
+
+
+def table(result: Result) -> RenderableType:
+    """The result as tables by layer, by unit and by cause, and a line that sums it up; 80 columns."""
+    from rich.console import Group
+
+    return Group(_layer_table(result), "", _unit_table(result), "", _cause_table(result), "", summary(result))
+
+
+def summary(result: Result) -> str:
+    """Time, energy and the top bottleneck, in a sentence each."""
+    return f"{_title(result)} ({_cycles(result, result.ticks)} {_cycle(result)}). {bottleneck(result)}"
+
+
+def _cycle(result: Result) -> str:
+    """What durations are counted in: cycles of the SoC where ticks are finer than these."""
+    return "ticks" if result.ticks_per_cycle == 1 else "cycles"
+
+
+def _cycles(result: Result, ticks: int) -> str:
+    return f"{ticks // result.ticks_per_cycle:,}"
+
+
+def _title(result: Result) -> str:
+    what = f"{result.workload} on {result.soc}, {result.mapping}, {result.runtime}"
+    many = f" for {result.inferences} inferences" if result.inferences > 1 else ""
+    return f"{what}: {result.seconds * 1e3:.4g} ms, {_uj(result.energy_j)} uJ{many}"
+
+
+def bottleneck(result: Result) -> str:
+    """The cause and unit with most of the critical path, and the layer that has most of that, in one sentence."""
+    totals: dict[tuple[str, str], int] = {}
+    for part in result.critical_path.shares:
+        totals[part.cause, part.unit] = totals.get((part.cause, part.unit), 0) + part.ticks
+    if not totals:
+        return "Nothing takes time."
+    cause, unit = max(totals, key=lambda key: totals[key])
+    shares = result.critical_path.shares
+    by_layer = {part.layer: part.ticks for part in shares if (part.cause, part.unit) == (cause, unit)}
+    share, worst = totals[cause, unit] / result.ticks, max(by_layer, key=lambda layer: by_layer[layer])
+    return f"The bottleneck is {unit} {CAUSES[cause]}: {share:.0%} of the time, above all in {worst}."
+
+
+def _columns(title: str, left: str, *right: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    out = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1), show_edge=False)
+    out.collapse_padding = True
+    out.add_column(left, no_wrap=True, overflow="ellipsis", max_width=26)
+    for name in right:
+        words = name in ("cores", "most in")
+        out.add_column(name, justify="left" if words else "right", no_wrap=not words)
+    return out
+
+
+def _uj(joules: float) -> str:
+    """Three digits of microjoules, and never an exponent for large ones."""
+    return f"{joules * 1e6:.3g}" if joules < 99.95e-6 else f"{joules * 1e6:,.0f}"
+
+
+def _channels(layer: LayerPart) -> str:
+    return ", ".join(f"{name}\u00a0{part.channels}" for name, part in layer.cores.items())  # breaks at commas only
+
+
+def _layer_table(result: Result) -> Table:
+    """MAC/cycle: of a layer while its cores are busy, of all over the whole time."""
+    title = f"By layer (critical {_cycle(result)}; MAC per busy cycle)"
+    out = _columns(title, "layer", "cores", _cycle(result), "time", "MAC/cycle", "uJ")
+    for layer in result.by_layer:
+        busy = layer.core_busy_ticks / result.ticks_per_cycle
+        rate = f"{layer.macs / busy:,.1f}" if layer.macs else ""
+        share = f"{layer.ticks_critical / max(result.ticks, 1):.1%}"
+        out.add_row(
+            layer.layer, _channels(layer), _cycles(result, layer.ticks_critical), share, rate, _uj(layer.energy_j)
+        )
+    macs = sum(layer.macs for layer in result.by_layer)
+    out.add_section()
+    rate = f"{macs * result.ticks_per_cycle / max(result.ticks, 1):,.1f}"
+    out.add_row("all", "", _cycles(result, result.ticks), "100.0%", rate, _uj(result.energy_j))
+    return out
+
+
+def _unit_table(result: Result) -> Table:
+    waited = ("dependency", "buffer", "link, host")
+    out = _columns(
+        f"By unit (and the {_cycle(result)} that it waited for what)", "unit", "busy", "of time", *waited, "uJ"
+    )
+    for unit in result.by_unit:
+        if unit.ops or unit.busy_ticks:
+            energy = "-" if unit.energy_j is None else _uj(unit.energy_j)
+            ticks = (unit.busy_ticks, unit.wait_dep_ticks, unit.wait_credit_ticks, unit.wait_server_ticks)
+            busy, *waits = (_cycles(result, t) for t in ticks)
+            out.add_row(unit.unit, busy, f"{unit.utilisation:.1%}", *waits, energy)
+    out.add_row("base power", "", "", "", "", "", _uj(result.base_energy_j))
+    if any(unit.energy_j is None for unit in result.by_unit if unit.ops or unit.busy_ticks):
+        out.caption, out.caption_justify = "-: no figure of its own, inside the base and core powers", "left"
+    return out
+
+
+def _cause_table(result: Result) -> Table:
+    out = _columns("Critical path", "cause", _cycle(result), "time", "most in")
+    path = result.critical_path
+    for cause, ticks in sorted(path.by_cause_ticks.items(), key=lambda item: -item[1]):
+        most = max(result.by_layer, key=lambda layer, cause=cause: layer.causes.get(cause, 0))  # type: ignore[misc]
+        where = f"{most.layer} ({_cycles(result, most.causes.get(cause, 0))})"
+        out.add_row(CAUSES[cause], _cycles(result, ticks), f"{ticks / result.ticks:.1%}", where)
+        if cause == "wait_server":
+            for server, holders in path.waits_ticks.items():
+                behind, most_ticks = max(holders.items(), key=lambda item: item[1])
+                waited = sum(holders.values())
+                detail = f"behind {behind} ({_cycles(result, most_ticks)})"
+                out.add_row(f"  for {server}", _cycles(result, waited), f"{waited / result.ticks:.1%}", detail)
+    return out
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Chrome trace
+
+UNITS, SERVERS, PATH, LAYERS = 1, 2, 3, 4  # the trace's processes
+SINGLE = 20_000  # ops that are drawn one by one; of more, those that follow each other without a gap are drawn as one
+
+
+def chrome_trace(result: Result) -> dict[str, Any]:
+    """The run as Chrome trace-event JSON, for ui.perfetto.dev. 1 us shown is one tick, as `otherData` says.
+
+    Tracks: each lane of each unit, with the set-up of its ops nested in them; for each server as many as it has ops at
+    once; the critical path; the layers. Slices of one track do not overlap. When the single bursts of an op were
+    served is not recorded: its slice on a server reaches from its first asking to its end, with the ticks of
+    service in `args`. In a run of more than SINGLE ops, those of one lane, kind and layer that follow each other
+    without a gap are one slice, whose `args` are sums, without the set-ups in it.
+    """
+    return {**_head(result), "traceEvents": list(_events(result))}
+
+
+def write_chrome_trace(result: Result, path: Path | str) -> None:
+    """Write `chrome_trace` to a file, event by event, one a line."""
+    encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+    with Path(path).open("w", encoding="utf-8") as file:
+        file.write(encode(_head(result))[:-1] + ',"traceEvents":[')
+        between = "\n"
+        for event in _events(result):
+            file.write(between + encode(event))
+            between = ",\n"
+        file.write("\n]}\n")
+
+
+def _head(result: Result) -> dict[str, Any]:
+    program = result.program
+    tick = f"1 tick = {1e9 / program.tick_hz:.4g} ns (1 cycle at {program.tick_hz / 1e6:g} MHz)"
+    other: dict[str, Any] = {"1 us in this trace": tick, "program": program.name, "makespan_ticks": result.ticks}
+    if program.n_ops > SINGLE:
+        other["ops"] = f"{program.n_ops:,}; of one lane, kind and layer without a gap between them: one slice"
+    return {"displayTimeUnit": "ns", "otherData": other}
+
+
+def _events(result: Result) -> Iterator[dict[str, Any]]:
+    for pid, name in ((UNITS, "units"), (SERVERS, "servers"), (PATH, "critical path"), (LAYERS, "layers")):
+        yield _name(pid, 0, "process_name", name)
+        yield {"ph": "M", "pid": pid, "tid": 0, "name": "process_sort_index", "args": {"sort_index": pid}}
+    drawn = _drawn(result)
+    yield from _unit_events(result, drawn)
+    yield from _server_events(result, drawn)
+    yield _name(PATH, 1, "thread_name", "critical path")
+    for part in result.critical_path.segments:
+        args: dict[str, Any] = {"unit": part.unit, "layer": part.layer, "kind": part.kind}
+        args |= {"first_op": part.first_op, "ops": part.ops, "causes_ticks": part.causes}
+        if part.behind:
+            args |= {"server": part.server, "behind": part.behind}
+        yield _slice(PATH, 1, CAUSES[part.cause], part.start_tick, part.end_tick, args)
+    places = tracks([(layer.start_tick, layer.end_tick) for layer in result.by_layer])
+    for place in sorted(set(places)):
+        yield _name(LAYERS, place + 1, "thread_name", "layers")
+    for layer, place in zip(result.by_layer, places, strict=True):
+        args = {"ticks_critical": layer.ticks_critical, "macs": layer.macs, "bytes": layer.bytes}
+        yield _slice(LAYERS, place + 1, layer.layer, layer.start_tick, layer.end_tick, args)
+
+
+def _name(pid: int, tid: int, what: str, name: str) -> dict[str, Any]:
+    return {"ph": "M", "pid": pid, "tid": tid, "name": what, "args": {"name": name}}
+
+
+def _slice(pid: int, tid: int, name: str, start: int, end: int, args: dict[str, Any]) -> dict[str, Any]:
+    return {"ph": "X", "pid": pid, "tid": tid, "name": name, "ts": start, "dur": end - start, "args": args}
+
+
+def tracks(spans: Iterable[tuple[int, int]]) -> list[int]:
+    """A track for each span [start, end) so that those of one track do not overlap: the first that is free."""
+    out: list[int] = []
+    free: list[int] = []  # when each track is
+    spans = list(spans)
+    order = sorted(range(len(spans)), key=lambda i: spans[i])
+    found = dict.fromkeys(order, 0)
+    for i in order:
+        start, end = spans[i]
+        track = next((n for n, at in enumerate(free) if at <= start), len(free))
+        free[track : track + 1] = [end]
+        found[i] = track
+    out += [found[i] for i in range(len(spans))]
+    return out
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """The ops that are drawn, by unit, lane and number. [ops]: op, unit, lane, kind, layer; part: its slice.
+
+    figures [ops, len(FIGURES)]: what is summed over the ops of a slice.
+    """
+
+    op: Ints
+    unit: Ints
+    lane: Ints
+    kind: Ints
+    layer: Ints
+    part: Ints
+    figures: Ints
+
+
+FIGURES = ("bytes", "macs", "setup_ticks", "run_ticks", "service_ticks", "waited_for_servers_ticks")
+
+
+def _drawn(result: Result) -> _Drawn:
+    program, trace = result.program, result.trace
+    op = np.flatnonzero(trace.end > trace.issue)
+    row = row_of(program, op)
+    unit, kind, layer, size, macs, setup, run = (
+        program.rows[key][row] for key in ("unit", "kind", "layer", "bytes", "macs", "setup", "run")
+    )
+    issue, end, service = trace.issue[op], trace.end[op], trace.service[op]
+    figures = np.stack((size, macs, setup, run, service, end - issue - setup - run - service), axis=1)
+    lane = np.zeros(len(op), np.int64)
+    for number in np.flatnonzero(program.units["lanes"] > 1).tolist():
+        mine = np.flatnonzero(unit == number)
+        lane[mine] = tracks(zip(issue[mine].tolist(), end[mine].tolist(), strict=True))
+    order = np.lexsort((op, lane, unit))
+    op, unit, lane, kind, layer = op[order], unit[order], lane[order], kind[order], layer[order]
+    part = np.arange(len(op))
+    if program.n_ops > SINGLE:
+        gap = np.zeros(len(op), np.int64)
+        gap[1:] = np.cumsum(trace.issue[op[1:]] != trace.end[op[:-1]])
+        part = np.searchsorted(changes(unit, lane, kind, layer, gap), part, side="right") - 1
+    return _Drawn(op, unit, lane, kind, layer, part, figures[order])
+
+
+def _args(program: Program, op: int, n: int, kind: int, layer: int, figures: list[int]) -> dict[str, Any]:
+    which = {"op": op} if n == 1 else {"first_op": op, "ops": n}
+    sums = {name: value for name, value in zip(FIGURES, figures, strict=True) if value}
+    return {**which, "kind": KINDS[kind], "layer": _layer(program, layer), **sums}
+
+
+def _layer(program: Program, layer: int) -> str:
+    return program.layers[layer] if layer >= 0 else NO_LAYER
+
+
+def _unit_events(result: Result, drawn: _Drawn) -> Iterator[dict[str, Any]]:
+    program, trace = result.program, result.trace
+    most = np.zeros(len(program.units), np.int64)
+    np.maximum.at(most, drawn.unit, drawn.lane)
+    first_tid = np.cumsum(most + 1) - most
+    for name, at, last, lanes in zip(
+        program.unit_names, first_tid.tolist(), most.tolist(), program.units["lanes"].tolist(), strict=True
+    ):
+        for lane in range(last + 1):
+            yield _name(UNITS, at + lane, "thread_name", f"{name} lane {lane}" if lanes > 1 else name)
+    first = changes(drawn.part)
+    if not len(first):
+        return
+    n = np.diff(np.append(first, len(drawn.part)))
+    op, last_op = drawn.op[first], drawn.op[first + n - 1]
+    columns = (first_tid[drawn.unit[first]] + drawn.lane[first], op, n, trace.issue[op], trace.end[last_op],
+               drawn.kind[first], drawn.layer[first])  # fmt: skip
+    for values, figures in zip(
+        zip(*(column.tolist() for column in columns), strict=True),
+        np.add.reduceat(drawn.figures, first).tolist(),
+        strict=True,
+    ):
+        tid, op, n, start, end, kind, layer = values
+        label = f"{KINDS[kind]} {_layer(program, layer)}"
+        yield _slice(UNITS, tid, label, start, end, _args(program, op, n, kind, layer, figures))
+        setup = figures[FIGURES.index("setup_ticks")]
+        if n == 1 and setup:
+            yield _slice(UNITS, tid, "set-up", start, start + setup, {"op": op})
+
+
+def _server_events(result: Result, drawn: _Drawn) -> Iterator[dict[str, Any]]:
+    """A slice of a unit is one on each server that its ops use, from their first asking to their last end."""
+    program, trace = result.program, result.trace
+    row = row_of(program, drawn.op)
+    at, n_servers = program.rows["route_at"][row], program.rows["route_n"][row]
+    user = np.repeat(np.arange(len(drawn.op)), n_servers)
+    server = program.routes[entries_of(at, n_servers)]
+    order = np.lexsort((user, server))
+    user, server = user[order], server[order]
+    first = changes(server, drawn.part[user])
+    n = np.diff(np.append(first, len(user)))
+    figures = np.add.reduceat(drawn.figures[user], first) if len(first) else drawn.figures[:0]
+    asked = trace.issue[drawn.op] + drawn.figures[:, FIGURES.index("setup_ticks")]
+    start, end, of = asked[user[first]], trace.end[drawn.op[user[first + n - 1]]], server[first]
+    tid = 0
+    for number, name in enumerate(program.server_names):
+        mine = np.flatnonzero(of == number)
+        places = tracks(zip(start[mine].tolist(), end[mine].tolist(), strict=True))
+        for place in range(max(places, default=0) + 1):
+            yield _name(SERVERS, tid + place + 1, "thread_name", name)
+        head = user[first[mine]]
+        columns = (places, start[mine].tolist(), end[mine].tolist(), drawn.op[head].tolist(), n[mine].tolist(),
+                   drawn.kind[head].tolist(), drawn.layer[head].tolist(), figures[mine].tolist())  # fmt: skip
+        for place, begin, until, op, ops, kind, layer, sums in zip(*columns, strict=True):
+            args = _args(program, op, ops, kind, layer, sums)
+            args["shown"] = "in service throughout"
+            if ops > 1:
+                args["shown"] = "setting up, asking or in service: which ticks were service is not shown"
+            elif args.get("waited_for_servers_ticks"):
+                args["shown"] = "asking or in service: which ticks were service is not recorded"
+            label = f"{KINDS[kind]} {_layer(program, layer)}"
+            yield _slice(SERVERS, tid + place + 1, label, begin, until, args)
+        tid += max(places, default=0) + 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Gantt
+
+# Colours by kind (Okabe and Ito's palette, distinct for colour-blind eyes); set-up is drawn over them in grey.
+_COLOURS = {
+    "compute": "#0072B2",
+    "weights": "#D55E00",
+    "load": "#009E73",
+    "store": "#CC79A7",
+    "feed": "#56B4E9",
+    "launch": "#E69F00",
+    "sync": "#000000",
+    "set-up": "#999999",
+}
+_PIXELS = 4000  # neighbours of one kind closer than the makespan over this are drawn as one
+
+
+def gantt(result: Result, path: Path | str) -> None:
+    """Draw the run as a PNG: units as rows, ops coloured by kind, layers above; time in ms, ticks on top."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    program, trace = result.program, result.trace
+    ms = 1e3 / program.tick_hz
+    row = row_of(program, np.arange(program.n_ops))
+    shown = [n for n in range(len(program.unit_names)) if (program.rows["unit"][row] == n).any()]
+    figure = Figure(figsize=(14, 2.2 + 0.55 * len(shown)), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    used: dict[str, None] = {}
+    for place, number in enumerate(shown):
+        for kind, bars in _bars(program, result, row, number).items():
+            spans = [(start * ms, (end - start) * ms) for start, end in bars]
+            axes.broken_barh(spans, (place - 0.36, 0.72), color=_COLOURS[kind], lw=0, snap=False)
+            used[kind] = None
+    _layer_bands(axes, result, ms)
+    utilisation = {unit.unit: unit.utilisation for unit in result.by_unit}
+    names = [program.unit_names[n] for n in shown]
+    axes.set_yticks(range(len(shown)), [f"{name}\n{utilisation[name]:.0%} busy" for name in names])
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_xlim(0, max(trace.makespan, 1) * ms)
+    axes.set_xlabel(f"ms ({trace.makespan:,} ticks of {1e9 / program.tick_hz:.3g} ns in all)")
+    handles = [Patch(color=colour, label=kind) for kind, colour in _COLOURS.items() if kind in used]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.suptitle(_title(result), fontsize=11)
+    figure.savefig(path, format="png")
+
+
+def _bars(program: Program, result: Result, row: Ints, unit: int) -> dict[str, list[tuple[int, int]]]:
+    """The intervals of a unit's ops by kind, set-up apart; near neighbours of one kind joined."""
+    gap = max(result.trace.makespan // _PIXELS, 1)
+    out: dict[str, list[tuple[int, int]]] = {}
+
+    def add(kind: str, start: int, end: int) -> None:
+        bars = out.setdefault(kind, [])
+        if bars and start - bars[-1][1] < gap:
+            bars[-1] = (bars[-1][0], max(end, bars[-1][1]))
+        elif end > start:
+            bars.append((start, end))
+
+    ops = np.flatnonzero(program.rows["unit"][row] == unit)
+    setup, kind = (program.rows[key][row[ops]].tolist() for key in ("setup", "kind"))
+    ticks = zip(result.trace.issue[ops].tolist(), setup, result.trace.end[ops].tolist(), kind, strict=True)
+    for start, before, end, number in ticks:
+        asked = start + before
+        if asked > start:
+            add("set-up", start, asked)
+        if end > asked:
+            add(KINDS[number], asked, end)
+    return {kind: bars for kind, bars in sorted(out.items(), key=lambda item: list(_COLOURS).index(item[0])) if bars}
+
+
+def _layer_bands(axes: Any, result: Result, ms: float) -> None:
+    """Shade where the critical path is in every other layer; name layers above, as many as there is room for."""
+    path = result.path[result.path["end"] > result.path["start"]]
+    layers = result.program.rows["layer"][row_of(result.program, path["op"])]
+    first = changes(layers)
+    until = path["end"][np.append(first[1:], len(layers)) - 1]
+    columns = (layers[first].tolist(), path["start"][first].tolist(), until.tolist())
+    stays = [(_layer(result.program, layer), start, end) for layer, start, end in zip(*columns, strict=True)]
+    number = {layer.layer: n for n, layer in enumerate(result.by_layer)}
+    longest: dict[str, tuple[int, int]] = {}
+    for name, start, end in stays:
+        if number[name] % 2:
+            axes.axvspan(start * ms, end * ms, color="#000000", alpha=0.05, lw=0, zorder=0)
+        old = longest.get(name, (0, 0))
+        longest[name] = (start, end) if end - start > old[1] - old[0] else old
+    room, last = result.ticks / 95, -result.ticks  # ticks that a name of this size takes across
+    for name, (start, end) in sorted(longest.items(), key=lambda item: item[1]):
+        middle = (start + end) // 2
+        if middle - last >= room:
+            axes.text(middle * ms, -0.55, name, rotation=90, ha="center", va="bottom", fontsize=7.5)
+            last = middle
+
+
+__all__ = ["bottleneck", "chrome_trace", "gantt", "summary", "table", "tracks", "write_chrome_trace"]
