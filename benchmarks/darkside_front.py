@@ -142,7 +142,7 @@ def costs(workload: Workload, file: Path) -> dict[str, dict[str, float]]:
 def law_shares(workload: Workload, mapping: Mapping) -> dict[str, dict[str, torch.Tensor]]:
     """Channels of either operator, as the law takes them: the cluster's first."""
     blocks = [layer for layer in workload if layer.alternative is not None]
-    on = {layer.name: mapping.layers[layer.name].k_on("cluster") for layer in blocks}
+    on = {layer.name: mapping.layers[layer.name].channels_on("cluster") for layer in blocks}
     return {
         layer.name: {
             "cluster": torch.tensor(float(on[layer.name])),

@@ -23,20 +23,20 @@ from rich.table import Table
 from cosoc.search.baselines.laws import UNITS_TEMPERATURE, cluster_cycles, engine_cycles
 from cosoc.sim import exact
 from cosoc.sim.files.catalog import find_soc
-from cosoc.sim.model.mapping import RUNTIMES, Group, LayerMapping, Mapping, Runtime, Share, Tiling
+from cosoc.sim.model.mapping import RUNTIMES, LayerPlan, Mapping, Part, Piece, Runtime
 from cosoc.sim.model.soc import Memory, SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.report.result import Result
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import best_tiling, homes_of
-from cosoc.sim.work import make_tile
+from cosoc.sim.work import make_tile, tiled
 
 BLOCKS = ((32, 8), (64, 4), (128, 2), (256, 1))  # channels at x0.25, edge in pixels
 REPEATS = {(128, 2): 5}  # blocks 7 to 11 are alike
 WIDTHS = {0.25: 1, 0.5: 2, 1.0: 4}
 KINDS = ("convolution", "depthwise", "half and half")
 CONV, DEPTHWISE = "conv", "dw"
-AT_ONCE = (Group((CONV, DEPTHWISE), parallel=True),)
+AT_ONCE = (Piece((CONV, DEPTHWISE), "parallel"),)
 
 ENDLESS = Memory(size_bytes=1 << 30)
 CAUSES = ("tiles", "DMA", "off-chip weights", "launches", "conflicts")
@@ -89,9 +89,9 @@ class Block:
         return (self.convolution(self.n) if kind == "convolution" else self.depthwise(self.n),)
 
 
-def run(soc: SoC, layers: tuple[Layer, ...], runtime: Runtime, groups: tuple[Group, ...] = ()) -> Result:
+def run(soc: SoC, layers: tuple[Layer, ...], runtime: Runtime, pieces: tuple[Piece, ...] = ()) -> Result:
     """Simulate layers that all read the network's input, each on the core that its operator is for."""
-    return simulate(soc, workload_of(layers), Mapping("block", runtime, shares_of(layers), groups))
+    return simulate(soc, workload_of(layers), Mapping("block", runtime, shares_of(layers), pieces))
 
 
 def workload_of(layers: tuple[Layer, ...]) -> Workload:
@@ -100,10 +100,10 @@ def workload_of(layers: tuple[Layer, ...]) -> Workload:
     return Workload("block", (first.c, first.iy, first.ix), layers, tuple(layer.name for layer in layers))
 
 
-def shares_of(layers: tuple[Layer, ...]) -> dict[str, LayerMapping]:
+def shares_of(layers: tuple[Layer, ...]) -> dict[str, LayerPlan]:
     """Each layer on the core that its operator is for."""
     cores = {layer.name: "depthwise_engine" if layer.depthwise else "cluster" for layer in layers}
-    return {layer.name: LayerMapping((Share(cores[layer.name], layer.k),)) for layer in layers}
+    return {layer.name: LayerPlan((Part(cores[layer.name], layer.k),)) for layer in layers}
 
 
 def in_halves(soc: SoC, layers: tuple[Layer, ...]) -> int:
@@ -113,7 +113,7 @@ def in_halves(soc: SoC, layers: tuple[Layer, ...]) -> int:
     half = Memory(size_bytes=soc.memories["tcdm"].capacity_bytes // 2)
     small = soc.model_copy(update={"memories": soc.memories | {"tcdm": half}})
     tiled = {
-        layer.name: replace(given, tiling=best_tiling(layer, given, small, "overlapped", homes))
+        layer.name: best_tiling(layer, given, small, "overlapped", homes)
         for layer in layers
         for given in [mapping.layers[layer.name]]
     }
@@ -211,7 +211,7 @@ def peak(what: str, soc: SoC, core: str, layer: Layer, published: float | None) 
     model: Any = soc.cores[core]
     law = int(model.law(make_tile(layer, layer.k, layer.oy, layer.ox), exact))
     workload = Workload("peak", (layer.c, layer.iy, layer.ix), (layer,), (layer.name,))
-    mapping = Mapping("peak", "overlapped", {layer.name: LayerMapping((Share(core, layer.k),))})
+    mapping = Mapping("peak", "overlapped", {layer.name: LayerPlan((Part(core, layer.k),))})
     ticks = simulate(soc, workload, mapping).ticks
     return {"what": what, "published": published, "law": layer.macs / law, "simulated": layer.macs / ticks}
 
@@ -222,8 +222,7 @@ WIDE = ((64, 16), (128, 16), (256, 16), (64, 8), (128, 8), (256, 8), (128, 32), 
 def cut_by_hand(soc: SoC) -> dict[str, int]:
     """A convolution of 1,024 channels on one pixel, its input channels cut, which the tiler does only if it must."""
     layers = Block(1024, 1).layers("convolution")
-    tiling = Tiling((256,), 1, 1, c=12)
-    given = {CONV: LayerMapping((Share("cluster", 1024),), tiling)}
+    given = {CONV: tiled(layers[0], LayerPlan((Part("cluster", 1024),)), soc, (256,), 1, 1, c=12)}
     ticks = simulate(soc, workload_of(layers), Mapping("cut", "overlapped", given)).ticks
     return {"k": 256, "c": 12, "cut": ticks, "by_the_tiler": run(soc, layers, "overlapped").ticks}
 

@@ -23,7 +23,7 @@ from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import find_mapping
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import MANUAL, alone
-from cosoc.sim.model.mapping import RUNTIMES, LayerMapping, Mapping, Runtime, Share
+from cosoc.sim.model.mapping import RUNTIMES, LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
@@ -87,7 +87,7 @@ def layer_rows(soc: SoC) -> list[dict[str, Any]]:
             core = soc.cores[name]
             row[f"{name}_array"] = int(core.cycles(tile, exact))
             row[f"{name}_feed_bytes"] = int(core.feed_bytes(tile, exact))
-            mapping = Mapping(name, "serial", {"conv": LayerMapping((Share(name, layer.k),))})
+            mapping = Mapping(name, "serial", {"conv": LayerPlan((Part(name, layer.k),))})
             row[f"{name}_simulated"] = simulate(soc, workload, mapping).ticks
         row["odimo_digital"] = float(odimo_digital(layer, layer.k))
         row["odimo_analog"] = float(odimo_analog(layer, layer.k))
@@ -106,8 +106,7 @@ def segment_rows(quick: bool) -> list[dict[str, Any]]:
             soc = find_soc("diana", {FEED: str(rate)})
             silicon = find_mapping("silicon", workload, soc)
             layers = {
-                name: replace(given, ox_unroll=unroll) if given.ox_unroll else given
-                for name, given in silicon.layers.items()
+                name: replace(given, unroll=unroll) if given.unroll else given for name, given in silicon.layers.items()
             }
             ticks = simulate(soc, workload, replace(silicon, layers=layers)).ticks
             rows.append({"ox_unroll": unroll, "feed": rate, "cycles": ticks, "error": ticks / SILICON_CYCLES - 1})
@@ -136,7 +135,8 @@ def network_row(soc: SoC, workload: Workload, manual: str, runtime: Runtime, rat
         given = mapping.layers[layer.name]
         if layer.op == "conv":
             odimo += max(
-                float(odimo_digital(layer, given.k_on("digital"))), float(odimo_analog(layer, given.k_on("analog")))
+                float(odimo_digital(layer, given.channels_on("digital"))),
+                float(odimo_analog(layer, given.channels_on("analog"))),
             )
     return {
         "network": workload.name, "mapping": manual, "runtime": runtime, "feed": rate, "cycles": result.ticks,

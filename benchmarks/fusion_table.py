@@ -65,9 +65,8 @@ def default_mapping(space: Space, soc: SoC) -> tuple[Mapping, Cost]:
     names = [space.workload.layers[i].name for i in space.positions]
     total = Cost(0.0, 0.0)
     for i in space.positions:
-        nest = whole.layers[space.workload.layers[i].name].nest
-        assert nest is not None
-        found = estimate_nest(space.workload.layers[i], nest, space.machine, space.theta)
+        plan = whole.layers[space.workload.layers[i].name]
+        found = estimate_nest(space.workload.layers[i], plan, space.machine, space.theta)
         total = total + Cost(float(found.energy_pj), float(found.cycles))
     return Mapping("default", "overlapped", {name: whole.layers[name] for name in names}), total
 
@@ -106,7 +105,7 @@ def one(method: str, workload: Workload, soc: SoC, seconds: float, seed: int) ->
         assert watch.best is not None
         best, cost = watch.best, watch.cost
         mapping = to_mapping(space, best, soc)
-    row: dict[str, Any] = figures(space, cost) | {"time_s": time.process_time() - begun, "groups": len(mapping.groups)}
+    row: dict[str, Any] = figures(space, cost) | {"time_s": time.process_time() - begun, "groups": len(mapping.pieces)}
     if method == "optimum":
         bound = lower_bound(space)
         row |= {"bound": found.bound, "above_lower_bound": cost.of("edp") / bound.of("edp")}

@@ -36,7 +36,7 @@ from cosoc.sim.gemmini.nests import array_of
 from cosoc.sim.machine.program import KINDS, Program, Records, bursts_of, entries_of, row_of
 from cosoc.sim.machine.trace import Trace
 from cosoc.sim.manual import MANUAL, named_mapping
-from cosoc.sim.model.mapping import Group, LayerMapping, Mapping, Runtime, Share
+from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.report.result import to_json
@@ -216,11 +216,11 @@ def random_mapping(rng: Random, soc: SoC, workload: Workload) -> tuple[str, Mapp
     if not groups:
         raise InputError("no layers for a group")
     cores = {name: core for _, chosen in groups for name, core in chosen.items()}
-    layers = {name: LayerMapping((Share(core, workload[name].k),)) for name, core in cores.items()}
+    layers = {name: LayerPlan((Part(core, workload[name].k),)) for name, core in cores.items()}
     return kind, Mapping(kind, "overlapped", layers, tuple(group for group, _ in groups))
 
 
-def _groups(rng: Random, workload: Workload, soc: SoC, parallel: bool) -> Iterator[tuple[Group, dict[str, str]]]:
+def _groups(rng: Random, workload: Workload, soc: SoC, parallel: bool) -> Iterator[tuple[Piece, dict[str, str]]]:
     """Groups of two or three neighbours, with a core for each: different ones if they are to run at once."""
     at, layers = 0, workload.layers
     while at < len(layers) - 1:
@@ -233,7 +233,7 @@ def _groups(rng: Random, workload: Workload, soc: SoC, parallel: bool) -> Iterat
                 chosen[layer.name] = rng.choice(able)
         apart = not any(names & set(layer.reads) for layer in members)
         fits = len(chosen) == len(members) and (apart if parallel else not apart)
-        group = Group(tuple(layer.name for layer in members), parallel=parallel)
+        group = Piece(tuple(layer.name for layer in members), "parallel" if parallel else "fused")
         if fits and _fits(soc, workload, group, chosen):
             yield group, chosen
             at += len(members)
@@ -241,8 +241,8 @@ def _groups(rng: Random, workload: Workload, soc: SoC, parallel: bool) -> Iterat
             at += 1
 
 
-def _fits(soc: SoC, workload: Workload, group: Group, cores: dict[str, str]) -> bool:
-    layers = {name: LayerMapping((Share(core, workload[name].k),)) for name, core in cores.items()}
+def _fits(soc: SoC, workload: Workload, group: Piece, cores: dict[str, str]) -> bool:
+    layers = {name: LayerPlan((Part(core, workload[name].k),)) for name, core in cores.items()}
     try:
         checked(Mapping("group", "overlapped", layers, (group,)), workload, soc)
     except InputError:
@@ -276,16 +276,16 @@ def _bytes_and_work(triple: Triple, program: Program) -> Iterator[str]:
     for layer in living(workload, mapping, soc):
         mine = rows["layer"] == program.layers.index(layer.name) if layer.name in program.layers else rows["unit"] < 0
         own = workload[layer.name]
-        shares = [s for s in mapping.layers[layer.name].shares if s.k]
+        shares = [p for p in mapping.layers[layer.name].parts if p.channels]
         forms = [(s, own if systolic else form(own, soc.cores[s.core])) for s in shares]
-        macs, done = sum(f.macs * s.k // f.k for s, f in forms), int((rows["macs"] * times)[mine].sum())
+        macs, done = sum(f.macs * s.channels // f.k for s, f in forms), int((rows["macs"] * times)[mine].sum())
         if macs != done:
             yield f"{layer.name}: {done} MACs done of {macs}"
         if homes is None:
             continue
         moved = {kind: int((rows["bytes"] * times)[mine & (rows["kind"] == KINDS.index(kind))].sum())
                  for kind in ("load", "store", "weights")}  # fmt: skip
-        inside = any(layer.name in group.layers and not group.parallel for group in mapping.groups)
+        inside = any(layer.name in group.layers and group.how == "fused" for group in mapping.pieces)
         yield from _moved(own, forms, soc, homes, moved, inside)
 
 

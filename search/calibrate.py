@@ -40,7 +40,7 @@ from cosoc.sim.lower.emit import lower
 from cosoc.sim.machine import engine_fast
 from cosoc.sim.manual import alone
 from cosoc.sim.model.energy import power_energy_j
-from cosoc.sim.model.mapping import RUNTIMES, Group, Mapping, Runtime
+from cosoc.sim.model.mapping import RUNTIMES, Mapping, Piece, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.report.result import energy_j
@@ -218,15 +218,15 @@ def random_shares(layer: Layer, soc: SoC, rng: Generator, bias: Floats) -> dict[
     return dict(zip(able, np.diff(cuts, prepend=0).tolist(), strict=True))
 
 
-def random_groups(
+def random_pieces(
     workload: Workload, soc: SoC, shares: MappingOf[str, dict[str, int]], rng: Generator
-) -> tuple[tuple[Group, ...], dict[str, dict[str, int]]]:
-    """Neighbours that read nothing of one another, each pair with even odds in a parallel group, and the shares for it.
+) -> tuple[tuple[Piece, ...], dict[str, dict[str, int]]]:
+    """Neighbours that read nothing of one another, each pair with even odds in a parallel piece, and the shares for it.
 
     One of a pair goes to one core as a whole; the other keeps its shares, or goes to a core of its own if they need
     that core or its weight memory too. Pairs for which there are no two such cores stay apart.
     """
-    groups, out, taken = list[Group](), dict(shares), set[str]()
+    pieces, out, taken = list[Piece](), dict(shares), set[str]()
     for pair in itertools.pairwise(workload.layers):
         names = [layer.name for layer in pair]
         if names[0] in pair[1].inputs or taken.intersection(names) or not all(layer.op == "conv" for layer in pair):
@@ -240,8 +240,8 @@ def random_groups(
         if not {n for n, k in out[names[there]].items() if k} <= set(apart):
             out[names[there]] = {str(rng.choice(apart)): pair[there].k}
         taken.update(names)
-        groups.append(Group(tuple(names), parallel=True))
-    return tuple(groups), out
+        pieces.append(Piece(tuple(names), "parallel"))
+    return tuple(pieces), out
 
 
 def _same_weights(soc: SoC, one: str, other: str) -> bool:
@@ -254,17 +254,17 @@ def random_mapping(workload: Workload, soc: SoC, runtime: Runtime, rng: Generato
     """A legal mapping; in one of four, tilings are any legal ones in place of the tiler's."""
     bias = rng.dirichlet(np.ones(len(soc.cores))) + 1e-3
     shares = {layer.name: random_shares(layer, soc, rng, bias) for layer in workload if layer.op == "conv"}
-    groups, shares = random_groups(workload, soc, shares, rng) if runtime == "overlapped" else ((), shares)
-    mapping = tilings_for(workload, soc, shares, runtime, cache, groups=groups)
+    pieces, shares = random_pieces(workload, soc, shares, rng) if runtime == "overlapped" else ((), shares)
+    mapping = tilings_for(workload, soc, shares, runtime, cache, pieces=pieces)
     if rng.random() < 0.75:
         return mapping
     homes, layers = homes_of(workload, mapping, soc), dict(mapping.layers)
-    at_once = {name for group in groups for name in group.layers}
+    at_once = {name for piece in pieces for name in piece.layers}
     for layer in (layer for layer in workload if layer.name not in at_once):
         given = layers[layer.name]
         if rng.random() < 0.5:
             legal = list(islice(candidates(layer, given, soc, runtime, homes), 64))
-            layers[layer.name] = replace(given, tiling=legal[int(rng.integers(len(legal)))])
+            layers[layer.name] = legal[int(rng.integers(len(legal)))]
     return replace(mapping, layers=layers)
 
 
@@ -307,7 +307,7 @@ def simulated(task: Task, workload: Workload, mapping: Mapping, soc: SoC) -> Sam
     label = f"{workload.name} {_shares_text(workload, mapping)}".strip()
     ahead = stream_ticks(homes, soc)
     spent, odimo = energy_j(program, trace, soc), odimo_ticks(workload, mapping)
-    return Sample(task, label, table, room, ahead, trace.makespan, spent, odimo, len(mapping.groups))
+    return Sample(task, label, table, room, ahead, trace.makespan, spent, odimo, len(mapping.pieces))
 
 
 def _shares_text(workload: Workload, mapping: Mapping) -> str:
@@ -316,18 +316,18 @@ def _shares_text(workload: Workload, mapping: Mapping) -> str:
     given = mapping.layers[workload.layers[0].name]
     layer = workload.layers[0]
     shape = f"{layer.c}x{layer.k} {layer.fy}x{layer.fx} {layer.oy}x{layer.ox}"
-    return " ".join((shape, *(f"{s.core}:{s.k}" for s in given.shares if s.k)))
+    return " ".join((shape, *(f"{p.core}:{p.channels}" for p in given.parts if p.channels)))
 
 
 def odimo_ticks(workload: Workload, mapping: Mapping) -> float:
     """ODiMO's cycles of a mapped network; NaN without digital and analog cores, or without convolutions."""
     convs = [layer for layer in workload if layer.op == "conv"]
-    cores = {s.core for layer in convs for s in mapping.layers[layer.name].shares}
+    cores = {part.core for layer in convs for part in mapping.layers[layer.name].parts}
     if not convs or not cores <= {"digital", "analog"}:
         return float("nan")
     shares = [mapping.layers[layer.name] for layer in convs]
     cycles = (
-        laws.layer_cycles(layer, given.k_on("digital"), given.k_on("analog"), mapping.runtime)
+        laws.layer_cycles(layer, given.channels_on("digital"), given.channels_on("analog"), mapping.runtime)
         for layer, given in zip(convs, shares, strict=True)
     )
     return sum(cycles)

@@ -34,9 +34,8 @@ from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.gemmini.decode import Nest
-from cosoc.sim.gemmini.estimate import ORDER_NAMES, ORDERS, Shape, Tiles, counts, stacked
+from cosoc.sim.gemmini.estimate import NEST_DIMS, ORDER_NAMES, ORDERS, Shape, Tiles, counts, stacked
 from cosoc.sim.gemmini.run import gemmini_of, run_nest
-from cosoc.sim.model.mapping import NEST_DIMS
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 

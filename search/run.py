@@ -465,7 +465,7 @@ def _seeded(seed: int, what: str) -> Iterator[None]:
 
 
 def _counts(mapping: Mapping) -> dict[str, dict[str, int]]:
-    return {name: {s.core: s.k for s in given.shares} for name, given in mapping.layers.items()}
+    return {name: {part.core: part.channels for part in given.parts} for name, given in mapping.layers.items()}
 
 
 def _of(net: MixedNet, chosen: Assignment | Choice) -> dict[str, dict[str, int]]:

@@ -72,7 +72,7 @@ def _simulated(soc: SoC, workload: Workload, cuts: Cuts, items: int) -> tuple[Fl
     follows one another for each item are the layers; weights that do not stay are brought once for all items."""
     kept_s, kept_j = _by_layer(_with_room(soc), workload)
     mapping = complete(named_mapping("default", workload, soc), workload, soc)
-    weights = np.array([weight_bytes(layer, soc, mapping.layers[layer.name].shares) for layer in workload], dtype=float)
+    weights = np.array([weight_bytes(layer, soc, mapping.layers[layer.name].parts) for layer in workload], dtype=float)
     seconds, joules = items * between(cuts, kept_s), items * between(cuts, kept_j)
     if not any(core.keeps_weights for core in soc.cores.values()):
         return seconds, joules, between(cuts, weights)

@@ -19,12 +19,12 @@ from cosoc.sim import exact
 from cosoc.sim.estimate import Before, Terms, Theta, compose, group_terms, starting, stream_ticks, streamed
 from cosoc.sim.exact import Num
 from cosoc.sim.model.energy import power_energy_j
-from cosoc.sim.model.mapping import Group, LayerMapping, Mapping, Runtime, Share, Tiling
+from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime
 from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.tiler import best_tiling, complete, default_core, homes_of, living
-from cosoc.sim.work import LayerWork, c_parts, layer_work, weight_transfer_of
+from cosoc.sim.work import LayerWork, c_parts, cut_channels, layer_work, weight_transfer_of
 
 TERMS = tuple(f.name for f in fields(Terms))
 
@@ -32,7 +32,7 @@ TERMS = tuple(f.name for f in fields(Terms))
 @dataclass(frozen=True)
 class Estimate:
     """ticks, energy_j: scalars; by_layer: ticks of each layer that is computed [layers], in the workload's order, those
-    of a parallel group at its first and 0 at the others."""
+    of a parallel piece at its first and 0 at the others."""
 
     ticks: Tensor
     energy_j: Tensor
@@ -43,7 +43,7 @@ class Estimate:
 class TilingCache:
     """Tilings already chosen, for one SoC. A layer is known by its geometry, so that equal ones share an entry."""
 
-    tilings: dict[tuple[object, ...], Tiling] = field(default_factory=dict)
+    plans: dict[tuple[object, ...], LayerPlan] = field(default_factory=dict)
 
 
 def tilings_for(
@@ -53,38 +53,38 @@ def tilings_for(
     runtime: Runtime,
     cache: TilingCache,
     name: str = "shares",
-    groups: tuple[Group, ...] = (),
+    pieces: tuple[Piece, ...] = (),
 ) -> Mapping:
     """The complete mapping with so many output channels of each layer on each core: {layer: {core: channels}}.
 
     Layers not named run on their default core. A core with 0 channels keeps its place, so that a gradient can reach it.
-    groups: of layers that run at once. Raises InputError where a layer can run nowhere or no tile of it fits.
+    pieces: of layers that run at once. Raises InputError where a layer can run nowhere or no tile of it fits.
     """
     layers = {}
     for layer in workload:
         given = shares.get(layer.name) or {default_core(layer, soc): layer.k}
-        layers[layer.name] = LayerMapping(tuple(Share(core, int(k)) for core, k in given.items()))
-    mapping = Mapping(name, runtime, layers, groups)
+        layers[layer.name] = LayerPlan(tuple(Part(core, int(k)) for core, k in given.items()))
+    mapping = Mapping(name, runtime, layers, pieces)
     homes = homes_of(workload, mapping, soc)
-    at_once = {member for group in groups for member in group.layers}
+    at_once = {member for piece in pieces for member in piece.layers}
     for layer in workload:
-        if layer.name in at_once:  # its tiles depend on the group
+        if layer.name in at_once:  # its tiles depend on the piece
             continue
         key = _key(layer, layers[layer.name], runtime, homes)
-        if key not in cache.tilings:
-            cache.tilings[key] = best_tiling(layer, layers[layer.name], soc, runtime, homes)
-        layers[layer.name] = replace(layers[layer.name], tiling=cache.tilings[key])
+        if key not in cache.plans:
+            cache.plans[key] = best_tiling(layer, layers[layer.name], soc, runtime, homes)
+        layers[layer.name] = cache.plans[key]
     mapping = replace(mapping, layers=layers)
     return complete(mapping, workload, soc) if at_once else mapping
 
 
-def _key(layer: Layer, mapping: LayerMapping, runtime: Runtime, homes: Homes) -> tuple[object, ...]:
+def _key(layer: Layer, plan: LayerPlan, runtime: Runtime, homes: Homes) -> tuple[object, ...]:
     geometry = replace(layer, name="", inputs=("",) * len(layer.inputs), fn="", activation="")
     if layer.alternative is not None:
         same = ("" if layer.alternative.inputs == layer.inputs else "other",)
         geometry = replace(geometry, alternative=replace(layer.alternative, name="", inputs=same))
     at = (homes.inputs(layer), homes.output(layer), homes.weights_in_main, homes.stream_bytes)
-    return geometry, mapping.shares, mapping.ox_unroll, runtime, at
+    return geometry, plan, runtime, at
 
 
 def emitted(workload: Workload, mapping: Mapping, soc: SoC) -> Workload:
@@ -94,15 +94,15 @@ def emitted(workload: Workload, mapping: Mapping, soc: SoC) -> Workload:
 
 
 def turns(workload: Workload, mapping: Mapping) -> list[tuple[Layer, ...]]:
-    """What runs one after the other: layers, or the layers of a parallel group, in the group's order."""
-    together = {name: group for group in mapping.groups for name in group.layers if mapping.runtime == "overlapped"}
+    """What runs one after the other: layers, or the layers of a parallel piece, in the piece's order."""
+    together = {name: piece for piece in mapping.pieces for name in piece.layers if mapping.runtime == "overlapped"}
     out: list[tuple[Layer, ...]] = []
     for layer in workload:
-        group = together.get(layer.name)
-        if group is None or not group.parallel:
+        piece = together.get(layer.name)
+        if piece is None or piece.how == "fused":
             out.append((layer,))
         elif not out or layer not in out[-1]:
-            out.append(tuple(workload[name] for name in group.layers))
+            out.append(tuple(workload[name] for name in piece.layers))
     return out
 
 
@@ -128,7 +128,7 @@ def network_terms(
         given = dict(zip(soft, relax.inputs([values[c] for c in columns]), strict=True))
         works = [(layer, _work(layer, soc, mapping.layers[layer.name], given, homes)) for layer in turn]
         terms, _ = group_terms(works, soc, homes, relax, before)
-        before = {s.core for layer in turn for s in mapping.layers[layer.name].shares if s.k}
+        before = {p.core for layer in turn for p in mapping.layers[layer.name].parts if p.channels}
         for term in (getattr(terms, name) for name in TERMS):
             slopes = [0.0] * len(values)
             if isinstance(term, relax.Soft):
@@ -140,15 +140,13 @@ def network_terms(
     return Terms(*joined.reshape(-1, len(TERMS)).unbind(1))
 
 
-def _work(
-    layer: Layer, soc: SoC, given: LayerMapping, soft: MappingOf[tuple[str, str], Num], homes: Homes
-) -> LayerWork:
+def _work(layer: Layer, soc: SoC, given: LayerPlan, soft: MappingOf[tuple[str, str], Num], homes: Homes) -> LayerWork:
     """A layer's work with the soft shares {(layer, core): channels} in place of the mapping's own."""
     mine = {core: k for (name, core), k in soft.items() if name == layer.name}
-    unknown = set(mine) - {s.core for s in given.shares}
+    unknown = set(mine) - {part.core for part in given.parts}
     if unknown:
-        raise ValueError(f"layer {layer.name}: the mapping has no share on {', '.join(sorted(unknown))}")
-    ks = [(s.core, mine.get(s.core, s.k)) for s in given.shares]
+        raise ValueError(f"layer {layer.name}: the mapping has no part on {', '.join(sorted(unknown))}")
+    ks = [(part.core, mine.get(part.core, part.channels)) for part in given.parts]
     return layer_work(layer, soc, ks, given, homes, relax)
 
 
@@ -169,16 +167,15 @@ def prefetchable(workload: Workload, soc: SoC, mapping: Mapping) -> list[bool]:
 def _held(layer: Layer, soc: SoC, mapping: Mapping) -> tuple[dict[str, int], dict[str, int]]:
     """Bytes of each weight memory that a layer's first weights take, and its last."""
     given = mapping.layers[layer.name]
-    assert given.tiling is not None
     first, last = dict[str, int](), dict[str, int]()
-    for share, kt in zip(given.shares, given.tiling.k, strict=True):
-        core = soc.cores[share.core]
-        if core.weight_memory is None or not share.k:
+    c = c_parts(layer, cut_channels(layer, soc, given))[0][0]
+    for part in given.parts:
+        core, k = soc.cores[part.core], part.channels
+        if core.weight_memory is None or not k or part.tile is None:
             continue
-        c = c_parts(layer, given.tiling)[0][0]
-        rest = share.k % kt or kt
-        first[core.weight_memory] = weight_transfer_of(layer, soc, core, min(kt, share.k), exact, c).bytes
-        last[core.weight_memory] = weight_transfer_of(layer, soc, core, min(rest, share.k), exact, c).bytes
+        rest = k % part.tile.k or part.tile.k
+        first[core.weight_memory] = weight_transfer_of(layer, soc, core, min(part.tile.k, k), exact, c).bytes
+        last[core.weight_memory] = weight_transfer_of(layer, soc, core, min(rest, k), exact, c).bytes
     return first, last
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from cosoc.search import relax
 from cosoc.search.spaces.tiles import Objective, Space
 from cosoc.sim.gemmini.estimate import (
+    NEST_DIMS,
     ORDERS,
     Flow,
     Reloads,
@@ -40,7 +41,6 @@ from cosoc.sim.gemmini.estimate import (
     terms,
 )
 from cosoc.sim.gemmini.groups import layer_tiles
-from cosoc.sim.model.mapping import NEST_DIMS
 
 FIELDS = tuple(f.name for f in fields(Terms))
 SHARPNESS = 4.0  # logits fall by this, times the square of the distance in log units

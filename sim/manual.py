@@ -8,7 +8,7 @@ from typing import Literal
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.gemmini.nests import array_of
-from cosoc.sim.model.mapping import LayerMapping, Mapping, Runtime, Share
+from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
@@ -54,11 +54,11 @@ def named_mapping(
         eight = default_core(layer, soc)
         able = [core for core in ternary if not unsupported(layer, soc, core)] if layer.op == "conv" else []
         if name == "all_8bit" or not able or (name == "io_8bit_backbone_ternary" and layer.name in ends):
-            layers[layer.name] = LayerMapping((Share(eight, layer.k),))
+            layers[layer.name] = LayerPlan((Part(eight, layer.k),))
         elif name == "min_cost":
             layers[layer.name] = _cheapest_split(workload, layer, soc, (eight, able[0]), runtime, objective)
         else:
-            layers[layer.name] = LayerMapping((Share(able[0], layer.k),))
+            layers[layer.name] = LayerPlan((Part(able[0], layer.k),))
     return Mapping(name, runtime, layers)
 
 
@@ -79,11 +79,11 @@ def splits(layer: Layer, soc: SoC, cores: tuple[str, str]) -> Sequence[tuple[int
 
 def _cheapest_split(
     workload: Workload, layer: Layer, soc: SoC, cores: tuple[str, str], runtime: Runtime, objective: Objective
-) -> LayerMapping:
+) -> LayerPlan:
     single = alone(workload, layer)
-    best: tuple[float, int, LayerMapping] | None = None
+    best: tuple[float, int, LayerPlan] | None = None
     for ks in splits(layer, soc, cores):
-        given = LayerMapping(tuple(Share(core, k) for core, k in zip(cores, ks, strict=True) if k))
+        given = LayerPlan(tuple(Part(core, k) for core, k in zip(cores, ks, strict=True) if k))
         result = simulate(soc, single, Mapping("split", runtime, {layer.name: given}))
         cost = result.seconds if objective == "latency" else result.energy_j
         if best is None or (cost, -ks[0]) < best[:2]:

@@ -7,44 +7,61 @@ both orders, is priced with `layer_work` and `layer_time`; the cheapest wins, ti
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, product
 
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta, layer_time
-from cosoc.sim.gemmini.nests import array_of, complete_nests, nest_problems
+from cosoc.sim.gemmini.nests import Problem, array_of, complete_nests, nest_problems
 from cosoc.sim.lower.fusion import buffer_bytes
-from cosoc.sim.model.mapping import PARTIAL_BYTES, Group, LayerMapping, Mapping, Order, Runtime, Share, Tiling
+from cosoc.sim.model.mapping import (
+    DIMS,
+    INPUTS_STAY,
+    PARTIAL_BYTES,
+    REDUCTION,
+    WEIGHTS_STAY,
+    Dim,
+    LayerPlan,
+    Mapping,
+    Part,
+    Piece,
+    Runtime,
+)
 from cosoc.sim.model.placement import Homes, place
 from cosoc.sim.model.soc import Memory, SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.work import (
+    Window,
     channels_read,
     copies,
+    cut_channels,
     form,
     input_transfer,
     layer_work,
     make_tile,
     output_transfer,
-    spans_x,
-    spans_y,
+    tiled,
     weight_transfer_of,
+    whole,
+    windows,
 )
 
 
 def unsupported(layer: Layer, soc: SoC, core: str) -> list[str]:
     """Why `core` cannot run `layer` at all, in any form."""
-    return _refusals(layer, layer.k, soc, core, 0)
+    return refusals(layer, layer.k, soc, core)
 
 
-def _refusals(layer: Layer, k: int, soc: SoC, core: str, ox_unroll: int) -> list[str]:
-    reasons = soc.cores[core].fits(make_tile(layer, k, layer.oy, layer.ox, ox_unroll))
+def refusals(layer: Layer, k: int, soc: SoC, core: str, plan: LayerPlan | None = None) -> list[str]:
+    """Why a core cannot run k output channels of a layer, in any of its forms."""
+    unroll = plan.unroll if plan is not None else 0
+    reasons = soc.cores[core].fits(make_tile(layer, k, layer.oy, layer.ox, unroll))
     other = layer.alternative
     if not reasons or other is None:
         return reasons
-    others = soc.cores[core].fits(make_tile(other, k, layer.oy, layer.ox, ox_unroll))
+    others = soc.cores[core].fits(make_tile(other, k, layer.oy, layer.ox, unroll))
     return others and [*reasons, *(f"and in place of it {reason}" for reason in others)]
 
 
@@ -58,24 +75,24 @@ def default_core(layer: Layer, soc: SoC) -> str:
     return min(able, key=lambda n: (form(layer, soc.cores[n]) is not layer, n == soc.host, soc.cores[n].ternary))
 
 
-def weight_bytes(layer: Layer, soc: SoC, shares: tuple[Share, ...]) -> int:
+def weight_bytes(layer: Layer, soc: SoC, parts: tuple[Part, ...]) -> int:
     """Bytes of a layer's weights as its cores store them."""
     if layer.op != "conv":
         return 0
-    used = [(soc.cores[s.core], s.k) for s in shares if s.k]
+    used = [(soc.cores[part.core], part.channels) for part in parts if part.channels]
     tiles = [(core, make_tile(form(layer, core), k, layer.oy, layer.ox)) for core, k in used]
     return sum(int(core.weight_bytes(tile, exact)) for core, tile in tiles)
 
 
 def living(workload: Workload, mapping: Mapping, soc: SoC) -> Workload:
     """The workload without layers that only an alternative would read which the mapping does not take; layers with an
-    alternative read what their shares read."""
+    alternative read what their parts read."""
     if all(layer.alternative is None for layer in workload):
         return workload
     needed, kept = set(workload.outputs), list[Layer]()
     for layer in reversed(workload.layers):
         if layer.name in needed:
-            cores = [soc.cores[s.core] for s in mapping.layers[layer.name].shares if s.k]
+            cores = [soc.cores[part.core] for part in mapping.layers[layer.name].parts if part.channels]
             reads = tuple(dict.fromkeys(name for core in cores for name in form(layer, core).inputs))
             needed.update(reads)
             kept.append(layer if layer.alternative is None else replace(layer, inputs=reads, alternative=None))
@@ -83,22 +100,22 @@ def living(workload: Workload, mapping: Mapping, soc: SoC) -> Workload:
 
 
 def homes_of(workload: Workload, mapping: Mapping, soc: SoC) -> Homes:
-    """Where the tensors of a mapped workload live; every layer must have its shares."""
+    """Where the tensors of a mapped workload live; every layer must have its parts."""
     names = [INPUT, *(layer.name for layer in workload)]
     alive = living(workload, mapping, soc)
     pinned = pinned_weights(workload, mapping, soc)
     moving = (workload[layer.name] for layer in alive if layer.name not in pinned)
-    weights = sum(weight_bytes(layer, soc, mapping.layers[layer.name].shares) for layer in moving)
+    weights = sum(weight_bytes(layer, soc, mapping.layers[layer.name].parts) for layer in moving)
     inside = set()
-    for group in mapping.groups:
-        members = set() if group.parallel else set(group.layers)
+    for piece in mapping.pieces:
+        members = set(piece.layers) if piece.how == "fused" else set[str]()
         inside |= {n for n in members if n not in workload.outputs and set(workload.readers(n)) <= members}
     taken: dict[str, int] = {}
     for name in pinned:
-        share = next(share for share in mapping.layers[name].shares if share.k)
-        memory = soc.cores[share.core].weight_memory
+        part = next(part for part in mapping.layers[name].parts if part.channels)
+        memory = soc.cores[part.core].weight_memory
         assert memory is not None
-        taken[memory] = taken.get(memory, 0) + weight_bytes(workload[name], soc, (share,))
+        taken[memory] = taken.get(memory, 0) + weight_bytes(workload[name], soc, (part,))
     homes = place(alive, soc, weights, frozenset(inside))
     tensors = dict.fromkeys(names, soc.main_memory) | dict(homes.tensors)
     return replace(homes, tensors=tensors, pinned=frozenset(pinned), pinned_bytes=taken)
@@ -111,8 +128,8 @@ def pinned_weights(workload: Workload, mapping: Mapping, soc: SoC) -> tuple[str,
     for name, core in soc.cores.items():
         if not core.keeps_weights or core.weight_memory is None:
             continue
-        alone = [n for n in workload if [s.core for s in mapping.layers[n.name].shares if s.k] == [name]]
-        sizes = {n.name: weight_bytes(n, soc, mapping.layers[n.name].shares) for n in alone if n.op == "conv"}
+        alone = [n for n in workload if [p.core for p in mapping.layers[n.name].parts if p.channels] == [name]]
+        sizes = {n.name: weight_bytes(n, soc, mapping.layers[n.name].parts) for n in alone if n.op == "conv"}
         room = soc.memories[core.weight_memory].capacity_bytes
         if sum(sizes.values()) > room:
             room //= 2
@@ -144,56 +161,63 @@ class TileBytes:
         return f"{self.buffers} x ({self.inputs} in + {self.outputs} out) = {self.total} bytes"
 
 
-def tile_bytes(layer: Layer, mapping: LayerMapping, soc: SoC, runtime: Runtime, homes: Homes) -> dict[str, TileBytes]:
+def tile_bytes(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes) -> dict[str, TileBytes]:
     """What the largest tiles of a layer take of each memory that its cores compute from, but the main one."""
-    tiling = mapping.tiling
-    assert tiling is not None
-    rows, cols = spans_y(layer, tiling.oy), spans_x(layer, tiling.ox)
-    y, x = max(rows, key=lambda s: (s.inp, s.other)), max(cols, key=lambda s: (s.inp, s.other))
-    out_y, out_x = max(rows, key=lambda s: s.out), max(cols, key=lambda s: s.out)
-    shares = [(s, min(kt, s.k)) for s, kt in zip(mapping.shares, tiling.k, strict=True) if s.k]
+    cut = windows(layer, plan.tile)
+    most = Window(
+        max(at.n for at in cut),
+        max((at.y for at in cut), key=lambda s: (s.inp, s.other)),
+        max((at.x for at in cut), key=lambda s: (s.inp, s.other)),
+        1,
+    )
+    out = replace(
+        most, y=max((at.y for at in cut), key=lambda s: s.out), x=max((at.x for at in cut), key=lambda s: s.out)
+    )
+    parts = [(p, min(p.tile.k, p.channels)) for p in plan.parts if p.channels and p.tile is not None]
+    cut_c = cut_channels(layer, soc, plan)
     taken = {}
-    many = len(rows) + len(cols) > 2 or any(s.count > 1 for s in (*rows, *cols)) or any(s.k > kt for s, kt in shares)
+    many = sum(at.count for at in cut) > 1 or any(part.channels > k for part, k in parts)
     buffers = 2 if runtime == "overlapped" and many else 1
-    read = copies(layer, soc, [(i, s.core) for i, (s, _) in enumerate(shares)])
-    for name in {soc.cores[s.core].memory for s, _ in shares} - {soc.main_memory}:
-        here = [(s, kt) for s, kt in shares if soc.cores[s.core].memory == name]
+    read = copies(layer, soc, [(i, part.core) for i, (part, _) in enumerate(parts)])
+    for name in {soc.cores[part.core].memory for part, _ in parts} - {soc.main_memory}:
+        here = [(part, k) for part, k in parts if soc.cores[part.core].memory == name]
         inputs = 0
         for copy in read:
-            mine = [shares[i][1] for i in copy.shares if soc.cores[shares[i][0].core].memory == name]
+            mine = [parts[i][1] for i in copy.shares if soc.cores[parts[i][0].core].memory == name]
             if mine:
-                under = (y.under(layer, copy.layer), x.under(layer, copy.layer))
-                loaded = input_transfer(copy.layer, soc, name, mine[0], *under, homes.inputs(layer), exact).bytes
-                inputs += loaded * sum({soc.cores[shares[i][0].core].element_bytes for i in copy.shares})
+                under = most.under(layer, copy.layer)
+                loaded = input_transfer(copy.layer, soc, name, mine[0], under, homes.inputs(layer), exact).bytes
+                inputs += loaded * sum({soc.cores[parts[i][0].core].element_bytes for i in copy.shares})
         outputs = sum(
-            output_transfer(layer, soc, name, kt, out_y, out_x, homes.output(layer), exact).bytes
-            * (PARTIAL_BYTES if tiling.c else soc.cores[s.core].element_bytes)
-            for s, kt in here
+            output_transfer(layer, soc, name, k, out, homes.output(layer), exact).bytes
+            * (PARTIAL_BYTES if cut_c else soc.cores[part.core].element_bytes)
+            for part, k in here
         )
         taken[name] = TileBytes(buffers, inputs, outputs)
     return taken
 
 
-def tile_problems(layer: Layer, mapping: LayerMapping, soc: SoC, runtime: Runtime, homes: Homes) -> list[str]:
+def tile_problems(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes) -> list[str]:
     """Which memories the largest tiles of a layer overflow, with figure and bound."""
-    tiling = mapping.tiling
-    assert tiling is not None
     reasons = []
-    for name, need in tile_bytes(layer, mapping, soc, runtime, homes).items():
+    for name, need in tile_bytes(layer, plan, soc, runtime, homes).items():
         bound = soc.memories[name].capacity_bytes
         if need.total > bound:
             reasons.append(f"layer {layer.name}: tiles need {need} of {name}, which has {bound}")
-    for share, kt in [(s, min(kt, s.k)) for s, kt in zip(mapping.shares, tiling.k, strict=True) if s.k]:
-        core = soc.cores[share.core]
-        need = weight_transfer_of(layer, soc, core, kt, exact, tiling.c, homes).bytes
+    cut_c = cut_channels(layer, soc, plan)
+    for part in plan.parts:
+        if not part.channels or part.tile is None:
+            continue
+        core, k = soc.cores[part.core], min(part.tile.k, part.channels)
+        need = weight_transfer_of(layer, soc, core, k, exact, cut_c, homes).bytes
         if core.weight_memory is None or not need:
             continue
         bound = weight_room(soc, core.weight_memory, homes)
         if need > bound:
-            what = f"weights of {kt} channels need {need} bytes of {core.weight_memory}, which has {bound}"
+            what = f"weights of {k} channels need {need} bytes of {core.weight_memory}, which has {bound}"
             reasons.append(f"layer {layer.name}: {what}")
         if not homes.weights_in_main and need > homes.stream_bytes:
-            what = f"weights of {kt} channels need {need} bytes to stream through {soc.main_memory}"
+            what = f"weights of {k} channels need {need} bytes to stream through {soc.main_memory}"
             reasons.append(f"layer {layer.name}: {what}, of which {homes.stream_bytes} are set aside")
     return reasons
 
@@ -217,17 +241,18 @@ ENOUGH = 4  # cuts past the first that fits: finer ones only add jobs and calls
 
 
 def _channel_choices(
-    layer: Layer, mapping: LayerMapping, soc: SoC, runtime: Runtime, homes: Homes
+    layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes
 ) -> tuple[list[tuple[int, ...]], int]:
-    """Tiles of output channels, one a share, whose weights fit, and the input channels a job (0: all) for that."""
+    """Tiles of output channels, one a part, whose weights fit, and the input channels a job (0: all) for that."""
     total = channels_read(layer)
     for c in _cuts(total):
         c = 0 if c == total else c
         choices = []
-        for share in mapping.shares:
-            alone = replace(mapping, shares=(Share(share.core, max(share.k, 1)),))
-            tiles = _channel_tiles(share.k, soc.cores[share.core].channel_step)
-            legal = (t for t in tiles if not _overflows(layer, alone, Tiling((t,), 1, 1, c=c), soc, runtime, homes))
+        for part in plan.parts:
+            alone = replace(plan, parts=(Part(part.core, max(part.channels, 1)),))
+            tiles = _channel_tiles(part.channels, soc.cores[part.core].channel_step)
+            smallest = (tiled(layer, alone, soc, (k,), 1, 1, c=c, n=1) for k in tiles)
+            legal = (p.tile.k for p in smallest if not tile_problems(layer, p, soc, runtime, homes))
             choices.append(list(islice(legal, ENOUGH)))
         if all(choices):
             most = max(len(tiles) for tiles in choices)
@@ -235,90 +260,87 @@ def _channel_choices(
     return [], 0
 
 
-def _overflows(layer: Layer, mapping: LayerMapping, tiling: Tiling, soc: SoC, runtime: Runtime, homes: Homes) -> bool:
-    return bool(tile_problems(layer, replace(mapping, tiling=tiling), soc, runtime, homes))
-
-
-def candidates(layer: Layer, mapping: LayerMapping, soc: SoC, runtime: Runtime, homes: Homes) -> Iterator[Tiling]:
-    """Legal tilings, from the largest tiles down: a few cuts past the first that fits, in every dimension.
+def candidates(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes) -> Iterator[LayerPlan]:
+    """The plan under legal tiles, from the largest down: a few cuts past the first that fits, in every dimension.
 
     Input channels are cut only where no tile of output channels fits otherwise, and columns only as far as they must
     be: cutting them breaks rows into pieces.
     """
-    k_choices, c = _channel_choices(layer, mapping, soc, runtime, homes)
-    for kt in k_choices:
-        single = c == 0 and all(s.k <= t for s, t in zip(mapping.shares, kt, strict=True))
-        orders: tuple[Order, ...] = ("weights",) if single else ("weights", "inputs")
+    k_choices, c = _channel_choices(layer, plan, soc, runtime, homes)
+    for k, n in product(k_choices, _cuts(layer.n)):
+        single = c == 0 and all(part.channels <= tile for part, tile in zip(plan.parts, k, strict=True))
+        orders: tuple[tuple[Dim, ...], ...] = (WEIGHTS_STAY,) if single else (WEIGHTS_STAY, INPUTS_STAY)
         for ox in _cuts(layer.ox):
-            legal = (
-                oy
-                for oy in _cuts(layer.oy)
-                if not _overflows(layer, mapping, Tiling(kt, oy, ox, c=c), soc, runtime, homes)
-            )
-            rows = list(islice(legal, ENOUGH))
-            yield from (Tiling(kt, oy, ox, order, c) for oy in rows for order in orders)
-            if rows:
+            by_rows = (tiled(layer, plan, soc, k, oy, ox, c=c, n=n) for oy in _cuts(layer.oy))
+            legal = list(islice((p for p in by_rows if not tile_problems(layer, p, soc, runtime, homes)), ENOUGH))
+            yield from (replace(found, order=order) for found in legal for order in orders)
+            if legal:
                 break
 
 
 def best_tiling(
-    layer: Layer, mapping: LayerMapping, soc: SoC, runtime: Runtime, homes: Homes, theta: Theta | None = None
-) -> Tiling:
-    """The cheapest legal tiling of a layer by `layer_time`; InputError where no tile fits, naming the buffer."""
-    best: tuple[float, Tiling] | None = None
-    shares = [(s.core, s.k) for s in mapping.shares]
-    for tiling in candidates(layer, mapping, soc, runtime, homes):
-        work = layer_work(layer, soc, shares, replace(mapping, tiling=tiling), homes, exact)
-        ticks = float(layer_time(layer, work, soc, runtime, homes, theta or Theta(), exact).ticks)
+    layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes, theta: Theta | None = None
+) -> LayerPlan:
+    """The plan under the cheapest legal tiles by `layer_time`; InputError where no tile fits, naming the buffer."""
+    best: tuple[float, LayerPlan] | None = None
+    for found in candidates(layer, plan, soc, runtime, homes):
+        ticks = planned_ticks(layer, found, soc, runtime, homes, theta)
         if best is None or ticks < best[0]:
-            best = (ticks, tiling)
+            best = (ticks, found)
     if best is None:
-        smallest = replace(mapping, tiling=Tiling((1,) * len(mapping.shares), 1, 1, c=1))
+        smallest = tiled(layer, plan, soc, (1,) * len(plan.parts), 1, 1, c=1, n=1)
         raise InputError("; ".join(tile_problems(layer, smallest, soc, runtime, homes)))
     return best[1]
 
 
-def complete(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
-    """The same mapping with shares for every layer and a tiling for every layer outside fused groups.
+def planned_ticks(
+    layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes, theta: Theta | None = None
+) -> float:
+    """The estimated ticks of a layer by itself under a tiled plan."""
+    shares = [(part.core, part.channels) for part in plan.parts]
+    work = layer_work(layer, soc, shares, plan, homes, exact)
+    return float(layer_time(layer, work, soc, runtime, homes, theta or Theta(), exact).ticks)
 
-    On a SoC with a systolic array tilings are nests (`gemmini.nests`). Raises InputError where a layer can run nowhere
-    or no tile of it fits.
+
+def complete(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
+    """The same mapping with parts for every layer, and tiles for every layer outside fused pieces.
+
+    Raises InputError where a layer can run nowhere or no tile of it fits.
     """
     if array_of(soc) is not None:
         return complete_nests(mapping, workload, soc)
     layers = {}
     for layer in workload:
         given = mapping.layers.get(layer.name)
-        layers[layer.name] = given or LayerMapping((Share(default_core(layer, soc), layer.k),))
+        layers[layer.name] = given or LayerPlan((Part(default_core(layer, soc), layer.k),))
     mapping = replace(mapping, layers=layers)
     homes = homes_of(workload, mapping, soc)
-    fused = {name for group in mapping.groups if not group.parallel for name in group.layers}
-    untiled = {name for name, given in layers.items() if given.tiling is None and name not in fused}
+    fused = {name for piece in mapping.pieces if piece.how == "fused" for name in piece.layers}
+    untiled = {name for name, given in layers.items() if not given.is_tiled and name not in fused}
     for layer in workload:
-        given = layers[layer.name]
         if layer.name in untiled:
-            layers[layer.name] = replace(given, tiling=best_tiling(layer, given, soc, mapping.runtime, homes))
-    for group in at_once(mapping):
-        members = [workload[name] for name in group.layers]
-        alone = {name: layers[name] for name in group.layers}
+            layers[layer.name] = best_tiling(layer, layers[layer.name], soc, mapping.runtime, homes)
+    for piece in at_once(mapping):
+        members = [workload[name] for name in piece.layers]
+        alone = {name: layers[name] for name in piece.layers}
         layers |= _at_once(alone, members, [layer for layer in members if layer.name in untiled], soc, homes)
     return replace(mapping, layers=layers)
 
 
-def at_once(mapping: Mapping) -> list[Group]:
-    """The groups whose layers do run at once."""
-    return [group for group in mapping.groups if group.parallel and mapping.runtime != "serial"]
+def at_once(mapping: Mapping) -> list[Piece]:
+    """The pieces whose layers do run at once."""
+    return [piece for piece in mapping.pieces if piece.how == "parallel" and mapping.runtime != "serial"]
 
 
 Needs = dict[str, int]  # bytes, by memory
-Option = tuple[float, Needs, dict[str, Tiling]]  # ticks, what it takes of the memories, the tiles of some layers
+Option = tuple[float, Needs, dict[str, LayerPlan]]  # ticks, what it takes of the memories, the plans of some layers
 
 PARTS = 8  # of a memory: the rooms that are tried for a layer which shares it
 
 
 def _at_once(
-    alone: dict[str, LayerMapping], members: list[Layer], untiled: list[Layer], soc: SoC, homes: Homes
-) -> dict[str, LayerMapping]:
+    alone: dict[str, LayerPlan], members: list[Layer], untiled: list[Layer], soc: SoC, homes: Homes
+) -> dict[str, LayerPlan]:
     """Tiles of layers that run at once, from those that each would have alone; only those of `untiled` may change.
 
     Where those do not fit together, each is tiled for rooms from its smallest tile up. Of the combinations that fit,
@@ -331,8 +353,8 @@ def _at_once(
     least = dict(most)
     for layer in untiled:
         given = alone[layer.name]
-        smallest = Tiling((1,) * len(given.shares), 1, 1, c=int(channels_read(layer) > 1))
-        need = _totals(layer, replace(given, tiling=smallest), soc, homes)
+        smallest = tiled(layer, given, soc, (1,) * len(given.parts), 1, 1, c=int(channels_read(layer) > 1), n=1)
+        need = _totals(layer, smallest, soc, homes)
         least[layer.name] = {name: min(most[layer.name][name], need[name]) for name in need}
     if crowded := _crowded(least, soc):
         raise InputError("; ".join(crowded))
@@ -343,28 +365,23 @@ def _at_once(
         found = _fitting(found, options, rest, soc)
     if not found:
         raise InputError("; ".join(_crowded(most, soc)))
-    _, _, tilings = min(found, key=lambda option: option[0])
-    return alone | {name: replace(alone[name], tiling=tiling) for name, tiling in tilings.items()}
+    _, _, plans = min(found, key=lambda option: option[0])
+    return alone | plans
 
 
-def _options(layer: Layer, alone: LayerMapping, least: Needs, most: Needs, soc: SoC, homes: Homes) -> list[Option]:
+def _options(layer: Layer, alone: LayerPlan, least: Needs, most: Needs, soc: SoC, homes: Homes) -> list[Option]:
     """The best tiles of a layer for rooms from its smallest tile to what it takes alone."""
     out: list[Option] = []
-    shares = [(share.core, share.k) for share in alone.shares]
     for part in range(PARTS + 1):
         room = {n: min(max(soc.memories[n].capacity_bytes * part // PARTS, least[n]), most[n]) for n in most}
         tight = {name: Memory(size_bytes=max(size, 1)) for name, size in room.items()}
         small = soc.model_copy(update={"memories": soc.memories | tight})
         try:
-            tiled = (
-                alone if room == most else replace(alone, tiling=best_tiling(layer, alone, small, "overlapped", homes))
-            )
-        except InputError:  # shares that fit one by one, but not together
+            plan = alone if room == most else best_tiling(layer, alone, small, "overlapped", homes)
+        except InputError:  # parts that fit one by one, but not together
             continue
-        assert tiled.tiling is not None
-        work = layer_work(layer, soc, shares, tiled, homes, exact)
-        ticks = float(layer_time(layer, work, soc, "overlapped", homes, Theta(), exact).ticks)
-        out.append((ticks, _totals(layer, tiled, soc, homes), {layer.name: tiled.tiling}))
+        ticks = planned_ticks(layer, plan, soc, "overlapped", homes)
+        out.append((ticks, _totals(layer, plan, soc, homes), {layer.name: plan}))
     return out
 
 
@@ -373,9 +390,9 @@ def _fitting(found: list[Option], options: list[Option], rest: Needs, soc: SoC) 
     both = [(a + b, _sums((x, y)), s | t) for a, x, s in found for b, y, t in options]
     fit = [o for o in both if not _crowded({"": _sums((o[1], rest))}, soc)]
     out: list[Option] = []
-    for ticks, need, tilings in sorted(fit, key=lambda option: option[0]):
+    for ticks, need, plans in sorted(fit, key=lambda option: option[0]):
         if not any(all(other.get(name, 0) <= size for name, size in need.items()) for _, other, _ in out):
-            out.append((ticks, need, tilings))
+            out.append((ticks, need, plans))
     return out
 
 
@@ -388,13 +405,14 @@ def _sums(needs: Iterable[Needs]) -> Needs:
     return out
 
 
-def _totals(layer: Layer, mapping: LayerMapping, soc: SoC, homes: Homes) -> Needs:
+def _totals(layer: Layer, plan: LayerPlan, soc: SoC, homes: Homes) -> Needs:
     """Bytes of each memory that a layer's tiles take while it runs beside others."""
-    return {name: need.total for name, need in tile_bytes(layer, mapping, soc, "overlapped", homes).items()}
+    return {name: need.total for name, need in tile_bytes(layer, plan, soc, "overlapped", homes).items()}
 
 
-def problems(mapping: Mapping, workload: Workload, soc: SoC) -> list[str]:
-    """Every reason why the machine cannot run the mapping as stated, each with figure and bound; empty if it can."""
+def problems(mapping: Mapping, workload: Workload, soc: SoC) -> list[Problem]:
+    """Every reason why the machine cannot run the mapping as stated, each with figure and bound, and every key of it
+    that would have no effect; empty if there is none."""
     return _checked(mapping, workload, soc)[1]
 
 
@@ -402,46 +420,65 @@ def checked(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
     """The completed mapping; InputError listing every reason why the machine cannot run it."""
     full, reasons = _checked(mapping, workload, soc)
     if reasons:
-        raise InputError(f"mapping {mapping.name} does not fit {soc.name}: " + "; ".join(reasons))
+        raise InputError(f"mapping {mapping.name} does not fit {soc.name}: " + "; ".join(why for _, why in reasons))
     return full
 
 
-def _checked(mapping: Mapping, workload: Workload, soc: SoC) -> tuple[Mapping, list[str]]:
+def _checked(mapping: Mapping, workload: Workload, soc: SoC) -> tuple[Mapping, list[Problem]]:
     if array_of(soc) is not None:
-        parallel = [name for group in mapping.groups if group.parallel for name in group.layers]
+        parallel = [name for piece in mapping.pieces if piece.how == "parallel" for name in piece.layers]
         if parallel:
-            return mapping, [f"parallel group: {soc.name} has one array, which {parallel[0]} cannot share"]
+            return mapping, [
+                (("pieces",), f"parallel piece: {soc.name} has one array, which {parallel[0]} cannot share")
+            ]
         full = complete_nests(mapping, workload, soc)
         return full, nest_problems(full, workload, soc)
-    reasons: list[str] = []
+    reasons: list[Problem] = []
     names = {layer.name for layer in workload}
-    reasons += [f"layer {name}: {workload.name} has no such layer" for name in mapping.layers if name not in names]
+    reasons += [
+        (("layers", name), f"layer {name}: {workload.name} has no such layer")
+        for name in mapping.layers
+        if name not in names
+    ]
+    fused = {name for piece in mapping.pieces if piece.how == "fused" for name in piece.layers}
     for layer in workload:
         given = mapping.layers.get(layer.name)
         if given is not None:
-            reasons += _share_problems(layer, given, soc)
-    grouped = [name for group in mapping.groups for name in group.layers]
-    reasons += [f"group: {workload.name} has no layer {name}" for name in grouped if name not in names]
-    reasons += [f"group: layer {name} is named twice" for name in dict.fromkeys(grouped) if grouped.count(name) > 1]
+            reasons += _plan_problems(layer, given, soc, layer.name in fused)
+    reasons += _piece_names(mapping, workload)
     if reasons:
         return mapping, reasons
     try:
         full = complete(mapping, workload, soc)
         homes = homes_of(workload, full, soc)
     except InputError as error:
-        return mapping, [str(error)]
-    fused = {name for group in mapping.groups if not group.parallel for name in group.layers}
-    for group in mapping.groups:
-        why = _parallel_problems if group.parallel else _group_problems
-        reasons += why(group.layers, workload, full, soc)
+        return mapping, [((), str(error))]
+    for i, piece in enumerate(mapping.pieces):
+        why = _parallel_problems if piece.how == "parallel" else _fused_problems
+        reasons += [(("pieces", i, *key), reason) for key, reason in why(piece, workload, full, soc)]
     for layer in workload:
         if layer.name not in fused:
-            reasons += tile_problems(layer, full.layers[layer.name], soc, mapping.runtime, homes)
+            found = tile_problems(layer, full.layers[layer.name], soc, mapping.runtime, homes)
+            reasons += [(("layers", layer.name, "tile"), reason) for reason in found]
     if not reasons:
-        for group in at_once(full):
-            needs = {n: _totals(workload[n], full.layers[n], soc, homes) for n in group.layers}
-            reasons += _crowded(needs, soc)
+        for i, piece in enumerate(mapping.pieces):
+            if piece in at_once(full):
+                needs = {n: _totals(workload[n], full.layers[n], soc, homes) for n in piece.layers}
+                reasons += [(("pieces", i), reason) for reason in _crowded(needs, soc)]
     return full, reasons
+
+
+def _piece_names(mapping: Mapping, workload: Workload) -> list[Problem]:
+    """Pieces name layers of the workload, each in one piece only."""
+    names, seen, reasons = {layer.name for layer in workload}, set[str](), list[Problem]()
+    for i, piece in enumerate(mapping.pieces):
+        for j, name in enumerate(piece.layers):
+            if name not in names:
+                reasons.append((("pieces", i, "layers", j), f"piece: {workload.name} has no layer {name}"))
+            elif name in seen:
+                reasons.append((("pieces", i, "layers", j), f"piece: layer {name} is named twice"))
+            seen.add(name)
+    return reasons
 
 
 def _crowded(needs: dict[str, Needs], soc: SoC) -> list[str]:
@@ -451,32 +488,44 @@ def _crowded(needs: dict[str, Needs], soc: SoC) -> list[str]:
         bound = soc.memories[memory].capacity_bytes
         if total > bound:
             how = " + ".join(f"{need[memory]} of {name}" for name, need in needs.items() if memory in need)
-            reasons.append(f"parallel group: tiles need {how} = {total} bytes of {memory}, which has {bound}")
+            reasons.append(f"parallel piece: tiles need {how} = {total} bytes of {memory}, which has {bound}")
     return reasons
 
 
-def _group_problems(members: tuple[str, ...], workload: Workload, mapping: Mapping, soc: SoC) -> list[str]:
-    """Why a fused group cannot run: one core a layer, lines and weights resident, and nothing in between."""
+def _fused_problems(piece: Piece, workload: Workload, mapping: Mapping, soc: SoC) -> list[Problem]:
+    """Why a fused piece cannot run, under the key to blame: one core a layer, lines and weights resident, and nothing
+    in between."""
+    out: list[Problem] = []
+    if not piece.keep_rows:
+        what = f"piece: {soc.name} keeps the rows that two tiles both need; keep_rows: false means nothing here"
+        out.append((("keep_rows",), what))
+    if piece.resident is not None:
+        what = f"piece: on {soc.name} the weights of all layers of a fused piece stay; leave out resident"
+        out.append((("resident",), what))
+    return out + [(("layers",), reason) for reason in _misfused(piece.layers, workload, mapping, soc)]
+
+
+def _misfused(members: tuple[str, ...], workload: Workload, mapping: Mapping, soc: SoC) -> list[str]:
     inside, between, reasons = set(members), set[str](), []
     for layer in workload:
         reads = set(layer.inputs)
         if layer.name in inside and reads & between:
-            reasons.append(f"group: {layer.name} reads {min(reads & between)}, which waits for the group; add it")
+            reasons.append(f"piece: {layer.name} reads {min(reads & between)}, which waits for the piece; add it")
         if layer.name not in inside and reads & (inside | between):
             between.add(layer.name)
     layers = [workload[name] for name in members]
     for layer in layers:
-        if len([s for s in mapping.layers[layer.name].shares if s.k]) != 1:
-            reasons.append(f"group: layer {layer.name} is split over cores; a fused layer runs on one")
+        if len([part for part in mapping.layers[layer.name].parts if part.channels]) != 1:
+            reasons.append(f"piece: layer {layer.name} is split over cores; a fused layer runs on one")
         elif layer.alternative is not None:
-            reasons.append(f"group: layer {layer.name} has an alternative form; it cannot be fused")
+            reasons.append(f"piece: layer {layer.name} has an alternative form; it cannot be fused")
     if reasons:
         return reasons
     try:
         lines = buffer_bytes(workload, members)
     except InputError as error:
         return [str(error)]
-    cores = {layer.name: mapping.layers[layer.name].shares[0].core for layer in layers}
+    cores = {layer.name: mapping.layers[layer.name].parts[0].core for layer in layers}
     need = sum(lines.values())
     for layer in layers:  # two rows each of what comes in and of what goes out
         need += sum(2 * layer.stride_y * layer.ix * layer.c for name in layer.inputs if name not in inside)
@@ -484,64 +533,91 @@ def _group_problems(members: tuple[str, ...], workload: Workload, mapping: Mappi
     for name in {soc.cores[core].memory for core in cores.values()} - {soc.main_memory}:
         bound = soc.memories[name].capacity_bytes
         if need > bound:
-            reasons.append(f"group: its line buffers need {need} bytes of {name}, which has {bound}")
+            reasons.append(f"piece: its line buffers need {need} bytes of {name}, which has {bound}")
     for name in dict.fromkeys(cores.values()):
         core = soc.cores[name]
         mine = [layer for layer in layers if cores[layer.name] == name]
-        tiles = [make_tile(la, la.k, 1, la.ox, mapping.layers[la.name].ox_unroll) for la in mine]
-        reasons += [f"group: {name} {reason}" for reason in core.resident(tiles)]
+        tiles = [make_tile(la, la.k, 1, la.ox, mapping.layers[la.name].unroll) for la in mine]
+        reasons += [f"piece: {name} {reason}" for reason in core.resident(tiles)]
         if core.weight_memory is not None:
             held = sum(weight_transfer_of(layer, soc, core, layer.k, exact).bytes for layer in mine)
             bound = soc.memories[core.weight_memory].capacity_bytes
             if held > bound:
-                reasons.append(f"group: weights need {held} bytes of {core.weight_memory}, which has {bound}")
+                reasons.append(f"piece: weights need {held} bytes of {core.weight_memory}, which has {bound}")
     return reasons
 
 
-def _parallel_problems(members: tuple[str, ...], workload: Workload, mapping: Mapping, soc: SoC) -> list[str]:
+def _parallel_problems(piece: Piece, workload: Workload, mapping: Mapping, soc: SoC) -> list[Problem]:
     """Why layers cannot run at once: what they read must be there before the first, and they must not share a core or
     a weight memory."""
     reasons = []
     names = [layer.name for layer in workload]
-    at = sorted(names.index(name) for name in members)
+    at = sorted(names.index(name) for name in piece.layers)
     first = at[0]
     if at != list(range(first, first + len(at))):
-        between = next(name for name in names[first : at[-1]] if name not in members)
-        reasons.append(f"parallel group: layer {between} stands between {names[first]} and {names[at[-1]]}")
+        between = next(name for name in names[first : at[-1]] if name not in piece.layers)
+        reasons.append(f"parallel piece: layer {between} stands between {names[first]} and {names[at[-1]]}")
     taken: dict[str, str] = {}
-    for name in members:
+    for name in piece.layers:
         late = [tensor for tensor in workload[name].inputs if tensor in names[first:]]
         if late:
-            reasons.append(f"parallel group: {name} reads {late[0]}, which is not there when the group starts")
-        for core in [share.core for share in mapping.layers[name].shares if share.k]:
+            reasons.append(f"parallel piece: {name} reads {late[0]}, which is not there when the piece starts")
+        for core in [part.core for part in mapping.layers[name].parts if part.channels]:
             for unit in dict.fromkeys(u for u in (core, soc.cores[core].weight_memory) if u is not None):
                 if unit in taken and taken[unit] != name:
-                    reasons.append(f"parallel group: {taken[unit]} and {name} both use {unit}; give each its own")
+                    reasons.append(f"parallel piece: {taken[unit]} and {name} both use {unit}; give each its own")
                 taken[unit] = name
-    return reasons
+    return [(("layers",), reason) for reason in reasons]
 
 
-def _share_problems(layer: Layer, given: LayerMapping, soc: SoC) -> list[str]:
-    reasons = []
-    where = f"layer {layer.name}: "
-    total = sum(s.k for s in given.shares)
+def _plan_problems(layer: Layer, given: LayerPlan, soc: SoC, fused: bool) -> list[Problem]:
+    """What is wrong with a layer's plan in itself, and what of it means nothing here."""
+    out: list[Problem] = []
+
+    def wrong(what: str, *key: str) -> None:
+        out.append((("layers", layer.name, *key), f"layer {layer.name}: {what}"))
+
+    total = sum(part.channels for part in given.parts)
     if total != layer.k:
-        reasons.append(f"{where}shares sum to {total} output channels, the layer has {layer.k}")
-    for share in given.shares:
-        if share.core not in soc.cores:
-            reasons.append(f"{where}{soc.name} has no core {share.core!r}; it has {', '.join(soc.cores)}")
-        elif share.k:
-            refused = _refusals(layer, share.k, soc, share.core, given.ox_unroll)
-            reasons += [f"{where}{share.core} {reason}" for reason in refused]
-    if len({s.core for s in given.shares}) != len(given.shares):
-        reasons.append(f"{where}a core is named twice; give it one contiguous share")
-    tiling = given.tiling
-    if tiling is not None:
-        if len(tiling.k) != len(given.shares):
-            reasons.append(f"{where}{len(tiling.k)} tile sizes k for {len(given.shares)} shares; give one a share")
-        if not (0 < tiling.oy <= layer.oy and 0 < tiling.ox <= layer.ox and all(k > 0 for k in tiling.k)):
-            bound = f"1..{layer.oy} x 1..{layer.ox}"
-            reasons.append(f"{where}tile oy {tiling.oy} x ox {tiling.ox}, k {tiling.k} is outside {bound}, k >= 1")
-        if not 0 <= tiling.c < channels_read(layer) + (tiling.c == 0):
-            reasons.append(f"{where}tile c {tiling.c} is outside 1..{channels_read(layer) - 1}; leave it out for all")
-    return reasons
+        wrong(f"parts sum to {total} output channels, the layer has {layer.k}", "parts")
+    for part in given.parts:
+        if part.core not in soc.cores:
+            wrong(f"{soc.name} has no core {part.core!r}; it has {', '.join(soc.cores)}", "parts", part.core)
+        elif part.channels:
+            for reason in refusals(layer, part.channels, soc, part.core, given):
+                wrong(f"{part.core} {reason}", "parts", part.core)
+    if len({part.core for part in given.parts}) != len(given.parts):
+        wrong("a core is named twice; give it one contiguous part", "parts")
+    if out:
+        return out
+    if given.unroll and not any(soc.cores[part.core].unrolls for part in given.parts if part.channels):
+        wrong("unroll is of arrays that compute several pixels at once, and none of its cores does", "unroll")
+    if not given.reuse:
+        wrong("reuse: false means nothing behind a DMA: what a tile has stays until another takes its place", "reuse")
+    tiles = [part.tile for part in given.parts if part.tile is not None]
+    if fused and (tiles or given.order):
+        wrong("goes row by row in its fused piece; leave out tile and order", "tile" if tiles else "order")
+    elif tiles or given.order:
+        _check_tiles(layer, given, soc, wrong)
+    return out
+
+
+def _check_tiles(layer: Layer, given: LayerPlan, soc: SoC, wrong: Callable[..., None]) -> None:
+    """What is wrong with stated tiles: extents, what the parts have in common, the order."""
+    if not given.is_tiled:
+        wrong("states a tile or an order, but not both; state both, or leave both to the tiler")
+        return
+    first = given.tile
+    for part in given.parts:
+        tile = part.tile
+        assert tile is not None
+        own = whole(form(layer, soc.cores[part.core]))
+        for d in DIMS:
+            if not 1 <= tile.along(d) <= own.along(d):
+                wrong(f"tile {d} {tile.along(d)} is outside 1..{own.along(d)}", "tile", d)
+        if (tile.fy, tile.fx) != (own.fy, own.fx):
+            wrong(f"{part.core} takes whole filters, {own.fy} x {own.fx}, not {tile.fy} x {tile.fx}", "tile", "fy")
+        if (tile.oy, tile.ox, tile.n) != (first.oy, first.ox, first.n):
+            wrong("parts behind one DMA go side by side, with one tile along n, oy and ox", "tile")
+    if set(given.loops[-3:]) != set(REDUCTION):
+        wrong("behind a DMA partial sums stay until they are complete; put c, fy, fx innermost", "order")

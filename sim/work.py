@@ -8,13 +8,15 @@ the channels of a share may be an int, an integer array or a tensor.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, product
+from math import prod
 from typing import Any
 
 from cosoc.sim import exact
 from cosoc.sim.exact import Num
-from cosoc.sim.model.mapping import LayerMapping, Tiling
+from cosoc.sim.model.mapping import WEIGHTS_STAY, Dim, Extent, LayerPlan, Part
 from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import Core, Dma, SoC
 from cosoc.sim.model.workload import Layer, Tile
@@ -81,6 +83,41 @@ def _window(layer: Layer) -> tuple[object, ...]:
     return layer.inputs, y, (layer.ix, layer.fx, layer.stride_x, layer.pad_x, layer.dilation_x)
 
 
+def whole(layer: Layer) -> Extent:
+    """The tile that is all of a layer."""
+    return Extent(layer.k, channels_read(layer), layer.fy, layer.fx, layer.oy, layer.ox, layer.n)
+
+
+def tiled(
+    layer: Layer,
+    plan: LayerPlan,
+    soc: SoC,
+    k: Sequence[int],
+    oy: int,
+    ox: int,
+    order: tuple[Dim, ...] = WEIGHTS_STAY,
+    c: int = 0,
+    n: int = 0,
+) -> LayerPlan:
+    """The plan with tiles of k channels (one figure a part), oy x ox pixels, c input channels and n images (0: all)."""
+
+    def tile(part: Part, channels: int) -> Extent:
+        own = form(layer, soc.cores[part.core])
+        reads = channels_read(own)
+        return Extent(channels, min(c or reads, reads), own.fy, own.fx, oy, ox, n or layer.n)
+
+    parts = tuple(replace(part, tile=tile(part, channels)) for part, channels in zip(plan.parts, k, strict=True))
+    return replace(plan, parts=parts, order=order)
+
+
+def cut_channels(layer: Layer, soc: SoC, plan: LayerPlan) -> int:
+    """Input channels a job where a plan cuts them; 0 where every job reads all of them."""
+    for part in plan.parts:
+        if part.tile is not None and part.tile.c < channels_read(form(layer, soc.cores[part.core])):
+            return part.tile.c
+    return 0
+
+
 def make_tile(layer: Layer, k: Num, oy: Num, ox: Num, ox_unroll: int = 0, c: int = 0) -> Tile:
     """The tile of `layer` with k output channels, oy x ox output pixels and c input channels (0: all of them)."""
     return Tile(
@@ -109,6 +146,10 @@ class Transfer:
     bytes: Num
     calls: Num
     pieces: Num = 0
+
+    def times(self, n: Num) -> Transfer:
+        """So many of them."""
+        return self if isinstance(n, int) and n == 1 else Transfer(self.bytes * n, self.calls * n, self.pieces * n)
 
     def setup_ticks(self, dma: Dma) -> Num:
         """Ticks in which no byte moves."""
@@ -205,6 +246,31 @@ def spans_x(layer: Layer, ox: int) -> tuple[Span, ...]:
 
 
 @dataclass(frozen=True)
+class Window:
+    """`count` tiles of equal size: n images, rows and columns of outputs."""
+
+    n: int
+    y: Span
+    x: Span
+    count: int
+
+    def under(self, layer: Layer, read: Layer) -> Window:
+        """The same as a form of the layer (`read`) sees it."""
+        return replace(self, y=self.y.under(layer, read), x=self.x.under(layer, read))
+
+
+def windows(layer: Layer, tile: Extent) -> list[Window]:
+    """The tiles of a layer along images, rows and columns, equal neighbours as one."""
+    images = [(min(tile.n, layer.n), layer.n // tile.n or 1)]
+    if layer.n > tile.n and layer.n % tile.n:
+        images.append((layer.n % tile.n, 1))
+    return [
+        Window(n, y, x, times * y.count * x.count)
+        for (n, times), y, x in product(images, spans_y(layer, tile.oy), spans_x(layer, tile.ox))
+    ]
+
+
+@dataclass(frozen=True)
 class CoreWork:
     """One core's part of a layer, summed over its jobs.
 
@@ -239,12 +305,12 @@ class LayerWork:
     last_store: Transfer
 
 
-def feed_ticks(tile: Tile, soc: SoC, core: str, xp: Any) -> Num:
-    """Unloaded time of one job's own reads and writes over its core's feed links."""
+def feed_ticks(tile: Tile, soc: SoC, core: str, xp: Any, n: int = 1) -> Num:
+    """Unloaded time of one job's own reads and writes, over n images, over its core's feed links."""
     ticks: Num = 0 * tile.k
     for names, moved in soc.cores[core].feeds(tile, xp):
         if names:
-            ticks = ticks + link_ticks(moved, names, soc, xp)
+            ticks = ticks + link_ticks(moved * n, names, soc, xp)
     return ticks
 
 
@@ -255,6 +321,11 @@ def link_ticks(moved: Num, names: Sequence[str], soc: SoC, xp: Any) -> Num:
     return xp.ceildiv(moved * slowest.period_cycles, slowest.bytes_per_period)
 
 
+def core_cycles(core: Core, tile: Tile, n: int, xp: Any) -> Num:
+    """Array cycles of one job over n images."""
+    return core.cycles(tile, xp) if n == 1 else core.batch_cycles(tile, n, xp)
+
+
 def k_tiles(k: Num, tile: int, most: int, xp: Any) -> tuple[tuple[Num, Num], ...]:
     """Cut k channels into tiles: ((size, count), ...), of which the last may be empty; into one if it holds `most`."""
     if tile >= most:
@@ -263,16 +334,17 @@ def k_tiles(k: Num, tile: int, most: int, xp: Any) -> tuple[tuple[Num, Num], ...
     return ((tile, whole), (k - whole * tile, 1))
 
 
-def c_parts(layer: Layer, tiling: Tiling) -> tuple[tuple[int, int], ...]:
-    """The parts that a job's input channels are worked off in: ((channels, count), ...)."""
+def c_parts(layer: Layer, c: int) -> tuple[tuple[int, int], ...]:
+    """The parts, of c channels (0: all), that a job's input channels are worked off in: ((channels, count), ...)."""
     total = channels_read(layer)
-    tile = tiling.c or total
+    tile = c or total
     parts = ((tile, total // tile), (total % tile, 1))
     return tuple((size, count) for size, count in parts if size and count)
 
 
-def input_transfer(layer: Layer, soc: SoC, memory: str, k: Num, y: Span, x: Span, home: str, xp: Any) -> Transfer:
+def input_transfer(layer: Layer, soc: SoC, memory: str, k: Num, at: Window, home: str, xp: Any) -> Transfer:
     """Load the inputs under one tile, all operands, from `home` to a core's memory; nothing if they lie there."""
+    y, x = at.y, at.x
     if home == memory:
         return Transfer(0, 0)
     channels = k if per_channel(layer) else layer.c
@@ -280,16 +352,17 @@ def input_transfer(layer: Layer, soc: SoC, memory: str, k: Num, y: Span, x: Span
     one = tile_transfer(channels, y.inp, x.inp, y.inp == layer.iy, x.inp == layer.ix, dma, xp)
     operands = len(layer.inputs) if layer.op in ("add", "eltwise", "concat") else 1
     if layer.op == "concat":  # its operands share the channels between them
-        return Transfer(one.bytes, one.calls + operands - 1, one.pieces)
-    return Transfer(one.bytes * operands, one.calls * operands, one.pieces * operands)
+        return Transfer(one.bytes, one.calls + operands - 1, one.pieces).times(at.n)
+    return Transfer(one.bytes * operands, one.calls * operands, one.pieces * operands).times(at.n)
 
 
-def output_transfer(layer: Layer, soc: SoC, memory: str, k: Num, y: Span, x: Span, home: str, xp: Any) -> Transfer:
+def output_transfer(layer: Layer, soc: SoC, memory: str, k: Num, at: Window, home: str, xp: Any) -> Transfer:
     """Store one tile's results from a core's memory to `home`; nothing if they stay there."""
+    y, x = at.y, at.x
     if home == memory:
         return Transfer(0 * k, 0 * k)
     dma = soc.dmas[soc.route(memory, home).dma]
-    return tile_transfer(k, y.out, x.out, y.out == layer.oy, x.out == layer.ox, dma, xp)
+    return tile_transfer(k, y.out, x.out, y.out == layer.oy, x.out == layer.ox, dma, xp).times(at.n)
 
 
 def _total(parts: Sequence[tuple[Transfer, Num]]) -> Transfer:
@@ -298,50 +371,66 @@ def _total(parts: Sequence[tuple[Transfer, Num]]) -> Transfer:
     )
 
 
-def layer_work(
-    layer: Layer, soc: SoC, shares: Sequence[tuple[str, Num]], mapping: LayerMapping, homes: Homes, xp: Any
-) -> LayerWork:
-    """The work of `layer` under `mapping`, with `shares` (core, output channels) in place of the mapping's own.
+def pixel_loops(plan: LayerPlan, counts: MappingOf[str, int]) -> tuple[int, bool]:
+    """Of the loops around a layer's tiles: how many tiles of images and pixels stand outside the loop over output
+    channels, and whether any stands inside it. counts: tiles along n, oy and ox."""
+    at = plan.loops.index("k")
+    outside = prod(counts[d] for d in plan.loops[:at] if d in counts)
+    return outside, any(counts[d] > 1 for d in plan.loops[at:] if d in counts)
 
-    Shares may be ints, integer arrays or tensors, core by core as in the mapping; with the mapping's own and
-    `xp = exact` this is, to the byte, what `lower` emits. The mapping must have a tiling, with one tile size a share.
+
+def tile_counts(layer: Layer, tile: Extent) -> dict[str, int]:
+    """Tiles along images, rows and columns."""
+    return {"n": -(-layer.n // tile.n), "oy": -(-layer.oy // tile.oy), "ox": -(-layer.ox // tile.ox)}
+
+
+def layer_work(
+    layer: Layer, soc: SoC, shares: Sequence[tuple[str, Num]], plan: LayerPlan, homes: Homes, xp: Any
+) -> LayerWork:
+    """The work of `layer` under a plan, with `shares` (core, output channels) in place of the plan's own.
+
+    Shares may be ints, integer arrays or tensors, core by core as in the plan; with the plan's own and `xp = exact`
+    this is, to the byte, what `lower` emits. The plan must be tiled. Operands are loaded again as `lower.walk` has it.
     """
-    tiling = mapping.tiling
-    assert tiling is not None, "complete the mapping first"
-    cut = [(y, x) for y in spans_y(layer, tiling.oy) for x in spans_x(layer, tiling.ox)]
-    tiles = sum(y.count * x.count for y, x in cut)
+    cut = windows(layer, plan.tile)
+    tiles = sum(at.count for at in cut)
+    _, pixels_inside = pixel_loops(plan, tile_counts(layer, plan.tile))
     source, target = homes.inputs(layer), homes.output(layer)
     cores, loads, firsts, lasts = [], [], [], []
-    sizes = [k_tiles(k, kt, s.k, xp) for (_, k), s, kt in zip(shares, mapping.shares, tiling.k, strict=True)]
+    sizes = [
+        k_tiles(k, part.tile.k, part.channels, xp)
+        for (_, k), part in zip(shares, plan.parts, strict=True)
+        if part.tile is not None
+    ]
     k_steps = [sum(count * xp.used(size) for size, count in own) for own in sizes]
     for (name, _), own in zip(shares, sizes, strict=True):
-        cores.append(_core_work(layer, soc, name, own, cut, mapping, homes, xp))
-        lasts.append((output_transfer(layer, soc, soc.cores[name].memory, own[0][0], *cut[-1], target, xp), 1))
+        cores.append(_core_work(layer, soc, name, own, cut, plan, homes, xp))
+        lasts.append((output_transfer(layer, soc, soc.cores[name].memory, own[0][0], cut[-1], target, xp), 1))
     # A core without channels has its place in the work, so that a gradient can reach it; it takes no part in deciding
     # which form of the layer the inputs are loaded for.
-    there = [i for i, s in enumerate(mapping.shares) if s.k or layer.alternative is None]
+    there = [i for i, part in enumerate(plan.parts) if part.channels or layer.alternative is None]
     for copy in copies(layer, soc, [(i, shares[i][0]) for i in there]):
         memory, read = soc.cores[shares[copy.shares[0]][0]].memory, copy.layer
-        seen = [(y.under(layer, read), x.under(layer, read)) for y, x in cut]
+        seen = [at.under(layer, read) for at in cut]
         if copy.sliced:
             i, own = copy.shares[0], sizes[copy.shares[0]]
             mine = [
-                (input_transfer(read, soc, memory, size, y, x, source, xp), y.count * x.count * count)
+                (input_transfer(read, soc, memory, size, at, source, xp), at.count * count)
                 for size, count in own
-                for y, x in seen
+                for at in seen
             ]
             loads += mine
             cores[i] = _rewriting(cores[i], mine, soc, xp)
-            firsts.append((input_transfer(read, soc, memory, own[0][0], *seen[0], source, xp), 1))
+            firsts.append((input_transfer(read, soc, memory, own[0][0], seen[0], source, xp), 1))
         else:
             most = xp.maximum(0, *(k_steps[i] for i in copy.shares))
-            again = most if tiling.order == "weights" and tiles > 1 else 1
-            one = [input_transfer(read, soc, memory, read.c, y, x, source, xp) for y, x in seen]
-            whole = [(t, y.count * x.count) for t, (y, x) in zip(one, seen, strict=True)]
-            loads += [(t, n * again) for t, n in whole]
+            again = most if pixels_inside else 1
+            one = [input_transfer(read, soc, memory, read.c, at, source, xp) for at in seen]
+            all_of_it = [(t, at.count) for t, at in zip(one, seen, strict=True)]
+            loads += [(t, n * again) for t, n in all_of_it]
             for i in copy.shares:
-                times = k_steps[i] if tiling.order == "weights" and tiles > 1 else xp.used(k_steps[i])
-                cores[i] = _rewriting(cores[i], [(t, n * times) for t, n in whole], soc, xp)
+                times = k_steps[i] if pixels_inside else xp.used(k_steps[i])
+                cores[i] = _rewriting(cores[i], [(t, n * times) for t, n in all_of_it], soc, xp)
             firsts.append((one[0], 1))
     return LayerWork(tuple(cores), _total(loads), tiles * xp.maximum(0, *k_steps), _total(firsts), _total(lasts))
 
@@ -373,16 +462,15 @@ def _core_work(
     soc: SoC,
     name: str,
     sizes: Sequence[tuple[Num, Num]],
-    cut: Sequence[tuple[Span, Span]],
-    mapping: LayerMapping,
+    cut: Sequence[Window],
+    plan: LayerPlan,
     homes: Homes,
     xp: Any,
 ) -> CoreWork:
-    core, tiling = soc.cores[name], mapping.tiling
-    assert tiling is not None
+    core = soc.cores[name]
     own = form(layer, core)
     target = homes.output(layer)
-    tiles = sum(y.count * x.count for y, x in cut)
+    tiles = sum(at.count for at in cut)
     jobs: Num = 0
     array: Num = 0
     feed: Num = 0
@@ -390,24 +478,25 @@ def _core_work(
     last: Num = None
     fed: Num = 0
     weights, stores = [], []
-    parts = c_parts(own, tiling)
+    parts = c_parts(own, cut_channels(layer, soc, plan))
     n_parts = sum(n for _, n in parts)
-    resident = n_parts == 1 and (tiling.order == "weights" or len(sizes) == 1)
+    outside, _ = pixel_loops(plan, tile_counts(layer, plan.tile))
+    times_weights = tiles if n_parts > 1 else 1 if len(sizes) == 1 else outside
     for size, count in sizes:
         jobs = jobs + xp.used(size) * count * tiles * n_parts
         for c, n in parts:
             moved = weight_transfer_of(layer, soc, core, size, xp, c, homes)
-            weights.append((moved, count * n if resident else count * n * tiles))
-        for y, x in cut:
-            times = count * y.count * x.count
+            weights.append((moved, count * n * times_weights))
+        for at in cut:
+            times = count * at.count
             for c, n in parts:
-                tile = make_tile(own, size, y.out, x.out, mapping.ox_unroll, c)
-                read = core.feed_bytes(tile, xp)
-                one = core.cycles(tile, xp), feed_ticks(tile, soc, name, xp)
+                tile = make_tile(own, size, at.y.out, at.x.out, plan.unroll, c)
+                read = core.feed_bytes(tile, xp) * at.n
+                one = core_cycles(core, tile, at.n, xp), feed_ticks(tile, soc, name, xp, at.n)
                 array, fed = array + one[0] * times * n, fed + one[1] * times * n
                 feed = feed + read * times * n
-                energy = energy + core.energy_pj(tile, xp) * times * n
-            stores.append((output_transfer(layer, soc, core.memory, size, y, x, target, xp), times))
+                energy = energy + core.energy_pj(tile, xp) * (times * at.n) * n
+            stores.append((output_transfer(layer, soc, core.memory, size, at, target, xp), times))
         if last is None:
             last = one[0] + one[1]
     first = weight_transfer_of(layer, soc, core, sizes[0][0], xp, parts[0][0], homes)

@@ -117,7 +117,7 @@ def test_a_shown_mapping_is_complete_and_reads_back(run: Run, tmp_path: Path) ->
     mapping = load_mapping(tmp_path / "m.yaml", network, soc)
     assert mapping.runtime == "overlapped"
     assert list(mapping.layers) == [layer.name for layer in network]
-    assert all(entry.tiling is not None for entry in mapping.layers.values())
+    assert all(entry.is_tiled for entry in mapping.layers.values())
 
 
 def test_a_program_is_shown_for_the_default_mapping(run: Run) -> None:
@@ -261,16 +261,16 @@ WORKLOAD = (workload_folder() / "digits_cnn.yaml").read_text()
 MAPPING = """\
 runtime: serial
 layers:
-  conv1: {shares: {digital: 16}, tile: {k: {digital: 16}, oy: 8, ox: 8}}
-  conv3: {shares: {digital: 16, analog: 16}}
-groups: []
+  conv1: {parts: {digital: 16}, tile: {k: {digital: 16}, oy: 8, ox: 8}}
+  conv3: {parts: {digital: 16, analog: 16}}
+pieces: []
 """
 
 FILE_MISTAKES = [
     # malformed
     ("soc", "links:", "links: [", "expected"),
     ("workload", "layers:", "layers: {", "expected"),
-    ("mapping", "groups: []", "groups: [", "expected"),
+    ("mapping", "pieces: []", "pieces: [", "expected"),
     # unknown key
     ("soc", "setup_cycles:", "setup_cycels:", "did you mean setup_cycles?"),
     ("workload", "fy: 3", "fz: 3", "unknown key"),
@@ -278,11 +278,11 @@ FILE_MISTAKES = [
     # missing key
     ("soc", "tick_hz: 260_000_000", "", "tick_hz: required key is missing"),
     ("workload", "outputs: [fc]", "", "outputs: required key is missing"),
-    ("mapping", "{shares: {digital: 16}, tile", "{tile", "shares: required key is missing"),
+    ("mapping", "{parts: {digital: 16}, tile", "{tile", "parts: required key is missing"),
     # duplicate key
     ("soc", "host: host", "host: host\nhost: host", "key given twice"),
     ("workload", "k: 16, c: 1", "k: 16, k: 16, c: 1", "key given twice"),
-    ("mapping", "groups: []", "groups: []\ngroups: []", "key given twice"),
+    ("mapping", "pieces: []", "pieces: []\npieces: []", "key given twice"),
     # out of range
     ("soc", "rows: 16 ", "rows: 0 ", "cores.digital.rows: found 0"),
     ("workload", "k: 16, c: 1", "k: 0, c: 1", "layers.0.k: found 0"),
@@ -307,7 +307,7 @@ FILE_MISTAKES = [
     ),
     # infeasible
     ("mapping", "oy: 8, ox: 8", "oy: 9, ox: 8", "outside 1..8"),
-    ("mapping", "groups: []", "groups: [[conv1, conv3]]", "group"),
+    ("mapping", "pieces: []", "pieces: [[conv1, conv3]]", "reads nothing that the group produces"),
 ]
 
 

@@ -62,6 +62,6 @@ def test_a_wrong_string_is_one_line_and_status_2(
 def test_the_default_mapping_is_shown_with_its_tiles(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "mapping", "gemmini", "resnet8"]) == 0
     shown = capsys.readouterr().out
-    assert shown.count("nest: {") == 14  # nine convolutions, the classifier, three sums, one pooling
+    assert shown.count("tile: {") == 14  # nine convolutions, the classifier, three sums, one pooling
     assert main(["simulate", "gemmini", "resnet8", "--mapping", "all_ternary"]) == 2
     assert "gemmini has one array; use default" in capsys.readouterr().err

@@ -11,7 +11,7 @@ import pytest
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import find_mapping
 from cosoc.sim.files.workload_file import find_workload
-from cosoc.sim.model.mapping import Group, LayerMapping, NestTiling
+from cosoc.sim.model.mapping import DIMS, Extent, LayerPlan, Piece
 from cosoc.sim.model.placement import lifetimes, tensor_bytes
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.report.memory_use import MemoryUse, memory_use
@@ -43,7 +43,7 @@ def peak_of_tensors(workload: Workload) -> int:
 def moved_weights(soc: str, network: str, mapping: str) -> int:
     machine, workload = find_soc(soc), find_workload(network)
     placed = checked(find_mapping(mapping, workload, machine, None), workload, machine)
-    return sum(weight_bytes(layer, machine, placed.layers[layer.name].shares) for layer in workload)
+    return sum(weight_bytes(layer, machine, placed.layers[layer.name].parts) for layer in workload)
 
 
 @pytest.mark.parametrize("runtime", ["serial", "overlapped"])
@@ -91,7 +91,7 @@ def test_weight_memory_is_the_program_s_own_count() -> None:
     assert held == overlapped.bytes[at] > 0
     serial = used("diana", "resnet8", "all_8bit", "serial")["digital_weights"]
     layers = checked(placed, workload, machine).layers
-    sizes = {moved(weight_bytes(layer, machine, layers[layer.name].shares)) for layer in workload}
+    sizes = {moved(weight_bytes(layer, machine, layers[layer.name].parts)) for layer in workload}
     assert set(serial.bytes.tolist()) <= sizes | {0} and serial.bytes.max() == max(sizes)
 
 
@@ -126,13 +126,14 @@ def test_a_fused_group_brings_no_inner_tensor_home(soc: str) -> None:
     plain = checked(find_mapping("default", workload, machine, "overlapped"), workload, machine)
     home = machine.main_memory
 
-    def tiled(name: str) -> LayerMapping:
+    def tiled(name: str) -> LayerPlan:
         layer, given = workload[name], plain.layers[name]
         if soc == "diana":
-            return replace(given, tiling=None)
-        return replace(given, nest=NestTiling(layer.k, layer.c, layer.fy, layer.fx, 4, layer.ox))
+            return LayerPlan(tuple(replace(part, tile=None) for part in given.parts))
+        tile = Extent(layer.k, layer.c, layer.fy, layer.fx, 4, layer.ox)
+        return LayerPlan((replace(given.parts[0], tile=tile),), DIMS)
 
-    fused = replace(plain, layers={**plain.layers, **{n: tiled(n) for n in names}}, groups=(Group(names),))
+    fused = replace(plain, layers={**plain.layers, **{n: tiled(n) for n in names}}, pieces=(Piece(names),))
     for mapping, tensors in ((plain, 3), (fused, 2)):
         result = simulate(machine, workload, mapping)
         use = {one.memory: one for one in memory_use(result, machine, workload, mapping)}

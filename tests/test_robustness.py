@@ -30,7 +30,7 @@ from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import dump_workload, faults, find_workload
 from cosoc.sim.machine.program import Program
 from cosoc.sim.machine.trace import Trace
-from cosoc.sim.model.mapping import Group, LayerMapping, Mapping, Share
+from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece
 from cosoc.sim.simulate import simulate
 
 ROOT = Path(__file__).parents[1]
@@ -100,9 +100,9 @@ def test_a_fused_group_runs_where_its_results_stay_in_place() -> None:
     for one. All rows of all layers on one core, one after the other, take at least what whole layers take."""
     soc, workload = find_soc("diana"), find_workload("digits_cnn")
     names = tuple(layer.name for layer in workload.layers[:2])
-    layers = {layer.name: LayerMapping((Share("host", layer.k),)) for layer in workload.layers[:2]}
+    layers = {layer.name: LayerPlan((Part("host", layer.k),)) for layer in workload.layers[:2]}
     plain = simulate(soc, workload, Mapping("plain", "overlapped", layers))
-    fused = simulate(soc, workload, Mapping("fused", "overlapped", layers, (Group(names),)))
+    fused = simulate(soc, workload, Mapping("fused", "overlapped", layers, (Piece(names),)))
     assert fused.ticks >= plain.ticks
     assert sum(part.macs for part in fused.by_layer) == workload.macs
 

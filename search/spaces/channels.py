@@ -33,7 +33,7 @@ from cosoc.search.training.quant import (
 )
 from cosoc.sim.cores.analog_array import AnalogArray
 from cosoc.sim.errors import InputError
-from cosoc.sim.model.mapping import LayerMapping, Runtime, Share
+from cosoc.sim.model.mapping import LayerPlan, Part, Runtime
 from cosoc.sim.model.mapping import Mapping as NetworkMapping
 from cosoc.sim.model.soc import Core, SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
@@ -339,12 +339,10 @@ def uniform(net: MixedNet, mapping: NetworkMapping) -> Assignment:
     out = {}
     for name, layer in net.layers.items():
         parts = []
-        for share in mapping.layers[name].shares:
-            if share.core not in layer.cores:
-                raise InputError(
-                    f"layer {name}: mapping {mapping.name} uses {share.core}, the search has {layer.cores}"
-                )
-            parts.append(torch.full((share.k,), layer.cores.index(share.core)))
+        for part in mapping.layers[name].parts:
+            if part.core not in layer.cores:
+                raise InputError(f"layer {name}: mapping {mapping.name} uses {part.core}, the search has {layer.cores}")
+            parts.append(torch.full((part.channels,), layer.cores.index(part.core)))
         out[name] = torch.cat(parts).long()
     return out
 
@@ -360,8 +358,8 @@ def to_mapping(net: MixedNet, chosen: Assignment, runtime: Runtime, name: str) -
     layers = {}
     for layer_name, layer in net.layers.items():
         counts = torch.bincount(chosen[layer_name], minlength=len(layer.cores)).tolist()
-        shares = tuple(Share(core, int(k)) for core, k in zip(layer.cores, counts, strict=True) if k)
-        layers[layer_name] = LayerMapping(shares)
+        parts = tuple(Part(core, int(k)) for core, k in zip(layer.cores, counts, strict=True) if k)
+        layers[layer_name] = LayerPlan(parts)
     return NetworkMapping(name, runtime, layers)
 
 

@@ -32,7 +32,7 @@ from cosoc.search.training.gates import Estimator
 from cosoc.search.training.quant import integer_weight, ste
 from cosoc.sim.errors import InputError
 from cosoc.sim.importers.torch_export import from_module
-from cosoc.sim.model.mapping import LayerMapping, Runtime, Share
+from cosoc.sim.model.mapping import LayerPlan, Part, Runtime
 from cosoc.sim.model.mapping import Mapping as NetworkMapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Layer, Workload
@@ -494,9 +494,9 @@ def mapping_of(supernet: Supernet, first: Mapping[str, int], runtime: Runtime, s
         if layer.name in supernet.pairs:
             k = first[layer.name]
             shares = zip(supernet.pairs[layer.name], (k, layer.k - k), strict=True)
-            layers[layer.name] = LayerMapping(tuple(Share(core, n) for core, n in shares if n))
+            layers[layer.name] = LayerPlan(tuple(Part(core, n) for core, n in shares if n))
         else:
-            layers[layer.name] = LayerMapping((Share(default_core(layer, soc), layer.k),))
+            layers[layer.name] = LayerPlan((Part(default_core(layer, soc), layer.k),))
     return NetworkMapping(name, runtime, layers)
 
 

@@ -109,7 +109,7 @@ def operator_space(
             supernet.draw(generator)
 
     def fixed(mapping: NetworkMapping) -> None:
-        supernet.split({layer: mapping.layers[layer].k_on(pair[0]) for layer, pair in supernet.pairs.items()})
+        supernet.split({layer: mapping.layers[layer].channels_on(pair[0]) for layer, pair in supernet.pairs.items()})
 
     return Space(
         float_net=supernet.net,

@@ -22,6 +22,7 @@ from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.errors import InputError
 from cosoc.sim.gemmini.estimate import (
     ARRAY_OPS,
+    NEST_DIMS,
     ORDERS,
     OS,
     Flow,
@@ -39,7 +40,8 @@ from cosoc.sim.gemmini.estimate import (
     terms,
 )
 from cosoc.sim.gemmini.groups import Chain, GroupCost, chain, group_cost, why_not
-from cosoc.sim.model.mapping import NEST_DIMS, Group, LayerMapping, Mapping, NestTiling, Share
+from cosoc.sim.model.mapping import Dim, Extent, LayerPlan, Mapping, Part
+from cosoc.sim.model.mapping import Piece as MappedPiece
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Layer, Workload
 
@@ -61,8 +63,13 @@ class Single:
     order: int
 
     @property
-    def nest(self) -> NestTiling:
-        return NestTiling(*self.tile, order=ORDERS[self.order])
+    def extent(self) -> Extent:
+        return Extent(*self.tile)
+
+    @property
+    def loops(self) -> tuple[Dim, ...]:
+        """The loops around its tiles, outermost first."""
+        return ("n", *ORDERS[self.order])
 
 
 @dataclass(frozen=True)
@@ -327,19 +334,19 @@ def as_fused(first: int, last: int, row: Sequence[int] | Ints) -> Fused:
 
 
 def to_mapping(space: Space, plan: Plan, soc: SoC, name: str = "tiling_fusion") -> Mapping:
-    """The plan as a mapping: a nest for every layer of the array, a group for every fused piece."""
+    """The plan as a mapping: tiles for every layer of the array, a fused piece for every group."""
     core = next(key for key, core in soc.cores.items() if isinstance(core, Systolic))
-    layers, groups = {}, []
+    layers, pieces = {}, []
     for piece in plan.pieces:
         if isinstance(piece, Single):
             layer = space.workload.layers[piece.layer]
-            layers[layer.name] = LayerMapping((Share(core, layer.k),), nest=piece.nest)
+            layers[layer.name] = LayerPlan((Part(core, layer.k, piece.extent),), piece.loops)
             continue
         members = space.workload.layers[piece.first : piece.last + 1]
         tiles = space.group_tiles(piece)
         for layer, tile in zip(members, tiles, strict=True):
-            k, c, fy, fx, oy, ox = (int(np.asarray(getattr(tile, d)).reshape(-1)[0]) for d in NEST_DIMS)
-            layers[layer.name] = LayerMapping((Share(core, layer.k),), nest=NestTiling(k, c, fy, fx, oy, ox, OS))
+            extent = Extent(*(int(np.asarray(getattr(tile, d)).reshape(-1)[0]) for d in NEST_DIMS))
+            layers[layer.name] = LayerPlan((Part(core, layer.k, extent),), ("n", *OS))
         stays = tuple(layer.name for layer, r in zip(members, piece.resident, strict=True) if r)
-        groups.append(Group(tuple(layer.name for layer in members), piece.keep, stays))
-    return Mapping(name, "overlapped", layers, tuple(groups))
+        pieces.append(MappedPiece(tuple(layer.name for layer in members), "fused", piece.keep, stays))
+    return Mapping(name, "overlapped", layers, tuple(pieces))

@@ -35,6 +35,10 @@ class AnalogArray(Core):
     cell_bits: Positive = 2
     bias_bytes: Count = 0  # per output channel, moved with the weights
 
+    @property
+    def unrolls(self) -> bool:
+        return True
+
     def fits(self, tile: Tile) -> list[str]:
         if tile.op != "conv":
             return [f"runs convolutions, not {tile.op}"]

@@ -2,128 +2,145 @@
 
     runtime: overlapped
     layers:
-      layer1.0.conv1: {shares: {digital: 16, analog: 48}, tile: {k: {digital: 16, analog: 48}, oy: 32, ox: 32}}
-      fc: {shares: {digital: 10}}
-    groups: [[conv1, maxpool]]
+      layer1.0.conv1:
+        parts: {digital: 16, analog: 48}
+        tile: {k: {digital: 16, analog: 24}, oy: 8}
+        order: [k, oy, ox, c, fy, fx]
+      fc: {parts: {digital: 10}}
+    pieces:
+      - {layers: [conv1, maxpool]}
+      - {layers: [block3.conv, block3.dw], how: parallel}
 
-On a systolic array a layer has a nest, and a group may say what stays:
+parts: output channels by core, in channel order. tile: what one job spans along k, c, fy, fx, oy, ox and n (images of a
+batch); k by core where there are several; what is left out is all of it. order: the loops around the tiles, outermost
+first (left out: weights stay while pixels pass; n, left out, is outermost). reuse: false loads every operand for every
+tile. unroll: most pixels of an operation of an analog array. pieces: layers that run fused, with keep_rows and resident
+where a chip has the choice, or in parallel.
 
-    layers:
-      conv2: {shares: {gemmini: 64}, nest: {k: 64, c: 64, fy: 3, fx: 3, oy: 8, ox: 56, order: [oy, ox, k, c, fy, fx]}}
-    groups: [{layers: [conv2, conv3], keep_rows: false, resident: [conv2]}]
-
-Layers that read nothing of one another may run at once, on different cores:
-
-    groups: [{layers: [block3.conv, block3.dw], parallel: true}]
-
-Layers, tiles and groups may be left out: what a file is silent about is completed as for any mapping.
+Layers, tiles and pieces may be left out: what a file is silent about is completed as for any mapping. A key that the
+core or the mover of a layer does not honour is refused at its line.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.yamlfile import Place, load_model
 from cosoc.sim.manual import DEFAULT, MANUAL, named_mapping
-from cosoc.sim.model.mapping import (
-    NEST_DIMS,
-    Group,
-    LayerMapping,
-    Mapping,
-    NestTiling,
-    Runtime,
-    Share,
-    Tiling,
-)
+from cosoc.sim.model.mapping import DIMS, WEIGHTS_STAY, Dim, Extent, How, LayerPlan, Mapping, Part, Piece, Runtime
 from cosoc.sim.model.soc import FromList, Model, Name, Positive, SoC
-from cosoc.sim.model.workload import Workload
+from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.tiler import problems
+from cosoc.sim.work import form, whole
 
 
 class TileFile(Model):
-    """A layer's tiles: output channels by core, output rows and columns, and what stays while the other streams."""
+    """What one job spans along each dimension; left out: all of it. k: by core, or one figure for a layer on one."""
 
-    k: dict[Name, Positive]
-    oy: Positive
-    ox: Positive
-    order: Literal["weights", "inputs"] = "weights"
-    c: Annotated[int, Field(ge=0)] = 0
+    FORMER: ClassVar[dict[str, str]] = {"order": "write order beside tile, as the loops around it, outermost first"}
 
+    k: Positive | dict[Name, Positive] | None = None
+    c: Positive | None = None
+    fy: Positive | None = None
+    fx: Positive | None = None
+    oy: Positive | None = None
+    ox: Positive | None = None
+    n: Positive | None = None
 
-class NestFile(Model):
-    """What a tile of a systolic array spans along each dimension, and the software loops around it, outermost first."""
+    def k_on(self, core: str) -> int | None:
+        """Output channels of a job on a core; None where nothing is stated."""
+        return self.k.get(core) if isinstance(self.k, dict) else self.k
 
-    k: Positive
-    c: Positive
-    fy: Positive
-    fx: Positive
-    oy: Positive
-    ox: Positive
-    order: Annotated[tuple[Literal[NEST_DIMS], ...], FromList]  # type: ignore[valid-type]
-    reuse: bool = True
-
-    @model_validator(mode="after")
-    def _each_loop_once(self) -> NestFile:
-        if sorted(self.order) != sorted(NEST_DIMS):
-            raise ValueError(f"order {', '.join(self.order)}: name each of {', '.join(NEST_DIMS)} once")
-        return self
-
-    @property
-    def nest(self) -> NestTiling:
-        return NestTiling(self.k, self.c, self.fy, self.fx, self.oy, self.ox, self.order, self.reuse)
-
-
-class GroupFile(Model):
-    """A fused group, with what stays in memory: rows between tiles, and the weights of which layers (left out: all).
-    parallel: not fused, but independent layers that run at once."""
-
-    layers: Annotated[tuple[str, ...], FromList, Field(min_length=1)]
-    keep_rows: bool = True
-    resident: Annotated[tuple[str, ...] | None, FromList] = None
-    parallel: bool = False
-
-    @property
-    def group(self) -> Group:
-        return Group(self.layers, self.keep_rows, self.resident, self.parallel)
-
-    @model_validator(mode="after")
-    def _fused_or_parallel(self) -> GroupFile:
-        if self.parallel and not (self.keep_rows and self.resident is None):
-            raise ValueError("keep_rows and resident are of fused layers; leave them out where parallel is true")
-        return self
+    def extent(self, core: str, all_of_it: Extent) -> Extent:
+        """The tile on a core, given the whole of the layer's part there."""
+        stated = {d: getattr(self, d) or all_of_it.along(d) for d in DIMS if d != "k"}
+        return Extent(k=self.k_on(core) or all_of_it.k, **stated)
 
 
 class LayerFile(Model):
-    """A layer's shares (output channels by core, in channel order) and, if stated, its tiles."""
+    """A layer's parts and, if stated, its tiles, the loops around them, and what stays."""
 
-    shares: dict[Name, Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    FORMER: ClassVar[dict[str, str]] = {
+        "shares": "write parts",
+        "nest": "write its sizes as tile, and order and reuse beside it",
+        "ox_unroll": "write unroll",
+    }
+
+    parts: dict[Name, Annotated[int, Field(ge=0)]] = Field(min_length=1)
     tile: TileFile | None = None
-    nest: NestFile | None = None
-    ox_unroll: Annotated[int, Field(ge=0)] = 0
+    order: Annotated[tuple[Literal[DIMS], ...] | None, FromList] = None  # type: ignore[valid-type]
+    reuse: bool = True
+    unroll: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _each_loop_once(self) -> LayerFile:
+        stated = self.order if self.order is None or "n" in self.order else ("n", *self.order)
+        if stated is not None and sorted(stated) != sorted(DIMS):
+            raise ValueError(f"order {', '.join(stated)}: name each of {', '.join(DIMS)} once; n may be left out")
+        return self
+
+    def plan(self, layer: Layer, soc: SoC) -> LayerPlan:
+        """What the entry says of a layer."""
+        order: tuple[Dim, ...] | None = self.order
+        if order is not None and "n" not in order:
+            order = ("n", *order)
+        parts = tuple(Part(core, k, self._tile(layer, soc, core, k)) for core, k in self.parts.items())
+        return LayerPlan(parts, order or (WEIGHTS_STAY if self.tile else None), self.reuse, self.unroll)
+
+    def _tile(self, layer: Layer, soc: SoC, core: str, channels: int) -> Extent | None:
+        if self.tile is None:
+            return None
+        all_of_it = whole(form(layer, soc.cores[core]) if core in soc.cores else layer)
+        return self.tile.extent(core, replace(all_of_it, k=max(channels, 1)))
 
 
-def _as_group(value: Any) -> Any:
-    """A group may be a plain list of layers."""
+class PieceFile(Model):
+    """Layers that run fused, with what stays in memory (rows between tiles, and the weights of which layers; left out:
+    all), or in parallel."""
+
+    FORMER: ClassVar[dict[str, str]] = {"parallel": "write how: parallel"}
+
+    layers: Annotated[tuple[str, ...], FromList, Field(min_length=1)]
+    how: How = "fused"
+    keep_rows: bool = True
+    resident: Annotated[tuple[str, ...] | None, FromList] = None
+
+    @property
+    def piece(self) -> Piece:
+        return Piece(self.layers, self.how, self.keep_rows, self.resident)
+
+    @model_validator(mode="after")
+    def _fused_or_parallel(self) -> PieceFile:
+        if self.how == "parallel" and not (self.keep_rows and self.resident is None):
+            raise ValueError("keep_rows and resident are of fused layers; leave them out where how is parallel")
+        return self
+
+
+def _as_piece(value: Any) -> Any:
+    """A fused piece may be a plain list of layers."""
     return {"layers": value} if isinstance(value, (list, tuple)) else value
 
 
 class MappingFile(Model):
     """A mapping file; runtime `serial` unless stated."""
 
+    FORMER: ClassVar[dict[str, str]] = {"groups": "write pieces"}
+
     name: str = ""
     runtime: Literal["serial", "overlapped"] = "serial"
     layers: dict[str, LayerFile] = {}
-    groups: Annotated[tuple[Annotated[GroupFile, BeforeValidator(_as_group)], ...], FromList] = ()
+    pieces: Annotated[tuple[Annotated[PieceFile, BeforeValidator(_as_piece)], ...], FromList] = ()
 
 
 def _structure(file: MappingFile, workload: Workload, soc: SoC) -> list[tuple[Place, str]]:
-    """What can be said with a place in the file: names and sums. `problems` says the rest."""
+    """Everything that is wrong with a file, each at its place: first names and sums, then what `problems` says."""
     out: list[tuple[Place, str]] = []
     names = {layer.name: layer for layer in workload}
     for name, entry in file.layers.items():
@@ -131,31 +148,24 @@ def _structure(file: MappingFile, workload: Workload, soc: SoC) -> list[tuple[Pl
         if name not in names:
             out.append((at, f"{workload.name} has no such layer; `cosoc show workload {workload.name}` lists them"))
             continue
-        for core in entry.shares:
+        for core in entry.parts:
             if core not in soc.cores:
-                out.append(((*at, "shares", core), f"{soc.name} has no such core; it has {', '.join(soc.cores)}"))
-        total = sum(entry.shares.values())
+                out.append(((*at, "parts", core), f"{soc.name} has no such core; it has {', '.join(soc.cores)}"))
+        total = sum(entry.parts.values())
         if total != names[name].k:
-            out.append(((*at, "shares"), f"sum to {total} output channels; the layer has {names[name].k}"))
-        if entry.tile is not None and set(entry.tile.k) != set(entry.shares):
-            found, right = ", ".join(entry.tile.k), ", ".join(entry.shares)
-            out.append(((*at, "tile", "k"), f"names {found}; name the cores of the shares: {right}"))
-    for i, group in enumerate(file.groups):
-        out += [(("groups", i), f"{workload.name} has no layer {n!r}") for n in group.layers if n not in names]
-    if out:
-        return out
-    return [((), reason) for reason in problems(_mapping(file, "file", None), workload, soc)]
+            out.append(((*at, "parts"), f"sum to {total} output channels; the layer has {names[name].k}"))
+        if entry.tile is not None and isinstance(entry.tile.k, dict) and set(entry.tile.k) != set(entry.parts):
+            found, right = ", ".join(entry.tile.k), ", ".join(entry.parts)
+            out.append(((*at, "tile", "k"), f"names {found}; name the cores of the parts: {right}"))
+        if entry.order is not None and entry.tile is None:
+            out.append(((*at, "order"), "goes with tile, which is not stated; state both, or leave both to the tiler"))
+    return out or problems(_mapping(file, "file", None, workload, soc), workload, soc)
 
 
-def _mapping(file: MappingFile, name: str, runtime: Runtime | None) -> Mapping:
-    layers = {}
-    for layer, entry in file.layers.items():
-        shares = tuple(Share(core, k) for core, k in entry.shares.items())
-        tile = entry.tile
-        tiling = Tiling(tuple(tile.k[s.core] for s in shares), tile.oy, tile.ox, tile.order, tile.c) if tile else None
-        nest = entry.nest.nest if entry.nest else None
-        layers[layer] = LayerMapping(shares, tiling, entry.ox_unroll, nest)
-    return Mapping(file.name or name, runtime or file.runtime, layers, tuple(g.group for g in file.groups))
+def _mapping(file: MappingFile, name: str, runtime: Runtime | None, workload: Workload, soc: SoC) -> Mapping:
+    known = {layer.name: layer for layer in workload}
+    layers = {layer: entry.plan(known[layer], soc) for layer, entry in file.layers.items()}
+    return Mapping(file.name or name, runtime or file.runtime, layers, tuple(one.piece for one in file.pieces))
 
 
 def load_mapping(path: Path, workload: Workload, soc: SoC, runtime: Runtime | None = None) -> Mapping:
@@ -164,42 +174,43 @@ def load_mapping(path: Path, workload: Workload, soc: SoC, runtime: Runtime | No
     def check(file: MappingFile) -> list[tuple[Place, str]]:
         return _structure(file, workload, soc)
 
-    return _mapping(load_model(path, MappingFile, problems=check), path.stem, runtime)
+    return _mapping(load_model(path, MappingFile, problems=check), path.stem, runtime, workload, soc)
 
 
 def dump_mapping(mapping: Mapping) -> str:
     """The mapping as YAML text that `load_mapping` reads back."""
     lines = [f"name: {json.dumps(mapping.name)}", f"runtime: {mapping.runtime}"]
     lines.append("layers:" if mapping.layers else "layers: {}")
-    for name, entry in mapping.layers.items():
-        text = "shares: {" + ", ".join(f"{s.core}: {s.k}" for s in entry.shares) + "}"
-        if entry.tiling is not None:
-            pairs = zip(entry.shares, entry.tiling.k, strict=True)
-            k = "{" + ", ".join(f"{share.core}: {kt}" for share, kt in pairs) + "}"
-            rest = f"oy: {entry.tiling.oy}, ox: {entry.tiling.ox}, order: {entry.tiling.order}"
-            text += f", tile: {{k: {k}, {rest}{f', c: {entry.tiling.c}' if entry.tiling.c else ''}}}"
-        if entry.nest is not None:
-            sizes = ", ".join(f"{d}: {getattr(entry.nest, d)}" for d in NEST_DIMS)
-            text += f", nest: {{{sizes}, order: [{', '.join(entry.nest.order)}]"
-            text += "}" if entry.nest.reuse else ", reuse: false}"
-        if entry.ox_unroll:
-            text += f", ox_unroll: {entry.ox_unroll}"
-        lines.append(f"  {json.dumps(name)}: {{{text}}}")
-    if mapping.groups:
-        lines.append("groups:")
-        lines += [f"  - {_group_text(group)}" for group in mapping.groups]
+    lines += [f"  {json.dumps(name)}: {{{_plan_text(plan)}}}" for name, plan in mapping.layers.items()]
+    if mapping.pieces:
+        lines.append("pieces:")
+        lines += [f"  - {_piece_text(piece)}" for piece in mapping.pieces]
     return "\n".join(lines) + "\n"
 
 
-def _group_text(group: Group) -> str:
+def _plan_text(plan: LayerPlan) -> str:
+    text = "parts: {" + ", ".join(f"{part.core}: {part.channels}" for part in plan.parts) + "}"
+    tiles = {part.core: part.tile for part in plan.parts if part.tile is not None}
+    if plan.order is not None and tiles:
+        k = ", ".join(f"{core}: {tile.k}" for core, tile in tiles.items())
+        # Parts that compute other forms of the layer read other channels and taps: only what they share is stated.
+        shared = [d for d in DIMS if d != "k" and len({tile.along(d) for tile in tiles.values()}) == 1]
+        sizes = [f"k: {{{k}}}" if len(tiles) > 1 else f"k: {plan.tile.k}"]
+        sizes += [f"{d}: {plan.tile.along(d)}" for d in shared if d != "n" or plan.tile.n > 1]
+        text += f", tile: {{{', '.join(sizes)}}}, order: [{', '.join(plan.order)}]"
+    text += "" if plan.reuse else ", reuse: false"
+    return text + (f", unroll: {plan.unroll}" if plan.unroll else "")
+
+
+def _piece_text(piece: Piece) -> str:
     """A plain list where that says all."""
-    names = json.dumps(list(group.layers))
-    if group.parallel:
-        return f"{{layers: {names}, parallel: true}}"
-    if group.keep_rows and group.resident is None:
+    names = json.dumps(list(piece.layers))
+    if piece.how == "parallel":
+        return f"{{layers: {names}, how: parallel}}"
+    if piece.keep_rows and piece.resident is None:
         return names
-    text = f"layers: {names}, keep_rows: {json.dumps(group.keep_rows)}"
-    return f"{{{text}}}" if group.resident is None else f"{{{text}, resident: {json.dumps(list(group.resident))}}}"
+    text = f"layers: {names}, keep_rows: {json.dumps(piece.keep_rows)}"
+    return f"{{{text}}}" if piece.resident is None else f"{{{text}, resident: {json.dumps(list(piece.resident))}}}"
 
 
 def _built_in(soc: str) -> dict[str, Path]:

@@ -67,6 +67,7 @@ class LayerLine(_Strict):
     weight_bits: Bits = 8
     act_bits: Bits = 8
     alternative: LayerLine | None = None
+    n: Size = 1
 
     def layer(self) -> Layer:
         own = self.model_dump(exclude={"alternative"}) | {"inputs": tuple(self.inputs)}
@@ -125,7 +126,10 @@ def faults(workload: Workload) -> list[Fault]:
             if layer.alternative is not None:
                 other = (*place, "alternative")
                 found += [((*other, key), f"{layer.name}: {what}") for key, what in _alternative_faults(layer, sizes)]
-        sizes.setdefault(layer.name, layer.outputs)
+        if layer.n != workload.n:
+            what = f"{layer.name}: found {layer.n}; a batch is the same for all layers, and the first has {workload.n}"
+            found.append(((*place, "n"), what))
+        sizes.setdefault(layer.name, layer.outputs // layer.n)  # of one image
     return [*found, *_output_faults(workload, sizes)]
 
 

@@ -173,9 +173,12 @@ def load_model(
 def _report(document: _Document, at: Place, error: Mapping[str, Any], model: type[BaseModel]) -> NoReturn:
     kind, value = error["type"], error.get("input")
     if kind == "extra_forbidden":
-        known = _keys_beside(model, at)
+        beside = _model_at(model, at)
+        known = list(beside.model_fields) if beside else []
+        former: Mapping[str, str] = getattr(beside, "FORMER", {})
         close = difflib.get_close_matches(str(at[-1]), known, n=1)
         hint = f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}" if known else ""
+        hint = f"; it was replaced: {former[str(at[-1])]}" if str(at[-1]) in former else hint
         at = _in_file(document, at)
         document.fail(at, f"unknown key{hint}", document.key_marks.get(at))
     at = _in_file(document, at)
@@ -195,15 +198,15 @@ def _in_file(document: _Document, at: Place) -> Place:
     return out
 
 
-def _keys_beside(model: type[BaseModel], at: Place) -> list[str]:
-    """The keys that the model knows beside an unknown one, as far as its annotations tell."""
+def _model_at(model: type[BaseModel], at: Place) -> type[BaseModel] | None:
+    """The model in which an unknown key stands, as far as annotations tell."""
     current: Any = model
     for part in at[:-1]:
         if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
             current = current.model_fields[str(part)].annotation
         else:
             current = _inside(current, part)
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
 
 
 def _inside(annotation: Any, part: str | int) -> Any:

@@ -37,7 +37,7 @@ from cosoc.sim import exact
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.errors import InputError
 from cosoc.sim.exact import Num
-from cosoc.sim.model.mapping import NEST_DIMS, PARTIAL_BYTES, NestTiling
+from cosoc.sim.model.mapping import DIMS, PARTIAL_BYTES, Dim, Extent, LayerPlan
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Layer
 
@@ -46,11 +46,12 @@ BEAT_BYTES = 16
 LINE_BYTES = 64
 ARRAY_OPS = ("conv", "matmul", "add")  # what Gemmini runs
 POOLS = ("max_pool", "avg_pool")  # what goes through its memories only
+NEST_DIMS = DIMS[1:]  # images of a batch follow one another
 
 # The orders that no other beats: the innermost run of loops can leave only one operand where it is.
-WS = ("k", "c", "fy", "fx", "oy", "ox")  # weights stay while pixels pass
-IS = ("oy", "ox", "c", "fy", "fx", "k")  # inputs stay while output channels pass
-OS = ("oy", "ox", "k", "c", "fy", "fx")  # outputs stay while the reduction passes
+WS: tuple[Dim, ...] = ("k", "c", "fy", "fx", "oy", "ox")  # weights stay while pixels pass
+IS: tuple[Dim, ...] = ("oy", "ox", "c", "fy", "fx", "k")  # inputs stay while output channels pass
+OS: tuple[Dim, ...] = ("oy", "ox", "k", "c", "fy", "fx")  # outputs stay while the reduction passes
 ORDERS = (WS, IS, OS)
 ORDER_NAMES = ("WS", "IS", "OS")
 
@@ -213,8 +214,13 @@ class Tiles:
     ox: Num
 
     @staticmethod
-    def of(nest: NestTiling) -> Tiles:
-        return Tiles(nest.k, nest.c, nest.fy, nest.fx, nest.oy, nest.ox)
+    def of(tile: Extent) -> Tiles:
+        return Tiles(tile.k, tile.c, tile.fy, tile.fx, tile.oy, tile.ox)
+
+
+def nest_order(plan: LayerPlan) -> tuple[str, ...]:
+    """The loops around the tiles of one image, outermost first."""
+    return tuple(d for d in plan.loops if d in NEST_DIMS)
 
 
 @dataclass(frozen=True)
@@ -540,11 +546,11 @@ class NestCost:
 
 
 def estimate_nest(
-    layer: Layer, nest: NestTiling, machine: Machine, theta: Theta | None = None, xp: Any = exact
+    layer: Layer, plan: LayerPlan, machine: Machine, theta: Theta | None = None, xp: Any = exact
 ) -> NestCost:
-    """The cost of one layer of a network under a mapping, not fused."""
-    shape, tiles = Shape.of(layer), Tiles.of(nest)
-    again = reloads(shape, tiles, nest.order, xp) if nest.reuse else every_tile(shape, tiles, xp)
+    """The cost of one layer of a network under a tiled plan, not fused."""
+    shape, tiles = Shape.of(layer), Tiles.of(plan.tile)
+    again = reloads(shape, tiles, nest_order(plan), xp) if plan.reuse else every_tile(shape, tiles, xp)
     t = terms(shape, tiles, again, machine, xp, Flow(dram_in=shape.operands))
     spad, acc = rows_needed(shape, tiles, machine, xp)
     return NestCost(cycles(t, machine, theta or Theta(), xp), energy_pj(t, machine), t, spad, acc)

@@ -33,11 +33,13 @@ from cosoc.sim.gemmini.estimate import (
     BEAT_BYTES,
     LINE_BYTES,
     MVIN_BYTES,
+    NEST_DIMS,
     Machine,
     Reloads,
     Shape,
     Tiles,
     estimate_nest,
+    nest_order,
     shape_of,
     terms,
 )
@@ -46,7 +48,7 @@ from cosoc.sim.gemmini.lower import TICKS_PER_CYCLE, cache_sizes, rows_of
 from cosoc.sim.gemmini.memory import LLC_LINE_BYTES, _miss, walk_on
 from cosoc.sim.gemmini.run import gemmini_of
 from cosoc.sim.machine.program import ROW, Builder, Program
-from cosoc.sim.model.mapping import NEST_DIMS, PARTIAL_BYTES, Group, Mapping, NestTiling
+from cosoc.sim.model.mapping import PARTIAL_BYTES, Extent, LayerPlan, Mapping, Piece
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.work import make_tile
@@ -104,9 +106,8 @@ class _Memory:
         self.llc = np.full((sizes.llc_sets, sizes.llc_ways), -1, np.int64)
         self.rng = np.array([1], np.int64)  # the state of the random replacement: its seed
         self.base: dict[str, int] = {}
-        c, iy, ix = workload.input_shape
         at = 0
-        tensors = [(INPUT, c * iy * ix)] + [(layer.name, layer.outputs) for layer in workload]
+        tensors = [(INPUT, workload.inputs)] + [(layer.name, layer.outputs) for layer in workload]
         tensors += [(f"{layer.name} weights", max(layer.weights, 1)) for layer in workload]
         for name, size in tensors:
             self.base[name] = at
@@ -145,8 +146,8 @@ def lower_network(workload: Workload, mapping: Mapping, soc: SoC, inferences: in
 def lower_layers(emitter: Emitter, workload: Workload, mapping: Mapping) -> None:
     """Emit one inference: groups, layers with a nest, and layers that the mapping puts on the host, in their order."""
     positions = {layer.name: i for i, layer in enumerate(workload.layers)}
-    group_at = {group.layers[0]: group for group in mapping.groups}
-    members = {name for group in mapping.groups for name in group.layers}
+    group_at = {group.layers[0]: group for group in mapping.pieces}
+    members = {name for group in mapping.pieces for name in group.layers}
     for layer in workload.layers:
         entry = mapping.layers.get(layer.name)
         if layer.name in group_at:
@@ -163,25 +164,25 @@ def lower_layers(emitter: Emitter, workload: Workload, mapping: Mapping) -> None
             emitter.group(fused, group, nests)
         elif entry is None or layer.name in members:
             continue
-        elif entry.nest is not None and not _is_walked(layer, entry.nest):
-            emitter.single(layer, entry.nest)
-        elif entry.nest is not None:
-            emitter.walked(layer, entry.nest)
-        elif any(share.core == emitter.soc.host for share in entry.shares):
+        elif entry.is_tiled and not _is_walked(layer, entry):
+            emitter.single(layer, entry)
+        elif entry.is_tiled:
+            emitter.walked(layer, entry)
+        elif any(part.core == emitter.soc.host for part in entry.parts):
             emitter.hosted(layer)
 
 
-def _is_walked(layer: Layer, nest: NestTiling) -> bool:
+def _is_walked(layer: Layer, plan: LayerPlan) -> bool:
     """Whether a layer is run as the library runs it, every tile with operands of its own, depthwise channel by
     channel."""
-    return not nest.reuse and layer.op in ("conv", "matmul") and (not layer.depthwise or nest.k == 1)
+    return not plan.reuse and layer.op in ("conv", "matmul") and (not layer.depthwise or plan.tile.k == 1)
 
 
-def _nest(mapping: Mapping, name: str) -> NestTiling:
+def _nest(mapping: Mapping, name: str) -> Extent:
     entry = mapping.layers.get(name)
-    if entry is None or entry.nest is None:
-        raise InputError(f"layer {name}: has no nest; a fused group on a systolic array needs one for each layer")
-    return entry.nest
+    if entry is None or not entry.is_tiled:
+        raise InputError(f"layer {name}: has no tile; a fused piece on a systolic array needs one for each layer")
+    return entry.tile
 
 
 @dataclass(frozen=True)
@@ -253,16 +254,16 @@ class Emitter:
 
     # ------------------------------------------------------------------------------------------ pieces
 
-    def single(self, layer: Layer, nest: NestTiling) -> None:
+    def single(self, layer: Layer, plan: LayerPlan) -> None:
         """A layer by itself: the tiles of its nest in order, operands loaded where the tile before had others."""
         shape = shape_of(layer)
         self.begin(layer)
         for copy in range(shape.copies):
             before: dict[str, Any] = {}
             started: set[Any] = set()
-            for at, following in itertools.pairwise([*_tiles(shape, nest), None]):
+            for at, following in itertools.pairwise([*_tiles(shape, plan.tile, nest_order(plan)), None]):
                 assert at is not None
-                if not nest.reuse:
+                if not plan.reuse:
                     before = {"outputs": before.get("outputs")}
                 loads, store = self._nest_tile(layer, shape, at, following, copy, before, started)
                 self.tile(shape, at, loads, store)
@@ -291,18 +292,18 @@ class Emitter:
         complete = all(at[d][1] == getattr(shape, d) for d in ("c", "fy", "fx"))
         return loads, self._outputs(layer, at, copy, 1 if complete else PARTIAL_BYTES)
 
-    def walked(self, layer: Layer, tiling: NestTiling) -> None:
+    def walked(self, layer: Layer, plan: LayerPlan) -> None:
         """A layer by itself, mvin by mvin, every tile with operands of its own: as the library runs it."""
         shape = Shape.of(layer)
         self.begin(layer)
         nest = Nest(
             "gemm" if shape.gemm else "conv", self.core.side, tuple(int(getattr(shape, d)) for d in NEST_DIMS),
-            tuple(getattr(tiling, d) for d in NEST_DIMS), tuple(NEST_DIMS.index(d) for d in tiling.order),
+            tuple(plan.tile.along(d) for d in NEST_DIMS), tuple(NEST_DIMS.index(d) for d in nest_order(plan)),
             layer.stride_y, layer.pad_y, layer.pad_x, layer.iy, layer.ix, bool(shape.depthwise),
         )  # fmt: skip
         base = self.memory.base
         second = base[layer.inputs[1]] if layer.op == "matmul" else base[f"{layer.name} weights"]
-        spent = _energies(layer, tiling, self.machine)
+        spent = _energies(layer, plan, self.machine)
         for copy in range(shape.copies):
             where = (
                 base[layer.inputs[0]] + copy * shape.c * shape.ox,
@@ -349,7 +350,7 @@ class Emitter:
         )  # fmt: skip
         self.ends = [op]
 
-    def group(self, group: Chain, about: Group, nests: Sequence[NestTiling]) -> None:
+    def group(self, group: Chain, about: Piece, nests: Sequence[Extent]) -> None:
         """A fused group, step by step."""
         self.begin(group.layers[-1])
         sink, tile = group.layers[-1], nests[-1]
@@ -364,7 +365,7 @@ class Emitter:
                     self._group_layer(group, about, i, nests[i], rows[i], cols[i], ready, there, arrived)
 
     def _group_layer(
-        self, group: Chain, about: Group, i: int, nest: NestTiling, rows: Span, cols: Span, ready: dict[int, int],
+        self, group: Chain, about: Piece, i: int, nest: Extent, rows: Span, cols: Span, ready: dict[int, int],
         there: set[Any], arrived: dict[tuple[int, str], int],
     ) -> None:  # fmt: skip
         """One layer's share of a step: its channel tiles, inputs once, weights as they stay or not."""
@@ -591,9 +592,9 @@ def _shares(total: int, weights: Any) -> Any:
     return np.diff(reached, prepend=0)
 
 
-def _energies(layer: Layer, nest: NestTiling, machine: Machine) -> tuple[float, float, float]:
+def _energies(layer: Layer, plan: LayerPlan, machine: Machine) -> tuple[float, float, float]:
     """Energy of a layer's execution, loads and stores, pJ, by the closed form."""
-    cost = estimate_nest(layer, nest, machine)
+    cost = estimate_nest(layer, plan, machine)
     stored = layer.outputs * (machine.dram_pj + machine.accumulator_pj)
     loaded = (cost.terms.dram_bytes - layer.outputs) * (machine.dram_pj + machine.scratchpad_pj)
     return float(cost.energy_pj - loaded - stored), float(loaded), float(stored)
@@ -616,14 +617,14 @@ def _pixels(at: Tile) -> int:
     return (at["oy"][1] - at["oy"][0]) * (at["ox"][1] - at["ox"][0])
 
 
-def _tiles(shape: Shape, nest: NestTiling) -> Iterator[Tile]:
+def _tiles(shape: Shape, tile: Extent, order: Sequence[str]) -> Iterator[Tile]:
     """The tiles of a nest, in the order of its loops."""
-    loops = [_spans(getattr(shape, d), getattr(nest, d)) for d in nest.order]
+    loops = [_spans(getattr(shape, d), tile.along(d)) for d in order]
     for spans in itertools.product(*loops):
-        yield dict(zip(nest.order, spans, strict=True))
+        yield dict(zip(order, spans, strict=True))
 
 
-def _channel_tiles(shape: Shape, nest: NestTiling, rows: Span, cols: Span) -> Iterator[Tile]:
+def _channel_tiles(shape: Shape, nest: Extent, rows: Span, cols: Span) -> Iterator[Tile]:
     """The tiles of a layer within a step: output channels outside, input channels inside."""
     for k, c in itertools.product(_spans(shape.k, nest.k), _spans(shape.c, nest.c)):
         yield {"k": k, "c": c, "fy": (0, shape.fy), "fx": (0, shape.fx), "oy": rows, "ox": cols}

@@ -20,7 +20,7 @@ from typing import Any
 from cosoc.sim import exact
 from cosoc.sim.exact import Num
 from cosoc.sim.gemmini.estimate import ARRAY_OPS, Flow, Machine, Reloads, Shape, Terms, Tiles, terms
-from cosoc.sim.model.mapping import Group, NestTiling
+from cosoc.sim.model.mapping import Extent, Piece
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 
 
@@ -215,7 +215,7 @@ def _memory(
     return rows, xp.ceildiv(shape.k, side) * shape.c * taps + 0 * steps, tile * whole
 
 
-def rows_held(group: Chain, about: Group, nests: Sequence[NestTiling], machine: Machine) -> tuple[int, int]:
+def rows_held(group: Chain, about: Piece, nests: Sequence[Extent], machine: Machine) -> tuple[int, int]:
     """Rows of scratchpad that a group with these nests fills, and of accumulator that its largest tile does."""
     sink, tile = group.shapes[-1], nests[-1]
     n_y, n_x = -(-sink.oy // tile.oy), -(-sink.ox // tile.ox)
@@ -231,7 +231,7 @@ def rows_held(group: Chain, about: Group, nests: Sequence[NestTiling], machine: 
     return int(fixed + streamed), int(acc)
 
 
-def misfits(group: Chain, about: Group, nests: Sequence[NestTiling], machine: Machine) -> list[str]:
+def misfits(group: Chain, about: Piece, nests: Sequence[Extent], machine: Machine) -> list[str]:
     """Which memory a group does not fit, and what is missing; [] if it fits."""
     spad, acc = rows_held(group, about, nests, machine)
     limits = (("scratchpad", spad, machine.spad_rows), ("accumulator", acc, machine.acc_rows // 2))
@@ -242,6 +242,5 @@ def reads_outside(workload: Workload, group: Chain) -> MappingOf[str, int]:
     """Bytes of every tensor that the group reads from outside."""
     inside = {layer.name for layer in group.layers}
     sizes = {layer.name: layer.outputs for layer in workload}
-    c, iy, ix = workload.input_shape
-    sizes[INPUT] = c * iy * ix
+    sizes[INPUT] = workload.inputs
     return {name: sizes[name] for layer in group.layers for name in layer.inputs if name not in inside}

@@ -14,18 +14,19 @@ import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
-from cosoc.sim.gemmini.estimate import Machine, Shape, Tiles, rows_needed
-from cosoc.sim.model.mapping import NEST_DIMS, NestTiling
-
-# The library's loops around the tiles, outermost first.
-CONV_ORDER = ("oy", "ox", "k", "fy", "fx", "c")
-GEMM_ORDER = ("fy", "fx", "oy", "ox", "k", "c")
+from cosoc.sim.gemmini.estimate import NEST_DIMS, Machine, Shape, Tiles, rows_needed
+from cosoc.sim.model.mapping import Dim, Extent
 
 Sizes = dict[str, int]
+Tiled = tuple[Extent, tuple[Dim, ...]]  # a tile, and the loops around it, outermost first
+
+# The library's loops around the tiles.
+CONV_ORDER: tuple[Dim, ...] = ("n", "oy", "ox", "k", "fy", "fx", "c")
+GEMM_ORDER: tuple[Dim, ...] = ("n", "fy", "fx", "oy", "ox", "k", "c")
 
 
 @lru_cache(maxsize=4096)
-def default_nest(shape: Shape, machine: Machine) -> NestTiling:
+def default_nest(shape: Shape, machine: Machine) -> Tiled:
     """The library's tiling of a layer. The shape must be one of ints."""
     if shape.add:
         return _rows_only(shape, machine)
@@ -46,11 +47,11 @@ def _fits(shape: Shape, machine: Machine) -> Callable[[Sizes], bool]:
     return fits
 
 
-def _nest(sizes: Mapping[str, int], order: tuple[str, ...]) -> NestTiling:
-    return NestTiling(**sizes, order=order, reuse=False)
+def _nest(sizes: Mapping[str, int], order: tuple[Dim, ...]) -> Tiled:
+    return Extent(**sizes), order
 
 
-def _conv(shape: Shape, machine: Machine) -> NestTiling:
+def _conv(shape: Shape, machine: Machine) -> Tiled:
     """A depthwise convolution is done channel by channel."""
     full, fits, side = _extents(shape), _fits(shape, machine), machine.side
     if shape.depthwise:
@@ -83,7 +84,7 @@ def _grow(sizes: Sizes, full: Sizes, dims: tuple[str, ...], fits: Callable[[Size
                 grown = True
 
 
-def _matmul(shape: Shape, machine: Machine) -> NestTiling:
+def _matmul(shape: Shape, machine: Machine) -> Tiled:
     """In blocks of the array's side: i of pixels, j of output channels, k of input channels."""
     side = machine.side
     most = {d: math.ceil(n / side) for d, n in (("i", shape.ox), ("j", shape.k), ("k", shape.c))}
@@ -101,7 +102,7 @@ def _matmul(shape: Shape, machine: Machine) -> NestTiling:
     return _nest(sizes, GEMM_ORDER)
 
 
-def _rows_only(shape: Shape, machine: Machine) -> NestTiling:
+def _rows_only(shape: Shape, machine: Machine) -> Tiled:
     """An addition or a pooling: as many rows, then pixels of a row, then channels as fit."""
     full, fits = _extents(shape), _fits(shape, machine)
     sizes = dict(full)

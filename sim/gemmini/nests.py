@@ -14,13 +14,15 @@ from operator import add
 from cosoc.sim import exact
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.errors import InputError
-from cosoc.sim.gemmini.estimate import ARRAY_OPS, POOLS, Machine, Tiles, rows_needed, shape_of
+from cosoc.sim.gemmini.estimate import ARRAY_OPS, NEST_DIMS, POOLS, Machine, Tiles, rows_needed, shape_of
 from cosoc.sim.gemmini.groups import why_not
 from cosoc.sim.gemmini.heuristic import default_nest
-from cosoc.sim.model.mapping import NEST_DIMS, Group, LayerMapping, Mapping, NestTiling, Share
+from cosoc.sim.model.mapping import DIMS, LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.work import make_tile
+
+Problem = tuple[tuple[str | int, ...], str]  # where in a mapping file, and what is wrong there
 
 
 def array_of(soc: SoC) -> str | None:
@@ -54,19 +56,20 @@ def _refused(layer: Layer, soc: SoC, array: str) -> list[str]:
 
 
 def complete_nests(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
-    """The mapping with a core for every layer and, where that is the array, a nest: its own or the library's.
+    """The mapping with a core for every layer and, where that is the array, tiles: its own or the library's.
 
     Raises InputError for a layer that no core can run.
     """
     array, machine = array_of(soc), Machine.of(soc)
     layers = {}
     for layer in workload:
-        given = mapping.layers.get(layer.name, LayerMapping(()))
-        shares = given.shares or (Share(default_core(layer, soc), layer.k),)
-        nest = given.nest
-        if nest is None and shares[0].core == array and _through_array(layer):
-            nest = default_nest(shape_of(layer), machine)
-        layers[layer.name] = replace(given, shares=shares, nest=nest)
+        given = mapping.layers.get(layer.name, LayerPlan(()))
+        parts = given.parts or (Part(default_core(layer, soc), layer.k),)
+        plan = replace(given, parts=parts)
+        if plan.parts[0].tile is None and plan.order is None and parts[0].core == array and _through_array(layer):
+            tile, order = default_nest(shape_of(layer), machine)
+            plan = replace(plan, parts=(replace(parts[0], tile=tile), *parts[1:]), order=order, reuse=False)
+        layers[layer.name] = plan
     return replace(mapping, layers={**mapping.layers, **layers})
 
 
@@ -74,71 +77,82 @@ def _through_array(layer: Layer) -> bool:
     return layer.op in (*ARRAY_OPS, *POOLS)
 
 
-def nest_problems(mapping: Mapping, workload: Workload, soc: SoC) -> list[str]:
+def nest_problems(mapping: Mapping, workload: Workload, soc: SoC) -> list[Problem]:
     """Every reason why the machine cannot run a complete mapping; [] if it can."""
-    array, machine, reasons = array_of(soc), Machine.of(soc), []
+    array, machine = array_of(soc), Machine.of(soc)
     assert array is not None
     known = {layer.name for layer in workload}
-    reasons += [f"no layer named {name!r} in {workload.name}" for name in mapping.layers if name not in known]
-    grouped = {name for group in mapping.groups for name in group.layers}
+    out: list[Problem] = [
+        (("layers", name), f"no layer named {name!r} in {workload.name}")
+        for name in mapping.layers
+        if name not in known
+    ]
+    fused = {name for piece in mapping.pieces for name in piece.layers}
     for layer in workload:
-        given = mapping.layers[layer.name]
-        where = f"layer {layer.name}"
-        if len(given.shares) != 1 or given.shares[0].k != layer.k:
-            reasons.append(f"{where}: a systolic array takes all {layer.k} channels of a layer, not shares of them")
-            continue
-        core = given.shares[0].core
-        if core not in (array, soc.host):
-            reasons.append(f"{where}: no core named {core!r}; there is {array}, {soc.host}")
-        elif core == soc.host:
-            refused = soc.cores[core].fits(make_tile(layer, layer.k, layer.oy, layer.ox))
-            reasons += [f"{where}: {core} {reason}" for reason in refused]
-            if given.nest is not None:
-                reasons.append(f"{where}: has a nest, but runs on {core}")
-        elif given.nest is None or given.tiling is not None:
-            reasons.append(f"{where}: on {array} a layer has a nest, and no tiling")
-        else:
-            refused = [] if layer.op in POOLS else _refused(layer, soc, array)
-            reasons += [f"{where}: {array} {reason}" for reason in refused]
-            if not refused:
-                reasons += [f"{where}: {r}" for r in _misfits(layer, given.nest, machine, layer.name in grouped)]
-    return reasons + _group_problems(mapping.groups, workload)
+        reasons = _plan_problems(layer, mapping.layers[layer.name], soc, array, machine, layer.name in fused)
+        out += [(("layers", layer.name, *key), f"layer {layer.name}: {reason}") for key, reason in reasons]
+    return out + _group_problems(mapping.pieces, workload)
 
 
-def _group_problems(groups: Sequence[Group], workload: Workload) -> list[str]:
-    """Groups must be runs of consecutive layers that can be fused, no layer in two."""
+def _plan_problems(
+    layer: Layer, given: LayerPlan, soc: SoC, array: str, machine: Machine, fused: bool
+) -> list[Problem]:
+    out: list[Problem] = []
+    if given.unroll:
+        out.append((("unroll",), f"unroll is of arrays that compute several pixels at once; {array} does not"))
+    if len(given.parts) != 1 or given.parts[0].channels != layer.k:
+        return [*out, (("parts",), f"a systolic array takes all {layer.k} channels of a layer, not parts of them")]
+    core = given.parts[0].core
+    if core not in (array, soc.host):
+        return [*out, (("parts", core), f"no core named {core!r}; there is {array}, {soc.host}")]
+    if core == soc.host:
+        refused = soc.cores[core].fits(make_tile(layer, layer.k, layer.oy, layer.ox))
+        out += [(("parts", core), f"{core} {reason}") for reason in refused]
+        if given.parts[0].tile is not None or given.order is not None:
+            out.append((("tile",), f"has tiles, but {core} computes layers whole"))
+    elif not given.is_tiled:
+        out.append(((), "states a tile or an order, but not both; state both, or leave both out"))
+    else:
+        refused = [] if layer.op in POOLS else _refused(layer, soc, array)
+        out += [(("parts", core), f"{array} {reason}") for reason in refused]
+        if not refused:
+            out += [(("tile",), reason) for reason in _misfits(layer, given, machine, fused)]
+    return out
+
+
+def _group_problems(pieces: Sequence[Piece], workload: Workload) -> list[Problem]:
+    """Fused pieces must be runs of consecutive layers that can be fused, no layer in two."""
     positions = {layer.name: i for i, layer in enumerate(workload.layers)}
-    reasons: list[str] = []
+    out: list[Problem] = []
     seen: set[str] = set()
-    for group in groups:
-        name = f"group {', '.join(group.layers)}"
-        missing = [layer for layer in group.layers if layer not in positions]
+    for i, piece in enumerate(pieces):
+        name, at = f"piece {', '.join(piece.layers)}", ("pieces", i, "layers")
+        missing = [layer for layer in piece.layers if layer not in positions]
         if missing:
-            reasons.append(f"{name}: no layer named {missing[0]!r}")
+            out.append((at, f"{name}: no layer named {missing[0]!r}"))
             continue
-        first, last = positions[group.layers[0]], positions[group.layers[-1]]
-        if [positions[layer] for layer in group.layers] != list(range(first, last + 1)):
-            reasons.append(f"{name}: its layers do not follow each other in the network")
+        first, last = positions[piece.layers[0]], positions[piece.layers[-1]]
+        if [positions[layer] for layer in piece.layers] != list(range(first, last + 1)):
+            out.append((at, f"{name}: its layers do not follow each other in the network"))
         elif why_not(workload, first, last):
-            reasons.append(f"{name}: {why_not(workload, first, last)}")
-        twice = seen & set(group.layers)
-        reasons += [f"{name}: {layer} is in another group too" for layer in sorted(twice)]
-        seen |= set(group.layers)
-    return reasons
+            out.append((at, f"{name}: {why_not(workload, first, last)}"))
+        out += [(at, f"{name}: {layer} is in another piece too") for layer in sorted(seen & set(piece.layers))]
+        seen |= set(piece.layers)
+    return out
 
 
-def _misfits(layer: Layer, nest: NestTiling, machine: Machine, grouped: bool) -> list[str]:
+def _misfits(layer: Layer, plan: LayerPlan, machine: Machine, grouped: bool) -> list[str]:
     """What is wrong with a nest in itself: extents, order, memory. A group's tiles are checked where it is lowered."""
     shape, reasons = shape_of(layer), []
     for d in NEST_DIMS:
-        extent, tile = int(getattr(shape, d)), getattr(nest, d)
+        extent, tile = int(getattr(shape, d)), plan.tile.along(d)
         if not 1 <= tile <= extent:
             reasons.append(f"a tile spans {tile} of {d}, must be 1 to {extent}")
-    if sorted(nest.order) != sorted(NEST_DIMS):
-        reasons.append(f"its order is {', '.join(nest.order)}; each of {', '.join(NEST_DIMS)} must stand there once")
+    if sorted(plan.loops) != sorted(DIMS):
+        reasons.append(f"its order is {', '.join(plan.loops)}; each of {', '.join(DIMS)} must stand there once")
     if reasons or grouped:
         return reasons
-    spad, acc = rows_needed(shape, Tiles.of(nest), machine)
+    spad, acc = rows_needed(shape, Tiles.of(plan.tile), machine)
     for name, need, has in (("scratchpad", spad, machine.spad_rows), ("accumulator", acc, machine.acc_rows)):
         if need > has // 2:
             reasons.append(

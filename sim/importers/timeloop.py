@@ -11,9 +11,9 @@ from pathlib import Path
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.yamlfile import load_model
 from cosoc.sim.gemmini.decode import LETTERS, Problem, factors
-from cosoc.sim.gemmini.estimate import Machine, Shape
+from cosoc.sim.gemmini.estimate import NEST_DIMS, Machine, Shape
 from cosoc.sim.gemmini.nests import array_of
-from cosoc.sim.model.mapping import NEST_DIMS, LayerMapping, Mapping, NestTiling, Share
+from cosoc.sim.model.mapping import Extent, LayerPlan, Mapping, Part
 from cosoc.sim.model.soc import Model, SoC
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.tiler import problems
@@ -53,11 +53,11 @@ def from_strings(strings: MappingOf[str, str], workload: Workload, soc: SoC, nam
         except InputError as error:
             reasons.append(f"layer {layer_name}: {error}")
             continue
-        sizes = {d: inner[letter] for d, letter in zip(NEST_DIMS, LETTERS, strict=True)}
-        nest = NestTiling(**sizes, order=tuple(NEST_DIMS[i] for i in order), reuse=False)
-        layers[layer_name] = LayerMapping((Share(array, layer.k),), nest=nest)
+        tile = Extent(**{d: inner[letter] for d, letter in zip(NEST_DIMS, LETTERS, strict=True)})
+        loops = ("n", *(NEST_DIMS[i] for i in order))
+        layers[layer_name] = LayerPlan((Part(array, layer.k, tile),), loops, reuse=False)
     mapping = Mapping(name, "overlapped", layers)
-    reasons += problems(mapping, workload, soc) if not reasons else []
+    reasons += [why for _, why in problems(mapping, workload, soc)] if not reasons else []
     if reasons:
         raise InputError("; ".join(reasons))
     return mapping

@@ -11,15 +11,18 @@ program order, and the program runs if executed in order: so it cannot deadlock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from cosoc.sim import exact
 from cosoc.sim.estimate import FEED_PERIODS
 from cosoc.sim.gemmini.nests import array_of
 from cosoc.sim.lower.fusion import last_row_under, schedule
+from cosoc.sim.lower.walk import INPUTS, OWN_INPUTS, WEIGHTS, Bools, Positions, final, fresh, positions
 from cosoc.sim.machine.program import Builder, Program
-from cosoc.sim.model.mapping import Group, LayerMapping, Mapping
+from cosoc.sim.model.mapping import LayerPlan, Mapping, Piece
 from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import Core, SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
@@ -27,16 +30,21 @@ from cosoc.sim.tiler import checked, homes_of, living, weight_room
 from cosoc.sim.work import (
     Span,
     Transfer,
+    Window,
     c_parts,
     copies,
+    core_cycles,
+    cut_channels,
     feed_ticks,
     form,
     input_transfer,
     k_tiles,
     make_tile,
     output_transfer,
+    pixel_loops,
     spans_x,
     spans_y,
+    tile_counts,
     weight_transfer_of,
 )
 
@@ -49,7 +57,7 @@ SLOTS = 2  # tiles of inputs, and of outputs, that a core has room for in the ov
 def lower(workload: Workload, mapping: Mapping, soc: SoC, inferences: int = 1) -> Program:
     """The program that runs `inferences` of the workload, one after the other, under the mapping.
 
-    A mapping silent about shares or tiles is completed first. Raises InputError listing every reason why the machine
+    A mapping silent about parts or tiles is completed first. Raises InputError listing every reason why the machine
     cannot run it.
     """
     mapping = checked(mapping, workload, soc)
@@ -64,13 +72,12 @@ def lower(workload: Workload, mapping: Mapping, soc: SoC, inferences: int = 1) -
 
 
 @dataclass(frozen=True)
-class _Step:
-    """One tile of a layer on its cores. weights: (share, size) to bring in first. load: whether inputs are loaded for
-    it that the channels after these read too. jobs: (share, size). free_inputs, free_weights: shares whose buffers are
-    free afterwards."""
+class Step:
+    """One tile of a layer on its cores. weights: (part, size) to bring in first. load: whether inputs are loaded for
+    it that the channels after these read too. jobs: (part, size). free_inputs, free_weights: parts whose buffers are
+    free afterwards. count: so many of them follow one another."""
 
-    y: Span
-    x: Span
+    at: Window
     load: bool
     jobs: tuple[tuple[int, int], ...]
     weights: tuple[tuple[int, int], ...] = ()
@@ -79,52 +86,80 @@ class _Step:
     count: int = 1
 
 
-def steps(layer: Layer, mapping: LayerMapping, soc: SoC) -> Iterator[_Step]:
-    """The tiles of a layer in the order in which they run; `count` equal ones in a row are one step."""
-    read = copies(layer, soc, _present(mapping))
-    sliced = {i for copy in read if copy.sliced for i in copy.shares}
-    tiling = mapping.tiling
-    assert tiling is not None
-    ys, xs = spans_y(layer, tiling.oy), spans_x(layer, tiling.ox)
+def steps(layer: Layer, plan: LayerPlan, soc: SoC) -> Iterator[Step]:
+    """The tiles of a layer in the order in which they run, by the rule of `walk`: an operand is loaded when its slice
+    differs from the tile's before. Parts walk side by side, each through its own tiles of channels."""
+    sliced = {i for copy in copies(layer, soc, _present(plan)) if copy.sliced for i in copy.shares}
+    cut_c = cut_channels(layer, soc, plan)
     sizes = [
-        [int(size) for size, count in k_tiles(share.k, kt, layer.k, exact) for _ in range(int(count)) if size > 0]
-        for share, kt in zip(mapping.shares, tiling.k, strict=True)
+        [int(size) for size, count in k_tiles(p.channels, p.tile.k, layer.k, exact) for _ in range(int(count)) if size]
+        for p in plan.parts
+        if p.tile is not None
     ]
-    n_k = max(len(s) for s in sizes)
-    if len(xs) == 1 and xs[0].count == 1:
-        cut = [(y, xs[0]) for y in ys]
-    else:
-        cut = [(replace(y, count=1), x) for y in ys for _ in range(y.count) for x in xs]
-    counts = [y.count * x.count for y, x in cut]
-    tiles = sum(counts)
-    if tiling.order == "weights":
-        for j in range(n_k):
-            jobs = tuple((i, s[j]) for i, s in enumerate(sizes) if j < len(s))
-            for n, ((y, x), count) in enumerate(zip(cut, counts, strict=True)):
-                load = j == 0 or tiles > 1
-                free = tuple(i for i, _ in jobs if tiles > 1 or i in sliced or j == len(sizes[i]) - 1)
-                last = n == len(cut) - 1
-                shares = tuple(i for i, _ in jobs)
-                if n == 0 and count > 1 and not tiling.c:
-                    yield _Step(y, x, load, jobs, jobs, free, ())
-                    yield _Step(y, x, load, jobs, (), free, shares if last else (), count - 1)
-                elif tiling.c:  # every job brings its weights itself, part by part
-                    yield _Step(y, x, load, jobs, (), free, (), count)
-                else:
-                    yield _Step(y, x, load, jobs, jobs if n == 0 else (), free, shares if last else (), count)
-        return
-    for n, (y, x) in enumerate([c for c, count in zip(cut, counts, strict=True) for _ in range(count)]):
-        for j in range(n_k):
-            jobs = tuple((i, s[j]) for i, s in enumerate(sizes) if j < len(s))
-            fresh = tuple((i, size) for i, size in jobs if not tiling.c and (n == 0 or len(sizes[i]) > 1))
-            done = tuple(i for i, _ in jobs if not tiling.c and (len(sizes[i]) > 1 or n == tiles - 1))
-            last_use = tuple(i for i, _ in jobs if i in sliced or j == len(sizes[i]) - 1)
-            yield _Step(y, x, j == 0, jobs, fresh, last_use, done)
+    counts = tile_counts(layer, plan.tile)
+    images = [min(plan.tile.n, layer.n - first) for first in range(0, layer.n, plan.tile.n)]
+    rows, cols = _one_by_one(spans_y(layer, plan.tile.oy)), _one_by_one(spans_x(layer, plan.tile.ox))
+    at = positions(counts | {"k": max(map(len, sizes))}, [d for d in plan.loops if d in ("n", "k", "oy", "ox")])
+    rows_inside = len(cols) == 1 and pixel_loops(plan, counts)[1]
+    pixels = fresh(at, INPUTS)
+    takes_part = [at["k"] < len(own) for own in sizes]
+    news = [_among(fresh, at, here, WEIGHTS) for here in takes_part]
+    lasts = [_among(final, at, here, WEIGHTS) for here in takes_part]
+    reads = [_among(final, at, here, OWN_INPUTS if i in sliced else INPUTS) for i, here in enumerate(takes_part)]
+    before: Step | None = None
+    for t in range(len(pixels)):
+        here = [i for i, taking in enumerate(takes_part) if taking[t]]
+        jobs = tuple((i, sizes[i][at["k"][t]]) for i in here)
+        step = Step(
+            Window(images[at["n"][t]], rows[at["oy"][t]], cols[at["ox"][t]], 1),
+            bool(pixels[t]),
+            jobs,
+            # Where input channels are cut every job brings its weights itself, part by part.
+            tuple(job for job in jobs if news[job[0]][t] and not cut_c),
+            tuple(i for i in here if reads[i][t]),
+            tuple(i for i in here if lasts[i][t] and not cut_c),
+        )
+        # Equal neighbours are a loop; whoever brings weights begins one, whoever frees them ends it.
+        if before is not None and rows_inside and _goes_on(before, step):
+            before = replace(step, count=before.count + 1)
+            continue
+        if before is not None:
+            yield before
+        before = step
+    if before is not None:
+        yield before
 
 
-def _present(mapping: LayerMapping) -> list[tuple[int, str]]:
-    """Shares with channels: (number, core)."""
-    return [(i, share.core) for i, share in enumerate(mapping.shares) if share.k]
+def _one_by_one(spans: Sequence[Span]) -> list[Span]:
+    return [replace(span, count=1) for span in spans for _ in range(span.count)]
+
+
+def _among(rule: Callable[[Positions, Sequence[str]], Bools], at: Positions, here: Bools, dims: Sequence[str]) -> Bools:
+    """A rule of the walk over the tiles that a part takes part in, False at the others."""
+    out = np.zeros(len(here), dtype=bool)
+    out[here] = rule({d: numbers[here] for d, numbers in at.items()}, dims)
+    return out
+
+
+def _goes_on(before: Step, step: Step) -> bool:
+    """Whether a step is one more of the kind before it."""
+    same = (before.at, before.load, before.jobs, before.free_inputs) == (
+        step.at,
+        step.load,
+        step.jobs,
+        step.free_inputs,
+    )
+    return same and not before.weights and not before.free_weights and not step.weights
+
+
+def _present(plan: LayerPlan) -> list[tuple[int, str]]:
+    """Parts with channels: (number, core)."""
+    return [(i, part.core) for i, part in enumerate(plan.parts) if part.channels]
+
+
+def _row(layer: Layer, inputs: int = 1) -> Window:
+    """One output row of a layer, under which so many input rows lie."""
+    return Window(layer.n, Span(1, inputs, 1), Span(layer.ox, layer.ix, 1), 1)
 
 
 def _piece(total: int, n: int, pieces: int, step: int) -> int:
@@ -159,8 +194,8 @@ class _Emitter:
         self.last: Op | None = None  # the op before, for the serial runtime
         self.written: dict[str, tuple[Op, ...]] = {}  # the ops after which a tensor is in place
         self.barrier: tuple[Op, ...] = ()  # the stores of the layer before
-        self.pending: list[tuple[Layer, int, Span, Span, int, Op]] = []  # stores that wait for the next loads to go
-        self.held: dict[tuple[int, int], int] = {}  # bytes of weight memory in use, by layer and share
+        self.pending: list[tuple[Layer, int, Window, int, Op]] = []  # stores that wait for the next loads to go
+        self.held: dict[tuple[int, int], int] = {}  # bytes of weight memory in use, by layer and part
         self.since: tuple[Op, ...] | None = None  # what the layers of a parallel group wait for, in place of `barrier`
 
     # -- ops -----------------------------------------------------------------------------------------------
@@ -239,7 +274,7 @@ class _Emitter:
         """Bytes of a burst of a core's own traffic."""
         return min(self.soc.links[name].bytes_per_period for name in links) * FEED_PERIODS
 
-    def bring_weights(self, layer: Layer, share: int, core: Core, size: int, c: int = 0) -> Op | None:
+    def bring_weights(self, layer: Layer, part: int, core: Core, size: int, c: int = 0) -> Op | None:
         """Bring `size` channels' weights into a core's weight memory, from the backing memory if they live there."""
         moved = weight_transfer_of(layer, self.soc, core, size, exact, c, self.homes)
         if core.weight_memory is None or not moved.bytes:
@@ -249,13 +284,13 @@ class _Emitter:
             stream = [(f"{main}.stream", self.homes.stream_bytes, int(moved.bytes))]
             fetched = self.move(self.soc.backing_memory, main, moved, "weights", take=stream)
         capacity = weight_room(self.soc, core.weight_memory, self.homes)
-        self.held[self.layer, share] = int(moved.bytes)
+        self.held[self.layer, part] = int(moved.bytes)
         room = [(core.weight_memory, capacity, int(moved.bytes))]
         return self.move(main, core.weight_memory, moved, "weights", (fetched,), take=room, give=stream)
 
-    def free_weights(self, share: int, name: str, core: Core) -> None:
-        """Give a share's weight memory back once its last job has ended: an op of no duration behind it."""
-        held = self.held.pop((self.layer, share), 0)
+    def free_weights(self, part: int, name: str, core: Core) -> None:
+        """Give a part's weight memory back once its last job has ended: an op of no duration behind it."""
+        held = self.held.pop((self.layer, part), 0)
         if held and core.weight_memory is not None and not self.serial:
             capacity = weight_room(self.soc, core.weight_memory, self.homes)
             self.op(name, "sync", give=[(core.weight_memory, capacity, held)])
@@ -265,9 +300,8 @@ class _Emitter:
         layer: Layer,
         name: str,
         size: int,
-        rows: int,
-        cols: int,
-        ox_unroll: int,
+        at: Window,
+        unroll: int,
         deps: Sequence[Op | None],
         take: Sequence[tuple[str, int, int]] = (),
         give: Sequence[tuple[str, int, int]] = (),
@@ -275,13 +309,13 @@ class _Emitter:
     ) -> Op:
         """Emit one job: its launch by the host, its reads and writes, its array cycles."""
         core = self.soc.cores[name]
-        tile = make_tile(form(layer, core), size, rows, cols, ox_unroll, c)
+        tile = make_tile(form(layer, core), size, at.y.out, at.x.out, unroll, c)
         if core.launch_cycles:  # the next job is configured when the one before it has ended
             self.op(name, "launch", moved=core.launch_cycles, burst=core.launch_cycles, links=(HOST_TIME,))
-        macs = tile.k * tile.c * tile.fy * tile.fx * tile.oy * tile.ox if tile.op in ("conv", "matmul") else 0
-        energy = round(1000 * core.energy_pj(tile, exact))
-        run = int(core.cycles(tile, exact))
-        feeds = [(links, int(feed), self.burst(links)) for links, feed in core.feeds(tile, exact) if feed]
+        macs = at.n * tile.k * tile.c * tile.fy * tile.fx * tile.oy * tile.ox if tile.op in ("conv", "matmul") else 0
+        energy = round(1000 * at.n * core.energy_pj(tile, exact))
+        run = int(core_cycles(core, tile, at.n, exact))
+        feeds = [(links, int(feed) * at.n, self.burst(links)) for links, feed in core.feeds(tile, exact) if feed]
         for n in range(core.feed_pieces):
             for links, feed, burst in feeds:
                 part = _piece(feed, n, core.feed_pieces, burst)
@@ -301,35 +335,35 @@ class _Emitter:
     def network(self) -> None:
         """Emit one inference."""
         self.written[INPUT] = self.barrier
-        grouped = {name: group for group in self.mapping.groups for name in group.layers}
+        pieces = {name: piece for piece in self.mapping.pieces for name in piece.layers}
         done: set[int] = set()
         living_names = {layer.name for layer in living(self.workload, self.mapping, self.soc)}
         for layer in (layer for layer in self.workload if layer.name in living_names):
-            group = grouped.get(layer.name)
-            if group is None or (group.parallel and self.serial):
+            piece = pieces.get(layer.name)
+            if piece is None or (piece.how == "parallel" and self.serial):
                 self.tiled(layer)
-            elif id(group) not in done:
-                done.add(id(group))
-                if group.parallel:
-                    self.together(group)
+            elif id(piece) not in done:
+                done.add(id(piece))
+                if piece.how == "parallel":
+                    self.together(piece)
                 else:
-                    self.fused(group)
+                    self.fused(piece)
         self.flush()
 
     def flush(self) -> None:
         """Emit the stores that were held back, and let the next layer wait for them."""
         stored = []
-        for layer, k, y, x, share, computed in self.pending:
-            stored.append(self.store(layer, k, y, x, share, computed))
+        for layer, k, at, part, computed in self.pending:
+            stored.append(self.store(layer, k, at, part, computed))
         self.pending.clear()
         if stored:
             self.barrier = tuple(stored)
 
-    def store(self, layer: Layer, k: int, y: Span, x: Span, share: int, computed: Op) -> Op:
+    def store(self, layer: Layer, k: int, at: Window, part: int, computed: Op) -> Op:
         """Store a job's results; the op after which they are in place."""
-        name = self.mapping.layers[layer.name].shares[share].core
+        name = self.mapping.layers[layer.name].parts[part].core
         memory, home = self.soc.cores[name].memory, self.homes.output(layer)
-        moved = output_transfer(layer, self.soc, memory, k, y, x, home, exact)
+        moved = output_transfer(layer, self.soc, memory, k, at, home, exact)
         before, self.layer = self.layer, self.builder.layer(layer.name)
         out = self.move(memory, home, moved, "store", (computed,), give=[(f"{name}.out", SLOTS, 1)])
         self.layer = before
@@ -337,110 +371,108 @@ class _Emitter:
 
     def tiled(self, layer: Layer) -> None:
         """Emit a layer, tile by tile."""
-        mapping = self.mapping.layers[layer.name]
+        plan = self.mapping.layers[layer.name]
         self.layer = self.builder.layer(layer.name)
         first, same, previous = True, 0, None
-        for step in steps(layer, mapping, self.soc):
+        for step in steps(layer, plan, self.soc):
             layout = (step.load, step.jobs, bool(step.weights), step.free_inputs)
             same = same + 1 if layout == previous and not step.weights else 0
             previous = layout
             # A loop's body refers to the tile before it, so the first two of a kind stand outside.
             plain = step.count if self.serial is False and step.count < 3 else min(step.count, 2 - min(same, 2))
             for _ in range(plain):
-                self.step(layer, mapping, step, first)
+                self.step(layer, plan, step, first)
                 first = False
             if step.count > plain:
                 with self.builder.repeat(step.count - plain):
-                    self.step(layer, mapping, step, first=False)
-            for share in step.free_weights:
-                name = mapping.shares[share].core
-                self.free_weights(share, name, self.soc.cores[name])
+                    self.step(layer, plan, step, first=False)
+            for part in step.free_weights:
+                name = plan.parts[part].core
+                self.free_weights(part, name, self.soc.cores[name])
 
-    def together(self, group: Group) -> None:
+    def together(self, piece: Piece) -> None:
         """Emit layers that run at once: tile by tile in the order in which they would start if nothing held them up, so
         that transfers of one do not queue behind all those of another."""
         self.flush()
         self.since, ends = self.barrier, list[Op]()
-        turns: list[tuple[int, int, int, _Step]] = []
-        for i, name in enumerate(group.layers):
-            start, layer, mapping = 0, self.workload[name], self.mapping.layers[name]
-            for step in steps(layer, mapping, self.soc):
+        turns: list[tuple[int, int, int, Step]] = []
+        for i, name in enumerate(piece.layers):
+            start, layer, plan = 0, self.workload[name], self.mapping.layers[name]
+            for step in steps(layer, plan, self.soc):
                 for n in range(step.count):
                     done = step.free_weights if n == step.count - 1 else ()
                     one = replace(step, count=1, weights=step.weights if n == 0 else (), free_weights=done)
                     turns.append((start, i, len(turns), one))
                     start += max(
-                        self.job_ticks(layer, mapping.shares[share].core, size, step.y.out, step.x.out)
-                        for share, size in step.jobs
+                        self.job_ticks(layer, plan.parts[part].core, size, step.at) for part, size in step.jobs
                     )
-        pending: list[list[tuple[Layer, int, Span, Span, int, Op]]] = [[] for _ in group.layers]
+        pending: list[list[tuple[Layer, int, Window, int, Op]]] = [[] for _ in piece.layers]
         begun = set[int]()
         for _, i, _, step in sorted(turns, key=lambda turn: turn[:3]):
-            layer = self.workload[group.layers[i]]
+            layer = self.workload[piece.layers[i]]
             self.layer, self.pending = self.builder.layer(layer.name), pending[i]
             self.step(layer, self.mapping.layers[layer.name], step, first=i not in begun)
             begun.add(i)
-            for share in step.free_weights:
-                core = self.mapping.layers[layer.name].shares[share].core
-                self.free_weights(share, core, self.soc.cores[core])
+            for part in step.free_weights:
+                core = self.mapping.layers[layer.name].parts[part].core
+                self.free_weights(part, core, self.soc.cores[core])
         for self.pending in pending:
             self.flush()
             ends += self.barrier
         self.since, self.barrier, self.pending = None, tuple(ends), []
 
-    def job_ticks(self, layer: Layer, core: str, size: int, rows: int, cols: int) -> int:
+    def job_ticks(self, layer: Layer, core: str, size: int, at: Window) -> int:
         """Unloaded time of one job."""
         model = self.soc.cores[core]
-        tile = make_tile(form(layer, model), size, rows, cols, self.mapping.layers[layer.name].ox_unroll)
-        return int(model.launch_cycles + feed_ticks(tile, self.soc, core, exact) + model.cycles(tile, exact))
+        tile = make_tile(form(layer, model), size, at.y.out, at.x.out, self.mapping.layers[layer.name].unroll)
+        fed = feed_ticks(tile, self.soc, core, exact, at.n)
+        return int(model.launch_cycles + fed + core_cycles(model, tile, at.n, exact))
 
-    def step(self, layer: Layer, mapping: LayerMapping, step: _Step, first: bool) -> None:
+    def step(self, layer: Layer, plan: LayerPlan, step: Step, first: bool) -> None:
         """Emit one tile: weights, inputs, jobs, and the stores of the tile before."""
-        names = {i: mapping.shares[i].core for i, _ in step.jobs}
+        names = {i: plan.parts[i].core for i, _ in step.jobs}
         weights = {i: self.bring_weights(layer, i, self.soc.cores[names[i]], size) for i, size in step.weights}
         before: Sequence[Op] = ()
         if first:
             self.flush()
             before = self.barrier if self.since is None else self.since
-        loaded = self.load(layer, mapping, names, step, before)
+        loaded = self.load(layer, plan, names, step, before)
         computed = []
         for i, size in step.jobs:
             name = names[i]
             give = [(f"{name}.in", SLOTS, 1)] * (i in step.free_inputs and self.loads(layer, name))
             take = [(f"{name}.out", SLOTS, 1)] * self.stores(layer, name)
             deps = (weights.get(i), *loaded.get(i, ()), *before)
-            computed.append((i, size, self.parts(layer, mapping, i, size, step, deps, take, give)))
+            computed.append((i, size, self.parts(layer, plan, i, size, step, deps, take, give)))
         self.flush()
         for i, size, op in computed:
-            self.pending.append((layer, size, step.y, step.x, i, op))
+            self.pending.append((layer, size, step.at, i, op))
         if self.serial:
             self.flush()
 
     def parts(
         self,
         layer: Layer,
-        mapping: LayerMapping,
-        share: int,
+        plan: LayerPlan,
+        part: int,
         size: int,
-        step: _Step,
+        step: Step,
         deps: Sequence[Op | None],
         take: Sequence[tuple[str, int, int]],
         give: Sequence[tuple[str, int, int]],
     ) -> Op:
         """Emit the jobs of one tile on one core: one, or one for each part of the input channels."""
-        name, tiling = mapping.shares[share].core, mapping.tiling
-        assert tiling is not None
-        rows, cols, unroll = step.y.out, step.x.out, mapping.ox_unroll
-        if not tiling.c:
-            return self.job(layer, name, size, rows, cols, unroll, deps, take, give)
-        sizes = [c for c, count in c_parts(form(layer, self.soc.cores[name]), tiling) for _ in range(count)]
+        name, cut_c = plan.parts[part].core, cut_channels(layer, self.soc, plan)
+        if not cut_c:
+            return self.job(layer, name, size, step.at, plan.unroll, deps, take, give)
+        sizes = [c for c, count in c_parts(form(layer, self.soc.cores[name]), cut_c) for _ in range(count)]
         op = -1
         for n, c in enumerate(sizes):
-            weights = self.bring_weights(layer, share, self.soc.cores[name], size, c)
+            weights = self.bring_weights(layer, part, self.soc.cores[name], size, c)
             first, last = n == 0, n == len(sizes) - 1
             wait = (*deps, weights) if first else (weights,)
-            op = self.job(layer, name, size, rows, cols, unroll, wait, take if first else (), give if last else (), c)
-            self.free_weights(share, name, self.soc.cores[name])
+            op = self.job(layer, name, size, step.at, plan.unroll, wait, take if first else (), give if last else (), c)
+            self.free_weights(part, name, self.soc.cores[name])
         return op
 
     def loads(self, layer: Layer, name: str) -> bool:
@@ -452,21 +484,20 @@ class _Emitter:
         return self.homes.output(layer) != self.soc.cores[name].memory
 
     def load(
-        self, layer: Layer, mapping: LayerMapping, names: dict[int, str], step: _Step, before: Sequence[Op]
+        self, layer: Layer, plan: LayerPlan, names: dict[int, str], step: Step, before: Sequence[Op]
     ) -> dict[int, tuple[Op | None, ...]]:
         """Load the inputs of one tile: one copy for all its cores, or each core's channels."""
         home = self.homes.inputs(layer)
         out: dict[int, tuple[Op | None, ...]] = {}
-        for copy in copies(layer, self.soc, _present(mapping)):
-            shares = [i for i in copy.shares if i in names]
-            if not shares or not (step.load or copy.sliced):
+        for copy in copies(layer, self.soc, _present(plan)):
+            parts = [i for i in copy.shares if i in names]
+            if not parts or not (step.load or copy.sliced):
                 continue
-            memory, size = self.soc.cores[names[shares[0]]].memory, dict(step.jobs)[shares[0]]
-            y, x = step.y.under(layer, copy.layer), step.x.under(layer, copy.layer)
-            moved = input_transfer(copy.layer, self.soc, memory, size, y, x, home, exact)
-            take = [(f"{names[i]}.in", SLOTS, 1) for i in shares if self.loads(layer, names[i])]
+            memory, size = self.soc.cores[names[parts[0]]].memory, dict(step.jobs)[parts[0]]
+            moved = input_transfer(copy.layer, self.soc, memory, size, step.at.under(layer, copy.layer), home, exact)
+            take = [(f"{names[i]}.in", SLOTS, 1) for i in parts if self.loads(layer, names[i])]
             op = self.move(home, memory, moved, "load", before, take)
-            out |= {i: (self.rewrite(names[i], int(moved.bytes), op),) for i in shares}
+            out |= {i: (self.rewrite(names[i], int(moved.bytes), op),) for i in parts}
         return out
 
     def rewrite(self, name: str, loaded: int, op: Op | None) -> Op | None:
@@ -479,37 +510,37 @@ class _Emitter:
         burst = self.burst(core.feed_links)
         return self.op(name, "feed", (op,), moved=moved, burst=burst, links=core.feed_links, energy_fj=spent)
 
-    def fused(self, group: Group) -> None:
-        """Emit a fused group, row by row."""
-        core = {name: self.mapping.layers[name].shares[0].core for name in group.layers}
-        layers = [self.workload[name] for name in group.layers]
-        ticks = {la.name: self.job_ticks(la, core[la.name], la.k, 1, la.ox) for la in layers}
-        plan = schedule(self.workload, group.layers, core, ticks)
+    def fused(self, piece: Piece) -> None:
+        """Emit a fused piece, row by row."""
+        core = {name: self.mapping.layers[name].parts[0].core for name in piece.layers}
+        layers = [self.workload[name] for name in piece.layers]
+        ticks = {la.name: self.job_ticks(la, core[la.name], la.k, _row(la)) for la in layers}
+        plan = schedule(self.workload, piece.layers, core, ticks)
         self.flush()
         before = self.barrier
         weights: dict[str, Op | None] = {}
         resident: dict[str, int] = {}  # bytes of weight memory, by layer
-        for name in group.layers:
-            layer, share = self.workload[name], self.mapping.layers[name].shares[0]
+        for name in piece.layers:
+            layer, part = self.workload[name], self.mapping.layers[name].parts[0]
             self.layer = self.builder.layer(name)
-            weights[name] = self.bring_weights(layer, 0, self.soc.cores[share.core], share.k)
+            weights[name] = self.bring_weights(layer, 0, self.soc.cores[part.core], part.channels)
             resident[name] = self.held.pop((self.layer, 0), 0)
         done: dict[tuple[str, int], Op] = {}
         fetched: dict[tuple[str, str], tuple[int, Op | None]] = {}
         for row in plan.rows:
-            layer, mapping = self.workload[row.layer], self.mapping.layers[row.layer]
-            name = mapping.shares[0].core
+            layer, mine = self.workload[row.layer], self.mapping.layers[row.layer]
+            name = mine.parts[0].core
             self.layer = self.builder.layer(row.layer)
             deps: list[Op | None] = [weights[row.layer], *before] if row.row == 0 else []
             deps += [done[need] for need in row.needs]
-            deps += self.outside_rows(layer, name, row.row, set(group.layers), fetched, before)
+            deps += self.outside_rows(layer, name, row.row, set(piece.layers), fetched, before)
             edges = plan.buffer_rows
             take = [(f"{p}>{c}", rows, 1) for (p, c), rows in edges.items() if p == row.layer]
             give = [(f"{p}>{row.layer}", edges[p, row.layer], n) for p, n in row.frees]
-            leaves = row.layer in self.workload.outputs or set(self.workload.readers(row.layer)) - set(group.layers)
+            leaves = row.layer in self.workload.outputs or set(self.workload.readers(row.layer)) - set(piece.layers)
             if leaves and self.stores(layer, name):  # else the row is in place, and no store would give its slot back
                 take.append((f"{row.layer}.rows", SLOTS, 1))
-            op = self.job(layer, name, layer.k, 1, layer.ox, mapping.ox_unroll, deps, take, give)
+            op = self.job(layer, name, layer.k, _row(layer), mine.unroll, deps, take, give)
             done[row.layer, row.row] = op
             if row.row == layer.oy - 1:
                 self.held[self.layer, 0] = resident[row.layer]
@@ -536,8 +567,7 @@ class _Emitter:
             need = last_row_under(layer, row) + 1
             if need > have:
                 home = self.homes.tensors[tensor]
-                y, x = Span(1, need - have, 1), Span(layer.ox, layer.ix, 1)
-                moved = input_transfer(layer, self.soc, memory, layer.k, y, x, home, exact)
+                moved = input_transfer(layer, self.soc, memory, layer.k, _row(layer, need - have), home, exact)
                 op = self.move(home, memory, moved, "load", before if have == 0 else ())
                 fetched[layer.name, tensor] = (need, op)
             ops.append(op)
@@ -546,10 +576,9 @@ class _Emitter:
     def store_row(self, layer: Layer, core: str, computed: Op) -> Op:
         """Store one output row of a layer that leaves its group."""
         memory, home = self.soc.cores[core].memory, self.homes.output(layer)
-        y, x = Span(1, 1, 1), Span(layer.ox, layer.ix, 1)
-        moved = output_transfer(layer, self.soc, memory, layer.k, y, x, home, exact)
+        moved = output_transfer(layer, self.soc, memory, layer.k, _row(layer), home, exact)
         slot = [(f"{layer.name}.rows", SLOTS, 1)]
         return self.move(memory, home, moved, "store", (computed,), give=slot) or computed
 
 
-__all__ = ["lower", "steps"]
+__all__ = ["Step", "lower", "steps"]

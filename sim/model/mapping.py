@@ -1,7 +1,8 @@
-"""Mappings: which core computes which output channels of a layer, in which tiles, under which runtime.
+"""Mappings: which core computes which output channels of a layer, in which tiles and order, under which runtime.
 
-A mapping may be silent about tiles (the tiler chooses) and about layers (their default core runs them); `complete` in
-`cosoc.sim.tiler` fills in what is missing, `problems` there says what a machine cannot do.
+One grammar for every chip and for clusters. A mapping may be silent about tiles (the tiler chooses) and about layers
+(their default core runs them); `complete` in `cosoc.sim.tiler` fills in what is missing, `problems` there says what a
+machine cannot do. Names, not positions.
 """
 
 from __future__ import annotations
@@ -12,45 +13,21 @@ from typing import Literal
 
 Runtime = Literal["serial", "overlapped"]
 RUNTIMES: tuple[Runtime, ...] = ("serial", "overlapped")
-Order = Literal["weights", "inputs"]
+Dim = Literal["n", "k", "c", "fy", "fx", "oy", "ox"]
+DIMS: tuple[Dim, ...] = ("n", "k", "c", "fy", "fx", "oy", "ox")
+REDUCTION: tuple[Dim, ...] = ("c", "fy", "fx")
 PARTIAL_BYTES = 4  # an accumulator's width, as the published arrays have it
 
-
-@dataclass(frozen=True)
-class Share:
-    """`k` output channels of a layer on one core; the shares of a layer are contiguous, in order."""
-
-    core: str
-    k: int
+# Of the loops around tiles: weights stay while pixels pass, or inputs stay while output channels pass.
+WEIGHTS_STAY: tuple[Dim, ...] = ("k", "n", "oy", "ox", "c", "fy", "fx")
+INPUTS_STAY: tuple[Dim, ...] = ("n", "oy", "ox", "k", "c", "fy", "fx")
 
 
 @dataclass(frozen=True)
-class Tiling:
-    """How a layer is cut into jobs.
-
-    k: output channels a job, one figure a share; oy, ox: output rows and columns a job. order: what stays in its
-    memory while the other is streamed past it: each tile of the weights is loaded once ("weights"), or each tile of
-    the inputs is ("inputs"). c: input channels a job; 0 for all of them, fewer where the weights of all do not fit: the
-    jobs of one tile then follow each other, each with its weights, and add up partial sums of PARTIAL_BYTES each.
-    """
-
-    k: tuple[int, ...]
-    oy: int
-    ox: int
-    order: Order = "weights"
-    c: int = 0
-
-
-NEST_DIMS = ("k", "c", "fy", "fx", "oy", "ox")
-
-
-@dataclass(frozen=True)
-class NestTiling:
-    """How a systolic array's layer is cut into tiles, one hardware loop each.
-
-    k .. ox: elements of each dimension that a tile spans. order: the software loops around the tiles, all of NEST_DIMS,
-    outermost first. reuse: whether an operand that the tile before had stays; if not, every tile loads its own.
-    """
+class Extent:
+    """What a tile spans along each dimension; n: images of a batch (or sequences), c: input channels that one output
+    channel reads. Less than all of c, fy or fx: the tiles of one result follow each other and add up partial sums of
+    PARTIAL_BYTES each."""
 
     k: int
     c: int
@@ -58,39 +35,80 @@ class NestTiling:
     fx: int
     oy: int
     ox: int
-    order: tuple[str, ...] = ("oy", "ox", "k", "fy", "fx", "c")
+    n: int = 1
+
+    def along(self, dim: str) -> int:
+        """The size along one of DIMS."""
+        size: int = getattr(self, dim)
+        return size
+
+
+@dataclass(frozen=True)
+class Part:
+    """`channels` output channels of a layer on one core; the parts of a layer are contiguous, in order. tile: one job's
+    share of them; None leaves it to the tiler."""
+
+    core: str
+    channels: int
+    tile: Extent | None = None
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """How one layer is computed.
+
+    order: the loops around its tiles, outermost first, all of DIMS; None where tiles are the tiler's. reuse: whether an
+    operand that the tile before had stays; if not, every tile loads its own. unroll: most pixels an analog operation
+    may compute at once, 0 for no limit.
+    """
+
+    parts: tuple[Part, ...]
+    order: tuple[Dim, ...] | None = None
     reuse: bool = True
+    unroll: int = 0
 
+    @property
+    def is_tiled(self) -> bool:
+        """Whether every part says its tiles."""
+        return self.order is not None and all(part.tile is not None for part in self.parts)
 
-@dataclass(frozen=True)
-class LayerMapping:
-    """One layer's shares and tiles. ox_unroll: most pixels an analog operation may compute at once, 0 for no limit.
-    nest: its tiles where a systolic array runs it; such a layer has one share and no `tiling`."""
+    @property
+    def tile(self) -> Extent:
+        """The first part's tile: what the layer's parts have in common, all but k, stands there. The plan must be
+        tiled."""
+        first = self.parts[0].tile
+        assert first is not None, "complete the mapping first"
+        return first
 
-    shares: tuple[Share, ...]
-    tiling: Tiling | None = None
-    ox_unroll: int = 0
-    nest: NestTiling | None = None
+    @property
+    def loops(self) -> tuple[Dim, ...]:
+        """The order of a tiled plan."""
+        assert self.order is not None, "complete the mapping first"
+        return self.order
 
-    def k_on(self, core: str) -> int:
+    def channels_on(self, core: str) -> int:
         """Output channels on a core, 0 where it has none."""
-        return sum(share.k for share in self.shares if share.core == core)
+        return sum(part.channels for part in self.parts if part.core == core)
+
+
+How = Literal["fused", "parallel"]
 
 
 @dataclass(frozen=True)
-class Group:
-    """Layers that run fused; what passes between them stays in the cores' memory. Or, if `parallel`, layers that need
-    nothing of one another and run at once, each on cores of its own, with tiles that fit the cores' memory together.
+class Piece:
+    """Layers that belong together. fused: what passes between them stays in the cores' memory. parallel: layers that
+    need nothing of one another and run at once, each on cores of its own, with tiles that fit the cores' memory
+    together. A layer in no piece is one by itself.
 
-    As it stands they go row by row, all weights resident. On a systolic array a group goes by the tile of its last
-    layer's `nest`: keep_rows False computes anew what two tiles both need, in place of keeping rows in line buffers;
-    resident names the layers whose weights stay, the others' come again with every tile (None: all stay).
+    Behind a DMA a fused piece goes row by row, all weights resident. Behind caches it goes by the tile of its last
+    layer: keep_rows False computes anew what two tiles both need, in place of keeping rows in line buffers; resident
+    names the layers whose weights stay, the others' come again with every tile (None: all stay).
     """
 
     layers: tuple[str, ...]
+    how: How = "fused"
     keep_rows: bool = True
     resident: tuple[str, ...] | None = None
-    parallel: bool = False
 
     def stays(self, layer: str) -> bool:
         """Whether a layer's weights stay."""
@@ -104,5 +122,9 @@ class Mapping:
 
     name: str
     runtime: Runtime = "serial"
-    layers: MappingOf[str, LayerMapping] = field(default_factory=dict)
-    groups: tuple[Group, ...] = ()
+    layers: MappingOf[str, LayerPlan] = field(default_factory=dict)
+    pieces: tuple[Piece, ...] = ()
+
+    def piece_of(self, layer: str) -> Piece | None:
+        """The piece that a layer belongs to; None for one by itself."""
+        return next((piece for piece in self.pieces if layer in piece.layers), None)

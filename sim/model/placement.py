@@ -37,8 +37,7 @@ class Homes:
 def tensor_bytes(workload: Workload, name: str) -> int:
     """Bytes of a layer's output, or of the network's input, at 8 bit an element."""
     if name == INPUT:
-        c, iy, ix = workload.input_shape
-        return c * iy * ix
+        return workload.inputs
     return workload[name].outputs
 
 

@@ -117,6 +117,11 @@ class Core(Model):
     ] = ()  # links over which it reads and writes activations, held while it does
     feed_pieces: Positive = 1  # pieces of a job in which feed and array cycles alternate; 1: all is fed first
 
+    @property
+    def unrolls(self) -> bool:
+        """Whether it computes several pixels at once, as many as a mapping may limit (`unroll`)."""
+        return False
+
     def own_memories(self) -> tuple[str, ...]:
         """Keys, besides those of every core, whose values name memories of the SoC."""
         return ()
@@ -132,6 +137,11 @@ class Core(Model):
     def cycles(self, tile: Tile, xp: Any) -> Num:
         """Array cycles of one job, without launch and feed; 0 for a tile with k = 0."""
         raise NotImplementedError
+
+    def batch_cycles(self, tile: Tile, batch: int, xp: Any) -> Num:
+        """The same of one job that computes the tile for each image of a batch; one after the other, unless the core
+        gains by having them together."""
+        return batch * self.cycles(tile, xp)
 
     def feed_bytes(self, tile: Tile, xp: Any) -> Num:
         """Bytes that one job moves over `feed_links` before its array cycles; 0 where `cycles` covers it."""

@@ -1,14 +1,14 @@
 """Layers, workloads and tiles: what is to be computed, in shapes and bits, with no hardware in sight.
 
 Dimension names are the field's: k output channels, c input channels, oy ox output rows and columns, iy ix input
-rows and columns, fy fx filter rows and columns. A fully connected layer is a conv with oy = ox = fy = fx = 1.
-Batch is one: a stream of inferences is the simulator's business (`--inferences`).
+rows and columns, fy fx filter rows and columns, n images of a batch (or sequences). A fully connected layer is a conv
+with oy = ox = fy = fx = 1. A stream of inferences, each by itself, is the simulator's business (`--inferences`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 # What a layer can be. `conv` covers fully connected (1x1 on one pixel), grouped and depthwise convolution;
@@ -55,6 +55,7 @@ class Layer:
     weight_bits: int = 8  # as deployed by default; a core may store its own format
     act_bits: int = 8
     alternative: Layer | None = None
+    n: int = 1
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -68,10 +69,10 @@ class Layer:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of one inference; 0 for what multiplies nothing by weights."""
+        """Multiply-accumulates of the batch; 0 for what multiplies nothing by weights."""
         if self.op not in ("conv", "matmul"):
             return 0
-        return self.k * (self.c // self.groups) * self.fy * self.fx * self.oy * self.ox
+        return self.n * self.k * (self.c // self.groups) * self.fy * self.fx * self.oy * self.ox
 
     @property
     def weights(self) -> int:
@@ -85,8 +86,8 @@ class Layer:
 
     @property
     def outputs(self) -> int:
-        """Output elements."""
-        return self.k * self.oy * self.ox
+        """Output elements of the batch."""
+        return self.n * self.k * self.oy * self.ox
 
     def input_rows(self, oy: Any) -> Any:
         """Input rows under `oy` consecutive output rows, padding included."""
@@ -127,9 +128,29 @@ class Workload:
     def params(self) -> int:
         return sum(layer.params for layer in self.layers)
 
+    @property
+    def n(self) -> int:
+        """Images of a batch: the same for every layer."""
+        return self.layers[0].n if self.layers else 1
+
+    @property
+    def inputs(self) -> int:
+        """Elements of the input of the batch."""
+        c, iy, ix = self.input_shape
+        return self.n * c * iy * ix
+
     def readers(self, name: str) -> tuple[str, ...]:
         """Names of the layers that read the output of `name`."""
         return tuple(layer.name for layer in self.layers if name in layer.reads)
+
+
+def batched(workload: Workload, n: int) -> Workload:
+    """The same network over a batch of n images (or sequences), which go through each layer together."""
+
+    def over(layer: Layer) -> Layer:
+        return replace(layer, n=n, alternative=over(layer.alternative) if layer.alternative else None)
+
+    return replace(workload, layers=tuple(over(layer) for layer in workload.layers))
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from cosoc.sim.gemmini.nests import array_of
 from cosoc.sim.gemmini.run import gemmini_of
 from cosoc.sim.lower.fusion import buffer_bytes
 from cosoc.sim.machine.program import KINDS, Ints, Records, entries_of, row_of
-from cosoc.sim.model.mapping import PARTIAL_BYTES, Group, Mapping, NestTiling
+from cosoc.sim.model.mapping import PARTIAL_BYTES, Extent, Mapping, Piece
 from cosoc.sim.model.placement import Homes, lifetimes, tensor_bytes
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
@@ -109,9 +109,9 @@ class _Run:
         """Everything that lies anywhere."""
         yield from self.weights_at_home()
         yield from self.tensors_at_home()
-        for group in self.mapping.groups:
-            if not group.parallel:
-                yield from self.group(group)
+        for piece in self.mapping.pieces:
+            if piece.how == "fused":
+                yield from self.fused_piece(piece)
         if self.array is not None:
             yield from self.array_tiles()
             return
@@ -132,7 +132,7 @@ class _Run:
     def weights_at_home(self) -> Iterator[_Held]:
         homes, alive = self.homes, living(self.workload, self.mapping, self.soc)
         moving = [layer for layer in alive if layer.name not in homes.pinned]
-        total = sum(weight_bytes(layer, self.soc, self.mapping.layers[layer.name].shares) for layer in moving)
+        total = sum(weight_bytes(layer, self.soc, self.mapping.layers[layer.name].parts) for layer in moving)
         home = homes.main if homes.weights_in_main else self.soc.backing_memory
         assert home is not None
         yield from self.always(home, total)
@@ -142,11 +142,11 @@ class _Run:
     def tensors_at_home(self) -> Iterator[_Held]:
         """Every tensor that leaves its core, in each inference."""
         alive = living(self.workload, self.mapping, self.soc)
-        inside = {name for group in self.mapping.groups if not group.parallel for name in group.layers}
+        inside = {name for piece in self.mapping.pieces if piece.how == "fused" for name in piece.layers}
         whole = self.times_of(self.busy)
         readers = {name: [layer.name for layer in alive if name in layer.reads] for name in lifetimes(alive)}
         for name, by in readers.items():
-            if name in inside and name not in alive.outputs and set(by) <= inside and self.same_group(name, by):
+            if name in inside and name not in alive.outputs and set(by) <= inside and self.same_piece(name, by):
                 continue
             parts = [self.times(number) for number in self.of_layers([name])]
             reads = [self.times(number) for number in self.of_layers(by)]
@@ -157,23 +157,24 @@ class _Run:
             size = np.full(len(since), tensor_bytes(self.workload, name))
             yield _Held(self.homes.tensors[name], since, np.maximum(until, since), size)
 
-    def same_group(self, name: str, by: list[str]) -> bool:
-        return any(name in g.layers and set(by) <= set(g.layers) for g in self.mapping.groups if not g.parallel)
+    def same_piece(self, name: str, by: list[str]) -> bool:
+        fused = (piece.layers for piece in self.mapping.pieces if piece.how == "fused")
+        return any(name in layers and set(by) <= set(layers) for layers in fused)
 
     def of_layers(self, names: list[str]) -> list[int]:
         return [self.number[name] for name in names if name in self.number]
 
     def inferences_of(self, n: int) -> Ints:
         """The number of the inference that each op belongs to, ascending. Tiled inferences have the same ops. Those of
-        a systolic array do not, as caches warm up, but its layers and groups follow one another: a new one begins where
-        an earlier one comes again. Where that cannot be told (a single group) all ops are of one."""
+        a systolic array do not, as caches warm up, but its layers and pieces follow one another: a new one begins where
+        an earlier one comes again. Where that cannot be told (a single piece) all ops are of one."""
         n_ops = len(self.issue)
         if self.array is None:
             return np.asarray(np.arange(n_ops) * n // max(n_ops, 1), dtype=np.int64)
         order = {layer.name: i for i, layer in enumerate(self.workload)}
-        order |= {name: order[group.layers[0]] for group in self.mapping.groups for name in group.layers}
-        piece = np.array([order[name] for name in self.program.layers])[self.layer]
-        found = np.cumsum(np.append(False, piece[1:] < piece[:-1])[:n_ops])
+        order |= {name: order[piece.layers[0]] for piece in self.mapping.pieces for name in piece.layers}
+        first = np.array([order[name] for name in self.program.layers])[self.layer]
+        found = np.cumsum(np.append(False, first[1:] < first[:-1])[:n_ops])
         return found if found.max(initial=0) == n - 1 else np.zeros(n_ops, np.int64)
 
     def times(self, number: int) -> tuple[Ints, Ints]:
@@ -288,58 +289,55 @@ class _Run:
             taken = takes[0][takes[1] == number]
             yield from self.held(given, self.ends_of(given, near=0), self.issue[taken], self.end[given])
 
-    # ------------------------------------------------------------------------------------------ fused groups, arrays
+    # ------------------------------------------------------------------------------------------ fused pieces, arrays
 
-    def group(self, group: Group) -> Iterator[_Held]:
-        """What a fused group keeps while it runs."""
-        times = [self.times(number) for number in self.of_layers(list(group.layers))]
+    def fused_piece(self, piece: Piece) -> Iterator[_Held]:
+        """What a fused piece keeps while it runs."""
+        times = [self.times(number) for number in self.of_layers(list(piece.layers))]
         if not times:
             return
         since, until = np.min([t[0] for t in times], axis=0), np.max([t[1] for t in times], axis=0)
         if self.array is not None:
             machine = Machine.of(self.soc)
-            members, nests = self.fused(group)
-            size = rows_held(members, group, nests, machine)[0] * machine.side
+            members, tiles = self.chain(piece)
+            size = rows_held(members, piece, tiles, machine)[0] * machine.side
             yield _Held(self.soc.cores[self.array].memory, since, until, np.full(len(since), size))
             return
-        for producer, size in buffer_bytes(self.workload, group.layers).items():
-            core = next(share.core for share in self.mapping.layers[producer].shares if share.k)
+        for producer, size in buffer_bytes(self.workload, piece.layers).items():
+            core = next(part.core for part in self.mapping.layers[producer].parts if part.channels)
             yield _Held(self.soc.cores[core].memory, since, until, np.full(len(since), size))
 
-    def fused(self, group: Group) -> tuple[Chain, list[NestTiling]]:
+    def chain(self, piece: Piece) -> tuple[Chain, list[Extent]]:
         names = [layer.name for layer in self.workload]
-        first = names.index(group.layers[0])
-        nests = [nest for name in group.layers if (nest := self.mapping.layers[name].nest) is not None]
-        return chain(self.workload, first, first + len(group.layers) - 1), nests
+        first = names.index(piece.layers[0])
+        tiles = [self.mapping.layers[name].tile for name in piece.layers]
+        return chain(self.workload, first, first + len(piece.layers) - 1), tiles
 
-    def tile_rows(self, name: str, group: Group | None) -> tuple[int, int]:
-        """Rows of scratchpad and accumulator of a layer's whole tile; 0 of scratchpad where a group keeps it."""
+    def tile_rows(self, name: str, piece: Piece | None) -> tuple[int, int]:
+        """Rows of scratchpad and accumulator of a layer's whole tile; 0 of scratchpad where a piece keeps it."""
         machine, shape = Machine.of(self.soc), shape_of(self.workload[name])
-        nest = self.mapping.layers[name].nest
-        assert nest is not None
-        tiles = Tiles.of(nest)
-        if group is not None:
-            members, nests = self.fused(group)
-            at, sink, last = group.layers.index(name), members.shapes[-1], nests[-1]
+        tiles = Tiles.of(self.mapping.layers[name].tile)
+        if piece is not None:
+            members, extents = self.chain(piece)
+            at, sink, last = piece.layers.index(name), members.shapes[-1], extents[-1]
             steps = -(-sink.oy // last.oy), -(-sink.ox // last.ox)
-            ys = reach(members, last.oy, steps[0], int(group.keep_rows), True)
+            ys = reach(members, last.oy, steps[0], int(piece.keep_rows), True)
             xs = reach(members, last.ox, steps[1], 0, False)
             tiles = replace(tiles, oy=ys[at].made, ox=xs[at].made)
         spad, acc = rows_needed(shape, tiles, machine)
-        return int(spad) * (group is None), int(acc)
+        return int(spad) * (piece is None), int(acc)
 
     def array_tiles(self) -> Iterator[_Held]:
         """Tiles in flight, by their two credits: execution gives one back, the store the other."""
         core, machine = gemmini_of(self.soc), Machine.of(self.soc)
-        groups = {name: group for group in self.mapping.groups for name in group.layers}
+        pieces = {name: piece for piece in self.mapping.pieces for name in piece.layers}
         taken, given = self.amounts("take")[0], self.amounts("give")
         for name, number in self.number.items():
             starts = taken[self.layer[taken] == number]
-            nest = self.mapping.layers[name].nest
-            if nest is None or not len(starts):
+            if not self.mapping.layers[name].is_tiled or not len(starts):
                 continue
             shape = shape_of(self.workload[name])
-            spad, acc = self.tile_rows(name, groups.get(name))
+            spad, acc = self.tile_rows(name, pieces.get(name))
             mine = self.layer[given[0]] == number
             back = np.repeat(given[0][mine], given[2][mine])
             # Both credits of a tile, in the order of their return: of execution, and of the store or execution again.

@@ -619,11 +619,11 @@ def _cores(
         name, kind = program.unit_names[unit], all_ops.kind[ops]
         given = mapping.layers.get(program.layers[layer]) if layer >= 0 else None
         # What the host does for a layer that it does not compute is to launch its jobs.
-        if given is not None and not given.k_on(name) and np.isin(kind, (LAUNCH, SYNC)).all():
+        if given is not None and not given.channels_on(name) and np.isin(kind, (LAUNCH, SYNC)).all():
             continue
         compute, feed, launch = (ops[kind == of] for of in (COMPUTE, FEED, LAUNCH))
         out.setdefault(layer, {})[name] = CorePart(
-            channels=given.k_on(name) if given else 0,
+            channels=given.channels_on(name) if given else 0,
             jobs=len(compute),
             compute_ticks=int(rows["run"][row[compute]].sum()),
             feed_ticks=int(trace.service[feed].sum()),
@@ -753,7 +753,7 @@ def route_ends(program: Program, row: np.void, soc: SoC, mapping: Mapping, layer
     """
     dma, kind = program.unit_names[row["unit"]], KINDS[row["kind"]]
     links = tuple(program.server_names[s] for s in program.routes[row["route_at"] : row["route_at"] + row["route_n"]])
-    cores = [soc.cores[share.core] for share in mapping.layers[layer].shares if share.k]
+    cores = [soc.cores[part.core] for part in mapping.layers[layer].parts if part.channels]
     near = {core.memory for core in cores}
     if kind == "weights":
         near = {core.weight_memory for core in cores if core.weight_memory} | {soc.main_memory}
@@ -765,7 +765,7 @@ def _weights_into(workload: Workload, name: str, soc: SoC, mapping: Mapping, hom
     """Bytes of a layer's weights by the weight memory that they go to, in one inference."""
     layer, given = workload[name], mapping.layers[name]
     out: dict[str, int] = {}
-    shares = [(share.core, share.k) for share in given.shares]
+    shares = [(part.core, part.channels) for part in given.parts]
     work = layer_work(layer, soc, shares, given, homes, exact)
     for part in work.cores:
         memory = soc.cores[part.core].weight_memory

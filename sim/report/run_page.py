@@ -16,6 +16,7 @@ import numpy as np
 from cosoc.sim import exact
 from cosoc.sim.estimate import Theta, layer_time
 from cosoc.sim.gemmini.estimate import ARRAY_OPS, Machine, estimate_nest
+from cosoc.sim.gemmini.nests import array_of
 from cosoc.sim.machine.program import KINDS, Ints, Program, entries_of, row_of
 from cosoc.sim.machine.trace import Trace
 from cosoc.sim.model.mapping import Mapping
@@ -69,18 +70,20 @@ def _estimates(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -
     """The closed form of each layer on its own, ticks; fused ones, and a systolic array's pools, have none."""
     mapping = checked(mapping, workload, soc)
     homes = homes_of(workload, mapping, soc)
-    fused = {name for group in mapping.groups if not group.parallel for name in group.layers}
+    fused = {name for piece in mapping.pieces if piece.how == "fused" for name in piece.layers}
     out = {}
     for layer in workload:
         given = mapping.layers.get(layer.name)
         if given is None or layer.name in fused:
             continue
-        if given.nest is not None and layer.op in ARRAY_OPS:
-            cycles = estimate_nest(layer, given.nest, Machine.of(soc)).cycles
-            out[layer.name] = round(float(cycles) * result.ticks_per_cycle) * result.inferences
-        if given.tiling is None:
+        if not given.is_tiled:
             continue
-        shares = [(share.core, share.k) for share in given.shares]
+        if array_of(soc) is not None:
+            if layer.op in ARRAY_OPS:
+                cycles = estimate_nest(layer, given, Machine.of(soc)).cycles
+                out[layer.name] = round(float(cycles) * result.ticks_per_cycle) * result.inferences
+            continue
+        shares = [(part.core, part.channels) for part in given.parts]
         work = layer_work(layer, soc, shares, given, homes, exact)
         ticks = layer_time(layer, work, soc, mapping.runtime, homes, Theta(), exact).ticks
         out[layer.name] = round(float(ticks)) * result.ticks_per_cycle * result.inferences

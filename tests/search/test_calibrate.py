@@ -54,12 +54,12 @@ def test_layers_at_once_are_sampled_legally() -> None:
             rng, workload = np.random.default_rng(seed), find_workload("resnet8")
             mapping = library.random_mapping(workload, soc, "overlapped", rng, library.TilingCache())
             assert problems(mapping, workload, soc) == []
-            found |= {group.layers for group in mapping.groups}
+            found |= {piece.layers for piece in mapping.pieces}
         assert len(found) >= 2
         assert all(len(pair) == 2 for pair in found)
         shares = {layer.name: {} for layer in find_workload("dscnn")}
-        groups, _ = library.random_groups(find_workload("dscnn"), soc, shares, np.random.default_rng(0))
-        assert groups == ()
+        pieces, _ = library.random_pieces(find_workload("dscnn"), soc, shares, np.random.default_rng(0))
+        assert pieces == ()
 
 
 def test_samples_do_not_depend_on_how_they_are_shared_out(samples: list[library.Sample]) -> None:

@@ -139,7 +139,7 @@ def test_a_target_holds_by_simulation(target_ms: float, tmp_path: Path) -> None:
     assert found.seconds == point["simulated"]["seconds"]
     assert found.energy_j == point["simulated"]["energy_j"]
     assert found.seconds * 1e3 <= target_ms
-    counts = {name: {s.core: s.k for s in mapping.layers[name].shares} for name in LAYERS}
+    counts = {name: {p.core: p.channels for p in mapping.layers[name].parts} for name in LAYERS}
     oracle = Oracle(CNN, DIANA, mapping.runtime)
     for name, k in LAYERS.items():
         if counts[name] != {"digital": k}:

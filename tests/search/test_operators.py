@@ -252,7 +252,7 @@ def test_a_search_reports_simulations_of_the_files_that_it_leaves(tiny: SearchCo
         mapping = load_mapping(tiny.out / row["mapping"], workload, SOC)
         assert row["simulated"]["seconds"] == simulate(SOC, workload, mapping).seconds
         for layer in ("same.choice.conv", "plain.0.conv"):
-            assert mapping.layers[layer].k_on("cluster") in cut_steps(32)
+            assert mapping.layers[layer].channels_on("cluster") in cut_steps(32)
     assert content["reference"] == content["manual"][0]["simulated"]
     assert content["points"][0]["wide_share"] < 1 == content["manual"][0]["wide_share"]
 

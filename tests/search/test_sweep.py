@@ -127,7 +127,7 @@ def test_an_equal_program_is_not_run_again(tmp_path: Path) -> None:
     """`default` on DIANA is all_8bit by another name, and a name is part of a program: so the digest differs; the same
     mapping under the same name is found in the memo, though the task (a file of another name) is a new one."""
     soc, workload = find_soc("diana"), find_workload("resnet8")
-    text = f"name: same\nlayers: {{{workload.layers[0].name}: {{shares: {{digital: {workload.layers[0].k}}}}}}}\n"
+    text = f"name: same\nlayers: {{{workload.layers[0].name}: {{parts: {{digital: {workload.layers[0].k}}}}}}}\n"
     assert "digital" in soc.cores
     for name in ("a", "b"):
         (tmp_path / f"{name}.yaml").write_text(text)

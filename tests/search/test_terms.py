@@ -17,12 +17,12 @@ from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import lower
 from cosoc.sim.machine import engine_fast
-from cosoc.sim.model.mapping import Group, LayerMapping, Mapping, Runtime, Share, Tiling
+from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.report.result import energy_j
 from cosoc.sim.tiler import homes_of
-from cosoc.sim.work import layer_work
+from cosoc.sim.work import layer_work, tiled
 
 SOC, DARKSIDE = find_soc("diana"), find_soc("darkside")
 
@@ -49,7 +49,7 @@ def test_the_serial_estimate_is_the_simulation(name: str, seed: int) -> None:
     """In the serial runtime nothing overlaps: the work summed up is the simulated time, and so is the energy."""
     workload, rng = find_workload(name), np.random.default_rng(seed)
     mapping = random_mapping(workload, SOC, "serial", rng, TilingCache())
-    shares = {name: {s.core: s.k for s in given.shares} for name, given in mapping.layers.items()}
+    shares = {name: {p.core: p.channels for p in given.parts} for name, given in mapping.layers.items()}
     program = lower(workload, mapping, SOC)
     trace = engine_fast.run(program)
     estimate = network_estimate(workload, SOC, mapping, soft(shares), Theta())
@@ -62,16 +62,16 @@ def test_the_serial_estimate_is_the_simulation(name: str, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_soft_shares_at_whole_channels_give_the_terms_of_integers(seed: int, runtime: Runtime) -> None:
     workload, rng = find_workload("resnet8"), np.random.default_rng(seed)
-    mapping = replace(random_mapping(workload, SOC, runtime, rng, TilingCache()), groups=())
-    shares = {name: {s.core: s.k for s in given.shares} for name, given in mapping.layers.items()}
+    mapping = replace(random_mapping(workload, SOC, runtime, rng, TilingCache()), pieces=())
+    shares = {name: {p.core: p.channels for p in given.parts} for name, given in mapping.layers.items()}
     homes = homes_of(workload, mapping, SOC)
     tensors = network_terms(workload, SOC, mapping, soft(shares), homes)
     before = None
     for i, layer in enumerate(workload):
         given = mapping.layers[layer.name]
-        work = layer_work(layer, SOC, [(s.core, s.k) for s in given.shares], given, homes, exact)
+        work = layer_work(layer, SOC, [(p.core, p.channels) for p in given.parts], given, homes, exact)
         want, _ = layer_terms(layer, work, SOC, homes, exact, before)
-        before = {s.core for s in given.shares if s.k}
+        before = {p.core for p in given.parts if p.channels}
         for name in TERMS:
             assert getattr(tensors, name)[i].item() == pytest.approx(float(getattr(want, name)), rel=1e-12)
 
@@ -122,7 +122,7 @@ def test_a_core_that_the_mapping_does_not_name_is_refused() -> None:
     workload = find_workload("resnet8")
     mapping = tilings_for(workload, SOC, {}, "serial", TilingCache())
     first = workload.layers[0].name
-    with pytest.raises(ValueError, match=f"layer {first}: the mapping has no share on analog"):
+    with pytest.raises(ValueError, match=f"layer {first}: the mapping has no part on analog"):
         network_estimate(workload, SOC, mapping, {first: {"analog": torch.tensor(1.0)}}, Theta())
 
 
@@ -130,7 +130,7 @@ def test_equal_layers_share_their_tiling() -> None:
     """ResNet-20 has 6, 5 and 5 equal convolutions a stage, so the tiler is asked far less often than once a layer."""
     workload, cache = find_workload("resnet20"), TilingCache()
     tilings_for(workload, SOC, halves(workload), "serial", cache)
-    assert len(cache.tilings) <= len(workload.layers) / 2
+    assert len(cache.plans) <= len(workload.layers) / 2
 
 
 def one_layer(layer: Layer) -> Workload:
@@ -152,12 +152,17 @@ def test_a_core_with_more_jobs_waits_for_the_stores_of_the_other(c: int, k: int,
     """The DMA is in order. While the cluster is at its one job, the store of that stands before the loads of the tensor
     engine's third: all jobs but two of the engine come after the cluster's, and the time is nearly their sum."""
     workload, step = pointwise(c, k, size), 16
-    shares = (Share("cluster", cluster), Share("tensor", k - cluster))
-    tiled = LayerMapping(shares, Tiling((cluster, step), size, size))
-    mapping = Mapping("split", "overlapped", {"pw": tiled})
+    parts = (Part("cluster", cluster), Part("tensor", k - cluster))
+    plan = tiled(workload["pw"], LayerPlan(parts), DARKSIDE, (cluster, step), size, size)
+    mapping = Mapping("split", "overlapped", {"pw": plan})
     simulated, estimated = both(workload, mapping, DARKSIDE)
     work = layer_work(
-        workload["pw"], DARKSIDE, [(s.core, s.k) for s in shares], tiled, homes_of(workload, mapping, DARKSIDE), exact
+        workload["pw"],
+        DARKSIDE,
+        [(p.core, p.channels) for p in parts],
+        plan,
+        homes_of(workload, mapping, DARKSIDE),
+        exact,
     )
     one, many = (part.array + part.fed for part in work.cores)
     jobs = -(-(k - cluster) // step)
@@ -172,8 +177,8 @@ def test_conflicts_cost_what_they_cost_in_the_simulation() -> None:
     quiet = DARKSIDE.model_copy(
         update={"links": {n: link.model_copy(update={"stretch": ()}) for n, link in DARKSIDE.links.items()}}
     )
-    tiling = Tiling((7, 26), 8, 16)
-    mapping = Mapping("m", "overlapped", {"pw": LayerMapping((Share("cluster", 28), Share("tensor", 100)), tiling)})
+    plan = LayerPlan((Part("cluster", 28), Part("tensor", 100)))
+    mapping = Mapping("m", "overlapped", {"pw": tiled(workload["pw"], plan, DARKSIDE, (7, 26), 8, 16)})
     loud_simulated, loud_estimated = both(workload, mapping, DARKSIDE)
     quiet_simulated, quiet_estimated = both(workload, mapping, quiet)
     assert loud_simulated > 1.02 * quiet_simulated
@@ -187,11 +192,11 @@ def test_weights_without_room_hold_up_the_loads_behind_them() -> None:
     one before, and in the queue of the DMA the load behind it waits as well. Ten times weights, load and two jobs,
     counted from the layer's work: the simulation takes at least that, and so does the estimate."""
     layer = Layer("conv", "conv", (INPUT,), 160, 256, 32, 8, 32, 8, 3, 3, 1, 1, 1, 1)
-    workload, tiled = one_layer(layer), LayerMapping((Share("digital", 160),), Tiling((16,), 16, 8))
-    mapping = Mapping("m", "overlapped", {"conv": tiled})
+    workload, plan = one_layer(layer), tiled(layer, LayerPlan((Part("digital", 160),)), SOC, (16,), 16, 8)
+    mapping = Mapping("m", "overlapped", {"conv": plan})
     simulated, estimated = both(workload, mapping, SOC)
     homes = homes_of(workload, mapping, SOC)
-    terms, busy = layer_terms(layer, layer_work(layer, SOC, [("digital", 160)], tiled, homes, exact), SOC, homes, exact)
+    terms, busy = layer_terms(layer, layer_work(layer, SOC, [("digital", 160)], plan, homes, exact), SOC, homes, exact)
     assert simulated > busy["digital"] + 10 * (terms.weights + terms.load)
     assert estimated == pytest.approx(simulated, rel=0.05)
 
@@ -204,9 +209,9 @@ def test_layers_at_once_are_estimated_as_they_run() -> None:
     one = Layer("one", "conv", (INPUT,), 256, 32, *area)
     workload = Workload("two", (32, 16, 16), (wide, one), ("wide", "one"))
     shares = {"wide": {"cluster": 16}, "one": {"tensor": 256}}
-    group = (Group(("wide", "one"), parallel=True),)
+    group = (Piece(("wide", "one"), "parallel"),)
     apart = tilings_for(workload, DARKSIDE, shares, "overlapped", TilingCache())
-    mapping = tilings_for(workload, DARKSIDE, shares, "overlapped", TilingCache(), groups=group)
+    mapping = tilings_for(workload, DARKSIDE, shares, "overlapped", TilingCache(), pieces=group)
     in_turn, _ = both(workload, apart, DARKSIDE)
     simulated, estimated = both(workload, mapping, DARKSIDE)
     assert in_turn / 2 < simulated < 0.8 * in_turn

@@ -200,4 +200,4 @@ def test_objectives_choose_what_they_say(resnet8: Workload) -> None:
             assert found[objective].value <= found[other].cost.of(objective) * (1 + 1e-12)
     assert value(3.0, 4.0, "edp") == 12 and value(3.0, 4.0, "latency") == 4 and value(3.0, 4.0, "energy") == 3
     single = next(p for p in found["edp"].plan.pieces if isinstance(p, Single))
-    assert single.nest.order[-1] in ("ox", "k", "fx")
+    assert single.loops[-1] in ("ox", "k", "fx")

@@ -14,7 +14,7 @@ from cosoc.sim.files.workload_file import dump_workload, load_workload
 from cosoc.sim.lower.emit import lower
 from cosoc.sim.machine import engine_fast, engine_reference
 from cosoc.sim.machine.program import KINDS, Program, unroll
-from cosoc.sim.model.mapping import RUNTIMES, LayerMapping, Mapping, Runtime, Share
+from cosoc.sim.model.mapping import RUNTIMES, LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
@@ -72,8 +72,8 @@ KINDS_OF = (same_window, other_tensor, other_stride)
 
 
 def split(cores: tuple[str, str], k: int, n: int, runtime: Runtime) -> Mapping:
-    shares = tuple(Share(core, part) for core, part in zip(cores, (k, n - k), strict=True) if part)
-    return Mapping("m", runtime, {"b": LayerMapping(shares)})
+    shares = tuple(Part(core, part) for core, part in zip(cores, (k, n - k), strict=True) if part)
+    return Mapping("m", runtime, {"b": LayerPlan(shares)})
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -115,7 +115,7 @@ def random_cases(count: int, soc: SoC) -> Iterator[tuple[Workload, Mapping]]:
         n, runtime = both["b"].k, rng.choice(RUNTIMES)
         mapping = complete(split(cores, rng.randint(0, n), n, runtime), both, soc)
         tiles = list(candidates(both["b"], mapping.layers["b"], soc, runtime, homes_of(both, mapping, soc)))
-        chosen = replace(mapping.layers["b"], tiling=rng.choice(tiles))
+        chosen = rng.choice(tiles)
         yield both, replace(mapping, layers={**mapping.layers, "b": chosen})
 
 
@@ -128,7 +128,7 @@ def moved(program: Program, layer: str, kind: str, unit: str) -> int:
 def test_what_is_moved_is_the_work_to_the_byte_and_engines_agree(soc: SoC) -> None:
     for i, (both, mapping) in enumerate(random_cases(40, soc)):
         program = unroll(lower(both, mapping, soc))
-        shares = [(share.core, share.k) for share in mapping.layers["b"].shares]
+        shares = [(part.core, part.channels) for part in mapping.layers["b"].parts]
         work = layer_work(both["b"], soc, shares, mapping.layers["b"], homes_of(both, mapping, soc), exact)
         assert moved(program, "b", "load", "dma") == work.loads.bytes
         assert moved(program, "b", "store", "dma") == sum(core.stores.bytes for core in work.cores)
@@ -147,7 +147,7 @@ def test_what_no_form_can_run_is_refused_with_both_reasons(soc: SoC) -> None:
     wide = replace(conv("b", INPUT, 32, 32, 8, 5), pad_y=2, pad_x=2)
     both = network(replace(wide, alternative=replace(wide, groups=32)))
     (reason,) = [
-        r for r in problems(split(("cluster", "depthwise_engine"), 16, 32, "serial"), both, soc) if "window" in r
+        r for _, r in problems(split(("cluster", "depthwise_engine"), 16, 32, "serial"), both, soc) if "window" in r
     ]
     assert reason == "layer b: depthwise_engine and in place of it has a window of 3x3, not 5x5"
 

@@ -19,7 +19,7 @@ from cosoc.sim.lower.emit import lower
 from cosoc.sim.machine import engine_fast, engine_reference
 from cosoc.sim.machine.program import KINDS
 from cosoc.sim.manual import named_mapping
-from cosoc.sim.model.mapping import Group, LayerMapping, Mapping, Share
+from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.soc import Memory, SoC
 from cosoc.sim.model.workload import INPUT, Layer, Tile, Workload
 from cosoc.sim.report.result import Result
@@ -90,7 +90,7 @@ def test_loads_and_array_cycles_make_up_the_law(cluster: Cluster, engine: Depthw
         (_depthwise(64, 8, 2), "depthwise_engine", engine.law(depthwise(64, 8, stride=2), exact)),
     ):
         workload = _workload(layer)
-        program = lower(workload, Mapping("m", "serial", {layer.name: LayerMapping((Share(name, layer.k),))}), soc)
+        program = lower(workload, Mapping("m", "serial", {layer.name: LayerPlan((Part(name, layer.k),))}), soc)
         trace = engine_fast.run(program)
         mine = program.rows["unit"] == program.unit_names.index(name)
         jobs = int((program.rows["macs"] > 0).sum())
@@ -178,8 +178,9 @@ def test_refusals(soc: SoC, cluster: Cluster, engine: DepthwiseEngine, tensor: T
     wide = find_soc("darkside", {"cores.cluster.act_bits": "16"}).cores["cluster"]
     assert wide.fits(conv(16, 16, 8)) == ["has SIMD of 2, 4, 8 bit, not 16"]
     five = replace(_depthwise(16, 8), fy=5, fx=5, pad_y=2, pad_x=2)
-    mapping = Mapping("m", "serial", {"dw": LayerMapping((Share("depthwise_engine", 16),))})
-    assert problems(mapping, _workload(five), soc) == ["layer dw: depthwise_engine has a window of 3x3, not 5x5"]
+    mapping = Mapping("m", "serial", {"dw": LayerPlan((Part("depthwise_engine", 16),))})
+    found = [why for _, why in problems(mapping, _workload(five), soc)]
+    assert found == ["layer dw: depthwise_engine has a window of 3x3, not 5x5"]
 
 
 def test_default_mapping_has_depthwise_on_the_engine_and_the_rest_on_the_cluster(soc: SoC) -> None:
@@ -187,7 +188,7 @@ def test_default_mapping_has_depthwise_on_the_engine_and_the_rest_on_the_cluster
     mapping = named_mapping("default", workload, soc)
     for layer in workload:
         expected = "depthwise_engine" if layer.depthwise else "cluster"
-        assert mapping.layers[layer.name].shares == (Share(expected, layer.k),)
+        assert mapping.layers[layer.name].parts == (Part(expected, layer.k),)
 
 
 # -- layers that run at once -------------------------------------------------------------------------------------------
@@ -207,10 +208,10 @@ def _workload(*layers: Layer) -> Workload:
     return Workload("block", (first.c, first.iy, first.ix), layers, tuple(layer.name for layer in layers))
 
 
-AT_ONCE = (Group(("conv", "dw"), parallel=True),)
+AT_ONCE = (Piece(("conv", "dw"), "parallel"),)
 
 
-def _run(soc: SoC, layers: tuple[Layer, ...], groups: tuple[Group, ...] = ()) -> Result:
+def _run(soc: SoC, layers: tuple[Layer, ...], groups: tuple[Piece, ...] = ()) -> Result:
     return simulate(soc, _workload(*layers), Mapping("m", "overlapped", {}, groups))
 
 
@@ -273,7 +274,7 @@ def _times(result: Result, layer: int, kind: str) -> list[tuple[int, int]]:
     ],
 )
 def test_what_cannot_run_at_once_is_refused(
-    soc: SoC, layers: tuple[Layer, ...], shares: dict[str, LayerMapping], message: str
+    soc: SoC, layers: tuple[Layer, ...], shares: dict[str, LayerPlan], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         lower(_workload(*layers), Mapping("m", "overlapped", shares, AT_ONCE), soc)
@@ -285,7 +286,7 @@ def test_layers_at_once_are_written_and_read_back(tmp_path: Path, soc: SoC) -> N
     mapping = Mapping("m", "overlapped", {}, AT_ONCE)
     file.write_text(dump_mapping(mapping))
     assert load_mapping(file, workload, soc) == mapping
-    file.write_text("runtime: overlapped\ngroups: [{layers: [conv, dw], parallel: true, keep_rows: false}]\n")
+    file.write_text("runtime: overlapped\npieces: [{layers: [conv, dw], how: parallel, keep_rows: false}]\n")
     with pytest.raises(InputError, match="keep_rows and resident are of fused layers"):
         load_mapping(file, workload, soc)
 
@@ -340,9 +341,9 @@ def test_stated_tiles_that_overflow_only_together_are_refused_with_both_figures(
     a, b = _taken(soc, layers, in_turn)
     bound = soc.memories["tcdm"].capacity_bytes
     assert max(a, b) <= bound < a + b
-    stated = replace(in_turn, groups=AT_ONCE)
-    assert problems(stated, workload, soc) == [
-        f"parallel group: tiles need {a} of conv + {b} of dw = {a + b} bytes of tcdm, which has {bound}"
+    stated = replace(in_turn, pieces=AT_ONCE)
+    assert [why for _, why in problems(stated, workload, soc)] == [
+        f"parallel piece: tiles need {a} of conv + {b} of dw = {a + b} bytes of tcdm, which has {bound}"
     ]
     assert not problems(replace(stated, runtime="serial"), workload, soc)  # there they run in turn
     half = replace(stated, layers={"conv": in_turn.layers["conv"]})
@@ -359,14 +360,14 @@ def test_no_division_in_eighths_is_better_by_its_measure(soc: SoC) -> None:
     full = complete(open_, workload, soc)
     homes = homes_of(workload, full, soc)
 
-    def ticks(layer: Layer, given: LayerMapping) -> float:
-        work = layer_work(layer, soc, [(s.core, s.k) for s in given.shares], given, homes, exact)
+    def ticks(layer: Layer, given: LayerPlan) -> float:
+        work = layer_work(layer, soc, [(p.core, p.channels) for p in given.parts], given, homes, exact)
         return float(layer_time(layer, work, soc, "overlapped", homes, Theta(), exact).ticks)
 
     def within(layer: Layer, size: int) -> float:
         small = soc.model_copy(update={"memories": soc.memories | {"tcdm": Memory(size_bytes=size)}})
         given = full.layers[layer.name]
-        return ticks(layer, replace(given, tiling=best_tiling(layer, given, small, "overlapped", homes)))
+        return ticks(layer, best_tiling(layer, given, small, "overlapped", homes))
 
     part = soc.memories["tcdm"].capacity_bytes // 8
     sums = sorted(within(layers[0], n * part) + within(layers[1], (8 - n) * part) for n in range(1, 8))

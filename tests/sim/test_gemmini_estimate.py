@@ -19,6 +19,7 @@ from cosoc.sim.gemmini import memory
 from cosoc.sim.gemmini.decode import Nest
 from cosoc.sim.gemmini.estimate import (
     IS,
+    NEST_DIMS,
     ORDERS,
     OS,
     WS,
@@ -31,13 +32,14 @@ from cosoc.sim.gemmini.estimate import (
     cycles,
     energy_pj,
     estimate_nest,
+    nest_order,
     reloads,
     rows_needed,
     terms,
 )
 from cosoc.sim.gemmini.groups import chain, group_cost, reach, why_not
 from cosoc.sim.gemmini.run import gemmini_of, lower_nest
-from cosoc.sim.model.mapping import NEST_DIMS, NestTiling
+from cosoc.sim.model.mapping import Extent, LayerPlan, Part
 from cosoc.sim.model.workload import Layer, Workload
 
 SOC = find_soc(
@@ -56,18 +58,23 @@ def spans(extent: int, tile: int) -> list[tuple[int, int]]:
     return [(start, min(tile, extent - start)) for start in range(0, extent, tile)]
 
 
-def walked(layer: Layer, nest: NestTiling) -> dict[str, int]:
+def planned(*tile: int, order: Any = ("oy", "ox", "k", "fy", "fx", "c")) -> LayerPlan:
+    """A plan with this tile along NEST_DIMS, and these loops around it."""
+    return LayerPlan((Part("gemmini", tile[0], Extent(*tile)),), ("n", *order))
+
+
+def walked(layer: Layer, nest: LayerPlan) -> dict[str, int]:
     """Bytes that the tiles of a nest load, tile after tile, each operand only where the tile before had another; and
     partial sums that leave the accumulator before their reduction is complete."""
     depthwise = layer.depthwise
     c = 1 if depthwise else layer.c
     extents = dict(zip(NEST_DIMS, (layer.k, c, layer.fy, layer.fx, layer.oy, layer.ox), strict=True))
-    loops = [spans(extents[d], getattr(nest, d)) for d in nest.order]
+    loops = [spans(extents[d], nest.tile.along(d)) for d in nest_order(nest)]
     found = {"weights": 0, "inputs": 0, "spilled": 0, "tiles": 0}
     before: dict[str, Any] = {}
     open_outputs: set[Any] = set()
     for position in itertools.product(*loops):
-        at = dict(zip(nest.order, position, strict=True))
+        at = dict(zip(nest_order(nest), position, strict=True))
         size = {d: at[d][1] for d in NEST_DIMS}
         now = {
             "weights": tuple(at[d] for d in ("k", "c", "fy", "fx")),
@@ -99,7 +106,7 @@ def walked(layer: Layer, nest: NestTiling) -> dict[str, int]:
     return found
 
 
-def nests(layer: Layer, n: int) -> list[NestTiling]:
+def nests(layer: Layer, n: int) -> list[LayerPlan]:
     """Random tiles, divisors or not, under random orders of the loops."""
     rng = np.random.default_rng(3)
     c = 1 if layer.depthwise else layer.c
@@ -107,7 +114,7 @@ def nests(layer: Layer, n: int) -> list[NestTiling]:
     out = []
     for _ in range(n):
         tile = [int(rng.integers(max(1, extent // 3), extent + 1)) for extent in extents]
-        out.append(NestTiling(*tile, order=tuple(rng.permutation(NEST_DIMS).tolist())))
+        out.append(planned(*tile, order=tuple(rng.permutation(NEST_DIMS).tolist())))
     return out
 
 
@@ -116,8 +123,8 @@ def test_traffic_is_that_of_a_walk_over_the_tiles(layer: Layer) -> None:
     """Brute force, edge tiles and all orders included: what is loaded, and which partial sums come and go."""
     shape = Shape.of(layer)
     for nest in nests(layer, 60):
-        found, again = walked(layer, nest), reloads(shape, Tiles.of(nest), nest.order, exact)
-        t = terms(shape, Tiles.of(nest), again, MACHINE)
+        found, again = walked(layer, nest), reloads(shape, Tiles.of(nest.tile), nest_order(nest), exact)
+        t = terms(shape, Tiles.of(nest.tile), again, MACHINE)
         assert found["weights"] == layer.weights * again.weights
         assert found["spilled"] == layer.outputs * (again.outputs - 1)
         moved = found["weights"] + found["inputs"] + layer.outputs + 2 * 4 * found["spilled"]
@@ -133,7 +140,7 @@ def test_the_address_walk_counts_the_same_work() -> None:
     nest = Nest("gemm", 16, (128, 192, 1, 1, 1, 40), (64, 64, 1, 1, 1, 24), (5, 0, 1, 2, 3, 4))
     lowered = memory.walk(nest, memory.CacheSizes(1024, 8, 4096, 8), 10**9, 1.0)
     layer = replace(GEMM, k=128, c=192)
-    tiling = NestTiling(64, 64, 1, 1, 1, 24, order=("ox", "k", "c", "fy", "fx", "oy"))
+    tiling = planned(64, 64, 1, 1, 1, 24, order=("ox", "k", "c", "fy", "fx", "oy"))
     t = estimate_nest(layer, tiling, MACHINE).terms
     requests, beats = lowered.mvins[:, memory.REQUESTS].sum(), lowered.mvins[:, memory.BEATS].sum()
     assert t.load == pytest.approx(beats + requests * core.load.request_cycles)
@@ -149,7 +156,7 @@ def test_convolutions_execute_as_their_blocks_do(ox: int) -> None:
     nest = Nest("conv", 16, (32, 48, 3, 3, ox, ox), (16, 24, 3, 3, ox, ox), (4, 5, 0, 1, 2, 3), 1, 1, 1, ox, ox)
     walk = memory.walk(nest, memory.CacheSizes(1024, 8, 4096, 8), 10**9, 1.0)
     layer = Layer("c", "conv", ("i",), 32, 48, oy=ox, ox=ox, iy=ox, ix=ox, fy=3, fx=3, pad_y=1, pad_x=1)
-    t = estimate_nest(layer, NestTiling(16, 24, 3, 3, ox, ox, order=OS), MACHINE).terms
+    t = estimate_nest(layer, planned(16, 24, 3, 3, ox, ox, order=OS), MACHINE).terms
     rows, pairs = walk.groups[:, memory.EX_ROWS].sum(), walk.groups[:, memory.EX_PAIRS].sum()
     assert t.execute == max(rows, pairs * MACHINE.pair_cycles)
 
@@ -157,7 +164,7 @@ def test_convolutions_execute_as_their_blocks_do(ox: int) -> None:
 @pytest.mark.parametrize("layer", [CONV, STRIDED, GEMM, DEPTHWISE], ids=lambda x: x.name)
 def test_ints_arrays_and_tensors_agree(layer: Layer) -> None:
     shape, some = Shape.of(layer), nests(layer, 12)
-    arrays = Tiles(*(np.array([getattr(n, d) for n in some]) for d in NEST_DIMS))
+    arrays = Tiles(*(np.array([n.tile.along(d) for n in some]) for d in NEST_DIMS))
     tensors = Tiles(*(torch.tensor(getattr(arrays, d), dtype=torch.float64, requires_grad=True) for d in NEST_DIMS))
     one = torch.ones(1, dtype=torch.float64)
     soft = replace(shape, **{f.name: getattr(shape, f.name) * one for f in fields(Shape) if f.name != "most_pad"})
@@ -192,7 +199,7 @@ def test_memory_is_what_the_tiles_fill() -> None:
 def test_energy_of_a_whole_layer_by_hand() -> None:
     """One tile, 16 x 16 x 16: 4096 MACs, 256 weights in, 256 partial sums written, read and read out, 768 bytes."""
     layer = Layer("gemm", "conv", ("input",), 16, 16, ox=16, ix=16)
-    found = estimate_nest(layer, NestTiling(16, 16, 1, 1, 1, 16), MACHINE)
+    found = estimate_nest(layer, planned(16, 16, 1, 1, 1, 16), MACHINE)
     scratchpad, accumulator = 0.49 + 0.02513 * 256, 1.94 + 0.1005 * 64 / 16
     by_hand = 4096 * 0.5608 + (4096 + 256) * 0.48746 + 768 * accumulator + 4 * 256 * scratchpad + 768 * 100
     assert found.energy_pj == pytest.approx(by_hand)
@@ -201,7 +208,7 @@ def test_energy_of_a_whole_layer_by_hand() -> None:
 def test_one_tile_has_nothing_to_overlap_with() -> None:
     """A single tile of a convolution: software, loads, execution and store follow each other."""
     layer = Layer("c", "conv", ("i",), 16, 16, oy=4, ox=4, iy=4, ix=4, fy=1, fx=1)
-    found = estimate_nest(layer, NestTiling(16, 16, 1, 1, 4, 4), MACHINE, Theta(fetch=0.0, load=1.0))
+    found = estimate_nest(layer, planned(16, 16, 1, 1, 4, 4), MACHINE, Theta(fetch=0.0, load=1.0))
     core, t = gemmini_of(SOC), found.terms
     # 256 weights, inputs and outputs; the DRAM's 128 bytes in 20 cycles are slower than the outer link's 64 in 8
     outer = 768 * max(MACHINE.outer_cycles_per_byte, MACHINE.dram_cycles_per_byte)
@@ -226,7 +233,7 @@ def test_fusing_a_pair_saves_the_traffic_between() -> None:
     """AccelForge's optimum for this pair saves exactly the 2 x 65,536 bytes of what passes between the two."""
     workload = pair()
     fused = group_cost(chain(workload, 0, 1), 1, 128, 0, (0, 0), MACHINE)
-    nests_of = {"up": NestTiling(64, 256, 1, 1, 1, 128, IS), "down": NestTiling(64, 512, 1, 1, 1, 128, IS)}
+    nests_of = {"up": planned(64, 256, 1, 1, 1, 128, order=IS), "down": planned(64, 512, 1, 1, 1, 128, order=IS)}
     alone = [estimate_nest(layer, nests_of[layer.name], MACHINE) for layer in workload]
     separate = sum(cost.terms.dram_bytes for cost in alone)
     assert separate == 2 * 256 * 512 + 128 * 256 * 2 + 2 * 128 * 512
@@ -343,7 +350,7 @@ def test_estimate_and_simulation_agree_on_what_binds() -> None:
     lowered = lower_nest(nest, SOC)
     simulated = lowered.cycles(engine_fast.run(lowered.program))
     layer = Layer("c", "conv", ("i",), 64, 64, oy=28, ox=28, iy=28, ix=28, fy=3, fx=3, pad_y=1, pad_x=1)
-    found = estimate_nest(layer, NestTiling(64, 64, 3, 3, 14, 28, OS), MACHINE)
+    found = estimate_nest(layer, planned(64, 64, 3, 3, 14, 28, order=OS), MACHINE)
     assert found.terms.execute < simulated
     assert found.cycles == pytest.approx(simulated, rel=0.15)
     assert core.side == MACHINE.side

@@ -11,13 +11,13 @@ import pytest
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import MappingFile, dump_mapping, load_mapping
-from cosoc.sim.gemmini.estimate import IS, ORDERS, OS, Machine, cycles, energy_pj, estimate_nest
+from cosoc.sim.gemmini.estimate import NEST_DIMS, ORDERS, OS, Machine, cycles, energy_pj, estimate_nest
 from cosoc.sim.gemmini.fused import lower_plan, step_spans
 from cosoc.sim.gemmini.groups import Chain, chain, group_cost
 from cosoc.sim.gemmini.lower import TICKS_PER_CYCLE
 from cosoc.sim.machine import engine_fast, engine_reference
 from cosoc.sim.machine.program import validate
-from cosoc.sim.model.mapping import NEST_DIMS, Group, LayerMapping, Mapping, NestTiling, Share
+from cosoc.sim.model.mapping import Extent, LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.report.result import energy_j
 
@@ -45,10 +45,10 @@ def fused(workload: Workload, oy: int, ox: int, keep: bool, resident: tuple[str,
     cost = group_cost(group, oy, ox, int(keep), [int(x.name in resident) for x in workload], MACHINE)
     layers = {}
     for layer, tiles in zip(workload, cost.tiles, strict=True):
-        k, c, fy, fx, y, x = (int(getattr(tiles, d)) for d in NEST_DIMS)
-        layers[layer.name] = LayerMapping((Share("gemmini", layer.k),), nest=NestTiling(k, c, fy, fx, y, x, OS))
+        tile = Extent(*(int(getattr(tiles, d)) for d in NEST_DIMS))
+        layers[layer.name] = LayerPlan((Part("gemmini", layer.k, tile),), ("n", *OS))
     names = tuple(layer.name for layer in workload)
-    return Mapping("fused", "overlapped", layers, (Group(names, keep, resident),)), cost, group
+    return Mapping("fused", "overlapped", layers, (Piece(names, "fused", keep, resident),)), cost, group
 
 
 CASES = [(16, 16, False), (4, 16, False), (4, 16, True), (2, 16, True), (8, 4, False)]
@@ -103,11 +103,12 @@ def test_a_layer_moves_the_bytes_of_the_closed_form(order: tuple[str, ...], tile
     k, c, oy = tile
     layer = Layer("conv", "conv", ("input",), 64, 64, oy=16, ox=16, iy=16, ix=16, fy=3, fx=3, pad_y=1, pad_x=1)
     workload = Workload("one", (64, 16, 16), (layer,), ("conv",))
-    for nest in (NestTiling(k, c, 3, 3, oy, 16, order), NestTiling(k, c, 3, 3, oy, 16, order, reuse=False)):
-        mapping = Mapping("m", "overlapped", {"conv": LayerMapping((Share("gemmini", 64),), nest=nest)})
+    for reuse in (True, False):
+        plan = LayerPlan((Part("gemmini", 64, Extent(k, c, 3, 3, oy, 16)),), ("n", *order), reuse)
+        mapping = Mapping("m", "overlapped", {"conv": plan})
         program, moved = lower_plan(workload, mapping, SOC)
-        found = estimate_nest(layer, nest, MACHINE)
-        if nest.reuse:
+        found = estimate_nest(layer, plan, MACHINE)
+        if reuse:
             assert moved.loaded_bytes + moved.stored_bytes == found.terms.dram_bytes
             spent = energy_j(program, engine_fast.run(program), SOC) * 1e12
             assert spent == pytest.approx(found.energy_pj, rel=1e-6)
@@ -131,7 +132,7 @@ def test_time_is_near_to_the_closed_form() -> None:
 def test_fusing_saves_time_and_bytes_where_nothing_is_computed_twice() -> None:
     workload = residual()
     mapping, _, _ = fused(workload, 16, 16, False, ())
-    alone = replace(mapping, groups=())
+    alone = replace(mapping, pieces=())
     together, moved = lower_plan(workload, mapping, SOC)
     apart, moved_apart = lower_plan(workload, alone, SOC)
     between = 16 * 256 * 3 + 32 * 256 * 2 * 3  # stem: written, read twice; a, b and short: written and read
@@ -170,27 +171,23 @@ def test_what_does_not_fit_or_cannot_be_fused_is_refused() -> None:
     small = find_soc("gemmini", {"memories.scratchpad.size_bytes": "8192"})
     with pytest.raises(InputError, match=r"group stem, .*: needs \d+ rows of scratchpad, \d+ more than 512"):
         lower_plan(workload, mapping, small)
-    gap = replace(mapping, groups=(Group(("stem", "b")),))
+    gap = replace(mapping, pieces=(Piece(("stem", "b")),))
     with pytest.raises(InputError, match="group stem, b: has gaps"):
         lower_plan(workload, gap, SOC)
     bare = replace(mapping, layers={name: entry for name, entry in mapping.layers.items() if name != "a"})
-    with pytest.raises(InputError, match="layer a: has no nest"):
+    with pytest.raises(InputError, match="layer a: has no tile"):
         lower_plan(workload, bare, SOC)
 
 
 def test_mapping_files_carry_nests_and_groups(tmp_path: Any) -> None:
     workload = residual()
     mapping, _, _ = fused(workload, 4, 16, True, ("a",))
-    nest = mapping.layers["a"].nest
-    assert nest is not None
-    for each in (mapping, replace(mapping, groups=(Group(mapping.groups[0].layers, False, None),))):
+    for each in (mapping, replace(mapping, pieces=(Piece(mapping.pieces[0].layers, "fused", False, None),))):
         (tmp_path / "m.yaml").write_text(dump_mapping(each))
         assert load_mapping(tmp_path / "m.yaml", workload, SOC) == each
 
 
 def test_mapping_files_with_wrong_orders_are_refused() -> None:
-    with pytest.raises(ValueError, match="order k, k, fy, fx, oy, ox: name each of k, c, fy, fx, oy, ox once"):
-        MappingFile.model_validate(
-            {"layers": {"a": {"shares": {"g": 1}, "nest": dict.fromkeys(NEST_DIMS, 1) | {"order": ["k", *IS[:0], "k",
-             "fy", "fx", "oy", "ox"]}}}}
-        )  # fmt: skip
+    entry = {"parts": {"g": 1}, "tile": {"k": 1}, "order": ["k", "k", "fy", "fx", "oy", "ox"]}
+    with pytest.raises(ValueError, match="order n, k, k, fy, fx, oy, ox: name each of n, k, c, fy, fx, oy, ox once"):
+        MappingFile.model_validate({"layers": {"a": entry}})

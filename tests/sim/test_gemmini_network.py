@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import dump_mapping, load_mapping
 from cosoc.sim.files.workload_file import find_workload
-from cosoc.sim.gemmini.estimate import Machine, Shape, Tiles, rows_needed, shape_of
+from cosoc.sim.gemmini.estimate import NEST_DIMS, Machine, Shape, Tiles, rows_needed, shape_of
 from cosoc.sim.gemmini.heuristic import default_nest
 from cosoc.sim.gemmini.nests import default_core, ideal_cycles
 from cosoc.sim.importers.timeloop import from_strings
@@ -20,7 +21,7 @@ from cosoc.sim.lower.emit import lower
 from cosoc.sim.machine import engine_fast, engine_reference
 from cosoc.sim.machine.program import row_of
 from cosoc.sim.manual import named_mapping
-from cosoc.sim.model.mapping import NEST_DIMS, Group, LayerMapping, Mapping, NestTiling, Share
+from cosoc.sim.model.mapping import DIMS, Extent, LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import checked, problems
@@ -89,21 +90,21 @@ def test_the_library_s_tiles_fit_and_cannot_grow(name: str, soc: str) -> None:
         if layer.op not in ("conv", "matmul") or default_core(layer, chip) == chip.host:
             continue
         shape = shape_of(layer)
-        nest = default_nest(shape, machine)
+        tile, _ = default_nest(shape, machine)
 
-        def fits(nest: NestTiling, shape: Shape = shape) -> bool:
+        def fits(tile: Extent, shape: Shape = shape) -> bool:
             if shape.gemm:  # the library counts whole blocks
-                whole = {d: -(-getattr(nest, d) // machine.side) * machine.side for d in ("k", "c", "ox")}
-                nest = replace(nest, **whole)
-            spad, acc = rows_needed(shape, Tiles.of(nest), machine)
+                blocks = {d: -(-tile.along(d) // machine.side) * machine.side for d in ("k", "c", "ox")}
+                tile = replace(tile, **blocks)
+            spad, acc = rows_needed(shape, Tiles.of(tile), machine)
             return bool(spad <= machine.spad_rows // 2 and acc <= machine.acc_rows // 2)
 
-        assert fits(nest), layer.name
+        assert fits(tile), layer.name
         step = machine.side if shape.gemm else 1
         for d in NEST_DIMS:
             extent = 1 if shape.depthwise and d == "k" else int(getattr(shape, d))  # channel by channel
-            if getattr(nest, d) < extent:
-                larger = replace(nest, **{d: min(extent, getattr(nest, d) + step)})
+            if tile.along(d) < extent:
+                larger = replace(tile, **{d: min(extent, tile.along(d) + step)})
                 assert not fits(larger), (layer.name, d)
         seen += 1
     assert seen > 20
@@ -123,25 +124,24 @@ def test_energy_is_the_closed_form_s() -> None:
 
 
 def test_a_mapping_is_refused_with_every_reason() -> None:
-    nest = NestTiling(80, 64, 1, 1, 1, 64, ("k", "k", "fy", "fx", "oy", "ox"))
+    def found(tile: Extent, order: Any = DIMS) -> list[str]:
+        plan = LayerPlan((Part("gemmini", 1024, tile),), order)
+        return [why for _, why in problems(Mapping("m", layers={"gemm": plan}), workload, SOC)]
+
     workload = gemm(n=4096, k=1024, c=1024)
-    found = problems(Mapping("m", layers={"gemm": LayerMapping((Share("gemmini", 1024),), nest=nest)}), workload, SOC)
-    assert found == [
-        "layer gemm: its order is k, k, fy, fx, oy, ox; each of k, c, fy, fx, oy, ox must stand there once"
+    assert found(Extent(80, 64, 1, 1, 1, 64), ("n", "k", "k", "fy", "fx", "oy", "ox")) == [
+        "layer gemm: its order is n, k, k, fy, fx, oy, ox; each of n, k, c, fy, fx, oy, ox must stand there once"
     ]
-    large = NestTiling(1024, 1024, 1, 1, 1, 4096)
-    found = problems(Mapping("m", layers={"gemm": LayerMapping((Share("gemmini", 1024),), nest=large)}), workload, SOC)
     # (1024/16) blocks of inputs x 4096 rows and as many blocks of weights x 1024 rows; 64 x 4096 rows of sums.
-    assert found == [
+    assert found(Extent(1024, 1024, 1, 1, 1, 4096)) == [
         "layer gemm: a tile needs 327680 rows of the scratchpad; half of it, as tiles are double-buffered, has 8192",
         "layer gemm: a tile needs 262144 rows of the accumulator; half of it, as tiles are double-buffered, has 512",
     ]
-    wide = replace(large, k=2048, ox=0)
-    found = problems(Mapping("m", layers={"gemm": LayerMapping((Share("gemmini", 1024),), nest=wide)}), workload, SOC)
-    assert [text.split("; ")[0] for text in found] == [
-        "layer gemm: a tile spans 2048 of k, must be 1 to 1024", "layer gemm: a tile spans 0 of ox, must be 1 to 4096"
-    ]  # fmt: skip
-    group = Mapping("m", groups=(Group(("gemm", "nothing")),))
+    assert found(Extent(2048, 1024, 1, 1, 1, 0)) == [
+        "layer gemm: a tile spans 2048 of k, must be 1 to 1024",
+        "layer gemm: a tile spans 0 of ox, must be 1 to 4096",
+    ]
+    group = Mapping("m", pieces=(Piece(("gemm", "nothing")),))
     with pytest.raises(InputError, match="no layer named 'nothing'"):
         checked(group, workload, SOC)
 
@@ -159,8 +159,8 @@ def test_reuse_saves_loads() -> None:
     workload = gemm(n=2048)
     times = {}
     for reuse in (True, False):
-        nest = NestTiling(64, 64, 1, 1, 1, 128, ("k", "c", "fy", "fx", "oy", "ox"), reuse)
-        mapping = Mapping("m", "overlapped", {"gemm": LayerMapping((Share("gemmini", 64),), nest=nest)})
+        tile = Extent(64, 64, 1, 1, 1, 128)
+        mapping = Mapping("m", "overlapped", {"gemm": LayerPlan((Part("gemmini", 64, tile),), DIMS, reuse)})
         times[reuse] = simulate(SOC, workload, mapping).energy_j
     saved = (2048 // 128 - 1) * 64 * 64 * (100 + 0.49 + 0.02513 * 256)  # pJ: fifteen loads of 4 KB
     assert times[False] - times[True] == pytest.approx(saved * 1e-12, rel=1e-6)
@@ -171,8 +171,8 @@ def test_a_mapping_string_becomes_a_nest() -> None:
     workload = gemm()
     text = "L3[WIO] K4 P2 C2 - L2[WI] N1 K16X - L1[O] C2 C16X - L0[W] P32"
     mapping = from_strings({"gemm": text}, workload, SOC)
-    nest = mapping.layers["gemm"].nest
-    assert nest == NestTiling(16, 32, 1, 1, 1, 32, ("oy", "fy", "fx", "k", "ox", "c"), reuse=False)
+    tile, loops = Extent(16, 32, 1, 1, 1, 32), ("n", "oy", "fy", "fx", "k", "ox", "c")
+    assert mapping.layers["gemm"] == LayerPlan((Part("gemmini", 64, tile),), loops, reuse=False)
     with pytest.raises(InputError, match=r"factors of K multiply to 32, the layer has 64; its factors of C multiply"):
         from_strings({"gemm": text.replace("K4", "K2").replace("C2 ", "C4 ")}, workload, SOC)
     with pytest.raises(InputError, match="'Y4' is no loop such as K8 or C4X; dimensions are K, C, S, R, Q, P, N"):

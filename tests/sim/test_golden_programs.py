@@ -20,7 +20,7 @@ from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import lower
 from cosoc.sim.machine import engine_fast
 from cosoc.sim.machine.program import Program, entries_of, to_text
-from cosoc.sim.model.mapping import Group, Mapping, Runtime
+from cosoc.sim.model.mapping import Mapping, Piece, Runtime
 from cosoc.sim.model.workload import Layer, Workload
 
 KEPT = Path(__file__).parents[1] / "golden" / "programs.json"
@@ -102,7 +102,7 @@ def pair() -> Workload:
     [
         ("serial", Mapping("m", "serial")),
         ("overlapped", Mapping("m", "overlapped")),
-        ("fused", Mapping("m", "overlapped", groups=(Group(("first", "second")),))),
+        ("fused", Mapping("m", "overlapped", pieces=(Piece(("first", "second")),))),
     ],
 )
 def test_a_lowered_text_is_the_reviewed_one(name: str, mapping: Mapping, golden: Callable[[str, str], None]) -> None:

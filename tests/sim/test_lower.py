@@ -1,7 +1,5 @@
 """Lowering: what the two runtimes promise, the silicon number, and tiles against brute force."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -14,12 +12,22 @@ from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import lower
 from cosoc.sim.machine import engine_fast, engine_reference
 from cosoc.sim.machine.program import unroll
-from cosoc.sim.model.mapping import RUNTIMES, Group, LayerMapping, Mapping, Runtime, Share, Tiling
+from cosoc.sim.model.mapping import (
+    INPUTS_STAY,
+    RUNTIMES,
+    WEIGHTS_STAY,
+    Extent,
+    LayerPlan,
+    Mapping,
+    Part,
+    Piece,
+    Runtime,
+)
 from cosoc.sim.model.placement import place
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.tiler import _cuts, best_tiling, complete, homes_of, problems, tile_problems
-from cosoc.sim.work import k_tiles, layer_work, spans
+from cosoc.sim.work import k_tiles, layer_work, spans, tiled
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +68,7 @@ def test_one_serial_layer_by_hand(diana: SoC) -> None:
 
 def test_overlapped_never_loses_to_serial_and_hides_all_but_the_ends(diana: SoC) -> None:
     workload = one_conv(64, 16, 64)
-    tiling = Tiling((64,), 8, 64)
-    layers = {"conv": LayerMapping((Share("digital", 64),), tiling)}
+    layers = {"conv": tiled(workload["conv"], LayerPlan((Part("digital", 64),)), diana, (64,), 8, 64)}
     serial, overlapped = (makespan(workload, Mapping("m", r, layers), diana) for r in RUNTIMES)
     # Eight tiles of 512 pixels: a launch and 32 x 4 blocks each. Exposed: the weights (64 x 148 bytes, one call), the
     # first load (16 channels x 9 rows of 64 bytes, one call a channel) and the last store (64 x 8 rows); the first
@@ -74,7 +81,7 @@ def test_overlapped_never_loses_to_serial_and_hides_all_but_the_ends(diana: SoC)
 
 def test_two_cores_work_at_once_only_when_overlapped(diana: SoC) -> None:
     workload = one_conv(64, 64, 32)
-    split = {"conv": LayerMapping((Share("digital", 32), Share("analog", 32)))}
+    split = {"conv": LayerPlan((Part("digital", 32), Part("analog", 32)))}
     traces = {r: engine_reference.run(p) for r in RUNTIMES if (p := lower(workload, Mapping("m", r, split), diana))}
     program = unroll(lower(workload, Mapping("m", "overlapped", split), diana))
     unit, kind = program.rows["unit"], program.rows["kind"]
@@ -144,33 +151,31 @@ def test_a_small_layer_gets_the_best_tile_there_is(diana: SoC) -> None:
     workload = one_conv(48, 64, 48)
     layer = workload.layers[0]
     tight = find_soc("diana", {"memories.l1.usable_bytes": "60000", "memories.digital_weights.usable_bytes": "30000"})
-    given = LayerMapping((Share("digital", 48),))
+    given = LayerPlan((Part("digital", 48),))
     for runtime in RUNTIMES:
         homes = homes_of(workload, Mapping("m", runtime, {"conv": given}), tight)
 
-        def cost(tiling: Tiling, runtime: Runtime = runtime, homes=homes) -> float:  # type: ignore[no-untyped-def]
-            work = layer_work(layer, tight, [("digital", 48)], replace(given, tiling=tiling), homes, exact)
+        def cost(plan: LayerPlan, runtime: Runtime = runtime, homes=homes) -> float:  # type: ignore[no-untyped-def]
+            work = layer_work(layer, tight, [("digital", 48)], plan, homes, exact)
             return float(layer_time(layer, work, tight, runtime, homes, Theta(), exact).ticks)
 
-        tilings = [
-            Tiling((k,), oy, ox, order)  # type: ignore[arg-type]
+        plans = [
+            tiled(layer, given, tight, (k,), oy, ox, order)
             for k in (16, 32, 48)
             for oy in range(1, 49)
             for ox in (24, 48)
-            for order in ("weights", "inputs")
+            for order in (WEIGHTS_STAY, INPUTS_STAY)
         ]
-        legal = [t for t in tilings if not tile_problems(layer, replace(given, tiling=t), tight, runtime, homes)]
-        best = min(cost(t) for t in legal)
+        legal = [plan for plan in plans if not tile_problems(layer, plan, tight, runtime, homes)]
+        best = min(cost(plan) for plan in legal)
         assert cost(best_tiling(layer, given, tight, runtime, homes)) <= 1.02 * best
 
 
 def test_input_channels_are_cut_only_where_nothing_else_fits(diana: SoC) -> None:
     fits, too_many = one_conv(64, 256, 4), one_conv(64, 512, 4)
-    tilings = [complete(Mapping("m"), w, diana).layers["conv"].tiling for w in (fits, too_many)]
-    assert tilings[0] is not None
-    assert tilings[1] is not None
-    assert tilings[0].c == 0
-    assert tilings[1].c == 256  # 16 channels x 512 x 9 bytes exceed 64 kB, half of them do not
+    tiles = [complete(Mapping("m"), w, diana).layers["conv"].tile for w in (fits, too_many)]
+    assert tiles[0].c == 256  # all of them
+    assert tiles[1].c == 256  # 16 channels x 512 x 9 bytes exceed 64 kB, half of them do not
     program = unroll(lower(too_many, Mapping("m"), diana))
     assert program.rows["macs"].sum() == too_many.macs
 
@@ -179,12 +184,12 @@ def test_every_reason_is_given_with_figure_and_bound(diana: SoC) -> None:
     workload = find_workload("resnet8")
     name = next(layer.name for layer in workload if layer.k == 64 and layer.fy == 3)
     layers = {
-        name: LayerMapping((Share("digital", 60), Share("npu", 3))),
-        "conv1": LayerMapping((Share("digital", 16),), Tiling((16,), 99, 32)),
-        "nothere": LayerMapping((Share("digital", 16),)),
+        name: LayerPlan((Part("digital", 60), Part("npu", 3))),
+        "conv1": LayerPlan((Part("digital", 16, Extent(16, 3, 3, 3, 99, 32)),), WEIGHTS_STAY),
+        "nothere": LayerPlan((Part("digital", 16),)),
     }
     reasons = problems(Mapping("m", "serial", layers), workload, diana)
-    text = "\n".join(reasons)
+    text = "\n".join(why for _, why in reasons)
     for part in ("no such layer", "sum to 63 output channels, the layer has 64", "no core 'npu'", "outside 1..32"):
         assert part in text
     with pytest.raises(InputError, match="sum to 63"):
@@ -193,20 +198,20 @@ def test_every_reason_is_given_with_figure_and_bound(diana: SoC) -> None:
 
 def test_a_tile_that_overflows_names_the_memory(diana: SoC) -> None:
     workload = one_conv(64, 64, 64)
-    layers = {"conv": LayerMapping((Share("digital", 64),), Tiling((64,), 64, 64))}
-    (reason,) = problems(Mapping("m", "serial", layers), workload, diana)
+    layers = {"conv": tiled(workload["conv"], LayerPlan((Part("digital", 64),)), diana, (64,), 64, 64)}
+    ((_, reason),) = problems(Mapping("m", "serial", layers), workload, diana)
     assert reason == ("layer conv: tiles need 1 x (262144 in + 262144 out) = 524288 bytes of l1, which has 256000")
 
 
 def test_a_group_must_be_whole_unsplit_and_fit_the_cells(diana: SoC) -> None:
     workload = find_workload("resnet18_segment")
     names = tuple(layer.name for layer in workload)
-    gap = problems(Mapping("m", "overlapped", {}, (Group(("conv1", "layer1.0.conv1")),)), workload, diana)
-    assert "reads maxpool, which waits for the group" in gap[0]
-    analog = {n: LayerMapping((Share("analog", 64),), ox_unroll=4) for n in names if "conv" in n and n != "conv1"}
-    cells = problems(Mapping("m", "overlapped", analog, (Group(names),)), workload, diana)
+    gap = problems(Mapping("m", "overlapped", {}, (Piece(("conv1", "layer1.0.conv1")),)), workload, diana)
+    assert "reads maxpool, which waits for the piece" in gap[0][1]
+    analog = {n: LayerPlan((Part("analog", 64),), unroll=4) for n in names if "conv" in n and n != "conv1"}
+    cells = problems(Mapping("m", "overlapped", analog, (Piece(names),)), workload, diana)
     # 64 channels x 3 rows x (3 taps + 3 shifts) x 64 x 4 copies, four layers: twice the array of 1152 x 512.
-    assert f"needs {4 * 64 * 3 * 6 * 64 * 4} cells for the filters of the group, and has 589824" in cells[0]
+    assert f"needs {4 * 64 * 3 * 6 * 64 * 4} cells for the filters of the group, and has 589824" in cells[0][1]
 
 
 def test_tensors_leave_the_main_memory_largest_first(diana: SoC) -> None:

@@ -6,7 +6,7 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import MANUAL, alone, named_mapping, splits
-from cosoc.sim.model.mapping import LayerMapping, Mapping, Runtime, Share
+from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
@@ -17,8 +17,10 @@ SOC = find_soc("diana")
 def cores(name: str, workload: Workload) -> dict[str, str]:
     """The core of every layer of a mapping that splits none."""
     mapping = named_mapping(name, workload, SOC)
-    assert all(len(given.shares) == 1 and given.shares[0].k == workload[n].k for n, given in mapping.layers.items())
-    return {n: given.shares[0].core for n, given in mapping.layers.items()}
+    assert all(
+        len(given.parts) == 1 and given.parts[0].channels == workload[n].k for n, given in mapping.layers.items()
+    )
+    return {n: given.parts[0].core for n, given in mapping.layers.items()}
 
 
 def test_rules_put_layers_where_they_say() -> None:
@@ -45,11 +47,11 @@ def test_no_split_of_a_layer_is_cheaper_than_the_one_of_min_cost(runtime: Runtim
     workload = Workload("w", (64, 8, 8), (layer,), ("l",))
     found = {}
     for k in range(layer.k + 1):
-        shares = tuple(s for s in (Share("digital", k), Share("analog", layer.k - k)) if s.k)
-        result = simulate(SOC, workload, Mapping("m", runtime, {"l": LayerMapping(shares)}))
+        shares = tuple(p for p in (Part("digital", k), Part("analog", layer.k - k)) if p.channels)
+        result = simulate(SOC, workload, Mapping("m", runtime, {"l": LayerPlan(shares)}))
         found[k] = result.seconds if objective == "latency" else result.energy_j
     mapping = named_mapping("min_cost", workload, SOC, runtime, objective)  # type: ignore[arg-type]
-    chosen = mapping.layers["l"].k_on("digital")
+    chosen = mapping.layers["l"].channels_on("digital")
     least = min(found.values())
     assert found[chosen] == least
     assert chosen == max(k for k, cost in found.items() if cost == least and k in dict(splits(layer, SOC, PAIR)))

@@ -20,7 +20,7 @@ from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.machine import engine_reference
 from cosoc.sim.machine.program import KINDS, Builder, Program, op_text, row_of
 from cosoc.sim.machine.trace import Trace
-from cosoc.sim.model.mapping import LayerMapping, Mapping, Runtime, Share
+from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.report.render import CAUSES, bottleneck, chrome_trace, gantt, summary, table, tracks, write_chrome_trace
 from cosoc.sim.report.result import PATH_NAMES, Result, busy_ticks, energy_j, to_json
@@ -32,8 +32,7 @@ def halves(network: str, runtime: Runtime) -> tuple[Workload, Mapping]:
     workload = find_workload(network)
     wide = [layer for layer in workload if layer.op == "conv" and not layer.depthwise and layer.k >= 32]
     layers = {
-        layer.name: LayerMapping((Share("digital", layer.k // 2), Share("analog", layer.k - layer.k // 2)))
-        for layer in wide
+        layer.name: LayerPlan((Part("digital", layer.k // 2), Part("analog", layer.k - layer.k // 2))) for layer in wide
     }
     return workload, Mapping("half", runtime, layers)
 
@@ -317,7 +316,7 @@ def test_a_split_layers_weights_go_to_two_memories() -> None:
     """
     layer = Layer("conv", "conv", (INPUT,), 64, 32, 16, 16, 16, 16, 3, 3, pad_y=1, pad_x=1)
     workload = Workload("one", (32, 16, 16), (layer,), ("conv",))
-    mapping = Mapping("half", "serial", {"conv": LayerMapping((Share("digital", 32), Share("analog", 32)))})
+    mapping = Mapping("half", "serial", {"conv": LayerPlan((Part("digital", 32), Part("analog", 32)))})
     result = simulate(find_soc("diana"), workload, mapping)
     memories = {memory.memory: memory for memory in result.by_memory}
     assert memories["digital_weights"].written_bytes == 32 * 292

@@ -125,7 +125,7 @@ def test_a_whole_network_takes_the_sum_of_its_kernels(device: str) -> None:
     """Through lowering and engine: no DMA, one job a kernel, energy = (idle + busy) power x time."""
     soc, network = find_soc(device), find_workload("mobilenet_v2")
     mapping = complete(named_mapping("all_8bit", network, soc), network, soc)
-    assert all(m.tiling and m.tiling.oy == network[n].oy for n, m in mapping.layers.items() if network[n].macs)
+    assert all(m.is_tiled and m.tile.oy == network[n].oy for n, m in mapping.layers.items() if network[n].macs)
     result = simulate(soc, network, mapping)
     model = measured.roofline(soc)
     ticks = sum(cycles(layer, model) for layer in network)

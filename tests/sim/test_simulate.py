@@ -14,7 +14,7 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta, layer_time
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
-from cosoc.sim.model.mapping import Group, LayerMapping, Mapping, Runtime, Share
+from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.report.result import Result, to_json
@@ -39,7 +39,7 @@ def split(workload: Workload, runtime: Runtime, seed: int) -> Mapping:
     for layer in workload:
         if layer.op == "conv" and not layer.depthwise:
             k = int(g.choice([0, layer.k, *g.integers(0, layer.k + 1, 6)]))
-            layers[layer.name] = LayerMapping((Share("digital", k), Share("analog", layer.k - k)))
+            layers[layer.name] = LayerPlan((Part("digital", k), Part("analog", layer.k - k)))
     return Mapping(f"split{seed}", runtime, layers)
 
 
@@ -60,7 +60,7 @@ def works(soc: SoC, workload: Workload, mapping: Mapping) -> dict[str, LayerWork
     out = {}
     for layer in workload:
         given = mapping.layers[layer.name]
-        shares = [(share.core, share.k) for share in given.shares]
+        shares = [(part.core, part.channels) for part in given.parts]
         out[layer.name] = layer_work(layer, soc, shares, given, homes, exact)
     return out
 
@@ -69,8 +69,8 @@ def fused_segment(soc: SoC) -> tuple[Workload, Mapping]:
     """ResNet-18's first segment, its four 3x3 convolutions on the analog array, all layers fused row by row."""
     workload = find_workload("resnet18_segment")
     analog = [layer for layer in workload if layer.op == "conv" and layer.fx == 3]
-    layers = {layer.name: LayerMapping((Share("analog", layer.k),), ox_unroll=1) for layer in analog}
-    group = Group(tuple(layer.name for layer in workload))
+    layers = {layer.name: LayerPlan((Part("analog", layer.k),), unroll=1) for layer in analog}
+    group = Piece(tuple(layer.name for layer in workload))
     return workload, complete(Mapping("fused", "overlapped", layers, (group,)), workload, soc)
 
 
@@ -216,7 +216,7 @@ def test_bad_arguments_are_named(soc: SoC) -> None:
         simulate(soc, ONE, Mapping("m"), engine="quick")
     with pytest.raises(InputError, match="inferences is 0"):
         simulate(soc, ONE, Mapping("m"), inferences=0)
-    wrong = Mapping("m", "serial", {"conv": LayerMapping((Share("digital", 8), Share("analogue", 9)))})
+    wrong = Mapping("m", "serial", {"conv": LayerPlan((Part("digital", 8), Part("analogue", 9)))})
     with pytest.raises(InputError, match=r"sum to 17 .* the layer has 16.*no core 'analogue'"):
         simulate(soc, ONE, wrong)
 
