@@ -307,7 +307,7 @@ FILE_MISTAKES = [
     ),
     # infeasible
     ("mapping", "oy: 8, ox: 8", "oy: 9, ox: 8", "outside 1..8"),
-    ("mapping", "pieces: []", "pieces: [[conv1, conv3]]", "reads nothing that the group produces"),
+    ("mapping", "pieces: []", "pieces: [[conv1, conv3]]", "goes row by row in its fused piece; leave out tile"),
 ]
 
 
