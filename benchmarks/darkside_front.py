@@ -132,7 +132,7 @@ def costs(workload: Workload, file: Path) -> dict[str, dict[str, float]]:
     }
     if blocks:
         parts = [part for part in whole.by_layer if part.layer in blocks]
-        out["blocks, simulated"] = {"seconds": sum(part.ticks_critical for part in parts) / soc.tick_hz}
+        out["blocks, simulated"] = {"seconds": sum(part.seconds_critical for part in parts)}
         shares = law_shares(workload, mapping)
         law = odimo_estimate(workload, shares)
         out["blocks, ODiMO's law"] = {"seconds": float(law.ticks) / soc.tick_hz, "energy_j": float(law.energy_j)}

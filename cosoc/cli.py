@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SHOWN_FAILURES = 5  # of a campaign, on the terminal
 DEFAULT_MAPPING = "default"
+STREAMED = 1000  # inferences through a cluster, where none are stated
 
 Engine = Literal["fast", "reference"]
 Objective = Literal["latency", "energy"]
@@ -39,6 +40,9 @@ Space = Literal["channels", "operators", "splits", "tiling-fusion"]
 SearchObjective = Literal["edp", "latency", "energy"]
 
 SocName = Annotated[str, typer.Argument(metavar="SOC", help="A built-in SoC (see `cosoc list`) or a .yaml file.")]
+MachineName = Annotated[
+    str, typer.Argument(metavar="SOC", help="A built-in SoC or cluster (see `cosoc list`), or a .yaml file.")
+]
 OptionalSocName = Annotated[str | None, typer.Argument(metavar="SOC", help="As in `cosoc simulate`.")]
 WorkloadName = Annotated[
     str,
@@ -93,12 +97,23 @@ class Interrupted(Exception):
 
 @app.command()
 def simulate(
-    soc: SocName,
+    ctx: typer.Context,
+    soc: MachineName,
     workload: WorkloadName,
-    mapping: MappingName = DEFAULT_MAPPING,
+    mapping: Annotated[
+        str | None,
+        typer.Option(
+            "--mapping",
+            metavar="NAME|FILE",
+            help="By name (see `cosoc list`) or a .yaml file [default: default; a cluster needs a file].",
+        ),
+    ] = None,
     runtime: RuntimeName = None,
     engine: Annotated[Engine, typer.Option("--engine", help="Both give the same result to the tick.")] = "fast",
-    inferences: Annotated[int, typer.Option("--inferences", min=1, help="Inferences, one after the other.")] = 1,
+    inferences: Annotated[
+        int | None,
+        typer.Option("--inferences", min=1, help="One after the other [default: 1; through a cluster 1000]."),
+    ] = None,
     json_file: JsonFile = None,
     trace_file: Annotated[
         Path | None, typer.Option("--trace", metavar="FILE", help="Write a Chrome trace, which Perfetto opens.")
@@ -113,11 +128,20 @@ def simulate(
     overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run a mapped workload on a SoC. Says how long it takes and why, and what energy it takes."""
+    """Run a mapped workload on a SoC, or stream it through a cluster. Says how long it takes and why, and what energy
+    it takes."""
+    from cosoc.sim.files.catalog import is_cluster
+
+    if is_cluster(soc):
+        _only(ctx, "a cluster", "mapping", "runtime", "engine", "inferences", "json_file", "input_shape", "overrides")
+        options = (mapping, runtime, engine, inferences or STREAMED, json_file, input_shape, overrides, quiet)
+        _simulate_cluster(soc, workload, *options)
+        return
     _check_outputs({"--json": json_file, "--trace": trace_file, "--gantt": gantt_file, "--report": report_file})
     if gantt_file and gantt_file.suffix.lower() != ".png":
         raise InputError(f"--gantt {gantt_file}: the chart is a PNG; give a name that ends in .png")
-    machine, network, placed = _inputs(soc, workload, mapping, runtime, input_shape, overrides)
+    inferences = inferences or 1
+    machine, network, placed = _inputs(soc, workload, mapping or DEFAULT_MAPPING, runtime, input_shape, overrides)
     from cosoc import why
     from cosoc.sim.report import render
     from cosoc.sim.simulate import simulate as run
@@ -140,6 +164,30 @@ def simulate(
         _print(why.explanation(result, case, what_if or ()))
     elif not quiet:
         _print(render.table(result))
+
+
+def _simulate_cluster(
+    cluster: str, workload: str, mapping: str | None, runtime: Runtime | None, engine: Engine, inferences: int,
+    json_file: Path | None, input_shape: str | None, overrides: list[str] | None, quiet: bool,
+) -> None:  # fmt: skip
+    from cosoc.sim.files.catalog import find_cluster
+
+    _check_outputs({"--json": json_file})
+    machines = find_cluster(cluster, _overrides(overrides))
+    network = _workload(workload, input_shape)
+    from cosoc.sim.files.mapping_file import find_cluster_mapping
+
+    placed = find_cluster_mapping(mapping, network, machines, runtime)
+    from cosoc.sim.report import pipeline_result
+    from cosoc.sim.simulate import simulate_cluster
+
+    if engine == "fast" and not quiet:
+        _announce_compilation()
+    result = simulate_cluster(machines, network, placed, engine, inferences)
+    if json_file:
+        write_json(json_file, pipeline_result.to_json(result))
+    if not quiet:
+        _print(pipeline_result.table(result))
 
 
 @app.command()

@@ -92,7 +92,7 @@ class Oracle:
             program = lower(self.workload, self.mapping(present), self.soc)
             trace = engine_fast.run(program)
             spent = energy_j(program, trace, self.soc)
-            self._simulated[key] = Cost(trace.makespan / self.soc.tick_hz, spent)
+            self._simulated[key] = Cost(trace.makespan / program.tick_hz, spent)
         return self._simulated[key]
 
     def compare(self, counts: Counts, tolerance: float) -> Pair:

@@ -198,10 +198,11 @@ def _split_devices(name: str, p: dict[str, Any]) -> dict[str, Any]:
 
 
 def _split_timeline(config: dict[str, Any], content: dict[str, Any], name: str, p: dict[str, Any]) -> dict[str, Any]:
-    from cosoc.search.splits_run import pipeline
     from cosoc.sim.simulate import engine_run
+    from cosoc.sim.stages import StageFigures, pipeline_of
 
-    stages, hops = pipeline(Cluster.model_validate(config["cluster"]), p["stages"])
+    figures = [StageFigures(**stage) for stage in p["stages"]]
+    stages, hops = pipeline_of(Cluster.model_validate(config["cluster"]), figures)
     items = p["simulated"]["items"]
     program = lower_pipeline(stages, hops, items)
     trace = engine_run(config.get("engine", "fast"))(program, ())

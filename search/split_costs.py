@@ -1,9 +1,9 @@
-"""What the stages of a network cost on the devices of a cluster: from SoC files, or from published profiles.
+"""What the stages of a network cost on the devices of a cluster, as tables for a search; or by published profiles.
 
-A device's layers follow one another, so a stage's time is the sum of its layers'. On a `roofline` core they come from
-the core's own formula, which also says what a micro-batch saves (one start of each kernel, weights read once); other
-SoCs are simulated, and a micro-batch is its items one after the other. Where a core keeps the weights that fit it, a
-stage is charged for bringing those that do not, which depends on the whole stage.
+What a stage costs is `cosoc.sim.stages`'s to say, which simulates it. A search needs it for every pair of cuts on every
+device, and takes estimates: the sum of what its layers took in a simulation of the whole network. On a core that keeps
+the weights which fit it, a stage is charged for bringing those that do not, which depends on the whole stage. Boards of
+one `roofline` core have the exact figures here, too. The stages that a search chooses are priced anew, exactly.
 """
 
 from __future__ import annotations
@@ -15,72 +15,108 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cosoc.search.exact.splits import bounded, least_period, too_many
-from cosoc.search.spaces.splits import Bools, Cuts, Floats, Problem, cuts_of, nested, no_plan
+from cosoc.search.spaces.splits import Bools, Cuts, Floats, Plan, Problem, cuts_of, nested, no_plan
 from cosoc.sim import exact
-from cosoc.sim.cores.roofline import Roofline
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import device_soc
-from cosoc.sim.manual import named_mapping
+from cosoc.sim.machine.trace import Run
+from cosoc.sim.manual import DEFAULT, named_mapping
 from cosoc.sim.model.cluster import Cluster
-from cosoc.sim.model.mapping import Mapping
+from cosoc.sim.model.cuts import elements, last_layers
+from cosoc.sim.model.mapping import LayerPlan, Mapping, Piece, Runtime, Stage
 from cosoc.sim.model.soc import LARGEST, SoC
-from cosoc.sim.model.workload import INPUT, Workload
-from cosoc.sim.simulate import simulate
+from cosoc.sim.model.workload import Workload, batched
+from cosoc.sim.simulate import engine_run, simulate
+from cosoc.sim.stages import (
+    NS,
+    PJ,
+    Pricer,
+    StageFigures,
+    bytes_needed,
+    device_figures,
+    lone_roofline,
+    message_bytes,
+    message_seconds,
+    runs_whole,
+    stage_figures,
+)
 from cosoc.sim.tiler import complete, pinned_weights, weight_bytes
 from cosoc.sim.work import make_tile
 
-NS = 1e-9
-PJ = 1e-12
-
 
 @dataclass(frozen=True)
-class StageCosts:
+class StageTable:
     """Of one device, for a micro-batch, by stage from cut to cut [N, N] (anything where no stage is): seconds, joules
-    above idle, and bytes of weights in the memory for tensors. act_bits: of an activation. idle_w, busy_w: drawn
-    always, and on top while the host works. memory_bytes: of the memory for tensors, the backing one included."""
+    above idle, and bytes of weights in the memory for tensors. inf seconds where the mapping fuses layers that the
+    stage has a part of."""
 
     seconds: Floats
     joules: Floats
     weight_bytes: Floats
-    act_bits: int
-    idle_w: float
-    busy_w: float
-    memory_bytes: int
 
 
-def stage_costs(soc: SoC, workload: Workload, cuts: Cuts, items: int = 1) -> StageCosts:
-    """What every stage costs on a SoC, `items` inferences at a time."""
-    host = soc.cores[soc.host]
-    memory = soc.memories[soc.main_memory].capacity_bytes
-    if isinstance(host, Roofline) and len(soc.cores) == 1:
-        tiles = [make_tile(layer, layer.k, layer.oy, layer.ox) for layer in workload]
-        by_layer = np.array([host.batch_cycles(tile, items, exact) for tile in tiles], dtype=float) / soc.tick_hz
-        weights = between(cuts, np.array([host.weight_bytes(tile, exact) for tile in tiles], dtype=float))
-        bits = host.runtimes[host.runtime].number_bits
-        seconds = between(cuts, by_layer)
-        joules = seconds * host.power_mw * 1e-3
-    else:
-        seconds, joules, weights = _simulated(soc, workload, cuts, items)
-        bits = max(core.act_bits for core in soc.cores.values())
-        memory += soc.memories[soc.backing_memory].capacity_bytes if soc.backing_memory else 0
-    return StageCosts(seconds, joules, weights, bits, soc.base_power_mw * 1e-3, host.power_mw * 1e-3, memory)
+class DeviceCosts:
+    """Costs of the stages of a workload on one device under a mapping: estimates of all, and simulated ones."""
+
+    def __init__(self, soc: SoC, workload: Workload, mapping: Mapping, run: Run) -> None:
+        self.soc, self.workload, self.mapping = soc, workload, mapping
+        self.pricer = Pricer(soc, workload, mapping, run)
+        self._layers: dict[int, _Layers] = {}
+
+    def table(self, cuts: Cuts, items: int) -> StageTable:
+        """Estimates of all stages, `items` inferences at a time; exact on boards of one roofline core."""
+        board = lone_roofline(self.soc)
+        if board is None or not runs_whole(self.mapping):
+            return self._summed(cuts, items)
+        tiles = [make_tile(layer, layer.k, layer.oy, layer.ox) for layer in self.workload]
+        cycles = np.array([board.batch_cycles(tile, items, exact) for tile in tiles], dtype=float)
+        weights = np.array([board.weight_bytes(tile, exact) for tile in tiles], dtype=float)
+        seconds = between(cuts, cycles) / self.soc.tick_hz
+        return StageTable(seconds, seconds * board.power_mw * 1e-3, between(cuts, weights))
+
+    def _summed(self, cuts: Cuts, items: int) -> StageTable:
+        """From simulations of the whole network. Weights that do not stay are brought once for all items."""
+        if items not in self._layers:
+            self._layers[items] = _simulated(self.soc, batched(self.workload, self.workload.n * items), self.mapping)
+        layers = self._layers[items]
+        leaving = ~_staying(self.soc, self.workload, layers.mapping, cuts)
+        seconds, joules = (
+            between(cuts, kept) + np.einsum("ijl,l->ij", leaving, np.maximum(moved - kept, 0.0))
+            for kept, moved in ((layers.kept_s, layers.moved_s), (layers.kept_j, layers.moved_j))
+        )
+        seconds = np.where(_cut_through(self.workload, cuts, self.mapping), np.inf, seconds)
+        return StageTable(seconds, joules, np.einsum("ijl,l->ij", leaving, layers.weight_bytes))
 
 
-def _simulated(soc: SoC, workload: Workload, cuts: Cuts, items: int) -> tuple[Floats, Floats, Floats]:
-    """Seconds, joules and bytes of weights by stage, from simulations of the whole network: one in which every core
-    that keeps weights has room for all, one in which none does. A stage then has those of its layers' that stay. What
-    follows one another for each item are the layers; weights that do not stay are brought once for all items."""
-    kept_s, kept_j = _by_layer(_with_room(soc), workload)
-    mapping = complete(named_mapping("default", workload, soc), workload, soc)
-    weights = np.array([weight_bytes(layer, soc, mapping.layers[layer.name].parts) for layer in workload], dtype=float)
-    seconds, joules = items * between(cuts, kept_s), items * between(cuts, kept_j)
-    if not any(core.keeps_weights for core in soc.cores.values()):
-        return seconds, joules, between(cuts, weights)
-    moved_s, moved_j = _by_layer(_without_keeping(soc), workload)
-    staying = _staying(soc, workload, mapping, cuts)
-    for total, moved, kept in ((seconds, moved_s, kept_s), (joules, moved_j, kept_j)):
-        total += np.einsum("ijl,l->ij", ~staying, np.maximum(moved - kept, 0.0))
-    return seconds, joules, np.einsum("ijl,l->ij", ~staying, weights)
+@dataclass(frozen=True)
+class _Layers:
+    """Of each layer of a network on a device: seconds and joules above idle where every core that keeps weights has
+    room for all (kept) and where none keeps any (moved), and bytes of weights. mapping: the complete one."""
+
+    mapping: Mapping
+    kept_s: Floats
+    kept_j: Floats
+    moved_s: Floats
+    moved_j: Floats
+    weight_bytes: Floats
+
+
+def _simulated(soc: SoC, workload: Workload, mapping: Mapping) -> _Layers:
+    full = complete(mapping, workload, soc)
+    weights = [weight_bytes(layer, soc, full.layers[layer.name].parts) for layer in workload]
+    kept = moved = _by_layer(_with_room(soc), workload, mapping)
+    if any(core.keeps_weights for core in soc.cores.values()):
+        moved = _by_layer(_without_keeping(soc), workload, mapping)
+    return _Layers(full, *kept, *moved, np.array(weights, dtype=float))
+
+
+def _cut_through(workload: Workload, cuts: Cuts, mapping: Mapping) -> Bools:
+    """[N, N]: whether a stage has some of a piece's layers, but not all."""
+    out = np.zeros((len(cuts.done),) * 2, dtype=bool)
+    for piece in mapping.pieces:
+        members = between(cuts, np.array([layer.name in piece.layers for layer in workload], dtype=float))
+        out |= (members > 0) & (members < len(piece.layers))
+    return out
 
 
 def _staying(soc: SoC, workload: Workload, mapping: Mapping, cuts: Cuts) -> Bools:
@@ -99,9 +135,9 @@ def _staying(soc: SoC, workload: Workload, mapping: Mapping, cuts: Cuts) -> Bool
 
 def _with_room(soc: SoC) -> SoC:
     """The SoC with room for any weights in the memories of cores that keep theirs."""
-    roomy = {core.weight_memory: LARGEST for core in soc.cores.values() if core.keeps_weights and core.weight_memory}
+    roomy = {core.weight_memory for core in soc.cores.values() if core.keeps_weights and core.weight_memory}
     memories = {
-        name: memory.model_copy(update={"size_bytes": roomy[name], "usable_bytes": None}) if name in roomy else memory
+        name: memory.model_copy(update={"size_bytes": LARGEST, "usable_bytes": None}) if name in roomy else memory
         for name, memory in soc.memories.items()
     }
     return soc.model_copy(update={"memories": memories})
@@ -113,13 +149,11 @@ def _without_keeping(soc: SoC) -> SoC:
     return soc.model_copy(update={"cores": cores})
 
 
-def _by_layer(soc: SoC, workload: Workload) -> tuple[Floats, Floats]:
+def _by_layer(soc: SoC, workload: Workload, mapping: Mapping) -> tuple[Floats, Floats]:
     """Seconds and joules above idle of each layer of a simulated inference."""
-    result = simulate(soc, workload, named_mapping("default", workload, soc))
-    parts = {part.layer: part for part in result.by_layer}
-    ticks = np.array([parts[layer.name].ticks_critical if layer.name in parts else 0 for layer in workload])
+    parts = {part.layer: part for part in simulate(soc, workload, mapping).by_layer}
+    seconds = np.array([parts[layer.name].seconds_critical if layer.name in parts else 0.0 for layer in workload])
     joules = np.array([parts[layer.name].energy_j if layer.name in parts else 0.0 for layer in workload])
-    seconds = ticks / soc.tick_hz
     return seconds, joules - seconds * soc.base_power_mw * 1e-3
 
 
@@ -127,16 +161,10 @@ def _by_layer(soc: SoC, workload: Workload) -> tuple[Floats, Floats]:
 # Tensors
 
 
-def elements(workload: Workload) -> dict[str, int]:
-    """Elements of every tensor that can cross a cut."""
-    c, y, x = workload.input_shape
-    return {INPUT: c * y * x} | {layer.name: layer.outputs for layer in workload}
-
-
-def crossing_elements(workload: Workload, cuts: Cuts) -> Floats:
+def crossing_elements(workload: Workload, cuts: Cuts) -> list[int]:
     """[N]: elements that cross each cut."""
     size = elements(workload)
-    return np.array([sum(size[name] for name in names) for names in cuts.crossing], dtype=float)
+    return [sum(size[name] for name in names) for names in cuts.crossing]
 
 
 def between(cuts: Cuts, by_layer: Floats) -> Floats:
@@ -151,34 +179,39 @@ def _largest_between(cuts: Cuts, by_layer: Floats) -> Floats:
     return np.stack([np.where(cuts.done & ~before, by_layer, 0.0).max(axis=1) for before in cuts.done])
 
 
-def memory_needs(workload: Workload, cuts: Cuts, costs: StageCosts, items: int, queue_items: int) -> Floats:
-    """[N, N]: bytes that a stage from cut to cut needs: weights, the largest layer's inputs and outputs, items that
-    wait at its input, and one at its output."""
-    size = elements(workload)
-    held = np.array([layer.outputs + sum(size[name] for name in layer.inputs) for layer in workload], dtype=float)
-    crossing = crossing_elements(workload, cuts)
-    waiting = queue_items * crossing[:, None] + crossing[None, :]
-    activations = (_largest_between(cuts, held) + waiting) * costs.act_bits / 8 * items
-    out: Floats = costs.weight_bytes + activations
-    return out
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # The problem
 
 
 @dataclass(frozen=True)
 class Case:
-    """A cluster, a workload and the problem that they make. socs: by device. costs: by device. hop_bytes [T, N]: bytes
-    of an item at a cut, in a sender's format."""
+    """A cluster, a workload and the problem that they make. devices: their costs, by name."""
 
     cluster: Cluster
     workload: Workload
     cuts: Cuts
     problem: Problem
-    socs: dict[str, SoC]
-    costs: dict[str, StageCosts]
-    hop_bytes: Floats
+    devices: MappingOf[str, DeviceCosts]
+
+    def mapping(self, plan: Plan, name: str = "split") -> Mapping:
+        """A plan as a mapping of the cluster."""
+        stages, pieces = list[Stage](), list[Piece]()
+        layers: dict[str, LayerPlan] = {}
+        for stage in plan:
+            device = self.problem.types[stage.type]
+            inner, inside = self.devices[device].mapping, self.cuts.done[stage.end] & ~self.cuts.done[stage.begin]
+            names = {layer.name for layer, here in zip(self.workload, inside, strict=True) if here}
+            behind = last_layers(self.workload, self.cuts.cut(stage.end))
+            stages.append(Stage(device, behind, stage.replicas))
+            layers |= {layer: one for layer, one in inner.layers.items() if layer in names}
+            pieces += [piece for piece in inner.pieces if set(piece.layers) <= names]
+        runtime = next(iter(self.devices.values())).mapping.runtime
+        return Mapping(name, runtime, layers, tuple(pieces), tuple(stages), self.problem.items)
+
+    def figures(self, plan: Plan) -> tuple[StageFigures, ...]:
+        """What the stages of a plan cost, simulated."""
+        pricers = {name: device.pricer for name, device in self.devices.items()}
+        return stage_figures(self.cluster, self.workload, self.mapping(plan), pricers)
 
 
 @dataclass(frozen=True)
@@ -194,47 +227,85 @@ class Factors:
 NO_FACTORS = Factors({}, {})
 
 
-def make_case(cluster: Cluster, workload: Workload, items: int = 1, branches: bool = True) -> Case:
+def device_mappings(
+    cluster: Cluster, workload: Workload, chosen: MappingOf[str, Mapping] | None = None
+) -> dict[str, Mapping]:
+    """The mapping inside of each device: the chosen one, or its default. They share a runtime, `overlapped` as soon as
+    one of them has it. InputError for a device that is none, or for chosen ones with another runtime."""
+    found: dict[str, Mapping] = {}
+    chosen = chosen or {}
+    for name in chosen:
+        if name not in cluster.devices:
+            raise InputError(
+                f"a mapping for {name}: {cluster.name} has no such device; it has {', '.join(cluster.devices)}"
+            )
+    for name in cluster.devices:
+        found[name] = chosen.get(name) or Mapping(
+            DEFAULT, named_mapping(DEFAULT, workload, device_soc(cluster, name)).runtime
+        )
+    together: Runtime = "overlapped" if any(mapping.runtime == "overlapped" for mapping in found.values()) else "serial"
+    for name, mapping in chosen.items():
+        if mapping.runtime != together:
+            raise InputError(
+                f"the mapping for {name} is {mapping.runtime}, others are {together}; a cluster has one runtime"
+            )
+    return {name: replace(mapping, runtime=together) for name, mapping in found.items()}
+
+
+def device_costs(
+    cluster: Cluster, workload: Workload, mappings: MappingOf[str, Mapping], engine: str = "fast"
+) -> dict[str, DeviceCosts]:
+    """Of each device, whether a plan will use it or not."""
+    run = engine_run(engine)
+    return {name: DeviceCosts(device_soc(cluster, name), workload, mappings[name], run) for name in cluster.devices}
+
+
+def make_case(
+    cluster: Cluster,
+    workload: Workload,
+    items: int = 1,
+    branches: bool = True,
+    costs: MappingOf[str, DeviceCosts] | None = None,
+) -> Case:
     """The problem of splitting a workload over a cluster, `items` inferences at a time. With `branches`, cuts across
-    branches are among its cuts. InputError where the memories cannot hold it."""
+    branches are among its cuts. costs: of the devices; by default under their default mappings. InputError where the
+    memories cannot hold it."""
     cuts = cuts_of(workload, branches)
     names = tuple(cluster.devices)
-    socs = {name: device_soc(cluster, name) for name in names}
-    costs = {name: stage_costs(socs[name], workload, cuts, items) for name in names}
-    sent = crossing_elements(workload, cuts) * items
-    hop_bytes = np.stack([np.ceil(sent * costs[name].act_bits / 8) for name in names])
+    costs = costs or device_costs(cluster, workload, device_mappings(cluster, workload))
+    across = crossing_elements(workload, cuts)
+    size = elements(workload)
+    held = np.array([layer.outputs + sum(size[name] for name in layer.inputs) for layer in workload], dtype=float)
+    most_held, sent = _largest_between(cuts, held), np.array(across, dtype=float)
     behind = nested(cuts)
-    occupancy, busy, needs = [], [], []
-    for t, name in enumerate(names):
-        device, mine = cluster.devices[name], costs[name]
-        host = host_seconds(cluster, name, hop_bytes[t])
+    occupancy, busy, needs, hop_bytes, about = [], [], [], [], []
+    for name in names:
+        device = cluster.devices[name]
+        mine, table = device_figures(costs[name].soc), costs[name].table(cuts, items)
+        sizes = np.array([message_bytes(n, items, mine.act_bits) for n in across], dtype=float)
+        host = message_seconds(device, sizes)
+        host[0] = 0.0
         extra = host[:, None] + np.where(np.arange(len(host)) < len(host) - 1, host, 0.0)[None, :]
-        occupancy.append(np.where(behind, mine.seconds + extra, np.inf))
-        busy.append(np.where(behind, mine.joules + extra * mine.busy_w, np.inf))
-        needs.append(memory_needs(workload, cuts, mine, items, device.queue_items))
-    hops = _hops(cluster, names, hop_bytes)
+        occupancy.append(np.where(behind, table.seconds + extra, np.inf))
+        busy.append(np.where(behind, table.joules + extra * mine.busy_w, np.inf))
+        waiting = sent[:, None], sent[None, :]
+        needs.append(bytes_needed(table.weight_bytes, most_held, *waiting, mine.act_bits, items, device.queue_items))
+        hop_bytes.append(sizes)
+        about.append(mine)
+    hops = _hops(cluster, names, np.stack(hop_bytes))
     problem = Problem(
         names,
         tuple(cluster.devices[name].count for name in names),
-        np.array([costs[name].idle_w for name in names]),
+        np.array([mine.idle_w for mine in about]),
         np.stack(occupancy),
         np.stack(busy),
         *hops,
         items,
         cuts.names,
     )
-    free = np.array([costs[name].memory_bytes for name in names], dtype=float)
+    free = np.array([mine.memory_bytes for mine in about], dtype=float)
     problem = _within_memory(problem, np.stack(needs), free)
-    return Case(cluster, workload, cuts, problem, socs, costs, hop_bytes)
-
-
-def host_seconds(cluster: Cluster, name: str, sizes: Floats) -> Floats:
-    """[N]: what a device's processor spends on a message of so many bytes; nothing at cut 0."""
-    device = cluster.devices[name]
-    copies = sizes / device.copy_bytes_per_s if device.copy_bytes_per_s else np.zeros(len(sizes))
-    out: Floats = device.message_ns * NS + copies
-    out[0] = 0.0
-    return out
+    return Case(cluster, workload, cuts, problem, costs)
 
 
 def _hops(cluster: Cluster, names: Sequence[str], sizes: Floats) -> tuple[Floats, Floats, Floats, Floats]:

@@ -1,37 +1,43 @@
 """`cosoc search CLUSTER WORKLOAD --space splits`: the exact front of splits, each point replayed by the engine.
 
-Where a replay takes a period that is more than 5 % off the programme's, the cost of the stage, hop or medium that the
-replay found busiest is scaled to it, and the front is searched again, until all points agree. What comes out was
-simulated; the prediction stands beside it.
+The programme begins with estimates of stages. Those that its points take are simulated, their costs put in place of
+the estimates, and the front is searched again, until it stays. Then each point is replayed. Where a replay in its
+steady state takes a period that is more than 5 % off the programme's, the cost of the stage, hop or medium that the
+replay found busiest is scaled to it, and the front is searched once more, until all points agree. What comes out
+is what `simulate` says of the mapping in the point's file; the prediction stands beside it.
 
-config.yaml, environment.json, result.json, front.png and mappings/point_N.yaml are left in the folder of --out.
+config.yaml, environment.json, result.json, front.png, mappings/point_N.yaml and, with replicas, replicated_N.yaml are
+left in the folder of --out.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from rich.table import Table
 
 from cosoc.search.baselines import heuristics
 from cosoc.search.exact.splits import Point, bounded, front, front_labels, too_many
 from cosoc.search.spaces.splits import Plan, Problem
-from cosoc.search.split_costs import NO_FACTORS, NS, PJ, Case, Factors, make_case
+from cosoc.search.split_costs import NO_FACTORS, Case, Factors, device_costs, device_mappings, make_case
 from cosoc.sim.errors import InputError
-from cosoc.sim.lower.pipeline import PipelineHop, PipelineStage, Replay, replay
+from cosoc.sim.files.mapping_file import dump_mapping
+from cosoc.sim.lower.pipeline import Replay, replay
 from cosoc.sim.machine.trace import Run
 from cosoc.sim.model.cluster import Cluster
+from cosoc.sim.model.mapping import Mapping as DeviceMapping
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.report.pipeline_result import finite
 from cosoc.sim.simulate import engine_run
+from cosoc.sim.stages import StageFigures, pipeline_of
 
 AGREE = 0.05  # largest difference between a predicted period and a simulated one
+CLOSE = 1e-3  # difference of a simulated stage from its estimate for which no front is searched again
 ROUNDS = 12
 BATCHES = (1, 2, 4, 8)  # micro-batches that are tried
 MOST_BRANCH_STATES = 3_000_000  # of the programme's tables, up to which cuts across branches are among its cuts
@@ -39,13 +45,15 @@ MOST_LABEL_CUTS = (
     160  # up to here the front with latency is searched on all cuts, beyond on those that one tensor crosses
 )
 
+Span = tuple[int, int, int]  # type of device, from cut, to cut
 Progress = Callable[[int, int, str], None]  # done, of how many, what
 
 
 @dataclass(frozen=True)
 class SplitConfig:
     """What is asked for. batches: micro-batches to try. inferences: that each replay streams. branches: cut across
-    branches. replicate, latency: look for the fronts with replicas and with latency, too."""
+    branches. replicate, latency: look for the fronts with replicas and with latency, too. mappings: what holds inside
+    of devices, by their names; the others have their default."""
 
     cluster: Cluster
     workload: Workload
@@ -56,14 +64,16 @@ class SplitConfig:
     latency: bool = True
     seed: int = 0
     engine: str = "fast"
+    mappings: Mapping[str, DeviceMapping] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Split:
-    """A plan of a case, what the programme says of it, and its replay."""
+    """A plan of a case, what the programme says of it, what its stages cost, and its replay."""
 
     case: Case
     point: Point
+    stages: tuple[StageFigures, ...]
     simulated: Replay
 
     @property
@@ -98,41 +108,18 @@ class SplitResult:
 # Replay
 
 
-def pipeline_of(case: Case, plan: Plan) -> tuple[list[PipelineStage], list[PipelineHop]]:
-    """A plan as the stages and hops that the simulator runs."""
-    return pipeline(case.cluster, stages_json(case, plan))
+def simulated(case: Case, point: Point, inferences: int, run: Run) -> Split:
+    """Simulate the stages of a plan, and stream inferences through it."""
+    figures = case.figures(point.plan)
+    return Split(case, point, figures, replay(*pipeline_of(case.cluster, figures), inferences, case.problem.items, run))
 
 
-def pipeline(cluster: Cluster, stated: Sequence[Mapping[str, Any]]) -> tuple[list[PipelineStage], list[PipelineHop]]:
-    """The same from what `stages_json` states, so that a result that was written can be replayed. Devices of a type
-    are numbered in the order in which the plan uses them."""
-    used = dict.fromkeys(cluster.devices, 0)
-    stages, hops = [], []
-    for number, stage in enumerate(stated):
-        name = stage["device"]
-        devices = tuple(f"{name}[{used[name] + i}]" for i in range(stage["replicas"]))
-        used[name] += stage["replicas"]
-        ticks, queue = max(1, round(stage["seconds"] / NS)), cluster.devices[name].queue_items
-        stages.append(PipelineStage(devices, ticks, stage["item_j"], stage["idle_w"], queue))
-        if number + 1 < len(stated):
-            hops.append(_hop(cluster, name, stated[number + 1]["device"], stage["bytes_sent"]))
-    return stages, hops
-
-
-def _hop(cluster: Cluster, sender: str, receiver: str, size: int) -> PipelineHop:
-    name = cluster.joins(sender, receiver)
-    assert name is not None, "a plan has hops only where links are"
-    link = cluster.links[name]
-    joules = size * link.energy_pj_per_byte * PJ
-    return PipelineHop(
-        name, link.shared, size, link.bytes_per_s, link.burst_bytes, link.message_ns, link.latency_ns, joules
-    )
-
-
-def simulate_plan(case: Case, plan: Plan, inferences: int, run: Run) -> Replay:
-    """Stream inferences through a plan."""
-    stages, hops = pipeline_of(case, plan)
-    return replay(stages, hops, inferences, case.problem.items, run)
+def exactly(problem: Problem, stages: Mapping[Span, StageFigures]) -> Problem:
+    """The problem with what simulated stages cost in place of estimates."""
+    occupancy, busy = problem.occupancy_s.copy(), problem.busy_j.copy()
+    for at, figures in stages.items():
+        occupancy[at], busy[at] = figures.seconds, figures.item_j
+    return replace(problem, occupancy_s=occupancy, busy_j=busy)
 
 
 def scaled(problem: Problem, factors: Factors) -> Problem:
@@ -164,30 +151,41 @@ def corrected(factors: Factors, plan: Plan, seen: Replay, ratio: float) -> Facto
 def agreed_front(
     case: Case, replicate: bool, inferences: int, run: Run, progress: Progress | None = None
 ) -> tuple[list[Split], int]:
-    """The front, searched until every point's replay is within AGREE of its prediction, and the number of searches.
-    After ROUNDS, points that still differ stay, with their difference."""
+    """The front, searched until its stages are simulated ones and every steady replay is within AGREE of its
+    prediction, and the number of searches. After ROUNDS, points that still differ stay, with their difference; so do
+    those whose replay is too short to be steady, from which nothing is learned."""
     factors = NO_FACTORS
-    replays: dict[Plan, Replay] = {}
+    known: dict[Span, StageFigures] = {}
+    splits: dict[Plan, Split] = {}
     for number in range(1, ROUNDS + 1):
-        problem = scaled(case.problem, factors)
+        exact = exactly(case.problem, known)
+        problem = scaled(exact, factors)
         points = [bounded(problem)[0]] if too_many(problem, replicate) else front(problem, replicate)
-        splits = []
+        found: dict[Span, StageFigures] = {}
+        for plan in (point.plan for point in points):
+            spans = [(stage.type, stage.begin, stage.end) for stage in plan]
+            if not known.keys() >= set(spans):
+                found |= zip(spans, case.figures(plan), strict=True)
+        known |= found
+        if number < ROUNDS and any(abs(figures.seconds - exact.occupancy_s[at]) > CLOSE * figures.seconds
+                                   for at, figures in found.items()):  # fmt: skip
+            if progress:
+                progress(number, ROUNDS, f"micro-batch {case.problem.items}: {len(found)} stages simulated")
+            continue
         for point in points:
-            if point.plan not in replays:
-                replays[point.plan] = simulate_plan(case, point.plan, inferences, run)
-            splits.append(Split(case, point, replays[point.plan]))
+            seen = splits.get(point.plan) or simulated(case, point, inferences, run)
+            splits[point.plan] = replace(seen, point=point)
+        front_now = [splits[point.plan] for point in points]
         if progress:
-            worst = max(abs(s.error) for s in splits)
-            progress(number, ROUNDS, f"micro-batch {case.problem.items}: {len(splits)} points within {worst:.1%}")
-        off = [split for split in splits if abs(split.error) > AGREE]
-        if not off:
-            break
+            worst = max(abs(split.error) for split in front_now)
+            progress(number, ROUNDS, f"micro-batch {case.problem.items}: {len(points)} points within {worst:.1%}")
         before = factors
-        for split in off:
-            factors = corrected(factors, split.point.plan, split.simulated, 1 + split.error)
+        for split in front_now:
+            if split.simulated.steady and abs(split.error) > AGREE:
+                factors = corrected(factors, split.point.plan, split.simulated, 1 + split.error)
         if factors == before:
             break
-    return splits, number
+    return front_now, number
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -223,11 +221,13 @@ def search_splits(config: SplitConfig, progress: Progress | None = None) -> Spli
 
 def _cases(config: SplitConfig) -> Iterator[Case]:
     """By micro-batch, smallest first, as far as the memories hold them."""
+    mappings = device_mappings(config.cluster, config.workload, config.mappings)
+    costs = device_costs(config.cluster, config.workload, mappings, config.engine)
     for number, items in enumerate(sorted(config.batches)):
         try:
-            case = make_case(config.cluster, config.workload, items, config.branches)
+            case = make_case(config.cluster, config.workload, items, config.branches, costs)
             if config.branches and too_many(case.problem, most=MOST_BRANCH_STATES):
-                case = make_case(config.cluster, config.workload, items, branches=False)
+                case = make_case(config.cluster, config.workload, items, False, costs)
             yield case
         except InputError:
             if number == 0:
@@ -246,19 +246,19 @@ def best_of(splits: Sequence[Split]) -> list[Split]:
 
 def _latency_front(config: SplitConfig, case: Case, run: Run) -> list[Split]:
     if case.problem.n_cuts > MOST_LABEL_CUTS:
-        case = make_case(config.cluster, config.workload, case.problem.items, branches=False)
+        case = make_case(config.cluster, config.workload, case.problem.items, False, case.devices)
     if case.problem.n_cuts > MOST_LABEL_CUTS or too_many(case.problem):
         return []
     known = front(case.problem, replicate=False)
     points = front_labels(case.problem, False, True, known)
-    return [Split(case, point, simulate_plan(case, point.plan, case.problem.items, run)) for point in points]
+    return [simulated(case, point, case.problem.items, run) for point in points]
 
 
 def _single(cases: Sequence[Case], inferences: int, run: Run) -> dict[str, Split]:
     out: dict[str, Split] = {}
     for case in cases:
         for name, point in heuristics.single_devices(case.problem).items():
-            split = Split(case, point, simulate_plan(case, point.plan, inferences, run))
+            split = simulated(case, point, inferences, run)
             if name not in out or split.simulated.throughput > out[name].simulated.throughput:
                 out[name] = split
     return out
@@ -273,29 +273,6 @@ def _baselines(problem: Problem, seed: int) -> dict[str, list[Point]]:
 # What is told
 
 
-def stages_json(case: Case, plan: Plan) -> list[dict[str, Any]]:
-    """The stages of a plan: device, replicas, layers, seconds and joules of an item, and what its output is."""
-    done, layers = case.cuts.done, case.workload.layers
-    out = []
-    for stage in plan:
-        inside = np.flatnonzero(done[stage.end] & ~done[stage.begin])
-        out.append(
-            {
-                "device": case.problem.types[stage.type],
-                "replicas": stage.replicas,
-                "layers": len(inside),
-                "first_layer": layers[int(inside[0])].name,
-                "last_layer": layers[int(inside[-1])].name,
-                "ends_behind": case.cuts.names[stage.end],
-                "seconds": float(case.problem.occupancy_s[stage.type, stage.begin, stage.end]),
-                "item_j": float(case.problem.busy_j[stage.type, stage.begin, stage.end]),
-                "idle_w": float(case.problem.idle_w[stage.type]),
-                "bytes_sent": int(case.hop_bytes[stage.type, stage.end]) if stage.end < len(done) - 1 else 0,
-            }
-        )
-    return out
-
-
 def split_json(split: Split) -> dict[str, Any]:
     """A point: predicted figures at the top, simulated ones beside them."""
     costs = split.point.costs
@@ -305,19 +282,10 @@ def split_json(split: Split) -> dict[str, Any]:
         "latency_s": costs.latency_s,
         "micro_batch": split.case.problem.items,
         "bottleneck": costs.bottleneck,
-        "simulated": _plain(asdict(split.simulated)),
+        "simulated": finite(asdict(split.simulated)),
         "difference": split.error,
-        "stages": stages_json(split.case, split.point.plan),
+        "stages": [asdict(stage) for stage in split.stages],
     }
-
-
-def _plain(value: Any) -> Any:
-    """The same with infinities as None, which JSON has not."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def device_energy_j(split: Split) -> float:
@@ -340,7 +308,7 @@ def to_json(result: SplitResult) -> dict[str, Any]:
         "latency_front": [
             {"throughput": s.point.costs.throughput, "energy_j": s.point.costs.energy_j,
              "latency_s": s.point.costs.latency_s, "simulated_latency_s": s.simulated.fill_s,
-             "stages": stages_json(s.case, s.point.plan)}
+             "stages": [asdict(stage) for stage in s.stages]}
             for s in result.latency_front
         ],
         "single_device": {name: split_json(split) for name, split in result.single.items()},
@@ -367,7 +335,7 @@ def to_json(result: SplitResult) -> dict[str, Any]:
 
 def is_gpu(case: Case, device: str) -> bool:
     """Whether a device of the case computes on a GPU."""
-    soc = case.socs[device]
+    soc = case.devices[device].soc
     return getattr(soc.cores[soc.host], "kind", "") == "gpu"
 
 
@@ -376,7 +344,6 @@ def table(result: SplitResult) -> Table:
     out = Table("inferences/s", "mJ", "ms", "batch", "differs", "busiest", "stages (device:layers)")
     for split in result.front:
         seen = split.simulated
-        stages = stages_json(split.case, split.point.plan)
         out.add_row(
             f"{seen.throughput:.4g}"
             + (f" ± {seen.throughput_ci:.1g}" if seen.throughput_ci > 1e-3 * seen.throughput else ""),
@@ -385,7 +352,7 @@ def table(result: SplitResult) -> Table:
             str(seen.batch),
             f"{split.error:+.1%}",
             seen.bottleneck,
-            " ".join(f"{s['device']}:{s['layers']}" for s in stages),
+            " ".join(f"{stage.device}:{stage.layers}" for stage in split.stages),
         )
     return out
 
@@ -450,9 +417,11 @@ def write(result: SplitResult, folder: Path) -> None:
     }
     RunFolder(folder, asked, resume=False)
     content = to_json(result)
-    for number, point in enumerate(content["front"]):
-        plan = {"cluster": content["cluster"], "micro_batch": point["micro_batch"], "stages": point["stages"]}
-        replace_text(folder / "mappings" / f"point_{number}.yaml", yaml.safe_dump(plan, sort_keys=False))
+    for kind, splits in (("point", result.front), ("replicated", result.replicated_front)):
+        for number, split in enumerate(splits):
+            name = f"{kind}_{number}"
+            text = dump_mapping(split.case.mapping(split.point.plan, name))
+            replace_text(folder / "mappings" / f"{name}.yaml", text)
     for unused in ("done", "weights"):
         (folder / unused).rmdir()
     replace_text(folder / "result.json", json.dumps(content, indent=1, allow_nan=False) + "\n")

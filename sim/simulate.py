@@ -1,4 +1,4 @@
-"""The whole arrow: SoC + workload + mapping -> Result."""
+"""The whole arrow: SoC + workload + mapping -> Result, and the same over a cluster."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import Literal
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.lower.emit import lower
+from cosoc.sim.lower.pipeline import replay
 from cosoc.sim.machine.trace import Run
+from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.report.pipeline_result import ClusterResult
 from cosoc.sim.report.result import Result, report
+from cosoc.sim.stages import check_cluster_mapping, pipeline_of, pricers, stage_figures
 from cosoc.sim.tiler import checked
 
 Engine = Literal["fast", "reference"]
@@ -45,3 +49,21 @@ def simulate(soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast
     trace = run(program, ())
     wall_s = time.perf_counter() - start
     return report(program, trace, soc, workload, mapping, engine=engine, run=run, inferences=inferences, wall_s=wall_s)
+
+
+def simulate_cluster(
+    cluster: Cluster, workload: Workload, mapping: Mapping, engine: str = "fast", inferences: int = 1000
+) -> ClusterResult:
+    """Stream `inferences` of the workload through the stages that the mapping has on the cluster's devices.
+
+    Raises InputError where the cluster cannot run it as mapped (every reason named), or on an unknown engine.
+    """
+    if inferences < 1:
+        raise InputError(f"inferences is {inferences}, must be at least 1")
+    run = engine_run(engine)
+    check_cluster_mapping(mapping, workload, cluster)
+    figures = stage_figures(cluster, workload, mapping, pricers(cluster, workload, mapping, run))
+    seen = replay(*pipeline_of(cluster, figures), inferences, mapping.micro_batch, run)
+    return ClusterResult(
+        cluster.name, workload.name, mapping.name, engine, mapping.runtime, inferences, figures, seen
+    )  # fmt: skip

@@ -31,7 +31,7 @@ from cosoc.sim.model.mapping import (
 )
 from cosoc.sim.model.placement import Homes, place
 from cosoc.sim.model.soc import Memory, SoC
-from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.work import (
     Window,
     channels_read,
@@ -101,7 +101,7 @@ def living(workload: Workload, mapping: Mapping, soc: SoC) -> Workload:
 
 def homes_of(workload: Workload, mapping: Mapping, soc: SoC) -> Homes:
     """Where the tensors of a mapped workload live; every layer must have its parts."""
-    names = [INPUT, *(layer.name for layer in workload)]
+    names = [*workload.incoming, *(layer.name for layer in workload)]
     alive = living(workload, mapping, soc)
     pinned = pinned_weights(workload, mapping, soc)
     moving = (workload[layer.name] for layer in alive if layer.name not in pinned)
@@ -425,6 +425,11 @@ def checked(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
 
 
 def _checked(mapping: Mapping, workload: Workload, soc: SoC) -> tuple[Mapping, list[Problem]]:
+    if mapping.stages:
+        return mapping, [(("stages",), f"{soc.name} is one SoC and has no stages; leave them out, or name a cluster")]
+    if mapping.micro_batch != 1:
+        what = f"goes with the stages of a cluster, and {soc.name} is one SoC; leave it out"
+        return mapping, [(("micro_batch",), what)]
     if array_of(soc) is not None:
         parallel = [name for piece in mapping.pieces if piece.how == "parallel" for name in piece.layers]
         if parallel:

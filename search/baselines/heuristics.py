@@ -12,14 +12,14 @@ from itertools import pairwise
 import numpy as np
 
 from cosoc.search.exact.splits import Point, merged
-from cosoc.search.spaces.splits import Bools, Plan, Problem, Stage, evaluate
+from cosoc.search.spaces.splits import Bools, Plan, PlanStage, Problem, evaluate
 
 
 def single_devices(problem: Problem) -> dict[str, Point]:
     """The whole network on one device, by type; types that cannot hold it are left out."""
     out = {}
     for t, name in enumerate(problem.types):
-        plan = (Stage(t, 0, problem.n_cuts - 1),)
+        plan = (PlanStage(t, 0, problem.n_cuts - 1),)
         costs = evaluate(problem, plan)
         if np.isfinite(costs.period_s):
             out[name] = Point(plan, costs)
@@ -49,7 +49,8 @@ def even_split(problem: Problem) -> Point | None:
     chain = longest_chain(problem)
     devices = order[: len(chain) - 1]
     ends = [chain[round((s + 1) * (len(chain) - 1) / len(devices))] for s in range(len(devices))]
-    return _possible(problem, tuple(Stage(t, a, b) for t, (a, b) in zip(devices, pairwise([0, *ends]), strict=True)))
+    spans = zip(devices, pairwise([0, *ends]), strict=True)
+    return _possible(problem, tuple(PlanStage(t, a, b) for t, (a, b) in spans))
 
 
 def greedy(problem: Problem) -> Point | None:
@@ -74,7 +75,7 @@ def greedy(problem: Problem) -> Point | None:
 
 
 def _filled(problem: Problem, order: Sequence[int], period: float) -> Plan | None:
-    plan: list[Stage] = []
+    plan: list[PlanStage] = []
     at, last = 0, problem.n_cuts - 1
     for t in order:
         if at == last:
@@ -85,7 +86,7 @@ def _filled(problem: Problem, order: Sequence[int], period: float) -> Plan | Non
         fits = fits[fits > at]
         if len(fits) == 0:
             continue
-        plan.append(Stage(t, at, int(fits[-1])))
+        plan.append(PlanStage(t, at, int(fits[-1])))
         at = int(fits[-1])
     return tuple(plan) if at == last else None
 
@@ -132,7 +133,7 @@ def _decoded(
         return None
     ends = np.rint(np.cumsum(shares) / shares.sum() * (len(chain) - 1)).astype(np.int64)
     plan = [
-        Stage(int(t), int(chain[a]), int(chain[b]))
+        PlanStage(int(t), int(chain[a]), int(chain[b]))
         for t, (a, b) in zip(order, pairwise([0, *ends]), strict=True)
         if b > a
     ]

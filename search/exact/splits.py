@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from cosoc.search.spaces.splits import Costs, Floats, Plan, Problem, Stage, evaluate, no_plan
+from cosoc.search.spaces.splits import Costs, Floats, Plan, PlanStage, Problem, evaluate, no_plan
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -155,7 +155,7 @@ def _least(  # type: ignore[no-untyped-def]
 
 def _plan(tables: _Tables, rows: Ints) -> Plan:
     return tuple(
-        Stage(int(tables.types[k]), int(i), int(j), int(tables.replicas[k])) for k, i, j in rows[::-1].tolist()
+        PlanStage(int(tables.types[k]), int(i), int(j), int(tables.replicas[k])) for k, i, j in rows[::-1].tolist()
     )
 
 
@@ -546,10 +546,10 @@ def _in_order(problem: Problem, order: Sequence[int]) -> tuple[float, Plan]:
     period = float(best[last, -1])
     if period == np.inf:
         return period, ()
-    stages: list[Stage] = []
+    stages: list[PlanStage] = []
     end = n - 1
     for s in range(last, -1, -1):
         begin = int(start[s, end]) if s else 0
-        stages.append(Stage(order[s], begin, end))
+        stages.append(PlanStage(order[s], begin, end))
         end = begin
     return period, tuple(reversed(stages))

@@ -18,7 +18,7 @@ Computation and communication overlap, as each device computes, sends and receiv
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Any
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from cosoc.sim.errors import InputError
+from cosoc.sim.model.cuts import Done, crossing, last_layers
 from cosoc.sim.model.workload import INPUT, Workload
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -68,7 +69,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Stage:
+class PlanStage:
     """Cut `begin` to cut `end` on `replicas` devices of type number `type`."""
 
     type: int
@@ -77,7 +78,7 @@ class Stage:
     replicas: int = 1
 
 
-Plan = tuple[Stage, ...]
+Plan = tuple[PlanStage, ...]
 
 
 @dataclass(frozen=True)
@@ -139,28 +140,23 @@ def check(problem: Problem, plan: Plan) -> None:
 
 @dataclass(frozen=True)
 class Cuts:
-    """done [N, layers]: layers before each cut, in the workload's order. crossing [N]: names of the tensors (INPUT
-    among them) that are read after the cut and made before it; those of the last cut are the network's outputs.
-    complete: whether these are all cuts that there are."""
+    """done [N, layers]: layers before each cut, in the workload's order. crossing [N]: names of the tensors that cross
+    each (`model.cuts.crossing`). names [N]: of the last layers before each, by which a mapping finds the cut. complete:
+    whether these are all cuts that there are."""
 
     done: Bools
     crossing: tuple[tuple[str, ...], ...]
     names: tuple[str, ...]
     complete: bool
 
+    def cut(self, number: int) -> Done:
+        """A cut as `model.cuts` takes it."""
+        return tuple(self.done[number].tolist())
+
     @property
     def single(self) -> Bools:
         """Whether one tensor crosses: the articulation points of the network."""
         return np.array([len(c) == 1 for c in self.crossing])
-
-
-def crossing(workload: Workload, done: Sequence[bool]) -> tuple[str, ...]:
-    """The tensors that cross when `done` layers are; the network's outputs do at the end."""
-    made = {layer.name for layer, d in zip(workload, done, strict=True) if d} | {INPUT}
-    left = [layer for layer, d in zip(workload, done, strict=True) if not d]
-    needed = [name for layer in left for name in layer.inputs if name in made]
-    needed += [name for name in workload.outputs if name in made]
-    return tuple(dict.fromkeys(needed))
 
 
 def cuts_of(workload: Workload, branches: bool = True, most: int = MOST_CUTS) -> Cuts:
@@ -175,17 +171,12 @@ def cuts_of(workload: Workload, branches: bool = True, most: int = MOST_CUTS) ->
         complete = complete and len(inside) <= most
         chosen += inside if len(inside) <= most else []
     chosen = sorted(set(chosen), key=lambda s: (sum(s), [not d for d in s]))
-    names = tuple(_name(workload, s) for s in chosen)
+    names = tuple("+".join(last_layers(workload, s)) or INPUT for s in chosen)
     return Cuts(np.array(chosen, dtype=bool), tuple(crossing(workload, s) for s in chosen), names, complete)
 
 
 def _prefix(workload: Workload, n: int) -> tuple[bool, ...]:
     return tuple(i < n for i in range(len(workload.layers)))
-
-
-def _name(workload: Workload, done: tuple[bool, ...]) -> str:
-    behind = [name for name in crossing(workload, done) if name != INPUT]
-    return "+".join(behind) if any(done) else INPUT
 
 
 def _articulations(workload: Workload) -> list[int]:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cosoc.search.baselines.heuristics import longest_chain
 from cosoc.search.exact.splits import Point, merged
-from cosoc.search.spaces.splits import Plan, Problem, Stage, evaluate
+from cosoc.search.spaces.splits import Plan, PlanStage, Problem, evaluate
 
 SINKHORN = 12
 STEPS = 150
@@ -148,7 +148,7 @@ def _plan(
         t = max((t for t in range(len(left)) if left[t]), key=lambda t: float(places[slot, t]))
         chosen[slot] = t
         left[t] -= 1
-    return tuple(Stage(chosen[s], positions[s], positions[s + 1]) for s in working)
+    return tuple(PlanStage(chosen[s], positions[s], positions[s + 1]) for s in working)
 
 
 def repaired(problem: Problem, plan: Plan, weight: float, known: list[Point]) -> Point | None:
@@ -195,8 +195,8 @@ def _neighbours(problem: Problem, plan: Plan) -> Iterator[Plan]:
             yield (*before, replace(stage, type=t), *after)
             middle = (stage.begin + stage.end) // 2
             if stage.begin < middle:
-                yield (*before, replace(stage, end=middle), Stage(t, middle, stage.end), *after)
-                yield (*before, Stage(t, stage.begin, middle), replace(stage, begin=middle), *after)
+                yield (*before, replace(stage, end=middle), PlanStage(t, middle, stage.end), *after)
+                yield (*before, PlanStage(t, stage.begin, middle), replace(stage, begin=middle), *after)
 
 
 def relaxed_front(problem: Problem, seed: int, weights: int = 9, starts: int = 4) -> list[Point]:

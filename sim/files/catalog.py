@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import SerializeAsAny
 
 from cosoc.sim.cores.own import AnyCore
@@ -42,6 +43,8 @@ def find_soc(name_or_path: str, overrides: Mapping[str, str] | None = None) -> S
     """A built-in SoC by name, or a SoC file by path."""
     if name_or_path in list_socs():
         return load_soc(soc_folder() / f"{name_or_path}.yaml", overrides)
+    if name_or_path in list_clusters():
+        raise InputError(f"{name_or_path} is a cluster, and a SoC is needed here, such as one of its devices")
     if name_or_path.endswith((".yaml", ".yml")) or Path(name_or_path).exists():
         return load_soc(Path(name_or_path), overrides)
     raise InputError(f"no SoC named {name_or_path!r}; there is {', '.join(list_socs())}, or give a .yaml file")
@@ -86,6 +89,21 @@ def find_cluster(name_or_path: str, overrides: Mapping[str, str] | None = None) 
     raise InputError(f"no cluster named {name_or_path!r}; there is {', '.join(list_clusters())}, or give a .yaml file")
 
 
+def is_cluster(name_or_path: str) -> bool:
+    """Whether a built-in cluster has that name, or a file with that path names devices, as clusters do and SoCs do
+    not. False for a file that cannot be read: who loads it says why."""
+    if name_or_path in list_clusters():
+        return True
+    path = Path(name_or_path)
+    if name_or_path in list_socs() or not path.is_file():
+        return False
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and "devices" in content and "cores" not in content
+
+
 def cluster_json_schema() -> dict[str, Any]:
     """The JSON schema of a cluster file."""
     schema: dict[str, Any] = json.loads(json.dumps(Cluster.model_json_schema(by_alias=True)))
@@ -99,6 +117,6 @@ def json_schema() -> dict[str, Any]:
 
 
 __all__ = [
-    "Core", "SoCFile", "cluster_json_schema", "device_soc", "find_cluster", "find_soc", "json_schema", "list_clusters",
-    "list_socs", "load_cluster", "load_soc",
+    "Core", "SoCFile", "cluster_json_schema", "device_soc", "find_cluster", "find_soc", "is_cluster", "json_schema",
+    "list_clusters", "list_socs", "load_cluster", "load_soc",
 ]  # fmt: skip

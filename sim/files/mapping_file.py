@@ -17,6 +17,15 @@ first (left out: weights stay while pixels pass; n, left out, is outermost). reu
 tile. unroll: most pixels of an operation of an analog array. pieces: layers that run fused, with keep_rows and resident
 where a chip has the choice, or in parallel.
 
+On a cluster a mapping has stages: which device takes the network to behind which layers (or, across branches, a list
+of them), on how many devices in turns; and how many inferences pass together, as a batch. The rest holds inside of the
+devices:
+
+    micro_batch: 4
+    stages:
+      - {device: gpu, behind: layer3.1.add}
+      - {device: cim, behind: fc, replicas: 2}
+
 Layers, tiles and pieces may be left out: what a file is silent about is completed as for any mapping. A key that the
 core or the mover of a layer does not honour is refused at its line.
 """
@@ -24,6 +33,7 @@ core or the mover of a layer does not honour is refused at its line.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping as MappingOf
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -32,11 +42,26 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import device_soc
 from cosoc.sim.files.yamlfile import Place, load_model
 from cosoc.sim.manual import DEFAULT, MANUAL, named_mapping
-from cosoc.sim.model.mapping import DIMS, WEIGHTS_STAY, Dim, Extent, How, LayerPlan, Mapping, Part, Piece, Runtime
+from cosoc.sim.model.cluster import Cluster
+from cosoc.sim.model.mapping import (
+    DIMS,
+    WEIGHTS_STAY,
+    Dim,
+    Extent,
+    How,
+    LayerPlan,
+    Mapping,
+    Part,
+    Piece,
+    Runtime,
+    Stage,
+)
 from cosoc.sim.model.soc import FromList, Model, Name, Positive, SoC
-from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.model.workload import Layer, Workload, batched
+from cosoc.sim.stages import cluster_problems, sections_of, stage_problems, stages_example
 from cosoc.sim.tiler import problems
 from cosoc.sim.work import form, whole
 
@@ -128,6 +153,23 @@ def _as_piece(value: Any) -> Any:
     return {"layers": value} if isinstance(value, (list, tuple)) else value
 
 
+def _as_names(value: Any) -> Any:
+    """A single layer's name stands for a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+class StageFile(Model):
+    """A stage of a cluster's mapping: its device, the layers behind which it ends, and on how many devices it is."""
+
+    device: Name
+    behind: Annotated[tuple[str, ...], FromList, BeforeValidator(_as_names), Field(min_length=1)]
+    replicas: Positive = 1
+
+    @property
+    def stage(self) -> Stage:
+        return Stage(self.device, self.behind, self.replicas)
+
+
 class MappingFile(Model):
     """A mapping file; runtime `serial` unless stated."""
 
@@ -137,10 +179,12 @@ class MappingFile(Model):
     runtime: Literal["serial", "overlapped"] = "serial"
     layers: dict[str, LayerFile] = {}
     pieces: Annotated[tuple[Annotated[PieceFile, BeforeValidator(_as_piece)], ...], FromList] = ()
+    stages: Annotated[tuple[StageFile, ...], FromList] = ()
+    micro_batch: Positive = 1
 
 
-def _structure(file: MappingFile, workload: Workload, soc: SoC) -> list[tuple[Place, str]]:
-    """Everything that is wrong with a file, each at its place: first names and sums, then what `problems` says."""
+def _structure(file: MappingFile, workload: Workload, socs: MappingOf[str, SoC]) -> list[tuple[Place, str]]:
+    """What is wrong with the names and sums of a file, each at its place. socs: that of each layer, by its name."""
     out: list[tuple[Place, str]] = []
     names = {layer.name: layer for layer in workload}
     for name, entry in file.layers.items():
@@ -148,6 +192,7 @@ def _structure(file: MappingFile, workload: Workload, soc: SoC) -> list[tuple[Pl
         if name not in names:
             out.append((at, f"{workload.name} has no such layer; `cosoc show workload {workload.name}` lists them"))
             continue
+        soc = socs[name]
         for core in entry.parts:
             if core not in soc.cores:
                 out.append(((*at, "parts", core), f"{soc.name} has no such core; it has {', '.join(soc.cores)}"))
@@ -159,36 +204,76 @@ def _structure(file: MappingFile, workload: Workload, soc: SoC) -> list[tuple[Pl
             out.append(((*at, "tile", "k"), f"names {found}; name the cores of the parts: {right}"))
         if entry.order is not None and entry.tile is None:
             out.append(((*at, "order"), "goes with tile, which is not stated; state both, or leave both to the tiler"))
-    return out or problems(_mapping(file, "file", None, workload, soc), workload, soc)
+    return out
 
 
-def _mapping(file: MappingFile, name: str, runtime: Runtime | None, workload: Workload, soc: SoC) -> Mapping:
+def _mapping(
+    file: MappingFile, name: str, runtime: Runtime | None, workload: Workload, socs: MappingOf[str, SoC]
+) -> Mapping:
     known = {layer.name: layer for layer in workload}
-    layers = {layer: entry.plan(known[layer], soc) for layer, entry in file.layers.items()}
-    return Mapping(file.name or name, runtime or file.runtime, layers, tuple(one.piece for one in file.pieces))
+    return Mapping(
+        file.name or name,
+        runtime or file.runtime,
+        {layer: entry.plan(known[layer], socs[layer]) for layer, entry in file.layers.items()},
+        tuple(one.piece for one in file.pieces),
+        tuple(one.stage for one in file.stages),
+        file.micro_batch,
+    )
 
 
 def load_mapping(path: Path, workload: Workload, soc: SoC, runtime: Runtime | None = None) -> Mapping:
     """Read and check a mapping file; `runtime` overrides the file's. InputError names file, line and column."""
+    socs = dict.fromkeys((layer.name for layer in workload), soc)
 
     def check(file: MappingFile) -> list[tuple[Place, str]]:
-        return _structure(file, workload, soc)
+        wrong = _structure(file, workload, socs)
+        return wrong or problems(_mapping(file, "file", runtime, workload, socs), workload, soc)
 
-    return _mapping(load_model(path, MappingFile, problems=check), path.stem, runtime, workload, soc)
+    return _mapping(load_model(path, MappingFile, problems=check), path.stem, runtime, workload, socs)
+
+
+def load_cluster_mapping(path: Path, workload: Workload, cluster: Cluster, runtime: Runtime | None = None) -> Mapping:
+    """The same for a cluster."""
+
+    def mapped(file: MappingFile) -> Mapping:
+        layers = batched(workload, workload.n * file.micro_batch)
+        return _mapping(file, path.stem, runtime, layers, _socs(file, workload, cluster))
+
+    def check(file: MappingFile) -> list[tuple[Place, str]]:
+        wrong = stage_problems(tuple(one.stage for one in file.stages), workload, cluster)
+        wrong = wrong or _structure(file, workload, _socs(file, workload, cluster))
+        return wrong or cluster_problems(mapped(file), workload, cluster)
+
+    return mapped(load_model(path, MappingFile, problems=check))
+
+
+def _socs(file: MappingFile, workload: Workload, cluster: Cluster) -> dict[str, SoC]:
+    """The SoC that runs each layer, where the stages are right."""
+    stages = tuple(one.stage for one in file.stages)
+    sections = sections_of(workload, stages)
+    return {layer.name: device_soc(cluster, stage.device)
+            for stage, section in zip(stages, sections, strict=True) for layer in section}  # fmt: skip
 
 
 def dump_mapping(mapping: Mapping) -> str:
     """The mapping as YAML text that `load_mapping` reads back."""
     lines = [f"name: {json.dumps(mapping.name)}", f"runtime: {mapping.runtime}"]
+    if mapping.stages:
+        lines += [f"micro_batch: {mapping.micro_batch}", "stages:"]
+        for stage in mapping.stages:
+            behind = json.dumps(stage.behind[0] if len(stage.behind) == 1 else list(stage.behind))
+            more = f", replicas: {stage.replicas}" if stage.replicas > 1 else ""
+            lines.append(f"  - {{device: {stage.device}, behind: {behind}{more}}}")
     lines.append("layers:" if mapping.layers else "layers: {}")
-    lines += [f"  {json.dumps(name)}: {{{_plan_text(plan)}}}" for name, plan in mapping.layers.items()]
+    with_n = mapping.micro_batch > 1  # what a batch leaves out is all of it
+    lines += [f"  {json.dumps(name)}: {{{_plan_text(plan, with_n)}}}" for name, plan in mapping.layers.items()]
     if mapping.pieces:
         lines.append("pieces:")
         lines += [f"  - {_piece_text(piece)}" for piece in mapping.pieces]
     return "\n".join(lines) + "\n"
 
 
-def _plan_text(plan: LayerPlan) -> str:
+def _plan_text(plan: LayerPlan, with_n: bool) -> str:
     text = "parts: {" + ", ".join(f"{part.core}: {part.channels}" for part in plan.parts) + "}"
     tiles = {part.core: part.tile for part in plan.parts if part.tile is not None}
     if plan.order is not None and tiles:
@@ -196,7 +281,7 @@ def _plan_text(plan: LayerPlan) -> str:
         # Parts that compute other forms of the layer read other channels and taps: only what they share is stated.
         shared = [d for d in DIMS if d != "k" and len({tile.along(d) for tile in tiles.values()}) == 1]
         sizes = [f"k: {{{k}}}" if len(tiles) > 1 else f"k: {plan.tile.k}"]
-        sizes += [f"{d}: {plan.tile.along(d)}" for d in shared if d != "n" or plan.tile.n > 1]
+        sizes += [f"{d}: {plan.tile.along(d)}" for d in shared if d != "n" or plan.tile.n > 1 or with_n]
         text += f", tile: {{{', '.join(sizes)}}}, order: [{', '.join(plan.order)}]"
     text += "" if plan.reuse else ", reuse: false"
     return text + (f", unroll: {plan.unroll}" if plan.unroll else "")
@@ -234,6 +319,19 @@ def find_mapping(name_or_path: str, workload: Workload, soc: SoC, runtime: Runti
         return load_mapping(Path(name_or_path), workload, soc, runtime)
     known = ", ".join(list_mappings(soc.name))
     raise InputError(f"no mapping named {name_or_path!r}; there is {known}, or give a .yaml file")
+
+
+def find_cluster_mapping(
+    name_or_path: str | None, workload: Workload, cluster: Cluster, runtime: Runtime | None = None
+) -> Mapping:
+    """A cluster's mapping by file: none has a name, as stages are of a network and a cluster."""
+    if name_or_path is not None and (name_or_path.endswith((".yaml", ".yml")) or Path(name_or_path).exists()):
+        return load_cluster_mapping(Path(name_or_path), workload, cluster, runtime)
+    found = "no mapping" if name_or_path is None else repr(name_or_path)
+    raise InputError(
+        f"--mapping: found {found}; {cluster.name} is a cluster, whose mapping is a file with stages: write one, such "
+        f"as {stages_example(workload, cluster)}, or let `cosoc search --space splits` find some"
+    )
 
 
 def json_schema() -> dict[str, Any]:

@@ -50,7 +50,7 @@ from cosoc.sim.gemmini.run import gemmini_of
 from cosoc.sim.machine.program import ROW, Builder, Program
 from cosoc.sim.model.mapping import PARTIAL_BYTES, Extent, LayerPlan, Mapping, Piece
 from cosoc.sim.model.soc import SoC
-from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.work import make_tile
 
 Span = tuple[int, int]  # first, one past the last
@@ -107,7 +107,7 @@ class _Memory:
         self.rng = np.array([1], np.int64)  # the state of the random replacement: its seed
         self.base: dict[str, int] = {}
         at = 0
-        tensors = [(INPUT, workload.inputs)] + [(layer.name, layer.outputs) for layer in workload]
+        tensors = [*workload.incoming.items()] + [(layer.name, layer.outputs) for layer in workload]
         tensors += [(f"{layer.name} weights", max(layer.weights, 1)) for layer in workload]
         for name, size in tensors:
             self.base[name] = at

@@ -21,7 +21,7 @@ from cosoc.sim import exact
 from cosoc.sim.exact import Num
 from cosoc.sim.gemmini.estimate import ARRAY_OPS, Flow, Machine, Reloads, Shape, Terms, Tiles, terms
 from cosoc.sim.model.mapping import Extent, Piece
-from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.model.workload import Layer, Workload
 
 
 @dataclass(frozen=True)
@@ -241,6 +241,5 @@ def misfits(group: Chain, about: Piece, nests: Sequence[Extent], machine: Machin
 def reads_outside(workload: Workload, group: Chain) -> MappingOf[str, int]:
     """Bytes of every tensor that the group reads from outside."""
     inside = {layer.name for layer in group.layers}
-    sizes = {layer.name: layer.outputs for layer in workload}
-    sizes[INPUT] = workload.inputs
+    sizes = workload.incoming | {layer.name: layer.outputs for layer in workload}
     return {name: sizes[name] for layer in group.layers for name in layer.inputs if name not in inside}

@@ -25,7 +25,7 @@ from cosoc.sim.machine.program import Builder, Program
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Piece
 from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import Core, SoC
-from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.tiler import checked, homes_of, living, weight_room
 from cosoc.sim.work import (
     Span,
@@ -334,7 +334,7 @@ class _Emitter:
 
     def network(self) -> None:
         """Emit one inference."""
-        self.written[INPUT] = self.barrier
+        self.written |= dict.fromkeys(self.workload.incoming, self.barrier)
         pieces = {name: piece for piece in self.mapping.pieces for name in piece.layers}
         done: set[int] = set()
         living_names = {layer.name for layer in living(self.workload, self.mapping, self.soc)}

@@ -116,15 +116,26 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A stage of a pipeline over the devices of a cluster: from where the stage before ends to behind these layers, on
+    `replicas` devices that take turns. behind: the last layers of the cut; all that they need is done (for a chain, one
+    name)."""
+
+    device: str
+    behind: tuple[str, ...]
+    replicas: int = 1
+
+
+@dataclass(frozen=True)
 class Mapping:
     """A whole network's mapping. serial: every transfer and job is waited for, one at a time; overlapped: transfers are
-    double-buffered and cores run at once."""
+    double-buffered and cores run at once. stages, micro_batch: on a cluster, how the network is divided over its
+    devices, and how many inferences pass from one to the next together, as a batch; layers and pieces then hold inside
+    of the devices. Elsewhere there are no stages."""
 
     name: str
     runtime: Runtime = "serial"
     layers: MappingOf[str, LayerPlan] = field(default_factory=dict)
     pieces: tuple[Piece, ...] = ()
-
-    def piece_of(self, layer: str) -> Piece | None:
-        """The piece that a layer belongs to; None for one by itself."""
-        return next((piece for piece in self.pieces if layer in piece.layers), None)
+    stages: tuple[Stage, ...] = ()
+    micro_batch: int = 1

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.model.soc import SoC
-from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.model.workload import Layer, Workload
 
 
 @dataclass(frozen=True)
 class Homes:
-    """tensors: the memory that each layer's output (and INPUT) lives in. weights_in_main: whether all weights stay in
-    the main memory; if not they are fetched from the backing memory, through `stream_bytes` of the main one.
-    pinned: layers whose weights stay in their cores' weight memories from one inference to the next. pinned_bytes: what
-    they take of each of those memories."""
+    """tensors: the memory that each layer's output (and what comes from outside) lives in. weights_in_main: whether all
+    weights stay in the main memory; if not they are fetched from the backing memory, through `stream_bytes` of the main
+    one. pinned: layers whose weights stay in their cores' weight memories from one inference to the next. pinned_bytes:
+    what they take of each of those memories."""
 
     main: str
     tensors: MappingOf[str, str]
@@ -35,15 +35,14 @@ class Homes:
 
 
 def tensor_bytes(workload: Workload, name: str) -> int:
-    """Bytes of a layer's output, or of the network's input, at 8 bit an element."""
-    if name == INPUT:
-        return workload.inputs
-    return workload[name].outputs
+    """Bytes of a layer's output, or of a tensor that comes from outside, at 8 bit an element."""
+    incoming = workload.incoming
+    return incoming[name] if name in incoming else workload[name].outputs
 
 
 def lifetimes(workload: Workload) -> dict[str, tuple[int, int]]:
     """For every tensor the first and last layer (by number) at which it must exist; -1 before the first."""
-    last = {INPUT: -1} | {layer.name: i for i, layer in enumerate(workload)}
+    last = dict.fromkeys(workload.incoming, -1) | {layer.name: i for i, layer in enumerate(workload)}
     first = dict(last)
     for i, layer in enumerate(workload):
         for name in layer.reads:

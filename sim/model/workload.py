@@ -102,7 +102,8 @@ class Layer:
 class Workload:
     """A network: layers in an order in which every input precedes its readers.
 
-    `input_shape` is (c, iy, ix); `outputs` names the layers whose results leave the network.
+    `input_shape` is (c, iy, ix); `outputs` names the layers whose results leave the network. received: where the layers
+    are a part of a network (`cuts.section`), the tensors that come to it from others, as (name, elements of an image).
     """
 
     name: str
@@ -110,6 +111,7 @@ class Workload:
     layers: tuple[Layer, ...]
     outputs: tuple[str, ...]
     source: str = ""
+    received: tuple[tuple[str, int], ...] = ()
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.layers)
@@ -138,6 +140,11 @@ class Workload:
         """Elements of the input of the batch."""
         c, iy, ix = self.input_shape
         return self.n * c * iy * ix
+
+    @property
+    def incoming(self) -> dict[str, int]:
+        """Elements of every tensor of the batch that comes from outside: INPUT, and what is received."""
+        return {INPUT: self.inputs} | {name: self.n * size for name, size in self.received}
 
     def readers(self, name: str) -> tuple[str, ...]:
         """Names of the layers that read the output of `name`."""

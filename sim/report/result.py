@@ -66,7 +66,8 @@ class CorePart:
 
 @dataclass(frozen=True)
 class LayerPart:
-    """One layer. start_tick, end_tick: its first issue and last end. ticks_critical: its part of the critical path.
+    """One layer. start_tick, end_tick: its first issue and last end. ticks_critical, seconds_critical: its
+    part of the critical path.
 
     compute_ticks: sum over its cores. core_busy_ticks: any of its cores computes or is fed. bytes: moved by DMAs, of
     which load_bytes, weight_bytes (each way they go: from the backing memory they go twice), store_bytes; feed_bytes:
@@ -78,6 +79,7 @@ class LayerPart:
     start_tick: int
     end_tick: int
     ticks_critical: int
+    seconds_critical: float
     compute_ticks: int
     core_busy_ticks: int
     macs: int
@@ -582,6 +584,7 @@ def _by_layer(
                 start_tick=int(start[layer]),
                 end_tick=int(end[layer]),
                 ticks_critical=ticks,
+                seconds_critical=ticks / program.tick_hz,
                 compute_ticks=compute[layer],
                 core_busy_ticks=core_busy.get(layer, 0),
                 macs=macs[layer],

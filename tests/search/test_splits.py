@@ -15,10 +15,10 @@ from cosoc.cli import main
 from cosoc.search.baselines import heuristics
 from cosoc.search.exact.splits import Point, bounded, front, front_labels, least_period, merged
 from cosoc.search.front import hypervolume
-from cosoc.search.spaces.splits import Floats, Plan, Problem, Stage, check, crossing, cuts_of, evaluate
+from cosoc.search.spaces.splits import Floats, Plan, PlanStage, Problem, check, cuts_of, evaluate
 from cosoc.search.spaces.splits_soft import relaxed_front
 from cosoc.search.split_costs import make_case, profile_problem
-from cosoc.search.splits_run import SplitConfig, agreed_front, search_splits, simulate_plan, to_json
+from cosoc.search.splits_run import SplitConfig, agreed_front, search_splits, simulated, to_json
 from cosoc.sim import exact
 from cosoc.sim.cores.roofline import Roofline
 from cosoc.sim.errors import InputError
@@ -26,6 +26,7 @@ from cosoc.sim.files.catalog import find_cluster, find_soc, load_cluster
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.machine.engine_fast import run
 from cosoc.sim.manual import named_mapping
+from cosoc.sim.model.cuts import crossing
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.simulate import simulate
 from cosoc.sim.work import make_tile
@@ -72,7 +73,7 @@ def all_plans(problem: Problem, replicate: bool) -> Iterator[Plan]:
             for r in range(1, (n if replicate else min(n, 1)) + 1):
                 fewer = [m - r * (u == t) for u, m in enumerate(left)]
                 for j in range(at + 1, problem.n_cuts):
-                    yield from rest(j, fewer, (*plan, Stage(t, at, j, r)))
+                    yield from rest(j, fewer, (*plan, PlanStage(t, at, j, r)))
 
     yield from rest(0, list(problem.counts), ())
 
@@ -363,7 +364,7 @@ def test_replay_refits_where_queues_are_short() -> None:
     cluster = cluster.model_copy(update={"links": {"ethernet": slow}, "devices": {"gpu": short}})
     case = make_case(cluster, find_workload("vgg16"), branches=False)
     first = least_period(case.problem)
-    seen = simulate_plan(case, first.plan, 100, run)
+    seen = simulated(case, first, 100, run).simulated
     assert 1 / seen.throughput > 1.05 * first.costs.period_s
     splits, searches = agreed_front(case, False, 100, run)
     assert searches > 1
@@ -411,7 +412,8 @@ def test_the_command_leaves_its_folder(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "run" / "result.json").read_text())
     assert content["inferences"] == 50 and content["cluster"] == "small"
     plans = sorted(file.name for file in (tmp_path / "run" / "mappings").iterdir())
-    assert plans == [f"point_{i}.yaml" for i in range(len(content["front"]))]
+    kinds = {"point": "front", "replicated": "replicated_front"}
+    assert plans == sorted(f"{kind}_{i}.yaml" for kind, front in kinds.items() for i in range(len(content[front])))
     assert (tmp_path / "run" / "front.png").stat().st_size > 1000
     assert main(words) == 2  # the folder is not empty
 

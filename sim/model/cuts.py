@@ -1,0 +1,58 @@
+"""Cuts of a network: what is done when data crosses from one device to the next, and what then crosses.
+
+A cut is a set of layers that holds all that its layers read: here one truth value a layer, in the workload's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from cosoc.sim.model.workload import INPUT, Workload
+
+Done = tuple[bool, ...]
+
+
+def done_behind(workload: Workload, names: Iterable[str]) -> Done:
+    """The cut behind some layers: they and everything that they need."""
+    needed = set(names)
+    for layer in reversed(workload.layers):
+        if layer.name in needed:
+            needed.update(layer.reads)
+    return tuple(layer.name in needed for layer in workload)
+
+
+def last_layers(workload: Workload, done: Sequence[bool]) -> tuple[str, ...]:
+    """The names by which `done_behind` finds a cut: its layers that no other of them reads."""
+    inside = [layer for layer, is_done in zip(workload, done, strict=True) if is_done]
+    read = {name for layer in inside for name in layer.reads}
+    return tuple(layer.name for layer in inside if layer.name not in read)
+
+
+def crossing(workload: Workload, done: Sequence[bool]) -> tuple[str, ...]:
+    """The tensors (INPUT among them) that are made before a cut and read behind it; at the end, the outputs."""
+    made = {layer.name for layer, is_done in zip(workload, done, strict=True) if is_done} | {INPUT}
+    left = [layer for layer, is_done in zip(workload, done, strict=True) if not is_done]
+    needed = [name for layer in left for name in layer.reads if name in made]
+    needed += [name for name in workload.outputs if name in made]
+    return tuple(dict.fromkeys(needed))
+
+
+def elements(workload: Workload) -> dict[str, int]:
+    """Elements of every tensor that can cross a cut."""
+    return workload.incoming | {layer.name: layer.outputs for layer in workload}
+
+
+def section(workload: Workload, before: Sequence[bool], done: Sequence[bool]) -> Workload:
+    """The layers from one cut to a later one as a workload: what it reads of earlier layers comes from outside, what
+    later ones read of it are its outputs."""
+    inside = tuple(layer for layer, was, now in zip(workload, before, done, strict=True) if now and not was)
+    own, size = {layer.name for layer in inside}, elements(workload)
+    read = dict.fromkeys(name for layer in inside for name in layer.reads)
+    outside = [name for name in read if name not in own and name not in workload.incoming]
+    received = tuple((name, size[name] // workload.n) for name in outside)
+    outputs = tuple(name for name in crossing(workload, done) if name in own)
+    return replace(workload, layers=inside, outputs=outputs, received=workload.received + received)
+
+
+__all__ = ["Done", "crossing", "done_behind", "elements", "last_layers", "section"]
