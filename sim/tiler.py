@@ -317,9 +317,14 @@ def complete(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
     homes = homes_of(workload, mapping, soc)
     fused = {name for piece in mapping.pieces if piece.how == "fused" for name in piece.layers}
     untiled = {name for name, given in layers.items() if not given.is_tiled and name not in fused}
-    for layer in workload:
-        if layer.name in untiled:
-            layers[layer.name] = best_tiling(layer, layers[layer.name], soc, mapping.runtime, homes)
+    known: dict[object, LayerPlan] = {}  # layers that are alike, down to their homes, have the same best tiles
+    for layer in (layer for layer in workload if layer.name in untiled):
+        plan, pinned = layers[layer.name], layer.name in homes.pinned
+        shape = replace(layer, name="", inputs=("",) * len(layer.inputs))
+        alike = shape, plan, homes.inputs(layer), homes.output(layer), pinned
+        if alike not in known:
+            known[alike] = best_tiling(layer, plan, soc, mapping.runtime, homes)
+        layers[layer.name] = known[alike]
     for piece in at_once(mapping):
         members = [workload[name] for name in piece.layers]
         alone = {name: layers[name] for name in piece.layers}
