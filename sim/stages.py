@@ -28,11 +28,11 @@ from cosoc.sim.lower.pipeline import TICK_HZ, PipelineHop, PipelineStage
 from cosoc.sim.machine.trace import Run
 from cosoc.sim.model.cluster import Cluster, Device
 from cosoc.sim.model.cuts import Done, crossing, done_behind, elements, last_layers, section
-from cosoc.sim.model.mapping import Mapping, Stage
+from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Stage
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload, batched
 from cosoc.sim.report.result import energy_j
-from cosoc.sim.tiler import checked, complete, pinned_weights, problems, weight_bytes
+from cosoc.sim.tiler import checked, default_core, pinned_weights, problems, weight_bytes
 from cosoc.sim.work import make_tile
 
 NS = 1e-9
@@ -160,10 +160,13 @@ def weights_in_memory(soc: SoC, layers: Workload, mapping: Mapping) -> int:
     board = lone_roofline(soc)
     if board is not None:
         return sum(int(board.weight_bytes(make_tile(layer, layer.k, layer.oy, layer.ox), exact)) for layer in layers)
-    full = complete(mapping, layers, soc)
-    kept = pinned_weights(layers, full, soc)
+    stated = mapping.layers
+    plans = {
+        layer.name: stated.get(layer.name) or LayerPlan((Part(default_core(layer, soc), layer.k),)) for layer in layers
+    }
+    kept = pinned_weights(layers, replace(mapping, layers=plans), soc)
     moving = (layer for layer in layers if layer.name not in kept)
-    return sum(weight_bytes(layer, soc, full.layers[layer.name].parts) for layer in moving)
+    return sum(weight_bytes(layer, soc, plans[layer.name].parts) for layer in moving)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from cosoc.cli import main
 from cosoc.search.baselines import heuristics
 from cosoc.search.exact.splits import Point, bounded, front, front_labels, least_period, merged
 from cosoc.search.front import hypervolume
-from cosoc.search.spaces.splits import Floats, Plan, PlanStage, Problem, check, cuts_of, evaluate
+from cosoc.search.spaces.splits import Floats, Plan, PlanStage, Problem, check, cuts_of, evaluate, nested
 from cosoc.search.spaces.splits_soft import relaxed_front
-from cosoc.search.split_costs import make_case, profile_problem
+from cosoc.search.split_costs import device_costs, device_mappings, make_case, profile_problem
 from cosoc.search.splits_run import SplitConfig, agreed_front, search_splits, simulated, to_json
 from cosoc.sim import exact
 from cosoc.sim.cores.roofline import Roofline
@@ -27,8 +27,9 @@ from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.machine.engine_fast import run
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.cuts import crossing
+from cosoc.sim.model.mapping import Mapping, Piece
 from cosoc.sim.model.workload import Layer, Workload
-from cosoc.sim.simulate import simulate
+from cosoc.sim.simulate import simulate, simulate_cluster
 from cosoc.sim.work import make_tile
 
 # ------------------------------------------------------------------------------------------------- exactness
@@ -389,6 +390,99 @@ def test_a_search_says_what_was_simulated() -> None:
         assert sum(s["layers"] for s in point["stages"]) == len(find_workload("resnet18").layers)
         total = sum(d["energy_j"] for d in point["simulated"]["devices"])
         assert total <= point["simulated"]["energy_j"]  # the rest is the links'
+
+
+@pytest.mark.parametrize("inferences", [30, 100, 1000])
+def test_eight_devices_are_at_most_eight_times_as_fast_as_one(inferences: int) -> None:
+    """Also where a run has hardly more items than a turn of the replicas, and in batches. A stage's devices cannot do
+    more than replicas / seconds, and what the programme predicts is not bent to what a replay cannot show."""
+    config = SplitConfig(find_cluster("homogeneous_gpu_8"), find_workload("vgg8"), inferences, latency=False)
+    result = search_splits(config)
+    for split in result.front + result.replicated_front:
+        half_a_tick = 0.5e-9  # to which a stage's seconds are rounded
+        most = min(s.replicas / (s.seconds - half_a_tick) for s in split.stages) * split.simulated.batch
+        assert split.simulated.throughput <= most and split.point.costs.throughput <= most
+        assert not split.simulated.steady or abs(split.error) < 0.05
+    content = to_json(result)
+    assert 7 < content["speedup_max_replicated"] <= 8 * (1 + 1e-9)
+
+
+def three_chips(folder: Path) -> Path:
+    """Chips whose programs tick differently, some of them of several cores, behind a fast switch."""
+    path = folder / "three.yaml"
+    path.write_text(
+        "name: three\n"
+        "devices:\n"
+        "  split: {soc: diana, count: 2, message_ns: 1000}\n"
+        "  array: {soc: gemmini}\n"
+        "  board: {soc: rpi5}\n"
+        "links:\n"
+        "  x: {kind: pcie, between: [split, array, board], bytes_per_s: 500_000_000, latency_ns: 500, "
+        "burst_bytes: 256, energy_pj_per_byte: 40}\n"
+    )
+    return path
+
+
+def test_a_point_is_what_simulate_says_of_its_file(tmp_path: Path) -> None:
+    """To the last digit, with and without replicas: the fastest point, the most frugal, and one between."""
+    cluster, folder = three_chips(tmp_path), tmp_path / "run"
+    words = [str(cluster), "resnet8", "--inferences", "60", "-q"]
+    assert main(["search", *words, "--space", "splits", "--out", str(folder)]) == 0
+    content = json.loads((folder / "result.json").read_text())
+    assert max(len(point["stages"]) for point in content["front"]) > 1
+    for kind, points in (("point", content["front"]), ("replicated", content["replicated_front"])):
+        for number in sorted({0, len(points) // 2, len(points) - 1}):
+            point = points[number]
+            file = folder / "mappings" / f"{kind}_{number}.yaml"
+            assert main(["simulate", *words, "--mapping", str(file), "--json", str(tmp_path / "r.json")]) == 0
+            again = json.loads((tmp_path / "r.json").read_text())
+            assert {key: again[key] for key in point["simulated"]} == point["simulated"]
+            assert again["stages"] == point["stages"]
+
+
+def test_devices_are_searched_under_their_mappings(tmp_path: Path) -> None:
+    """DIANA with each layer on both of its arrays, overlapped: faster alone than its default, and so in a cluster; what
+    a point's file says of layers are those of its stages."""
+    network, soc = find_workload("resnet8"), find_soc("diana")
+    cluster = load_cluster(three_chips(tmp_path))
+    devices = {"split": cluster.devices["split"]}
+    link = cluster.links["x"].model_copy(update={"between": ("split",)})
+    cluster = cluster.model_copy(update={"devices": devices, "links": {"x": link}})
+    both = named_mapping("min_cost", network, soc, "overlapped")
+    config = SplitConfig(cluster, network, 50, batches=(1,), mappings={"split": both}, latency=False)
+    result = search_splits(config)
+    alone = simulate(soc, network, both).seconds
+    assert 1 / result.single["split"].simulated.throughput == pytest.approx(alone, abs=0.5e-9)
+    assert alone < 0.9 * simulate(soc, network, named_mapping("default", network, soc)).seconds
+    fastest = result.front[0]
+    mapping = fastest.case.mapping(fastest.point.plan)
+    assert mapping.runtime == "overlapped" and mapping.layers == both.layers
+    again = simulate_cluster(cluster, network, mapping, inferences=50)
+    assert again.seen == fastest.simulated and again.stages == fastest.stages
+
+
+def test_mappings_inside_of_devices_share_a_runtime(tmp_path: Path) -> None:
+    cluster, network = load_cluster(three_chips(tmp_path)), find_workload("resnet8")
+    found = device_mappings(cluster, network)
+    assert {mapping.runtime for mapping in found.values()} == {"overlapped"}  # an array's library knows no other
+    with pytest.raises(InputError, match="the mapping for split is serial, others are overlapped"):
+        device_mappings(cluster, network, {"split": named_mapping("default", network, find_soc("diana"))})
+    with pytest.raises(InputError, match="a mapping for chip: three has no such device; it has split, array, board"):
+        device_mappings(cluster, network, {"chip": Mapping("m")})
+
+
+def test_a_stage_does_not_cut_through_a_fused_piece(tmp_path: Path) -> None:
+    """Layers that a device fuses stay together in whatever plan."""
+    network, cluster = find_workload("resnet8"), load_cluster(three_chips(tmp_path))
+    names = ("layer1.0.conv1", "layer1.0.conv2")
+    fused = Mapping("m", "overlapped", pieces=(Piece(names),))
+    costs = device_costs(cluster, network, device_mappings(cluster, network, {"split": fused}))
+    case = make_case(cluster, network, costs=costs)
+    has = case.cuts.done @ np.array([layer.name in names for layer in network], dtype=int)
+    torn = (has[None, :] - has[:, None] == 1) & nested(case.cuts)
+    assert torn.any()
+    assert np.isinf(case.problem.occupancy_s[0, torn]).all()
+    assert np.isfinite(case.problem.occupancy_s[1, torn]).any()  # another device does not fuse them
 
 
 # ------------------------------------------------------------------------------------------------- the command
