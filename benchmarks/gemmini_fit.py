@@ -23,10 +23,9 @@ from common import state, write_json
 from gemmini_rtl import Row, read, score
 
 from cosoc.sim.files.catalog import find_soc
-from cosoc.sim.gemmini.lower import lower
-from cosoc.sim.gemmini.memory import Accesses
-from cosoc.sim.gemmini.run import gemmini_of, walk_nest
 from cosoc.sim.machine import engine_fast
+from cosoc.sim.movers.cached_terms import Machine
+from cosoc.sim.movers.measured import Walked, lower, walk_nest
 
 SIDE = 16
 CAP = 60_000  # requests of a row: a fit looks at every row some hundred times
@@ -46,10 +45,10 @@ class Constant:
 
 CONSTANTS = (
     Constant("cores.gemmini.execute.pair_latency_cycles", 5, 30, 4),
-    Constant("cores.gemmini.load.setup_cycles", 5, 30, 3),
-    Constant("cores.gemmini.load.request_cycles", 0, 1, 0.15),
-    Constant("cores.gemmini.load.fill_cycles", 2, 8, 1),
-    Constant("cores.gemmini.store.request_cycles", 1, 5, 0.8),
+    Constant("dmas.mover.setup_cycles", 5, 30, 3),
+    Constant("dmas.mover.request_cycles", 0, 1, 0.15),
+    Constant("dmas.mover.fill_cycles", 2, 8, 1),
+    Constant("dmas.mover.store_request_cycles", 1, 5, 0.8),
     Constant("cores.gemmini.software.conv_tile_cycles", 200, 320, 10),
     Constant("cores.gemmini.software.gemm_tile_cycles", 90, 170, 6),
     Constant("cores.gemmini.software.loop_cycles", 20, 100, 10),
@@ -64,29 +63,28 @@ def fold_of(row: Row) -> int:
     return zlib.crc32(repr(row.problem).encode()) & 1
 
 
-def predict(rows: Sequence[Row], accesses: Sequence[Accesses], values: Sequence[float]) -> np.ndarray[Any, Any]:
+def predict(walked: Sequence[Walked], values: Sequence[float]) -> np.ndarray[Any, Any]:
     """Cycles of the rows with these constants; addresses were walked before, as no constant changes them."""
     pairs = zip(CONSTANTS, values, strict=True)
     texts = {c.path: str(round(v) if c.path in WHOLE else float(v)) for c, v in pairs}
     soc = find_soc("gemmini_firesim", {"cores.gemmini.side": str(SIDE), **texts})
-    core = gemmini_of(soc)
-    lowered = [lower(row.nest, seen, soc, core) for row, seen in zip(rows, accesses, strict=True)]
+    lowered = [lower(each, soc) for each in walked]
     return np.array([each.cycles(engine_fast.run(each.program)) for each in lowered])
 
 
-def loss(rows: Sequence[Row], accesses: Sequence[Accesses], values: Sequence[float]) -> float:
+def loss(rows: Sequence[Row], walked: Sequence[Walked], values: Sequence[float]) -> float:
     """What the fit minimises; see the module docstring."""
     measured = np.array([row.cycles for row in rows])
-    error = np.minimum(np.abs(np.log(predict(rows, accesses, values) / measured)), WORST).mean()
+    error = np.minimum(np.abs(np.log(predict(walked, values) / measured)), WORST).mean()
     far = [(2 * v - c.low - c.high) / (c.high - c.low) for c, v in zip(CONSTANTS, values, strict=True)]
     return float(error + PENALTY * np.mean(np.square(far)))
 
 
-def fit(rows: Sequence[Row], accesses: Sequence[Accesses], rounds: int) -> list[float]:
+def fit(rows: Sequence[Row], walked: Sequence[Walked], rounds: int) -> list[float]:
     """Constants along which no step of the last, smallest size brings anything."""
     values = [(c.low + c.high) / 2 for c in CONSTANTS]
     steps = [c.step for c in CONSTANTS]
-    best = loss(rows, accesses, values)
+    best = loss(rows, walked, values)
     for _ in range(rounds):
         for i, constant in enumerate(CONSTANTS):
             moved = False
@@ -94,7 +92,7 @@ def fit(rows: Sequence[Row], accesses: Sequence[Accesses], rounds: int) -> list[
                 while True:
                     tried = list(values)
                     tried[i] = float(np.clip(values[i] + sign * steps[i], constant.low, constant.high))
-                    found = loss(rows, accesses, tried) if tried != values else best
+                    found = loss(rows, walked, tried) if tried != values else best
                     if found >= best:
                         break
                     best, values, moved = found, tried, True
@@ -108,12 +106,11 @@ def fit(rows: Sequence[Row], accesses: Sequence[Accesses], rounds: int) -> list[
 def fold(rows: Sequence[Row], number: int, rounds: int) -> dict[str, Any]:
     """Fit on one fold, score on both."""
     soc = find_soc("gemmini_firesim", {"cores.gemmini.side": str(SIDE)})
-    core = gemmini_of(soc)
-    accesses = [walk_nest(row.nest, soc, core, CAP) for row in rows]
+    walked = [walk_nest(row.nest, Machine.of(soc), CAP) for row in rows]
     inside = [i for i, row in enumerate(rows) if fold_of(row) == number]
     outside = [i for i, row in enumerate(rows) if fold_of(row) != number]
-    values = fit([rows[i] for i in inside], [accesses[i] for i in inside], rounds)
-    found = predict(rows, accesses, values)
+    values = fit([rows[i] for i in inside], [walked[i] for i in inside], rounds)
+    found = predict(walked, values)
     scores = {
         name: score([rows[i] for i in where], [float(found[i]) for i in where])
         for name, where in (("fitted", inside), ("other", outside))

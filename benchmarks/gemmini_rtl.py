@@ -3,7 +3,7 @@
     python benchmarks/gemmini_rtl.py --data FILE [--json FILE] [--limit N] [--side N]
 
 FILE is DOSA's firesim_results.csv or a file of the same columns; what a row says and how it was executed stands in
-`cosoc.sim.gemmini.decode`. Repeats of one row are averaged first. Where the columns dse.auto_tiling and
+`cosoc.sim.importers.dosa`. Repeats of one row are averaged first. Where the columns dse.auto_tiling and
 target.gemmini_auto_cycle exist, the run with Gemmini's default tiling is scored as a second set; as such a file comes
 from one array, its side is then the largest that any row needs (--side sets it). Constants were fitted on rows of
 16x16 PEs, on one half of the problem shapes and on the other: benchmarks/gemmini_fit.py tells the errors on the half
@@ -31,11 +31,11 @@ from scipy.stats import kendalltau, spearmanr
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
-from cosoc.sim.gemmini.decode import Nest, Problem, decode, decode_default
-from cosoc.sim.gemmini.run import CAP, NestRun, lower_nest, run_nest
+from cosoc.sim.importers.dosa import Problem, decode, decode_default
 from cosoc.sim.machine import engine_fast
 from cosoc.sim.machine.trace import critical_path
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.movers.measured import CAP, Nest, NestRun, lower_nest, run_nest
 
 DIMENSIONS = ("K", "C", "P", "Q", "R", "S")
 MAPPED = ("mapping.mapping", "target.gemmini_cycle")

@@ -25,9 +25,9 @@ from cosoc.search import relax
 from cosoc.search.gemmini_estimate import Model, NestTheta, predict
 from cosoc.sim import exact
 from cosoc.sim.files.catalog import find_soc
-from cosoc.sim.gemmini.decode import Nest
-from cosoc.sim.gemmini.estimate import ORDERS, Shape, Tiles, stacked
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.movers.cached_terms import ORDERS, Shape, Tiles, stacked
+from cosoc.sim.movers.measured import Nest
 
 SAMPLES, QUICK = 2000, 400
 BATCH, REPEATS = 10_000, 5

@@ -32,7 +32,7 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc, list_socs
 from cosoc.sim.files.mapping_file import dump_mapping
 from cosoc.sim.files.workload_file import faults, find_workload
-from cosoc.sim.gemmini.nests import array_of
+from cosoc.sim.movers.cached_terms import cached_cores
 from cosoc.sim.machine.program import KINDS, Program, Records, bursts_of, entries_of, row_of
 from cosoc.sim.machine.trace import Trace
 from cosoc.sim.manual import MANUAL, named_mapping
@@ -201,7 +201,7 @@ MAKERS: tuple[Maker, ...] = (
 def random_mapping(rng: Random, soc: SoC, workload: Workload) -> tuple[str, Mapping]:
     """(kind, mapping); what it leaves open the tiler completes."""
     runtime: Runtime = rng.choice(("serial", "overlapped", "overlapped"))
-    if array_of(soc) is not None:
+    if cached_cores(soc):
         return "default", named_mapping("default", workload, soc, runtime)
     kind = rng.choice(("rule", "random", "random", "parallel", "parallel", "fused"))
     if kind == "rule":
@@ -271,7 +271,7 @@ def _times(program: Program) -> Any:
 def _bytes_and_work(triple: Triple, program: Program) -> Iterator[str]:
     soc, workload, mapping = triple.soc, triple.workload, triple.mapping
     rows, times = program.rows, _times(program)
-    systolic = array_of(soc) is not None  # moves by the mvin, in ticks of its own: no bytes to be counted here
+    systolic = bool(cached_cores(soc))  # moves by the mvin, in ticks of its own: no bytes to be counted here
     homes = None if systolic else homes_of(workload, mapping, soc)
     for layer in living(workload, mapping, soc):
         mine = rows["layer"] == program.layers.index(layer.name) if layer.name in program.layers else rows["unit"] < 0

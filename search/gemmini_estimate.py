@@ -1,6 +1,6 @@
 """Cycles and energy of nests as the simulator runs them, in closed form, for thousands of mappings in one call.
 
-`cosoc.sim.gemmini.estimate` counts the work; what this module adds is what the measured programs do otherwise, and
+`cosoc.sim.movers.cached_terms` counts the work; what this module adds is what the measured programs do otherwise, and
 where Gemmini's caches come in:
 
 - a tile loads all its operands, whatever the tile before had (`estimate.every_tile`), and partial sums stay;
@@ -20,15 +20,13 @@ from typing import Any
 
 from cosoc.sim import exact
 from cosoc.sim.exact import Num
-from cosoc.sim.gemmini.estimate import (
-    BEAT_BYTES,
-    LINE_BYTES,
-    MVIN_BYTES,
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.movers.cached_terms import (
     ORDERS,
+    CachedTerms,
     Machine,
     Reloads,
     Shape,
-    Terms,
     Tiles,
     along,
     counts,
@@ -37,10 +35,6 @@ from cosoc.sim.gemmini.estimate import (
     reloads,
     terms,
 )
-from cosoc.sim.gemmini.lower import cache_sizes
-from cosoc.sim.gemmini.memory import LLC_LINE_BYTES
-from cosoc.sim.gemmini.run import gemmini_of
-from cosoc.sim.model.soc import SoC
 
 
 @dataclass(frozen=True)
@@ -63,37 +57,19 @@ BOUNDS = {
 
 @dataclass(frozen=True)
 class Model:
-    """The figures of a SoC that the nests' closed form needs besides `estimate.Machine`: sets are those of the caches,
-    dram_line_cycles the time of a line of the last-level cache."""
+    """The figures of a SoC that the nests' closed form needs. l2_sets: of the L2; dram_line_cycles: the time of a line
+    of the last-level cache."""
 
     machine: Machine
-    loop_cycles: float
-    tiles_in_flight: int
-    setup_cycles: float
-    llc_cycles: float
-    mvins_in_flight: int
-    l2_bytes: int
     l2_sets: int
-    llc_bytes: int
     dram_line_cycles: float
 
     @staticmethod
     def of(soc: SoC) -> Model:
         """InputError unless the SoC has exactly one systolic array."""
-        core = gemmini_of(soc)
-        dram = soc.links[core.dram_link]
-        return Model(
-            machine=Machine.of(soc),
-            loop_cycles=core.software.loop_cycles,
-            tiles_in_flight=core.software.tiles_in_flight,
-            setup_cycles=core.load.setup_cycles,
-            llc_cycles=core.load.llc_cycles,
-            mvins_in_flight=core.mvins_in_flight,
-            l2_bytes=soc.memories[core.l2].capacity_bytes,
-            l2_sets=cache_sizes(soc, core).l2_sets,
-            llc_bytes=soc.memories[core.llc].capacity_bytes,
-            dram_line_cycles=LLC_LINE_BYTES * dram.period_cycles / dram.bytes_per_period,
-        )
+        machine = Machine.of(soc)
+        sets = machine.l2_bytes // (machine.line_bytes * machine.l2_ways)
+        return Model(machine, sets, machine.llc_line_bytes * machine.dram_cycles_per_byte)
 
 
 @dataclass(frozen=True)
@@ -118,20 +94,20 @@ def predict(
     total: Num = 0
     for weight, loops in zip(order, ORDERS, strict=True):
         lines, stored, fetched = _lines(shape, sizes, reloads(shape, tiles, loops, xp), loops, model, theta, xp)
-        late = mvins * model.setup_cycles + xp.minimum(lines, mvins) * model.llc_cycles
+        late = mvins * machine.setup_cycles + xp.minimum(lines, mvins) * machine.llc_cycles
         loading = load + lines * machine.fill_cycles
         loading = xp.maximum(
             loading,
-            (late + loading) / model.mvins_in_flight,
-            (lines + stored) * (machine.outer_cycles_per_byte * LINE_BYTES),
+            (late + loading) / machine.mvins_in_flight,
+            (lines + stored) * (machine.outer_cycles_per_byte * machine.line_bytes),
             fetched * model.dram_line_cycles,
         )
         storing = near.store * theta.store + stored * machine.fill_cycles
-        software = near.software + model.loop_cycles * _ended(n, loops, xp)
-        chain = loading + near.execute + storing + n_tiles * model.setup_cycles + n_results * machine.drain_cycles
+        software = near.software + machine.loop_cycles * _ended(n, loops, xp)
+        chain = loading + near.execute + storing + n_tiles * machine.setup_cycles + n_results * machine.drain_cycles
         parts = (near.execute, loading, storing, software)
         # A convolution's load, execution and store of one tile follow each other; a GEMM's do so by parts.
-        most = xp.maximum(*parts, (1 - shape.gemm) * chain / model.tiles_in_flight)
+        most = xp.maximum(*parts, (1 - shape.gemm) * chain / machine.tiles_in_flight)
         rest = xp.maximum(parts[0] + parts[1] + parts[2] + parts[3] - most, 0.0 * most)
         exposed = theta.unhidden + (1 - theta.unhidden) / near.stages
         total = total + weight * (most + rest * exposed)
@@ -139,28 +115,30 @@ def predict(
 
 
 def _load(
-    shape: Shape, tiles: Tiles, near: Terms, n: dict[str, Num], model: Model, theta: NestTheta, xp: Any
+    shape: Shape, tiles: Tiles, near: CachedTerms, n: dict[str, Num], model: Model, theta: NestTheta, xp: Any
 ) -> tuple[Num, Num]:
     """Cycles of the load unit where the L2 has everything; mvins. A row that is not aligned takes more beats and
     requests."""
-    side, spatial, taps = model.machine.side, n["oy"] * n["ox"], shape.fy * shape.fx
-    k_parts = along(shape.k, tiles.k, lambda x: xp.ceildiv(x, MVIN_BYTES), xp)
-    c_parts = along(shape.c, tiles.c, lambda x: xp.ceildiv(x, MVIN_BYTES), xp)
+    side, beat = model.machine.side, model.machine.beat_bytes
+    spatial, taps = n["oy"] * n["ox"], shape.fy * shape.fx
+    k_parts = along(shape.k, tiles.k, lambda x: xp.ceildiv(x, model.machine.mvin_bytes), xp)
+    c_parts = along(shape.c, tiles.c, lambda x: xp.ceildiv(x, model.machine.mvin_bytes), xp)
     weights = shape.c * taps * spatial
     inputs = (near.dram_bytes - weights * shape.k - shape.k * shape.oy * shape.ox) / shape.c  # pixels, as often as read
     rows_w, rows_i = weights * k_parts, inputs * c_parts
     cols = (tiles.ox - 1) * shape.stride_x + tiles.fx
     mvins = rows_w / xp.minimum(tiles.c, side + 0 * tiles.c) + rows_i / xp.minimum(cols, side + 0 * cols)
     load = near.load + theta.row_cycles * (
-        rows_w * _unaligned(tiles.k, shape.k, shape.gemm, xp) + rows_i * _unaligned(tiles.c, shape.c, shape.gemm, xp)
+        rows_w * _unaligned(tiles.k, shape.k, shape.gemm, beat, xp)
+        + rows_i * _unaligned(tiles.c, shape.c, shape.gemm, beat, xp)
     )
     return load, mvins
 
 
-def _unaligned(wide: Num, stride: Num, gemm: Num, xp: Any) -> Num:
+def _unaligned(wide: Num, stride: Num, gemm: Num, beat: int, xp: Any) -> Num:
     """How far a row of so many bytes suffers from its address: 0 for a byte, 1 from a beat on; 0 in an aligned GEMM."""
-    part = (xp.minimum(wide, BEAT_BYTES + 0 * wide) - 1) / (BEAT_BYTES - 1)
-    aligned = gemm * xp.where(stride - BEAT_BYTES * xp.floordiv(stride, BEAT_BYTES) > 0, 0, 1)
+    part = (xp.minimum(wide, beat + 0 * wide) - 1) / max(beat - 1, 1)
+    aligned = gemm * xp.where(stride - beat * xp.floordiv(stride, beat) > 0, 0, 1)
     return part * (1 - aligned)
 
 
@@ -172,11 +150,11 @@ def _over(n_bytes: Num, capacity: Num, xp: Any) -> Num:
     return xp.maximum(1 - (capacity / n_bytes) ** 2.3, 0.0 * n_bytes)
 
 
-def _sets(stride: Num, wide: Num, sets: int, xp: Any) -> Num:
+def _sets(stride: Num, wide: Num, sets: int, line: int, xp: Any) -> Num:
     """The part of a cache's sets that rows of `wide` bytes, `stride` bytes apart, come to lie in."""
-    step, lines = 1 + 0 * stride, xp.ceildiv(wide, LINE_BYTES)
+    step, lines = 1 + 0 * stride, xp.ceildiv(wide, line)
     while sets > 1:  # the largest power of two that divides the stride in lines
-        divides = xp.where(stride - 2 * step * LINE_BYTES * xp.floordiv(stride, 2 * step * LINE_BYTES) > 0, 0, 1)
+        divides = xp.where(stride - 2 * step * line * xp.floordiv(stride, 2 * step * line) > 0, 0, 1)
         step, sets = step * (1 + divides), sets // 2
     return xp.minimum(lines / step, 1.0 + 0 * lines / step)
 
@@ -207,28 +185,29 @@ class _Sizes:
 
 
 def _sizes(shape: Shape, tiles: Tiles, n: dict[str, Num], model: Model, xp: Any) -> _Sizes:
+    line, llc_line = model.machine.line_bytes, model.machine.llc_line_bytes
     reduction, pixels = shape.c * shape.fy * shape.fx, shape.oy * shape.ox
     in_pixels = shape.oy * shape.stride_y * shape.ox * shape.stride_x
     rows, cols = (tiles.oy - 1) * shape.stride_y + tiles.fy, (tiles.ox - 1) * shape.stride_x + tiles.fx
-    wide, deep = _lines_of(tiles.k, shape.k, xp), _lines_of(tiles.c, shape.c, xp)
-    k_lines = along(shape.k, tiles.k, lambda x: _lines_of(x, shape.k, xp), xp)
-    c_lines = along(shape.c, tiles.c, lambda x: _lines_of(x, shape.c, xp), xp)
-    k_sets = model.l2_bytes * _sets(shape.k, tiles.k, model.l2_sets, xp)
-    held = _over(tiles.c * tiles.fy * tiles.fx * wide * LINE_BYTES, k_sets, xp)
+    wide, deep = _lines_of(tiles.k, shape.k, line, xp), _lines_of(tiles.c, shape.c, line, xp)
+    k_lines = along(shape.k, tiles.k, lambda x: _lines_of(x, shape.k, line, xp), xp)
+    c_lines = along(shape.c, tiles.c, lambda x: _lines_of(x, shape.c, line, xp), xp)
+    k_sets = model.machine.l2_bytes * _sets(shape.k, tiles.k, model.l2_sets, line, xp)
+    held = _over(tiles.c * tiles.fy * tiles.fx * wide * line, k_sets, xp)
     return _Sizes(
         total=reduction * shape.k + in_pixels * shape.c + shape.k * pixels,
         weights=reduction * shape.k,
         inputs=in_pixels * shape.c,
         outputs=shape.k * pixels,
         region=rows * cols * shape.c,
-        column=reduction * wide * LINE_BYTES,
-        plane=in_pixels * deep * LINE_BYTES,
-        results=pixels * wide * LINE_BYTES,
-        k_split=k_lines - shape.k / LINE_BYTES,
-        c_split=c_lines - shape.c / LINE_BYTES,
-        k_fetched=along(shape.k, tiles.k, lambda x: xp.ceildiv(x, LLC_LINE_BYTES), xp),
+        column=reduction * wide * line,
+        plane=in_pixels * deep * line,
+        results=pixels * wide * line,
+        k_split=k_lines - shape.k / line,
+        c_split=c_lines - shape.c / line,
+        k_fetched=along(shape.k, tiles.k, lambda x: xp.ceildiv(x, llc_line), xp),
         k_sets=k_sets,
-        c_sets=model.l2_bytes * _sets(shape.c, tiles.c, model.l2_sets, xp),
+        c_sets=model.machine.l2_bytes * _sets(shape.c, tiles.c, model.l2_sets, line, xp),
         held=reduction * k_lines * held,
         spatial=n["oy"] * n["ox"],
     )
@@ -243,7 +222,8 @@ def _lines(
     goes over, when it brings an operand again; the lines of a column, when rows narrower than a line ask for their next
     part; the tile, when the next one loads the same.
     """
-    l2, s = model.l2_bytes, sizes
+    l2, s = model.machine.l2_bytes, sizes
+    line, llc_line = model.machine.line_bytes, model.machine.llc_line_bytes
     k_outside, k_innermost = loops.index("k") < loops.index("oy"), loops[-1] == "k"
     zero = 0.0 * s.total
     beyond = theta.lost * _over(s.total, l2, xp)
@@ -252,26 +232,26 @@ def _lines(
     back = s.column + s.inputs if k_outside else s.column
     between = zero if k_innermost else theta.split * _over(back, s.k_sets, xp)
     again = theta.lost * _over(s.weights + s.region, l2, xp)
-    lines = s.weights / LINE_BYTES * (beyond + (far.weights - 1) * again) + rows * far.weights * s.k_split * between
+    lines = s.weights / line * (beyond + (far.weights - 1) * again) + rows * far.weights * s.k_split * between
     lines = lines + (s.spatial - far.weights) * s.held
 
     again = theta.lost * _over(s.total if k_outside else s.region + s.column, l2, xp)
     apart = theta.split * _over(s.plane, s.c_sets, xp) if k_outside else zero
-    lines = lines + s.inputs / LINE_BYTES * (beyond + (far.inputs - 1) * again)
+    lines = lines + s.inputs / line * (beyond + (far.inputs - 1) * again)
     lines = lines + s.inputs / shape.c * far.inputs * s.c_split * apart
 
     left = theta.split * _over(s.results + s.inputs, l2, xp) if k_outside else zero
-    stored = s.outputs / LINE_BYTES * beyond + s.outputs / shape.k * s.k_split * left
+    stored = s.outputs / line * beyond + s.outputs / shape.k * s.k_split * left
 
     lost = xp.where(between > 0, 1.0 + zero, zero)  # what a narrow row leaves of its line is gone when asked for
-    fetched = rows * far.weights * (shape.k / LLC_LINE_BYTES * (1 - lost) + s.k_fetched * lost)
-    fetched = fetched + (s.inputs * far.inputs + s.outputs) / LLC_LINE_BYTES
-    return lines, stored, fetched * _over(s.total, model.llc_bytes, xp)
+    fetched = rows * far.weights * (shape.k / llc_line * (1 - lost) + s.k_fetched * lost)
+    fetched = fetched + (s.inputs * far.inputs + s.outputs) / llc_line
+    return lines, stored, fetched * _over(s.total, model.machine.llc_bytes, xp)
 
 
-def _lines_of(wide: Num, stride: Num, xp: Any) -> Num:
+def _lines_of(wide: Num, stride: Num, line: int, xp: Any) -> Num:
     """Lines that a row of so many bytes takes a part of; neighbours share one where the stride is less than a line."""
-    return xp.minimum(xp.ceildiv(wide, LINE_BYTES) * 1.0, stride / LINE_BYTES + 0.0 * wide)
+    return xp.minimum(xp.ceildiv(wide, line) * 1.0, stride / line + 0.0 * wide)
 
 
 def _ended(n: dict[str, Num], loops: Sequence[str], xp: Any) -> Num:

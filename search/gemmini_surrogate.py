@@ -30,14 +30,22 @@ from cosoc.search.calibrate import Report
 from cosoc.search.gemmini_estimate import BOUNDS, Model, NestTheta, predict
 from cosoc.search.spaces.tiles import Space
 from cosoc.sim import exact
-from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.workload_file import find_workload
-from cosoc.sim.gemmini.decode import Nest
-from cosoc.sim.gemmini.estimate import NEST_DIMS, ORDER_NAMES, ORDERS, Shape, Tiles, counts, stacked
-from cosoc.sim.gemmini.run import gemmini_of, run_nest
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.movers.cached_terms import (
+    NEST_DIMS,
+    ORDER_NAMES,
+    ORDERS,
+    Machine,
+    Shape,
+    Tiles,
+    cached_cores,
+    counts,
+    stacked,
+)
+from cosoc.sim.movers.measured import Nest, run_nest
 
 FITTED = ("resnet18", "vgg16", "mobilenet_v2")
 HELD_OUT = ("resnet50", "mobilenet_v1", "bert")
@@ -129,7 +137,7 @@ def _choices(layer: Layer, model: Model) -> tuple[Ints, Ints]:
 
 
 def _measure(soc: SoC, task: Task) -> float:
-    nest = nest_of(task.layer, task.tile, ORDERS[task.order], gemmini_of(soc).side)
+    nest = nest_of(task.layer, task.tile, ORDERS[task.order], Machine.of(soc).side)
     return run_nest(nest, soc, CAP).cycles
 
 
@@ -303,7 +311,7 @@ def text_of(task: Task) -> str:
 
 def runs_nests(soc: SoC) -> bool:
     """Whether a SoC's estimate is the one of this module: it has a systolic array."""
-    return any(isinstance(core, Systolic) for core in soc.cores.values())
+    return bool(cached_cores(soc))
 
 
 def save(calibration: Calibration, path: Path) -> None:

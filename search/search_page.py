@@ -279,10 +279,10 @@ def _tiling_pieces(content: dict[str, Any], result: Result, soc: SoC, workload: 
     """The best plan piece by piece, a fused group as one: what the estimate says, and its part of the critical path."""
     from cosoc.search.spaces.tiles import Single, Space
     from cosoc.search.tiling_run import plan_from
-    from cosoc.sim.gemmini.estimate import Machine, Theta
+    from cosoc.sim.movers.cached_terms import CachedTheta, Machine
 
     machine = Machine.of(soc)
-    space = Space(workload, machine, Theta(**content["theta"]))
+    space = Space(workload, machine, CachedTheta(**content["theta"]))
     ticks = {part.layer: part.ticks_critical for part in result.by_layer}
     rows = []
     for piece in plan_from(content["plan"]).pieces:

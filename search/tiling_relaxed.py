@@ -4,7 +4,7 @@ once, and Adam on the objective of all of them.
 A tile is exp of a number that is free; what is computed with is the divisor nearest to it, by a straight-through
 Gumbel-softmax over the logarithms of all divisors. Orders are a straight-through softmax over three; gates (fused with
 the next layer), line buffers and resident weights are sigmoids, their temperature falling. Layers stand along the first
-axis of every tensor, starts along the second; the costs are `cosoc.sim.gemmini.estimate`'s, evaluated once for all
+axis of every tensor, starts along the second; the costs are `cosoc.sim.movers.cached_terms`'s, evaluated once for all
 layers as if single and once as if fused, and mixed by the gates. Terms add up along runs of open gates before cycles
 are composed, so that layers of a group overlap.
 
@@ -24,12 +24,12 @@ from torch import Tensor
 
 from cosoc.search import relax
 from cosoc.search.spaces.tiles import Objective, Space
-from cosoc.sim.gemmini.estimate import (
+from cosoc.sim.movers.cached_terms import (
     NEST_DIMS,
     ORDERS,
+    CachedTerms,
     Flow,
     Reloads,
-    Terms,
     Tiles,
     cycles,
     energy_pj,
@@ -40,9 +40,9 @@ from cosoc.sim.gemmini.estimate import (
     stacked,
     terms,
 )
-from cosoc.sim.gemmini.groups import layer_tiles
+from cosoc.sim.movers.fused_steps import layer_tiles
 
-FIELDS = tuple(f.name for f in fields(Terms))
+FIELDS = tuple(f.name for f in fields(CachedTerms))
 SHARPNESS = 4.0  # logits fall by this, times the square of the distance in log units
 RATE = 0.08  # of Adam
 PENALTY = 4.0  # of a memory that is e times too small, in units of the objective's logarithm
@@ -213,19 +213,19 @@ class Relaxed:
         parts = [(1 - member) * getattr(alone, f) + member * getattr(grouped, f) for f in FIELDS]
         run, need = _along_runs(torch.stack([p.expand_as(member) for p in parts]), member * fixed, streamed, gates)
         head = 1 - torch.cat((torch.zeros_like(gates[:1]), gates[:-1]))
-        total = Terms(*run)
+        total = CachedTerms(*run)
         machine = self.space.machine
         if self.space.model == "roofline":
             time = roofline_cycles(total, machine, relax)
         else:
             time = cycles(total, machine, self.space.theta, relax, int(self.space.double))
-        energy = energy_pj(Terms(*parts), machine)
+        energy = energy_pj(CachedTerms(*parts), machine)
         over = torch.relu(torch.log(need / machine.spad_rows + 1e-9)) * head
         over = over + member * torch.relu(torch.log(acc_need / (machine.acc_rows // 2)))
         penalty = ((1 - member) * lack + over).sum(0)
         return energy.sum(0), (head * time).sum(0), penalty
 
-    def _alone(self, soft: Soft, own: Tiles, heat: float) -> tuple[Terms, Tensor]:
+    def _alone(self, soft: Soft, own: Tiles, heat: float) -> tuple[CachedTerms, Tensor]:
         """Terms of every layer by itself, and how far its tile exceeds the memories (log)."""
         machine = self.space.machine
         weights = torch.softmax(soft.orders / heat, 1)
@@ -240,7 +240,7 @@ class Relaxed:
         )
         return found, lack
 
-    def _grouped(self, own: Tiles, links: _Links, stays: Tensor) -> tuple[Terms, Tensor, Tensor, Tensor]:
+    def _grouped(self, own: Tiles, links: _Links, stays: Tensor) -> tuple[CachedTerms, Tensor, Tensor, Tensor]:
         """Terms of every layer as a member of a group; rows of scratchpad it takes for good, and in passing; rows of
         accumulator for one block of channels."""
         machine, shape = self.space.machine, self.shape

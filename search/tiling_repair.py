@@ -29,7 +29,7 @@ from cosoc.search.spaces.tiles import (
     divisors,
 )
 from cosoc.search.tiling_relaxed import Choices
-from cosoc.sim.gemmini.estimate import Shape
+from cosoc.sim.movers.cached_terms import Shape
 
 Score = Callable[[Floats, Floats], Floats]
 

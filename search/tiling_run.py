@@ -38,9 +38,9 @@ from cosoc.search.tiling_search import Effort, Watch, gradient
 from cosoc.search.tiling_simulate import Pieces, Simulated, refit, simulated
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.mapping_file import dump_mapping
-from cosoc.sim.gemmini.estimate import Machine, Theta
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.movers.cached_terms import CachedTheta, Machine
 
 Progress = Callable[[int, int, str], None]  # done, of how many, what
 
@@ -159,7 +159,7 @@ class _Run:
             self.seen += [
                 Simulated(plan_from(s["plan"]), Cost(**s["cost"]), Cost(**s["estimated"])) for s in done["simulated"]
             ]
-            self.space = replace_theta(self.space, Theta(**done["theta"]))
+            self.space = replace_theta(self.space, CachedTheta(**done["theta"]))
         return self._result()
 
     def _round(self, turn: int, name: str) -> dict[str, Any]:
@@ -260,7 +260,7 @@ class _Run:
         return TilingResult(content)
 
 
-def replace_theta(space: Space, theta: Theta) -> Space:
+def replace_theta(space: Space, theta: CachedTheta) -> Space:
     """The same space under another theta."""
     return replace(space, theta=theta)
 

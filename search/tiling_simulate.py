@@ -18,13 +18,13 @@ from scipy.optimize import least_squares
 from cosoc.search.spaces.tiles import Cost, Floats, Objective, Piece, Plan, Single, Space, to_mapping
 from cosoc.search.tiling_repair import Pool, alternatives
 from cosoc.sim import exact
-from cosoc.sim.gemmini.estimate import Terms, Theta, cycles
-from cosoc.sim.gemmini.fused import lower_plan
-from cosoc.sim.gemmini.lower import TICKS_PER_CYCLE
+from cosoc.sim.lower.emit import lower
 from cosoc.sim.machine import engine_fast
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
-from cosoc.sim.model.workload import Workload
+from cosoc.sim.model.workload import Workload, part_of
+from cosoc.sim.movers.cached_terms import CachedTerms, CachedTheta, cycles
+from cosoc.sim.movers.cached_units import TICKS_PER_CYCLE
 from cosoc.sim.report.result import energy_j
 
 # What theta may be: shares are shares, factors stay near one.
@@ -57,18 +57,18 @@ def simulated(space: Space, soc: SoC, plan: Plan) -> Simulated:
 
 def simulated_cost(workload: Workload, mapping: Mapping, soc: SoC) -> Cost:
     """What the simulator says of the layers that a mapping names."""
-    program, _ = lower_plan(workload, mapping, soc)
+    program = lower(part_of(workload, tuple(mapping.layers)), mapping, soc)
     trace = engine_fast.run(program)
     return Cost(energy_j(program, trace, soc) * 1e12, trace.makespan / TICKS_PER_CYCLE)
 
 
-def piece_terms(space: Space, piece: Piece) -> Terms:
+def piece_terms(space: Space, piece: Piece) -> CachedTerms:
     """The terms of a piece."""
     if isinstance(piece, Single):
         found = space.single_terms(piece.layer, np.array([[*piece.tile, piece.order]], np.int64))
     else:
         found = space.group_terms(piece)
-    return Terms(*(float(np.asarray(x).reshape(-1)[0]) for x in astuple(found)))
+    return CachedTerms(*(float(np.asarray(x).reshape(-1)[0]) for x in astuple(found)))
 
 
 class Pieces:
@@ -113,15 +113,15 @@ class Pieces:
         return pool.best(objective)[0]
 
 
-def predicted(space: Space, parts: Sequence[Terms], theta: Theta) -> float:
+def predicted(space: Space, parts: Sequence[CachedTerms], theta: CachedTheta) -> float:
     """Cycles of a plan by its pieces' terms."""
     return float(sum(cycles(t, space.machine, theta, exact, int(space.double)) for t in parts))
 
 
-def refit(space: Space, seen: MappingOf[Piece, Cost]) -> Theta:
+def refit(space: Space, seen: MappingOf[Piece, Cost]) -> CachedTheta:
     """Theta that predicts the simulated cycles of pieces best (mean squared logarithm), near to where it was."""
     parts = [piece_terms(space, piece) for piece in seen]
-    names = [f.name for f in fields(Theta)]
+    names = [f.name for f in fields(CachedTheta)]
     now = np.array([getattr(space.theta, name) for name in names])
     truth = np.array([cost.cycles for cost in seen.values()])
     weights = np.sqrt(truth / truth.sum())  # of what takes long more than of what does not

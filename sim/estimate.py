@@ -92,7 +92,7 @@ def transfer_ticks(moved: Transfer, soc: SoC, source: str, target: str, xp: Any)
     if source == target:
         return 0 * moved.calls
     route = soc.route(source, target)
-    dma = soc.dmas[route.dma]
+    dma = soc.dma(route.dma)
     links = [soc.links[name] for name in route.links]
     per_burst = max(-(-dma.burst_bytes * link.period_cycles // link.bytes_per_period) for link in links)
     return moved.setup_ticks(dma) + xp.ceildiv(moved.bytes, dma.burst_bytes) * per_burst
@@ -134,6 +134,8 @@ class _Account:
             return 0
         route = self.soc.route(source, target)
         self.spend(moved.bytes, route.links)
+        accessed = sum(self.soc.memories[name].access_pj_per_byte for name in (source, target))
+        self.pj = self.pj + moved.bytes * accessed
         for name in (name for name in route.links if self.soc.links[name].stretch):
             bursts = transfer_ticks(Transfer(moved.bytes, 0), self.soc, source, target, self.xp)
             self.held[name] = self.held.get(name, 0) + bursts
@@ -242,10 +244,15 @@ def _part(layer: Layer, work: LayerWork, account: _Account, homes: Homes) -> _Pa
     """
     soc, xp = account.soc, account.xp
     source, target, main = homes.inputs(layer), homes.output(layer), soc.main_memory
-    memory = soc.cores[work.cores[0].core].memory
-    load = transfer_ticks(work.first_load, soc, source, memory, xp)
-    store = transfer_ticks(work.last_store, soc, memory, target, xp)
-    loads = (account.move(work.loads, source, memory) - load) / xp.maximum(work.steps - 1, 1)
+    load: Num = 0 * work.steps
+    store: Num = 0 * work.steps
+    loads: Num = 0 * work.steps
+    by_dma = [part.core for part in work.cores if not soc.is_cached(part.core)]
+    if by_dma:
+        memory = soc.cores[by_dma[0]].memory
+        load = transfer_ticks(work.first_load, soc, source, memory, xp)
+        store = transfer_ticks(work.last_store, soc, memory, target, xp)
+        loads = (account.move(work.loads, source, memory) - load) / xp.maximum(work.steps - 1, 1)
     chains, weights, fetch = list[_Chain](), 0 * work.steps, 0 * work.steps
     for part in work.cores:
         core = soc.cores[part.core]
@@ -259,14 +266,15 @@ def _part(layer: Layer, work: LayerWork, account: _Account, homes: Homes) -> _Pa
             if 2 * part.first_weights.bytes > soc.memories[core.weight_memory].capacity_bytes:
                 held_up = xp.where(part.weights.calls > work.steps, 0, part.weights.calls - part.first_weights.calls)
                 refill = brought - first + held_up * loads
-        account.move(part.stores, core.memory, target)
+        if not soc.is_cached(part.core):
+            account.move(part.stores, core.memory, target)
         account.spend(part.feed, core.feed_links)
         account.pj = account.pj + part.energy_pj
         own = account.occupy(part.core, part.array + part.fed)
         launch, first_launch = part.jobs * core.launch_cycles, xp.used(part.jobs) * core.launch_cycles
         if core.launch_cycles:
             account.occupy(soc.host, launch)
-        stored = core.memory != target
+        stored = core.memory != target and not soc.is_cached(part.core)
         chains.append(
             _Chain(
                 part.core, part.jobs, own, part.fed, refill, part.last, first_launch, launch - first_launch, 0, stored

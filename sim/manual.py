@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Literal
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.gemmini.nests import array_of
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
-from cosoc.sim.tiler import complete, default_core, unsupported
+from cosoc.sim.tiler import default_core, unsupported
 
 DEFAULT = "default"
 MANUAL = ("all_8bit", "io_8bit_backbone_ternary", "all_ternary", "min_cost")
@@ -20,30 +19,22 @@ Objective = Literal["latency", "energy"]
 
 
 def named_mapping(
-    name: str, workload: Workload, soc: SoC, runtime: Runtime = "serial", objective: Objective = "latency"
+    name: str, workload: Workload, soc: SoC, runtime: Runtime | None = None, objective: Objective = "latency"
 ) -> Mapping:
     """The manual mapping of that name.
 
-    default: every layer on its default core; on a systolic array in the tiles that its library takes.
+    default: every layer on its default core; on a systolic array in the tiles that its library takes. runtime: left
+    out, that of the stacks that run today: overlapped where an array has controllers of its own, else serial.
     all_8bit: every layer on its default core, never a ternary one. all_ternary: every layer that a ternary core can run
     is on it. io_8bit_backbone_ternary: the same, but the first and the last layer with weights are 8 bit. min_cost:
     every layer on its own is split so that its simulated time (or energy) is least, ties to 8 bit.
     Raises InputError for another name, and where the SoC has no ternary core to speak of.
     """
+    runtime = runtime or ("overlapped" if any(soc.is_cached(core) for core in soc.cores) else "serial")
     if name == DEFAULT:
-        systolic = array_of(soc) is not None
-        return (
-            complete(Mapping(name, "overlapped", {}), workload, soc)
-            if systolic
-            else replace(named_mapping("all_8bit", workload, soc, runtime), name=name)
-        )
+        return replace(named_mapping("all_8bit", workload, soc, runtime), name=name)
     if name not in MANUAL:
         raise InputError(f"no manual mapping named {name!r}; there is {', '.join((DEFAULT, *MANUAL))}")
-    if array_of(soc) is not None:
-        raise InputError(
-            f"mapping {name} is of arrays that share a layer's channels, and {soc.name} has one array; "
-            f"use {DEFAULT} or a file"
-        )
     ternary = [core for core in soc.cores if soc.cores[core].ternary]
     if not ternary and name != "all_8bit":
         raise InputError(f"mapping {name} needs a ternary core, and {soc.name} has none; use all_8bit")

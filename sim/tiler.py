@@ -14,15 +14,14 @@ from itertools import islice, product
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta, layer_time
-from cosoc.sim.gemmini.nests import Problem, array_of, complete_nests, nest_problems
 from cosoc.sim.lower.fusion import buffer_bytes
 from cosoc.sim.model.mapping import (
     DIMS,
     INPUTS_STAY,
     PARTIAL_BYTES,
-    REDUCTION,
     WEIGHTS_STAY,
     Dim,
+    Extent,
     LayerPlan,
     Mapping,
     Part,
@@ -32,8 +31,14 @@ from cosoc.sim.model.mapping import (
 from cosoc.sim.model.placement import Homes, place
 from cosoc.sim.model.soc import Memory, SoC
 from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.movers.cached_terms import NEST_DIMS, Machine, Tiles, rows_needed, shape_of
+from cosoc.sim.movers.fused_steps import chain, misfits, why_not
+from cosoc.sim.movers.library_tiles import default_nest
 from cosoc.sim.work import (
     Window,
+    behind_caches,
+    behind_dma,
+    channel_slice,
     channels_read,
     copies,
     cut_channels,
@@ -42,6 +47,7 @@ from cosoc.sim.work import (
     layer_work,
     make_tile,
     output_transfer,
+    tile_counts,
     tiled,
     weight_transfer_of,
     whole,
@@ -162,7 +168,11 @@ class TileBytes:
 
 
 def tile_bytes(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes) -> dict[str, TileBytes]:
-    """What the largest tiles of a layer take of each memory that its cores compute from, but the main one."""
+    """What the largest tiles of a layer take of each memory that its cores compute from, but the main one and those
+    behind a cached mover."""
+    plan = behind_dma(plan, soc)
+    if not plan.parts:
+        return {}
     cut = windows(layer, plan.tile)
     most = Window(
         max(at.n for at in cut),
@@ -204,8 +214,10 @@ def tile_problems(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, hom
         bound = soc.memories[name].capacity_bytes
         if need.total > bound:
             reasons.append(f"layer {layer.name}: tiles need {need} of {name}, which has {bound}")
+    for _, part in behind_caches(plan, soc):
+        reasons += [f"layer {layer.name}: {reason}" for reason in _overfull(layer, soc, part)]
     cut_c = cut_channels(layer, soc, plan)
-    for part in plan.parts:
+    for part in behind_dma(plan, soc).parts:
         if not part.channels or part.tile is None:
             continue
         core, k = soc.cores[part.core], min(part.tile.k, part.channels)
@@ -220,6 +232,18 @@ def tile_problems(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, hom
             what = f"weights of {k} channels need {need} bytes to stream through {soc.main_memory}"
             reasons.append(f"layer {layer.name}: {what}, of which {homes.stream_bytes} are set aside")
     return reasons
+
+
+def _overfull(layer: Layer, soc: SoC, part: Part) -> list[str]:
+    """Which of an array's memories a tile overflows: half of each, as tiles are double-buffered."""
+    machine = Machine.of(soc, part.core)
+    assert part.tile is not None
+    spad, acc = rows_needed(shape_of(channel_slice(layer, part.channels)), Tiles.of(part.tile), machine)
+    return [
+        f"a tile needs {need} rows of the {name}; half of it, as tiles are double-buffered, has {has // 2}"
+        for name, need, has in (("scratchpad", spad, machine.spad_rows), ("accumulator", acc, machine.acc_rows))
+        if need > has // 2
+    ]
 
 
 def _cuts(size: int) -> tuple[int, ...]:
@@ -302,13 +326,31 @@ def planned_ticks(
     return float(layer_time(layer, work, soc, runtime, homes, theta or Theta(), exact).ticks)
 
 
+def tiled_plan(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes) -> LayerPlan:
+    """The plan with tiles: behind a DMA the cheapest; behind a cached mover those that its array's library takes, which
+    load their own operands every time. A layer on both has one order of loops, and operands stay."""
+    cached = behind_caches(plan, soc)
+    if not cached:
+        return best_tiling(layer, plan, soc, runtime, homes)
+    found = {
+        part.core: default_nest(shape_of(channel_slice(layer, part.channels)), Machine.of(soc, part.core))
+        for _, part in cached
+    }
+    tiles = {core: tile for core, (tile, _) in found.items()}
+    order, beside = next(iter(found.values()))[1], behind_dma(plan, soc)
+    if beside.parts:
+        beside = best_tiling(layer, beside, soc, runtime, homes)
+        order = beside.loops
+        tiles |= {part.core: part.tile for part in beside.parts if part.tile is not None}
+    parts = tuple(replace(part, tile=tiles.get(part.core, whole(layer))) for part in plan.parts)
+    return replace(plan, parts=parts, order=order, reuse=plan.reuse and bool(beside.parts))
+
+
 def complete(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
-    """The same mapping with parts for every layer, and tiles for every layer outside fused pieces.
+    """The same mapping with parts for every layer, and tiles for every layer outside fused pieces that go row by row.
 
     Raises InputError where a layer can run nowhere or no tile of it fits.
     """
-    if array_of(soc) is not None:
-        return complete_nests(mapping, workload, soc)
     layers = {}
     for layer in workload:
         given = mapping.layers.get(layer.name)
@@ -316,14 +358,15 @@ def complete(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
     mapping = replace(mapping, layers=layers)
     homes = homes_of(workload, mapping, soc)
     fused = {name for piece in mapping.pieces if piece.how == "fused" for name in piece.layers}
-    untiled = {name for name, given in layers.items() if not given.is_tiled and name not in fused}
+    by_rows = {name for name in fused if name in layers and behind_dma(layers[name], soc).parts}
+    untiled = {name for name, given in layers.items() if not given.is_tiled and name not in by_rows}
     known: dict[object, LayerPlan] = {}  # layers that are alike, down to their homes, have the same best tiles
     for layer in (layer for layer in workload if layer.name in untiled):
         plan, pinned = layers[layer.name], layer.name in homes.pinned
         shape = replace(layer, name="", inputs=("",) * len(layer.inputs))
         alike = shape, plan, homes.inputs(layer), homes.output(layer), pinned
         if alike not in known:
-            known[alike] = best_tiling(layer, plan, soc, mapping.runtime, homes)
+            known[alike] = tiled_plan(layer, plan, soc, mapping.runtime, homes)
         layers[layer.name] = known[alike]
     for piece in at_once(mapping):
         members = [workload[name] for name in piece.layers]
@@ -415,6 +458,9 @@ def _totals(layer: Layer, plan: LayerPlan, soc: SoC, homes: Homes) -> Needs:
     return {name: need.total for name, need in tile_bytes(layer, plan, soc, "overlapped", homes).items()}
 
 
+Problem = tuple[tuple[str | int, ...], str]  # where in a mapping file, and what is wrong there
+
+
 def problems(mapping: Mapping, workload: Workload, soc: SoC) -> list[Problem]:
     """Every reason why the machine cannot run the mapping as stated, each with figure and bound, and every key of it
     that would have no effect; empty if there is none."""
@@ -435,14 +481,6 @@ def _checked(mapping: Mapping, workload: Workload, soc: SoC) -> tuple[Mapping, l
     if mapping.micro_batch != 1:
         what = f"goes with the stages of a cluster, and {soc.name} is one SoC; leave it out"
         return mapping, [(("micro_batch",), what)]
-    if array_of(soc) is not None:
-        parallel = [name for piece in mapping.pieces if piece.how == "parallel" for name in piece.layers]
-        if parallel:
-            return mapping, [
-                (("pieces",), f"parallel piece: {soc.name} has one array, which {parallel[0]} cannot share")
-            ]
-        full = complete_nests(mapping, workload, soc)
-        return full, nest_problems(full, workload, soc)
     reasons: list[Problem] = []
     names = {layer.name for layer in workload}
     reasons += [
@@ -465,6 +503,8 @@ def _checked(mapping: Mapping, workload: Workload, soc: SoC) -> tuple[Mapping, l
         return mapping, [((), str(error))]
     for i, piece in enumerate(mapping.pieces):
         why = _parallel_problems if piece.how == "parallel" else _fused_problems
+        if piece.how == "fused" and any(behind_caches(full.layers[name], soc) for name in piece.layers):
+            why = _stepwise_problems
         reasons += [(("pieces", i, *key), reason) for key, reason in why(piece, workload, full, soc)]
     for layer in workload:
         if layer.name not in fused:
@@ -513,6 +553,25 @@ def _fused_problems(piece: Piece, workload: Workload, mapping: Mapping, soc: SoC
         what = f"piece: on {soc.name} the weights of all layers of a fused piece stay; leave out resident"
         out.append((("resident",), what))
     return out + [(("layers",), reason) for reason in _misfused(piece.layers, workload, mapping, soc)]
+
+
+def _stepwise_problems(piece: Piece, workload: Workload, mapping: Mapping, soc: SoC) -> list[Problem]:
+    """Why layers cannot run fused behind a cached mover: a run of layers that follow each other, all on one array, whose
+    tiles fit its memories together."""
+    positions = [layer.name for layer in workload]
+    at = [positions.index(name) for name in piece.layers]
+    cores = {part.core for name in piece.layers for part in mapping.layers[name].parts if part.channels}
+    name = f"piece {', '.join(piece.layers)}"
+    if len(cores) > 1:
+        return [(("layers",), f"{name}: runs on {', '.join(sorted(cores))}; behind a cached mover it runs on one")]
+    if at != list(range(at[0], at[0] + len(at))):
+        return [(("layers",), f"{name}: its layers do not follow each other in the network")]
+    reason = why_not(workload, at[0], at[-1])
+    if reason:
+        return [(("layers",), f"{name}: {reason}")]
+    tiles = [mapping.layers[layer].tile for layer in piece.layers]
+    found = misfits(chain(workload, at[0], at[-1]), piece, tiles, Machine.of(soc, cores.pop()))
+    return [(("layers",), f"{name}: {reason}") for reason in found]
 
 
 def _misfused(members: tuple[str, ...], workload: Workload, mapping: Mapping, soc: SoC) -> list[str]:
@@ -602,10 +661,11 @@ def _plan_problems(layer: Layer, given: LayerPlan, soc: SoC, fused: bool) -> lis
         return out
     if given.unroll and not any(soc.cores[part.core].unrolls for part in given.parts if part.channels):
         wrong("unroll is of arrays that compute several pixels at once, and none of its cores does", "unroll")
-    if not given.reuse:
+    beside = behind_dma(given, soc)
+    if beside.parts and not given.reuse:
         wrong("reuse: false means nothing behind a DMA: what a tile has stays until another takes its place", "reuse")
     tiles = [part.tile for part in given.parts if part.tile is not None]
-    if fused and (tiles or given.order):
+    if fused and beside.parts and (tiles or given.order):
         wrong("goes row by row in its fused piece; leave out tile and order", "tile" if tiles else "order")
     elif tiles or given.order:
         _check_tiles(layer, given, soc, wrong)
@@ -617,17 +677,32 @@ def _check_tiles(layer: Layer, given: LayerPlan, soc: SoC, wrong: Callable[..., 
     if not given.is_tiled:
         wrong("states a tile or an order, but not both; state both, or leave both to the tiler")
         return
-    first = given.tile
+    if sorted(given.loops) != sorted(DIMS):
+        found = ", ".join(given.loops)
+        wrong(f"its order is {found}; each of {', '.join(DIMS)} must stand there once", "order")
+        return
+    beside = behind_dma(given, soc)
     for part in given.parts:
-        tile = part.tile
+        tile, core = part.tile, soc.cores[part.core]
         assert tile is not None
-        own = whole(form(layer, soc.cores[part.core]))
+        own = whole(form(layer, core)) if part in beside.parts else _spans(channel_slice(layer, max(part.channels, 1)))
         for d in DIMS:
             if not 1 <= tile.along(d) <= own.along(d):
-                wrong(f"tile {d} {tile.along(d)} is outside 1..{own.along(d)}", "tile", d)
-        if (tile.fy, tile.fx) != (own.fy, own.fx):
+                wrong(f"a tile spans {tile.along(d)} of {d}, must be 1 to {own.along(d)}", "tile", d)
+        if part in beside.parts and (tile.fy, tile.fx) != (own.fy, own.fx):
             wrong(f"{part.core} takes whole filters, {own.fy} x {own.fx}, not {tile.fy} x {tile.fx}", "tile", "fy")
-        if (tile.oy, tile.ox, tile.n) != (first.oy, first.ox, first.n):
-            wrong("parts behind one DMA go side by side, with one tile along n, oy and ox", "tile")
-    if set(given.loops[-3:]) != set(REDUCTION):
-        wrong("behind a DMA partial sums stay until they are complete; put c, fy, fx innermost", "order")
+    if not beside.parts:
+        return
+    first, cut = beside.tile, cut_channels(layer, soc, given)
+    if any((p.tile.oy, p.tile.ox, p.tile.n) != (first.oy, first.ox, first.n) for p in beside.parts if p.tile):
+        wrong("parts behind one DMA go side by side, with one tile along n, oy and ox", "tile")
+    counts = tile_counts(layer, first) | {"k": max(-(-p.channels // p.tile.k) for p in beside.parts if p.tile)}
+    if cut and any(counts.get(d, 1) > 1 for d in given.loops[given.loops.index("c") :]):
+        wrong("behind a DMA partial sums stay until they are complete; put c innermost", "order")
+
+
+def _spans(layer: Layer) -> Extent:
+    """What a tile behind a cached mover may span at most."""
+    shape = shape_of(layer)
+    k, c, fy, fx, oy, ox = (int(getattr(shape, d)) for d in NEST_DIMS)
+    return Extent(k, c, fy, fx, oy, ox, layer.n)

@@ -20,6 +20,7 @@ from cosoc.sim.model.mapping import WEIGHTS_STAY, Dim, Extent, LayerPlan, Part
 from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import Core, Dma, SoC
 from cosoc.sim.model.workload import Layer, Tile
+from cosoc.sim.movers.cached_terms import Machine, estimate_nest
 
 # Operators whose output channel reads its own input channel only.
 PER_CHANNEL = ("add", "max_pool", "avg_pool", "eltwise", "concat", "softmax", "norm", "resize")
@@ -110,9 +111,24 @@ def tiled(
     return replace(plan, parts=parts, order=order)
 
 
-def cut_channels(layer: Layer, soc: SoC, plan: LayerPlan) -> int:
-    """Input channels a job where a plan cuts them; 0 where every job reads all of them."""
+def behind_dma(plan: LayerPlan, soc: SoC) -> LayerPlan:
+    """The plan without the parts that a cached mover serves."""
+    return replace(plan, parts=tuple(part for part in plan.parts if not soc.is_cached(part.core)))
+
+
+def behind_caches(plan: LayerPlan, soc: SoC) -> list[tuple[int, Part]]:
+    """The parts with channels that a cached mover serves, each with the first of its output channels."""
+    out, first = [], 0
     for part in plan.parts:
+        if part.channels and soc.is_cached(part.core):
+            out.append((first, part))
+        first += part.channels
+    return out
+
+
+def cut_channels(layer: Layer, soc: SoC, plan: LayerPlan) -> int:
+    """Input channels a job where a plan cuts them; 0 where every job reads all of them. Parts behind a DMA only."""
+    for part in behind_dma(plan, soc).parts:
         if part.tile is not None and part.tile.c < channels_read(form(layer, soc.cores[part.core])):
             return part.tile.c
     return 0
@@ -154,6 +170,9 @@ class Transfer:
     def setup_ticks(self, dma: Dma) -> Num:
         """Ticks in which no byte moves."""
         return self.calls * dma.setup_cycles + self.pieces * (dma.piece_cycles or 0)
+
+
+NOTHING = Transfer(0, 0)
 
 
 def tile_transfer(channels: Num, rows: Num, cols: Num, all_rows: Any, all_cols: Any, dma: Dma, xp: Any) -> Transfer:
@@ -321,6 +340,12 @@ def link_ticks(moved: Num, names: Sequence[str], soc: SoC, xp: Any) -> Num:
     return xp.ceildiv(moved * slowest.period_cycles, slowest.bytes_per_period)
 
 
+def access_pj(tile: Tile, soc: SoC, core: Core) -> Num:
+    """Energy of a job's accesses to the memory that its core computes from, where that states one: reading its inputs
+    and writing its results."""
+    return tile.k * tile.oy * tile.ox * (1 + tile.operands) * soc.memories[core.memory].access_pj_per_byte
+
+
 def core_cycles(core: Core, tile: Tile, n: int, xp: Any) -> Num:
     """Array cycles of one job over n images."""
     return core.cycles(tile, xp) if n == 1 else core.batch_cycles(tile, n, xp)
@@ -348,7 +373,7 @@ def input_transfer(layer: Layer, soc: SoC, memory: str, k: Num, at: Window, home
     if home == memory:
         return Transfer(0, 0)
     channels = k if per_channel(layer) else layer.c
-    dma = soc.dmas[soc.route(home, memory).dma]
+    dma = soc.dma(soc.route(home, memory).dma)
     one = tile_transfer(channels, y.inp, x.inp, y.inp == layer.iy, x.inp == layer.ix, dma, xp)
     operands = len(layer.inputs) if layer.op in ("add", "eltwise", "concat") else 1
     if layer.op == "concat":  # its operands share the channels between them
@@ -361,7 +386,7 @@ def output_transfer(layer: Layer, soc: SoC, memory: str, k: Num, at: Window, hom
     y, x = at.y, at.x
     if home == memory:
         return Transfer(0 * k, 0 * k)
-    dma = soc.dmas[soc.route(memory, home).dma]
+    dma = soc.dma(soc.route(memory, home).dma)
     return tile_transfer(k, y.out, x.out, y.out == layer.oy, x.out == layer.ox, dma, xp).times(at.n)
 
 
@@ -384,6 +409,24 @@ def tile_counts(layer: Layer, tile: Extent) -> dict[str, int]:
     return {"n": -(-layer.n // tile.n), "oy": -(-layer.oy // tile.oy), "ox": -(-layer.ox // tile.ox)}
 
 
+def channel_slice(layer: Layer, channels: int) -> Layer:
+    """The layer that so many of a layer's output channels are."""
+    if not per_channel(layer):
+        return replace(layer, k=channels)
+    return replace(layer, k=channels, c=channels, groups=channels if layer.depthwise else layer.groups)
+
+
+def _cached_work(layer: Layer, soc: SoC, part: Part, k: Num, plan: LayerPlan, xp: Any) -> CoreWork:
+    """A part behind a cached mover, with k channels: how its loads, jobs and stores overlap is in its own closed form,
+    so that to the others it is one job without transfers."""
+    none = Transfer(0 * k, 0 * k)
+    if not part.channels and not xp.used(k):
+        return CoreWork(part.core, 0 * k, 0 * k, 0 * k, 0 * k, none, none, 0.0 * k, none, 0 * k)
+    own, machine = channel_slice(layer, max(part.channels, 1)), Machine.of(soc, part.core)
+    found = estimate_nest(own, replace(plan, parts=(part,)), machine, xp=xp, channels=k)
+    return CoreWork(part.core, xp.used(k), found.cycles, 0 * k, 0 * k, none, none, found.energy_pj, none, 0 * k)
+
+
 def layer_work(
     layer: Layer, soc: SoC, shares: Sequence[tuple[str, Num]], plan: LayerPlan, homes: Homes, xp: Any
 ) -> LayerWork:
@@ -391,7 +434,19 @@ def layer_work(
 
     Shares may be ints, integer arrays or tensors, core by core as in the plan; with the plan's own and `xp = exact`
     this is, to the byte, what `lower` emits. The plan must be tiled. Operands are loaded again as `lower.walk` has it.
+    Parts behind a cached mover run beside the others, by a closed form of their own (`movers.cached_terms`).
     """
+    cached = [i for i, part in enumerate(plan.parts) if soc.is_cached(part.core)]
+    if cached:
+        by_number = {i: _cached_work(layer, soc, plan.parts[i], shares[i][1], plan, xp) for i in cached}
+        rest = [i for i in range(len(plan.parts)) if i not in by_number]
+        if not rest:
+            some = xp.maximum(0, *(work.jobs for work in by_number.values()))
+            return LayerWork(tuple(by_number.values()), NOTHING, some, NOTHING, NOTHING)
+        beside = replace(plan, parts=tuple(plan.parts[i] for i in rest))
+        work = layer_work(layer, soc, [shares[i] for i in rest], beside, homes, xp)
+        by_number |= dict(zip(rest, work.cores, strict=True))
+        return replace(work, cores=tuple(by_number[i] for i in range(len(plan.parts))))
     cut = windows(layer, plan.tile)
     tiles = sum(at.count for at in cut)
     _, pixels_inside = pixel_loops(plan, tile_counts(layer, plan.tile))
@@ -452,7 +507,7 @@ def weight_transfer_of(
     where there are none, or where `homes` has them there already."""
     if layer.op != "conv" or core.weight_memory is None or (homes is not None and layer.name in homes.pinned):
         return Transfer(0 * k, 0 * k)
-    dma = soc.dmas[soc.route(soc.main_memory, core.weight_memory).dma]
+    dma = soc.dma(soc.route(soc.main_memory, core.weight_memory).dma)
     size_bytes = core.weight_bytes(make_tile(form(layer, core), k, layer.oy, layer.ox, c=c), xp)
     return Transfer(xp.ceildiv(size_bytes, dma.align_bytes) * dma.align_bytes, xp.used(size_bytes))
 
@@ -495,7 +550,7 @@ def _core_work(
                 one = core_cycles(core, tile, at.n, xp), feed_ticks(tile, soc, name, xp, at.n)
                 array, fed = array + one[0] * times * n, fed + one[1] * times * n
                 feed = feed + read * times * n
-                energy = energy + core.energy_pj(tile, xp) * (times * at.n) * n
+                energy = energy + (core.energy_pj(tile, xp) + access_pj(tile, soc, core)) * (times * at.n) * n
             stores.append((output_transfer(layer, soc, core.memory, size, at, target, xp), times))
         if last is None:
             last = one[0] + one[1]

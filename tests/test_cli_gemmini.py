@@ -64,4 +64,4 @@ def test_the_default_mapping_is_shown_with_its_tiles(capsys: pytest.CaptureFixtu
     shown = capsys.readouterr().out
     assert shown.count("tile: {") == 14  # nine convolutions, the classifier, three sums, one pooling
     assert main(["simulate", "gemmini", "resnet8", "--mapping", "all_ternary"]) == 2
-    assert "gemmini has one array; use default" in capsys.readouterr().err
+    assert "gemmini has none; use all_8bit" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import lower
 from cosoc.sim.machine.program import digest
 from cosoc.sim.model.cluster import Cluster
+from cosoc.sim.model.energy import unit_power_mw
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.report.result import energy_j
@@ -93,8 +94,7 @@ _IN_SOC = re.compile(r"devices\.[^.]+\.set\.")
 
 def peak_power_mw(soc: SoC) -> float:
     """Base power and that of all cores and DMAs at once."""
-    cores, dmas = (core.power_mw for core in soc.cores.values()), (dma.power_mw for dma in soc.dmas.values())
-    return soc.base_power_mw + sum(cores) + sum(dmas)
+    return soc.base_power_mw + sum(unit_power_mw(soc, unit) for unit in (*soc.cores, *soc.dmas))
 
 
 def area_mm2(soc: SoC) -> float:

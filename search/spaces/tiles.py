@@ -4,7 +4,7 @@ Per layer that the array runs: a tile along each dimension (a divisor of its ext
 the software loops. Per neighbouring pair of layers: fused or not. Per fused group: tile of its last layer, line buffers
 or recomputation, and which layers' weights stay. The spatial unrolling is what a tile makes of it: blocks of `side`
 output and input channels, fewer where the tile has fewer. A choice of all of these is a `Plan`; every `Plan` that this
-module returns is legal, and its cost is that of `cosoc.sim.gemmini.estimate`.
+module returns is legal, and its cost is that of `cosoc.sim.movers.cached_terms`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ import numpy.typing as npt
 from cosoc.sim import exact
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.errors import InputError
-from cosoc.sim.gemmini.estimate import (
+from cosoc.sim.model.mapping import Dim, Extent, LayerPlan, Mapping, Part
+from cosoc.sim.model.mapping import Piece as MappedPiece
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.movers.cached_terms import (
     ARRAY_OPS,
     NEST_DIMS,
     ORDERS,
     OS,
+    CachedTerms,
+    CachedTheta,
     Flow,
     Machine,
     Reloads,
     Shape,
-    Terms,
-    Theta,
     Tiles,
     cycles,
     energy_pj,
@@ -39,11 +43,7 @@ from cosoc.sim.gemmini.estimate import (
     rows_needed,
     terms,
 )
-from cosoc.sim.gemmini.groups import Chain, GroupCost, chain, group_cost, why_not
-from cosoc.sim.model.mapping import Dim, Extent, LayerPlan, Mapping, Part
-from cosoc.sim.model.mapping import Piece as MappedPiece
-from cosoc.sim.model.soc import SoC
-from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.movers.fused_steps import Chain, GroupCost, chain, group_cost, why_not
 
 Objective = Literal["edp", "latency", "energy"]
 OBJECTIVES: tuple[Objective, ...] = ("edp", "latency", "energy")
@@ -123,7 +123,7 @@ class Space:
 
     workload: Workload
     machine: Machine
-    theta: Theta = field(default_factory=Theta)
+    theta: CachedTheta = field(default_factory=CachedTheta)
     double: bool = True
     model: LatencyModel = "gemmini"
     max_group: int = MAX_GROUP
@@ -134,7 +134,7 @@ class Space:
             raise InputError(f"workload {self.workload.name} has no layer that Gemmini's array runs")
         self.shapes = {i: Shape.of(self.workload.layers[i]) for i in self.positions}
         self.divisors = {i: [divisors(getattr(s, d)) for d in NEST_DIMS] for i, s in self.shapes.items()}
-        self._singles: dict[Any, tuple[Ints, Terms]] = {}
+        self._singles: dict[Any, tuple[Ints, CachedTerms]] = {}
         self._costs: dict[Piece, Cost] = {}
         self._chains: dict[tuple[int, int], Chain | None] = {}
         for i in self.positions:
@@ -169,13 +169,13 @@ class Space:
         """Where a single layer's operands come from: all from DRAM."""
         return Flow(dram_in=self.shapes[i].operands)
 
-    def cost_of(self, t: Terms) -> tuple[Any, Any]:
+    def cost_of(self, t: CachedTerms) -> tuple[Any, Any]:
         """(energy in pJ, cycles) of terms."""
         if self.model == "roofline":
             return energy_pj(t, self.machine), roofline_cycles(t, self.machine)
         return energy_pj(t, self.machine), cycles(t, self.machine, self.theta, exact, int(self.double))
 
-    def singles(self, i: int) -> tuple[Ints, Terms]:
+    def singles(self, i: int) -> tuple[Ints, CachedTerms]:
         """Every legal mapping of layer i by itself: [n, 7] tiles along NEST_DIMS and the order, and their terms."""
         shape = self.shapes[i]
         if shape not in self._singles:
@@ -197,7 +197,7 @@ class Space:
             self._singles[shape] = np.stack([*tripled, order], axis=1), found
         return self._singles[shape]
 
-    def single_terms(self, i: int, rows: Ints) -> Terms:
+    def single_terms(self, i: int, rows: Ints) -> CachedTerms:
         """Terms of the mappings [n, 7] of layer i; legal or not."""
         shape, tiles = self.shapes[i], Tiles(*(rows[:, d] for d in range(6)))
         each = [reloads(shape, tiles, order, exact) for order in ORDERS]
@@ -237,7 +237,7 @@ class Space:
         resident = [rows[:, 3 + j] for j in range(len(group.layers))]
         return group_cost(group, rows[:, 0], rows[:, 1], rows[:, 2], resident, self.machine)
 
-    def group_terms(self, piece: Fused) -> Terms:
+    def group_terms(self, piece: Fused) -> CachedTerms:
         """Terms of a group; arrays of one."""
         group = self.chain(piece.first, piece.last)
         if group is None:

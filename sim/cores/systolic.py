@@ -12,12 +12,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
-
-from cosoc.sim.model.soc import Core, Count, Model, Name, Num, Positive
+from cosoc.sim.model.soc import Core, Count, Cycles, FromList, Model, Name, Num, Positive
 from cosoc.sim.model.workload import Tile
-
-Cycles = Annotated[float, Field(ge=0)]  # of cycles, or of picojoules
 
 
 class Execute(Model):
@@ -28,23 +24,6 @@ class Execute(Model):
     pair_latency_cycles: Cycles  # of a preload/compute pair, from its entry to its completion ...
     pair_latency_cycles_per_pe: Cycles  # ... and what each PE along the side adds
     drain_cycles: Cycles  # from the last row in to the first result that can be stored
-
-
-class Load(Model):
-    """The load controller and its DMA."""
-
-    rows_in_flight: Positive  # a further mvin may start while fewer rows than this are outstanding
-    setup_cycles: Cycles  # from a mvin's start to its first beat, where the L2 has it
-    request_cycles: Cycles  # on the return path, on top of a request's beats
-    fill_cycles: Cycles  # for which a line that comes into the L2 keeps its port from reads and writes
-    llc_cycles: Cycles  # until the first beat, where the last-level cache has it; on top of setup_cycles
-    dram_cycles: Cycles  # until the first beat, where only the DRAM has it; on top of both
-
-
-class Store(Model):
-    """The store controller and its DMA."""
-
-    request_cycles: Cycles  # per request, on top of its beats
 
 
 class Software(Model):
@@ -67,38 +46,41 @@ class AccessEnergy(Model):
     accumulator_pj_per_kb_and_pe: Cycles
     scratchpad_pj: Cycles
     scratchpad_pj_per_kb: Cycles
-    dram_pj: Cycles
 
 
 class Systolic(Core):
-    """See the module docstring. `l2`, `llc` are memories of the SoC; the links are named by what runs over them."""
+    """See the module docstring. Its mover is a cached one. What it has no use for can have one value only."""
 
     model: Literal["systolic"]
     side: Positive  # PEs along an edge
     accumulator: Name
     execute: Execute
-    load: Load
-    store: Store
     software: Software
     access: AccessEnergy
-    l2: Name
-    l2_ways: Positive
-    llc: Name
-    llc_ways: Positive
-    return_link: Name  # from the L2 to the scratchpad
-    outer_link: Name  # from the last-level cache to the L2
-    dram_link: Name  # from the DRAM to the last-level cache
+    weight_memory: None = None  # weights lie in `memory`
+    keeps_weights: Literal[False] = False
+    weight_bits: Literal[8] = 8
+    act_bits: Literal[8] = 8
+    ternary: Literal[False] = False
+    launch_cycles: Literal[0] = 0  # `software` has them
+    feed_links: Annotated[tuple[()], FromList] = ()
+    feed_pieces: Literal[1] = 1
+
+    @property
+    def takes_rows(self) -> bool:
+        return True
 
     def own_memories(self) -> tuple[str, ...]:
-        return ("accumulator", "l2", "llc")
-
-    def own_links(self) -> tuple[str, ...]:
-        return ("return_link", "outer_link", "dram_link")
+        return ("accumulator",)
 
     def fits(self, tile: Tile) -> list[str]:
+        if tile.op in ("add", "max_pool", "avg_pool"):
+            return []  # through its memories and controllers
         if tile.op not in ("conv", "matmul"):
-            return [f"runs convolutions and matmuls, not {tile.op}"]
+            return [f"runs convolutions, matmuls, additions and poolings, not {tile.op}"]
         reasons = []
+        if tile.op == "conv" and tile.stride_y != tile.stride_x:
+            reasons.append(f"has one stride, not {tile.stride_y} x {tile.stride_x}")
         if tile.op == "conv" and tile.groups > 1 and not tile.depthwise:
             reasons.append(f"runs no grouped convolution (groups {tile.groups}), only depthwise")
         if tile.dilation > 1:
@@ -112,11 +94,6 @@ class Systolic(Core):
         latency = execute.pair_latency_cycles + execute.pair_latency_cycles_per_pe * self.side
         return latency / execute.pairs_in_flight
 
-    @property
-    def mvins_in_flight(self) -> int:
-        """mvins of `side` rows that the load controller has under way."""
-        return self.load.rows_in_flight // self.side + 1
-
     def cycles(self, tile: Tile, xp: Any) -> Num:
         """Rows streamed: the law of the module docstring with full pixel blocks, channel blocks and taps."""
         blocks = xp.ceildiv(tile.k, self.side) * tile.fy * tile.fx
@@ -129,3 +106,13 @@ class Systolic(Core):
         if tile.depthwise:
             return tile.k * tile.fy * tile.fx
         return tile.k * tile.c * tile.fy * tile.fx
+
+    def work(self, k: Num, c: Num, taps: Num, pixels: Num, own: Num, xp: Any) -> tuple[Num, Num, Num, Num]:
+        """What a tile makes the array do: (MACs, accesses to registers, to the scratchpad, to the accumulator), in
+        8-bit words. Registers: a read a MAC, a write a weight. Scratchpad: a read a weight, a read an input, `side`
+        output channels and tap. Accumulator: a read and a write a partial sum, one for every `side` input channels and
+        tap. own: 1 where output channel k reads input channel k alone."""
+        outputs, weights = k * pixels, k * c * taps
+        macs = outputs * c * taps
+        reads = xp.where(own > 0, k, c * xp.ceildiv(k, self.side)) * pixels * taps
+        return macs, macs + weights, reads + weights, 2 * outputs * taps * xp.ceildiv(c, self.side)

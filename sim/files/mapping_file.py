@@ -311,7 +311,7 @@ def list_mappings(soc: str) -> tuple[str, ...]:
 def find_mapping(name_or_path: str, workload: Workload, soc: SoC, runtime: Runtime | None = None) -> Mapping:
     """A mapping by rule name (`all_8bit`, ...), by the name of one that comes with the SoC, or by file."""
     if name_or_path in (DEFAULT, *MANUAL):
-        return named_mapping(name_or_path, workload, soc, runtime or "serial")
+        return named_mapping(name_or_path, workload, soc, runtime)
     files = _built_in(soc.name)
     if name_or_path in files:
         return load_mapping(files[name_or_path], workload, soc, runtime)

@@ -220,6 +220,8 @@ def _inside(annotation: Any, part: str | int) -> Any:
             inner = get_args(inner)[0]
         return inner
     for option in args:  # a union: the path carries the tag, which is the value of a Literal field
+        while get_origin(option) is Annotated:
+            option = get_args(option)[0]
         fields = getattr(option, "model_fields", {})
         if any(part in get_args(field.annotation) for field in fields.values()):
             return option

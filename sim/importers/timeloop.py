@@ -1,6 +1,6 @@
 """Mapping strings of Timeloop and DOSA -> mappings with nests.
 
-A string is one layer's, as `gemmini.decode` reads it: everything below DRAM makes a tile, DRAM's loops go around it.
+A string is one layer's, as `importers.dosa` reads it: everything below DRAM makes a tile, DRAM's loops go around it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from pathlib import Path
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.yamlfile import load_model
-from cosoc.sim.gemmini.decode import LETTERS, Problem, factors
-from cosoc.sim.gemmini.estimate import NEST_DIMS, Machine, Shape
-from cosoc.sim.gemmini.nests import array_of
+from cosoc.sim.importers.dosa import LETTERS, Problem, factors
 from cosoc.sim.model.mapping import Extent, LayerPlan, Mapping, Part
 from cosoc.sim.model.soc import Model, SoC
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.movers.cached_terms import NEST_DIMS, Machine, Shape, array_and_mover, cached_cores
 from cosoc.sim.tiler import problems
 
 
@@ -36,9 +35,9 @@ def from_strings(strings: MappingOf[str, str], workload: Workload, soc: SoC, nam
     Every tile loads its own operands, as where such strings were run. Raises InputError with every reason: factors
     that do not multiply to the layer's extents, unknown letters, tiles that do not fit.
     """
-    array = array_of(soc)
-    if array is None:
+    if not cached_cores(soc):
         raise InputError(f"{soc.name} has no systolic array, which such mapping strings are for")
+    array, _, _ = array_and_mover(soc)
     side, layers, reasons = Machine.of(soc).side, {}, []
     known = {layer.name: layer for layer in workload}
     for layer_name, text in strings.items():

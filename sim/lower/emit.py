@@ -13,24 +13,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cosoc.sim import exact
+from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.estimate import FEED_PERIODS
-from cosoc.sim.gemmini.nests import array_of
 from cosoc.sim.lower.fusion import last_row_under, schedule
 from cosoc.sim.lower.walk import INPUTS, OWN_INPUTS, WEIGHTS, Bools, Positions, final, fresh, positions
 from cosoc.sim.machine.program import Builder, Program
-from cosoc.sim.model.mapping import LayerPlan, Mapping, Piece
+from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.placement import Homes
-from cosoc.sim.model.soc import Core, SoC
+from cosoc.sim.model.soc import CachedMover, Core, Dma, SoC
 from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.movers.cached_terms import Machine, cached_cores
+from cosoc.sim.movers.cached_units import TICKS_PER_CYCLE
+from cosoc.sim.movers.fused_steps import chain
+from cosoc.sim.movers.links import HOST_TIME, server_of
 from cosoc.sim.tiler import checked, homes_of, living, weight_room
 from cosoc.sim.work import (
     Span,
     Transfer,
     Window,
+    access_pj,
+    behind_caches,
+    behind_dma,
     c_parts,
     copies,
     core_cycles,
@@ -48,8 +56,10 @@ from cosoc.sim.work import (
     weight_transfer_of,
 )
 
+if TYPE_CHECKING:
+    from cosoc.sim.movers.cached import TileEmitter
+
 Op = int  # a Builder handle
-HOST_TIME = "host_time"  # the server whose bytes are the host's cycles
 
 SLOTS = 2  # tiles of inputs, and of outputs, that a core has room for in the overlapped runtime
 
@@ -61,10 +71,6 @@ def lower(workload: Workload, mapping: Mapping, soc: SoC, inferences: int = 1) -
     cannot run it.
     """
     mapping = checked(mapping, workload, soc)
-    if array_of(soc) is not None:
-        from cosoc.sim.gemmini.fused import lower_network  # its kernels take a moment to load
-
-        return lower_network(workload, mapping, soc, inferences)
     emitter = _Emitter(workload, mapping, soc, homes_of(workload, mapping, soc))
     for _ in range(inferences):
         emitter.network()
@@ -87,18 +93,14 @@ class Step:
 
 
 def steps(layer: Layer, plan: LayerPlan, soc: SoC) -> Iterator[Step]:
-    """The tiles of a layer in the order in which they run, by the rule of `walk`: an operand is loaded when its slice
-    differs from the tile's before. Parts walk side by side, each through its own tiles of channels."""
-    sliced = {i for copy in copies(layer, soc, _present(plan)) if copy.sliced for i in copy.shares}
-    cut_c = cut_channels(layer, soc, plan)
-    sizes = [
-        [int(size) for size, count in k_tiles(p.channels, p.tile.k, layer.k, exact) for _ in range(int(count)) if size]
-        for p in plan.parts
-        if p.tile is not None
-    ]
-    counts = tile_counts(layer, plan.tile)
-    images = [min(plan.tile.n, layer.n - first) for first in range(0, layer.n, plan.tile.n)]
-    rows, cols = _one_by_one(spans_y(layer, plan.tile.oy)), _one_by_one(spans_x(layer, plan.tile.ox))
+    """The tiles of a layer behind a DMA as they run, by the rule of `walk`: an operand is loaded when
+    its slice differs from the tile's before. Parts walk side by side, each through its own tiles of channels."""
+    sliced = {i for copy in copies(layer, soc, _present(plan, soc)) if copy.sliced for i in copy.shares}
+    cut_c, tile = cut_channels(layer, soc, plan), behind_dma(plan, soc).tile
+    sizes = [_channels(part, layer, soc) for part in plan.parts]
+    counts = tile_counts(layer, tile)
+    images = [min(tile.n, layer.n - first) for first in range(0, layer.n, tile.n)]
+    rows, cols = _one_by_one(spans_y(layer, tile.oy)), _one_by_one(spans_x(layer, tile.ox))
     at = positions(counts | {"k": max(map(len, sizes))}, [d for d in plan.loops if d in ("n", "k", "oy", "ox")])
     rows_inside = len(cols) == 1 and pixel_loops(plan, counts)[1]
     pixels = fresh(at, INPUTS)
@@ -130,6 +132,14 @@ def steps(layer: Layer, plan: LayerPlan, soc: SoC) -> Iterator[Step]:
         yield before
 
 
+def _channels(part: Part, layer: Layer, soc: SoC) -> list[int]:
+    """Output channels of a part's jobs, one after the other; none behind a cached mover, which walks by itself."""
+    if part.tile is None or soc.is_cached(part.core):
+        return []
+    cut = k_tiles(part.channels, part.tile.k, layer.k, exact)
+    return [int(size) for size, count in cut for _ in range(int(count)) if size]
+
+
 def _one_by_one(spans: Sequence[Span]) -> list[Span]:
     return [replace(span, count=1) for span in spans for _ in range(span.count)]
 
@@ -152,9 +162,9 @@ def _goes_on(before: Step, step: Step) -> bool:
     return same and not before.weights and not before.free_weights and not step.weights
 
 
-def _present(plan: LayerPlan) -> list[tuple[int, str]]:
-    """Parts with channels: (number, core)."""
-    return [(i, part.core) for i, part in enumerate(plan.parts) if part.channels]
+def _present(plan: LayerPlan, soc: SoC) -> list[tuple[int, str]]:
+    """Parts with channels behind a DMA: (number, core)."""
+    return [(i, part.core) for i, part in enumerate(plan.parts) if part.channels and not soc.is_cached(part.core)]
 
 
 def _row(layer: Layer, inputs: int = 1) -> Window:
@@ -174,22 +184,22 @@ class _Emitter:
     def __init__(self, workload: Workload, mapping: Mapping, soc: SoC, homes: Homes) -> None:
         self.workload, self.mapping, self.soc, self.homes = workload, mapping, soc, homes
         self.serial = mapping.runtime == "serial"
-        self.builder = Builder(f"{soc.name}/{workload.name}/{mapping.name}", soc.tick_hz)
-        self.units = {name: self.builder.unit(name) for name in soc.cores}
-        self.units |= {n: self.builder.unit(n, lanes=d.lanes, priority=d.priority) for n, d in soc.dmas.items()}
+        cached = cached_cores(soc)
+        self.ticks = TICKS_PER_CYCLE if cached else 1  # of a cycle
+        self.builder = Builder(f"{soc.name}/{workload.name}/{mapping.name}", soc.tick_hz * self.ticks)
+        self.units = {name: self.builder.unit(name) for name in soc.cores if name not in cached}
+        dmas = {name: soc.dma(name) for name, mover in soc.dmas.items() if isinstance(mover, Dma)}
+        self.units |= {n: self.builder.unit(n, lanes=d.lanes, priority=d.priority) for n, d in dmas.items()}
+        # The way back to an array counts ticks, as its mover's constants are finer than a byte's time.
+        inner = {mover.return_link for _, mover in cached.values()}
         self.servers = {
-            name: self.builder.server(
-                name,
-                rate_bytes=link.bytes_per_period,
-                rate_ticks=link.period_cycles,
-                ports=link.ports,
-                switch=link.switch_cycles,
-                stretch=(256, *(round(256 * factor) for factor in link.stretch or (1.0,))),
-            )
+            name: server_of(self.builder, name, link, self.ticks)
             for name, link in soc.links.items()
+            if name not in inner
         }
-        # The host configures one job at a time, whichever asks first: its time is a server of one cycle a cycle.
+        # The host configures one job at a time, whichever asks first: its time is a server of one tick a tick.
         self.servers[HOST_TIME] = self.builder.server(HOST_TIME, rate_bytes=1)
+        self.arrays = self.array_emitters(cached)
         self.layer = -1
         self.last: Op | None = None  # the op before, for the serial runtime
         self.written: dict[str, tuple[Op, ...]] = {}  # the ops after which a tensor is in place
@@ -222,8 +232,8 @@ class _Emitter:
             deps, amounts = (self.last,), [[], []]
         op = self.builder.op(
             self.units[unit],
-            setup=setup,
-            run=run,
+            setup=setup * self.ticks,
+            run=run * self.ticks,
             bytes=moved,
             burst=burst,
             route=tuple(self.servers[n] for n in links),
@@ -252,7 +262,7 @@ class _Emitter:
         if source == target or not moved.bytes:
             return None
         route = self.soc.route(source, target)
-        dma = self.soc.dmas[route.dma]
+        dma = self.soc.dma(route.dma)
         return self.op(
             route.dma,
             kind,
@@ -263,8 +273,12 @@ class _Emitter:
             moved=int(moved.bytes),
             burst=dma.burst_bytes,
             links=route.links,
-            energy_fj=self.links_fj(route.links, int(moved.bytes)),
+            energy_fj=self.links_fj(route.links, int(moved.bytes)) + self.access_fj((source, target), int(moved.bytes)),
         )
+
+    def access_fj(self, memories: Sequence[str], moved: int) -> int:
+        """Energy of reading or writing so many bytes in each of the memories, fJ."""
+        return round(1000 * moved * sum(self.soc.memories[name].access_pj_per_byte for name in memories))
 
     def links_fj(self, links: Sequence[str], moved: int) -> int:
         """Energy of moving so many bytes over all of the links, fJ."""
@@ -311,9 +325,10 @@ class _Emitter:
         core = self.soc.cores[name]
         tile = make_tile(form(layer, core), size, at.y.out, at.x.out, unroll, c)
         if core.launch_cycles:  # the next job is configured when the one before it has ended
-            self.op(name, "launch", moved=core.launch_cycles, burst=core.launch_cycles, links=(HOST_TIME,))
+            launch = core.launch_cycles * self.ticks
+            self.op(name, "launch", moved=launch, burst=launch, links=(HOST_TIME,))
         macs = at.n * tile.k * tile.c * tile.fy * tile.fx * tile.oy * tile.ox if tile.op in ("conv", "matmul") else 0
-        energy = round(1000 * at.n * core.energy_pj(tile, exact))
+        energy = round(1000 * at.n * (core.energy_pj(tile, exact) + access_pj(tile, self.soc, core)))
         run = int(core_cycles(core, tile, at.n, exact))
         feeds = [(links, int(feed) * at.n, self.burst(links)) for links, feed in core.feeds(tile, exact) if feed]
         for n in range(core.feed_pieces):
@@ -341,11 +356,13 @@ class _Emitter:
         for layer in (layer for layer in self.workload if layer.name in living_names):
             piece = pieces.get(layer.name)
             if piece is None or (piece.how == "parallel" and self.serial):
-                self.tiled(layer)
+                self.single(layer)
             elif id(piece) not in done:
                 done.add(id(piece))
                 if piece.how == "parallel":
                     self.together(piece)
+                elif behind_caches(self.mapping.layers[layer.name], self.soc):
+                    self.stepwise(piece)
                 else:
                     self.fused(piece)
         self.flush()
@@ -368,6 +385,75 @@ class _Emitter:
         out = self.move(memory, home, moved, "store", (computed,), give=[(f"{name}.out", SLOTS, 1)])
         self.layer = before
         return out or computed
+
+    def array_emitters(self, cached: dict[str, tuple[Systolic, CachedMover]]) -> dict[str, TileEmitter]:
+        """Who emits for each array behind a cached mover; those behind the same caches share them."""
+        if not cached:
+            return {}
+        from cosoc.sim.movers.cached import TileEmitter, caches_in  # its kernels take a moment to load
+        from cosoc.sim.movers.tile_table import Addresses
+        from cosoc.sim.movers.touches import caches_of
+
+        tensors = {INPUT: self.workload.inputs} | {layer.name: layer.outputs for layer in self.workload}
+        weights = {layer.name: layer.weights for layer in self.workload}
+        states: dict[tuple[str, str], Any] = {}
+        out = {}
+        for name, (_, mover) in cached.items():
+            machine = Machine.of(self.soc, name)
+            state = states.setdefault((mover.l2, mover.llc), caches_of(caches_in(machine)))
+            addresses = Addresses(tensors, weights, machine.line_bytes)
+            out[name] = TileEmitter(self.builder, self.soc, name, addresses, state, self.serial)
+        return out
+
+    def single(self, layer: Layer) -> None:
+        """Emit a layer by itself: its parts behind caches beside those behind a DMA."""
+        plan = self.mapping.layers[layer.name]
+        cached = behind_caches(plan, self.soc)
+        if not cached:
+            self.tiled(layer)
+            return
+        self.flush()
+        before, ends = self.barrier, list[Op]()
+        if any(part.channels for part in behind_dma(plan, self.soc).parts):
+            self.tiled(layer)
+            self.flush()
+            ends += self.barrier
+        self.barrier = (*ends, *self.cached_parts(layer, before))
+        self.wait_for_arrays(layer.name)
+
+    def cached_parts(self, layer: Layer, before: Sequence[Op]) -> list[Op]:
+        """Emit a layer's parts behind caches, after these ops; the ops that end them."""
+        plan, ends = self.mapping.layers[layer.name], list[Op]()
+        for first, part in behind_caches(plan, self.soc):
+            assert part.tile is not None
+            ends += self.arrays[part.core].layer(
+                layer, part.tile, plan.loops, plan.reuse, self.begun(before), first, part.channels
+            )
+        return ends
+
+    def begun(self, before: Sequence[Op]) -> tuple[Op, ...]:
+        """What an array's first op waits for: these, and in the serial runtime whatever was last."""
+        return (*before, self.last) if self.serial and self.last is not None else tuple(before)
+
+    def wait_for_arrays(self, layer: str) -> None:
+        """In the serial runtime: let what comes next wait for all that arrays have begun."""
+        if self.serial:
+            label = self.builder.layer(layer)
+            self.last = self.builder.op(self.units[self.soc.host], deps=self.barrier, kind="sync", layer=label)
+
+    def stepwise(self, piece: Piece) -> None:
+        """Emit a fused piece behind a cached mover, by the tiles of its last layer."""
+        self.flush()
+        names = [layer.name for layer in self.workload]
+        first, last = names.index(piece.layers[0]), names.index(piece.layers[-1])
+        plans = [self.mapping.layers[name] for name in piece.layers]
+        ((_, part),) = behind_caches(plans[-1], self.soc)
+        stays = [piece.stays(name) for name in piece.layers]
+        members = chain(self.workload, first, last)
+        tiles = [plan.tile for plan in plans]
+        emitter = self.arrays[part.core]
+        self.barrier = tuple(emitter.group(members, tiles, piece.keep_rows, stays, self.begun(self.barrier)))
+        self.wait_for_arrays(piece.layers[-1])
 
     def tiled(self, layer: Layer) -> None:
         """Emit a layer, tile by tile."""
@@ -398,6 +484,9 @@ class _Emitter:
         turns: list[tuple[int, int, int, Step]] = []
         for i, name in enumerate(piece.layers):
             start, layer, plan = 0, self.workload[name], self.mapping.layers[name]
+            ends += self.cached_parts(layer, self.since)
+            if not behind_dma(plan, self.soc).parts:
+                continue
             for step in steps(layer, plan, self.soc):
                 for n in range(step.count):
                     done = step.free_weights if n == step.count - 1 else ()
@@ -489,7 +578,7 @@ class _Emitter:
         """Load the inputs of one tile: one copy for all its cores, or each core's channels."""
         home = self.homes.inputs(layer)
         out: dict[int, tuple[Op | None, ...]] = {}
-        for copy in copies(layer, self.soc, _present(plan)):
+        for copy in copies(layer, self.soc, _present(plan, self.soc)):
             parts = [i for i in copy.shares if i in names]
             if not parts or not (step.load or copy.sliced):
                 continue

@@ -73,11 +73,13 @@ UNIT = _record("lanes", "priority")
 SERVER = _record("rate_bytes", "rate_ticks", "ports", "switch", "stretch_at", "stretch_n")
 # One row a credit pool.
 CREDIT = _record("capacity")
-# One row an op. route, deps, takes, gives: slices (at, n) of the arrays of that name. tag -1: none.
+# One row an op. route, deps, takes, gives: slices (at, n) of the arrays of that name. tag -1: none. payload_bytes, a
+# label: bytes of tensors that the op brings or takes, if not what `bytes` says (-1): 0 for lines that come beside them,
+# and more where `bytes` are the ticks for which it holds its servers.
 ROW = _record(
     "unit", "setup", "run", "bytes", "burst", "tag",
     "route_at", "route_n", "dep_at", "dep_n", "take_at", "take_n", "give_at", "give_n",
-    "kind", "layer", "macs", "energy_fj",
+    "kind", "layer", "macs", "energy_fj", "payload_bytes",
 )  # fmt: skip
 # A credit and how many of it.
 AMOUNT = _record("credit", "amount")
@@ -249,6 +251,9 @@ def _check_rows(program: Program) -> list[str]:
     rows = program.rows
     for key in ("setup", "run", "bytes", "burst", "macs", "energy_fj"):
         _report(reasons, "row", (rows[key] < 0) | (rows[key] > LIMIT), f"{key} is {{}}, must be 0..2^50", rows[key])
+    payload = rows["payload_bytes"]
+    bad = (payload < -1) | (payload > LIMIT)
+    _report(reasons, "row", bad, "payload_bytes is {}, must be -1..2^50", payload)
     moves, size = rows["bytes"] > 0, rows["bytes"]
     _report(reasons, "row", moves & (rows["run"] > 0), "both runs ({} ticks) and moves ({} bytes)", rows["run"], size)
     _report(reasons, "row", moves & (rows["burst"] < 1), "moves {} bytes in bursts of 0", size)
@@ -444,7 +449,7 @@ class Builder:
         self, unit: int, *, setup: int = 0, run: int = 0, bytes: int = 0, burst: int = 0,
         route: Sequence[int] = (), deps: Sequence[int] = (), take: Sequence[tuple[int, int]] = (),
         give: Sequence[tuple[int, int]] = (), kind: str = "compute", layer: int = -1, macs: int = 0,
-        energy_fj: int = 0, tag: int = -1,
+        energy_fj: int = 0, tag: int = -1, payload_bytes: int = -1,
     ) -> int:  # fmt: skip
         """Append an op and return its handle. take, give: (credit, amount) pairs; deps: handles of earlier ops.
 
@@ -461,7 +466,7 @@ class Builder:
             raise ValueError(f"{self._name}: op {here} depends on handle {max(deps)}, which is not an earlier op")
         figures = (unit, setup, run, bytes, burst, tag)
         lists = (tuple(route), distances, tuple(take), tuple(give))
-        return self._append(figures, lists, (KINDS.index(kind), layer, macs, energy_fj))
+        return self._append(figures, lists, (KINDS.index(kind), layer, macs, energy_fj, payload_bytes))
 
     def _append(
         self, figures: tuple[int, ...], lists: tuple[tuple[object, ...], ...], labels: tuple[int, ...]
@@ -537,7 +542,7 @@ class Builder:
         unknown = set(values) - {*_PLAIN_FIELDS, "route", "deps", "take", "give", "layer"}
         if unknown:
             raise ValueError(f"no field is called {min(unknown)}")
-        setup, run, size, burst, tag, macs, energy = (ints.get(key, plain) for key, plain in _PLAIN_FIELDS.items())
+        setup, run, size, burst, tag, *labels = (ints.get(key, plain) for key, plain in _PLAIN_FIELDS.items())
         route = tuple(self._servers[unquote(word)][0] for word in _words(values, "route"))
         deps = tuple(int(word) for word in _words(values, "deps"))
         take, give = (
@@ -546,7 +551,7 @@ class Builder:
         )  # fmt: skip
         layer = self._layers[unquote(values["layer"])][0] if "layer" in values else -1
         figures = (self._units[unit][0], setup, run, size, burst, tag)
-        self._append(figures, (route, deps, take, give), (KINDS.index(kind), layer, macs, energy))
+        self._append(figures, (route, deps, take, give), (KINDS.index(kind), layer, *labels))
 
     def build_for(self, what: str) -> Program:
         """The program. Raises InputError where the figures of `what`, a workload on a SoC, are beyond counting."""
@@ -609,8 +614,11 @@ def digest(program: Program) -> str:
     sha = hashlib.sha256()
     names = (program.unit_names, program.server_names, program.credit_names, program.layers)
     sha.update(repr((program.name, program.tick_hz, *names)).encode())
+    # Where no op states a payload the column counts for nothing.
+    columns = np.ascontiguousarray(program.rows).view(np.int64).reshape(len(program.rows), -1)
+    rows = columns if (program.rows["payload_bytes"] >= 0).any() else columns[:, :-1]
     for array in (
-        program.units, program.servers, program.credits, program.stretch, program.rows, program.routes,
+        program.units, program.servers, program.credits, program.stretch, rows, program.routes,
         program.deps, program.takes, program.gives, program.blocks,
     ):  # fmt: skip
         sha.update(len(array).to_bytes(8, "little") + array.tobytes())
@@ -618,7 +626,9 @@ def digest(program: Program) -> str:
 
 
 # Row fields that a line shows only where they differ from these; the rest of a row is lists, unit, kind and layer.
-_PLAIN_FIELDS = {"setup": 0, "run": 0, "bytes": 0, "burst": 0, "tag": -1, "macs": 0, "energy_fj": 0}
+_PLAIN_FIELDS = {
+    "setup": 0, "run": 0, "bytes": 0, "burst": 0, "tag": -1, "macs": 0, "energy_fj": 0, "payload_bytes": -1
+}  # fmt: skip
 
 
 def to_text(program: Program) -> str:

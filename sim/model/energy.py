@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cosoc.sim.exact import Num
-from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.soc import Dma, SoC
 
 
 def unit_power_mw(soc: SoC, unit: str) -> float:
     """What a core or DMA adds to the base power while busy."""
     if unit in soc.cores:
         return soc.cores[unit].power_mw
-    return soc.dmas[unit].power_mw if unit in soc.dmas else 0.0
+    mover = soc.dmas.get(unit)
+    return mover.power_mw if isinstance(mover, Dma) else 0.0
 
 
 def power_energy_j(soc: SoC, ticks: Num, busy_ticks: Mapping[str, Num], tick_hz: int = 0) -> Num:

@@ -7,9 +7,9 @@ checks it and refuses it with `file:line:column`. Cycles in the file are cycles 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, SerializeAsAny, Tag, model_validator
 
 from cosoc.sim import exact
 from cosoc.sim.model.workload import Tile
@@ -18,6 +18,7 @@ LARGEST = 1 << 40  # beyond any figure of a machine, and far from overflowing th
 Positive = Annotated[int, Field(gt=0, le=LARGEST)]
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Watts = Annotated[float, Field(ge=0)]
+Cycles = Annotated[float, Field(ge=0)]  # of cycles, or of picojoules
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Num = exact.Num
 
@@ -41,6 +42,7 @@ class Memory(Model):
 
     size_bytes: Positive
     usable_bytes: Count | None = None
+    access_pj_per_byte: Watts = 0.0  # of a byte that a mover, or a core that computes from it, reads or writes
     area_mm2: Watts = 0.0
 
     @property
@@ -71,12 +73,13 @@ class Link(Model):
 
 
 class Dma(Model):
-    """An engine that moves bytes along routes, in program order, `lanes` transfers in flight.
+    """A mover of large pieces: it moves bytes along routes, in program order, `lanes` transfers in flight.
 
     piece_cycles: what each further contiguous piece of a tile costs, where the DMA follows strides by itself (2-D,
     3-D); without it every piece is a call with a set-up of its own.
     """
 
+    model: Literal["dma"] = "dma"
     setup_cycles: Count
     piece_cycles: Count | None = None
     align_bytes: Positive = 1
@@ -86,8 +89,52 @@ class Dma(Model):
     power_mw: Watts = 0.0
 
 
+class CachedMover(Model):
+    """A mover of rows: a load and a store controller that fetch through an L2 and a last-level cache, row by row (a
+    *mvin* is up to as many rows as the array has PEs along its side).
+
+    return_link, from the L2 to the scratchpad: one beat is its bytes_per_period. outer_link: from the last-level cache
+    to the L2; dram_link: from the main memory to the last-level cache.
+    """
+
+    model: Literal["cached"]
+    l2: Name
+    l2_ways: Positive
+    l2_line_bytes: Positive
+    llc: Name
+    llc_ways: Positive
+    llc_line_bytes: Positive
+    return_link: Name
+    outer_link: Name
+    dram_link: Name
+    mvin_bytes: Positive  # widest row of a mvin, and largest request
+    rows_in_flight: Positive  # a further mvin may start while fewer rows than this are outstanding
+    setup_cycles: Cycles  # from a mvin's start to its first beat, where the L2 has it
+    request_cycles: Cycles  # on the return path, on top of a request's beats
+    fill_cycles: Cycles  # for which a line that comes into the L2 keeps its port from reads and writes
+    llc_cycles: Cycles  # until the first beat, where the last-level cache has it; on top of setup_cycles
+    dram_cycles: Cycles  # until the first beat, where only the main memory has it; on top of both
+    store_request_cycles: Cycles  # of a store, per request, on top of its beats
+
+    @property
+    def links(self) -> tuple[str, str, str]:
+        """From the array outwards."""
+        return self.return_link, self.outer_link, self.dram_link
+
+
+# What stands under `dmas`: a file that names no model means a plain DMA.
+Mover = Annotated[
+    Annotated[Dma, Tag("dma")] | Annotated[CachedMover, Tag("cached")],
+    Discriminator(
+        lambda value: value.get("model", "dma") if isinstance(value, dict) else getattr(value, "model", None),
+        custom_error_type="mover",
+        custom_error_message="a mover's model is dma or cached",
+    ),
+]
+
+
 class Route(Model):
-    """How bytes get from one memory to another: by which DMA, over which links."""
+    """How bytes get from one memory to another: by which mover, over which links (a cached one: all of its own)."""
 
     source: Name = Field(alias="from")
     target: Name = Field(alias="to")
@@ -120,6 +167,11 @@ class Core(Model):
     @property
     def unrolls(self) -> bool:
         """Whether it computes several pixels at once, as many as a mapping may limit (`unroll`)."""
+        return False
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether a cached mover brings its operands, row by row, in place of a DMA that brings whole tiles."""
         return False
 
     def own_memories(self) -> tuple[str, ...]:
@@ -181,7 +233,7 @@ class SoC(Model):
     tick_hz: Positive
     memories: dict[Name, Memory]
     links: dict[Name, Link]
-    dmas: dict[Name, Dma]
+    dmas: dict[Name, Mover]
     routes: Annotated[tuple[Route, ...], FromList]
     cores: dict[Name, SerializeAsAny[Core]]
     host: Name  # the core that launches jobs and runs what no other core can
@@ -195,6 +247,24 @@ class SoC(Model):
             if (route.source, route.target) == (source, target):
                 return route
         raise KeyError(f"{self.name} has no route from {source} to {target}")
+
+    def dma(self, name: str) -> Dma:
+        """A plain DMA by name; TypeError for another mover, which plain transfers do not go over."""
+        found = self.dmas[name]
+        if not isinstance(found, Dma):
+            raise TypeError(f"{self.name}: {name} is a mover of model {found.model}")
+        return found
+
+    def mover_of(self, core: str) -> Dma | CachedMover | None:
+        """What brings a core's operands: the mover of the route from main memory to its memory; None where both are
+        one."""
+        memory = self.cores[core].memory
+        return None if memory == self.main_memory else self.dmas[self.route(self.main_memory, memory).dma]
+
+    def is_cached(self, core: str) -> bool:
+        """Whether rows through caches bring a core's operands, not a DMA whole tiles."""
+        memory = self.cores[core].memory
+        return memory != self.main_memory and isinstance(self.mover_of(core), CachedMover)
 
     def has_route(self, source: str, target: str) -> bool:
         return any((r.source, r.target) == (source, target) for r in self.routes)
@@ -220,6 +290,13 @@ class SoC(Model):
             if (route.source, route.target) in seen:
                 out.append((("routes", i), f"a second route from {route.source} to {route.target}; keep one"))
             seen.add((route.source, route.target))
+        for name, mover in self.dmas.items():
+            if isinstance(mover, CachedMover):
+                for key in ("l2", "llc"):
+                    known(("dmas", name, key), getattr(mover, key), self.memories, "memory")
+                for key in ("return_link", "outer_link", "dram_link"):
+                    known(("dmas", name, key), getattr(mover, key), self.links, "link")
+                out += self._cached_problems(name, mover)
         known(("host",), self.host, self.cores, "core")
         homes = [h for h in (("main_memory", self.main_memory), ("backing_memory", self.backing_memory)) if h[1]]
         homes = [h for h in homes if known((h[0],), str(h[1]), self.memories, "memory")]
@@ -230,6 +307,9 @@ class SoC(Model):
                 known(("cores", name, key), getattr(core, key), self.memories, "memory")
             for key in core.own_links():
                 known(("cores", name, key), getattr(core, key), self.links, "link")
+            if core.takes_rows and core.memory in self.memories and not self._brings_rows(core):
+                what = f"a core of model {core.model} takes rows; route its memory over a mover of model cached"
+                out.append((("cores", name, "memory"), what))
             used = [("memory", core.memory, True), ("weight_memory", core.weight_memory or core.memory, False)]
             for key, memory, both_ways in used:
                 if not known(("cores", name, key), memory, self.memories, "memory") or len(homes) == 0:
@@ -237,4 +317,38 @@ class SoC(Model):
                 for a, b in [(self.main_memory, memory)] + [(memory, self.main_memory)] * both_ways:
                     if a != b and not self.has_route(a, b):
                         out.append((("cores", name, key), f"no route from {a} to {b}; add one to routes"))
+        return out
+
+    def _brings_rows(self, core: Core) -> bool:
+        """Whether a core's memory is filled by a cached mover."""
+        ends = (self.main_memory, core.memory)
+        return any((r.source, r.target) == ends and isinstance(self.dmas.get(r.dma), CachedMover) for r in self.routes)
+
+    def _cached_problems(self, name: str, mover: CachedMover) -> list[tuple[tuple[str | int, ...], str]]:
+        """What is wrong with a cached mover's caches, and with what is bound to it."""
+        out: list[tuple[tuple[str | int, ...], str]] = []
+        for key, line_bytes, ways in (
+            ("l2", mover.l2_line_bytes, mover.l2_ways), ("llc", mover.llc_line_bytes, mover.llc_ways)
+        ):  # fmt: skip
+            memory = self.memories.get(getattr(mover, key))
+            if memory is not None and memory.capacity_bytes < line_bytes * ways:
+                size, need = memory.capacity_bytes, line_bytes * ways
+                what = f"memory {getattr(mover, key)} has {size} bytes; a set of its ways needs {need}"
+                out.append((("dmas", name, f"{key}_ways"), what))
+        if len(set(mover.links)) < len(mover.links):
+            out.append((("dmas", name, "return_link"), "its three links must be three"))
+        for i, route in enumerate(self.routes):
+            if route.dma != name:
+                continue
+            if route.links != mover.links:
+                out.append((("routes", i, "links"), f"mover {name} goes over {', '.join(mover.links)}: name these"))
+            if self.main_memory not in (route.source, route.target):
+                out.append((("routes", i), f"mover {name} goes from and to {self.main_memory} only"))
+        for core_name, core in self.cores.items():
+            bound = core.memory != self.main_memory and self.has_route(self.main_memory, core.memory)
+            if bound and self.route(self.main_memory, core.memory).dma == name and not core.takes_rows:
+                what = f"a core of model {core.model} takes whole tiles, mover {name} brings rows; route it over a dma"
+                out.append((("cores", core_name, "memory"), what))
+        if self.backing_memory is not None:
+            out.append((("backing_memory",), f"mover {name} reads from {self.main_memory} only; leave it out"))
         return out

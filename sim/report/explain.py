@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from cosoc.sim.errors import InputError
@@ -16,6 +17,7 @@ from cosoc.sim.files.catalog import SoCFile
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.movers.cached_units import core_of_unit, name_of
 from cosoc.sim.report.result import CAUSES, Result
 from cosoc.sim.simulate import simulate
 
@@ -64,6 +66,9 @@ def _remedy(result: Result, soc: SoC, cause: str, unit: str) -> str:
             return f"dmas.{unit}.setup_cycles=x0.5"
         link = _busiest(result, {link for route in soc.routes if route.dma == unit for link in route.links})
         return f"links.{link}.rate=x2" if link else ""
+    array = core_of_unit(soc).get(unit)
+    if array is not None:
+        return _mover_remedy(result, soc, array, cause, unit)
     core = soc.cores.get(unit)
     if core is None:
         return ""
@@ -77,6 +82,23 @@ def _remedy(result: Result, soc: SoC, cause: str, unit: str) -> str:
         if cause == "compute" and isinstance(content.get(key), int | float) and content[key]:
             return f"cores.{unit}.{key}={factor}"
     return ""
+
+
+def _mover_remedy(result: Result, soc: SoC, array: str, cause: str, unit: str) -> str:
+    """The same for a unit of a cached mover."""
+    mover = soc.route(soc.main_memory, soc.cores[array].memory).dma
+    if cause == "launch":
+        return f"cores.{array}.software.conv_tile_cycles=x0.5"
+    if cause == "setup":
+        loads = unit == name_of(soc, array, "load")
+        return f"dmas.{mover}.setup_cycles=x0.5" if loads else f"cores.{array}.execute.drain_cycles=x0.5"
+    if unit == name_of(soc, array, "store"):
+        return f"dmas.{mover}.store_request_cycles=x0.5"
+    rows = [i for i, name in enumerate(result.program.unit_names) if name == unit]
+    ours = result.program.rows[np.isin(result.program.rows["unit"], rows) & (result.program.rows["route_n"] > 0)]
+    links = {result.program.server_names[server] for server in result.program.routes[ours["route_at"]].tolist()}
+    link = _busiest(result, links & set(soc.links))
+    return f"links.{link}.rate=x2" if link else ""
 
 
 def _busiest(result: Result, links: set[str]) -> str:

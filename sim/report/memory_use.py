@@ -30,18 +30,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from cosoc.sim.gemmini.estimate import Machine, Tiles, rows_needed, shape_of
-from cosoc.sim.gemmini.groups import Chain, chain, reach, rows_held
-from cosoc.sim.gemmini.nests import array_of
-from cosoc.sim.gemmini.run import gemmini_of
 from cosoc.sim.lower.fusion import buffer_bytes
 from cosoc.sim.machine.program import KINDS, Ints, Records, entries_of, row_of
-from cosoc.sim.model.mapping import PARTIAL_BYTES, Extent, Mapping, Piece
+from cosoc.sim.model.mapping import PARTIAL_BYTES, Extent, Mapping, Part, Piece
 from cosoc.sim.model.placement import Homes, lifetimes, tensor_bytes
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.movers.cached_terms import Machine, Tiles, cached_cores, rows_needed, shape_of
+from cosoc.sim.movers.cached_units import INTO_ACCUMULATOR, core_of_unit, name_of
+from cosoc.sim.movers.fused_steps import Chain, chain, reach, rows_held
 from cosoc.sim.report.result import Result, route_ends
 from cosoc.sim.tiler import checked, homes_of, living, weight_bytes
+from cosoc.sim.work import behind_caches, channel_slice
 
 COMPUTE, WEIGHTS, LOAD, STORE, FEED = (KINDS.index(k) for k in ("compute", "weights", "load", "store", "feed"))
 
@@ -101,7 +101,11 @@ class _Run:
         self.rows: Records = self.program.rows[self.row]
         self.kind, self.layer = self.rows["kind"], self.rows["layer"]
         self.number = {name: i for i, name in enumerate(self.program.layers)}
-        self.array = array_of(soc)
+        self.arrays = cached_cores(soc)
+        # What arrays behind caches do is told by their credits, not by what their movers bring.
+        others = {*core_of_unit(soc), *self.arrays}
+        plain = np.array([unit not in others for unit in self.program.unit_names])
+        self.plain = plain[self.rows["unit"]]
         self.busy = np.isin(self.kind, (COMPUTE, FEED, LOAD, STORE))  # launches may come early, like weights
         self.inference = self.inferences_of(result.inferences)
 
@@ -112,9 +116,8 @@ class _Run:
         for piece in self.mapping.pieces:
             if piece.how == "fused":
                 yield from self.fused_piece(piece)
-        if self.array is not None:
-            yield from self.array_tiles()
-            return
+        for array in self.arrays:
+            yield from self.array_tiles(array)
         for number in range(len(self.program.layers)):
             yield from self.input_tiles(number)
             if self.mapping.runtime == "serial":
@@ -166,10 +169,10 @@ class _Run:
 
     def inferences_of(self, n: int) -> Ints:
         """The number of the inference that each op belongs to, ascending. Tiled inferences have the same ops. Those of
-        a systolic array do not, as caches warm up, but its layers and pieces follow one another: a new one begins where
+        an array behind caches do not, as these warm up, but its layers and pieces follow one another: a new one begins where
         an earlier one comes again. Where that cannot be told (a single piece) all ops are of one."""
         n_ops = len(self.issue)
-        if self.array is None:
+        if not self.arrays:
             return np.asarray(np.arange(n_ops) * n // max(n_ops, 1), dtype=np.int64)
         order = {layer.name: i for i, layer in enumerate(self.workload)}
         order |= {name: order[piece.layers[0]] for piece in self.mapping.pieces for name in piece.layers}
@@ -220,7 +223,7 @@ class _Run:
     def windows(self, number: int, kind: int) -> tuple[Ints, Ints]:
         """A layer's transfers of a kind, and for each the end of the last job before the next batch of them."""
         job = (self.kind == COMPUTE) | (self.kind == FEED)
-        ops = np.flatnonzero((self.layer == number) & (job | (self.kind == kind)))
+        ops = np.flatnonzero((self.layer == number) & (job | (self.kind == kind)) & self.plain)
         moves = self.kind[ops] == kind
         batch = np.cumsum(moves & ~np.append(False, moves[:-1])[: len(moves)])
         last = np.zeros(int(batch.max(initial=0)) + 1, np.int64)
@@ -235,7 +238,7 @@ class _Run:
     def serial_outputs(self, number: int) -> Iterator[_Held]:
         """Each batch of stores: from the first job since the batch before."""
         job = (self.kind == COMPUTE) | (self.kind == FEED)
-        ops = np.flatnonzero((self.layer == number) & (job | (self.kind == STORE)))
+        ops = np.flatnonzero((self.layer == number) & (job | (self.kind == STORE)) & self.plain)
         stores = self.kind[ops] == STORE
         if not stores.any():
             return
@@ -297,11 +300,11 @@ class _Run:
         if not times:
             return
         since, until = np.min([t[0] for t in times], axis=0), np.max([t[1] for t in times], axis=0)
-        if self.array is not None:
-            machine = Machine.of(self.soc)
+        for _, part in behind_caches(self.mapping.layers[piece.layers[-1]], self.soc):
+            machine = Machine.of(self.soc, part.core)
             members, tiles = self.chain(piece)
             size = rows_held(members, piece, tiles, machine)[0] * machine.side
-            yield _Held(self.soc.cores[self.array].memory, since, until, np.full(len(since), size))
+            yield _Held(self.soc.cores[part.core].memory, since, until, np.full(len(since), size))
             return
         for producer, size in buffer_bytes(self.workload, piece.layers).items():
             core = next(part.core for part in self.mapping.layers[producer].parts if part.channels)
@@ -313,10 +316,11 @@ class _Run:
         tiles = [self.mapping.layers[name].tile for name in piece.layers]
         return chain(self.workload, first, first + len(piece.layers) - 1), tiles
 
-    def tile_rows(self, name: str, piece: Piece | None) -> tuple[int, int]:
-        """Rows of scratchpad and accumulator of a layer's whole tile; 0 of scratchpad where a piece keeps it."""
-        machine, shape = Machine.of(self.soc), shape_of(self.workload[name])
-        tiles = Tiles.of(self.mapping.layers[name].tile)
+    def tile_rows(self, name: str, part: Part, piece: Piece | None) -> tuple[int, int]:
+        """Rows of scratchpad and accumulator of a part's whole tile; 0 of scratchpad where a piece keeps it."""
+        assert part.tile is not None
+        machine = Machine.of(self.soc, part.core)
+        shape, tiles = shape_of(channel_slice(self.workload[name], part.channels)), Tiles.of(part.tile)
         if piece is not None:
             members, extents = self.chain(piece)
             at, sink, last = piece.layers.index(name), members.shapes[-1], extents[-1]
@@ -327,27 +331,32 @@ class _Run:
         spad, acc = rows_needed(shape, tiles, machine)
         return int(spad) * (piece is None), int(acc)
 
-    def array_tiles(self) -> Iterator[_Held]:
-        """Tiles in flight, by their two credits: execution gives one back, the store the other."""
-        core, machine = gemmini_of(self.soc), Machine.of(self.soc)
+    def array_tiles(self, array: str) -> Iterator[_Held]:
+        """An array's tiles in flight, by their two credits: execution gives one back, the store the other."""
+        core, machine = self.arrays[array][0], Machine.of(self.soc, array)
         pieces = {name: piece for piece in self.mapping.pieces for name in piece.layers}
-        taken, given = self.amounts("take")[0], self.amounts("give")
+        slots = self.program.credit_names.index(name_of(self.soc, array, "tile_slots"))
+        (taken, _), (given, amount) = (
+            (found[0][found[1] == slots], found[2][found[1] == slots]) for found in map(self.amounts, ("take", "give"))
+        )
         for name, number in self.number.items():
+            parts = [part for _, part in behind_caches(self.mapping.layers[name], self.soc) if part.core == array]
             starts = taken[self.layer[taken] == number]
-            if not self.mapping.layers[name].is_tiled or not len(starts):
+            if not parts or not len(starts):
                 continue
-            shape = shape_of(self.workload[name])
-            spad, acc = self.tile_rows(name, pieces.get(name))
-            mine = self.layer[given[0]] == number
-            back = np.repeat(given[0][mine], given[2][mine])
+            spad, acc = self.tile_rows(name, parts[0], pieces.get(name))
+            mine = self.layer[given] == number
+            back = np.repeat(given[mine], amount[mine])
             # Both credits of a tile, in the order of their return: of execution, and of the store or execution again.
             first_of = np.append(True, back[1:] != back[:-1]) & (self.kind[back] == COMPUTE)
             if spad:
                 size = np.full(len(starts), spad * machine.side)
                 yield _Held(core.memory, self.issue[starts], self.end[back[first_of]], size)
-            jobs = np.flatnonzero((self.layer == number) & (self.kind == COMPUTE))
-            # An addition is loaded into the accumulator; all others come there with their execution.
-            since = starts if shape.add else jobs[np.minimum(np.searchsorted(jobs, starts), len(jobs) - 1)]
+            # Additions and partial sums are loaded into the accumulator; others come there with their execution.
+            executes = (self.kind == COMPUTE) & (self.rows["unit"] == self.program.unit_names.index(array))
+            summed = executes | ((self.kind == LOAD) & (self.rows["tag"] == INTO_ACCUMULATOR))
+            jobs = np.flatnonzero((self.layer == number) & summed)
+            since = jobs[np.minimum(np.searchsorted(jobs, starts), len(jobs) - 1)]
             size = np.full(len(starts), acc * machine.side * PARTIAL_BYTES)
             yield _Held(core.accumulator, self.issue[since], self.end[back[~first_of]], size)
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from cosoc.sim import exact
-from cosoc.sim.lower.emit import HOST_TIME
 from cosoc.sim.machine.program import KINDS, Ints, Program, Records, bursts_of, entries_of, row_of
 from cosoc.sim.machine.trace import (
     EDGES,
@@ -30,6 +29,9 @@ from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import Route, SoC
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.movers.cached_terms import cached_cores
+from cosoc.sim.movers.cached_units import INTO_SCRATCHPAD, core_of_unit
+from cosoc.sim.movers.links import HOST_TIME
 from cosoc.sim.tiler import homes_of
 from cosoc.sim.work import layer_work
 
@@ -269,6 +271,13 @@ def _ops(program: Program) -> _Ops:
     row = row_of(program, np.arange(program.n_ops))
     rows, times = program.rows, np.bincount(row, minlength=len(program.rows)).astype(np.int64)
     return _Ops(row, rows["unit"][row], rows["kind"][row], rows["layer"][row], times)
+
+
+def _payload(program: Program, soc: SoC) -> Ints:
+    """Bytes of tensors that each row brings or takes: what it states, or what a DMA's transfer moves."""
+    rows = program.rows
+    is_dma = np.array([name in soc.dmas for name in program.unit_names], dtype=np.bool_)[rows["unit"]]
+    return np.where(rows["payload_bytes"] >= 0, rows["payload_bytes"], np.where(is_dma, rows["bytes"], 0))
 
 
 def _sums(n: int, of: Ints, values: Ints) -> Ints:
@@ -552,7 +561,6 @@ def _by_layer(
     program: Program, trace: Trace, soc: SoC, mapping: Mapping, busy: Ints, path: CriticalPath, all_ops: _Ops
 ) -> tuple[LayerPart, ...]:
     rows, n = program.rows, len(program.layers) + 1
-    is_dma = np.array([name in soc.dmas for name in program.unit_names], dtype=np.bool_)[rows["unit"]]
     core_busy = _core_busy(program, trace, soc, all_ops)
     start, end = np.full(n, trace.makespan), np.zeros(n, np.int64)
     np.minimum.at(start, all_ops.layer, trace.issue)
@@ -562,15 +570,16 @@ def _by_layer(
         of_layer = causes.setdefault(share.layer, {})
         of_layer[share.cause] = of_layer.get(share.cause, 0) + share.ticks
 
-    def totals(key: str, where: Any) -> list[int]:
-        values = rows[key][where] * all_ops.times[where]
-        return [int(value) for value in _sums(n, rows["layer"][where], values)]
+    def totals(values: Ints, where: Any) -> list[int]:
+        return [int(value) for value in _sums(n, rows["layer"][where], (values * all_ops.times)[where])]
 
     every = np.ones(len(rows), np.bool_)
-    moved = [totals("bytes", is_dma & (rows["kind"] == kind)) for kind in range(len(KINDS))]
+    payload = _payload(program, soc)
+    moved = [totals(payload, rows["kind"] == kind) for kind in range(len(KINDS))]
     load, weights, store = (moved[KINDS.index(kind)] for kind in ("load", "weights", "store"))
-    feed = totals("bytes", ~is_dma & (rows["kind"] == FEED))
-    compute, macs, energy_fj = totals("run", rows["kind"] == COMPUTE), totals("macs", every), totals("energy_fj", every)
+    feed = totals(rows["bytes"], rows["kind"] == FEED)
+    compute = totals(rows["run"], rows["kind"] == COMPUTE)
+    macs, energy_fj = totals(rows["macs"], every), totals(rows["energy_fj"], every)
     cores = _cores(program, trace, soc, mapping, busy, all_ops)
     there = set(np.unique(all_ops.layer).tolist())
     out = []
@@ -675,7 +684,9 @@ def _by_server(program: Program, trace: Trace, occupied: Occupancy, all_ops: _Op
     rows, n = program.rows, len(program.servers)
     owner = np.repeat(np.arange(len(rows)), rows["route_n"])
     server = program.routes[entries_of(rows["route_at"], rows["route_n"])]
-    moved, granted = (_sums(n, server, (of * all_ops.times)[owner]) for of in (rows["bytes"], bursts_of(rows)))
+    # A transfer whose bytes are ticks says what it moves.
+    carried = np.where(rows["payload_bytes"] > 0, rows["payload_bytes"], rows["bytes"])
+    moved, granted = (_sums(n, server, (of * all_ops.times)[owner]) for of in (carried, bursts_of(rows)))
     return tuple(
         ServerPart(
             server=name,
@@ -697,11 +708,20 @@ def _by_server(program: Program, trace: Trace, occupied: Occupancy, all_ops: _Op
 def _by_memory(
     program: Program, soc: SoC, workload: Workload, mapping: Mapping, homes: Homes, inferences: int, all_ops: _Ops
 ) -> tuple[MemoryPart, ...]:
-    """Bytes by memory, from the routes that the ops take."""
+    """Bytes by memory, from the routes that the ops take; a cached mover's go between the main memory and its core's,
+    whichever caches they pass."""
     read, written, feed, spent = (dict.fromkeys(soc.memories, 0) for _ in range(4))
+    cached, core_of = cached_cores(soc), core_of_unit(soc)
     shared_weights: set[str] = set()  # layers whose weights go to several memories over the same links
     for row, moved, energy_fj in _transfers(program, soc, all_ops):
         unit, kind = program.unit_names[row["unit"]], KINDS[row["kind"]]
+        if unit in core_of:
+            core = cached[core_of[unit]][0]
+            near = core.memory if row["tag"] == INTO_SCRATCHPAD else core.accumulator
+            spent[soc.main_memory] += energy_fj
+            read[near if kind == "store" else soc.main_memory] += moved
+            written[soc.main_memory if kind == "store" else near] += moved
+            continue
         if unit not in soc.dmas:
             feed[soc.cores[unit].memory] += moved
             spent[soc.cores[unit].memory] += energy_fj
@@ -735,16 +755,16 @@ def _by_memory(
 
 
 def _transfers(program: Program, soc: SoC, all_ops: _Ops) -> list[tuple[np.void, int, int]]:
-    """What DMAs and feeds move: (a row, bytes, fJ) for all rows of the same unit, kind, layer and route together."""
-    rows, times = program.rows, all_ops.times
-    by_dma = np.array([name in soc.dmas for name in program.unit_names], dtype=np.bool_)[rows["unit"]]
-    ours = np.flatnonzero(np.where(by_dma, rows["bytes"] * times > 0, rows["kind"] == FEED))
-    keys = np.stack([rows[key][ours] for key in ("unit", "kind", "layer", "route_at", "route_n")])
+    """What movers and feeds move: (a row, bytes, fJ) for all rows of the same unit, kind, layer, route and tag."""
+    rows, times, payload = program.rows, all_ops.times, _payload(program, soc)
+    ours = np.flatnonzero((payload * times > 0) | (rows["kind"] == FEED))
+    keys = np.stack([rows[key][ours] for key in ("unit", "kind", "layer", "route_at", "route_n", "tag")])
     order = np.lexsort(keys)
     change = np.append(True, (keys[:, order[1:]] != keys[:, order[:-1]]).any(axis=0))[: len(order)]
     group = np.cumsum(change) - 1
     moved, energy_fj = (
-        _sums(int(change.sum()), group, (rows[key] * times)[ours[order]]).tolist() for key in ("bytes", "energy_fj")
+        _sums(int(change.sum()), group, (of * times)[ours[order]]).tolist()
+        for of in (np.where(rows["kind"] == FEED, rows["bytes"], payload), rows["energy_fj"])
     )
     return list(zip(rows[ours[order[change]]], moved, energy_fj, strict=True))
 

@@ -15,8 +15,6 @@ import numpy as np
 
 from cosoc.sim import exact
 from cosoc.sim.estimate import Theta, layer_time
-from cosoc.sim.gemmini.estimate import ARRAY_OPS, Machine, estimate_nest
-from cosoc.sim.gemmini.nests import array_of
 from cosoc.sim.machine.program import KINDS, Ints, Program, entries_of, row_of
 from cosoc.sim.machine.trace import Trace
 from cosoc.sim.model.mapping import Mapping
@@ -67,7 +65,7 @@ def run_data(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -> 
 
 
 def _estimates(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -> dict[str, int]:
-    """The closed form of each layer on its own, ticks; fused ones, and a systolic array's pools, have none."""
+    """The closed form of each layer on its own, ticks; fused ones have none."""
     mapping = checked(mapping, workload, soc)
     homes = homes_of(workload, mapping, soc)
     fused = {name for piece in mapping.pieces if piece.how == "fused" for name in piece.layers}
@@ -77,11 +75,6 @@ def _estimates(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -
         if given is None or layer.name in fused:
             continue
         if not given.is_tiled:
-            continue
-        if array_of(soc) is not None:
-            if layer.op in ARRAY_OPS:
-                cycles = estimate_nest(layer, given, Machine.of(soc)).cycles
-                out[layer.name] = round(float(cycles) * result.ticks_per_cycle) * result.inferences
             continue
         shares = [(part.core, part.channels) for part in given.parts]
         work = layer_work(layer, soc, shares, given, homes, exact)

@@ -21,8 +21,8 @@ from cosoc.search.spaces.tiles import OBJECTIVES, Objective, Plan, Space, as_fus
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
-from cosoc.sim.gemmini.estimate import Machine
 from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.movers.cached_terms import Machine
 
 SMALL = {"memories.scratchpad.size_bytes": "262144", "memories.accumulator.size_bytes": "65536"}
 MACHINE = Machine.of(find_soc("gemmini_firesim", SMALL))

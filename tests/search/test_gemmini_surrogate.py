@@ -19,14 +19,15 @@ from cosoc.search.gemmini_surrogate import Task, batch, nest_of, network_layers,
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
-from cosoc.sim.gemmini import memory
-from cosoc.sim.gemmini.decode import Problem, decode
-from cosoc.sim.gemmini.estimate import ORDERS, Shape, Tiles, counts, rows_needed, stacked
+from cosoc.sim.importers.dosa import Problem, decode
 from cosoc.sim.model.workload import INPUT, Layer
+from cosoc.sim.movers.cached_terms import ORDERS, Shape, Tiles, counts, rows_needed, stacked
+from cosoc.sim.movers.measured import walk_nest
+from cosoc.sim.movers.tile_table import ENDED
+from cosoc.sim.movers.touches import REQUESTS, _miss
 
 SOC = find_soc("gemmini")
 MODEL = Model.of(SOC)
-CACHES = memory.CacheSizes(1024, 8, 4096, 8)
 CONV = Layer("conv", "conv", (INPUT,), 32, 48, oy=12, ox=12, iy=12, ix=12, fy=3, fx=3, pad_y=1, pad_x=1)
 
 
@@ -77,7 +78,7 @@ def test_misses_of_sweeps_under_random_replacement(x: float) -> None:
     lines = int(x * sets * ways)
     found = 0
     for sweep in range(12):
-        missed = sum(memory._miss(tags, line, rng) for line in range(lines))
+        missed = sum(_miss(tags, line, rng) for line in range(lines))
         found += missed if sweep >= 6 else 0
     estimate = _over(x, 1.0, exact)
     assert estimate == pytest.approx(m, abs=0.05)
@@ -90,15 +91,15 @@ def test_misses_of_sweeps_under_random_replacement(x: float) -> None:
 def test_rows_far_apart_use_few_sets(stride: int, wide: int) -> None:
     """Brute force: the sets that the lines of many rows fall into. A row over two lines uses twice the sets."""
     touched = {(row * stride + byte) // 64 % 1024 for row in range(16384) for byte in range(0, wide, 16)}
-    assert _sets(stride, wide, 1024, exact) == pytest.approx(len(touched) / 1024, rel=0.02)
+    assert _sets(stride, wide, 1024, 64, exact) == pytest.approx(len(touched) / 1024, rel=0.02)
 
 
 @pytest.mark.parametrize("order", range(3))
 def test_ended_loops_are_those_of_the_walk(order: int) -> None:
     tile = (16, 16, 3, 1, 5, 12)
     n = counts(Shape.of(CONV), Tiles(*tile), exact)
-    walked = memory.walk(nest_of(CONV, tile, ORDERS[order], 16), CACHES, 10**9, 1.0)
-    assert _ended(n, ORDERS[order], exact) == walked.tiles[:, memory.ENDED].sum()
+    walked = walk_nest(nest_of(CONV, tile, ORDERS[order], 16), MODEL.machine, 10**9)
+    assert _ended(n, ORDERS[order], exact) == walked.tiled.table[:, ENDED].sum()
 
 
 def test_a_layers_nest_is_that_of_the_measured_programs() -> None:
@@ -114,8 +115,8 @@ def test_sampled_tiles_fit_and_keep_out_of_the_padding(plan: list[Task]) -> None
         spad, acc = rows_needed(Shape.of(task.layer), Tiles(*task.tile), MODEL.machine)
         assert spad <= MODEL.machine.spad_rows // 2 and acc <= MODEL.machine.acc_rows // 2
         nest = nest_of(task.layer, task.tile, ORDERS[task.order], 16)
-        mvins = memory.walk(nest, CACHES, 2000, 1.0).mvins
-        assert mvins[:, memory.REQUESTS].max() < 1000  # a counter that wraps makes 65,000
+        mvins = walk_nest(nest, MODEL.machine, 2000).seen.mvins
+        assert mvins[:, REQUESTS].max() < 1000  # a counter that wraps makes 65,000
 
 
 def test_every_network_has_layers() -> None:
@@ -139,7 +140,7 @@ def test_what_is_saved_is_loaded_and_other_machines_are_refused(
     library.save(calibration, file)
     assert library.load(file, SOC) == calibration.made
     with pytest.raises(InputError, match=r"was fitted to SoC gemmini \(\w+\), not to gemmini"):
-        library.load(file, find_soc("gemmini", {"cores.gemmini.load.fill_cycles": "7.0"}))
+        library.load(file, find_soc("gemmini", {"dmas.mover.fill_cycles": "7.0"}))
     found = json.loads(file.read_text())
     file.write_text(json.dumps(found | {"simulator_digest": "0" * 16}))
     with pytest.raises(InputError, match="was fitted to simulator"):

@@ -14,8 +14,8 @@ from cosoc.search.tiling_repair import Improver, Pool, legal, shrunk
 from cosoc.search.tiling_search import Effort, Watch, choices_of, gradient
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
-from cosoc.sim.gemmini.estimate import Machine
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.movers.cached_terms import Machine
 
 SMALL = {"memories.scratchpad.size_bytes": "262144", "memories.accumulator.size_bytes": "65536"}
 MACHINE = Machine.of(find_soc("gemmini_firesim", SMALL))

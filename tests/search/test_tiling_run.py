@@ -17,8 +17,8 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import load_mapping
 from cosoc.sim.files.workload_file import find_workload
-from cosoc.sim.gemmini.estimate import Machine, Theta
 from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.movers.cached_terms import CachedTheta, Machine
 
 SOC = find_soc("gemmini")
 DIGITS = find_workload("digits_cnn")
@@ -56,7 +56,7 @@ def test_what_is_reported_is_what_the_mapping_on_disk_simulates_to(whole: tuple[
 
 def test_the_gap_is_to_the_proven_optimum(whole: tuple[Path, dict[str, object]]) -> None:
     _, content = whole
-    space = Space(DIGITS, Machine.of(SOC), Theta(**content["theta"]))  # type: ignore[arg-type]
+    space = Space(DIGITS, Machine.of(SOC), CachedTheta(**content["theta"]))  # type: ignore[arg-type]
     optimum = best_plan(space, "edp")
     plan = plan_from(content["plan"])  # type: ignore[arg-type]
     assert space.complete(plan)
@@ -95,17 +95,17 @@ def test_plans_survive_json() -> None:
 
 def test_refitting_finds_the_theta_that_made_the_figures() -> None:
     """Plans "simulated" by the closed form under another theta: predictions meet them again after the fit."""
-    truth = Theta(unhidden=0.35, reload_miss=0.9, load=1.2)
+    truth = CachedTheta(unhidden=0.35, reload_miss=0.9, load=1.2)
     space = Space(DIGITS, Machine.of(SOC))
     plans = [best_plan(space, o, fusion).plan for o in ("edp", "latency", "energy") for fusion in (True, False)]
     pieces = {piece: piece_terms(space, piece) for plan in plans for piece in plan.pieces}
     seen = {piece: Cost(1.0, predicted(space, [t], truth)) for piece, t in pieces.items()}
     fitted = refit(space, seen)
 
-    def error(theta: Theta) -> float:
+    def error(theta: CachedTheta) -> float:
         return max(abs(predicted(space, [t], theta) / seen[piece].cycles - 1) for piece, t in pieces.items())
 
-    assert error(fitted) < 0.02 < error(Theta())
+    assert error(fitted) < 0.02 < error(CachedTheta())
 
 
 def test_the_best_of_simulated_pieces_is_best_simulated() -> None:

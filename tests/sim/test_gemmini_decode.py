@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.gemmini.decode import DIMS, Problem, decode, decode_default
+from cosoc.sim.importers.dosa import DIMS, Problem, decode, decode_default
 
 CONV = Problem(k=64, c=3, p=112, q=112, r=7, s=7, stride=2)
 

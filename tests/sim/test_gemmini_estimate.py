@@ -12,22 +12,21 @@ import torch
 
 from cosoc.search import relax
 from cosoc.sim import exact
-from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
-from cosoc.sim.gemmini import memory
-from cosoc.sim.gemmini.decode import Nest
-from cosoc.sim.gemmini.estimate import (
+from cosoc.sim.model.mapping import Extent, LayerPlan, Part
+from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.movers.cached_terms import (
     IS,
     NEST_DIMS,
     ORDERS,
     OS,
     WS,
+    CachedTerms,
+    CachedTheta,
     Flow,
     Machine,
     Shape,
-    Terms,
-    Theta,
     Tiles,
     cycles,
     energy_pj,
@@ -37,10 +36,9 @@ from cosoc.sim.gemmini.estimate import (
     rows_needed,
     terms,
 )
-from cosoc.sim.gemmini.groups import chain, group_cost, reach, why_not
-from cosoc.sim.gemmini.run import gemmini_of, lower_nest
-from cosoc.sim.model.mapping import Extent, LayerPlan, Part
-from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.movers.fused_steps import chain, group_cost, reach, why_not
+from cosoc.sim.movers.measured import Nest, lower_nest, walk_nest
+from cosoc.sim.movers.touches import BEATS, EX_PAIRS, EX_ROWS, REQUESTS
 
 SOC = find_soc(
     "gemmini_firesim", {"memories.scratchpad.size_bytes": "262144", "memories.accumulator.size_bytes": "65536"}
@@ -85,19 +83,12 @@ def walked(layer: Layer, nest: LayerPlan) -> dict[str, int]:
         if now["weights"] != before.get("weights"):
             found["weights"] += size["k"] * size["c"] * size["fy"] * size["fx"]
         if now["inputs"] != before.get("inputs"):
-            rows = {
-                y * layer.stride_y + f - layer.pad_y
-                for y in range(at["oy"][0], sum(at["oy"]))
-                for f in range(at["fy"][0], sum(at["fy"]))
-            }
-            cols = {
-                x * layer.stride_x + f - layer.pad_x
-                for x in range(at["ox"][0], sum(at["ox"]))
-                for f in range(at["fx"][0], sum(at["fx"]))
-            }
-            # The hardware loads the span from the first to the last row, whether or not a stride skips some.
-            n_rows = len([r for r in range(min(rows), max(rows) + 1) if 0 <= r < layer.iy])
-            n_cols = len([r for r in range(min(cols), max(cols) + 1) if 0 <= r < layer.ix])
+            # The hardware loads all from the first row on, rows x stride + taps - 1 of them (LoopConv.scala).
+            first = at["oy"][0] * layer.stride_y + at["fy"][0] - layer.pad_y
+            left = at["ox"][0] * layer.stride_x + at["fx"][0] - layer.pad_x
+            high, wide = size["oy"] * layer.stride_y + size["fy"] - 1, size["ox"] * layer.stride_x + size["fx"] - 1
+            n_rows = len([r for r in range(first, first + high) if 0 <= r < layer.iy])
+            n_cols = len([r for r in range(left, left + wide) if 0 <= r < layer.ix])
             found["inputs"] += n_rows * n_cols * (size["k"] if depthwise else size["c"])
         if now["outputs"] != before.get("outputs") and now["outputs"] in open_outputs:
             found["spilled"] += size["k"] * size["oy"] * size["ox"]
@@ -134,30 +125,29 @@ def test_traffic_is_that_of_a_walk_over_the_tiles(layer: Layer) -> None:
 
 
 def test_the_address_walk_counts_the_same_work() -> None:
-    """Rows streamed, pairs, requests and beats against `memory.walk`, which goes address by address, where every tile
+    """Rows streamed, pairs, requests and beats against the walk, which goes address by address, where every tile
     loads both operands: channels in multiples of 64 at aligned addresses, loops with nothing to reuse."""
-    core = gemmini_of(SOC)
     nest = Nest("gemm", 16, (128, 192, 1, 1, 1, 40), (64, 64, 1, 1, 1, 24), (5, 0, 1, 2, 3, 4))
-    lowered = memory.walk(nest, memory.CacheSizes(1024, 8, 4096, 8), 10**9, 1.0)
+    lowered = walk_nest(nest, MACHINE, 10**9).seen
     layer = replace(GEMM, k=128, c=192)
     tiling = planned(64, 64, 1, 1, 1, 24, order=("ox", "k", "c", "fy", "fx", "oy"))
     t = estimate_nest(layer, tiling, MACHINE).terms
-    requests, beats = lowered.mvins[:, memory.REQUESTS].sum(), lowered.mvins[:, memory.BEATS].sum()
-    assert t.load == pytest.approx(beats + requests * core.load.request_cycles)
-    rows, pairs = lowered.groups[:, memory.EX_ROWS].sum(), lowered.groups[:, memory.EX_PAIRS].sum()
-    assert t.execute == max(rows, pairs * core.pair_cycles)
-    stores = lowered.tiles[:, [memory.REQUESTS, memory.BEATS]].sum(0)
-    assert t.store == pytest.approx(stores[1] + stores[0] * core.store.request_cycles)
+    requests, beats = lowered.mvins[:, REQUESTS].sum(), lowered.mvins[:, BEATS].sum()
+    assert t.load == pytest.approx(beats + requests * MACHINE.load_request_cycles)
+    rows, pairs = lowered.groups[:, EX_ROWS].sum(), lowered.groups[:, EX_PAIRS].sum()
+    assert t.execute == max(rows, pairs * MACHINE.pair_cycles)
+    stores = lowered.tiles[:, [REQUESTS, BEATS]].sum(0)
+    assert t.store == pytest.approx(stores[1] + stores[0] * MACHINE.store_request_cycles)
 
 
 @pytest.mark.parametrize("ox", [3, 7, 14, 18, 56])
 def test_convolutions_execute_as_their_blocks_do(ox: int) -> None:
     """Rows and pairs of a convolution's tiles, from the walk that the simulator runs."""
     nest = Nest("conv", 16, (32, 48, 3, 3, ox, ox), (16, 24, 3, 3, ox, ox), (4, 5, 0, 1, 2, 3), 1, 1, 1, ox, ox)
-    walk = memory.walk(nest, memory.CacheSizes(1024, 8, 4096, 8), 10**9, 1.0)
+    walk = walk_nest(nest, MACHINE, 10**9).seen
     layer = Layer("c", "conv", ("i",), 32, 48, oy=ox, ox=ox, iy=ox, ix=ox, fy=3, fx=3, pad_y=1, pad_x=1)
     t = estimate_nest(layer, planned(16, 24, 3, 3, ox, ox, order=OS), MACHINE).terms
-    rows, pairs = walk.groups[:, memory.EX_ROWS].sum(), walk.groups[:, memory.EX_PAIRS].sum()
+    rows, pairs = walk.groups[:, EX_ROWS].sum(), walk.groups[:, EX_PAIRS].sum()
     assert t.execute == max(rows, pairs * MACHINE.pair_cycles)
 
 
@@ -171,9 +161,9 @@ def test_ints_arrays_and_tensors_agree(layer: Layer) -> None:
     for order in ORDERS:
         whole = terms(shape, arrays, reloads(shape, arrays, order, exact), MACHINE)
         smooth = terms(soft, tensors, reloads(soft, tensors, order, relax), MACHINE, relax)
-        times = cycles(whole, MACHINE, Theta())
-        assert cycles(smooth, MACHINE, Theta(), relax).detach().numpy() == pytest.approx(times)
-        for f in fields(Terms):
+        times = cycles(whole, MACHINE, CachedTheta())
+        assert cycles(smooth, MACHINE, CachedTheta(), relax).detach().numpy() == pytest.approx(times)
+        for f in fields(CachedTerms):
             values = np.broadcast_to(getattr(whole, f.name), len(some))
             assert (getattr(smooth, f.name) + 0 * tensors.k).detach().numpy() == pytest.approx(values), f.name
             for i, nest in enumerate(some):
@@ -208,13 +198,13 @@ def test_energy_of_a_whole_layer_by_hand() -> None:
 def test_one_tile_has_nothing_to_overlap_with() -> None:
     """A single tile of a convolution: software, loads, execution and store follow each other."""
     layer = Layer("c", "conv", ("i",), 16, 16, oy=4, ox=4, iy=4, ix=4, fy=1, fx=1)
-    found = estimate_nest(layer, planned(16, 16, 1, 1, 4, 4), MACHINE, Theta(fetch=0.0, load=1.0))
-    core, t = gemmini_of(SOC), found.terms
+    found = estimate_nest(layer, planned(16, 16, 1, 1, 4, 4), MACHINE, CachedTheta(fetch=0.0, load=1.0))
+    t = found.terms
     # 256 weights, inputs and outputs; the DRAM's 128 bytes in 20 cycles are slower than the outer link's 64 in 8
     outer = 768 * max(MACHINE.outer_cycles_per_byte, MACHINE.dram_cycles_per_byte)
-    fill = 768 / 64 * core.load.fill_cycles
-    parts = t.execute + max(t.load + fill, outer) + t.store + core.software.conv_tile_cycles
-    assert found.cycles == pytest.approx(parts + core.software.start_cycles + core.execute.drain_cycles)
+    fill = 768 / 64 * MACHINE.fill_cycles
+    parts = t.execute + max(t.load + fill, outer) + t.store + MACHINE.conv_tile_cycles
+    assert found.cycles == pytest.approx(parts + MACHINE.start_cycles + MACHINE.drain_cycles)
 
 
 # ------------------------------------------------------------------------------------------ fused groups
@@ -343,7 +333,6 @@ def test_a_soc_without_the_array_is_refused() -> None:
 
 def test_estimate_and_simulation_agree_on_what_binds() -> None:
     """Nests that are bound by execution, and by software: the simulator within a few per cent of the larger part."""
-    core = next(c for c in SOC.cores.values() if isinstance(c, Systolic))
     nest = Nest("conv", 16, (64, 64, 3, 3, 28, 28), (64, 64, 3, 3, 14, 28), (4, 5, 0, 1, 2, 3), 1, 1, 1, 28, 28)
     from cosoc.sim.machine import engine_fast
 
@@ -353,7 +342,6 @@ def test_estimate_and_simulation_agree_on_what_binds() -> None:
     found = estimate_nest(layer, planned(64, 64, 3, 3, 14, 28, order=OS), MACHINE)
     assert found.terms.execute < simulated
     assert found.cycles == pytest.approx(simulated, rel=0.15)
-    assert core.side == MACHINE.side
 
 
 def test_flow_of_a_group_member_moves_no_dram_byte() -> None:

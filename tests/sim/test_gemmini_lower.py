@@ -12,11 +12,11 @@ import pytest
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
-from cosoc.sim.gemmini.decode import Nest
-from cosoc.sim.gemmini.lower import EXECUTE, LOAD, TICKS_PER_CYCLE
-from cosoc.sim.gemmini.run import gemmini_of, lower_nest, run_nest
 from cosoc.sim.machine import engine_fast, engine_reference
 from cosoc.sim.machine.program import validate
+from cosoc.sim.movers.cached_terms import Machine
+from cosoc.sim.movers.cached_units import TICKS_PER_CYCLE
+from cosoc.sim.movers.measured import Nest, lower_nest, run_nest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -82,23 +82,24 @@ def test_one_tile_by_hand() -> None:
     pair; it lasts 16 cycles, longer than an eighth of a pair's latency. The store starts beside it, after the drain.
     """
     soc = soc_of(16)
-    core = gemmini_of(soc)
+    machine = Machine.of(soc)
     lowered = lower_nest(Nest("gemm", 16, (16, 16, 1, 1, 1, 16), (16, 16, 1, 1, 1, 16), tuple(range(6))), soc)
     trace = engine_fast.run(lowered.program)
-    mvin = 16 * (1 + core.load.request_cycles)
-    loaded = core.software.gemm_tile_cycles + core.load.setup_cycles + 2 * mvin
-    store = core.execute.drain_cycles + 16 * (1 + core.store.request_cycles)
-    assert core.pair_cycles < 16
+    mvin = 16 * (1 + machine.load_request_cycles)
+    loaded = machine.gemm_tile_cycles + machine.setup_cycles + 2 * mvin
+    store = machine.drain_cycles + 16 * (1 + machine.store_request_cycles)
+    assert machine.pair_cycles < 16
     assert trace.makespan / TICKS_PER_CYCLE == pytest.approx(loaded + max(16, store), abs=0.5)
-    assert lowered.cycles(trace) == core.software.start_cycles + trace.makespan / TICKS_PER_CYCLE
+    assert lowered.cycles(trace) == machine.start_cycles + trace.makespan / TICKS_PER_CYCLE
 
 
 def test_a_convolution_executes_when_all_its_loads_are_in_and_the_next_tile_loads_meanwhile() -> None:
     extent = (16, 16, 3, 3, 16, 64)
     lowered = lower_nest(Nest("conv", 16, extent, (16, 16, 3, 3, 16, 16), tuple(range(6)), 1, 1, 1, 64, 64), soc_of(16))
     trace, unit = engine_fast.run(lowered.program), lowered.program.rows["unit"]
-    execute = np.flatnonzero(unit == EXECUTE)
-    loads = np.flatnonzero(unit == LOAD)
+    names = lowered.program.unit_names
+    execute = np.flatnonzero(unit == names.index("gemmini"))
+    loads = np.flatnonzero(unit == names.index("load"))
     assert len(execute) == 4
     for before, op in zip((-1, *execute), execute, strict=False):
         own = loads[(loads > before) & (loads < op)]

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from cosoc.sim.gemmini.decode import Nest, Problem, decode
-from cosoc.sim.gemmini.memory import BEATS, DRAM, EX_PAIRS, EX_ROWS, LLC, REQUESTS, STORES, CacheSizes, walk
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.importers.dosa import Problem, decode
+from cosoc.sim.movers.cached_terms import Machine
+from cosoc.sim.movers.measured import Nest, Walked, walk_nest
+from cosoc.sim.movers.tile_table import LEAVES
+from cosoc.sim.movers.touches import BEATS, DRAM, EX_PAIRS, EX_ROWS, LLC, REQUESTS, Caches
 
-CACHES = CacheSizes(l2_sets=1024, l2_ways=8, llc_sets=4096, llc_ways=8)
+CACHES = Caches(l2_sets=1024, l2_ways=8, llc_sets=4096, llc_ways=8)
+MACHINE = Machine.of(find_soc("gemmini_firesim"))
 ALL = 10**9
+
+
+def walk(nest: Nest, cap: int = ALL, seed: int = 1, machine: Machine = MACHINE) -> Walked:
+    """A nest on the measured machine."""
+    return walk_nest(nest, machine, cap, CACHES, seed)
 
 
 def conv(k: int, c: int, p: int, kernel: int = 1, side: int = 16, tile: tuple[int, ...] | None = None) -> Nest:
@@ -36,9 +48,9 @@ def requests_of(address: int, n_bytes: int) -> list[tuple[int, int]]:
 @pytest.mark.parametrize(("n_columns", "beats"), [(64, 4), (32, 2), (16, 1), (48, 4), (40, 4), (8, 1)])
 def test_a_row_at_an_aligned_address_takes_the_smallest_window_that_holds_it(n_columns: int, beats: int) -> None:
     """One row of B, at the start of its array; A is one row of one byte."""
-    seen = walk(gemm(n_columns, 1, 1, tile=(64, 16, 1, 1, 1, 16)), CACHES, ALL, 1.0)
-    assert seen.mvins[1, REQUESTS] == 1
-    assert seen.mvins[1, BEATS] == beats
+    seen = walk(gemm(n_columns, 1, 1, tile=(64, 16, 1, 1, 1, 16)))
+    assert seen.seen.mvins[1, REQUESTS] == 1
+    assert seen.seen.mvins[1, BEATS] == beats
     assert requests_of(0, n_columns) == [(beats, n_columns)]
 
 
@@ -46,64 +58,67 @@ def test_a_row_at_an_aligned_address_takes_the_smallest_window_that_holds_it(n_c
 def test_requests_of_a_convolution_are_those_of_its_rows(c: int, k: int) -> None:
     """One 1x1 tile with unaligned arrays: weights are c rows a block of 64 outputs, inputs a row a pixel and block."""
     p = 5
-    seen = walk(conv(k, c, p), CACHES, ALL, 1.0)
+    seen = walk(conv(k, c, p))
     weights = [(56 + (4 << 20) + ch * k + o, min(64, k - o)) for o in range(0, k, 64) for ch in range(c)]
     inputs = [(56 + pixel * c + ch, min(64, c - ch)) for pixel in range(p * p) for ch in range(0, c, 64)]
     expected = [r for row in weights + inputs for r in requests_of(*row)]
-    assert seen.mvins[:, REQUESTS].sum() == len(expected)
-    assert seen.mvins[:, BEATS].sum() == sum(max(beats, -(-n // 16)) for beats, n in expected)
+    assert seen.seen.mvins[:, REQUESTS].sum() == len(expected)
+    assert seen.seen.mvins[:, BEATS].sum() == sum(max(beats, -(-n // 16)) for beats, n in expected)
 
 
 def test_stores_come_with_the_last_reduction_only() -> None:
-    seen = walk(gemm(32, 64, 32, tile=(16, 16, 1, 1, 1, 32)), CACHES, ALL, 1.0)
-    assert seen.tiles[:, STORES].tolist() == [0, 0, 0, 1] * 2  # och outside, kch inside
-    assert seen.tiles[:, REQUESTS].tolist() == [0, 0, 0, 32] * 2
+    seen = walk(gemm(32, 64, 32, tile=(16, 16, 1, 1, 1, 32)))
+    assert seen.tiled.table[:, LEAVES].tolist() == [0, 0, 0, 1] * 2  # och outside, kch inside
+    assert seen.seen.tiles[:, REQUESTS].tolist() == [0, 0, 0, 32] * 2
 
 
 def test_what_fits_the_l2_is_never_missed_and_what_exceeds_it_is() -> None:
     """The programs fill their arrays before they run, so the caches are warm."""
-    small = walk(gemm(128, 128, 128), CACHES, ALL, 1.0)
-    assert small.mvins[:, LLC].sum() == small.tiles[:, LLC].sum() == 0
-    large = walk(gemm(1024, 1024, 16), CACHES, ALL, 1.0)  # 1 MB of weights: L2 512 KB, last-level cache 4 MB
+    small = walk(gemm(128, 128, 128))
+    assert small.seen.mvins[:, LLC].sum() == small.seen.tiles[:, LLC].sum() == 0
+    large = walk(gemm(1024, 1024, 16))  # 1 MB of weights: L2 512 KB, last-level cache 4 MB
     lines = 1024 * 1024 // 64
-    assert 0.5 * lines < large.mvins[:, LLC].sum() <= 1.05 * lines
-    assert large.mvins[:, DRAM].sum() < 0.02 * lines
-    huge = walk(gemm(4096, 4096, 16), CACHES, ALL, 1.0)  # 16 MB
-    assert huge.mvins[:, DRAM].sum() > 0.5 * 4096 * 4096 / 128
+    assert 0.5 * lines < large.seen.mvins[:, LLC].sum() <= 1.05 * lines
+    assert large.seen.mvins[:, DRAM].sum() < 0.02 * lines
+    huge = walk(gemm(4096, 4096, 16))  # 16 MB
+    assert huge.seen.mvins[:, DRAM].sum() > 0.5 * 4096 * 4096 / 128
 
 
 def test_what_just_fills_the_l2_does_not_stay_whole() -> None:
     """512 KB of weights through an L2 of 512 KB that was full: random replacement loses 1 - 1/e of them in one sweep,
     fewer in each that follows; a quarter of that fits."""
     lines = 512 * 1024 // 64
-    filling = walk(gemm(512, 1024, 16), CACHES, ALL, 1.0)
-    assert 0.05 * lines < filling.mvins[:, LLC].sum() < (1 - np.exp(-1)) * lines
-    fitting = walk(gemm(128, 1024, 16), CACHES, ALL, 1.0)
-    assert fitting.mvins[:, LLC].sum() < 0.02 * lines
+    filling = walk(gemm(512, 1024, 16))
+    assert 0.05 * lines < filling.seen.mvins[:, LLC].sum() < (1 - np.exp(-1)) * lines
+    fitting = walk(gemm(128, 1024, 16))
+    assert fitting.seen.mvins[:, LLC].sum() < 0.02 * lines
 
 
 def test_blocks_of_the_array() -> None:
     """LoopConv: a pair a weight block, input row and chunk of output columns; at least 4 rows stream."""
-    seen = walk(conv(32, 32, 18, kernel=3), CACHES, ALL, 1.0)
-    assert seen.groups[0, EX_PAIRS] == 9 * 2 * 2 * 18 * 2  # taps, och blocks, kch blocks, rows, column chunks 16 + 2
-    assert seen.groups[0, EX_ROWS] == 9 * 2 * 2 * 18 * (16 + 4)
+    seen = walk(conv(32, 32, 18, kernel=3))
+    assert (
+        seen.seen.groups[0, EX_PAIRS] == 9 * 2 * 2 * 18 * 2
+    )  # taps, och blocks, kch blocks, rows, column chunks 16 + 2
+    assert seen.seen.groups[0, EX_ROWS] == 9 * 2 * 2 * 18 * (16 + 4)
 
 
 def test_a_long_nest_is_walked_up_to_the_cap_and_weighed_beyond() -> None:
     nest = gemm(512, 512, 512, tile=(16, 16, 1, 1, 1, 16))
-    seen = walk(nest, CACHES, 3200, 1.0)
+    quick = replace(MACHINE, gemm_tile_cycles=1.0, loop_cycles=0.0)  # software weighs nothing
+    seen = walk(nest, 3200, machine=quick)
     assert len(seen.effort) == nest.n_tiles == 32**3
-    assert len(seen.tiles) == pytest.approx(100, abs=3)  # 32 requests a tile: 16 rows of A and of B
+    assert len(seen.seen.tiles) == pytest.approx(100, abs=3)  # 32 requests a tile: 16 rows of A and of B
     assert np.ptp(seen.effort) == 0  # equal tiles weigh the same, and tiles cut at the edge less:
-    cut = walk(gemm(512, 512, 520, tile=(64, 64, 1, 1, 1, 64)), CACHES, 3200, 1.0)
+    cut = walk(gemm(512, 512, 520, tile=(64, 64, 1, 1, 1, 64)), 3200, machine=quick)
     assert sorted(set(cut.effort))[0] < 0.7 * max(cut.effort)
 
 
 def test_equal_seeds_give_equal_walks() -> None:
     nest = gemm(1024, 1024, 16)
-    first, again = walk(nest, CACHES, ALL, 1.0), walk(nest, CACHES, ALL, 1.0)
-    assert np.array_equal(first.mvins, again.mvins)
-    assert not np.array_equal(first.mvins, walk(nest, CACHES, ALL, 1.0, seed=2).mvins)
+    first, again = walk(nest), walk(nest)
+    assert np.array_equal(first.seen.mvins, again.seen.mvins)
+    assert not np.array_equal(first.seen.mvins, walk(nest, seed=2).seen.mvins)
 
 
 def test_a_tile_that_lies_in_the_padding_loads_what_its_counter_wraps_to() -> None:
@@ -114,7 +129,7 @@ def test_a_tile_that_lies_in_the_padding_loads_what_its_counter_wraps_to() -> No
     """
     problem = Problem(k=8, c=3, p=112, q=112, r=7, s=7, stride=2)
     mapping = "L3[WIO] P4 Q112 S7 - L2[WI] K8X - L1[O] R7 C3X - L0[W] P28"
-    seen = walk(decode(mapping, problem), CACHES, 200, 1.0)
-    assert seen.mvins[:, REQUESTS].max() == 65535 * (28 * 2 + 7 - 1 - 3)
+    seen = walk(decode(mapping, problem), 200)
+    assert seen.seen.mvins[:, REQUESTS].max() == 65535 * (28 * 2 + 7 - 1 - 3)
     unsplit = "L3[WIO] P4 Q112 - L2[WI] K8X - L1[O] R7 S7 C3X - L0[W] P28"
-    assert walk(decode(unsplit, problem), CACHES, 200, 1.0).mvins[:, REQUESTS].max() < 100
+    assert walk(decode(unsplit, problem), 200).seen.mvins[:, REQUESTS].max() < 100

@@ -57,7 +57,11 @@ def test_what_is_written_is_read_back(tmp_path: Path, diana: SoC, resnet8: Workl
         ("layers:\n  conv1: {parts: {digital: 16}, reuse: false}", "false", "reuse: false means nothing behind a DMA"),
         ("layers:\n  conv1: {parts: {digital: 16}, order: [k, oy, ox, c, fy, fx]}", "[k", "goes with tile"),
         ("layers:\n  conv1: {parts: {digital: 16}, tile: {fy: 1}}", "1}", "takes whole filters, 3 x 3, not 1 x 3"),
-        ("layers:\n  conv1: {parts: {digital: 16}, tile: {oy: 8}, order: [c, k, oy, ox, fy, fx]}", "[c", "innermost"),
+        (
+            "layers:\n  conv1: {parts: {digital: 16}, tile: {oy: 8, c: 1}, order: [c, k, oy, ox, fy, fx]}",
+            "[c",
+            "put c innermost",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_place(

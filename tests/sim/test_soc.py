@@ -4,10 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc, list_socs, load_soc, soc_folder
-from cosoc.sim.gemmini.lower import cache_sizes
 
 DIANA = (soc_folder() / "diana.yaml").read_text()
 
@@ -94,20 +92,17 @@ def test_dianas_power_increments_follow_from_the_three_mode_powers() -> None:
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("accumulator", "cores.gemmini.accumulator: no memory named 'nowhere'"),
-        ("llc", "cores.gemmini.llc: no memory named 'nowhere'"),
-        ("dram_link", "cores.gemmini.dram_link: no link named 'nowhere'"),
+        ("cores.gemmini.accumulator", "no memory named 'nowhere'"),
+        ("dmas.mover.llc", "no memory named 'nowhere'"),
+        ("dmas.mover.dram_link", "no link named 'nowhere'"),
     ],
 )
-def test_what_a_core_model_names_itself_must_be_there(key: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        find_soc("gemmini_firesim", {f"cores.gemmini.{key}": "nowhere"})
+def test_what_a_core_or_mover_names_itself_must_be_there(key: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"{key}: {message}"):
+        find_soc("gemmini_firesim", {key: "nowhere"})
 
 
 def test_a_cache_smaller_than_its_ways_is_said() -> None:
     """A set needs a line for each of its ways."""
-    soc = find_soc("gemmini_firesim", {"memories.llc.size_bytes": "581"})
-    core = soc.cores["gemmini"]
-    assert isinstance(core, Systolic)
-    with pytest.raises(InputError, match="memory llc has 581 bytes; a set of its ways needs"):
-        cache_sizes(soc, core)
+    with pytest.raises(InputError, match="llc_ways: memory llc has 581 bytes; a set of its ways needs 1024"):
+        find_soc("gemmini_firesim", {"memories.llc.size_bytes": "581"})

@@ -12,9 +12,9 @@ broadcasts: a `Shape` may hold an array of layers, a `Tiles` an array of mapping
   PARTIAL_BYTES leave and come back.
 - *Execute.* As `Systolic` has it: per block as many cycles as rows stream, at least `min_rows`; at least
   `pair_cycles` per preload/compute pair; a depthwise layer uses one column of the array.
-- *Load, store.* Beats of the bus, and what a request costs around them; rows of at most MVIN_BYTES. Lines that the L2
-  misses cross the outer link: of every operand its first reading, and shares (theta) of what is read again and of the
-  lines that rows narrower than a line ask for in parts. First readings come from the DRAM, at its rate.
+- *Load, store.* Beats of the bus, and what a request costs around them; rows of at most a mvin's width. Lines that the
+  L2 misses cross the outer link: of every operand its first reading, and shares (theta) of what is read again and of
+  the lines that rows narrower than a line ask for in parts. First readings come from the DRAM, at its rate.
 - *Energy*, per 8-bit word accessed, by the SoC file's table, which is DOSA's (Hong et al., MICRO 2023).
   Registers: a read a MAC, a write a weight that is loaded into the array. Accumulator: a read and a write a partial sum
   (one for every `side` input channels and tap), a read when it is stored. Scratchpad: a read a weight and spatial tile,
@@ -23,8 +23,8 @@ broadcasts: a `Shape` may hold an array of layers, a `Tiles` an array of mapping
 - *Fused layers.* What passes between two layers of a group is written from the accumulator to the scratchpad and
   read there; it costs no DRAM access. A consumer's halo is computed again by its producer, or kept (line buffer).
 
-`Terms` are additive over layers. `cycles` composes them: the slowest of load, execute, store and software, and of the
-others a share that is not hidden (theta), at least that of one tile.
+`CachedTerms` are additive over layers. `cycles` composes them: the slowest of load, execute, store and software, and of
+the others a share that is not hidden (theta), at least that of one tile.
 """
 
 from __future__ import annotations
@@ -38,12 +38,9 @@ from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.errors import InputError
 from cosoc.sim.exact import Num
 from cosoc.sim.model.mapping import DIMS, PARTIAL_BYTES, Dim, Extent, LayerPlan
-from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.soc import CachedMover, SoC
 from cosoc.sim.model.workload import Layer
 
-MVIN_BYTES = 64  # widest row of a mvin, and largest request of the DMA
-BEAT_BYTES = 16
-LINE_BYTES = 64
 ARRAY_OPS = ("conv", "matmul", "add")  # what Gemmini runs
 POOLS = ("max_pool", "avg_pool")  # what goes through its memories only
 NEST_DIMS = DIMS[1:]  # images of a batch follow one another
@@ -57,7 +54,7 @@ ORDER_NAMES = ("WS", "IS", "OS")
 
 
 @dataclass(frozen=True)
-class Theta:
+class CachedTheta:
     """What the closed form cannot know; the defaults are rounded from a fit to simulated plans.
 
     unhidden: share of the faster units' time that does not overlap with the slowest's. reload_miss: of the bytes that
@@ -77,8 +74,8 @@ class Theta:
 
 @dataclass(frozen=True)
 class Machine:
-    """The figures of a SoC with one systolic array that the closed form needs. Rows: `side` bytes of scratchpad, or
-    `side` partial sums of accumulator."""
+    """The figures of a systolic array, of its mover and its links that closed form and emission need. Rows: `side`
+    bytes of scratchpad, or `side` partial sums of accumulator. *_link_pj: of a byte over the link."""
 
     side: int
     spad_rows: int
@@ -86,12 +83,27 @@ class Machine:
     min_rows: int
     pair_cycles: float
     drain_cycles: float
+    setup_cycles: float
     load_request_cycles: float
     fill_cycles: float
+    llc_cycles: float
+    dram_cycles: float
     store_request_cycles: float
     conv_tile_cycles: float
     gemm_tile_cycles: float
+    loop_cycles: float
     start_cycles: float
+    tiles_in_flight: int
+    mvins_in_flight: int
+    mvin_bytes: int
+    beat_bytes: int
+    beat_cycles: int
+    line_bytes: int
+    llc_line_bytes: int
+    l2_bytes: int
+    l2_ways: int
+    llc_bytes: int
+    llc_ways: int
     outer_cycles_per_byte: float
     dram_cycles_per_byte: float
     hz: int
@@ -100,45 +112,87 @@ class Machine:
     accumulator_pj: float
     scratchpad_pj: float
     dram_pj: float
+    return_link_pj: float
+    outer_link_pj: float
+    dram_link_pj: float
 
     @staticmethod
-    def of(soc: SoC) -> Machine:
-        """InputError unless the SoC has exactly one systolic array."""
-        cores = [core for core in soc.cores.values() if isinstance(core, Systolic)]
-        if len(cores) != 1:
-            raise InputError(f"{soc.name} has {len(cores)} cores of model systolic; one is needed")
-        core, access = cores[0], cores[0].access
-        spad, acc = soc.memories[core.memory].capacity_bytes, soc.memories[core.accumulator].capacity_bytes
-        outer, dram = soc.links[core.outer_link], soc.links[core.dram_link]
+    def of(soc: SoC, core: str | None = None) -> Machine:
+        """The figures of a core, or of the only systolic array there is; InputError unless it is one behind a cached
+        mover."""
+        _, array, mover = array_and_mover(soc, core)
+        access, execute, software = array.access, array.execute, array.software
+        spad, acc = soc.memories[array.memory].capacity_bytes, soc.memories[array.accumulator].capacity_bytes
+        back, outer, dram = (soc.links[link] for link in (mover.return_link, mover.outer_link, mover.dram_link))
         return Machine(
-            side=core.side,
-            spad_rows=spad // core.side,
-            acc_rows=acc // (core.side * PARTIAL_BYTES),
-            min_rows=core.execute.min_rows,
-            pair_cycles=core.pair_cycles,
-            drain_cycles=core.execute.drain_cycles,
-            load_request_cycles=core.load.request_cycles,
-            fill_cycles=core.load.fill_cycles,
-            store_request_cycles=core.store.request_cycles,
-            conv_tile_cycles=core.software.conv_tile_cycles,
-            gemm_tile_cycles=core.software.gemm_tile_cycles,
-            start_cycles=core.software.start_cycles,
+            side=array.side,
+            spad_rows=spad // array.side,
+            acc_rows=acc // (array.side * PARTIAL_BYTES),
+            min_rows=execute.min_rows,
+            pair_cycles=array.pair_cycles,
+            drain_cycles=execute.drain_cycles,
+            setup_cycles=mover.setup_cycles,
+            load_request_cycles=mover.request_cycles,
+            fill_cycles=mover.fill_cycles,
+            llc_cycles=mover.llc_cycles,
+            dram_cycles=mover.dram_cycles,
+            store_request_cycles=mover.store_request_cycles,
+            conv_tile_cycles=software.conv_tile_cycles,
+            gemm_tile_cycles=software.gemm_tile_cycles,
+            loop_cycles=software.loop_cycles,
+            start_cycles=software.start_cycles,
+            tiles_in_flight=software.tiles_in_flight,
+            mvins_in_flight=mover.rows_in_flight // array.side + 1,
+            mvin_bytes=mover.mvin_bytes,
+            beat_bytes=back.bytes_per_period,
+            beat_cycles=back.period_cycles,
+            line_bytes=mover.l2_line_bytes,
+            llc_line_bytes=mover.llc_line_bytes,
+            l2_bytes=soc.memories[mover.l2].capacity_bytes,
+            l2_ways=mover.l2_ways,
+            llc_bytes=soc.memories[mover.llc].capacity_bytes,
+            llc_ways=mover.llc_ways,
             outer_cycles_per_byte=outer.period_cycles / outer.bytes_per_period,
             dram_cycles_per_byte=dram.period_cycles / dram.bytes_per_period,
             hz=soc.tick_hz,
             mac_pj=access.mac_pj,
             register_pj=access.register_pj,
-            accumulator_pj=access.accumulator_pj + access.accumulator_pj_per_kb_and_pe * (acc / 1024) / core.side,
+            accumulator_pj=access.accumulator_pj + access.accumulator_pj_per_kb_and_pe * (acc / 1024) / array.side,
             scratchpad_pj=access.scratchpad_pj + access.scratchpad_pj_per_kb * (spad / 1024),
-            dram_pj=access.dram_pj,
+            dram_pj=soc.memories[soc.main_memory].access_pj_per_byte,
+            return_link_pj=back.energy_pj_per_byte,
+            outer_link_pj=outer.energy_pj_per_byte,
+            dram_link_pj=dram.energy_pj_per_byte,
         )
+
+
+def cached_cores(soc: SoC) -> dict[str, tuple[Systolic, CachedMover]]:
+    """The cores whose memory a cached mover fills, by name: those that the route from main memory binds to one."""
+    found = {}
+    for name, core in soc.cores.items():
+        mover = soc.mover_of(name)
+        if isinstance(mover, CachedMover) and isinstance(core, Systolic):
+            found[name] = core, mover
+    return found
+
+
+def array_and_mover(soc: SoC, core: str | None = None) -> tuple[str, Systolic, CachedMover]:
+    """A core behind a cached mover, by name, or the only one there is; InputError where there is none, or several."""
+    found = cached_cores(soc)
+    if core is None and len(found) != 1:
+        raise InputError(f"{soc.name} has {len(found)} cores of model systolic; one is needed")
+    if core is not None and core not in found:
+        raise InputError(f"{soc.name}: {core} is no systolic array behind a cached mover; those are {', '.join(found)}")
+    name = core or next(iter(found))
+    return name, *found[name]
 
 
 @dataclass(frozen=True)
 class Shape:
     """Extents of a layer, or of an array of layers. c, k: channels of one of `copies` equal products (heads of an
-    attention). pad_*: rows and columns that a window reads outside the input. depthwise, gemm, add: 1 or 0. An addition
-    is a depthwise layer without weights and without work for the array; `operands` is what it reads."""
+    attention, images of a batch). pad_*: rows and columns outside the input that are asked for. depthwise, gemm, add: 1
+    or 0. An addition is a depthwise layer without weights and without work for the array; `operands` is what it
+    reads."""
 
     k: Num
     c: Num
@@ -164,9 +218,7 @@ class Shape:
         """The extents of one layer; InputError for an operator that Gemmini does not run."""
         if layer.op not in ARRAY_OPS:
             raise InputError(f"layer {layer.name}: Gemmini runs {', '.join(ARRAY_OPS)}, not {layer.op}")
-        down = layer.input_rows(layer.oy) - layer.pad_y - layer.iy
-        right = layer.input_cols(layer.ox) - layer.pad_x - layer.ix
-        pads = (layer.pad_y, max(0, down), layer.pad_x, max(0, right))
+        pads = _pads(layer, layer.stride_y - 1, layer.stride_x - 1)
         add, depthwise = layer.op == "add", layer.depthwise
         copies = layer.groups if layer.op == "matmul" else 1
         if layer.op == "conv" and layer.groups > 1 and not depthwise:
@@ -185,10 +237,10 @@ class Shape:
             pad_left=0 if add else pads[2],
             pad_right=0 if add else pads[3],
             depthwise=int(add or depthwise),
-            gemm=int(not add and layer.oy == layer.fy == layer.fx == 1 and not depthwise),
+            gemm=int(not (add or depthwise or max(pads)) and layer.oy == layer.fy == layer.fx == layer.stride_x == 1),
             add=int(add),
             operands=len(layer.inputs) if add else 1,
-            copies=copies,
+            copies=copies * layer.n,
             most_pad=0 if add else max(pads),
         )
 
@@ -199,7 +251,18 @@ def shape_of(layer: Layer) -> Shape:
     if layer.op not in POOLS:
         return Shape.of(layer)
     as_conv = replace(layer, op="conv", c=layer.k, groups=layer.k)
-    return replace(Shape.of(as_conv), depthwise=1, gemm=0, c=1, add=1)
+    top, bottom, left, right = pads = _pads(layer, 0, 0)
+    return replace(
+        Shape.of(as_conv), depthwise=1, gemm=0, c=1, add=1, pad_top=top, pad_bottom=bottom, pad_left=left,
+        pad_right=right, most_pad=max(pads),
+    )  # fmt: skip
+
+
+def _pads(layer: Layer, spare_y: int, spare_x: int) -> tuple[int, int, int, int]:
+    """Rows above and below and columns left and right of the input that windows reach; spare: that they are longer."""
+    down = layer.input_rows(layer.oy) + spare_y - layer.pad_y - layer.iy
+    right = layer.input_cols(layer.ox) + spare_x - layer.pad_x - layer.ix
+    return layer.pad_y, max(0, down), layer.pad_x, max(0, right)
 
 
 @dataclass(frozen=True)
@@ -246,7 +309,7 @@ class Flow:
 
 
 @dataclass(frozen=True)
-class Terms:
+class CachedTerms:
     """What a layer costs, before composition; all fields are sums. Cycles of the units (`array`: of an ideal array),
     bytes, 8-bit words accessed. stages: pieces of work that can overlap."""
 
@@ -265,11 +328,11 @@ class Terms:
     scratchpad_words: Num
     dram_bytes: Num
 
-    def __add__(self, other: Terms) -> Terms:
-        return Terms(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Terms)))
+    def __add__(self, other: CachedTerms) -> CachedTerms:
+        return CachedTerms(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(CachedTerms)))
 
-    def scaled(self, factor: Num) -> Terms:
-        return Terms(*(getattr(self, f.name) * factor for f in fields(Terms)))
+    def scaled(self, factor: Num) -> CachedTerms:
+        return CachedTerms(*(getattr(self, f.name) * factor for f in fields(CachedTerms)))
 
 
 def along(extent: Num, tile: Num, f: Callable[[Num], Num], xp: Any) -> Num:
@@ -331,22 +394,28 @@ def mixed(parts: Sequence[Reloads], weights: Sequence[Num]) -> Reloads:
     return Reloads(mix("weights"), mix("inputs"), mix("outputs"))
 
 
-def _span(out: Num, stride: Num, filter_: Num) -> Num:
-    """Input rows under `out` output rows and `filter_` filter rows."""
-    return (out - 1) * stride + filter_
+def _span(out: Num, stride: Num, filter_: Num, add: Num) -> Num:
+    """Input rows that come for `out` output rows and `filter_` filter rows: the hardware's loop brings stride - 1 more
+    than a window needs, and the library counts with them; a pooling has no such loop."""
+    return (out - 1) * stride + filter_ + _spare(stride, add)
+
+
+def _spare(stride: Num, add: Num) -> Num:
+    return (stride - 1) * (1 - add)
 
 
 def _rows_read(
-    out: Num, tile: Num, filter_: Num, filter_tile: Num, stride: Num, pads: tuple[Num, Num], most_pad: int, keep: Num,
-    xp: Any,
+    out: Num, tile: Num, filter_: Num, filter_tile: Num, stride: Num, spare: Num, pads: tuple[Num, Num], most_pad: int,
+    keep: Num, xp: Any,
 ) -> Num:  # fmt: skip
     """Input rows (or columns) that all tiles along one direction read, without those in the padding.
 
-    keep: of two tiles that follow each other, whether the second reads the rows under both again (0) or not (1).
+    spare: rows that come beyond a window. keep: of two tiles that follow each other, whether the second reads the rows
+    under both again (0) or not (1).
     """
     n, taps = xp.ceildiv(out, tile), xp.ceildiv(filter_, filter_tile)
-    total = (out - n) * stride * taps + n * filter_
-    total = total - keep * (n - 1) * xp.maximum(filter_ - stride, 0 * stride)
+    total = (out - n) * stride * taps + n * filter_ + n * taps * spare
+    total = total - keep * (n - 1) * xp.maximum(filter_ + spare - stride, 0 * stride)
     last = out - (n - 1) * tile
     for i in range(most_pad):  # the tiles next to an edge
         for j in range(most_pad):
@@ -371,7 +440,7 @@ def _chunk_rows(ox: Num, machine: Machine, gemm: Num, xp: Any) -> Num:
 
 def terms(
     shape: Shape, tiles: Tiles, again: Reloads, machine: Machine, xp: Any = exact, flow: Flow | None = None
-) -> Terms:
+) -> CachedTerms:
     """The costs of a layer under tiles and reloads; `flow` for a layer of a fused group."""
     flow = flow or Flow()
     side = machine.side
@@ -381,7 +450,7 @@ def terms(
     works = 1 - shape.add
     k_blocks = along(shape.k, tiles.k, lambda x: xp.ceildiv(x, side), xp)
     c_blocks = along(shape.c, tiles.c, lambda x: xp.ceildiv(x, side), xp)
-    k_parts = along(shape.k, tiles.k, lambda x: xp.ceildiv(x, MVIN_BYTES), xp)
+    k_parts = along(shape.k, tiles.k, lambda x: xp.ceildiv(x, machine.mvin_bytes), xp)
 
     # --- execute
     columns = xp.where(shape.depthwise > 0, shape.k, k_blocks)  # of weight blocks
@@ -399,12 +468,17 @@ def terms(
     channel_tile = xp.where(shape.depthwise > 0, tiles.k, tiles.c)
     pads_y, pads_x = (shape.pad_top, shape.pad_bottom), (shape.pad_left, shape.pad_right)
     in_rows = _rows_read(
-        shape.oy, tiles.oy, shape.fy, tiles.fy, shape.stride_y, pads_y, shape.most_pad, flow.keep, xp
+        shape.oy, tiles.oy, shape.fy, tiles.fy, shape.stride_y, _spare(shape.stride_y, shape.add), pads_y,
+        shape.most_pad, flow.keep, xp,
     )  # fmt: skip
-    in_cols = _rows_read(shape.ox, tiles.ox, shape.fx, tiles.fx, shape.stride_x, pads_x, shape.most_pad, 0, xp)
+    in_cols = _rows_read(
+        shape.ox, tiles.ox, shape.fx, tiles.fx, shape.stride_x, _spare(shape.stride_x, shape.add), pads_x,
+        shape.most_pad, 0, xp,
+    )  # fmt: skip
     in_pixels = in_rows * in_cols
-    in_once = _span(shape.oy, shape.stride_y, shape.fy) - shape.pad_top - shape.pad_bottom
-    in_once = in_once * (_span(shape.ox, shape.stride_x, shape.fx) - shape.pad_left - shape.pad_right) * channels
+    once_y = _span(shape.oy, shape.stride_y, shape.fy, shape.add) - shape.pad_top - shape.pad_bottom
+    once_x = _span(shape.ox, shape.stride_x, shape.fx, shape.add) - shape.pad_left - shape.pad_right
+    in_once = once_y * once_x * channels
     weight_bytes = weights * again.weights
     input_bytes = in_pixels * channels * again.inputs * flow.dram_in
     outputs = shape.k * pixels
@@ -417,31 +491,32 @@ def terms(
 
     # --- load and store: beats of the bus, and requests
     weight_rows = shape.c * taps * again.weights * works
-    w_beats = weight_rows * along(shape.k, tiles.k, lambda x: xp.ceildiv(x, BEAT_BYTES), xp)
+    w_beats = weight_rows * along(shape.k, tiles.k, lambda x: xp.ceildiv(x, machine.beat_bytes), xp)
     moved = in_pixels * again.inputs
-    channel_beats = along(channels, channel_tile, lambda x: xp.ceildiv(x, BEAT_BYTES), xp)
+    channel_beats = along(channels, channel_tile, lambda x: xp.ceildiv(x, machine.beat_bytes), xp)
     i_beats = moved * channel_beats * (flow.dram_in + flow.spad_in)
-    i_requests = moved * along(channels, channel_tile, lambda x: xp.ceildiv(x, MVIN_BYTES), xp) * flow.dram_in
+    i_requests = moved * along(channels, channel_tile, lambda x: xp.ceildiv(x, machine.mvin_bytes), xp) * flow.dram_in
     partial = spilled * PARTIAL_BYTES
-    requests = weight_rows * k_parts + i_requests + partial / MVIN_BYTES
-    load = w_beats + i_beats + partial / BEAT_BYTES + requests * machine.load_request_cycles
+    requests = weight_rows * k_parts + i_requests + partial / machine.mvin_bytes
+    load = w_beats + i_beats + partial / machine.beat_bytes + requests * machine.load_request_cycles
     result_rows = pixels * k_blocks
     st_requests = pixels * xp.where(shape.gemm > 0, k_parts, k_blocks) * flow.dram_out
     store = result_rows * (flow.dram_out + flow.spad_out) + st_requests * machine.store_request_cycles
-    store = store + partial * (1 / BEAT_BYTES + machine.store_request_cycles / MVIN_BYTES)
+    store = store + partial * (1 / machine.beat_bytes + machine.store_request_cycles / machine.mvin_bytes)
 
     # --- lines that narrow rows take a part of
-    k_rest = along(shape.k, tiles.k, lambda x: xp.ceildiv(x, LINE_BYTES), xp) - shape.k / LINE_BYTES
+    k_rest = along(shape.k, tiles.k, lambda x: xp.ceildiv(x, machine.line_bytes), xp) - shape.k / machine.line_bytes
     k_rest = xp.where(tiles.k < shape.k, k_rest, 0 * k_rest)
-    channel_rest = along(channels, channel_tile, lambda x: xp.ceildiv(x, LINE_BYTES), xp) - channels / LINE_BYTES
+    channel_rest = along(channels, channel_tile, lambda x: xp.ceildiv(x, machine.line_bytes), xp)
+    channel_rest = channel_rest - channels / machine.line_bytes
     channel_rest = xp.where(channel_tile < channels, channel_rest, 0 * channel_rest)
     split = weight_rows * k_rest + moved * channel_rest * flow.dram_in + pixels * k_rest * flow.dram_out
-    split_bytes = LINE_BYTES * split
+    split_bytes = machine.line_bytes * split
 
     # --- software and stages
     n_tiles = n["k"] * reductions * spatial
     tile_cycles = xp.where(shape.gemm > 0, machine.gemm_tile_cycles, machine.conv_tile_cycles)
-    groups = xp.where(shape.gemm > 0, xp.ceildiv(tiles.c, MVIN_BYTES), 1)
+    groups = xp.where(shape.gemm > 0, xp.ceildiv(tiles.c, machine.mvin_bytes), 1)
 
     # --- accesses
     reads = xp.where(shape.depthwise > 0, shape.k, shape.c * k_blocks) * pixels * taps  # of inputs
@@ -449,7 +524,7 @@ def terms(
     sums = xp.where(shape.add > 0, shape.operands * outputs, 2 * outputs * taps * c_blocks)
     weight_reads = weights * spatial
     macs = outputs * shape.c * taps * works
-    one = Terms(
+    one = CachedTerms(
         array=columns * taps * c_blocks * pixels * works,
         execute=execute,
         load=load,
@@ -483,14 +558,15 @@ def rows_needed(shape: Shape, tiles: Tiles, machine: Machine, xp: Any = exact) -
     """Rows of scratchpad and of accumulator that one tile fills. A double-buffered mapping may take half of each."""
     side = machine.side
     channel_tile = xp.where(shape.depthwise > 0, tiles.k, tiles.c)
-    rows, cols = _span(tiles.oy, shape.stride_y, tiles.fy), _span(tiles.ox, shape.stride_x, tiles.fx)
+    rows = _span(tiles.oy, shape.stride_y, tiles.fy, shape.add)
+    cols = _span(tiles.ox, shape.stride_x, tiles.fx, shape.add)
     inputs = xp.ceildiv(channel_tile, side) * rows * cols
     weights = xp.ceildiv(tiles.k, side) * tiles.c * tiles.fy * tiles.fx
     works = 1 - shape.add
     return (inputs + weights) * works, xp.ceildiv(tiles.k, side) * tiles.oy * tiles.ox
 
 
-def energy_pj(t: Terms, machine: Machine) -> Num:
+def energy_pj(t: CachedTerms, machine: Machine) -> Num:
     """Energy of what the terms count, by the table in the module docstring."""
     return (
         t.macs * machine.mac_pj
@@ -501,17 +577,17 @@ def energy_pj(t: Terms, machine: Machine) -> Num:
     )
 
 
-def busy_cycles(t: Terms, machine: Machine, theta: Theta, xp: Any) -> tuple[Num, Num, Num, Num]:
+def busy_cycles(t: CachedTerms, machine: Machine, theta: CachedTheta, xp: Any) -> tuple[Num, Num, Num, Num]:
     """Cycles of (execute, load and what it waits for outside, store, software)."""
     outer = t.first_bytes + theta.reload_miss * t.again_bytes + theta.split_miss * t.split_bytes
-    load = (t.load + outer * (machine.fill_cycles / LINE_BYTES)) * theta.load
+    load = (t.load + outer * (machine.fill_cycles / machine.line_bytes)) * theta.load
     links = outer * machine.outer_cycles_per_byte, t.first_bytes * machine.dram_cycles_per_byte
     longer = xp.maximum(*links)
     load = xp.maximum(load, longer + theta.fetch * (links[0] + links[1] - longer))
     return t.execute, load, t.store * theta.store, t.software
 
 
-def cycles(t: Terms, machine: Machine, theta: Theta, xp: Any = exact, double: Num = 1) -> Num:
+def cycles(t: CachedTerms, machine: Machine, theta: CachedTheta, xp: Any = exact, double: Num = 1) -> Num:
     """Cycles of one layer, or of a fused group whose terms were summed.
 
     double: 1 where tiles are double-buffered; 0 where load, execute and store of a tile follow each other.
@@ -525,7 +601,7 @@ def cycles(t: Terms, machine: Machine, theta: Theta, xp: Any = exact, double: Nu
     return most + (total - most) * exposed + machine.start_cycles + machine.drain_cycles
 
 
-def roofline_cycles(t: Terms, machine: Machine, xp: Any = exact) -> Num:
+def roofline_cycles(t: CachedTerms, machine: Machine, xp: Any = exact) -> Num:
     """DOSA's latency: the slowest of an ideal array and of accumulator, scratchpad and DRAM at 2 side, 2 side and 8
     words a cycle."""
     side = machine.side
@@ -540,20 +616,25 @@ class NestCost:
 
     cycles: Num
     energy_pj: Num
-    terms: Terms
+    terms: CachedTerms
     spad_rows: Num
     acc_rows: Num
 
 
 def estimate_nest(
-    layer: Layer, plan: LayerPlan, machine: Machine, theta: Theta | None = None, xp: Any = exact
-) -> NestCost:
-    """The cost of one layer of a network under a tiled plan, not fused."""
-    shape, tiles = Shape.of(layer), Tiles.of(plan.tile)
-    again = reloads(shape, tiles, nest_order(plan), xp) if plan.reuse else every_tile(shape, tiles, xp)
+    layer: Layer, plan: LayerPlan, machine: Machine, theta: CachedTheta | None = None, xp: Any = exact,
+    channels: Num = None,
+) -> NestCost:  # fmt: skip
+    """The cost of one layer of a network under a tiled plan, not fused. channels: in place of the layer's own."""
+    shape, tiles = shape_of(layer), Tiles.of(plan.tile)
+    if channels is not None:
+        shape = replace(shape, k=channels * layer.n / shape.copies if layer.op == "matmul" else channels)
+    again = reloads(shape, tiles, nest_order(plan), xp)
+    if not plan.reuse:
+        again = replace(every_tile(shape, tiles, xp), outputs=again.outputs)
     t = terms(shape, tiles, again, machine, xp, Flow(dram_in=shape.operands))
     spad, acc = rows_needed(shape, tiles, machine, xp)
-    return NestCost(cycles(t, machine, theta or Theta(), xp), energy_pj(t, machine), t, spad, acc)
+    return NestCost(cycles(t, machine, theta or CachedTheta(), xp), energy_pj(t, machine), t, spad, acc)
 
 
 def stacked(shapes: Sequence[Shape], stack: Callable[[Sequence[Any]], Any]) -> Shape:

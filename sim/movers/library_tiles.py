@@ -14,8 +14,8 @@ import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
-from cosoc.sim.gemmini.estimate import NEST_DIMS, Machine, Shape, Tiles, rows_needed
 from cosoc.sim.model.mapping import Dim, Extent
+from cosoc.sim.movers.cached_terms import NEST_DIMS, Machine, Shape, Tiles, rows_needed
 
 Sizes = dict[str, int]
 Tiled = tuple[Extent, tuple[Dim, ...]]  # a tile, and the loops around it, outermost first

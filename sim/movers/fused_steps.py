@@ -5,7 +5,7 @@ sink's pixels each: every layer computes what the step needs of it, all its chan
 What two steps both need is computed twice (`recompute`), or the rows are kept from step to step (a *line buffer*; tiles
 then span whole rows). Weights come again in every step, or stay for the whole group (`resident`).
 
-The functions take ints or arrays of candidates alike (`xp`), as those of `estimate`, whose accounting they use.
+The functions take ints or arrays of candidates alike (`xp`), as those of `cached_terms`, whose accounting they use.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from typing import Any
 
 from cosoc.sim import exact
 from cosoc.sim.exact import Num
-from cosoc.sim.gemmini.estimate import ARRAY_OPS, Flow, Machine, Reloads, Shape, Terms, Tiles, terms
 from cosoc.sim.model.mapping import Extent, Piece
 from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.movers.cached_terms import ARRAY_OPS, CachedTerms, Flow, Machine, Reloads, Shape, Tiles, terms
+
+Stretch = tuple[int, int]  # rows or columns: the first, and one past the last
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class GroupCost:
     """Of one group, or of an array of candidates: terms of all layers together, rows of scratchpad needed, rows of
     accumulator that the worst layer needs for one block of channels, and each layer's tiles."""
 
-    terms: Terms
+    terms: CachedTerms
     spad_rows: Num
     acc_rows: Num
     tiles: tuple[Tiles, ...]
@@ -160,7 +162,7 @@ def group_cost(
     n_y, n_x = xp.ceildiv(sink.oy, oy), xp.ceildiv(sink.ox, ox)
     steps = n_y * n_x
     ys, xs = reach(group, oy, n_y, keep, True, xp), reach(group, ox, n_x, 0 * keep, False, xp)
-    parts: list[Terms] = []
+    parts: list[CachedTerms] = []
     all_tiles: list[Tiles] = []
     fixed: Num = 0 * steps  # rows of scratchpad that are taken for the whole group
     streamed: Num = 0 * steps  # rows of the largest weight tile that is not
@@ -184,7 +186,7 @@ def group_cost(
 def _layer_terms(
     shape: Shape, tiles: Tiles, y: Reach, x: Reach, steps: Num, keep: Num, stays: Num, external: int, inside: bool,
     leaves: bool, machine: Machine, xp: Any,
-) -> Terms:  # fmt: skip
+) -> CachedTerms:  # fmt: skip
     """One layer's terms: those of a layer of all that its steps compute, inputs once a step, outputs never in parts."""
     one = 1 + 0 * steps
     work = replace(shape, oy=y.total, ox=x.total)
@@ -207,7 +209,7 @@ def _memory(
         return rows, 0 * steps, 0 * steps
     if external:
         channels = shape.k if shape.depthwise else shape.c
-        window = ((tiles.oy - 1) * shape.stride_y + shape.fy) * ((tiles.ox - 1) * shape.stride_x + shape.fx)
+        window = (tiles.oy * shape.stride_y + shape.fy - 1) * (tiles.ox * shape.stride_x + shape.fx - 1)
         rows = rows + xp.ceildiv(channels, side) * window * xp.where(steps > 1, 2, 1)
     taps = shape.fy * shape.fx
     tile = xp.ceildiv(tiles.k, side) * tiles.c * taps
@@ -243,3 +245,35 @@ def reads_outside(workload: Workload, group: Chain) -> MappingOf[str, int]:
     inside = {layer.name for layer in group.layers}
     sizes = workload.incoming | {layer.name: layer.outputs for layer in workload}
     return {name: sizes[name] for layer in group.layers for name in layer.inputs if name not in inside}
+
+
+def step_spans(group: Chain, steps: Sequence[Stretch], keep: bool, rows: bool) -> list[list[Stretch]]:
+    """Of every step and layer, the rows (or columns) that it computes: all that the step needs, or, where rows are
+    kept, those that no step before has computed."""
+    n = len(group.layers)
+    done = [0] * n
+    out = []
+    for step in steps:
+        now: list[Stretch] = [step] * n
+        for p in range(n - 2, -1, -1):
+            layer = group.layers[p]
+            size = layer.oy if rows else layer.ox
+            windows = []
+            for q in group.readers(p):
+                s, reader = group.shapes[q], group.layers[q]
+                if now[q][0] < now[q][1]:
+                    figures = (s.fy, s.stride_y, reader.pad_y) if rows else (s.fx, s.stride_x, reader.pad_x)
+                    windows.append(_window(now[q], figures, size))
+            first, end = min((w[0] for w in windows), default=0), max((w[1] for w in windows), default=0)
+            if keep:
+                first, end = done[p], max(done[p], end if step is not steps[-1] or not group.leaves[p] else size)
+                done[p] = end
+            now[p] = (first, end)
+        out.append(now)
+    return out
+
+
+def _window(out: Stretch, figures: tuple[int, int, int], size: int) -> Stretch:
+    """Rows under output rows, without those in the padding. figures: taps, stride, padding."""
+    taps, stride, pad = figures
+    return max(out[0] * stride - pad, 0), min(max((out[1] - 1) * stride + taps - pad, 0), size)

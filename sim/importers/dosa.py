@@ -8,12 +8,11 @@ L3 are software loops around it. Source: the test generator of DOSA (gemmini-roc
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 from cosoc.sim.errors import InputError
+from cosoc.sim.movers.measured import Nest
 
 # Dimensions of a nest, in this order throughout: output channels, input channels, kernel rows and columns, output
 # rows and columns; and the letters that mapping strings have for them.
@@ -43,37 +42,6 @@ class Problem:
     @property
     def is_gemm(self) -> bool:
         return self.q == self.r == self.s == 1
-
-
-@dataclass(frozen=True)
-class Nest:
-    """A tiled loop nest as it runs: tile (i, j, ..) spans extent min(tile, extent - i * tile) in each of DIMS.
-
-    order: indices into DIMS, outermost first. For a GEMM the rows stand in ocol, and krow, kcol and orow are 1.
-    in_rows, in_cols, pad_y, pad_x: of the input of a convolution. depthwise: output channel k reads input channel k
-    alone, and kch is 1.
-    """
-
-    kind: Literal["conv", "gemm"]
-    side: int
-    extent: tuple[int, ...]
-    tile: tuple[int, ...]
-    order: tuple[int, ...]
-    stride: int = 1
-    pad_y: int = 0
-    pad_x: int = 0
-    in_rows: int = 1
-    in_cols: int = 1
-    depthwise: bool = False
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Tiles along each of DIMS."""
-        return tuple(-(-extent // tile) for extent, tile in zip(self.extent, self.tile, strict=True))
-
-    @property
-    def n_tiles(self) -> int:
-        return math.prod(self.counts)
 
 
 def decode(mapping: str, problem: Problem, side: int | None = None) -> Nest:

@@ -1,0 +1,441 @@
+"""Tiles -> ops of a systolic array and its cached mover: cpu, load, execute and store of Gemmini as units, its paths to
+memory as servers.
+
+Per tile, in program order:
+
+- control: `software` (the loop nest and the instructions that set the tile up; a loop that ends costs more), which is
+  the host's time, then `slot`, which waits until fewer than tiles_in_flight tiles are under way and starts the tile's
+  loads.
+- load: one op a mvin, in order, as many in flight as the controller allows. It holds the return path for the
+  beats of its requests. What it misses moves beside it: lines over the outer link (unit `fill`) and over that of the
+  DRAM (unit `fetch`). A mvin is complete when all of these are; a miss also lengthens its set-up.
+- execute: one op a tile of a convolution, whose controller waits for all loads of a tile; of a product, one for each
+  group of k blocks that one mvin spans.
+- store: one op a tile whose results leave; what it misses moves beside it over the same links as the loads' misses,
+  and contends with them. In a fused group results go to the scratchpad, at a row a cycle (assumed: the store
+  controller's reading and scaling, without its DMA), where a reader's first tile waits for the last of them.
+
+The accumulator has two halves. What begins to be summed up takes the half whose results left before the other's, so it
+waits until those have been stored.
+
+Each op carries the energy of what it does. A load of B bytes: B bytes of DRAM and of the memory it goes to, whatever a
+cache may have caught; a store likewise; execution what the core says of its tile; lines that miss what the links state.
+
+Left out, as they changed nothing on the measured rows: writes of zeros for padding and bias, page walks, dirty
+victims.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, no-any-return"
+# (the kernels are typed by numba)
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from cosoc.sim import exact
+from cosoc.sim.errors import InputError
+from cosoc.sim.machine.program import KINDS, ROW, Builder
+from cosoc.sim.model.mapping import PARTIAL_BYTES, Extent
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Layer
+from cosoc.sim.movers.cached_terms import Machine, array_and_mover
+from cosoc.sim.movers.cached_units import (
+    CONTROL,
+    EXECUTE,
+    INTO_ACCUMULATOR,
+    INTO_SCRATCHPAD,
+    LOAD,
+    OUT,
+    STORE,
+    STORE_PORT,
+    TICKS_PER_CYCLE,
+    UNITS,
+    name_of,
+)
+from cosoc.sim.movers.fused_steps import Chain
+from cosoc.sim.movers.links import HOST_TIME, server_of
+from cosoc.sim.movers.tile_table import (
+    AFTER,
+    BEGINS,
+    ENDED,
+    FX,
+    FY,
+    GEMM,
+    LEAVES,
+    MEMBER,
+    MOVES,
+    OWN,
+    OX,
+    OY,
+    Addresses,
+    Ints,
+    K,
+    N,
+    Tiled,
+    of_group,
+    of_layer,
+)
+from cosoc.sim.movers.touches import (
+    ADDEND,
+    BEATS,
+    BYTES,
+    DRAM,
+    EX_C,
+    EX_MVINS,
+    EX_PAIRS,
+    EX_ROWS,
+    EX_TILE,
+    GROUPS,
+    LLC,
+    LOCAL,
+    POOLED,
+    REQUESTS,
+    SUM,
+    WEIGHT,
+    WHAT,
+    Caches,
+    Touched,
+    touch,
+)
+
+MOST_FJ = 1 << 62  # energies are 64-bit integers
+RETURN_PATH, OUTER, DRAM_PATH, HOST = range(4)
+
+
+def caches_in(machine: Machine) -> Caches:
+    """Figures of the caches that a mover goes through."""
+    return Caches(
+        machine.l2_bytes // (machine.line_bytes * machine.l2_ways), machine.l2_ways,
+        machine.llc_bytes // (machine.llc_line_bytes * machine.llc_ways), machine.llc_ways,
+        machine.line_bytes, machine.llc_line_bytes, machine.beat_bytes, machine.mvin_bytes,
+    )  # fmt: skip
+
+
+class TileEmitter:
+    """Writes the ops of one array and its mover into somebody's Builder, whose ticks are TICKS_PER_CYCLE a cycle.
+
+    state: the caches, of `touches.caches_of`: arrays behind the same ones share it. serial: one tile at a time.
+    """
+
+    def __init__(
+        self, builder: Builder, soc: SoC, core: str, addresses: Addresses, state: Any, serial: bool = False
+    ) -> None:
+        _, self.array, mover = array_and_mover(soc, core)
+        self.machine, self.builder, self.addresses, self.state = Machine.of(soc, core), builder, addresses, state
+        self.serial = serial
+        builder.unit(soc.host)  # whose time the launches take
+        lanes = {LOAD: self.machine.mvins_in_flight}
+        self.units = np.array(
+            [builder.unit(name_of(soc, core, UNITS[u]), lanes=lanes.get(u, 1)) for u in range(len(UNITS))], np.int64
+        )
+        servers = [
+            server_of(builder, name, soc.links[name], TICKS_PER_CYCLE, counts_ticks=at == RETURN_PATH)
+            for at, name in enumerate(mover.links)
+        ]
+        servers.append(builder.server(HOST_TIME, rate_bytes=1))
+        self.servers = servers
+        slots = builder.credit(
+            name_of(soc, core, "tile_slots"), 2 * (1 if serial else self.machine.tiles_in_flight)
+        )  # fmt: skip
+        self.routes = np.array([builder.slice_of("route", [server]) for server in servers], np.int64)
+        # A tile in flight is two credits: one that its last execute op gives back, one that its store does.
+        self.takes, self.gives = (
+            np.array([builder.slice_of(key, [(slots, n)]) for n in (2, 1)], np.int64) for key in ("take", "give")
+        )
+
+    def layer(
+        self, layer: Layer, tile: Extent, order: Sequence[str], reuse: bool, after: Sequence[int] = (), first: int = 0,
+        channels: int | None = None,
+    ) -> list[int]:  # fmt: skip
+        """A layer by itself, or `channels` of its output channels from `first` on, after the ops `after`; the last op
+        of each unit, for what comes next to wait for. tile, order, reuse: as `tile_table.of_layer` has them."""
+        tiled = of_layer(layer, tile, order, reuse, self.addresses, first, channels)
+        return self.emit(tiled, [self.builder.layer(layer.name)] * len(tiled.members), after, layer.name)
+
+    def group(
+        self,
+        group: Chain,
+        tiles: Sequence[Extent],
+        keep_rows: bool,
+        resident: Sequence[bool],
+        after: Sequence[int] = (),
+    ) -> list[int]:
+        """A fused group, as `tile_table.of_group` cuts it."""
+        tiled = of_group(group, tiles, keep_rows, resident, self.addresses)
+        labels = [self.builder.layer(layer.name) for layer in group.layers]
+        return self.emit(tiled, labels, after, group.layers[-1].name)
+
+    def emit(self, tiled: Tiled, labels: Sequence[int], after: Sequence[int], begun: str | None = None) -> list[int]:
+        """Any tiles. labels: the program's layer of every member. begun: the layer that is configured first."""
+        if begun is not None:
+            start = _ticks(self.machine.start_cycles)
+            self.builder.op(
+                int(self.units[CONTROL]), bytes=start, burst=start, route=[self.servers[HOST]] if start else (),
+                deps=after, kind="launch", layer=self.builder.layer(begun),
+            )  # fmt: skip
+        seen = touch(tiled, self.state, caches_in(self.machine), self.machine.side, self.machine.min_rows)
+        rows, deps, _ = self.rows_of(tiled, seen, np.array(labels, np.int64))
+        unit = rows["unit"].copy()
+        first = self._splice(rows, deps)
+        last = [np.flatnonzero(unit == u) for u in range(len(UNITS))]
+        return [first + int(ops[-1]) for ops in last if len(ops)]
+
+    def emit_seen(self, tiled: Tiled, seen: Touched, labels: Sequence[int]) -> Ints:
+        """Tiles that were walked before: the op that ends the execution of each."""
+        rows, deps, ends = self.rows_of(tiled, seen, np.array(labels, np.int64))
+        return ends + self._splice(rows, deps)
+
+    def _splice(self, rows: Any, deps: Ints) -> int:
+        """Append rows, their units, routes and credits made the builder's; the handle of the first."""
+        rows["unit"] = self.units[rows["unit"]]
+        rows["route_at"] = np.where(rows["route_n"] > 0, self.routes[rows["route_at"]], 0)
+        for key, at in (("take", self.takes), ("give", self.gives)):
+            rows[f"{key}_at"] = np.where(rows[f"{key}_n"] > 0, at[rows[f"{key}_at"]], 0)
+        return self.builder.splice(rows, deps)
+
+    def rows_of(self, tiled: Tiled, seen: Touched, labels: Ints) -> tuple[Any, Ints, Ints]:
+        """Rows, their deps, and the op that ends the execution of each tile. Units are numbered as in UNITS; routes,
+        takes and gives count what this emitter has."""
+        m, table, of = self.machine, tiled.table, tiled.members[tiled.table[:, MEMBER]]
+        loads, groups, stores = self._loads(seen.mvins), self._groups(seen.groups, table, of), self._stores(seen, table)
+        software = np.where(of[:, GEMM] > 0, m.gemm_tile_cycles, m.conv_tile_cycles) + table[:, ENDED] * m.loop_cycles
+        pixels, blocks = table[:, N] * table[:, OY] * table[:, OX], -(-table[:, K] // m.side)
+        moved = pixels * table[:, K] * table[:, MOVES]
+        tiles = np.stack(
+            (
+                _ticks(software), seen.tiles[:, GROUPS], table[:, BEGINS], table[:, AFTER], of[:, GEMM],
+                labels[table[:, MEMBER]], table[:, LEAVES] > 0, table[:, MOVES], _ticks(pixels * blocks),
+                _fj(moved * (m.accumulator_pj + m.scratchpad_pj)),
+            ),
+            axis=1,
+        )  # fmt: skip
+        n_ops = 3 * len(table) + 3 * len(loads) + len(groups) + 4 * len(table)
+        rows = np.zeros((n_ops, len(ROW.names or ())), np.int64)
+        deps = np.zeros(5 * n_ops, np.int64)
+        ends = np.zeros(len(table), np.int64)
+        n, n_deps = _emit(
+            rows, deps, ends, loads, groups, tiles, stores, m.mvins_in_flight, _ticks(m.drain_cycles), self.serial,
+            (m.line_bytes, m.llc_line_bytes),
+        )  # fmt: skip
+        return rows[:n].reshape(-1).view(ROW), deps[:n_deps], ends
+
+    def _loads(self, mvins: Ints) -> Ints:
+        """Of every mvin, see the kernel."""
+        m = self.machine
+        what, lines, dram = mvins[:, WHAT], mvins[:, LLC], mvins[:, DRAM]
+        # Ticks for which it holds the return path: beats, what is lost around them, and lines filled into the L2.
+        port = mvins[:, BEATS] * m.beat_cycles + mvins[:, REQUESTS] * m.load_request_cycles + lines * m.fill_cycles
+        setup = m.setup_cycles + m.llc_cycles * (lines > 0) + m.dram_cycles * (dram > 0)
+        into_sums = what >= ADDEND
+        words = np.where(what == SUM, mvins[:, BYTES] // PARTIAL_BYTES, mvins[:, BYTES])
+        spent = mvins[:, BYTES] * (m.dram_pj + m.return_link_pj)
+        spent += words * np.where(into_sums, m.accumulator_pj, m.scratchpad_pj)
+        spent += mvins[:, LOCAL] * m.side * (m.accumulator_pj + m.scratchpad_pj)
+        outer, fetched = lines * m.line_bytes, dram * m.llc_line_bytes
+        kind = np.where(what == WEIGHT, KINDS.index("weights"), KINDS.index("load"))
+        return np.stack(
+            (
+                _ticks(port), outer, fetched, _ticks(setup), _ticks(mvins[:, LOCAL]), mvins[:, BYTES], kind,
+                np.where(into_sums, INTO_ACCUMULATOR, INTO_SCRATCHPAD), _fj(spent), _fj(outer * m.outer_link_pj),
+                _fj(fetched * m.dram_link_pj),
+            ),
+            axis=1,
+        )  # fmt: skip
+
+    def _groups(self, groups: Ints, table: Ints, of: Ints) -> Ints:
+        """Of every execute op, see the kernel."""
+        m, at = self.machine, groups[:, EX_TILE]
+        tile, pixels = table[at], table[at][:, N] * table[at][:, OY] * table[at][:, OX]
+        run = np.maximum(groups[:, EX_ROWS], groups[:, EX_PAIRS] * m.pair_cycles)
+        macs, registers, scratchpad, sums = self.array.work(
+            tile[:, K], groups[:, EX_C], tile[:, FY] * tile[:, FX], pixels, of[at, OWN], exact
+        )
+        works = groups[:, EX_PAIRS] > 0
+        spent = macs * m.mac_pj + registers * m.register_pj + scratchpad * m.scratchpad_pj + sums * m.accumulator_pj
+        return np.stack((groups[:, EX_MVINS], _ticks(run), works * macs, _fj(works * spent)), axis=1)
+
+    def _stores(self, seen: Touched, table: Ints) -> Ints:
+        """Of every tile, see the kernel. A store's beats and fills keep the port of the L2 from the loads."""
+        m, tiles = self.machine, seen.tiles
+        outer, fetched = tiles[:, LLC] * m.line_bytes, tiles[:, DRAM] * m.llc_line_bytes
+        beats = tiles[:, BEATS] * m.beat_cycles
+        run = beats + tiles[:, REQUESTS] * m.store_request_cycles + tiles[:, POOLED]
+        words = tiles[:, BYTES] // np.maximum(table[:, LEAVES], 1)
+        spent = tiles[:, BYTES] * (m.dram_pj + m.return_link_pj) + words * m.accumulator_pj
+        return np.stack(
+            (
+                _ticks(beats + tiles[:, LLC] * m.fill_cycles), outer, fetched, _ticks(run), tiles[:, BYTES],
+                _fj(spent), _fj(outer * m.outer_link_pj), _fj(fetched * m.dram_link_pj),
+            ),
+            axis=1,
+        )  # fmt: skip
+
+
+def _ticks(cycles: Any) -> Any:
+    found = np.rint(np.asarray(cycles) * TICKS_PER_CYCLE).astype(np.int64)
+    return found if found.ndim else int(found)
+
+
+def _fj(picojoules: Any) -> Ints:
+    """Femtojoules; InputError beyond what can be counted."""
+    most = float(np.max(picojoules, initial=0.0))
+    if not 1000 * most < MOST_FJ:
+        raise InputError(f"an energy of {most:.3g} pJ is more than can be counted, {MOST_FJ / 1000:.3g}")
+    return np.rint(1000 * np.asarray(picojoules)).astype(np.int64)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Kernel. Columns of what comes in; fJ: energies.
+
+L_PORT, L_OUTER, L_DRAM, L_SETUP, L_LOCAL, L_BYTES, L_KIND, L_TAG, L_FJ, L_OUTER_FJ, L_DRAM_FJ = range(11)
+G_MVINS, G_RUN, G_MACS, G_FJ = range(4)
+T_SOFTWARE, T_GROUPS, T_BEGINS, T_AFTER, T_GEMM, T_LABEL, T_LEAVES, T_MOVES, T_MOVE_RUN, T_MOVE_FJ = range(10)
+S_PORT, S_OUTER, S_DRAM, S_RUN, S_BYTES, S_FJ, S_OUTER_FJ, S_DRAM_FJ = range(8)
+
+_AT = {name: i for i, name in enumerate(ROW.names or ())}
+_UNIT, _SETUP, _RUN, _BYTES, _BURST, _TAG = (_AT[k] for k in ("unit", "setup", "run", "bytes", "burst", "tag"))
+_ROUTE_AT, _ROUTE_N, _DEP_AT, _DEP_N = (_AT[k] for k in ("route_at", "route_n", "dep_at", "dep_n"))
+_TAKE_AT, _TAKE_N, _GIVE_AT, _GIVE_N = (_AT[k] for k in ("take_at", "take_n", "give_at", "give_n"))
+_KIND, _LAYER, _MACS, _FJ, _PAYLOAD = (_AT[k] for k in ("kind", "layer", "macs", "energy_fj", "payload_bytes"))
+_COMPUTE, _LOADS, _STORES, _LAUNCH, _SYNC = (KINDS.index(k) for k in ("compute", "load", "store", "launch", "sync"))
+_BOTH, _ONE = 0, 1  # entries of takes and gives: two tile credits, one
+
+
+@njit(cache=True)
+def _op(rows, n, unit, kind, label, setup, run, fj, payload, dep_at):
+    row = rows[n]
+    row[_UNIT], row[_KIND], row[_LAYER], row[_SETUP], row[_RUN] = unit, kind, label, setup, run
+    row[_TAG], row[_FJ], row[_PAYLOAD], row[_DEP_AT] = -1, fj, payload, dep_at
+    return n + 1
+
+
+@njit(cache=True)
+def _over(rows, n, link, n_bytes, burst, tag):
+    """Let the last op move bytes over one link."""
+    row = rows[n - 1]
+    row[_BYTES], row[_BURST], row[_ROUTE_AT], row[_ROUTE_N], row[_TAG] = n_bytes, burst, link, 1, tag
+
+
+@njit(cache=True)
+def _dep(rows, deps, n_deps, n, other):
+    """Op n waits for op `other` (-1: none, and an op is named once)."""
+    if other < 0:
+        return n_deps
+    for i in range(rows[n, _DEP_AT], n_deps):
+        if deps[i] == n - other:
+            return n_deps
+    deps[n_deps] = n - other
+    rows[n, _DEP_N] += 1
+    return n_deps + 1
+
+
+@njit(cache=True)
+def _emit_mvin(rows, deps, n, n_deps, load, label, slot, last, before, room, moved, lines):
+    """The ops of one mvin; last: the latest op of each unit; before: of each, that of the mvin that must be over; room:
+    the op that must have freed the accumulator; moved: the one after which it lies in the scratchpad."""
+    for link in range(3):
+        n_bytes = load[L_PORT + link]
+        if n_bytes == 0 and (link > 0 or load[L_LOCAL] == 0):
+            continue
+        setup = load[L_SETUP] if link == 0 and n_bytes else 0
+        fj = load[L_FJ] if link == 0 else load[L_OUTER_FJ + link - 1]
+        payload = load[L_BYTES] if link == 0 else 0
+        run = load[L_LOCAL] if link == 0 else 0
+        n = _op(rows, n, LOAD + link, load[L_KIND], label, setup, run, fj, payload, n_deps)
+        rows[n - 1, _TAG] = load[L_TAG]
+        if n_bytes:
+            _over(rows, n, link, n_bytes, n_bytes if link == 0 else lines[link - 1], load[L_TAG])
+        n_deps = _dep(rows, deps, n_deps, n - 1, slot)
+        if link == 0:
+            if load[L_TAG] == INTO_ACCUMULATOR:
+                n_deps = _dep(rows, deps, n_deps, n - 1, room)
+            if load[L_LOCAL]:
+                n_deps = _dep(rows, deps, n_deps, n - 1, moved)
+        for other in range(3):
+            if other != link:
+                n_deps = _dep(rows, deps, n_deps, n - 1, before[other])
+        last[link] = n - 1
+    return n, n_deps
+
+
+@njit(cache=True)
+def _emit(rows, deps, ends, loads, groups, tiles, stores, in_flight, drain, serial, lines):
+    n = n_deps = mvin = group = half = 0
+    over = 0  # the first of the ops that end the tile before
+    last = np.full(3, -1, np.int64)
+    history = np.full((in_flight, 3), -1, np.int64)  # of mvin i - in_flight, at i % in_flight
+    freed = np.full(2, -1, np.int64)  # the op that freed each half of the accumulator
+    left = np.full(len(tiles), -1, np.int64)  # the op after which a tile's results lie in the scratchpad
+    for i in range(len(tiles)):
+        tile, label = tiles[i], tiles[i, T_LABEL]
+        n = _op(rows, n, CONTROL, _LAUNCH, label, 0, 0, 0, -1, n_deps)
+        if tile[T_SOFTWARE]:
+            _over(rows, n, HOST, tile[T_SOFTWARE], tile[T_SOFTWARE], -1)
+        for other in range(over, n - 1 if serial else over):
+            n_deps = _dep(rows, deps, n_deps, n - 1, other)
+        n = _op(rows, n, CONTROL, _SYNC, label, 0, 0, 0, -1, n_deps)
+        slot = n - 1
+        rows[slot, _TAKE_AT], rows[slot, _TAKE_N] = _BOTH, 1
+        half = (half + tile[T_BEGINS]) % 2
+        room = freed[half] if tile[T_BEGINS] else -1
+        moved = left[tile[T_AFTER]] if tile[T_AFTER] >= 0 else -1
+        previous, first = slot, True
+        while group < tile[T_GROUPS]:
+            while mvin < groups[group, G_MVINS]:
+                before, load = history[mvin % in_flight], loads[mvin]
+                n, n_deps = _emit_mvin(rows, deps, n, n_deps, load, label, slot, last, before, room, moved, lines)
+                history[mvin % in_flight] = last
+                mvin += 1
+            n = _op(rows, n, EXECUTE, _COMPUTE, label, 0, groups[group, G_RUN], groups[group, G_FJ], -1, n_deps)
+            rows[n - 1, _MACS] = groups[group, G_MACS]
+            n_deps = _dep(rows, deps, n_deps, n - 1, slot)
+            for unit in range(3):
+                n_deps = _dep(rows, deps, n_deps, n - 1, last[unit])
+            if first:
+                n_deps = _dep(rows, deps, n_deps, n - 1, room)
+                n_deps = _dep(rows, deps, n_deps, n - 1, moved)
+                first = False
+            group += 1
+            if group < tile[T_GROUPS]:
+                previous = n - 1
+        execute = ends[i] = over = n - 1
+        freed[half] = -1  # where nothing leaves, execution in its order is enough
+        goes = tile[T_LEAVES] or tile[T_MOVES]
+        rows[execute, _GIVE_AT], rows[execute, _GIVE_N] = (_ONE if goes else _BOTH), 1
+        if tile[T_MOVES]:
+            n = _op(rows, n, STORE, _STORES, label, drain, tile[T_MOVE_RUN], tile[T_MOVE_FJ], 0, n_deps)
+            n_deps = _dep(rows, deps, n_deps, n - 1, execute)
+            left[i] = freed[half] = n - 1
+            if not tile[T_LEAVES]:
+                rows[n - 1, _GIVE_AT], rows[n - 1, _GIVE_N] = _ONE, 1
+        if tile[T_LEAVES]:
+            store = stores[i]
+            beside = tile[T_GEMM] and moved < 0
+            n = _op(rows, n, STORE, _STORES, label, drain, store[S_RUN], 0, 0, n_deps)
+            rows[n - 1, _GIVE_AT], rows[n - 1, _GIVE_N] = _ONE, 1
+            freed[half] = n - 1
+            n_deps = _store_deps(rows, deps, n, n_deps, execute, previous, last, beside)
+            for link in range(3):
+                n_bytes = store[S_PORT + link]
+                if n_bytes:
+                    fj = store[S_FJ] if link == 0 else store[S_OUTER_FJ + link - 1]
+                    payload = store[S_BYTES] if link == 0 else 0
+                    n = _op(rows, n, STORE_PORT + link, _STORES, label, drain, 0, fj, payload, n_deps)
+                    _over(rows, n, link, n_bytes, n_bytes if link == 0 else lines[link - 1], OUT)
+                    n_deps = _store_deps(rows, deps, n, n_deps, execute, previous, last, beside)
+    return n, n_deps
+
+
+@njit(cache=True)
+def _store_deps(rows, deps, n, n_deps, execute, previous, last, beside):
+    """A store waits for the execution of its tile; in a product it starts beside that of the last k group."""
+    if not beside:
+        return _dep(rows, deps, n_deps, n - 1, execute)
+    n_deps = _dep(rows, deps, n_deps, n - 1, previous)
+    for unit in range(3):
+        n_deps = _dep(rows, deps, n_deps, n - 1, last[unit])
+    return n_deps
