@@ -32,13 +32,13 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc, list_socs
 from cosoc.sim.files.mapping_file import dump_mapping
 from cosoc.sim.files.workload_file import faults, find_workload
-from cosoc.sim.movers.cached_terms import cached_cores
 from cosoc.sim.machine.program import KINDS, Program, Records, bursts_of, entries_of, row_of
 from cosoc.sim.machine.trace import Trace
 from cosoc.sim.manual import MANUAL, named_mapping
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.movers.cached_terms import cached_cores
 from cosoc.sim.report.result import to_json
 from cosoc.sim.simulate import engine_run, simulate
 from cosoc.sim.tiler import checked, homes_of, living, unsupported

@@ -20,9 +20,10 @@ from cosoc.search.tiling_repair import Pool, alternatives
 from cosoc.sim import exact
 from cosoc.sim.lower.emit import lower
 from cosoc.sim.machine import engine_fast
+from cosoc.sim.model.cuts import only
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
-from cosoc.sim.model.workload import Workload, part_of
+from cosoc.sim.model.workload import Workload
 from cosoc.sim.movers.cached_terms import CachedTerms, CachedTheta, cycles
 from cosoc.sim.movers.cached_units import TICKS_PER_CYCLE
 from cosoc.sim.report.result import energy_j
@@ -57,7 +58,7 @@ def simulated(space: Space, soc: SoC, plan: Plan) -> Simulated:
 
 def simulated_cost(workload: Workload, mapping: Mapping, soc: SoC) -> Cost:
     """What the simulator says of the layers that a mapping names."""
-    program = lower(part_of(workload, tuple(mapping.layers)), mapping, soc)
+    program = lower(only(workload, mapping.layers), mapping, soc)
     trace = engine_fast.run(program)
     return Cost(energy_j(program, trace, soc) * 1e12, trace.makespan / TICKS_PER_CYCLE)
 

@@ -22,7 +22,6 @@ from cosoc.sim.cores.roofline import Roofline
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import device_soc
 from cosoc.sim.files.yamlfile import Place
-from cosoc.sim.gemmini.nests import Problem
 from cosoc.sim.lower.emit import lower
 from cosoc.sim.lower.pipeline import TICK_HZ, PipelineHop, PipelineStage
 from cosoc.sim.machine.trace import Run
@@ -32,7 +31,7 @@ from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Stage
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload, batched
 from cosoc.sim.report.result import energy_j
-from cosoc.sim.tiler import checked, default_core, pinned_weights, problems, weight_bytes
+from cosoc.sim.tiler import Problem, checked, default_core, pinned_weights, problems, weight_bytes
 from cosoc.sim.work import make_tile
 
 NS = 1e-9

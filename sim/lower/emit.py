@@ -394,7 +394,7 @@ class _Emitter:
         from cosoc.sim.movers.tile_table import Addresses
         from cosoc.sim.movers.touches import caches_of
 
-        tensors = {INPUT: self.workload.inputs} | {layer.name: layer.outputs for layer in self.workload}
+        tensors = self.workload.incoming | {layer.name: layer.outputs for layer in self.workload}
         weights = {layer.name: layer.weights for layer in self.workload}
         states: dict[tuple[str, str], Any] = {}
         out = {}

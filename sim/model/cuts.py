@@ -43,16 +43,23 @@ def elements(workload: Workload) -> dict[str, int]:
     return workload.incoming | {layer.name: layer.outputs for layer in workload}
 
 
-def section(workload: Workload, before: Sequence[bool], done: Sequence[bool]) -> Workload:
-    """The layers from one cut to a later one as a workload: what it reads of earlier layers comes from outside, what
-    later ones read of it are its outputs."""
-    inside = tuple(layer for layer, was, now in zip(workload, before, done, strict=True) if now and not was)
-    own, size = {layer.name for layer in inside}, elements(workload)
+def only(workload: Workload, names: Iterable[str]) -> Workload:
+    """Some layers as a workload by themselves: what they read of others comes from outside, what others read of them are
+    its outputs."""
+    own, size = set(names), elements(workload)
+    inside = tuple(layer for layer in workload if layer.name in own)
     read = dict.fromkeys(name for layer in inside for name in layer.reads)
     outside = [name for name in read if name not in own and name not in workload.incoming]
     received = tuple((name, size[name] // workload.n) for name in outside)
-    outputs = tuple(name for name in crossing(workload, done) if name in own)
+    left = {name for layer in workload if layer.name not in own for name in layer.reads} | set(workload.outputs)
+    outputs = tuple(layer.name for layer in inside if layer.name in left)
     return replace(workload, layers=inside, outputs=outputs, received=workload.received + received)
 
 
-__all__ = ["Done", "crossing", "done_behind", "elements", "last_layers", "section"]
+def section(workload: Workload, before: Sequence[bool], done: Sequence[bool]) -> Workload:
+    """The layers from one cut to a later one as a workload."""
+    cut = zip(workload, before, done, strict=True)
+    return only(workload, [layer.name for layer, was, now in cut if now and not was])
+
+
+__all__ = ["Done", "crossing", "done_behind", "elements", "last_layers", "only", "section"]

@@ -7,7 +7,7 @@ with oy = ox = fy = fx = 1. A stream of inferences, each by itself, is the simul
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -149,23 +149,6 @@ class Workload:
     def readers(self, name: str) -> tuple[str, ...]:
         """Names of the layers that read the output of `name`."""
         return tuple(layer.name for layer in self.layers if name in layer.reads)
-
-
-def part_of(workload: Workload, names: Sequence[str]) -> Workload:
-    """Some layers of a network by themselves: what they read of others comes from outside, and what others
-    read of them leaves. The input is as large as the largest of the tensors that come."""
-    inside = set(names)
-    kept = [layer for layer in workload if layer.name in inside]
-    shapes = {INPUT: workload.input_shape} | {layer.name: (layer.k, layer.oy, layer.ox) for layer in workload}
-    outside = [shapes[name] for layer in kept for name in layer.reads if name not in inside]
-    largest = max(outside, key=lambda shape: shape[0] * shape[1] * shape[2], default=workload.input_shape)
-
-    def alone(layer: Layer) -> Layer:
-        inputs = tuple(name if name in inside else INPUT for name in layer.inputs)
-        return replace(layer, inputs=inputs, alternative=alone(layer.alternative) if layer.alternative else None)
-
-    left = [n for n in names if n in workload.outputs or set(workload.readers(n)) - inside]
-    return Workload(f"{workload.name}.{'+'.join(names)}", largest, tuple(alone(layer) for layer in kept), tuple(left))
 
 
 def batched(workload: Workload, n: int) -> Workload:
