@@ -556,8 +556,8 @@ def _fused_problems(piece: Piece, workload: Workload, mapping: Mapping, soc: SoC
 
 
 def _stepwise_problems(piece: Piece, workload: Workload, mapping: Mapping, soc: SoC) -> list[Problem]:
-    """Why layers cannot run fused behind a cached mover: a run of layers that follow each other, all on one array, whose
-    tiles fit its memories together."""
+    """Why layers cannot run fused behind a cached mover: a run of layers that follow each other, all on one array,
+    whose tiles fit its memories together."""
     positions = [layer.name for layer in workload]
     at = [positions.index(name) for name in piece.layers]
     cores = {part.core for name in piece.layers for part in mapping.layers[name].parts if part.channels}

@@ -615,7 +615,7 @@ def digest(program: Program) -> str:
     names = (program.unit_names, program.server_names, program.credit_names, program.layers)
     sha.update(repr((program.name, program.tick_hz, *names)).encode())
     # Where no op states a payload the column counts for nothing.
-    columns = np.ascontiguousarray(program.rows).view(np.int64).reshape(len(program.rows), -1)
+    columns = np.ascontiguousarray(program.rows).view(np.int64).reshape(len(program.rows), len(ROW.names or ()))
     rows = columns if (program.rows["payload_bytes"] >= 0).any() else columns[:, :-1]
     for array in (
         program.units, program.servers, program.credits, program.stretch, rows, program.routes,

@@ -44,8 +44,8 @@ def elements(workload: Workload) -> dict[str, int]:
 
 
 def only(workload: Workload, names: Iterable[str]) -> Workload:
-    """Some layers as a workload by themselves: what they read of others comes from outside, what others read of them are
-    its outputs."""
+    """Some layers as a workload by themselves: what they read of others comes from outside, what others read of
+    them are its outputs."""
     own, size = set(names), elements(workload)
     inside = tuple(layer for layer in workload if layer.name in own)
     read = dict.fromkeys(name for layer in inside for name in layer.reads)

@@ -169,8 +169,8 @@ class _Run:
 
     def inferences_of(self, n: int) -> Ints:
         """The number of the inference that each op belongs to, ascending. Tiled inferences have the same ops. Those of
-        an array behind caches do not, as these warm up, but its layers and pieces follow one another: a new one begins where
-        an earlier one comes again. Where that cannot be told (a single piece) all ops are of one."""
+        an array behind caches do not, as these warm up, but its layers and pieces follow one another: a new one begins
+        where an earlier one comes again. Where that cannot be told (a single piece) all ops are of one."""
         n_ops = len(self.issue)
         if not self.arrays:
             return np.asarray(np.arange(n_ops) * n // max(n_ops, 1), dtype=np.int64)
