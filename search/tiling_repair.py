@@ -192,11 +192,14 @@ def descend(space: Space, piece: Piece, cost: Cost, score: Score, pool: Pool) ->
 
 
 def alternatives(space: Space, piece: Piece, score: Score, n: int) -> list[Piece]:
-    """The n best of a piece's legal neighbours by score(energy, cycles), itself left out."""
+    """The n best of a piece's legal neighbours by score(energy, cycles), itself left out. Orders of the same tile that
+    cost the same are one."""
     if isinstance(piece, Single):
         rows = _singles_near(space, piece)
         rows = np.unique(rows[space.single_fits(piece.layer, rows)], axis=0)
         energy, cycles = space.cost_of(space.single_terms(piece.layer, rows))
+        _, first = np.unique(np.column_stack((rows[:, :-1], energy, cycles)), axis=0, return_index=True)
+        rows, energy, cycles = rows[first], energy[first], cycles[first]
     else:
         rows = np.unique(_groups_near(space, piece), axis=0)
         energy, cycles, fits = space.fused_cost(piece.first, piece.last, rows)

@@ -48,7 +48,7 @@ ROUNDS = 2
 SEARCHING = 0.7  # share of a time budget that is searched in, the rest simulates
 TOP = 3  # plans of a round that are simulated
 WORTH = 1.2  # times the best: no plan beyond that is simulated
-NEAR = 3  # neighbours of each piece of the best one that are simulated, too
+NEAR = 4  # neighbours of each piece of the best one that are simulated, too
 UNIT = {"edp": "J s", "latency": "s", "energy": "J"}
 
 
@@ -189,7 +189,10 @@ class _Run:
         if config.simulate:
             deadline = begun + self._share(turn) if config.time_budget_s is not None else math.inf
             self.pieces.space = self.space
-            plans = list(dict.fromkeys([self.pieces.best(plans, config.objective, NEAR, deadline), *plans]))[:TOP]
+            least_plan, found = plans[0], self.pieces.best(plans, config.objective, NEAR, deadline)
+            while found != least_plan:  # its neighbours may be better still
+                least_plan, found = found, self.pieces.best([found, *plans], config.objective, NEAR, deadline)
+            plans = list(dict.fromkeys([found, *plans]))[:TOP]
             new = [simulated(self.space, config.soc, plan) for plan in plans]
             theta = refit(self.space, self.pieces.found) if self.pieces.found else theta
         done: dict[str, Any] = {

@@ -335,6 +335,13 @@ class SoC(Model):
                 size, need = memory.capacity_bytes, line_bytes * ways
                 what = f"memory {getattr(mover, key)} has {size} bytes; a set of its ways needs {need}"
                 out.append((("dmas", name, f"{key}_ways"), what))
+        keys: list[tuple[tuple[str | int, ...], int]] = []
+        for key in ("l2_line_bytes", "llc_line_bytes"):
+            keys.append((("dmas", name, key), getattr(mover, key)))
+        if mover.return_link in self.links:
+            beat = self.links[mover.return_link].bytes_per_period
+            keys.append((("links", mover.return_link, "bytes_per_period"), beat))
+        out += [(at, f"found {size}: mover {name} needs a power of two") for at, size in keys if size & (size - 1)]
         if len(set(mover.links)) < len(mover.links):
             out.append((("dmas", name, "return_link"), "its three links must be three"))
         for i, route in enumerate(self.routes):

@@ -12,9 +12,10 @@ broadcasts: a `Shape` may hold an array of layers, a `Tiles` an array of mapping
   PARTIAL_BYTES leave and come back.
 - *Execute.* As `Systolic` has it: per block as many cycles as rows stream, at least `min_rows`; at least
   `pair_cycles` per preload/compute pair; a depthwise layer uses one column of the array.
-- *Load, store.* Beats of the bus, and what a request costs around them; rows of at most a mvin's width. Lines that the
-  L2 misses cross the outer link: of every operand its first reading, and shares (theta) of what is read again and of
-  the lines that rows narrower than a line ask for in parts. First readings come from the DRAM, at its rate.
+- *Load, store.* Beats of the bus, and what a request costs around them; rows of at most a mvin's width; mvins that
+  wait for their first beat, as few are in flight. Lines that the L2 misses cross the outer link: of every operand its
+  first reading, and shares (theta) of what is read again and of the lines that rows narrower than a line ask for in
+  parts. First readings come from the DRAM, at its rate.
 - *Energy*, per 8-bit word accessed, by the SoC file's table, which is DOSA's (Hong et al., MICRO 2023).
   Registers: a read a MAC, a write a weight that is loaded into the array. Accumulator: a read and a write a partial sum
   (one for every `side` input channels and tap), a read when it is stored. Scratchpad: a read a weight and spatial tile,
@@ -64,12 +65,12 @@ class CachedTheta:
     what the request model leaves out (alignment, contention).
     """
 
-    unhidden: float = 0.1
-    reload_miss: float = 0.5
-    split_miss: float = 0.5
-    fetch: float = 0.6
-    load: float = 1.05
-    store: float = 1.0
+    unhidden: float = 0.15
+    reload_miss: float = 0.05
+    split_miss: float = 0.0
+    fetch: float = 0.0
+    load: float = 1.4
+    store: float = 1.25
 
 
 @dataclass(frozen=True)
@@ -311,7 +312,7 @@ class Flow:
 @dataclass(frozen=True)
 class CachedTerms:
     """What a layer costs, before composition; all fields are sums. Cycles of the units (`array`: of an ideal array),
-    bytes, 8-bit words accessed. stages: pieces of work that can overlap."""
+    bytes, 8-bit words accessed. stages: pieces of work that can overlap; mvins: loads of up to `side` rows."""
 
     array: Num
     execute: Num
@@ -322,6 +323,7 @@ class CachedTerms:
     again_bytes: Num  # ... and read or written again
     split_bytes: Num  # of lines that are asked for in parts: what a part brings besides itself
     stages: Num
+    mvins: Num
     macs: Num
     register_words: Num
     accumulator_words: Num
@@ -499,6 +501,8 @@ def terms(
     partial = spilled * PARTIAL_BYTES
     requests = weight_rows * k_parts + i_requests + partial / machine.mvin_bytes
     load = w_beats + i_beats + partial / machine.beat_bytes + requests * machine.load_request_cycles
+    cols = _span(tiles.ox, shape.stride_x, tiles.fx, shape.add)
+    mvins = taps * k_parts * c_blocks * again.weights * works + i_requests / xp.minimum(cols, side + 0 * cols)
     result_rows = pixels * k_blocks
     st_requests = pixels * xp.where(shape.gemm > 0, k_parts, k_blocks) * flow.dram_out
     store = result_rows * (flow.dram_out + flow.spad_out) + st_requests * machine.store_request_cycles
@@ -534,6 +538,7 @@ def terms(
         again_bytes=again_bytes,
         split_bytes=split_bytes,
         stages=n_tiles * groups,
+        mvins=mvins,
         macs=macs,
         register_words=macs + weight_reads,
         accumulator_words=sums + outputs + 2 * spilled,
@@ -580,7 +585,8 @@ def energy_pj(t: CachedTerms, machine: Machine) -> Num:
 def busy_cycles(t: CachedTerms, machine: Machine, theta: CachedTheta, xp: Any) -> tuple[Num, Num, Num, Num]:
     """Cycles of (execute, load and what it waits for outside, store, software)."""
     outer = t.first_bytes + theta.reload_miss * t.again_bytes + theta.split_miss * t.split_bytes
-    load = (t.load + outer * (machine.fill_cycles / machine.line_bytes)) * theta.load
+    load = t.load + outer * (machine.fill_cycles / machine.line_bytes)
+    load = xp.maximum(load, (load + t.mvins * machine.setup_cycles) / machine.mvins_in_flight) * theta.load
     links = outer * machine.outer_cycles_per_byte, t.first_bytes * machine.dram_cycles_per_byte
     longer = xp.maximum(*links)
     load = xp.maximum(load, longer + theta.fetch * (links[0] + links[1] - longer))

@@ -158,8 +158,7 @@ def walk_nest(nest: Nest, machine: Machine, cap: int = CAP, caches: Caches | Non
     caches = caches or caches_in(machine)
     state = caches_of(caches, seed)
     for _ in range(_SWEEPS):  # outputs, inputs, weights, as the programs fill them
-        bases, sizes = zip(*(_arrays(nest)[i] for i in (2, 0, 1)), strict=True)
-        sweep(state, np.array(bases), np.array(sizes), caches.l2_line_bytes, caches.llc_line_bytes)
+        sweep(state, [_arrays(nest)[i] for i in (2, 0, 1)], caches)
     seen = touch(tiled, state, caches, nest.side, machine.min_rows)
     return Walked(tiled, seen, effort, int(streamed[n:].sum()))
 

@@ -14,6 +14,7 @@ Sources: LoopConv.scala, LoopMatmul.scala and DMA.scala of Gemmini; LastLevelCac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +82,7 @@ INPUT, WEIGHT, ADDEND, SUM = range(4)  # what a mvin brings; the last two go int
 
 @dataclass(frozen=True)
 class Caches:
-    """Figures of the mover that decide on requests and lines. line bytes: of the L2 and of the last-level cache."""
+    """Figures of the mover that decide on requests and lines; bytes of lines and beats are powers of two."""
 
     l2_sets: int
     l2_ways: int
@@ -118,9 +119,16 @@ def touch(tiled: Tiled, state: Any, sizes: Caches, side: int, min_rows: int) -> 
         np.zeros((int(n.sum()), width), np.int64) for n, width in zip(limits, (LOCAL + 1, EX_C + 1), strict=True)
     )
     tiles = np.zeros((len(tiled.table), POOLED + 1), np.int64)
-    figures = (side, min_rows, sizes.mvin_bytes, sizes.beat_bytes, sizes.l2_line_bytes, sizes.llc_line_bytes)
+    powers = (n.bit_length() - 1 for n in (sizes.beat_bytes, sizes.l2_line_bytes, sizes.llc_line_bytes))
+    figures = (side, min_rows, sizes.mvin_bytes, *powers)
     n_mvins = _touch_tiles(tiled.table, tiled.members, tiled.operands, figures, state, mvins, groups, tiles)
     return Touched(mvins[:n_mvins], groups, tiles)
+
+
+def sweep(state: Any, arrays: Sequence[tuple[int, int]], sizes: Caches) -> None:
+    """Touch arrays, (address, bytes), once from end to end."""
+    bases, lengths = (np.array(each, np.int64) for each in zip(*arrays, strict=True))
+    _sweep(state, bases, lengths, sizes.l2_line_bytes.bit_length() - 1, sizes.llc_line_bytes.bit_length() - 1)
 
 
 def groups_of(tiled: Tiled, side: int, mvin_bytes: int) -> Ints:
@@ -146,7 +154,7 @@ def mvins_at_most(tiled: Tiled, side: int, mvin_bytes: int) -> Ints:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Kernels. p: side, least rows, mvin bytes, beat bytes, line bytes of L2 and of the last-level cache.
+# Kernels. p: side, least rows, mvin bytes, and as powers of two a beat and the lines of L2 and last-level cache.
 
 
 @njit(cache=True)
@@ -175,17 +183,16 @@ def _miss(tags, line, rng):
 @njit(cache=True)
 def _look_up(state, address, p, record):
     l2, llc, rng = state
-    if _miss(l2, address // p[4], rng):
+    if _miss(l2, address >> p[4], rng):
         record[LLC] += 1
-        record[DRAM] += _miss(llc, address // p[5], rng)
+        record[DRAM] += _miss(llc, address >> p[5], rng)
 
 
 @njit(cache=True)
-def sweep(state, bases, sizes, line_bytes, llc_line_bytes):
-    """Touch arrays once from end to end."""
-    record, p = np.zeros(5, np.int64), (0, 0, 0, 0, line_bytes, llc_line_bytes)
+def _sweep(state, bases, sizes, line, llc_line):
+    record, p = np.zeros(5, np.int64), (0, 0, 0, 0, line, llc_line)
     for array in range(len(bases)):
-        for address in range(bases[array], bases[array] + sizes[array], line_bytes):
+        for address in range(bases[array], bases[array] + sizes[array], 1 << line):
             _look_up(state, address, p, record)
 
 
@@ -196,16 +203,16 @@ def _row(state, address, n_bytes, row_bytes, p, record):
     left = n_bytes
     while left > 0:
         best = window = 0
-        size = p[3]
+        size = 1 << p[3]
         while size <= p[2] or best == 0:
-            got = min(size - address % size, left)
+            got = min(size - (address & (size - 1)), left)
             if got > best:
                 best, window = got, size
             size *= 2
         _look_up(state, address, p, record)
         record[REQUESTS] += 1
         # A beat brings so many bytes, and one row of the memory it goes to leaves a cycle.
-        record[BEATS] += max(window // p[3], -(-best // row_bytes))
+        record[BEATS] += max(window >> p[3], -(-best // row_bytes))
         address += best
         left -= best
 
@@ -281,7 +288,7 @@ def _inputs(tile, of, base, p, state, mvins, at):
                     at += 1
     if tile[WRAPPED]:  # one record for all of them, from lines that the L2 has
         mvins[at, REQUESTS] = tile[WRAPPED] * _ceil(channels, wide)
-        mvins[at, BEATS] = tile[WRAPPED] * _ceil(channels, min(p[3], side))
+        mvins[at, BEATS] = tile[WRAPPED] * _ceil(channels, min(1 << p[3], side))
         at += 1
     return at
 

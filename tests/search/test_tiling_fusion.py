@@ -184,9 +184,9 @@ def test_baselines_improve_with_evaluations(resnet8: Workload) -> None:
     for method in (baselines.random_search, baselines.genetic):
         few, many = Watch(space_of(resnet8), "edp"), Watch(space_of(resnet8), "edp")
         method(few, 0, 64)
-        method(many, 0, 128)
+        method(many, 0, 256)
         assert few.evaluations == 64
-        assert many.evaluations == 128
+        assert many.evaluations == 256
         assert many.cost.of("edp") <= few.cost.of("edp")
         assert method is baselines.random_search or many.cost.of("edp") < few.cost.of("edp")
 

@@ -198,7 +198,7 @@ def test_energy_of_a_whole_layer_by_hand() -> None:
 def test_one_tile_has_nothing_to_overlap_with() -> None:
     """A single tile of a convolution: software, loads, execution and store follow each other."""
     layer = Layer("c", "conv", ("i",), 16, 16, oy=4, ox=4, iy=4, ix=4, fy=1, fx=1)
-    found = estimate_nest(layer, planned(16, 16, 1, 1, 4, 4), MACHINE, CachedTheta(fetch=0.0, load=1.0))
+    found = estimate_nest(layer, planned(16, 16, 1, 1, 4, 4), MACHINE, CachedTheta(fetch=0.0, load=1.0, store=1.0))
     t = found.terms
     # 256 weights, inputs and outputs; the DRAM's 128 bytes in 20 cycles are slower than the outer link's 64 in 8
     outer = 768 * max(MACHINE.outer_cycles_per_byte, MACHINE.dram_cycles_per_byte)
