@@ -173,6 +173,50 @@ def test_two_inferences_in_a_row_take_twice_as_long(run: Run, tmp_path: Path) ->
     assert ticks[1] == 2 * ticks[0]
 
 
+def test_a_cluster_streams_inferences(run: Run, tmp_path: Path) -> None:
+    """A thousand of them unless said; figures for a terminal, and the same as JSON. Both engines agree."""
+    (tmp_path / "m.yaml").write_text(
+        "stages:\n  - {device: gpu, behind: layer2.0.add, replicas: 2}\n  - {device: cpu, behind: fc, replicas: 4}\n"
+    )
+    words = ("simulate", "donna_hetero", "resnet8", "--mapping", tmp_path / "m.yaml", "--json", tmp_path / "r.json")
+    status, out, err = run(*words)
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert (status, err) == (0, "")
+    text = " ".join(out.split())
+    assert "resnet8 on donna_hetero, m, serial: 1,000 inferences, " in text and f"{result['throughput']:.5g}" in text
+    assert f"The bottleneck is {result['bottleneck']}" in text
+    assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
+    assert (result["cluster"], result["items"], result["steady"]) == ("donna_hetero", 1000, True)
+    assert [(s["device"], s["replicas"], s["behind"]) for s in result["stages"]] == [
+        ("gpu", 2, ["layer2.0.add"]),
+        ("cpu", 4, ["fc"]),
+    ]
+    assert set(result["latency_s"]) == {"mean", "p50", "p95", "p99", "max"}
+    assert all(0 < busy <= 1 for busy in result["utilisation"].values())
+    found = []
+    for engine in ("fast", "reference"):
+        assert run(*words, "--inferences", "7", "--engine", engine, "-q") == (0, "", "")
+        found.append(json.loads((tmp_path / "r.json").read_text()) | {"engine": ""})
+    assert found[0] == found[1] and found[0]["items"] == 7 and not found[0]["steady"]
+
+
+def test_a_cluster_of_one_s_own_is_a_cluster(run: Run, tmp_path: Path) -> None:
+    """By its file, with a value of it overridden; the runtime of the option holds inside of the devices."""
+    (tmp_path / "c.yaml").write_text("name: one\ndevices: {d: {soc: diana, count: 1}}\nlinks: {}\n")
+    (tmp_path / "m.yaml").write_text("stages: [{device: d, behind: fc}]\n")
+    seconds = {}
+    for runtime in ("serial", "overlapped"):
+        files = ("--mapping", tmp_path / "m.yaml", "--json", tmp_path / "r.json", "--runtime", runtime, "-q")
+        assert run("simulate", tmp_path / "c.yaml", "resnet8", *files, "--set", "devices.d.soc=diana")[0] == 0
+        result = json.loads((tmp_path / "r.json").read_text())
+        assert result["runtime"] == runtime
+        run("simulate", "diana", "resnet8", "--json", tmp_path / "r.json", "--runtime", runtime, "-q")
+        alone = json.loads((tmp_path / "r.json").read_text())["seconds"]
+        assert result["stages"][0]["seconds"] == alone
+        seconds[runtime] = alone
+    assert seconds["overlapped"] < seconds["serial"]
+
+
 def test_engines_agree(run: Run, tmp_path: Path) -> None:
     results = []
     for engine in ("fast", "reference"):
