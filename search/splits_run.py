@@ -13,6 +13,7 @@ left in the folder of --out.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -345,8 +346,7 @@ def table(result: SplitResult) -> Table:
     for split in result.front:
         seen = split.simulated
         out.add_row(
-            f"{seen.throughput:.4g}"
-            + (f" ± {seen.throughput_ci:.1g}" if seen.throughput_ci > 1e-3 * seen.throughput else ""),
+            f"{seen.throughput:.4g}{_certainty(seen)}",
             f"{1e3 * seen.energy_j:.4g}",
             f"{1e3 * seen.latency_s['mean']:.4g}",
             str(seen.batch),
@@ -355,6 +355,13 @@ def table(result: SplitResult) -> Table:
             " ".join(f"{stage.device}:{stage.layers}" for stage in split.stages),
         )
     return out
+
+
+def _certainty(seen: Replay) -> str:
+    """What is to be said of a throughput that is not sure to a thousandth."""
+    if not seen.steady:
+        return " with fill and drain"
+    return f" ± {seen.throughput_ci:.1g}" if 1e-3 * seen.throughput < seen.throughput_ci < math.inf else ""
 
 
 def plot(content: Mapping[str, Any], path: Path) -> None:
