@@ -99,6 +99,16 @@ def test_boards_cost_what_the_engines_find(soc: str, items: int, resnet8: Worklo
     assert cost.joules + machine.base_power_mw * 1e-3 * cost.seconds == pytest.approx(found.energy_j, rel=1e-9)
 
 
+@pytest.mark.parametrize("soc", [name for name in list_socs() if "gemmini" not in name])
+def test_a_micro_batch_does_all_its_work(soc: str, resnet8: Workload) -> None:
+    """Every multiply-accumulate of each of its inferences, and joules for them: nothing is counted once for all but
+    weights and starts."""
+    machine, three = find_soc(soc), batched(resnet8, 3)
+    found, one = simulate(machine, three, Mapping("m")), simulate(machine, resnet8, Mapping("m"))
+    assert sum(part.macs for part in found.by_layer) == three.macs == 3 * resnet8.macs
+    assert found.ops_energy_j >= 2.9 * one.ops_energy_j and one.seconds < found.seconds
+
+
 def test_a_micro_batch_brings_weights_once() -> None:
     """A crossbar chip that keeps all weights takes eight times as long for eight inferences. With less room than they
     need it writes those of each layer anew, once for all that pass together: what seven more inferences add is seven
