@@ -299,14 +299,14 @@ def _moved(own: Layer, forms: Any, soc: SoC, homes: Any, moved: dict[str, int], 
             operands = len(layer.inputs) if layer.op in ("add", "eltwise") else 1
             pixels = _under(layer, "y") * _under(layer, "x") * operands
             if per_channel(layer):
-                loads += share.k * pixels
+                loads += share.channels * pixels
             elif (core.memory, layer.op) not in whole:  # one copy for all cores of a memory
                 whole.add((core.memory, layer.op))
                 loads = max(loads, layer.c * pixels)
         if homes.output(own) != core.memory and not inside:
-            stores += share.k * layer.oy * layer.ox
+            stores += share.channels * layer.oy * layer.ox
         if core.weight_memory is not None and layer.op == "conv" and own.name not in homes.pinned:
-            bits = layer.weights // layer.k * share.k * core.weight_bits
+            bits = layer.weights // layer.k * share.channels * core.weight_bits
             weights += -(-bits // 8) * (1 if homes.weights_in_main else 2)
     for kind, least in (("load", loads), ("store", stores), ("weights", weights)):
         if moved[kind] < least:
