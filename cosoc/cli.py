@@ -66,6 +66,9 @@ InputShape = Annotated[
     ),
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
+Batch = Annotated[
+    int, typer.Option("--batch", min=1, help="Images (or sequences) that go through each layer together.")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Equal seeds give equal results.")]
 WhatIf = Annotated[
     list[str] | None,
@@ -114,6 +117,7 @@ def simulate(
         int | None,
         typer.Option("--inferences", min=1, help="One after the other [default: 1; through a cluster 1000]."),
     ] = None,
+    batch: Batch = 1,
     json_file: JsonFile = None,
     trace_file: Annotated[
         Path | None, typer.Option("--trace", metavar="FILE", help="Write a Chrome trace, which Perfetto opens.")
@@ -141,7 +145,8 @@ def simulate(
     if gantt_file and gantt_file.suffix.lower() != ".png":
         raise InputError(f"--gantt {gantt_file}: the chart is a PNG; give a name that ends in .png")
     inferences = inferences or 1
-    machine, network, placed = _inputs(soc, workload, mapping or DEFAULT_MAPPING, runtime, input_shape, overrides)
+    named = mapping or DEFAULT_MAPPING
+    machine, network, placed = _inputs(soc, workload, named, runtime, input_shape, overrides, batch)
     from cosoc import why
     from cosoc.sim.report import render
     from cosoc.sim.simulate import simulate as run
@@ -545,6 +550,7 @@ def show_mapping(
     workload: WorkloadName,
     mapping: MappingName = DEFAULT_MAPPING,
     runtime: RuntimeName = None,
+    batch: Batch = 1,
     input_shape: InputShape = None,
     overrides: Overrides = None,
 ) -> None:
@@ -552,7 +558,7 @@ def show_mapping(
     from cosoc.sim.files.mapping_file import dump_mapping
     from cosoc.sim.tiler import complete
 
-    machine, network, placed = _inputs(soc, workload, mapping, runtime, input_shape, overrides)
+    machine, network, placed = _inputs(soc, workload, mapping, runtime, input_shape, overrides, batch)
     print(dump_mapping(complete(placed, network, machine)), end="")
 
 
@@ -641,11 +647,14 @@ def _workload(name: str, input_shape: str | None) -> Workload:
 
 
 def _inputs(
-    soc: str, workload: str, mapping: str, runtime: Runtime | None, input_shape: str | None, overrides: list[str] | None
-) -> tuple[SoC, Workload, Mapping]:
-    machine = _soc(soc, overrides)
-    network = _workload(workload, input_shape)
+    soc: str, workload: str, mapping: str, runtime: Runtime | None, input_shape: str | None,
+    overrides: list[str] | None, batch: int = 1,
+) -> tuple[SoC, Workload, Mapping]:  # fmt: skip
     from cosoc.sim.files.mapping_file import find_mapping
+    from cosoc.sim.model.workload import batched
+
+    machine = _soc(soc, overrides)
+    network = batched(_workload(workload, input_shape), batch)
 
     return machine, network, find_mapping(mapping, network, machine, runtime)
 

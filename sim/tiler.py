@@ -31,7 +31,7 @@ from cosoc.sim.model.mapping import (
 from cosoc.sim.model.placement import Homes, place
 from cosoc.sim.model.soc import Memory, SoC
 from cosoc.sim.model.workload import Layer, Workload
-from cosoc.sim.movers.cached_terms import NEST_DIMS, Machine, Tiles, rows_needed, shape_of
+from cosoc.sim.movers.cached_terms import NEST_DIMS, Machine, Tiles, in_rows, rows_needed, shape_of, tile_in_rows
 from cosoc.sim.movers.fused_steps import chain, misfits, why_not
 from cosoc.sim.movers.library_tiles import default_nest
 from cosoc.sim.work import (
@@ -238,7 +238,8 @@ def _overfull(layer: Layer, soc: SoC, part: Part) -> list[str]:
     """Which of an array's memories a tile overflows: half of each, as tiles are double-buffered."""
     machine = Machine.of(soc, part.core)
     assert part.tile is not None
-    spad, acc = rows_needed(shape_of(channel_slice(layer, part.channels)), Tiles.of(part.tile), machine)
+    tiles = Tiles.of(tile_in_rows(layer, part.tile))
+    spad, acc = rows_needed(shape_of(channel_slice(layer, part.channels)), tiles, machine)
     return [
         f"a tile needs {need} rows of the {name}; half of it, as tiles are double-buffered, has {has // 2}"
         for name, need, has in (("scratchpad", spad, machine.spad_rows), ("accumulator", acc, machine.acc_rows))
@@ -336,7 +337,7 @@ def tiled_plan(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes:
         part.core: default_nest(shape_of(channel_slice(layer, part.channels)), Machine.of(soc, part.core))
         for _, part in cached
     }
-    tiles = {core: tile for core, (tile, _) in found.items()}
+    tiles = {core: replace(t, n=t.ox, ox=1) if in_rows(layer) else t for core, (t, _) in found.items()}
     order, beside = next(iter(found.values()))[1], behind_dma(plan, soc)
     if beside.parts:
         beside = best_tiling(layer, beside, soc, runtime, homes)
@@ -705,4 +706,4 @@ def _spans(layer: Layer) -> Extent:
     """What a tile behind a cached mover may span at most."""
     shape = shape_of(layer)
     k, c, fy, fx, oy, ox = (int(getattr(shape, d)) for d in NEST_DIMS)
-    return Extent(k, c, fy, fx, oy, ox, layer.n)
+    return Extent(k, c, fy, fx, oy, 1 if in_rows(layer) else ox, layer.n)

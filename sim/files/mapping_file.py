@@ -12,8 +12,8 @@
       - {layers: [block3.conv, block3.dw], how: parallel}
 
 parts: output channels by core, in channel order. tile: what one job spans along k, c, fy, fx, oy, ox and n (images of a
-batch); k by core where there are several; what is left out is all of it. order: the loops around the tiles, outermost
-first (left out: weights stay while pixels pass; n, left out, is outermost). reuse: false loads every operand for every
+batch; left out: one); k by core where there are several; what else is left out is all of it. order: the loops around
+the tiles, outermost first (left out: weights stay while pixels pass; n, left out, is outermost). reuse: false loads every operand for every
 tile. unroll: most pixels of an operation of an analog array. pieces: layers that run fused, with keep_rows and resident
 where a chip has the choice, or in parallel.
 
@@ -67,7 +67,8 @@ from cosoc.sim.work import form, whole
 
 
 class TileFile(Model):
-    """What one job spans along each dimension; left out: all of it. k: by core, or one figure for a layer on one."""
+    """What one job spans along each dimension; left out: all of it, but one image. k: by core, or one figure for a
+    layer on one core."""
 
     FORMER: ClassVar[dict[str, str]] = {"order": "write order beside tile, as the loops around it, outermost first"}
 
@@ -85,8 +86,8 @@ class TileFile(Model):
 
     def extent(self, core: str, all_of_it: Extent) -> Extent:
         """The tile on a core, given the whole of the layer's part there."""
-        stated = {d: getattr(self, d) or all_of_it.along(d) for d in DIMS if d != "k"}
-        return Extent(k=self.k_on(core) or all_of_it.k, **stated)
+        stated = {d: getattr(self, d) or all_of_it.along(d) for d in DIMS if d not in ("k", "n")}
+        return Extent(k=self.k_on(core) or all_of_it.k, **stated, n=self.n or 1)
 
 
 class LayerFile(Model):

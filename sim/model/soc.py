@@ -7,6 +7,7 @@ checks it and refuses it with `file:line:column`. Cycles in the file are cycles 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, SerializeAsAny, Tag, model_validator
@@ -191,8 +192,10 @@ class Core(Model):
         raise NotImplementedError
 
     def batch_cycles(self, tile: Tile, batch: int, xp: Any) -> Num:
-        """The same of one job that computes the tile for each image of a batch; one after the other, unless the core
-        gains by having them together."""
+        """The same of one job that computes the tile for each image of a batch: one after the other, but a dense
+        layer's images are to a core what pixels are."""
+        if tile.op == "conv" and tile.oy == tile.ox == tile.fy == tile.fx == tile.groups == 1:
+            return self.cycles(replace(tile, ox=batch), xp)
         return batch * self.cycles(tile, xp)
 
     def feed_bytes(self, tile: Tile, xp: Any) -> Num:

@@ -246,9 +246,25 @@ class Shape:
         )
 
 
+def in_rows(layer: Layer) -> bool:
+    """Whether a batch of a layer is one matrix product, its images the rows: a dense layer's."""
+    return layer.op == "conv" and layer.n > 1 and layer.groups == layer.iy == layer.ix == layer.oy == layer.ox == 1
+
+
+def as_rows(layer: Layer) -> Layer:
+    """A layer with the images of its batch as rows, where it is `in_rows`."""
+    return replace(layer, n=1, ox=layer.n, ix=layer.n) if in_rows(layer) else layer
+
+
+def tile_in_rows(layer: Layer, tile: Extent) -> Extent:
+    """A tile of such a layer in the same terms."""
+    return replace(tile, n=1, ox=tile.n) if in_rows(layer) else tile
+
+
 def shape_of(layer: Layer) -> Shape:
     """The extents of a layer that goes through the array's memories, poolings included: these work as additions do,
     in accumulator and store controller, but on windows."""
+    layer = as_rows(layer)
     if layer.op not in POOLS:
         return Shape.of(layer)
     as_conv = replace(layer, op="conv", c=layer.k, groups=layer.k)
@@ -632,7 +648,7 @@ def estimate_nest(
     channels: Num = None,
 ) -> NestCost:  # fmt: skip
     """The cost of one layer of a network under a tiled plan, not fused. channels: in place of the layer's own."""
-    shape, tiles = shape_of(layer), Tiles.of(plan.tile)
+    shape, tiles = shape_of(layer), Tiles.of(tile_in_rows(layer, plan.tile))
     if channels is not None:
         shape = replace(shape, k=channels * layer.n / shape.copies if layer.op == "matmul" else channels)
     again = reloads(shape, tiles, nest_order(plan), xp)

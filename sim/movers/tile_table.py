@@ -20,7 +20,7 @@ import numpy.typing as npt
 from cosoc.sim.lower import walk
 from cosoc.sim.model.mapping import DIMS, PARTIAL_BYTES, Extent
 from cosoc.sim.model.workload import Layer
-from cosoc.sim.movers.cached_terms import shape_of
+from cosoc.sim.movers.cached_terms import as_rows, in_rows, shape_of, tile_in_rows
 from cosoc.sim.movers.fused_steps import Chain, Stretch, step_spans
 
 Ints = npt.NDArray[np.int64]
@@ -98,6 +98,9 @@ def of_layer(
     order: the loops around the tiles, outermost first; images come outside of it where it does not name them. reuse:
     whether weights and inputs that the tile before had stay.
     """
+    if in_rows(layer):
+        tile, layer = tile_in_rows(layer, tile), as_rows(layer)
+        order = tuple({"n": "ox", "ox": "n"}.get(d, d) for d in order)
     shape = shape_of(layer)
     channels = layer.k if channels is None else channels
     heads = range(first // shape.k, -(-(first + channels) // shape.k)) if layer.op == "matmul" else range(1)

@@ -36,7 +36,7 @@ from cosoc.sim.model.mapping import PARTIAL_BYTES, Extent, Mapping, Part, Piece
 from cosoc.sim.model.placement import Homes, lifetimes, tensor_bytes
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
-from cosoc.sim.movers.cached_terms import Machine, Tiles, cached_cores, rows_needed, shape_of
+from cosoc.sim.movers.cached_terms import Machine, Tiles, cached_cores, rows_needed, shape_of, tile_in_rows
 from cosoc.sim.movers.cached_units import INTO_ACCUMULATOR, core_of_unit, name_of
 from cosoc.sim.movers.fused_steps import Chain, chain, reach, rows_held
 from cosoc.sim.report.result import Result, route_ends
@@ -320,7 +320,10 @@ class _Run:
         """Rows of scratchpad and accumulator of a part's whole tile; 0 of scratchpad where a piece keeps it."""
         assert part.tile is not None
         machine = Machine.of(self.soc, part.core)
-        shape, tiles = shape_of(channel_slice(self.workload[name], part.channels)), Tiles.of(part.tile)
+        shape, tiles = (
+            shape_of(channel_slice(self.workload[name], part.channels)),
+            Tiles.of(tile_in_rows(self.workload[name], part.tile)),
+        )
         if piece is not None:
             members, extents = self.chain(piece)
             at, sink, last = piece.layers.index(name), members.shapes[-1], extents[-1]
