@@ -49,7 +49,7 @@ LAYERS = (
     (1, 1, 8192, 1024, 1, 0.682, 0.546),
     (1, 1, 1024, 10, 1, 0.355, 0.002),
 )
-V14 = {"tick_hz": str(round(1e9 / 1.663)), "cores.cim.adc_bits": "5", "base_power_mw": "2.23"}
+V14 = {"tick_hz": str(round(1e9 / 1.663)), "base_power_mw": "2.23"}
 RATES = [n / 2 for n in range(8, 49)]  # bytes a cycle, tried for each of the two links
 
 

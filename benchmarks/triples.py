@@ -54,9 +54,9 @@ NETWORKS = (
 OFTEN = ("darkside", "diana")  # several cores, memories and DMAs: every other triple is of one of these
 # What is changed in a SoC file, and by which factors.
 SCALED = {
-    "size_bytes": (0.25, 0.5, 2, 4), "usable_bytes": (0.25, 0.5), "bytes_per_period": (0.125, 0.5, 2, 3, 7),
+    "size_bytes": (0.25, 0.5, 2, 4), "bytes_per_period": (0.125, 0.5, 2, 3, 7),
     "period_cycles": (2, 3), "setup_cycles": (0, 0.5, 3, 10), "piece_cycles": (0, 4), "burst_bytes": (0.25, 2, 5, 1000),
-    "lanes": (2, 3), "ports": (2, 4), "switch_cycles": (0, 5), "launch_cycles": (0, 0.1, 7), "feed_pieces": (2, 3, 8),
+    "lanes": (2, 3), "ports": (2, 4), "launch_cycles": (0, 0.1, 7), "feed_pieces": (2, 3, 8),
     "rows": (0.5, 2), "cols": (0.5, 2), "align_bytes": (2, 0.25),
 }  # fmt: skip
 
@@ -103,7 +103,7 @@ def random_soc(rng: Random, name: str) -> SoC:
     figures = list(_figures(find_soc(name).model_dump(mode="json", by_alias=True)))
     changes = {}
     for path, key, value in rng.sample(figures, min(len(figures), rng.choice((0, 1, 2, 3, 5)))):
-        least = 0 if key in ("setup_cycles", "piece_cycles", "launch_cycles", "switch_cycles") else 1
+        least = 0 if key in ("setup_cycles", "piece_cycles", "launch_cycles") else 1
         changes[path] = str(max(least, round((value or 1) * rng.choice(SCALED[key]))))
     return find_soc(name, changes)
 

@@ -137,7 +137,7 @@ def _with_room(soc: SoC) -> SoC:
     """The SoC with room for any weights in the memories of cores that keep theirs."""
     roomy = {core.weight_memory for core in soc.cores.values() if core.keeps_weights and core.weight_memory}
     memories = {
-        name: memory.model_copy(update={"size_bytes": LARGEST, "usable_bytes": None}) if name in roomy else memory
+        name: memory.model_copy(update={"size_bytes": LARGEST, "reserved_bytes": 0}) if name in roomy else memory
         for name, memory in soc.memories.items()
     }
     return soc.model_copy(update={"memories": memories})

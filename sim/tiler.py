@@ -122,9 +122,26 @@ def homes_of(workload: Workload, mapping: Mapping, soc: SoC) -> Homes:
         memory = soc.cores[part.core].weight_memory
         assert memory is not None
         taken[memory] = taken.get(memory, 0) + weight_bytes(workload[name], soc, (part,))
-    homes = place(alive, soc, weights, frozenset(inside))
+    homes = place(alive, soc, weights, frozenset(inside), _staged(alive, mapping, soc))
     tensors = dict.fromkeys(names, soc.main_memory) | dict(homes.tensors)
-    return replace(homes, tensors=tensors, pinned=frozenset(pinned), pinned_bytes=taken)
+    room = dict.fromkeys(names, soc.memories[soc.main_memory].capacity_bytes) | dict(homes.room)
+    return replace(homes, tensors=tensors, pinned=frozenset(pinned), pinned_bytes=taken, room=room)
+
+
+def _staged(workload: Workload, mapping: Mapping, soc: SoC) -> dict[str, int]:
+    """Bytes of the main memory for tiles of one row and channel of each layer that a core computes from there, if its
+    tensors were in the backing memory."""
+    main, backing = soc.main_memory, soc.backing_memory
+    if backing is None or not (soc.has_route(backing, main) and soc.has_route(main, backing)):
+        return {}
+    away = Homes(main, dict.fromkeys((*workload.incoming, *(layer.name for layer in workload)), backing), False, 0)
+    out = {}
+    for layer in workload:
+        plan = mapping.layers[layer.name]
+        if any(part.channels and soc.cores[part.core].memory == main for part in plan.parts):
+            rows = tiled(layer, plan, soc, (1,) * len(plan.parts), 1, layer.ox, n=1)
+            out[layer.name] = tile_bytes(layer, rows, soc, mapping.runtime, away)[main].total
+    return out
 
 
 def pinned_weights(workload: Workload, mapping: Mapping, soc: SoC) -> tuple[str, ...]:
@@ -168,8 +185,8 @@ class TileBytes:
 
 
 def tile_bytes(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes) -> dict[str, TileBytes]:
-    """What the largest tiles of a layer take of each memory that its cores compute from, but the main one and those
-    behind a cached mover."""
+    """What the largest tiles of a layer take of each memory that its cores compute from, those behind a cached mover
+    left out; of the main one where its tensors lie elsewhere."""
     plan = behind_dma(plan, soc)
     if not plan.parts:
         return {}
@@ -189,7 +206,9 @@ def tile_bytes(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes:
     many = sum(at.count for at in cut) > 1 or any(part.channels > k for part, k in parts)
     buffers = 2 if runtime == "overlapped" and many else 1
     read = copies(layer, soc, [(i, part.core) for i, (part, _) in enumerate(parts)])
-    for name in {soc.cores[part.core].memory for part, _ in parts} - {soc.main_memory}:
+    for name in {soc.cores[part.core].memory for part, _ in parts}:
+        if name == homes.inputs(layer) == homes.output(layer):
+            continue
         here = [(part, k) for part, k in parts if soc.cores[part.core].memory == name]
         inputs = 0
         for copy in read:
@@ -207,13 +226,19 @@ def tile_bytes(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes:
     return taken
 
 
+def room_for(layer: Layer, memory: str, soc: SoC, homes: Homes) -> int:
+    """Bytes of a memory that the tiles of a layer may take."""
+    return homes.room[layer.name] if memory == homes.main else soc.memories[memory].capacity_bytes
+
+
 def tile_problems(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes) -> list[str]:
     """Which memories the largest tiles of a layer overflow, with figure and bound."""
     reasons = []
     for name, need in tile_bytes(layer, plan, soc, runtime, homes).items():
-        bound = soc.memories[name].capacity_bytes
+        bound = room_for(layer, name, soc, homes)
         if need.total > bound:
-            reasons.append(f"layer {layer.name}: tiles need {need} of {name}, which has {bound}")
+            beside = " free beside what lives there" if name == homes.main else ""
+            reasons.append(f"layer {layer.name}: tiles need {need} of {name}, which has {bound}{beside}")
     for _, part in behind_caches(plan, soc):
         reasons += [f"layer {layer.name}: {reason}" for reason in _overfull(layer, soc, part)]
     cut_c = cut_channels(layer, soc, plan)
@@ -365,7 +390,8 @@ def complete(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
     for layer in (layer for layer in workload if layer.name in untiled):
         plan, pinned = layers[layer.name], layer.name in homes.pinned
         shape = replace(layer, name="", inputs=("",) * len(layer.inputs))
-        alike = shape, plan, homes.inputs(layer), homes.output(layer), pinned
+        ends = homes.inputs(layer), homes.output(layer)
+        alike = shape, plan, ends, pinned, set(ends) != {homes.main} and homes.room[layer.name]
         if alike not in known:
             known[alike] = tiled_plan(layer, plan, soc, mapping.runtime, homes)
         layers[layer.name] = known[alike]
@@ -397,7 +423,8 @@ def _at_once(
     InputError where not even the smallest tiles fit.
     """
     most = {layer.name: _totals(layer, alone[layer.name], soc, homes) for layer in members}
-    if not untiled or not _crowded(most, soc):
+    bounds = {name: min(room_for(layer, name, soc, homes) for layer in members) for name in soc.memories}
+    if not untiled or not _crowded(most, bounds):
         return alone
     least = dict(most)
     for layer in untiled:
@@ -405,15 +432,15 @@ def _at_once(
         smallest = tiled(layer, given, soc, (1,) * len(given.parts), 1, 1, c=int(channels_read(layer) > 1), n=1)
         need = _totals(layer, smallest, soc, homes)
         least[layer.name] = {name: min(most[layer.name][name], need[name]) for name in need}
-    if crowded := _crowded(least, soc):
+    if crowded := _crowded(least, bounds):
         raise InputError("; ".join(crowded))
     found: list[Option] = [(0.0, _sums(most[layer.name] for layer in members if layer not in untiled), {})]
     for n, layer in enumerate(untiled):
         rest = _sums(least[other.name] for other in untiled[n + 1 :])
         options = _options(layer, alone[layer.name], least[layer.name], most[layer.name], soc, homes)
-        found = _fitting(found, options, rest, soc)
+        found = _fitting(found, options, rest, bounds)
     if not found:
-        raise InputError("; ".join(_crowded(most, soc)))
+        raise InputError("; ".join(_crowded(most, bounds)))
     _, _, plans = min(found, key=lambda option: option[0])
     return alone | plans
 
@@ -422,11 +449,12 @@ def _options(layer: Layer, alone: LayerPlan, least: Needs, most: Needs, soc: SoC
     """The best tiles of a layer for rooms from its smallest tile to what it takes alone."""
     out: list[Option] = []
     for part in range(PARTS + 1):
-        room = {n: min(max(soc.memories[n].capacity_bytes * part // PARTS, least[n]), most[n]) for n in most}
-        tight = {name: Memory(size_bytes=max(size, 1)) for name, size in room.items()}
+        room = {n: min(max(room_for(layer, n, soc, homes) * part // PARTS, least[n]), most[n]) for n in most}
+        tight = {name: Memory(size_bytes=max(size, 1)) for name, size in room.items() if name != homes.main}
         small = soc.model_copy(update={"memories": soc.memories | tight})
+        beside = replace(homes, room={**homes.room, layer.name: room.get(homes.main, 0)})
         try:
-            plan = alone if room == most else best_tiling(layer, alone, small, "overlapped", homes)
+            plan = alone if room == most else best_tiling(layer, alone, small, "overlapped", beside)
         except InputError:  # parts that fit one by one, but not together
             continue
         ticks = planned_ticks(layer, plan, soc, "overlapped", homes)
@@ -434,10 +462,10 @@ def _options(layer: Layer, alone: LayerPlan, least: Needs, most: Needs, soc: SoC
     return out
 
 
-def _fitting(found: list[Option], options: list[Option], rest: Needs, soc: SoC) -> list[Option]:
+def _fitting(found: list[Option], options: list[Option], rest: Needs, bounds: Needs) -> list[Option]:
     """Combinations that leave the rest its room, without those that another beats in time and in every memory."""
     both = [(a + b, _sums((x, y)), s | t) for a, x, s in found for b, y, t in options]
-    fit = [o for o in both if not _crowded({"": _sums((o[1], rest))}, soc)]
+    fit = [o for o in both if not _crowded({"": _sums((o[1], rest))}, bounds)]
     out: list[Option] = []
     for ticks, need, plans in sorted(fit, key=lambda option: option[0]):
         if not any(all(other.get(name, 0) <= size for name, size in need.items()) for _, other, _ in out):
@@ -514,8 +542,10 @@ def _checked(mapping: Mapping, workload: Workload, soc: SoC) -> tuple[Mapping, l
     if not reasons:
         for i, piece in enumerate(mapping.pieces):
             if piece in at_once(full):
-                needs = {n: _totals(workload[n], full.layers[n], soc, homes) for n in piece.layers}
-                reasons += [(("pieces", i), reason) for reason in _crowded(needs, soc)]
+                members = [workload[name] for name in piece.layers]
+                needs = {layer.name: _totals(layer, full.layers[layer.name], soc, homes) for layer in members}
+                bounds = {name: min(room_for(layer, name, soc, homes) for layer in members) for name in soc.memories}
+                reasons += [(("pieces", i), reason) for reason in _crowded(needs, bounds)]
     return full, reasons
 
 
@@ -532,11 +562,11 @@ def _piece_names(mapping: Mapping, workload: Workload) -> list[Problem]:
     return reasons
 
 
-def _crowded(needs: dict[str, Needs], soc: SoC) -> list[str]:
-    """Which memories the tiles of layers that run at once overflow together."""
+def _crowded(needs: dict[str, Needs], bounds: Needs) -> list[str]:
+    """Which memories, of so many bytes each, the tiles of layers that run at once overflow together."""
     reasons = []
     for memory, total in _sums(needs.values()).items():
-        bound = soc.memories[memory].capacity_bytes
+        bound = bounds[memory]
         if total > bound:
             how = " + ".join(f"{need[memory]} of {name}" for name, need in needs.items() if memory in need)
             reasons.append(f"parallel piece: tiles need {how} = {total} bytes of {memory}, which has {bound}")
@@ -596,12 +626,14 @@ def _misfused(members: tuple[str, ...], workload: Workload, mapping: Mapping, so
     except InputError as error:
         return [str(error)]
     cores = {layer.name: mapping.layers[layer.name].parts[0].core for layer in layers}
-    need = sum(lines.values())
-    for layer in layers:  # two rows each of what comes in and of what goes out
-        need += sum(2 * layer.stride_y * layer.ix * layer.c for name in layer.inputs if name not in inside)
-        need += 2 * layer.ox * layer.k * (layer.name not in lines)
-    for name in {soc.cores[core].memory for core in cores.values()} - {soc.main_memory}:
-        bound = soc.memories[name].capacity_bytes
+    homes = homes_of(workload, mapping, soc)
+    for name in {soc.cores[core].memory for core in cores.values()}:
+        need = sum(lines.values())
+        for layer in layers:  # two rows each of what comes in and of what goes out
+            if homes.inputs(layer) != name:
+                need += sum(2 * layer.stride_y * layer.ix * layer.c for n in layer.inputs if n not in inside)
+            need += 2 * layer.ox * layer.k * (layer.name not in lines and homes.output(layer) != name)
+        bound = min(room_for(layer, name, soc, homes) for layer in layers)
         if need > bound:
             reasons.append(f"piece: its line buffers need {need} bytes of {name}, which has {bound}")
     for name in dict.fromkeys(cores.values()):

@@ -341,7 +341,7 @@ FILE_MISTAKES = [
     ("mapping", "analog: 16}", "magic: 16}", "magic: diana has no such core"),
     ("mapping", "conv3", "conv9", "conv9: digits_cnn has no such layer"),
     # sizes that do not fit together
-    ("soc", "usable_bytes: 256000", "usable_bytes: 999999999", "more than size_bytes"),
+    ("soc", "reserved_bytes: 6144", "reserved_bytes: 999999999", "more than size_bytes"),
     ("workload", "k: 32, c: 16, oy: 4", "k: 32, c: 16, oy: 7", "found 7 outputs"),
     (
         "mapping",
@@ -380,7 +380,7 @@ def test_the_files_of_these_tests_are_right_without_the_mistakes(run: Run, tmp_p
 
 def test_a_machine_too_small_is_named_with_figure_and_bound(run: Run) -> None:
     """conv2 reads 16 channels of a 3x3 window and writes at least one byte: more than 128 bytes."""
-    small = ("--set", "memories.l1.size_bytes=128", "--set", "memories.l1.usable_bytes=128")
+    small = ("--set", "memories.l1.size_bytes=128", "--set", "memories.l1.reserved_bytes=0")
     status, out, err = run("simulate", "diana", "digits_cnn", *small)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert re.search(r"needs? \d+ bytes of l1, which has 128|\d+ bytes.*l1.*128", err)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc, list_socs
 from cosoc.sim.files.mapping_file import find_mapping
-from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.files.workload_file import find_workload, list_workloads
 from cosoc.sim.model.mapping import DIMS, Extent, LayerPlan, Piece
 from cosoc.sim.model.placement import lifetimes, tensor_bytes
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.report.memory_use import MemoryUse, memory_use
 from cosoc.sim.report.run_page import STEPS, memories_data
 from cosoc.sim.simulate import simulate
-from cosoc.sim.tiler import checked, weight_bytes
+from cosoc.sim.tiler import checked, homes_of, weight_bytes
+from cosoc.sim.work import tiled
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from capacity import sweep
 
 
 def used(soc: str, network: str, mapping: str, runtime: Any = None, inferences: int = 1) -> dict[str, MemoryUse]:
@@ -100,6 +108,8 @@ CASES = [
     ("diana", "resnet8", "min_cost", "serial", 2),
     ("diana", "resnet18", "default", "overlapped", 1),  # weights stream through the L2, tensors spill to the flash
     ("diana", "resnet18", "default", "serial", 1),
+    ("diana", "squeezenet", "default", "serial", 1),  # the host joins tensors of the flash, tile by tile in the L2
+    ("diana", "bert_base_block", "default", "overlapped", 1),
     ("darkside", "resnet8", "default", "overlapped", 1),
     ("isaac", "resnet8", "default", "overlapped", 1),
     ("gemmini", "resnet8", "default", None, 2),
@@ -117,6 +127,33 @@ def test_nothing_is_fuller_than_it_is_large(
         assert use.ticks[0] == 0 and (np.diff(use.ticks) > 0).all()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("soc", list_socs())
+def test_nothing_is_fuller_than_it_is_large_in_the_whole_catalogue(soc: str) -> None:
+    """Every network that fits the SoC, under both runtimes (benchmarks/capacity.py)."""
+    over, runs = sweep([soc], list_workloads())
+    assert runs >= 40 and not over
+
+
+def test_a_tile_in_the_main_memory_has_what_lives_there_beside_it() -> None:
+    """SqueezeNet's first join on DIANA, by hand: two tensors of 64 x 55 x 55 bytes, of which one lives in the L2 and
+    one, as their result, in the flash; the host joins them and computes in the L2. A third of the L2 is for weights
+    that pass through, and nothing else is alive then. What it reads and makes, as a whole, would be four of them."""
+    machine, workload = find_soc("diana"), find_workload("squeezenet")
+    plain = checked(find_mapping("default", workload, machine, "serial"), workload, machine)
+    homes = homes_of(workload, plain, machine)
+    join = next(layer for layer in workload if layer.op == "concat")
+    half = 64 * 55 * 55
+    assert join.outputs == 2 * half
+    assert [homes.tensors[n] for n in (join.name, *join.inputs)] == ["flash", "l2", "flash"]
+    room = 458_752 - 458_752 // 3 - half
+    assert homes.room[join.name] == room < 4 * half
+    whole_tile = tiled(join, plain.layers[join.name], machine, (join.k,), join.oy, join.ox)
+    stated = replace(plain, layers={**plain.layers, join.name: whole_tile})
+    with pytest.raises(InputError, match=rf"{join.name}: tiles need .* of l2, which has {room} free beside what lives"):
+        checked(stated, workload, machine)
+
+
 @pytest.mark.parametrize("soc", ["diana", "gemmini"])
 def test_a_fused_group_brings_no_inner_tensor_home(soc: str) -> None:
     """ResNet-8's first block: when its second convolution ends, the block's input (the addition will read it), what
@@ -126,14 +163,14 @@ def test_a_fused_group_brings_no_inner_tensor_home(soc: str) -> None:
     plain = checked(find_mapping("default", workload, machine, "overlapped"), workload, machine)
     home = machine.main_memory
 
-    def tiled(name: str) -> LayerPlan:
+    def by_rows(name: str) -> LayerPlan:
         layer, given = workload[name], plain.layers[name]
         if soc == "diana":
             return LayerPlan(tuple(replace(part, tile=None) for part in given.parts))
         tile = Extent(layer.k, layer.c, layer.fy, layer.fx, 4, layer.ox)
         return LayerPlan((replace(given.parts[0], tile=tile),), DIMS)
 
-    fused = replace(plain, layers={**plain.layers, **{n: tiled(n) for n in names}}, pieces=(Piece(names),))
+    fused = replace(plain, layers={**plain.layers, **{n: by_rows(n) for n in names}}, pieces=(Piece(names),))
     for mapping, tensors in ((plain, 3), (fused, 2)):
         result = simulate(machine, workload, mapping)
         use = {one.memory: one for one in memory_use(result, machine, workload, mapping)}

@@ -267,6 +267,8 @@ def quantised(folded: nn.Module, workload: Workload, soc: SoC, able: Callable[[L
     if not layers:
         raise InputError(f"{workload.name} has no convolution or fully connected layer to search")
     bits = min(soc.cores[name].act_bits for layer in layers.values() for name in layer.cores)
+    if bits < 2:
+        raise InputError(f"{soc.name} has a core with activations of {bits} bit; the search quantises to 2 and more")
     _insert_quantisers(folded, graph, bits)
     return MixedNet(fx.GraphModule(folded, graph), layers, workload[workload.outputs[0]].k)
 

@@ -10,8 +10,8 @@ disagree by 8x on the same layer; the rate stands in the SoC file and can be swe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,7 +23,10 @@ from cosoc.sim.model.workload import Tile
 class AnalogArray(Core):
     """See the module docstring. An operation takes period_cycles / period_ops cycles."""
 
+    UNUSED: ClassVar[Mapping[str, str]] = {"weight_bits": "its weights are ternary, each in a cell of cell_bits"}
+
     model: Literal["analog_array"]
+    weight_bits: Positive = 2
     rows: Positive
     cols: Positive
     period_cycles: Positive
@@ -37,6 +40,10 @@ class AnalogArray(Core):
 
     @property
     def unrolls(self) -> bool:
+        return True
+
+    @property
+    def ternary(self) -> bool:
         return True
 
     def fits(self, tile: Tile) -> list[str]:

@@ -9,8 +9,9 @@ work on several pixels. For each vector of inputs
     pipelined   input bits x max(the same two) + drain_cycles               the next bit is read meanwhile
     summed      pulses x read_cycles + one conversion + settle_cycles       bits are summed as charge before
 
-where conversion = adc_cycles + adc_bits x adc_bit_cycles, and b signed input bits are max(1, 2^(b-1) - 1) pulses. Under
-`stepwise`, copies that have no vector of their own convert other columns of the same one.
+where conversion = adc_cycles + adc_bits x adc_bit_cycles (adc_bits only where bits take time), and b signed input bits
+are max(1, 2^(b-1) - 1) pulses. Under `stepwise`, copies that have no vector of their own convert other columns of the
+same one.
 
 Arrays stand in tiles of `tile_arrays`. Before they are computed the vectors cross the chip and the tiles' buffers, and
 that may well take longer: feed_links has the buffer of a tile and one lane of the network, in that order.
@@ -31,7 +32,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from cosoc.sim.model.soc import Core, Count, Num, Positive, Watts
+from cosoc.sim.model.soc import Core, Count, Num, Positive, Watts, refuse
 from cosoc.sim.model.workload import Tile
 
 Schedule = Literal["stepwise", "pipelined", "summed"]
@@ -54,14 +55,14 @@ class Crossbar(Core):
     rows_per_weight: Positive = 1  # 2: a positive and a negative cell
     columns_per_adc: Positive
     read_cycles: Positive
-    adc_bits: Positive
+    adc_bits: Count = 0
     adc_cycles: Count = 0
     adc_bit_cycles: Count = 0
     drain_cycles: Count = 0
     settle_cycles: Count = 0
     most_copies: Positive = 1
-    block_rows: Positive  # copies of a layer fill a block of cells ...
-    block_cols: Positive  # ... that many rows and columns large
+    block_rows: Count = 0  # copies of a layer, where there are several, fill a block of cells ...
+    block_cols: Count = 0  # ... that many rows and columns large
     read_pj: Watts = 0.0
     dac_pj: Watts = 0.0
     adc_pj: Watts = 0.0
@@ -72,6 +73,27 @@ class Crossbar(Core):
     def _has_two_links(self) -> Crossbar:
         if len(self.feed_links) not in (0, 2):
             raise ValueError(f"feed_links names {len(self.feed_links)} links; give a tile's buffer and a network lane")
+        return self
+
+    @model_validator(mode="after")
+    def _needs_what_it_has(self) -> Crossbar:
+        """A figure that nothing reads here is a mistake, and so is one that is missing."""
+        several = "most_copies is 1, and one copy fills no block" if self.most_copies == 1 else ""
+        timed = "" if self.adc_bit_cycles else "adc_bit_cycles is 0, so that a conversion takes adc_cycles at any width"
+        reads = {
+            "drain_cycles": "" if self.schedule == "pipelined" else f"only pipelined arrays drain, not {self.schedule}",
+            "settle_cycles": "" if self.schedule == "summed" else f"only summed arrays settle, not {self.schedule}",
+            "adc_bits": timed,
+            "block_rows": several,
+            "block_cols": several,
+        }
+        for key, why in reads.items():
+            if getattr(self, key) and why:
+                refuse("core", key, getattr(self, key), f"{why}; remove the key")
+        if self.adc_bit_cycles and not self.adc_bits:
+            refuse("core", "adc_bit_cycles", self.adc_bit_cycles, "of how many bits? give adc_bits")
+        if self.most_copies > 1 and not (self.block_rows and self.block_cols):
+            refuse("core", "most_copies", self.most_copies, "copies fill a block: give block_rows and block_cols")
         return self
 
     @property
@@ -108,6 +130,8 @@ class Crossbar(Core):
 
     def copies(self, tile: Tile, xp: Any) -> Num:
         """Copies of the weights that work at once: what a block holds, rows of one tap or of all if one array does."""
+        if self.most_copies == 1:
+            return 1
         taps = tile.c * tile.fy * tile.fx * self.rows_per_weight
         rows = xp.where(taps <= self.rows, taps, tile.c * self.rows_per_weight)
         high = xp.maximum(xp.floordiv(self.block_rows, rows), 1)

@@ -7,14 +7,17 @@ digital cost model; ODiMO's leaves refill and start out (tests/oracle/DEVIATIONS
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
-from cosoc.sim.model.soc import Core, Count, Num, Positive
+from cosoc.sim.model.soc import NO_FEED, Core, Count, Num, Positive
 from cosoc.sim.model.workload import Tile
 
 
 class DigitalArray(Core):
     """See the module docstring. Depthwise convolution runs one channel a job, on one column of the array."""
+
+    UNUSED: ClassVar[Mapping[str, str]] = NO_FEED
 
     model: Literal["digital_array"]
     rows: Positive  # pixels at once

@@ -16,11 +16,12 @@ One device behaves differently under each runtime; a SoC file holds a table for 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from cosoc.sim.model.soc import Core, Count, Model, Name, Num, Positive
+from cosoc.sim.model.soc import NO_FEED, Core, Count, Model, Name, Num, Positive
 from cosoc.sim.model.workload import Tile
 
 OpClass = Literal["conv3x3", "conv1x1", "depthwise", "fc", "attention", "other"]
@@ -74,6 +75,15 @@ class InferenceRuntime(Model):
 
 class Roofline(Core):
     """See the module docstring. `runtime` names the one of `runtimes` that is in use."""
+
+    UNUSED: ClassVar[Mapping[str, str]] = NO_FEED | {
+        "weight_memory": "it reads weights where tensors live",
+        "keeps_weights": "it reads weights where tensors live",
+        "weight_bits": "number_bits of its runtime is its format",
+        "act_bits": "number_bits of its runtime is its format",
+        "channel_step": "a kernel takes all channels",
+        "launch_cycles": "kernel_cycles of its runtime is the start of a kernel",
+    }
 
     model: Literal["roofline"]
     kind: Literal["cpu", "gpu"]

@@ -10,9 +10,10 @@ values, chosen on measured cycles, and are not to be read as latencies of single
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
-from cosoc.sim.model.soc import Core, Count, Cycles, FromList, Model, Name, Num, Positive
+from cosoc.sim.model.soc import NO_FEED, Core, Count, Cycles, Model, Name, Num, Positive
 from cosoc.sim.model.workload import Tile
 
 
@@ -49,7 +50,16 @@ class AccessEnergy(Model):
 
 
 class Systolic(Core):
-    """See the module docstring. Its mover is a cached one. What it has no use for can have one value only."""
+    """See the module docstring. Its mover is a cached one."""
+
+    UNUSED: ClassVar[Mapping[str, str]] = NO_FEED | {
+        "weight_memory": "its weights lie in its memory",
+        "keeps_weights": "its weights lie in its memory",
+        "weight_bits": "it computes in 8 bits",
+        "act_bits": "it computes in 8 bits",
+        "channel_step": "side is its step",
+        "launch_cycles": "software has what the host does for it",
+    }
 
     model: Literal["systolic"]
     side: Positive  # PEs along an edge
@@ -57,14 +67,6 @@ class Systolic(Core):
     execute: Execute
     software: Software
     access: AccessEnergy
-    weight_memory: None = None  # weights lie in `memory`
-    keeps_weights: Literal[False] = False
-    weight_bits: Literal[8] = 8
-    act_bits: Literal[8] = 8
-    ternary: Literal[False] = False
-    launch_cycles: Literal[0] = 0  # `software` has them
-    feed_links: Annotated[tuple[()], FromList] = ()
-    feed_pieces: Literal[1] = 1
 
     @property
     def takes_rows(self) -> bool:

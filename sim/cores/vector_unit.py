@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from cosoc.sim.model.soc import Core, FromList, Num, Positive
+from cosoc.sim.model.soc import NO_FEED, NO_WEIGHTS, Core, FromList, Num, Positive
 from cosoc.sim.model.workload import Tile
 
 
 class VectorUnit(Core):
     """See the module docstring. `ops` names the operators it runs."""
+
+    UNUSED: ClassVar[Mapping[str, str]] = NO_WEIGHTS | NO_FEED
 
     model: Literal["vector_unit"]
     ops: Annotated[tuple[Literal["add", "max_pool", "avg_pool", "eltwise"], ...], FromList] = Field(min_length=1)

@@ -174,7 +174,7 @@ def _report(document: _Document, at: Place, error: Mapping[str, Any], model: typ
     kind, value = error["type"], error.get("input")
     if kind == "extra_forbidden":
         beside = _model_at(model, at)
-        known = list(beside.model_fields) if beside else []
+        known = [key for key in beside.model_fields if key not in getattr(beside, "UNUSED", ())] if beside else []
         former: Mapping[str, str] = getattr(beside, "FORMER", {})
         close = difflib.get_close_matches(str(at[-1]), known, n=1)
         hint = f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}" if known else ""

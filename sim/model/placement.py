@@ -15,7 +15,8 @@ class Homes:
     """tensors: the memory that each layer's output (and what comes from outside) lives in. weights_in_main: whether all
     weights stay in the main memory; if not they are fetched from the backing memory, through `stream_bytes` of the main
     one. pinned: layers whose weights stay in their cores' weight memories from one inference to the next. pinned_bytes:
-    what they take of each of those memories."""
+    what they take of each of those memories. room: bytes of the main memory that are free while a layer runs, by layer:
+    for tiles of what lies elsewhere, where its core computes from the main memory."""
 
     main: str
     tensors: MappingOf[str, str]
@@ -23,6 +24,7 @@ class Homes:
     stream_bytes: int
     pinned: frozenset[str] = frozenset()
     pinned_bytes: MappingOf[str, int] = field(default_factory=dict)
+    room: MappingOf[str, int] = field(default_factory=dict)
 
     def inputs(self, layer: Layer) -> str:
         """The memory that a layer's inputs are loaded from: the farthest of theirs."""
@@ -52,11 +54,18 @@ def lifetimes(workload: Workload) -> dict[str, tuple[int, int]]:
     return {name: (first[name], last[name]) for name in first}
 
 
-def place(workload: Workload, soc: SoC, weight_bytes: int, inside: frozenset[str] = frozenset()) -> Homes:
+def place(
+    workload: Workload,
+    soc: SoC,
+    weight_bytes: int,
+    inside: frozenset[str] = frozenset(),
+    staged: MappingOf[str, int] | None = None,
+) -> Homes:
     """Decide where everything lives.
 
-    weight_bytes: all weights as the mapping stores them. inside: tensors that a fused group never brings out. Weights
-    leave the main memory first, then tensors, largest first among those alive where it overflows.
+    weight_bytes: all weights as the mapping stores them. inside: tensors that a fused group never brings out. staged:
+    the least bytes that a layer whose core computes from the main memory needs there where its tensors lie elsewhere.
+    Weights leave the main memory first, then tensors, largest first among those alive where it overflows.
     Raises InputError if there is no backing memory to overflow to, or it is too small.
     """
     main = soc.memories[soc.main_memory]
@@ -66,11 +75,14 @@ def place(workload: Workload, soc: SoC, weight_bytes: int, inside: frozenset[str
     def load_at(step: int, spilled: set[str]) -> int:
         return sum(sizes[n] for n, (a, b) in alive.items() if a <= step <= b and n not in spilled)
 
+    def free(held: int, spilled: set[str]) -> dict[str, int]:
+        return {la.name: main.capacity_bytes - held - load_at(i, spilled) for i, la in enumerate(workload)}
+
     steps = range(len(workload.layers))
     peak = max((load_at(i, set()) for i in steps), default=0)
     homes = dict.fromkeys(sizes, soc.main_memory) | dict.fromkeys(inside, soc.main_memory)
     if weight_bytes + peak <= main.capacity_bytes:
-        return Homes(soc.main_memory, homes, True, 0)
+        return Homes(soc.main_memory, homes, True, 0, room=free(weight_bytes, set()))
     backing = soc.backing_memory
     if backing is None:
         raise InputError(
@@ -85,8 +97,22 @@ def place(workload: Workload, soc: SoC, weight_bytes: int, inside: frozenset[str
         )
     stream = main.capacity_bytes // 3  # weights pass through a third of the main memory, tensors get the rest
     spilled: set[str] = set()
-    for step in steps:
-        while load_at(step, spilled) > main.capacity_bytes - stream:
-            here = [n for n, (a, b) in alive.items() if a <= step <= b and n not in spilled]
-            spilled.add(max(here, key=lambda n: (sizes[n], n)))
-    return Homes(soc.main_memory, homes | dict.fromkeys(spilled, backing), False, stream)
+
+    def overflows(step: int) -> bool:
+        layer = workload.layers[step]
+        away = spilled & {layer.name, *layer.reads}
+        tiles = (staged or {}).get(layer.name, 0) if away else 0
+        return load_at(step, spilled) + tiles > main.capacity_bytes - stream
+
+    while True:
+        before = len(spilled)
+        for step in steps:
+            while overflows(step):
+                here = [n for n, (a, b) in alive.items() if a <= step <= b and n not in spilled]
+                if not here:
+                    break
+                spilled.add(max(here, key=lambda n: (sizes[n], n)))
+        if len(spilled) == before:  # else layers before may have become those whose tensors lie elsewhere
+            break
+    homes |= dict.fromkeys(spilled, backing)
+    return Homes(soc.main_memory, homes, False, stream, room=free(stream, spilled))

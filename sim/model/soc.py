@@ -6,11 +6,25 @@ checks it and refuses it with `file:line:column`. Cycles in the file are cycles 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, NoReturn
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, SerializeAsAny, Tag, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetJsonSchemaHandler,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    Tag,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from cosoc.sim import exact
 from cosoc.sim.model.workload import Tile
@@ -39,21 +53,23 @@ class Model(BaseModel):
 
 
 class Memory(Model):
-    """A store. `usable_bytes` is what a mapping may fill (default: all of it)."""
+    """A store. `reserved_bytes` of it no mapping may fill."""
+
+    FORMER: ClassVar[Mapping[str, str]] = {"usable_bytes": "give reserved_bytes, size_bytes less what may be filled"}
 
     size_bytes: Positive
-    usable_bytes: Count | None = None
+    reserved_bytes: Count = 0
     access_pj_per_byte: Watts = 0.0  # of a byte that a mover, or a core that computes from it, reads or writes
     area_mm2: Watts = 0.0
 
     @property
     def capacity_bytes(self) -> int:
-        return self.size_bytes if self.usable_bytes is None else self.usable_bytes
+        return self.size_bytes - self.reserved_bytes
 
     @model_validator(mode="after")
-    def _usable_within_size(self) -> Memory:
-        if self.capacity_bytes > self.size_bytes:
-            raise ValueError(f"usable_bytes {self.usable_bytes} is more than size_bytes {self.size_bytes}")
+    def _reserved_within_size(self) -> Memory:
+        if self.capacity_bytes < 0:
+            raise ValueError(f"reserved_bytes {self.reserved_bytes} is more than size_bytes {self.size_bytes}")
         return self
 
 
@@ -62,13 +78,11 @@ class Link(Model):
 
     rate = bytes_per_period / period_cycles. ports: bursts it carries at once; 0 only caps the rate.
     stretch: factor on a burst's time by the number of bursts in progress (1 first), for bank conflicts.
-    switch_cycles: paid where the tag of the traffic changes (row, weight set, direction).
     """
 
     bytes_per_period: Positive
     period_cycles: Positive = 1
     ports: Count = 1
-    switch_cycles: Count = 0
     stretch: Annotated[tuple[Annotated[float, Field(ge=1)], ...], FromList] = ()
     energy_pj_per_byte: Watts = 0.0
 
@@ -143,19 +157,33 @@ class Route(Model):
     links: Annotated[tuple[Name, ...], FromList] = Field(min_length=1)
 
 
+def refuse(model: str, key: str, found: Any, message: str) -> NoReturn:
+    """Raise what pydantic reports at the key's own place; for validators of a whole section."""
+    # The text goes in as a value, so that braces in it are not taken for a template.
+    error = PydanticCustomError("refused", "{message}", {"message": message})
+    raise ValidationError.from_exception_data(model, [InitErrorDetails(type=error, loc=(key,), input=found)])
+
+
+# Reasons for `Core.UNUSED`, by what a model lacks.
+NO_WEIGHTS = dict.fromkeys(("weight_memory", "keeps_weights", "weight_bits", "act_bits"), "it holds no weights")
+NO_FEED = dict.fromkeys(("feed_links", "feed_pieces"), "its cycles include its reads and writes")
+
+
 class Core(Model):
     """What every core model has in common; the models themselves stand in `cosoc.sim.cores`.
 
     A model says what it can do (`fits`), what a job costs unloaded (`cycles`), and what it moves (`feed_bytes`,
-    `weight_bytes`), each written once for ints, arrays and tensors.
+    `weight_bytes`), each written once for ints, arrays and tensors. A key of the common ones that would change nothing
+    in a model stands in its `UNUSED`, with the reason, and is refused in files.
     """
+
+    UNUSED: ClassVar[Mapping[str, str]] = {}
 
     model: str
     memory: Name  # where its inputs and outputs lie
     weight_memory: Name | None = None  # where its weights lie; None: beside the activations
     keeps_weights: bool = False  # weights that fit its weight memory are written once, not in every inference
     weight_bits: Positive = 8  # the format it computes in, for accuracy
-    ternary: bool = False
     act_bits: Positive = 8
     channel_step: Positive = 1  # a search gains nothing by finer steps of output channels
     launch_cycles: Count = 0  # host work to configure and start one job and to see it end
@@ -173,6 +201,29 @@ class Core(Model):
     @property
     def takes_rows(self) -> bool:
         """Whether a cached mover brings its operands, row by row, in place of a DMA that brings whole tiles."""
+        return False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_what_it_uses(cls, given: Any) -> Any:
+        found = [key for key in cls.UNUSED if isinstance(given, dict) and key in given]
+        if found:
+            refuse("core", found[0], given[found[0]], f"{cls.UNUSED[found[0]]}; remove the key")
+        return given
+
+    @model_serializer(mode="wrap")
+    def _dump_what_it_takes(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if key not in self.UNUSED}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        schema["properties"] = {key: value for key, value in schema["properties"].items() if key not in cls.UNUSED}
+        return schema
+
+    @property
+    def ternary(self) -> bool:
+        """Whether its weights are -1, 0 and 1 times a scale, whatever `weight_bits` says."""
         return False
 
     def own_memories(self) -> tuple[str, ...]:
@@ -272,6 +323,71 @@ class SoC(Model):
     def has_route(self, source: str, target: str) -> bool:
         return any((r.source, r.target) == (source, target) for r in self.routes)
 
+    def bursts_at(self, link: str) -> int:
+        """The bursts that can ask for a link at once: one for each lane of a DMA, and one for each core that feeds.
+        Those of a cached mover, who has links of its own, are not counted."""
+        dmas = {route.dma for route in self.routes if link in route.links}
+        cores = [core for core in self.cores.values() if link in core.feed_links]
+        return sum(mover.lanes for name, mover in self.dmas.items() if name in dmas and isinstance(mover, Dma)) + len(
+            cores
+        )
+
+    def _without_effect(self) -> list[tuple[tuple[str | int, ...], str]]:
+        """Keys that would change nothing on this machine; everything that they name must be there."""
+        out: list[tuple[tuple[str | int, ...], str]] = []
+        named = {self.main_memory, self.backing_memory, *(m for r in self.routes for m in (r.source, r.target))}
+        over = {link for route in self.routes for link in route.links}
+        for mover in self.dmas.values():
+            named |= {mover.l2, mover.llc} if isinstance(mover, CachedMover) else set()
+        for core in self.cores.values():
+            named |= {core.memory, core.weight_memory, *(getattr(core, key) for key in core.own_memories())}
+            over |= {*core.feed_links, *(getattr(core, key) for key in core.own_links())}
+        for section, there, used, what in (
+            ("memories", self.memories, named, "no core or route uses this memory"),
+            ("links", self.links, over, "no route or core goes over this link"),
+            ("dmas", self.dmas, {route.dma for route in self.routes}, "no route names this mover"),
+        ):
+            out += [((section, name), f"{what}; remove it") for name in there if name not in used]
+        for name, link in self.links.items():
+            most = self.bursts_at(name)
+            if most and (link.ports > most or link.ports == 0 == most - 1):
+                what = f"found {link.ports}, but at most {most} bursts ask for it at once"
+                out.append((("links", name, "ports"), what))
+            most = min(most, link.ports or most)
+            if most and len(link.stretch) > most:
+                what = f"found {len(link.stretch)} factors, but at most {most} bursts are over it at once"
+                out.append((("links", name, "stretch"), what))
+        return [*out, *self._without_rivals()]
+
+    def _without_rivals(self) -> list[tuple[tuple[str | int, ...], str]]:
+        """Keys of who goes first, and in which pieces: they matter where bursts wait for a port, or slow each other."""
+        out: list[tuple[tuple[str | int, ...], str]] = []
+        waits = {name for name, link in self.links.items() if self.bursts_at(name) > link.ports > 0}
+        slows = {name for name, link in self.links.items() if len(link.stretch) > 1}
+        tensors = {self.main_memory, self.backing_memory, *(core.memory for core in self.cores.values())}
+        for name, dma in self.dmas.items():
+            if not isinstance(dma, Dma):
+                continue
+            mine = [route for route in self.routes if route.dma == name]
+            links = {link for route in mine for link in route.links}
+            if dma.priority and not any(self.bursts_at(link) > dma.lanes for link in links & waits):
+                what = "none of its bursts waits for one of another unit; remove the key"
+                out.append((("dmas", name, "priority"), what))
+            if dma.piece_cycles is not None and not any({route.source, route.target} <= tensors for route in mine):
+                what = "it brings weights alone, each in one piece; remove the key"
+                out.append((("dmas", name, "piece_cycles"), what))
+        for name, core in self.cores.items():
+            if core.feed_pieces > 1 and not {*core.feed_links} & (waits | slows):
+                what = "nobody holds up what it feeds" if core.feed_links else "it has no feed_links"
+                out.append((("cores", name, "feed_pieces"), f"{what}, so that pieces change nothing; remove the key"))
+            alone = core.memory == self.main_memory and core.weight_memory is None and self.backing_memory is None
+            if core.channel_step > 1 and alone:
+                what = "it computes where all tensors and weights live, so that nothing is cut; remove the key"
+                out.append((("cores", name, "channel_step"), what))
+            if core.keeps_weights and "keeps_weights" in core.model_fields_set and core.weight_memory is None:
+                out.append((("cores", name, "keeps_weights"), "it has no weight_memory to keep them in"))
+        return out
+
     def problems(self) -> list[tuple[tuple[str | int, ...], str]]:
         """What does not hang together, as (path in the file, what was found and what would be right)."""
         out: list[tuple[tuple[str | int, ...], str]] = []
@@ -320,7 +436,7 @@ class SoC(Model):
                 for a, b in [(self.main_memory, memory)] + [(memory, self.main_memory)] * both_ways:
                     if a != b and not self.has_route(a, b):
                         out.append((("cores", name, key), f"no route from {a} to {b}; add one to routes"))
-        return out
+        return out or self._without_effect()
 
     def _brings_rows(self, core: Core) -> bool:
         """Whether a core's memory is filled by a cached mover."""

@@ -15,6 +15,6 @@ def server_of(builder: Builder, name: str, link: Link, ticks_per_cycle: int = 1,
     """
     rate = (1, 1) if counts_ticks else (link.bytes_per_period, link.period_cycles * ticks_per_cycle)
     return builder.server(
-        name, rate_bytes=rate[0], rate_ticks=rate[1], ports=link.ports, switch=link.switch_cycles * ticks_per_cycle,
+        name, rate_bytes=rate[0], rate_ticks=rate[1], ports=link.ports,
         stretch=(256, *(round(256 * factor) for factor in link.stretch or (1.0,))),
     )  # fmt: skip

@@ -113,7 +113,7 @@ def _busiest(result: Result, links: set[str]) -> str:
 def changed(soc: SoC, what: str) -> SoC:
     """The SoC with one value changed: `PATH=VALUE`, `PATH=xFACTOR` or `PATH=+N`, a path as in the SoC file.
 
-    `links.NAME.rate` stands for bytes_per_period / period_cycles, `memories.NAME.size` for both of its sizes.
+    `links.NAME.rate` stands for bytes_per_period / period_cycles, `memories.NAME.size` for what is not reserved of it.
     InputError for a path that there is not (near ones are named), and for a SoC that contradicts itself.
     """
     path, equals, change = what.partition("=")
@@ -126,9 +126,8 @@ def changed(soc: SoC, what: str) -> SoC:
         rate = _new(what, Fraction(values["bytes_per_period"], values["period_cycles"]), change)
         values["bytes_per_period"], values["period_cycles"] = rate.limit_denominator(1 << 20).as_integer_ratio()
     elif values is not None and section.startswith("memories.") and name == "size":
-        for key in ("size_bytes", "usable_bytes"):
-            if values.get(key) is not None:
-                values[key] = int(_new(what, Fraction(values[key]), change))
+        room = values["size_bytes"] - values["reserved_bytes"]
+        values["size_bytes"] = int(_new(what, Fraction(room), change)) + values["reserved_bytes"]
     elif values is None or name not in values or isinstance(values[name], dict | list):
         raise InputError(f"--what-if {what}: {_unknown(content, path)}")
     else:

@@ -32,11 +32,12 @@ def crossbar(soc: SoC) -> Crossbar:
 def small(schedule: Schedule = "stepwise", act_bits: int = 4, most_copies: int = 1, drain_cycles: int = 0) -> Crossbar:
     """64 arrays of 16 x 16 cells, 4 a tile; weights of 4 bits in two cells; a read of 3 cycles, 8 columns an ADC, 2
     cycles a conversion."""
+    settle, block = 5 * (schedule == "summed"), 64 * (most_copies > 1)
     return Crossbar(
         model="crossbar", memory="m", weight_memory="w", feed_links=("buffer", "lane"), schedule=schedule, arrays=64,
         tile_arrays=4, tile_inputs=32, rows=16, cols=16, cell_bits=2, weight_bits=4, act_bits=act_bits,
-        columns_per_adc=8, read_cycles=3, adc_bits=3, adc_cycles=2, drain_cycles=drain_cycles, settle_cycles=5,
-        most_copies=most_copies, block_rows=64, block_cols=64, read_pj=7.0, dac_pj=0.5, adc_pj=0.25,
+        columns_per_adc=8, read_cycles=3, adc_cycles=2, drain_cycles=drain_cycles, settle_cycles=settle,
+        most_copies=most_copies, block_rows=block, block_cols=block, read_pj=7.0, dac_pj=0.5, adc_pj=0.25,
         buffer_pj_per_byte=3.0, network_pj_per_byte=2.0,
     )  # fmt: skip
 
@@ -228,7 +229,10 @@ def test_a_simulated_layer_takes_its_feeds_and_its_cycles() -> None:
 
 def chip_of(arrays: int) -> SoC:
     size = {"cores.cim.arrays": str(arrays), "memories.cells.size_bytes": str(arrays * 128 * 128 // 8)}
-    return find_soc("neurosim_22nm", size | {"cores.cim.most_copies": "1"})
+    return find_soc(
+        "neurosim_22nm",
+        size | {f"cores.cim.{key}": n for key, n in (("most_copies", "1"), ("block_rows", "0"), ("block_cols", "0"))},
+    )
 
 
 def test_weights_that_fit_are_written_once_and_others_in_every_inference() -> None:

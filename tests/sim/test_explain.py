@@ -38,9 +38,9 @@ def test_a_rate_may_be_a_fraction() -> None:
     assert machine.links["l1"] == DIANA.links["l1"] and machine.cores == DIANA.cores
 
 
-def test_a_size_keeps_what_of_it_is_usable() -> None:
+def test_a_size_keeps_what_of_it_is_reserved() -> None:
     memory = changed(DIANA, "memories.l1.size=x2").memories["l1"]
-    assert memory.size_bytes == 2 * DIANA.memories["l1"].size_bytes
+    assert memory.reserved_bytes == DIANA.memories["l1"].reserved_bytes > 0
     assert memory.capacity_bytes == 2 * DIANA.memories["l1"].capacity_bytes
 
 
@@ -55,7 +55,7 @@ def test_a_size_keeps_what_of_it_is_usable() -> None:
         ("links.l2_read.rate=x1/0", "no number"),
         ("links.l2_read.bytes_per_period=x0.3", "whole number"),
         ("links.l2_read.rate=x0", "greater than 0"),
-        ("memories.l1.size=-1", "greater than"),
+        ("memories.l1.size=-1", "more than size_bytes"),
     ],
 )
 def test_a_wrong_change_says_what_is_near(what: str, says: str) -> None:

@@ -150,7 +150,7 @@ def test_a_small_layer_gets_the_best_tile_there_is(diana: SoC) -> None:
     # Brute force over every tile of rows and channels, and both orders, on a layer that must be tiled.
     workload = one_conv(48, 64, 48)
     layer = workload.layers[0]
-    tight = find_soc("diana", {"memories.l1.usable_bytes": "60000", "memories.digital_weights.usable_bytes": "30000"})
+    tight = find_soc("diana", {"memories.l1.size_bytes": "66144", "memories.digital_weights.size_bytes": "30000"})
     given = LayerPlan((Part("digital", 48),))
     for runtime in RUNTIMES:
         homes = homes_of(workload, Mapping("m", runtime, {"conv": given}), tight)

@@ -21,7 +21,7 @@ DIANA = (soc_folder() / "diana.yaml").read_text()
         ("model: digital_array", "model: digital_aray", "model: digital_aray", "'digital_aray'"),
         ("tick_hz: 260_000_000 ", "tick_hz: yes ", "yes ", "found 'yes'"),
         ("links: [l2_read, l1]", "links: [l1, l1]", "[l1, l1]", "named twice in one route"),
-        ("usable_bytes: 256000 ", "usable_bytes: 262145 ", "size_bytes: 262144", "more than size_bytes"),
+        ("reserved_bytes: 6144 ", "reserved_bytes: 262145 ", "size_bytes: 262144", "more than size_bytes"),
         ("weight_memory: digital_weights", "weight_memory: flash2", "flash2", "no memory named 'flash2'"),
         ("base_power_mw: 11.31 ", "base_power_mw: -1 ", "-1 ", "base_power_mw: found -1"),
         ("dma: dma, links: [l1, l2_write]", "links: [l1, l2_write]", "{from: l1, to: l2, links", "key is missing"),

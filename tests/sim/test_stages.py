@@ -117,7 +117,7 @@ def test_a_micro_batch_brings_weights_once() -> None:
     core = roomy.cores["cim"]
     assert core.weight_memory is not None
     cells = roomy.memories[core.weight_memory].model_copy(
-        update={"size_bytes": sum(layer.weights for layer in network), "usable_bytes": None}
+        update={"size_bytes": sum(layer.weights for layer in network), "reserved_bytes": 0}
     )
     small = roomy.model_copy(update={"memories": {**roomy.memories, core.weight_memory: cells}})
     every = (True,) * len(network.layers)
