@@ -35,7 +35,7 @@ from torch.nn import functional
 
 from cosoc.search.baselines.laws import network_estimate as odimo_estimate
 from cosoc.search.front import hypervolume
-from cosoc.search.oracle import Oracle, Tangent
+from cosoc.search.spaces.shares import Oracle, Tangent
 from cosoc.search.run import COST_EVERY, SearchConfig, search
 from cosoc.search.spaces.channels import replace_module
 from cosoc.search.spaces.operators import STEP, TEMPLATES, Template, prepare, with_choices

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from cosoc.search.oracle import Oracle
+from cosoc.search.spaces.shares import Oracle
 from cosoc.search.run import SCORE_SAMPLES, SearchConfig, search
 from cosoc.search.training.gates import ESTIMATORS, Choice, gumbel, score_loss, soft
 from cosoc.sim.files.catalog import find_soc

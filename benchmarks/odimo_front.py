@@ -27,7 +27,7 @@ from rich.table import Table
 from torch.nn import functional
 
 from cosoc.search.front import hypervolume
-from cosoc.search.oracle import Oracle, Tangent
+from cosoc.search.spaces.shares import Oracle, Tangent
 from cosoc.search.run import COST_EVERY, SearchConfig, search
 from cosoc.search.spaces.channels import prepare
 from cosoc.search.training.data import load_data

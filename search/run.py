@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cosoc.search.oracle import Cost, CostModel, Objective, Oracle, Tangent
+from cosoc.search.spaces.shares import Cost, CostModel, Objective, Oracle, Tangent
 from cosoc.search.plots import plot_front
 from cosoc.search.runfolder import RunFolder, replace_text
 from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, fix, to_mapping, uniform

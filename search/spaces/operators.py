@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from cosoc.search.oracle import Counts, Oracle
+from cosoc.search.spaces.shares import Counts, Oracle
 from cosoc.search.spaces.channels import MixedLayer, MixedNet, fold, fold_batch_norm, quantised, replace_module, traced
 from cosoc.search.training.gates import Estimator
 from cosoc.search.training.quant import integer_weight, ste

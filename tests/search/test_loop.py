@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cosoc.search.oracle import Counts, Oracle, Tangent
+from cosoc.search.spaces.shares import Counts, Oracle, Tangent
 from cosoc.search.run import SearchConfig, search
 from cosoc.search.terms import network_estimate
 from cosoc.sim.errors import InputError

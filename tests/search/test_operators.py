@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cosoc.cli import main
 from cosoc.search.baselines.laws import network_estimate as odimo_estimate
-from cosoc.search.oracle import Oracle
+from cosoc.search.spaces.shares import Oracle
 from cosoc.search.run import SearchConfig, search
 from cosoc.search.spaces.channels import assignment, fix
 from cosoc.search.spaces.operators import (

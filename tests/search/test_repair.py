@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cosoc.search.oracle import Oracle
+from cosoc.search.spaces.shares import Oracle
 from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, make_contiguous, prepare, to_mapping
 from cosoc.search.training.nets import build
 from cosoc.search.training.repair import counts, meet, repair, wide, with_wide
