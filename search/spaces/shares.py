@@ -1,7 +1,6 @@
-"""The simulator in the loop: costs of a mapping, estimated and simulated, and the estimate refitted when they drift.
+"""Costs of channel shares: the closed form of soft ones, the simulation of whole ones, and the refit when they drift.
 
-Spaces differ in what they make soft; what a candidate costs, how the pair of estimate and simulation is kept, and when
-theta is refitted is the same for all, and stands here.
+Channels and operators make shares soft; what they cost is the same for both, and stands here.
 """
 
 from __future__ import annotations
@@ -17,53 +16,45 @@ from torch import Tensor
 
 from cosoc.search.baselines.laws import network_estimate as odimo_estimate
 from cosoc.search.calibrate import Sample, Task, fit, random_mapping, simulated
-from cosoc.search.terms import Estimate, TilingCache, network_estimate, tilings_for
+from cosoc.search.oracle import Oracle, Pair
+from cosoc.search.terms import Estimate, TilingCache, network_estimate, network_peak, tilings_for
 from cosoc.sim.estimate import Theta
-from cosoc.sim.lower.emit import lower
-from cosoc.sim.machine import engine_fast
+from cosoc.sim.figures import Figures
 from cosoc.sim.model.mapping import Mapping, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
-from cosoc.sim.report.result import energy_j
 
-Objective = Literal["latency", "energy"]
 CostModel = Literal["simulator", "odimo"]
 Shares = MappingOf[str, MappingOf[str, Tensor]]  # soft channels on each core, by layer
 Counts = MappingOf[str, MappingOf[str, int]]  # channels on each core, by layer
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a mapping costs."""
+class SoftFigures:
+    """`Figures` of soft shares: scalars, differentiable in them."""
 
-    seconds: float
-    energy_j: float
-
-    def of(self, objective: Objective) -> float:
-        return self.seconds if objective == "latency" else self.energy_j
-
-
-@dataclass(frozen=True)
-class Pair:
-    """An estimate and the simulation of the same mapping."""
-
-    mapping: Mapping
-    estimated: Cost
-    simulated: Cost
+    latency_s: Tensor
+    energy_j: Tensor
+    peak_bytes: Tensor
+    throughput: Tensor
 
 
-class Oracle:
-    """Costs of one network on one SoC under one runtime; remembers what it has simulated."""
+class ShareCosts:
+    """Costs of one network's shares on one SoC under one runtime. oracle: simulates them."""
 
-    def __init__(self, workload: Workload, soc: SoC, runtime: Runtime, model: CostModel = "simulator") -> None:
+    def __init__(
+        self, workload: Workload, soc: SoC, runtime: Runtime, model: CostModel = "simulator",
+        oracle: Oracle | None = None,
+    ) -> None:  # fmt: skip
         self.workload, self.soc, self.runtime, self.model = workload, soc, runtime, model
+        self.oracle = oracle or Oracle(soc, workload)
         self.theta = Theta()
         self.pairs: list[Pair] = []
         self._tilings = TilingCache()
         self._samples: list[Sample] = []  # what theta is fitted to: random mappings, then visited ones
         self._kept = 0  # how many of the pairs are among the samples
         self._primed: Theta | None = None
-        self._simulated: dict[tuple[tuple[str, tuple[tuple[str, int], ...]], ...], Cost] = {}
+        self._simulated: dict[tuple[tuple[str, tuple[tuple[str, int], ...]], ...], Figures] = {}
 
     def mapping(self, counts: Counts, name: str = "candidate") -> Mapping:
         """The complete mapping of channel counts."""
@@ -72,35 +63,45 @@ class Oracle:
     def estimate(self, shares: Shares, grain: int = 1) -> Estimate:
         """The differentiable cost of soft shares, with the tiles that the tiler takes for the shares rounded to
         multiples of the grain (but for the last core's): coarser is faster, as fewer tilings are looked for."""
+        return self._estimate(shares, self._rounded(shares, grain))
+
+    def _rounded(self, shares: Shares, grain: int) -> Mapping:
+        return self.mapping({name: _rounded(on_cores, grain) for name, on_cores in shares.items()})
+
+    def _estimate(self, shares: Shares, rounded: Mapping) -> Estimate:
         if self.model == "odimo":
             return odimo_estimate(self.workload, shares)
-        mapping = self.mapping({name: _rounded(on_cores, grain) for name, on_cores in shares.items()})
-        return network_estimate(self.workload, self.soc, mapping, shares, self.theta)
+        return network_estimate(self.workload, self.soc, rounded, shares, self.theta)
 
-    def estimated(self, counts: Counts) -> Cost:
+    def figures(self, shares: Shares, grain: int = 1) -> SoftFigures:
+        """`estimate` as figures that any objective takes."""
+        rounded = self._rounded(shares, grain)
+        found = self._estimate(shares, rounded)
+        seconds = found.ticks / self.soc.tick_hz
+        peak = network_peak(self.workload, self.soc, rounded, shares)
+        return SoftFigures(seconds, found.energy_j, peak, self.workload.n / seconds)
+
+    def estimated(self, counts: Counts) -> Figures:
         """The estimate at whole channels."""
         with torch.no_grad():
-            shares = {n: {c: torch.tensor(float(k)) for c, k in on.items()} for n, on in counts.items()}
-            found = self.estimate(shares)
-        return Cost(float(found.ticks) / self.soc.tick_hz, float(found.energy_j))
+            found = self.figures({n: {c: torch.tensor(float(k)) for c, k in on.items()} for n, on in counts.items()})
+        return Figures(
+            float(found.latency_s), float(found.energy_j), round(float(found.peak_bytes)), float(found.throughput)
+        )
 
-    def simulated(self, counts: Counts) -> Cost:
+    def simulated(self, counts: Counts) -> Figures:
         """The simulated cost at whole channels."""
         key = tuple((name, tuple((c, k) for c, k in on.items() if k)) for name, on in counts.items())
         if key not in self._simulated:
             present = {name: {c: k for c, k in on.items() if k} for name, on in counts.items()}
-            program = lower(self.workload, self.mapping(present), self.soc)
-            trace = engine_fast.run(program)
-            spent = energy_j(program, trace, self.soc)
-            self._simulated[key] = Cost(trace.makespan / self.soc.tick_hz, spent)
+            self._simulated[key] = self.oracle.simulate(self.mapping(present))
         return self._simulated[key]
 
     def compare(self, counts: Counts, tolerance: float) -> Pair:
         """Estimate and simulate a candidate; refit theta if they are further apart than the tolerance."""
         pair = Pair(self.mapping(counts), self.estimated(counts), self.simulated(counts))
         self.pairs.append(pair)
-        drift = abs(pair.estimated.seconds / pair.simulated.seconds - 1)
-        if drift > tolerance and self.model == "simulator" and self.runtime == "overlapped":
+        if pair.drift > tolerance and self.model == "simulator" and self.runtime == "overlapped":
             self.refit()
         return pair
 
