@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures
-from cosoc.sim.files.mapping_file import load_mapping
+from cosoc.sim.files.mapping_file import dump_mapping, load_cluster_mapping, load_mapping
 from cosoc.sim.lower.emit import lower
 from cosoc.sim.machine.program import digest
+from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
-from cosoc.sim.simulate import program_figures
+from cosoc.sim.report.pipeline_result import ClusterResult
+from cosoc.sim.simulate import cluster_figures, engine_run, program_figures, simulate_cluster
+from cosoc.sim.stages import Pricer, Prices, pricers
 from cosoc.sim.tiler import checked
 
 
@@ -32,33 +37,52 @@ class Pair:
 
 @dataclass
 class Oracle:
-    """Figures of mappings of one network on one machine. pairs: all that was both estimated and simulated."""
+    """Figures of mappings of one network on one machine. pairs: all that was both estimated and simulated. inferences:
+    that are streamed through a cluster."""
 
-    machine: SoC
+    machine: SoC | Cluster
     workload: Workload
     engine: str = "fast"
+    inferences: int = 1000
     pairs: list[Pair] = field(default_factory=list)
-    _known: dict[tuple[str, int], Figures] = field(default_factory=dict)
-
-    def simulate(self, mapping: Mapping, workload: Workload | None = None) -> Figures:
-        """What a mapping costs, simulated; remembered by the digest of its program. workload: a part of the network in
-        place of the whole. InputError where the machine cannot run it as mapped."""
-        network = workload or self.workload
-        full = checked(mapping, network, self.machine)
-        program = lower(network, full, self.machine)
-        key = digest(program), network.n
-        if key not in self._known:
-            self._known[key] = program_figures(program, self.machine, network, full, self.engine)
-        return self._known[key]
+    _figures: dict[Hashable, Figures] = field(default_factory=dict)
+    _streams: dict[str, ClusterResult] = field(default_factory=dict)
+    _prices: dict[str, Prices] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
         """What the machine is called in results."""
-        return "soc"
+        return "cluster" if isinstance(self.machine, Cluster) else "soc"
 
-    def whole(self, mapping: Mapping) -> Mapping:
-        """The mapping with all that it leaves open filled in."""
-        return checked(mapping, self.workload, self.machine)
+    def simulate(self, mapping: Mapping, workload: Workload | None = None) -> Figures:
+        """What a mapping costs, simulated; remembered by the digest of its program. workload: a part of the network in
+        place of the whole, on a SoC. InputError where the machine cannot run it as mapped."""
+        if isinstance(self.machine, Cluster):
+            return cluster_figures(self.stream(mapping), self.machine, self.workload, mapping)
+        network = workload or self.workload
+        full = checked(mapping, network, self.machine)
+        program = lower(network, full, self.machine)
+        key = digest(program), network.n
+        if key not in self._figures:
+            self._figures[key] = program_figures(program, self.machine, network, full, self.engine)
+        return self._figures[key]
+
+    def stream(self, mapping: Mapping) -> ClusterResult:
+        """A stream of inferences through a cluster; remembered by what the mapping says, and each stage by itself."""
+        if not isinstance(self.machine, Cluster):
+            raise InputError(f"{self.machine.name} is one SoC: it has no stages to stream through")
+        text = dump_mapping(replace(mapping, name=""))
+        if text not in self._streams:
+            devices = self.devices(mapping)
+            self._streams[text] = simulate_cluster(
+                self.machine, self.workload, mapping, self.engine, self.inferences, devices
+            )
+        return self._streams[text]
+
+    def devices(self, mapping: Mapping) -> dict[str, Pricer]:
+        """Who prices a mapping's stages; what one of them has priced, the others know."""
+        assert isinstance(self.machine, Cluster)
+        return pricers(self.machine, self.workload, mapping, engine_run(self.engine), self._prices)
 
     def compare(self, mapping: Mapping, estimated: Figures) -> Pair:
         """Simulate what has been estimated, and keep the two."""
@@ -66,6 +90,12 @@ class Oracle:
         self.pairs.append(pair)
         return pair
 
+    def whole(self, mapping: Mapping) -> Mapping:
+        """The mapping with all that it leaves open filled in; on a cluster, as it is."""
+        return mapping if isinstance(self.machine, Cluster) else checked(mapping, self.workload, self.machine)
+
     def read(self, file: Path) -> Mapping:
         """The mapping in a file."""
+        if isinstance(self.machine, Cluster):
+            return load_cluster_mapping(file, self.workload, self.machine)
         return load_mapping(file, self.workload, self.machine)

@@ -18,8 +18,9 @@ from cosoc.sim.errors import InputError
 class Figures:
     """What a mapping costs.
 
-    latency_s: of one inference through an empty machine (of a batch, of all its images). energy_j: of the same, idle
-    power included. peak_bytes: the most that the main memory holds at once, weights and tensors that live there,
+    latency_s: of one inference through an empty machine (of a batch, of all its images; on a cluster, of a
+    micro-batch). energy_j: of the same (on a cluster, of one inference in the steady state), idle power included.
+    peak_bytes: the most that the main memory holds at once, weights and tensors that live there,
     and weights that pass through it: the memory that a designer sizes (on a cluster, that of the fullest device).
     throughput: inferences a second.
     """
