@@ -79,13 +79,14 @@ def simulate_cluster(
 ) -> ClusterResult:  # fmt: skip
     """Stream `inferences` of the workload through the stages that the mapping has on the cluster's devices.
 
-    devices: pricers of the devices under this mapping, which may know prices already.
+    devices: pricers of the devices under this mapping, of a caller who has checked it.
     Raises InputError where the cluster cannot run it as mapped (every reason named), or on an unknown engine.
     """
     if inferences < 1:
         raise InputError(f"inferences is {inferences}, must be at least 1")
     run = engine_run(engine)
-    check_cluster_mapping(mapping, workload, cluster)
+    if devices is None:
+        check_cluster_mapping(mapping, workload, cluster)
     stages = stage_figures(cluster, workload, mapping, devices or pricers(cluster, workload, mapping, run))
     seen = replay(*pipeline_of(cluster, stages), inferences, mapping.micro_batch, run)
     return ClusterResult(

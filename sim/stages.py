@@ -349,7 +349,12 @@ def _inside(number: int, layers: Workload, mapping: Mapping, workload: Workload,
     stage, at = mapping.stages[number], ("stages", number)
     soc, inner = device_soc(cluster, stage.device), within(mapping, layers)
     try:
-        found = problems(inner, batched(layers, layers.n * mapping.micro_batch), soc)
+        if lone_roofline(soc) is not None and not inner.layers and not inner.pieces:
+            for layer in layers:
+                default_core(layer, soc)  # nothing is said, and kernels have no tiles: only what runs nowhere is wrong
+            found = list[Problem]()
+        else:
+            found = problems(inner, batched(layers, layers.n * mapping.micro_batch), soc)
     except InputError as error:
         found = [((), str(error))]
     if found:
@@ -373,7 +378,8 @@ def stage_bytes(number: int, layers: Workload, mapping: Mapping, workload: Workl
     received, sent = (elements_across(workload, cuts[n]) for n in (number, number + 1))
     bits, queue = device_figures(soc).act_bits, cluster.devices[device].queue_items
     weights = weights_in_memory(soc, layers, within(mapping, layers))
-    return math.ceil(bytes_needed(weights, most_held(layers), received, sent, bits, mapping.micro_batch, queue))
+    need: float = bytes_needed(weights, most_held(layers), received, sent, bits, mapping.micro_batch, queue)
+    return math.ceil(need)
 
 
 def peak_bytes(cluster: Cluster, workload: Workload, mapping: Mapping) -> int:
