@@ -49,6 +49,7 @@ OBJECTIVES: dict[str, Objective] = {
     "peak": lambda f: f.peak_bytes,
     "throughput": lambda f: 1.0 / f.throughput,
 }
+USUAL = {"channels": "latency", "operators": "latency", "tiles": "edp", "splits": "throughput"}  # of each space
 
 
 def objective(text: str) -> Objective:

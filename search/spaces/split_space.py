@@ -181,10 +181,10 @@ def agreed_front(case: Case, replicate: bool, oracle: Oracle, report: Report | N
 # The space
 
 
-def search_splits(config: SplitConfig, report: Report) -> Result:
-    """Run (or go on with) a search of splits; the results are in `config.out`. InputError where the cluster cannot run
-    the workload."""
-    space = SplitSpace(config)
+def search_splits(config: SplitConfig, report: Report, space: SplitSpace | None = None) -> Result:
+    """Run (or go on with) a search of splits; the results are in `config.out`. space: that of the configuration, where
+    it has been made already. InputError where the cluster cannot run the workload."""
+    space = space or SplitSpace(config)
     asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume)
     return search(space, space.oracle, asked, report)
 
