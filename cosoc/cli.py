@@ -78,7 +78,7 @@ Html = Annotated[Path | None, typer.Option("--report", metavar="FILE.html", help
 RunPath = Annotated[
     Path, typer.Argument(metavar="RUN", help="A folder of `cosoc search`, a mapping in it, or a result's JSON.")
 ]
-Point = Annotated[str | None, typer.Option("--point", metavar="NAME", help="Which mapping of RUN [default: fastest].")]
+Point = Annotated[str | None, typer.Option("--point", metavar="NAME", help="Which mapping of RUN [default: the best].")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table: files and errors only.")]
 
 app = typer.Typer(
