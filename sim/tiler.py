@@ -7,13 +7,14 @@ both orders, is priced with `layer_work` and `layer_time`; the cheapest wins, ti
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
 
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta, layer_time
+from cosoc.sim.exact import Num
 from cosoc.sim.lower.fusion import buffer_bytes
 from cosoc.sim.model.mapping import (
     DIMS,
@@ -35,6 +36,7 @@ from cosoc.sim.movers.cached_terms import NEST_DIMS, Machine, Tiles, in_rows, ro
 from cosoc.sim.movers.fused_steps import chain, misfits, why_not
 from cosoc.sim.movers.library_tiles import default_nest
 from cosoc.sim.work import (
+    Span,
     Window,
     behind_caches,
     behind_dma,
@@ -155,12 +157,12 @@ def weight_room(soc: SoC, memory: str, homes: Homes) -> int:
 class TileBytes:
     """What the largest tiles of a layer take of a memory: so many buffers, each for inputs and outputs."""
 
-    buffers: int
-    inputs: int
-    outputs: int
+    buffers: Num
+    inputs: Num
+    outputs: Num
 
     @property
-    def total(self) -> int:
+    def total(self) -> Num:
         return self.buffers * (self.inputs + self.outputs)
 
     def __str__(self) -> str:
@@ -169,25 +171,17 @@ class TileBytes:
 
 def tile_bytes(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes) -> dict[str, TileBytes]:
     """What the largest tiles of a layer take of each memory that its cores compute from, but the main one and those
-    behind a cached mover."""
+    behind a cached mover. k, oy and ox of the tiles may be arrays."""
     plan = behind_dma(plan, soc)
     if not plan.parts:
         return {}
     cut = windows(layer, plan.tile)
-    most = Window(
-        max(at.n for at in cut),
-        max((at.y for at in cut), key=lambda s: (s.inp, s.other)),
-        max((at.x for at in cut), key=lambda s: (s.inp, s.other)),
-        1,
-    )
-    out = replace(
-        most, y=max((at.y for at in cut), key=lambda s: s.out), x=max((at.x for at in cut), key=lambda s: s.out)
-    )
-    parts = [(p, min(p.tile.k, p.channels)) for p in plan.parts if p.channels and p.tile is not None]
+    most = out = Window(max(at.n for at in cut), _largest([at.y for at in cut]), _largest([at.x for at in cut]), 1)
+    parts = [(p, exact.minimum(p.tile.k, p.channels)) for p in plan.parts if p.channels and p.tile is not None]
     cut_c = cut_channels(layer, soc, plan)
     taken = {}
-    many = sum(at.count for at in cut) > 1 or any(part.channels > k for part, k in parts)
-    buffers = 2 if runtime == "overlapped" and many else 1
+    tiles = sum(at.count for at in cut) * exact.maximum(1, *(exact.ceildiv(part.channels, k) for part, k in parts))
+    buffers = exact.where(tiles > 1, 2, 1) if runtime == "overlapped" else 1
     read = copies(layer, soc, [(i, part.core) for i, (part, _) in enumerate(parts)])
     for name in {soc.cores[part.core].memory for part, _ in parts} - {soc.main_memory}:
         here = [(part, k) for part, k in parts if soc.cores[part.core].memory == name]
@@ -205,6 +199,12 @@ def tile_bytes(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes:
         )
         taken[name] = TileBytes(buffers, inputs, outputs)
     return taken
+
+
+def _largest(spans: Sequence[Span]) -> Span:
+    """The most that any of them has, of outputs and of inputs."""
+    return Span(*(exact.maximum(0, *(getattr(span, key) for span in spans)) for key in ("out", "inp")), 1,
+                exact.maximum(0, *(span.other for span in spans)))
 
 
 def tile_problems(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes) -> list[str]:
