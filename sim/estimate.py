@@ -81,10 +81,12 @@ class Before:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """A layer's estimated time, and how long each unit of the machine is busy in it; ticks."""
+    """A layer's estimated time, and how long each unit of the machine is busy in it; ticks. unit_j: energy of units
+    while busy, of links and jobs, J."""
 
     ticks: Num
     busy: dict[str, Num]
+    unit_j: Num
 
 
 def transfer_ticks(moved: Transfer, soc: SoC, source: str, target: str, xp: Any) -> Num:
@@ -380,4 +382,4 @@ def layer_time(
     ticks = compose(terms, runtime, theta, xp)
     if runtime == "overlapped":
         (ticks,) = streamed([ticks], [terms], stream_ticks(homes, soc), xp)
-    return LayerTime(ticks, busy)
+    return LayerTime(ticks, busy, terms.unit_j)

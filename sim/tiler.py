@@ -247,19 +247,19 @@ def _overfull(layer: Layer, soc: SoC, part: Part) -> list[str]:
     ]
 
 
-def _cuts(size: int) -> tuple[int, ...]:
+def cuts(size: int) -> tuple[int, ...]:
     """The tile sizes that cut `size` into 1, 2, 3, ... nearly equal parts, largest first."""
     few = range(1, math.isqrt(size) + 2)  # parts; sizes up to there come from as many parts as they need
     large, small = {-(-size // parts) for parts in few}, {-(-size // -(-size // tile)) for tile in few}
     return tuple(sorted(large | small, reverse=True))
 
 
-def _channel_tiles(k: int, step: int) -> tuple[int, ...]:
+def channel_tiles(k: int, step: int) -> tuple[int, ...]:
     """Tile sizes for k channels: all, multiples of the core's step, and below the step every cut."""
     if k == 0:
         return (1,)
-    steps = {-(-c // step) * step for c in _cuts(k) if c < k}
-    return tuple(sorted({k} | {s for s in steps if s < k} | {c for c in _cuts(min(k, step)) if c < step}, reverse=True))
+    steps = {-(-c // step) * step for c in cuts(k) if c < k}
+    return tuple(sorted({k} | {s for s in steps if s < k} | {c for c in cuts(min(k, step)) if c < step}, reverse=True))
 
 
 ENOUGH = 4  # cuts past the first that fits: finer ones only add jobs and calls
@@ -270,12 +270,12 @@ def _channel_choices(
 ) -> tuple[list[tuple[int, ...]], int]:
     """Tiles of output channels, one a part, whose weights fit, and the input channels a job (0: all) for that."""
     total = channels_read(layer)
-    for c in _cuts(total):
+    for c in cuts(total):
         c = 0 if c == total else c
         choices = []
         for part in plan.parts:
             alone = replace(plan, parts=(Part(part.core, max(part.channels, 1)),))
-            tiles = _channel_tiles(part.channels, soc.cores[part.core].channel_step)
+            tiles = channel_tiles(part.channels, soc.cores[part.core].channel_step)
             smallest = (tiled(layer, alone, soc, (k,), 1, 1, c=c, n=1) for k in tiles)
             legal = (p.tile.k for p in smallest if not tile_problems(layer, p, soc, runtime, homes))
             choices.append(list(islice(legal, ENOUGH)))
@@ -292,11 +292,11 @@ def candidates(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes:
     be: cutting them breaks rows into pieces.
     """
     k_choices, c = _channel_choices(layer, plan, soc, runtime, homes)
-    for k, n in product(k_choices, _cuts(layer.n)):
+    for k, n in product(k_choices, cuts(layer.n)):
         single = c == 0 and all(part.channels <= tile for part, tile in zip(plan.parts, k, strict=True))
         orders: tuple[tuple[Dim, ...], ...] = (WEIGHTS_STAY,) if single else (WEIGHTS_STAY, INPUTS_STAY)
-        for ox in _cuts(layer.ox):
-            by_rows = (tiled(layer, plan, soc, k, oy, ox, c=c, n=n) for oy in _cuts(layer.oy))
+        for ox in cuts(layer.ox):
+            by_rows = (tiled(layer, plan, soc, k, oy, ox, c=c, n=n) for oy in cuts(layer.oy))
             legal = list(islice((p for p in by_rows if not tile_problems(layer, p, soc, runtime, homes)), ENOUGH))
             yield from (replace(found, order=order) for found in legal for order in orders)
             if legal:
@@ -503,7 +503,7 @@ def _checked(mapping: Mapping, workload: Workload, soc: SoC) -> tuple[Mapping, l
     except InputError as error:
         return mapping, [((), str(error))]
     for i, piece in enumerate(mapping.pieces):
-        why = _parallel_problems if piece.how == "parallel" else _fused_problems
+        why = _parallel_problems if piece.how == "parallel" else fused_problems
         if piece.how == "fused" and any(behind_caches(full.layers[name], soc) for name in piece.layers):
             why = _stepwise_problems
         reasons += [(("pieces", i, *key), reason) for key, reason in why(piece, workload, full, soc)]
@@ -543,7 +543,7 @@ def _crowded(needs: dict[str, Needs], soc: SoC) -> list[str]:
     return reasons
 
 
-def _fused_problems(piece: Piece, workload: Workload, mapping: Mapping, soc: SoC) -> list[Problem]:
+def fused_problems(piece: Piece, workload: Workload, mapping: Mapping, soc: SoC) -> list[Problem]:
     """Why a fused piece cannot run, under the key to blame: one core a layer, lines and weights resident, and nothing
     in between."""
     out: list[Problem] = []
