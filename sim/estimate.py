@@ -233,7 +233,9 @@ def group_terms(
         pace=xp.maximum(sum(chain.later for chain in chains), *(_pace(side, xp) for side in sides)),
         launch=sum(chain.first for chain in chains if before is None or chain.core in before),
         tile=tile,
-        free=xp.where(single > 0, tile, xp.maximum(xp.maximum(*(ticks + chain.first for chain, ticks in last)) - store, 0)),
+        free=xp.where(
+            single > 0, tile, xp.maximum(xp.maximum(*(ticks + chain.first for chain, ticks in last)) - store, 0)
+        ),
         single=single,
         unit_j=power_energy_j(soc, 0, account.busy) + account.pj * 1e-12,
     )

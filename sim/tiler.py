@@ -203,8 +203,8 @@ def tile_bytes(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes:
 
 def _largest(spans: Sequence[Span]) -> Span:
     """The most that any of them has, of outputs and of inputs."""
-    return Span(*(exact.maximum(0, *(getattr(span, key) for span in spans)) for key in ("out", "inp")), 1,
-                exact.maximum(0, *(span.other for span in spans)))
+    out, inp, other = (exact.maximum(0, *[getattr(span, key) for span in spans]) for key in ("out", "inp", "other"))
+    return Span(out, inp, 1, other)
 
 
 def tile_problems(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes) -> list[str]:

@@ -95,16 +95,16 @@ def tiled(
     layer: Layer,
     plan: LayerPlan,
     soc: SoC,
-    k: Sequence[int],
-    oy: int,
-    ox: int,
+    k: Sequence[Num],
+    oy: Num,
+    ox: Num,
     order: tuple[Dim, ...] = WEIGHTS_STAY,
     c: int = 0,
     n: int = 0,
 ) -> LayerPlan:
     """The plan with tiles of k channels (one figure a part), oy x ox pixels, c input channels and n images (0: all)."""
 
-    def tile(part: Part, channels: int) -> Extent:
+    def tile(part: Part, channels: Num) -> Extent:
         own = form(layer, soc.cores[part.core])
         reads = channels_read(own)
         return Extent(channels, min(c or reads, reads), own.fy, own.fx, oy, ox, n or layer.n)
@@ -290,10 +290,7 @@ def windows(layer: Layer, tile: Extent) -> list[Window]:
     images = [(min(tile.n, layer.n), layer.n // tile.n or 1)]
     if layer.n > tile.n and layer.n % tile.n:
         images.append((layer.n % tile.n, 1))
-    return [
-        Window(n, y, x, times * y.count * x.count)
-        for (n, times), y, x in product(images, rows, cols)
-    ]
+    return [Window(n, y, x, times * y.count * x.count) for (n, times), y, x in product(images, rows, cols)]
 
 
 def _spans_of(layer: Layer, tile: Num, cut: Callable[[Layer, int], tuple[Span, ...]]) -> tuple[Span, ...]:

@@ -81,7 +81,7 @@ def best_plan(
     """
     kept = {span: front_of(own.points) for span, own in options.items()}
     fronts = {span: options[span].points[kept[span]] for span in options}
-    peaks = peaks if peaks is not None and _counts_peak(objective) else dict.fromkeys(options, 1)
+    peaks = peaks if peaks is not None and counts_peak(objective) else dict.fromkeys(options, 1)
     best: Optimum | None = None
     while best is None or not over():
         ways = walk(n, fronts, epsilon, largest)
@@ -106,7 +106,7 @@ def best_plan(
     return best
 
 
-def _counts_peak(objective: Objective) -> bool:
+def counts_peak(objective: Objective) -> bool:
     """Whether an objective depends on the peak."""
     return bool(objective(Figures(1.0, 1.0, 1, 1.0)) != objective(Figures(1.0, 1.0, 2, 1.0)))
 

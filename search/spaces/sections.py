@@ -7,6 +7,7 @@ of a network is a `Mapping`; its sections, in network order, are only how a sear
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -69,6 +70,13 @@ class Options:
     def cost(self, choice: int) -> Cost:
         """What a choice costs."""
         return Cost(float(self.points[choice, 0]), float(self.points[choice, 1]))
+
+
+def listed(found: MappingOf[Section, Cost]) -> Options:
+    """Sections of the same layers as options."""
+    sections = list(found)
+    points = np.array([(found[section].energy_j, found[section].seconds) for section in sections])
+    return Options(points, lambda choice: sections[choice])
 
 
 def total(costs: Sequence[Cost]) -> Cost:

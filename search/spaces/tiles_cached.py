@@ -255,7 +255,7 @@ class CachedTiles:
         if first == last:
             rows, found = self.singles(first)
             energy, time = (np.broadcast_to(x, len(rows)) for x in self.cost_of(found))
-            return Options(self._points(energy, time), lambda choice: self.as_single(first, rows[choice]))
+            return Options(self.points(energy, time), lambda choice: self.as_single(first, rows[choice]))
         rows = self.fused_candidates(first, last)
         if not len(rows):
             return None
@@ -263,9 +263,9 @@ class CachedTiles:
         rows = rows[fits]
         if not len(rows):
             return None
-        return Options(self._points(energy[fits], time[fits]), lambda choice: self.as_fused(first, last, rows[choice]))
+        return Options(self.points(energy[fits], time[fits]), lambda choice: self.as_fused(first, last, rows[choice]))
 
-    def _points(self, energy: Any, time: Any) -> Floats:
+    def points(self, energy: Any, time: Any) -> Floats:
         """Of pJ and cycles, J and seconds [n, 2]; the images of a batch follow one another."""
         points = np.stack((np.asarray(energy) * 1e-12, np.asarray(time) / self.machine.hz), axis=1)
         return points * self.workload.n
@@ -282,7 +282,7 @@ class CachedTiles:
             if not fits[0]:
                 name = self.workload.layers[section.first].name
                 raise InputError(f"layer {name}: its tile does not fit, or that of the group it begins")
-            point = self._points(np.reshape(energy, -1)[:1], np.reshape(time, -1)[:1])[0]
+            point = self.points(np.reshape(energy, -1)[:1], np.reshape(time, -1)[:1])[0]
             self._costs[section] = Cost(float(point[0]), float(point[1]))
         return self._costs[section]
 
@@ -297,10 +297,10 @@ class CachedTiles:
             rows = _singles_near(self, section.first, self.row(section))
             rows = np.unique(rows[self.single_fits(section.first, rows)], axis=0)
             energy, time = self.cost_of(self.single_terms(section.first, rows))
-            return rows, self._points(np.broadcast_to(energy, len(rows)), np.broadcast_to(time, len(rows)))
+            return rows, self.points(np.broadcast_to(energy, len(rows)), np.broadcast_to(time, len(rows)))
         rows = np.unique(_groups_near(self, section.first, section.last, self.row(section)), axis=0)
         energy, time, fits = self.fused_cost(section.first, section.last, rows)
-        return rows[fits], self._points(energy[fits], time[fits])
+        return rows[fits], self.points(energy[fits], time[fits])
 
     def neighbours(self, section: Section) -> Options:
         """The same as options, itself among them."""
