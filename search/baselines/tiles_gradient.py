@@ -1,7 +1,8 @@
-"""A search by gradient where the exact programme says what is best, to see how close it comes: rounds of soft descent, projection and repair, for a time or for a number of rounds.
+"""A search by gradient where the exact programme says what is best, to see how close it comes.
 
-Everything is determined by the seed but where a time budget ends it. Searches report to a `Watch`, the baselines of
-`cosoc.search.baselines` as well, so that all are timed and compared alike.
+Rounds of soft descent, projection and repair, for a time or for a number of rounds. Everything is determined by the
+seed but where a time budget ends it. Searches report to a `Watch`, the baselines of `cosoc.search.baselines` as well,
+so that all are timed and compared alike.
 """
 
 from __future__ import annotations

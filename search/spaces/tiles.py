@@ -123,11 +123,11 @@ class TileSpace:
         for i, own in enumerate(movers):
             if len(own) == 1 and isinstance(own[0], CachedMover) and runs_on_array(workload.layers[i]):
                 arrays.setdefault(self._core(i), []).append(i)
-        self._cached = {
+        self.arrays = {
             core: CachedTiles(workload, Machine.of(soc, core), max_group=max_group, core=core, positions=at)
             for core, at in arrays.items()
         }
-        self._array_of = {i: self._cached[core] for core, at in arrays.items() for i in at}
+        self._array_of = {i: self.arrays[core] for core, at in arrays.items() for i in at}
         self._alone: dict[Section, Cost] = {}
         self._networks: dict[tuple[Section, ...], float] = {}
         self._legal: dict[Span, Section | None] = {}
@@ -151,6 +151,10 @@ class TileSpace:
     def _movers(self, i: int) -> list[Dma | CachedMover | None]:
         plan = self.given.layers[self.workload.layers[i].name]
         return [self.soc.mover_of(part.core) for part in plan.parts if part.channels]
+
+    def has_choice(self, i: int) -> bool:
+        """Whether there is anything to choose for a layer by itself."""
+        return i in self._array_of or i in self._behind_dma
 
     def options(self, first: int, last: int) -> Options | None:
         """What the layers first .. last may be together; None where they are no section, or where time is over before
@@ -318,7 +322,7 @@ class TileSpace:
 
     def learn(self, oracle: Oracle) -> None:
         """Fit theta of each array to its sections that were simulated alone."""
-        for array in self._cached.values():
+        for array in self.arrays.values():
             seen = {one: cost for one, cost in self._alone.items() if self._array_of.get(one.first) is array}
             seen = {one: cost for one, cost in seen.items() if array.prices(one)}
             if seen:
@@ -329,13 +333,13 @@ class TileSpace:
         optima = {
             key: own and {"figures": asdict(own.figures), "bound": own.bound} for key, own in self._optima.items()
         }
-        thetas = {core: asdict(array.theta) for core, array in self._cached.items()}
+        thetas = {core: asdict(array.theta) for core, array in self.arrays.items()}
         return {"thetas": thetas, "spent_s": self._spent, "optima": optima}
 
     def restore(self, name: str, state: Mapping[str, Any]) -> None:
         """Take up the state after a round."""
         for core, theta in state["thetas"].items():
-            self._cached[core].learn(CachedTheta(**theta))
+            self.arrays[core].learn(CachedTheta(**theta))
         self._spent = state["spent_s"]
         self._optima = {
             key: own and Optimum(Figures(**own["figures"]), own["bound"]) for key, own in state["optima"].items()
@@ -348,7 +352,7 @@ class TileSpace:
 
     def about(self) -> dict[str, Any]:
         """The thetas that the arrays ended with."""
-        return {"thetas": {core: asdict(array.theta) for core, array in self._cached.items()}}
+        return {"thetas": {core: asdict(array.theta) for core, array in self.arrays.items()}}
 
     # ------------------------------------------------------------------------------------------ rounds
 
@@ -462,6 +466,8 @@ class TileSpace:
         """A plan after steps down, each the first move of one section that makes the whole network better, simulated;
         the sections that cost most come first."""
         tries = TRIES if self.seconds == math.inf else 1 << 30
+        if self.late:
+            return start
         best, least = start, self._simulated_value(start)
         tried, better = {start}, True
         while better:

@@ -36,6 +36,7 @@ from cosoc.sim.movers.cached_terms import (
     Tiles,
     cycles,
     energy_pj,
+    every_tile,
     nest_order,
     reloads,
     roofline_cycles,
@@ -241,13 +242,12 @@ class CachedTiles:
         return np.array([tile.oy, tile.ox, int(section.piece.keep_rows), *stays], np.int64)
 
     def prices(self, section: Section) -> bool:
-        """Whether the closed form says what a section costs: a tile that reuses what it finds, in an order that it has;
-        the library's tiles load every operand anew."""
+        """Whether the closed form says what a section costs: tiles on this array, in an order that it has."""
         plans = section.plans
         if any(len(plan.parts) != 1 or plan.parts[0].core != self.core or not plan.is_tiled for plan in plans):
             return False
         if section.piece is None:
-            return section.first in self.shapes and plans[0].reuse and nest_order(plans[0]) in ORDERS
+            return section.first in self.shapes and (not plans[0].reuse or nest_order(plans[0]) in ORDERS)
         return self.chain(section.first, section.last) is not None
 
     def options(self, first: int, last: int) -> Options | None:
@@ -265,6 +265,23 @@ class CachedTiles:
             return None
         return Options(self.points(energy[fits], time[fits]), lambda choice: self.as_fused(first, last, rows[choice]))
 
+    def choices(self, fusion: bool = True) -> dict[tuple[int, int], Options]:
+        """The options of every single layer and group, by (first, one past the last) in `positions`."""
+        at = self.positions
+        out = dict[tuple[int, int], Options]()
+        for start in range(len(at)):
+            for end in range(start + 1, min(start + self.max_group if fusion else start + 1, len(at)) + 1):
+                if at[end - 1] - at[start] != end - 1 - start:
+                    break  # a layer that others run stands between
+                found = self.options(at[start], at[end - 1])
+                if found is not None:
+                    out[start, end] = found
+        return out
+
+    def complete(self, sections: Sequence[Section]) -> bool:
+        """Whether every layer that the array runs stands in exactly one section, in order."""
+        return [i for section in sections for i in range(*section.span)] == self.positions
+
     def points(self, energy: Any, time: Any) -> Floats:
         """Of pJ and cycles, J and seconds [n, 2]; the images of a batch follow one another."""
         points = np.stack((np.asarray(energy) * 1e-12, np.asarray(time) / self.machine.hz), axis=1)
@@ -273,12 +290,15 @@ class CachedTiles:
     def cost(self, section: Section) -> Cost:
         """The cost of a section; InputError where it is not legal. Remembered."""
         if section not in self._costs:
-            row = self.row(section)[None]
-            if section.piece is None:
+            if not section.plan.reuse:
+                energy, time = self.cost_of(self.terms_of(section))
+                fits = np.ones(1, bool)
+            elif section.piece is None:
+                row = self.row(section)[None]
                 energy, time = self.cost_of(self.single_terms(section.first, row))
                 fits = self.single_fits(section.first, row)
             else:
-                energy, time, fits = self.fused_cost(section.first, section.last, row)
+                energy, time, fits = self.fused_cost(section.first, section.last, self.row(section)[None])
             if not fits[0]:
                 name = self.workload.layers[section.first].name
                 raise InputError(f"layer {name}: its tile does not fit, or that of the group it begins")
@@ -314,11 +334,15 @@ class CachedTiles:
     # ------------------------------------------------------------------------------------------ learning
 
     def terms_of(self, section: Section) -> CachedTerms:
-        """The terms of a section, numbers."""
-        row = self.row(section)[None]
-        if section.piece is None:
-            found = self.single_terms(section.first, row)
+        """The terms of a section, numbers; those of tiles that load every operand anew as `every_tile` has them."""
+        if section.piece is None and not section.plan.reuse:
+            shape, tiles = self.shapes[section.first], Tiles.of(section.plan.tile)
+            again = every_tile(shape, tiles, exact)
+            found = terms(shape, tiles, again, self.machine, exact, self.flow(section.first))
+        elif section.piece is None:
+            found = self.single_terms(section.first, self.row(section)[None])
         else:
+            row = self.row(section)[None]
             group = self.chain(section.first, section.last)
             if group is None:
                 raise InputError(why_not(self.workload, section.first, section.last))
@@ -351,7 +375,9 @@ class CachedTiles:
 
 
 def _order_of(plan: LayerPlan) -> int:
-    return ORDERS.index(nest_order(plan))
+    """The number of a plan's order; for tiles that load every operand anew that in which partial sums stay as theirs
+    do."""
+    return ORDERS.index(nest_order(plan) if plan.reuse else OS)
 
 
 def runs_on_array(layer: Layer) -> bool:

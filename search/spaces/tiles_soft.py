@@ -8,7 +8,8 @@ axis of every tensor, starts along the second; the costs are `cosoc.sim.movers.c
 layers as if single and once as if fused, and mixed by the gates. Terms add up along runs of open gates before cycles
 are composed, so that layers of a group overlap.
 
-What a gate opens need not be legal: penalties push towards it, and `cosoc.search.spaces.tiles_repair` takes what is left.
+What a gate opens need not be legal: penalties push towards it, and `cosoc.search.spaces.tiles_repair` takes what is
+left.
 """
 
 from __future__ import annotations
