@@ -142,7 +142,7 @@ class _Run:
         """What lies in the main memory (and more): homes, and weights that pass through."""
         yield from self.weights_at_home()
         yield from self.tensors_at_home()
-        if self.array is None and not self.homes.weights_in_main:
+        if not self.homes.weights_in_main:
             for number in range(len(self.program.layers)):
                 if self.mapping.runtime == "serial":
                     yield from self.serial_weights(number)
