@@ -424,7 +424,7 @@ def _tiles(
     soc: str, workload: str, mapping: str, budget_s: float | None, input_shape: str | None,
     overrides: list[str] | None, objective: str, seed: int, folder: Path, resume: bool,
 ) -> Callable[[Progress], Result]:  # fmt: skip
-    machine, network, given = _inputs(soc, workload, mapping, None, input_shape, overrides)
+    machine, network, given = _inputs(soc, workload, mapping, "overlapped", input_shape, overrides)
     from cosoc.search.spaces.tile_search import TileConfig, search_tiles
 
     config = TileConfig(machine, network, given, objective, budget_s, seed, folder, resume)

@@ -141,7 +141,7 @@ def _search(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         from cosoc.search.spaces.tile_search import TileConfig, search_tiles
 
         workload = _workload(spec["workload"])
-        given = find_mapping(spec["mapping"], workload, soc)
+        given = find_mapping(spec["mapping"], workload, soc, "overlapped")
         tiles = TileConfig(soc, workload, given, time_budget_s=spec["time_budget_s"], **common)
         return {"content": search_tiles(tiles, _silent).content(), **_chip(soc)}
     from cosoc.search.training.space import TrainingConfig, search_trained

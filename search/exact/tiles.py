@@ -88,7 +88,8 @@ def best_plan(
         if not len(ways.fronts[-1]):
             break
         peak = max(peaks[span] for span in fronts)
-        spans, choices, found = ways.best(lambda points, p=peak: value(points[:, 0], points[:, 1], objective, p, items))
+        last = ways.fronts[-1]
+        spans, choices, found = ways.best(value(last[:, 0], last[:, 1], objective, peak, items))
         reached = max(peaks[span] for span in spans)
         worth = float(value(found.energy_j, found.seconds, objective, reached, items))
         if best is None or worth < best.value:
@@ -120,10 +121,10 @@ class Ways:
     back: list[Ints]
     factor: float
 
-    def best(self, worth: Callable[[Floats], Floats]) -> tuple[list[Span], list[int], Cost]:
+    def best(self, worth: Floats | float) -> tuple[list[Span], list[int], Cost]:
         """The point of the last front that is worth least: its sections' spans, and the choice in each."""
         last = self.fronts[-1]
-        best = at = int(np.argmin(np.broadcast_to(worth(last), len(last))))
+        best = at = int(np.argmin(np.broadcast_to(worth, len(last))))
         spans, choices = list[Span](), list[int]()
         end = len(self.fronts) - 1
         while end:

@@ -18,7 +18,7 @@ from cosoc.sim.model.workload import Workload
 
 @dataclass(frozen=True)
 class TileConfig:
-    """What to search. given: the mapping whose cores, channels and runtime are kept. time_budget_s: for all rounds
+    """What to search. given: the mapping whose cores and channels are kept. time_budget_s: for all rounds
     together; None: each goes to its own end."""
 
     soc: SoC

@@ -21,17 +21,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from cosoc.search.exact import tiles as programme
 from cosoc.search.exact.tiles import Span, best_plan, counts_peak, value
-from cosoc.search.loop import Asked, search
 from cosoc.search.oracle import Oracle
-from cosoc.search.result import Result
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Candidate, Optimum, Report
 from cosoc.search.spaces.sections import Cost, Options, Section, listed, mapping_of, sections_of, total
@@ -39,8 +36,6 @@ from cosoc.search.spaces.tiles_cached import MAX_GROUP, CachedTiles, runs_on_arr
 from cosoc.search.spaces.tiles_dma import DmaTiles
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures, objective
-from cosoc.sim.files.mapping_file import dump_mapping
-from cosoc.sim.manual import DEFAULT, named_mapping
 from cosoc.sim.model.cuts import section as part_of
 from cosoc.sim.model.mapping import LayerPlan, Part, Piece
 from cosoc.sim.model.mapping import Mapping as NetworkMapping
@@ -57,56 +52,25 @@ TRIES = 24  # whole networks that a round's descent simulates, where no time bud
 LARGEST = 5_000  # tiles that are simulated in about half a second
 
 
-@dataclass(frozen=True)
-class TileConfig:
-    """What to search. mapping: whose cores, and whose plans of what has no choice, are taken; None: the default one,
-    overlapped. time_budget_s: of all rounds together; None: the numbers above say when to stop. max_group: layers that
-    may be fused at most."""
-
-    soc: SoC
-    workload: Workload
-    objective: str = "edp"
-    seed: int = 0
-    out: Path = Path("run")
-    resume: bool = False
-    mapping: NetworkMapping | None = None
-    time_budget_s: float | None = None
-    rounds: int = ROUNDS
-    max_group: int = MAX_GROUP
-
-    def stated(self) -> dict[str, Any]:
-        """The configuration as plain data; `out` and `resume` are not part of what a run is."""
-        mapping = None if self.mapping is None else dump_mapping(self.mapping)
-        numbers = {key: getattr(self, key) for key in ("objective", "seed", "time_budget_s", "rounds", "max_group")}
-        soc = self.soc.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        stated = {"space": TileSpace.name, "mapping": mapping, "workload": asdict(self.workload)}
-        return stated | numbers | {"soc": soc}
-
-
-def search_tiles(config: TileConfig, report: Report) -> Result:
-    """Run (or go on with) a search of tiles and fusion; the results are in `config.out`.
-
-    report is called with (rounds begun, of how many, what). Raises InputError for what cannot be searched, before
-    anything is.
-    """
-    asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume)
-    return search(TileSpace(config), Oracle(config.soc, config.workload), asked, report)
-
-
 class TileSpace:
-    """Tiles and fusion of one network on one SoC, by one objective: a `Space`. clock: seconds, for the time budget."""
+    """Tiles and fusion of one network on one SoC, by one objective: a `Space`.
+
+    given: whose cores, and whose plans of what has no choice, are taken. time_budget_s: of all rounds together, by
+    `clock`; None: the numbers above say when to stop. max_group: layers that may be fused at most.
+    """
 
     name = "tiles"
 
-    def __init__(self, config: TileConfig, clock: Callable[[], float] = time.monotonic) -> None:
-        soc, workload, rounds, max_group = config.soc, config.workload, config.rounds, config.max_group
-        time_budget_s, given = config.time_budget_s, config.mapping
+    def __init__(
+        self, soc: SoC, workload: Workload, aim: str, given: NetworkMapping, time_budget_s: float | None = None,
+        rounds: int = ROUNDS, max_group: int = MAX_GROUP, clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         if time_budget_s is not None and not (math.isfinite(time_budget_s) and time_budget_s > 0):
             raise InputError(f"time budget {time_budget_s}: a positive number of seconds is needed")
         if rounds < 1 or max_group < 1:
             raise InputError(f"rounds is {rounds}, max_group {max_group}; at least 1 is needed")
-        self.soc, self.workload, self.aim, self.clock = soc, workload, objective(config.objective), clock
-        self.given = checked(given or named_mapping(DEFAULT, workload, soc, "overlapped"), workload, soc)
+        self.soc, self.workload, self.aim, self.clock = soc, workload, objective(aim), clock
+        self.given = checked(given, workload, soc)
         self.max_group = max_group
         self.seconds = math.inf if time_budget_s is None else time_budget_s
         self._rounds = ("known", *(f"round_{turn}" for turn in range(rounds)))
@@ -128,7 +92,7 @@ class TileSpace:
             for core, at in arrays.items()
         }
         self._array_of = {i: self.arrays[core] for core, at in arrays.items() for i in at}
-        self._alone: dict[Section, Cost] = {}
+        self._alone: dict[Section, Cost | None] = {}
         self._networks: dict[tuple[Section, ...], float] = {}
         self._legal: dict[Span, Section | None] = {}
         self._peaks: dict[Span, int] = {}
@@ -224,9 +188,9 @@ class TileSpace:
             mapping = NetworkMapping("section", self.given.runtime, plans, pieces)
             try:
                 found = self._oracle.simulate(mapping, layers)
+                self._alone[section] = Cost(found.energy_j, found.latency_s)
             except InputError:
-                return None
-            self._alone[section] = Cost(found.energy_j, found.latency_s)
+                self._alone[section] = None
         return self._alone[section]
 
     def cost(self, section: Section) -> Cost:
@@ -323,8 +287,10 @@ class TileSpace:
     def learn(self, oracle: Oracle) -> None:
         """Fit theta of each array to its sections that were simulated alone."""
         for array in self.arrays.values():
-            seen = {one: cost for one, cost in self._alone.items() if self._array_of.get(one.first) is array}
-            seen = {one: cost for one, cost in seen.items() if array.prices(one)}
+            seen = {
+                one: cost for one, cost in self._alone.items()
+                if cost is not None and self._array_of.get(one.first) is array and array.prices(one)
+            }  # fmt: skip
             if seen:
                 array.learn(array.refitted(seen))
 
@@ -389,9 +355,8 @@ class TileSpace:
         start = self._best(seen, found.sections)
         step("sections, each alone")
         combined = self._recombined([start, found.sections])
-        if combined is not None:
-            plans.append(("sections", combined))
-            start = self._best([start], combined)
+        plans.append(("sections", combined))
+        start = self._best([start], combined)
         plans.append(("descent", self._descended(start, step)))
         for what, sections in plans:
             if sections not in seen:
@@ -417,23 +382,41 @@ class TileSpace:
                 self._networks[sections] = math.inf
         return self._networks[sections]
 
-    def _recombined(self, plans: Sequence[tuple[Section, ...]]) -> tuple[Section, ...] | None:
-        """The best plan of sections simulated alone: those of the plans, and of the first the best neighbours. One that
-        time or size leaves out keeps its estimate if it is of the plans, and is left out if it is not."""
+    def _recombined(self, plans: Sequence[tuple[Section, ...]]) -> tuple[Section, ...]:
+        """The best plan of sections simulated alone: those of the plans, and what a descent from each of the first
+        meets. One that time or size leaves out keeps its estimate if it is of the plans, and is left out if it is
+        not."""
         whole_cost = total([self.cost(section) for section in plans[0]])
-        ours = list(dict.fromkeys(section for plan in plans for section in plan))
-        others = [other for section in plans[0] for other in self._near(section, whole_cost)]
         pool: dict[Span, dict[Section, Cost]] = {}
-        for section in dict.fromkeys([*ours, *others]):
-            priced = section in self._alone or (not self.late and self._tiles(section) <= LARGEST)
-            cost = self.simulated(section) if priced else None
-            if cost is None and section in ours:
+
+        def taken(section: Section, ours: bool) -> Cost | None:
+            cost = self._affordable(section)
+            if cost is None and ours:
                 cost = self.cost(section)
             if cost is not None:
                 pool.setdefault(section.span, {})[section] = cost
+            return cost
+
+        for section in dict.fromkeys(section for plan in plans for section in plan):
+            taken(section, ours=True)
+        for here in plans[0]:
+            cost = pool[here.span][here]
+            rest, better = whole_cost - self.cost(here), True
+            while better:
+                better = False
+                for other in self._near(here, whole_cost):
+                    found = pool[here.span].get(other) or taken(other, ours=False)
+                    if found is not None and self.worth(rest + found) < self.worth(rest + cost):
+                        here, cost, better = other, found, True
         options = {span: listed(found) for span, found in pool.items()}
         peaks = {span: self.peak(span[0], span[1] - 1) for span in options}
         return best_plan(len(self.workload.layers), options, self.aim, peaks, self.workload.n).sections
+
+    def _affordable(self, section: Section) -> Cost | None:
+        """A section simulated alone; None where time or its size forbids it."""
+        if section not in self._alone and (self.late or self._tiles(section) > LARGEST):
+            return None
+        return self.simulated(section)
 
     def _near(self, section: Section, whole_cost: Cost) -> list[Section]:
         """The best legal neighbours of a section by what they make of the whole, itself left out."""

@@ -15,7 +15,8 @@ from cosoc.cli import main
 from cosoc.search.oracle import Oracle
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.spaces.sections import Cost, Section, mapping_of, sections_of
-from cosoc.search.spaces.tiles import TileConfig, TileSpace, search_tiles
+from cosoc.search.spaces.tile_search import TileConfig, search_tiles
+from cosoc.search.spaces.tiles import TileSpace
 from cosoc.search.spaces.tiles_cached import CachedTiles
 from cosoc.search.spaces.tiles_dma import DmaTiles, orders
 from cosoc.sim.errors import InputError
@@ -24,7 +25,7 @@ from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import load_mapping
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.model.mapping import Mapping
-from cosoc.sim.model.soc import Memory
+from cosoc.sim.model.soc import Memory, SoC
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.movers.cached_terms import CachedTheta, Machine
 from cosoc.sim.simulate import simulate
@@ -51,9 +52,16 @@ def quiet(done: int, total: int, what: str) -> None:
     """No progress."""
 
 
-def searched(soc: str, workload: Workload, out: Path, **changes: Any) -> dict[str, Any]:
-    config = TileConfig(find_soc(soc), workload, out=out, **{"rounds": 1, **changes})
-    return search_tiles(config, quiet).content()
+def space_of(soc: SoC, net: Workload, aim: str = "edp", **changes: Any) -> TileSpace:
+    return TileSpace(soc, net, aim, Mapping("default", "overlapped"), **changes)
+
+
+def config_of(soc: str, net: Workload, out: Path, **changes: Any) -> TileConfig:
+    return TileConfig(find_soc(soc), net, Mapping("default", "overlapped"), out=out, **changes)
+
+
+def searched(soc: str, net: Workload, out: Path, **changes: Any) -> dict[str, Any]:
+    return search_tiles(config_of(soc, net, out, **changes), quiet).content()
 
 
 def best_of(content: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +91,7 @@ def test_the_programme_finds_the_best_of_all_plans_on_diana(memory: int) -> None
     8 KiB of L1 leave no layer whole."""
     soc = find_soc("diana")
     soc = soc.model_copy(update={"memories": soc.memories | {"l1": Memory(size_bytes=memory)}})
-    space = TileSpace(TileConfig(soc, SMALL, "latency"))
+    space = space_of(soc, SMALL, "latency")
     dma = DmaTiles(SMALL, soc, space.given)
     single = [min(every_tiling(dma, layer)) for layer in SMALL]
     ways = [((0, 1), (1, 2), (2, 3)), ((0, 2), (2, 3)), ((0, 1), (1, 3)), ((0, 3),)]
@@ -115,7 +123,7 @@ def test_what_is_not_dominated_is_kept() -> None:
 def test_sections_are_the_mapping() -> None:
     """A mapping in sections and back; a piece whose layers do not follow each other leaves them by themselves."""
     soc, net = find_soc("gemmini"), find_workload("resnet8")
-    space = TileSpace(TileConfig(soc, net))
+    space = space_of(soc, net)
     optimum = space.optimum_plan()
     mapping = mapping_of(optimum.sections, space.given, net)
     assert any(section.piece is not None for section in optimum.sections)
@@ -125,7 +133,7 @@ def test_sections_are_the_mapping() -> None:
 
 @pytest.mark.parametrize("aim", ["latency", "energy", "edp", "peak", "throughput", "latency*peak"])
 def test_the_estimate_s_optimum_is_no_worse_than_the_default_by_the_estimate(aim: str) -> None:
-    space = TileSpace(TileConfig(find_soc("diana"), find_workload("resnet8"), aim))
+    space = space_of(find_soc("diana"), find_workload("resnet8"), aim)
     optimum, default = space.optimum_plan(), sections_of(space.given, space.workload)
     assert objective(aim)(space.figures(optimum.sections)) <= objective(aim)(space.figures(default)) * (1 + 1e-12)
 
@@ -167,7 +175,7 @@ def test_a_small_product_comes_near_to_the_simulated_optimum(tmp_path: Path) -> 
     two per cent of the best of them."""
     layer = Layer("gemm", "conv", ("input",), 64, 64, ox=64, ix=64)
     workload, soc = Workload("gemm", (64, 1, 64), (layer,), ("gemm",)), find_soc("gemmini")
-    space = TileSpace(TileConfig(soc, workload))
+    space = space_of(soc, workload)
     array = CachedTiles(workload, Machine.of(soc), core=space.given.layers["gemm"].parts[0].core)
     every = [
         space.simulated(array.as_single(0, (k, c, 1, 1, 1, x, order)))
@@ -180,7 +188,7 @@ def test_a_small_product_comes_near_to_the_simulated_optimum(tmp_path: Path) -> 
 def test_sections_alone_add_up_to_the_network() -> None:
     """Behind a cached mover each section is fenced: caches apart, their times are the network's."""
     soc, net = find_soc("gemmini"), DIGITS
-    space = TileSpace(TileConfig(soc, net))
+    space = space_of(soc, net)
     sections = space.optimum_plan().sections
     alone = [space.simulated(section) for section in sections]
     whole = Oracle(soc, net).simulate(mapping_of(sections, space.given, net))
@@ -208,7 +216,7 @@ def test_a_time_budget_is_overrun_by_one_simulation_at_most(tmp_path: Path, soc:
     The first round has its estimates to make: what it takes beyond its share the others do without."""
     machine, net = find_soc(soc), find_workload("resnet8")
     oracle = Ticking(machine, net)
-    space = TileSpace(TileConfig(machine, net, time_budget_s=seconds), clock=lambda: oracle.now)
+    space = space_of(machine, net, time_budget_s=seconds, clock=lambda: oracle.now)
     folder = RunFolder(tmp_path / "r", {}, False)
     fixed = sum(1 for i in range(len(net.layers)) if space.options(i, i) is not None and not space.has_choice(i))
     for name in space.rounds():
@@ -230,7 +238,7 @@ def test_a_broken_run_goes_on_as_an_unbroken_one(tmp_path: Path) -> None:
         if done == 3:
             raise KeyboardInterrupt
 
-    config = TileConfig(find_soc("gemmini"), DIGITS, out=tmp_path / "whole")
+    config = config_of("gemmini", DIGITS, tmp_path / "whole")
     whole = search_tiles(config, quiet).content()
     broken = replace(config, out=tmp_path / "broken")
     with pytest.raises(KeyboardInterrupt):
@@ -263,7 +271,7 @@ def test_refitting_finds_the_theta_that_made_the_figures() -> None:
 
 def test_the_library_s_tiles_have_their_own_closed_form() -> None:
     """They load every operand for every tile: more bytes, so more energy, than the same tiles that reuse."""
-    space = TileSpace(TileConfig(find_soc("gemmini"), find_workload("resnet8")))
+    space = space_of(find_soc("gemmini"), find_workload("resnet8"))
     array = next(iter(space.arrays.values()))
     own = [section for section in sections_of(space.given, space.workload) if section.first in array.shapes]
     assert own and all(not section.plan.reuse for section in own)
@@ -283,7 +291,6 @@ def test_the_library_s_tiles_have_their_own_closed_form() -> None:
         ({"time_budget_s": 0.0}, "time budget 0.0: a positive number of seconds is needed"),
         ({"time_budget_s": float("nan")}, "time budget nan: a positive number"),
         ({"objective": "area"}, "objective 'area': found 'area'; latency, energy"),
-        ({"rounds": 0}, "rounds is 0, max_group 8; at least 1 is needed"),
     ],
 )
 def test_nonsense_is_refused_before_anything_is_written(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
