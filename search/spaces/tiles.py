@@ -368,8 +368,8 @@ class TileSpace:
         return min(pairs, key=lambda pair: float(self.aim(pair[1])), default=None)
 
     def _best(self, seen: Sequence[tuple[Section, ...]], other: tuple[Section, ...]) -> tuple[Section, ...]:
-        """The best simulated of some plans, the first of which are known already."""
-        plans = [*seen] if self.late else [*seen, other]
+        """The best simulated of some plans; where time is over, of those that have been simulated."""
+        plans = [plan for plan in (*seen, other) if plan in self._networks or not self.late]
         return min(plans, key=self._simulated_value, default=other)
 
     def _simulated_value(self, sections: tuple[Section, ...]) -> float:
@@ -419,7 +419,8 @@ class TileSpace:
         return self.simulated(section)
 
     def _near(self, section: Section, whole_cost: Cost) -> list[Section]:
-        """The best legal neighbours of a section by what they make of the whole, itself left out."""
+        """The best legal neighbours of a section by what they make of the whole, itself left out; of those that cost
+        the same, one: they are orders of loops that do not turn."""
         array = self._array_of.get(section.first)
         if array is not None and array.prices(section):
             options = array.neighbours(section)
@@ -430,7 +431,8 @@ class TileSpace:
         n, rest = NEAR if self.seconds == math.inf else FAR, whole_cost - self.cost(section)
         points = options.points + np.array([[rest.energy_j, rest.seconds]])
         order = np.argsort(value(points[:, 0], points[:, 1], self.aim), kind="stable")
-        found = (options.section(int(choice)) for choice in order[: n + 1])
+        kept = {tuple(options.points[choice]): int(choice) for choice in order[::-1]}
+        found = (options.section(choice) for choice in list(kept.values())[::-1][: n + 1])
         return [other for other in found if other != section][:n]
 
     def _tiles(self, section: Section) -> int:
