@@ -60,7 +60,7 @@ class Oracle:
         if isinstance(self.machine, Cluster):
             return cluster_figures(self.stream(mapping), self.machine, self.workload, mapping)
         network = workload or self.workload
-        full = checked(mapping, network, self.machine)
+        full = replace(checked(mapping, network, self.machine), name="")  # whose name its program would bear
         program = lower(network, full, self.machine)
         key = digest(program), network.n
         if key not in self._figures:

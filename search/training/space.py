@@ -123,7 +123,13 @@ class TrainedSpace:
         self.costs = ShareCosts(self.workload, config.soc, config.runtime, config.cost_model, self.oracle)
         self.costs.prime(PRIMING, config.seed)
         self.reference = self.costs.simulated(_counts(self.opened.reference))
-        self.mixed()  # what cannot be quantised is refused here, before any training
+        mixed = self.mixed()  # what cannot be quantised is refused here, before any training
+        if (config.strengths or config.target_ms is not None) and not mixed.searchable():
+            able = ", ".join(dict.fromkeys(name for layer in mixed.layers.values() for name in layer.cores))
+            raise InputError(
+                f"{self.workload.name} on {config.soc.name}: no layer has two cores to choose between ({able} alone can "
+                f"compute them), so there are no {config.space} to search; --space tiles searches tiles and fusion"
+            )
         self.within_target = self._within_target()
         self.n_warm = max(1, round(WARM_UP * config.epochs))
         self.n_search = max(1, round(SEARCH * config.epochs))

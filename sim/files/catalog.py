@@ -94,6 +94,8 @@ def find_cluster(name_or_path: str, overrides: Mapping[str, str] | None = None) 
     """A built-in cluster by name, or a cluster file by path."""
     if name_or_path in list_clusters():
         return load_cluster(cluster_folder() / f"{name_or_path}.yaml", overrides)
+    if name_or_path in list_socs():
+        raise InputError(f"{name_or_path} is one SoC, and a cluster is needed here, such as {list_clusters()[0]}")
     if name_or_path.endswith((".yaml", ".yml")) or Path(name_or_path).exists():
         return load_cluster(Path(name_or_path), overrides)
     raise InputError(f"no cluster named {name_or_path!r}; there is {', '.join(list_clusters())}, or give a .yaml file")
