@@ -6,9 +6,9 @@
 All methods have the same plans, costs (default theta), projection and machine. gradient and layerwise have S seconds of
 processor time (one thread), random, genetic and bayesian F times as many; `searched` is what `cosoc search --space
 tiles` finds: the optimum and two rounds, simulator and refitting included; `optimum` is the plan that dynamic
-programming proves best; `default` is the library's tiling, without fusion. edp, gap: estimated, of the layers that the array runs,
-over the optimum. simulated_*: the whole network in the simulator, mvin by mvin, under the plan, whose mapping stands beside
-it. --layers: every distinct layer of the CNNs by itself, against
+programming proves best; `default` is the library's tiling, without fusion. edp: estimated, of the layers that the array
+runs; gap: over that of the optimum, less one. simulated_*: the whole network in the simulator, mvin by mvin, under the
+plan, whose mapping stands beside it. --layers: every distinct layer of the CNNs by itself, against
 enumeration. --ranks N: how well soft model, exact model and simulation agree on the order of N random plans. --rtl
 FILE: of each problem's measured mappings in DOSA's firesim_results.csv, Kendall's tau of our cycles.
 An entry that the JSON file has already is kept.
