@@ -127,8 +127,8 @@ class TrainedSpace:
         if (config.strengths or config.target_ms is not None) and not mixed.searchable():
             able = ", ".join(dict.fromkeys(name for layer in mixed.layers.values() for name in layer.cores))
             raise InputError(
-                f"{self.workload.name} on {config.soc.name}: no layer has two cores to choose between ({able} alone can "
-                f"compute them), so there are no {config.space} to search; --space tiles searches tiles and fusion"
+                f"{self.workload.name} on {config.soc.name}: no layer has two cores to choose between ({able} alone "
+                f"can compute them), so there are no {config.space} to search; --space tiles searches tiles and fusion"
             )
         self.within_target = self._within_target()
         self.n_warm = max(1, round(WARM_UP * config.epochs))
