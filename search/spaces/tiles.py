@@ -95,8 +95,8 @@ class TileSpace:
         if not self._behind_dma and not self._array_of and not counts_peak(self.aim):
             cores = ", ".join(dict.fromkeys(p.core for plan in self.given.layers.values() for p in plan.parts))
             raise InputError(
-                f"{workload.name} on {soc.name}: nothing to choose, as {cores} computes from the main memory and takes "
-                "no tiles; fused pieces would change the objective peak alone"
+                f"{workload.name} on {soc.name}: nothing to choose: its layers run on {cores}, which compute from "
+                "the main memory and take no tiles; fused pieces would change the objective peak alone"
             )
         self._alone: dict[Section, Cost | None] = {}
         self._networks: dict[tuple[Section, ...], float] = {}
