@@ -22,6 +22,7 @@ from cosoc.search.runfolder import replace_text, replacing
 from cosoc.search.space import Optimum
 from cosoc.sim.figures import Figures, objective
 
+SHOWN = 30  # rows of a table; of more, the front's come first
 WIDE = 10  # between the largest and the smallest of an axis: from there on a logarithmic scale
 BEYOND = 1.1  # times the worst: where the hypervolume of the front ends
 MILLI, MICRO, KIB = 1e3, 1e6, 1 / 1024
@@ -129,7 +130,8 @@ class Result:
         _plot(self, folder / "front.png")
 
     def table(self) -> Table:
-        """All that was simulated, best first, for a terminal."""
+        """What was simulated, best first, for a terminal; of more than SHOWN mappings the rest stands in result.json.
+        A `note` in a mapping's `about` is said behind its throughput."""
         machine = self.heading.get("soc") or self.heading.get("cluster")
         out = Table(title=escape(f"{self.heading['workload']} on {machine}, objective {self.objective} (simulated)"))
         in_mj = any(one.simulated.energy_j >= LARGE_J for one in self.found)
@@ -137,15 +139,19 @@ class Result:
         for name in ("mapping", *trained, "ms", "mJ" if in_mj else "uJ", "peak KiB", "1/s", "estimated"):
             out.add_column(name, justify="left" if name == "mapping" else "right")
         front = {one.name for one in self.front()}
-        for one in sorted(self.found, key=self.at):
+        first = sorted(self.found, key=lambda one: (one.name not in front, self.at(one)))[:SHOWN]
+        for one in sorted(first, key=self.at):
             f = one.simulated
             drift = self.value(one.estimated) / self.value(f) - 1 if one.estimated else None
             out.add_row(
                 escape(one.name) + (" *" if one.name in front else ""), *(f"{one.accuracy:.2%}" for _ in trained),
                 f"{f.latency_s * MILLI:.4f}", f"{f.energy_j * (MILLI if in_mj else MICRO):.3f}",
-                f"{f.peak_bytes * KIB:.1f}", f"{f.throughput:.4g}", f"{drift:+.1%}" if drift is not None else "",
+                f"{f.peak_bytes * KIB:.1f}", f"{f.throughput:.4g}{one.about.get('note', '')}",
+                f"{drift:+.1%}" if drift is not None else "",
             )  # fmt: skip
         out.caption = f"* not dominated in {' and '.join(self.axes)}; estimated: the objective's error"
+        if len(first) < len(self.found):
+            out.caption += f"; {len(self.found) - len(first)} more in result.json"
         if self.optimum is not None and self.best.estimated:
             gap = self.value(self.best.estimated) / self.optimum.bound - 1
             out.caption += f"\n{self.best.name}: {gap:.2%} above the bound of the estimate"

@@ -12,6 +12,7 @@ what others do in place of an exact front, in the micro-batch of the fastest poi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -307,6 +308,11 @@ def candidate(name: str, split: Split) -> Candidate:
         "difference": split.error, "stages": [asdict(stage) for stage in split.stages],
         "replay": finite(asdict(split.simulated)),
     }  # fmt: skip
+    seen = split.simulated
+    if not seen.steady:
+        about["note"] = " with fill and drain"
+    elif 1e-3 * seen.throughput < seen.throughput_ci < math.inf:
+        about["note"] = f" ± {seen.throughput_ci:.1g}"
     return Candidate(name, split.case.mapping(split.point.plan, name), estimated(split), about=about)
 
 
