@@ -35,12 +35,12 @@ from torch.nn import functional
 
 from cosoc.search.baselines.laws import network_estimate as odimo_estimate
 from cosoc.search.front import hypervolume
-from cosoc.search.oracle import Oracle, Tangent
-from cosoc.search.run import COST_EVERY, SearchConfig, search
 from cosoc.search.spaces.channels import replace_module
 from cosoc.search.spaces.operators import STEP, TEMPLATES, Template, prepare, with_choices
+from cosoc.search.spaces.shares import ShareCosts, Tangent
 from cosoc.search.training.data import load_data
 from cosoc.search.training.nets import mobilenet_v1_025
+from cosoc.search.training.space import COST_EVERY, TrainingConfig, search_trained
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import load_mapping
 from cosoc.sim.files.workload_file import load_workload
@@ -77,9 +77,9 @@ class Size:
     epochs: int
 
 
-def config(size: Size, width: float, seed: int, out: Path) -> SearchConfig:
+def config(size: Size, width: float, seed: int, out: Path) -> TrainingConfig:
     """What is searched: small enough for two cores."""
-    full = SearchConfig(
+    full = TrainingConfig(
         soc=find_soc("darkside"),
         workload=FACTORIES[width],
         space="operators",
@@ -108,13 +108,13 @@ def run_one(size: Size, width: float, seed: int, folder: Path) -> dict[str, Any]
         del variants["point"]
     for name, one in variants.items():
         out = folder / f"{name}-{width}-{seed}"
-        content = search(replace(one, out=out), progress(f"width {width}, seed {seed}, {name}", 5)).content
-        for kind in ("points", "manual"):
+        content = search_trained(replace(one, out=out), progress(f"width {width}, seed {seed}, {name}", 5)).content()
+        for kind in ("points", "known"):
             for row in content[kind]:
                 row["costs"] = costs(load_workload(out / "workload.yaml"), out / row["mapping"])
-        found[name] = content["manual"] if name == "plain" else content["points"]
+        found[name] = content["known"] if name == "plain" else content["points"]
         if name == "simulator":
-            found["manual"], found["reference"] = content["manual"], content["reference"]
+            found["manual"], found["reference"] = content["known"], content["about"]["reference"]
     return found
 
 
@@ -169,10 +169,10 @@ def gains(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 def volumes(found: dict[str, Any], classes: int) -> dict[str, float]:
     """Hypervolume from (all convolution, always naming one class), both scaled to 0..1, of each kind of points."""
-    slowest_s, chance = found["reference"]["seconds"], 1 - 1 / classes
+    slowest_s, chance = found["reference"]["latency_s"], 1 - 1 / classes
 
     def volume(points: list[dict[str, Any]]) -> float:
-        scaled = [(p["simulated"]["seconds"] / slowest_s, (1 - p["accuracy"]) / chance) for p in points]
+        scaled = [(p["simulated"]["latency_s"] / slowest_s, (1 - p["accuracy"]) / chance) for p in points]
         return hypervolume(scaled, (1.0 + 1e-6, 1.0))  # all convolution lies on the edge; a hair beyond lets it count
 
     out = {kind: volume(found[kind]) for kind in KINDS if kind in found}
@@ -195,7 +195,7 @@ def step_ratios(size: Size, width: float) -> dict[str, dict[str, float]]:
 def _steps(template: Template, width: float, x: torch.Tensor, y: torch.Tensor, quick: bool) -> dict[str, float]:
     soc = find_soc("darkside")
     net = with_choices(mobilenet_v1_025(1, 10, width), x.shape[1:], soc, template)
-    oracle, mixed = Oracle(net.workload, soc, "overlapped"), prepare(net, soc)
+    oracle, mixed = ShareCosts(net.workload, soc, "overlapped"), prepare(net, soc)
     first, split = copy.deepcopy(net.net), net.net
     for path in net.blocks.values():
         replace_module(first, path, net.net.get_submodule(path).first_alone())  # type: ignore[operator]

@@ -28,9 +28,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from cosoc.search.oracle import Oracle
-from cosoc.search.run import SCORE_SAMPLES, SearchConfig, search
+from cosoc.search.spaces.shares import ShareCosts
 from cosoc.search.training.gates import ESTIMATORS, Choice, gumbel, score_loss, soft
+from cosoc.search.training.space import SCORE_SAMPLES, TrainingConfig, search_trained
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import alone
@@ -84,10 +84,10 @@ def problem(name: str, seed: int) -> Problem:
     soc, network = find_soc("diana"), find_workload("resnet8")
     layer = network[name]
     single = alone(network, layer)
-    oracle = Oracle(single, soc, "overlapped")
+    oracle = ShareCosts(single, soc, "overlapped")
     oracle.prime(24, seed)
     splits = [{name: dict(zip(CORES, (layer.k - n, n), strict=True))} for n in range(layer.k + 1)]
-    seconds = torch.tensor([oracle.simulated(split).seconds for split in splits], dtype=torch.float64)
+    seconds = torch.tensor([oracle.simulated(split).latency_s for split in splits], dtype=torch.float64)
     base_ticks = float(seconds[0]) * soc.tick_hz
 
     def surrogate(counts: Mapping[str, Tensor]) -> Tensor:
@@ -145,7 +145,7 @@ def fronts(quick: bool, seed: int, seeds: int) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as scratch:
         for estimator in ESTIMATORS:
             for number in range(seed, seed + seeds):
-                config = SearchConfig(
+                config = TrainingConfig(
                     soc=find_soc("diana"),
                     workload="digits_cnn",
                     strengths=STRENGTHS[1:3] if quick else STRENGTHS,
@@ -156,8 +156,8 @@ def fronts(quick: bool, seed: int, seeds: int) -> dict[str, list[float]]:
                     train_images=300 if quick else None,
                     manual=(),
                 )
-                content = search(config, progress(f"{estimator}, seed {number}")).content
-                area = volume(content["points"], content["reference"]["seconds"], classes=10)
+                content = search_trained(config, progress(f"{estimator}, seed {number}")).content()
+                area = volume(content["points"], content["about"]["reference"]["latency_s"], classes=10)
                 out.setdefault(estimator, []).append(area)
     return out
 

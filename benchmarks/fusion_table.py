@@ -4,10 +4,11 @@
         [--seconds S] [--factor F] [--seeds N] [--layers] [--ranks N] [--rtl FILE] [--quick]
 
 All methods have the same plans, costs (default theta), projection and machine. gradient and layerwise have S seconds of
-processor time (one thread), random, genetic and bayesian F times as many; `simulated` is what `cosoc search` finds in
-its two rounds, simulator and refitting included; `optimum` is the plan that dynamic programming proves best; `default`
-is the library's tiling, without fusion. gap: estimated EDP over that of the optimum, less one. simulated_*: the same
-plan in the simulator, the layers that the array runs. --layers: every distinct layer of the CNNs by itself, against
+processor time (one thread), random, genetic and bayesian F times as many; `searched` is what `cosoc search --space
+tiles` finds: the optimum and two rounds, simulator and refitting included; `optimum` is the plan that dynamic
+programming proves best; `default` is the library's tiling, without fusion. edp: estimated, of the layers that the array
+runs; gap: over that of the optimum, less one. simulated_*: the whole network in the simulator, mvin by mvin, under the
+plan, whose mapping stands beside it. --layers: every distinct layer of the CNNs by itself, against
 enumeration. --ranks N: how well soft model, exact model and simulation agree on the order of N random plans. --rtl
 FILE: of each problem's measured mappings in DOSA's firesim_results.csv, Kendall's tau of our cycles.
 An entry that the JSON file has already is kept.
@@ -19,6 +20,8 @@ import json
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Mapping as MappingOf
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,52 +31,71 @@ from gemmini_rtl import read
 from scipy.stats import kendalltau, spearmanr
 
 from cosoc.search.baselines import tiles as baselines
-from cosoc.search.exact.tiles import best_plan, best_single, lower_bound
-from cosoc.search.spaces.tiles import Cost, Plan, Space, as_fused, as_single, to_mapping
-from cosoc.search.tiling_plots import plot_bands
-from cosoc.search.tiling_relaxed import Relaxed
-from cosoc.search.tiling_run import TilingConfig, plan_from, plan_json, search_tiling
-from cosoc.search.tiling_search import Effort, Watch, choices_of, gradient
-from cosoc.search.tiling_simulate import simulated_cost
+from cosoc.search.baselines.tiles_gradient import Effort, Plan, Watch, choices_of, gradient
+from cosoc.search.exact.tiles import Optimum, best_choice, best_plan, value
+from cosoc.search.oracle import Oracle
+from cosoc.search.spaces.sections import Cost, Section, mapping_of, sections_of
+from cosoc.search.spaces.tile_search import TileConfig, search_tiles
+from cosoc.search.spaces.tiles import TileSpace
+from cosoc.search.spaces.tiles_cached import CachedTiles, lower_bound
+from cosoc.search.spaces.tiles_soft import Relaxed
 from cosoc.sim import exact
+from cosoc.sim.figures import objective
 from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.mapping_file import dump_mapping, load_mapping
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
-from cosoc.sim.movers.cached_terms import CachedTheta, Machine, Shape, Tiles, cycles, estimate_nest, every_tile, terms
-from cosoc.sim.tiler import complete
+from cosoc.sim.movers.cached_terms import CachedTheta, Machine, Shape, Tiles, cycles, every_tile, terms
 
 CNNS = ("resnet18", "resnet50", "mobilenet_v1", "mobilenet_v2", "vgg16")
 WORKLOADS = (*CNNS, "bert_base_block", "gpt3_block_prefill", "gpt3_block_decode")
 SOCS = ("gemmini", "gemmini_large")
-METHODS = ("optimum", "default", "gradient", "layerwise", "simulated", "random", "genetic", "bayesian")
-FAST = ("gradient", "layerwise", "simulated")
+METHODS = ("optimum", "default", "gradient", "layerwise", "searched", "random", "genetic", "bayesian")
+FAST = ("gradient", "layerwise", "searched")
 MANY_OPS = ("gpt3_block_prefill",)  # millions of tiles: only these methods' plans are simulated
 SIMULATED_THERE = ("gradient", "genetic")
 
 
-def figures(space: Space, cost: Cost) -> dict[str, float]:
+EDP = objective("edp")
+
+
+def figures(cost: Cost) -> dict[str, float]:
     """EDP in J s, energy in J, seconds."""
-    energy_j, seconds = cost.energy_pj * 1e-12, cost.cycles / space.machine.hz
-    return {"edp": energy_j * seconds, "energy_j": energy_j, "seconds": seconds}
+    return {"edp": worth(cost), "energy_j": cost.energy_j, "seconds": cost.seconds}
 
 
-def default_mapping(space: Space, soc: SoC) -> tuple[Mapping, Cost]:
-    """The library's tiling of the layers that the array runs, and its estimate."""
-    whole = complete(Mapping("default", "overlapped"), space.workload, soc)
-    names = [space.workload.layers[i].name for i in space.positions]
-    total = Cost(0.0, 0.0)
-    for i in space.positions:
-        plan = whole.layers[space.workload.layers[i].name]
-        found = estimate_nest(space.workload.layers[i], plan, space.machine, space.theta)
-        total = total + Cost(float(found.energy_pj), float(found.cycles))
-    return Mapping("default", "overlapped", {name: whole.layers[name] for name in names}), total
+def worth(cost: Cost) -> float:
+    """EDP, J s."""
+    return float(value(cost.energy_j, cost.seconds, EDP))
 
 
-def run(method: str, space: Space, seconds: float, seed: int) -> Watch:
+def whole_space(workload: Workload, soc: SoC) -> TileSpace:
+    """The space of a search, given the library's tiles."""
+    return TileSpace(soc, workload, "edp", Mapping("default", "overlapped"))
+
+
+def array_space(workload: Workload, soc: SoC) -> CachedTiles:
+    """The choices of the layers that the array runs."""
+    (array,) = whole_space(workload, soc).arrays.values()
+    return array
+
+
+def optimum_of(space: CachedTiles, fusion: bool = True) -> Optimum:
+    """The proven optimum."""
+    return best_plan(len(space.positions), space.choices(fusion), EDP)
+
+
+def simulated(workload: Workload, soc: SoC, mapping: Mapping) -> Cost:
+    """The whole network in the simulator."""
+    found = Oracle(soc, workload).simulate(mapping)
+    return Cost(found.energy_j, found.latency_s)
+
+
+def run(method: str, space: CachedTiles, seconds: float, seed: int) -> Watch:
     """One search."""
-    watch = Watch(space, "edp", seconds, clock=time.process_time)  # of this process: others do not count
+    watch = Watch(space, EDP, seconds, clock=time.process_time)  # of this process: others do not count
     if method == "gradient":
         gradient(watch, seed, 1 << 20)
     elif method == "layerwise":
@@ -87,34 +109,33 @@ def run(method: str, space: Space, seconds: float, seed: int) -> Watch:
 
 def one(method: str, workload: Workload, soc: SoC, seconds: float, seed: int) -> dict[str, Any]:
     """The row of one method."""
-    space = Space(workload, Machine.of(soc))
+    whole = whole_space(workload, soc)
+    (space,) = whole.arrays.values()
     begun = time.process_time()
+    found = optimum_of(space) if method == "optimum" else None
     if method == "default":
-        mapping, cost = default_mapping(space, soc)
-    elif method == "optimum":
-        found = best_plan(space, "edp")
-        best, cost = found.plan, found.cost
-        mapping = to_mapping(space, best, soc)
-    elif method == "simulated":
+        plan: Plan = tuple(own for own in sections_of(whole.given, workload) if own.first in space.shapes)
+    elif found is not None:
+        plan = found.sections
+    elif method == "searched":
         with tempfile.TemporaryDirectory() as folder:
-            config = TilingConfig(soc, workload, seed=seed, out=Path(folder) / "run")
-            best = plan_from(search_tiling(config, lambda done, total, what: None).content["plan"])
-        mapping, cost = to_mapping(space, best, soc), space.cost(best)
+            out = Path(folder) / "run"
+            best = search_tiles(TileConfig(soc, workload, whole.given, seed=seed, out=out), lambda *what: None).best
+            mapping = load_mapping(out / best.mapping, workload, soc)
+        plan = tuple(own for own in sections_of(mapping, workload) if own.first in space.shapes)
     else:
         watch = run(method, space, seconds, seed)
         assert watch.best is not None
-        best, cost = watch.best, watch.cost
-        mapping = to_mapping(space, best, soc)
-    row: dict[str, Any] = figures(space, cost) | {"time_s": time.process_time() - begun, "groups": len(mapping.pieces)}
-    if method == "optimum":
-        bound = lower_bound(space)
-        row |= {"bound": found.bound, "above_lower_bound": cost.of("edp") / bound.of("edp")}
-        row["unfused_edp"] = figures(space, best_plan(space, "edp", fusion=False).cost)["edp"]
-    if method != "default":
-        row["plan"] = plan_json(best)
+        plan = watch.best
+    spent, cost = time.process_time() - begun, space.plan_cost(plan)
+    mapping = mapping_of(plan, whole.given, workload, method)
+    row: dict[str, Any] = figures(cost) | {"time_s": spent, "groups": len(mapping.pieces)}
+    if found is not None:
+        row |= {"bound": found.bound, "above_lower_bound": worth(cost) / worth(lower_bound(space))}
+        row["unfused_edp"] = figures(optimum_of(space, fusion=False).cost)["edp"]
+    row["mapping"] = dump_mapping(mapping)
     if workload.name not in MANY_OPS or method in SIMULATED_THERE:
-        seen = figures(space, simulated_cost(workload, mapping, soc))
-        row |= {f"simulated_{key}": value for key, value in seen.items()}
+        row |= {f"simulated_{key}": one for key, one in figures(simulated(workload, soc, mapping)).items()}
     return row
 
 
@@ -127,45 +148,36 @@ def layer_gaps(soc: SoC, seed: int) -> dict[str, Any]:
     gaps, times = {}, []
     for name in CNNS:
         workload = find_workload(name)
-        space = Space(workload, Machine.of(soc))
+        space = array_space(workload, soc)
         for i in space.positions:
             seen.setdefault(space.shapes[i], f"{name} {workload.layers[i].name}")
     for where in seen.values():
         name, _, layer_name = where.partition(" ")
         layer = find_workload(name)[layer_name]
         workload = Workload(layer.name, (layer.c, layer.iy, layer.ix), (layer,), (layer.name,))
-        space = Space(workload, Machine.of(soc))
+        space = array_space(workload, soc)
         begun = time.monotonic()
-        optimum = best_single(space, 0, "edp")
+        options = space.choices()[0, 1]
+        least = worth(options.cost(best_choice(options, EDP)))
         times.append(time.monotonic() - begun)
-        watch = Watch(space, "edp")
+        watch = Watch(space, EDP)
         gradient(watch, seed, 1, Effort(starts=32, steps=40, repaired=8))
-        gaps[where] = watch.cost.of("edp") / optimum.cost.of("edp") - 1
+        gaps[where] = worth(watch.cost) / least - 1
     return {"layers": len(gaps), "worst_gap": max(gaps.values()), "slowest_enumeration_s": max(times), "gaps": gaps}
 
 
-def sampled(space: Space, rng: np.random.Generator) -> Plan:
+def sampled(space: CachedTiles, rng: np.random.Generator) -> Plan:
     """A random plan that is not absurd: cuts at random, of each piece's choices one within three times its best EDP."""
-    pieces: list[Any] = []
-    n, at = len(space.positions), 0
+    sections: list[Section] = []
+    choices, n, at = space.choices(), len(space.positions), 0
     while at < n:
         end = at + 1 + int(rng.geometric(0.5)) - 1
-        first = space.positions[at]
-        while end > at + 1:
-            last = space.positions[min(end, n) - 1]
-            if end <= n and last - first == end - 1 - at and space.chain(first, last) is not None:
-                rows = space.fused_candidates(first, last)
-                energy, time_, fits = space.fused_cost(first, last, rows)
-                if fits.any():
-                    pieces.append(as_fused(first, last, rows[_near_best(np.where(fits, energy * time_, np.inf), rng)]))
-                    break
+        while (at, end) not in choices:
             end -= 1
-        if end == at + 1:
-            rows, found = space.singles(first)
-            energy, time_ = space.cost_of(found)
-            pieces.append(as_single(first, rows[_near_best(np.broadcast_to(energy * time_, len(rows)), rng)]))
+        options = choices[at, end]
+        sections.append(options.section(_near_best(value(options.points[:, 0], options.points[:, 1], EDP), rng)))
         at = end
-    return Plan(tuple(pieces))
+    return tuple(sections)
 
 
 def _near_best(values: Any, rng: np.random.Generator) -> int:
@@ -174,18 +186,20 @@ def _near_best(values: Any, rng: np.random.Generator) -> int:
 
 def rank_agreement(workload: Workload, soc: SoC, n: int, seed: int) -> dict[str, float]:
     """Spearman of EDP between soft, exact and simulated over n random plans."""
-    space, rng = Space(workload, Machine.of(soc)), np.random.default_rng(seed)
+    whole, rng = whole_space(workload, soc), np.random.default_rng(seed)
+    (space,) = whole.arrays.values()
     relaxed = Relaxed(space)
-    soft, hard, simulated = [], [], []
+    soft, hard, seen = [], [], []
     for _ in range(n):
         plan = sampled(space, rng)
         energy, time_, _ = relaxed.cost(relaxed.near([choices_of(space, plan)], 1, 0, 0.0), 0.1)
         soft.append(energy.item() * time_.item())
-        hard.append(space.cost(plan).of("edp"))
-        simulated.append(simulated_cost(workload, to_mapping(space, plan, soc), soc).of("edp"))
-    pairs = {"soft_exact": (soft, hard), "exact_simulated": (hard, simulated), "soft_simulated": (soft, simulated)}
+        mapping = mapping_of(plan, whole.given, workload)
+        hard.append(whole.figures(sections_of(mapping, workload)).edp)
+        seen.append(worth(simulated(workload, soc, mapping)))
+    pairs = {"soft_exact": (soft, hard), "exact_simulated": (hard, seen), "soft_simulated": (soft, seen)}
     out = {name: float(spearmanr(a, b).statistic) for name, (a, b) in pairs.items()}
-    ratio = np.array(hard) / np.array(simulated)
+    ratio = np.array(hard) / np.array(seen)
     return out | {"plans": n, "median_error": float(np.median(np.abs(ratio - 1)))}
 
 
@@ -225,17 +239,49 @@ def histories(workload: Workload, soc: SoC, seconds: float, seeds: int) -> dict[
     """Best EDP over time for every method that searches, each with so many seeds."""
     out: dict[str, list[list[tuple[float, float]]]] = {}
     for method in METHODS[2:]:
-        if method == "simulated":
+        if method == "searched":
             continue
         if method == "bayesian" and not baselines.has_optuna():
             continue
         out[method] = []
         for seed in range(seeds):
-            space = Space(workload, Machine.of(soc))
-            factor = 1e-12 / space.machine.hz
-            out[method].append([(t, v * factor) for t, v in run(method, space, seconds, seed).history])
+            out[method].append(run(method, array_space(workload, soc), seconds, seed).history)
             print(f"  {method} seed {seed}: {out[method][-1][-1][1]:.4g} J s", flush=True)
     return out
+
+
+History = Sequence[tuple[float, float]]  # (seconds, value), falling
+
+
+def plot_bands(runs: MappingOf[str, Sequence[History]], optimum: float, title: str, path: Path) -> None:
+    """Draw the best value over time: of every method the median of its runs and the band from least to largest."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    last = max(history[-1][0] for several in runs.values() for history in several)
+    times = np.geomspace(0.1, max(last, 1.0), 200)
+    for name, several in runs.items():
+        values = np.array([_at(history, times) for history in several])
+        some = np.isfinite(values).all(axis=0)
+        axis.plot(times[some], np.median(values[:, some], axis=0), label=name)
+        axis.fill_between(times[some], values[:, some].min(axis=0), values[:, some].max(axis=0), alpha=0.2)
+    axis.axhline(optimum, color="black", linestyle=":", label="optimum")
+    axis.set(xlabel="seconds", ylabel="EDP, J s (estimated)", xscale="log", yscale="log", title=title)
+    axis.grid(alpha=0.3)
+    axis.legend(loc="best")
+    figure.savefig(path, dpi=130, format="png")
+    pyplot.close(figure)
+
+
+def _at(history: History, times: Any) -> Any:
+    """The value that a falling step function has at given times; infinity before its first."""
+
+    when, value = np.array([t for t, _ in history]), np.array([v for _, v in history])
+    at = np.searchsorted(when, times, side="right") - 1
+    return np.where(at >= 0, value[np.maximum(at, 0)], np.inf)
 
 
 def main() -> None:
@@ -296,9 +342,8 @@ def main() -> None:
     if args.seeds and args.figure:
         name, soc_name = args.workloads.split(",")[0], args.socs.split(",")[0]
         workload, soc = find_workload(name), find_soc(soc_name)
-        space = Space(workload, Machine.of(soc))
         found = histories(workload, soc, args.seconds, args.seeds)
-        optimum = figures(space, best_plan(space, "edp").cost)["edp"]
+        optimum = worth(optimum_of(array_space(workload, soc)).cost)
         plot_bands(found, optimum, f"{name} on {soc_name}, {args.seeds} seeds", args.figure)
         about["over_time"] = {"workload": name, "soc": soc_name, "optimum": optimum, "histories": found}
         save()

@@ -27,11 +27,11 @@ from rich.table import Table
 from torch.nn import functional
 
 from cosoc.search.front import hypervolume
-from cosoc.search.oracle import Oracle, Tangent
-from cosoc.search.run import COST_EVERY, SearchConfig, search
 from cosoc.search.spaces.channels import prepare
+from cosoc.search.spaces.shares import ShareCosts, Tangent
 from cosoc.search.training.data import load_data
 from cosoc.search.training.nets import build
+from cosoc.search.training.space import COST_EVERY, TrainingConfig, search_trained
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.importers.torch_export import from_module
 
@@ -48,9 +48,9 @@ class Size:
     epochs: int
 
 
-def config(size: Size, seed: int, out: Path) -> SearchConfig:
+def config(size: Size, seed: int, out: Path) -> TrainingConfig:
     """What is searched: small enough for two cores."""
-    full = SearchConfig(
+    full = TrainingConfig(
         soc=find_soc("diana"),
         workload="resnet8",
         data="fashion_mnist",
@@ -73,16 +73,16 @@ def run_seed(size: Size, seed: int, folder: Path) -> dict[str, Any]:
         wanted = replace(config(size, seed, folder / f"{model}-{seed}"), cost_model=model)  # type: ignore[arg-type]
         if model != "simulator":
             wanted = replace(wanted, manual=())
-        content = search(wanted, progress(f"seed {seed}, {model}")).content
+        content = search_trained(wanted, progress(f"seed {seed}, {model}")).content()
         found[model] = content["points"]
-        found.setdefault("manual", content["manual"])
-        found["reference"] = content["reference"]
+        found.setdefault("manual", content["known"])
+        found["reference"] = content["about"]["reference"]
     return found
 
 
 def volumes(found: dict[str, Any], classes: int) -> dict[str, float]:
     """Hypervolume of each kind of points of a seed, and of search and manual mappings together."""
-    slowest_s = found["reference"]["seconds"]
+    slowest_s = found["reference"]["latency_s"]
     kinds = {kind: volume(found[kind], slowest_s, classes) for kind in (*MODELS, "manual")}
     return kinds | {"simulator_and_manual": volume(found["simulator"] + found["manual"], slowest_s, classes)}
 
@@ -90,7 +90,7 @@ def volumes(found: dict[str, Any], classes: int) -> dict[str, float]:
 def volume(points: list[dict[str, Any]], slowest_s: float, classes: int) -> float:
     """Hypervolume of points, from the all-8-bit latency and the accuracy of always naming one class, scaled to 0..1."""
     chance = 1 - 1 / classes
-    scaled = [(p["simulated"]["seconds"] / slowest_s, (1 - p["accuracy"]) / chance) for p in points]
+    scaled = [(p["simulated"]["latency_s"] / slowest_s, (1 - p["accuracy"]) / chance) for p in points]
     # The all-8-bit mapping itself lies on the reference's edge; a hair beyond lets it count.
     return hypervolume(scaled, (1.0 + 1e-6, 1.0))
 
@@ -102,7 +102,7 @@ def step_ratio(size: Size) -> dict[str, float]:
     data = load_data(wanted.data, 0)
     plain = build(wanted.workload, data.input_shape[0], len(data.classes))
     workload = from_module(plain, data.input_shape, wanted.workload)
-    oracle = Oracle(workload, wanted.soc, wanted.runtime)
+    oracle = ShareCosts(workload, wanted.soc, wanted.runtime)
     mixed = prepare(plain, workload, wanted.soc)
     x, y = data.train.x[: wanted.batch], data.train.y[: wanted.batch]
     draws = torch.Generator().manual_seed(0)

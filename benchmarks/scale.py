@@ -64,7 +64,7 @@ def campaign(n: int, workers: int, folder: Path) -> dict[str, Any]:
 def records_per_s(n: int, folder: Path) -> float:
     """Results a second that the parent can put down."""
     store = Store(folder / "records.sqlite", "plan", resume=False)
-    result = {"remembered": False, "engine": "", "seconds": 1.0, "energy_j": 1.0, "bursts": 1}
+    result = {"remembered": False, "engine": "", "latency_s": 1.0, "energy_j": 1.0, "peak_bytes": 1, "throughput": 1.0}
     start = time.perf_counter()
     for i in range(n):
         task = Task("simulate", {"soc": "", "workload": str(i), "set": {}})

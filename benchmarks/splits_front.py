@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,10 @@ from rich.table import Table
 
 from cosoc.search.exact.splits import front, least_period
 from cosoc.search.front import hypervolume
+from cosoc.search.spaces.split_space import SplitConfig, search_splits
 from cosoc.search.spaces.splits_soft import relaxed_front
 from cosoc.search.split_costs import make_case, profile_problem
-from cosoc.search.splits_run import SplitConfig, search_splits, to_json
-from cosoc.sim.files.catalog import find_cluster, list_clusters
+from cosoc.sim.files.catalog import device_soc, find_cluster, list_clusters
 from cosoc.sim.files.workload_file import find_workload
 
 NETWORKS = ("vgg8", "vgg16", "resnet18", "resnet50", "resnet152", "mobilenet_v2", "vit_base", "vit_large")
@@ -53,12 +54,45 @@ THESIS = {"without CIM": (0.19, 0.34), "with CIM": (0.34, 0.45)}  # less energy,
 def one(cluster: str, network: str, inferences: int, seed: int) -> dict[str, Any]:
     """A cluster's front for a network, without what the replay says of every link."""
     started = time.perf_counter()
-    config = SplitConfig(find_cluster(cluster), find_workload(network), inferences, seed=seed, latency=False)
-    out = to_json(search_splits(config))
-    for point in out["front"] + out["replicated_front"]:
-        del point["simulated"]["utilisation"]
-    del out["latency_front"]
+    with tempfile.TemporaryDirectory() as folder:
+        config = SplitConfig(
+            find_cluster(cluster),
+            find_workload(network),
+            inferences,
+            latency=False,
+            seed=seed,
+            out=Path(folder) / "run",
+        )
+        content = search_splits(config, lambda done, total, what: None).content()
+    out: dict[str, Any] = {"front": [], "replicated_front": [], "known": content["known"], **content["about"]}
+    for point in content["points"]:
+        out["front" if point["name"].startswith("point_") else "replicated_front"].append(point)
+    for point in content["points"] + content["known"]:
+        del point["about"]["replay"]["utilisation"]
+    out |= compared(config, out)
     return out | {"wall_s": time.perf_counter() - started, "relaxed": relaxed(config)}
+
+
+def compared(config: SplitConfig, found: dict[str, Any]) -> dict[str, Any]:
+    """The fastest points against one GPU alone, or the fastest device where no GPU is; None where no device holds the
+    network."""
+    alone = {p["name"].removeprefix("one_"): p for p in found["known"] if p["name"].startswith("one_")}
+    socs = {name: device_soc(config.cluster, name) for name in alone}
+    gpus = {name: p for name, p in alone.items() if getattr(socs[name].cores[socs[name].host], "kind", "") == "gpu"}
+    single = max((gpus or alone).values(), key=lambda p: float(p["simulated"]["throughput"]), default=None)
+    if single is None:
+        return {"single_gpu": None, "speedup_max": None, "device_energy_ratio_at_max": None}
+    fastest = [front[0] if front else None for front in (found["front"], found["replicated_front"])]
+    rate = single["simulated"]["throughput"]
+    speedups = [p["simulated"]["throughput"] / rate if p else None for p in fastest]
+    ratio = device_energy_j(single) / device_energy_j(fastest[0]) if fastest[0] else None
+    return {"single_gpu": single, "speedup_max": speedups[0], "speedup_max_replicated": speedups[1],
+            "device_energy_ratio_at_max": ratio}  # fmt: skip
+
+
+def device_energy_j(point: dict[str, Any]) -> float:
+    """Mean energy of an inference by device in use, simulated."""
+    return float(np.mean([part["energy_j"] for part in point["about"]["replay"]["devices"]]))
 
 
 def relaxed(config: SplitConfig) -> dict[str, float]:

@@ -6,11 +6,11 @@ What is slow to import (torch, numba, simpy, pyplot) is imported inside the comm
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,6 +23,8 @@ from cosoc.sim.errors import Deadlock, InputError
 from cosoc.sim.model.mapping import Runtime
 
 if TYPE_CHECKING:
+    from cosoc.search.result import Result
+    from cosoc.search.space import Report as Progress
     from cosoc.sim.model.mapping import Mapping
     from cosoc.sim.model.soc import SoC
     from cosoc.sim.model.workload import Workload
@@ -32,12 +34,10 @@ DEFAULT_MAPPING = "default"
 STREAMED = 1000  # inferences through a cluster, where none are stated
 
 Engine = Literal["fast", "reference"]
-Objective = Literal["latency", "energy"]
 Estimator = Literal["expectation", "montecarlo", "score"]
 Template = Literal["conv-dw", "dws-dw", "conv-dws"]
 Cut = Literal["cumulative", "point"]
-Space = Literal["channels", "operators", "splits", "tiling-fusion"]
-SearchObjective = Literal["edp", "latency", "energy"]
+Space = Literal["channels", "operators", "tiles", "splits"]
 
 SocName = Annotated[str, typer.Argument(metavar="SOC", help="A built-in SoC (see `cosoc list`) or a .yaml file.")]
 MachineName = Annotated[
@@ -78,7 +78,7 @@ Html = Annotated[Path | None, typer.Option("--report", metavar="FILE.html", help
 RunPath = Annotated[
     Path, typer.Argument(metavar="RUN", help="A folder of `cosoc search`, a mapping in it, or a result's JSON.")
 ]
-Point = Annotated[str | None, typer.Option("--point", metavar="NAME", help="Which mapping of RUN [default: fastest].")]
+Point = Annotated[str | None, typer.Option("--point", metavar="NAME", help="Which mapping of RUN [default: the best].")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table: files and errors only.")]
 
 app = typer.Typer(
@@ -313,21 +313,28 @@ def search(
         Space,
         typer.Option(
             "--space",
-            help="What is searched: shares of channels, operators of blocks (Darkside), splits (SOC is then a "
-            "cluster), or Gemmini's tiles.",
+            help="What is searched: shares of channels, operators of blocks (Darkside), tiles and fusion, splits (SOC "
+            "is then a cluster).",
         ),
     ] = "channels",
     data: Annotated[
         str, typer.Option("--data", metavar="NAME|DIR", help="A data set by name, or its folder.")
     ] = "digits",
     objective: Annotated[
-        SearchObjective | None,
-        typer.Option("--objective", help="What is to be small [default: latency; edp with --space tiling-fusion]."),
+        str | None,
+        typer.Option(
+            "--objective",
+            help="What is to be small: latency, energy, edp, peak, throughput (its inverse), or a product such as "
+            "latency*energy^2 [default: latency; of tiles edp, of splits throughput].",
+        ),
     ] = None,
+    mapping: Annotated[
+        str,
+        typer.Option("--mapping", metavar="NAME|FILE", help="With --space tiles: the mapping whose cores are kept."),
+    ] = DEFAULT_MAPPING,
     time_budget: Annotated[
-        float | None, typer.Option("--time-budget", metavar="S", help="With --space tiling-fusion: seconds to search.")
+        float | None, typer.Option("--time-budget", metavar="S", help="With --space tiles: seconds to search.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="With --space tiling-fusion: cpu or cuda.")] = "cpu",
     strengths: Annotated[
         str | None,
         typer.Option("--strengths", metavar="A,B,C", help="Weights of the cost, one a point."),
@@ -357,57 +364,47 @@ def search(
     overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a network together with its mapping, split it over a cluster, or search Gemmini's tiles and fused groups.
-    What it reports is simulated."""
-    if space == "splits":
-        _only(ctx, "--space splits", "seed", "out", "inferences", "input_shape", "overrides")
-        _search_splits(soc, workload, inferences, seed, out, input_shape, overrides, quiet)
-        return
-    if space == "tiling-fusion":
-        given = ("objective", "time_budget", "device", "seed", "out", "resume", "input_shape", "overrides")
-        _only(ctx, "--space tiling-fusion", *given)
-        options = (objective or "edp", time_budget, device, seed, out, resume, quiet)
-        _search_tiling(_soc(soc, overrides), _workload(workload, input_shape), *options)
-        return
-    others = ("inferences", "time_budget", "device", *(("template", "cut") if space == "channels" else ()))
-    _only(ctx, f"--space {space}", *(name for name in ctx.params if name not in others))
-    if objective == "edp":
-        raise InputError(f"--objective edp: goes with --space tiling-fusion; {space} take latency or energy")
-    if strengths is not None and target_ms is not None:
-        raise InputError("--strengths and --target-ms exclude each other; give one")
-    if target_ms is not None and not (math.isfinite(target_ms) and target_ms > 0):
-        raise InputError(f"--target-ms {target_ms}: a positive number of milliseconds is needed")
-    weights = _strengths("0.03,0.1,0.3,1,3" if strengths is None else strengths) if target_ms is None else ()
-    _check_trainable(workload, space)
-    machine = _soc(soc, overrides)
-    shape = _shape(input_shape)
-    folder = out or Path("runs") / "-".join(Path(n.replace(":", "_")).stem for n in (soc, workload))
-    _check_run_folder(folder, resume)
-    from cosoc.search.run import SearchConfig
-    from cosoc.search.run import search as run
+    """Train a network together with its mapping, choose its tiles and fusion, or split it over a cluster. What it
+    reports is simulated."""
+    from cosoc.sim.figures import USUAL
+    from cosoc.sim.figures import objective as parsed
 
-    config = SearchConfig(
-        soc=machine,
-        workload=workload,
-        space=space,
-        template=template,
-        cut=cut,
-        input_shape=shape,
-        data=data,
-        objective=objective or "latency",
-        strengths=weights,
-        target_ms=target_ms,
-        estimator=estimator,
-        epochs=epochs,
-        seed=seed,
-        out=folder,
-        resume=resume,
-    )
+    objective = objective or USUAL[space]
+    parsed(objective)
+    folder = out or Path("runs") / "-".join(Path(n.replace(":", "_")).stem for n in (soc, workload))
+    common = ("objective", "seed", "out", "resume", "input_shape", "overrides")
+    if space == "splits":
+        _only(ctx, "--space splits", *common, "inferences")
+        options = (objective, seed, folder, resume)
+        run = _splits(soc, workload, inferences, input_shape, overrides, *options)
+    elif space == "tiles":
+        _only(ctx, "--space tiles", *common, "mapping", "time_budget")
+        options = (objective, seed, folder, resume)
+        run = _tiles(soc, workload, mapping, time_budget, input_shape, overrides, *options)
+    else:
+        others = ("inferences", "time_budget", "mapping", *(("template", "cut") if space == "channels" else ()))
+        _only(ctx, f"--space {space}", *(name for name in ctx.params if name not in others))
+        if strengths is not None and target_ms is not None:
+            raise InputError("--strengths and --target-ms exclude each other; give one")
+        if target_ms is not None and not (math.isfinite(target_ms) and target_ms > 0):
+            raise InputError(f"--target-ms {target_ms}: a positive number of milliseconds is needed")
+        weights = _strengths("0.03,0.1,0.3,1,3" if strengths is None else strengths) if target_ms is None else ()
+        _check_trainable(workload, space)
+        machine, shape = _soc(soc, overrides), _shape(input_shape)
+        _check_run_folder(folder, resume)
+        from cosoc.search.training.space import TrainingConfig, search_trained
+
+        config = TrainingConfig(
+            soc=machine, workload=workload, space=space, template=template, cut=cut, input_shape=shape, data=data,
+            objective=objective, strengths=weights, target_ms=target_ms, estimator=estimator,
+            epochs=epochs, seed=seed, out=folder, resume=resume,
+        )  # fmt: skip
+        run = functools.partial(search_trained, config)
     try:
         with reporting(quiet) as progress:
-            result = run(config, progress)
+            result = run(progress)
     except KeyboardInterrupt:
-        raise Interrupted(f"results so far in {folder}; --resume goes on from there") from None
+        raise Interrupted(f"what is finished is in {folder}; --resume goes on from there") from None
     if not quiet:
         _print(result.table())
         print(f"results in {folder}")
@@ -419,51 +416,37 @@ def _check_trainable(workload: str, space: Space) -> None:
         raise InputError(
             f"{workload}: --space {space} trains the network, so it needs a torch module, not a file: give "
             "package.module:factory, such as mynet:build for a function build() in ./mynet.py that returns the "
-            "torch.nn.Module"
+            "torch.nn.Module; --space tiles takes files"
         )
 
 
-def _search_tiling(
-    soc: SoC, workload: Workload, objective: SearchObjective, budget_s: float | None, device: str, seed: int,
-    out: Path | None, resume: bool, quiet: bool,
-) -> None:  # fmt: skip
-    from cosoc.search import tiling_run as library
+def _tiles(
+    soc: str, workload: str, mapping: str, budget_s: float | None, input_shape: str | None,
+    overrides: list[str] | None, objective: str, seed: int, folder: Path, resume: bool,
+) -> Callable[[Progress], Result]:  # fmt: skip
+    machine, network, given = _inputs(soc, workload, mapping, "overlapped", input_shape, overrides)
+    from cosoc.search.spaces.tile_search import TileConfig, search_tiles
 
-    # A workload may call itself anything, ../../x too.
-    folder = out or Path("runs") / f"{soc.name}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', workload.name)[:100]}"
-    config = library.TilingConfig(soc, workload, objective, seed, folder, resume, budget_s, device)
-    library.check(config)
+    config = TileConfig(machine, network, given, objective, budget_s, seed, folder, resume)
+    space = config.space()  # what is wrong with it is said before a folder is made
     _check_run_folder(folder, resume)
-    try:
-        with reporting(quiet) as progress:
-            result = library.search_tiling(config, progress)
-    except KeyboardInterrupt:
-        best = folder / "mappings" / "best.yaml"
-        raise Interrupted(f"best mapping so far in {best}; --resume goes on from the last round") from None
-    if not quiet:
-        _print(result.table())
-        print(f"results in {folder}")
+    return functools.partial(search_tiles, config, space=space)
 
 
-def _search_splits(
-    cluster: str, workload: str, inferences: int, seed: int, out: Path | None, input_shape: str | None,
-    overrides: list[str] | None, quiet: bool,
-) -> None:  # fmt: skip
+def _splits(
+    cluster: str, workload: str, inferences: int, input_shape: str | None, overrides: list[str] | None,
+    objective: str, seed: int, folder: Path, resume: bool,
+) -> Callable[[Progress], Result]:  # fmt: skip
     from cosoc.sim.files.catalog import find_cluster
 
     machines = find_cluster(cluster, _overrides(overrides))
     network = _workload(workload, input_shape)
-    folder = out or Path("runs") / "-".join(Path(n.replace(":", "_")).stem for n in (cluster, workload))
-    _check_run_folder(folder, resume=False)
-    from cosoc.search import splits_run as library
+    from cosoc.search.spaces.split_space import SplitConfig, SplitSpace, search_splits
 
-    config = library.SplitConfig(machines, network, inferences, seed=seed)
-    with reporting(quiet) as progress:
-        result = library.search_splits(config, progress)
-    library.write(result, folder)
-    if not quiet:
-        _print(library.table(result))
-        print(f"results in {folder}")
+    config = SplitConfig(machines, network, inferences, objective=objective, seed=seed, out=folder, resume=resume)
+    made = SplitSpace(config)  # what is wrong with it is said before a folder is made
+    _check_run_folder(folder, resume)
+    return functools.partial(search_splits, config, space=made)
 
 
 @app.command()

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -23,7 +23,7 @@ from cosoc.sim.files.workload_file import dump_workload, load_workload
 from cosoc.sim.files.yamlfile import read_text
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
-from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.model.workload import Workload
 from cosoc.sim.report.result import CAUSES, Result, to_json
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import checked
@@ -31,6 +31,10 @@ from cosoc.sim.tiler import checked
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
+
+    from cosoc.search import result as search_result
+
+T = TypeVar("T")
 
 COMMON = 12  # layers that a terminal's table names
 
@@ -108,11 +112,11 @@ def _soc(content: Any, path: Path) -> SoC:
 
 def _from_folder(folder: Path, point: str | None) -> Case:
     config = _config(folder)
-    if not {"soc", "workload"} <= set(config):
-        raise InputError(f"{folder}: config.yaml is not that of a search over channels or tiles")
-    soc, workload = _soc(config["soc"], folder / "config.yaml"), _workload(config, folder)
+    if "soc" not in config:
+        raise InputError(f"{folder}: config.yaml is not that of a search on a SoC")
+    soc, workload = _soc(config["soc"], folder / "config.yaml"), load_workload(folder / "workload.yaml")
     names = sorted(file.stem for file in (folder / "mappings").glob("*.yaml"))
-    name = point or _fastest(folder, names)
+    name = point or _best(folder, names)
     if name not in names:
         raise InputError(f"{folder}: has no mapping {name}; there is {', '.join(names) or 'none yet'}")
     return Case(soc, workload, load_mapping(folder / "mappings" / f"{name}.yaml", workload, soc))
@@ -129,30 +133,11 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _fastest(folder: Path, names: Sequence[str]) -> str:
-    """The mapping with the least simulated latency, or the only one."""
+def _best(folder: Path, names: Sequence[str]) -> str:
+    """The mapping that the search found best, or the first that an unfinished one has left."""
     file = folder / "result.json"
-    points = read_json(file).get("points", []) if file.exists() else []
-    if points:
-        return str(min(points, key=lambda point: point["simulated"]["seconds"])["name"])
-    return names[0] if names else "best"
-
-
-def _workload(config: dict[str, Any], folder: Path) -> Workload:
-    """A search over tiles has its workload in the configuration; one over channels or operators in a file beside it."""
-    stated = config["workload"]
-    if isinstance(stated, dict):
-        try:
-            layers: list[dict[str, Any]] = [
-                {k: tuple(v) if isinstance(v, list) else v for k, v in one.items()} for one in stated["layers"]
-            ]
-            sizes: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in stated.items() if k != "layers"
-            }
-            return Workload(layers=tuple(Layer(**one) for one in layers), **sizes)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{folder / 'config.yaml'}: workload: {error}") from None
-    return load_workload(folder / "workload.yaml")
+    best = read_json(file).get("best") if file.exists() else None
+    return str(best) if best in names else names[0] if names else "best"
 
 
 # ------------------------------------------------------------------------------------------ tables
@@ -284,9 +269,9 @@ def report(run: Path, point: str | None = None) -> str:
     folder = run.parent.parent if run.parent.name == "mappings" else run
     chosen = run.stem if folder != run else point
     config = _config(folder) if folder.is_dir() else {}
-    if config.get("space") == "splits":
-        content = _finished(folder)
-        data = _drawn(folder, lambda: search_page.splits_data(config, content, chosen))
+    if "cluster" in config:
+        found = _finished(folder)
+        data = _drawn(folder, lambda: search_page.cluster_data(config, found, chosen))
         return run_page.page(data | {"provenance": _provenance(folder)})
     case = load(run, point)
     result = simulate(case.soc, case.workload, case.mapping, case.engine, case.inferences)
@@ -305,17 +290,12 @@ def html(result: Result, case: Case, folder: Path | None = None) -> str:
         "provenance": _provenance(folder, case),
     }
     if folder is not None and (folder / "result.json").exists():
-        content = _finished(folder)
-        tiled = "points" not in content
-        data |= _drawn(
-            folder,
-            lambda: search_page.tiling_data(folder, content, result, case.soc, case.workload) if tiled
-            else search_page.channels_data(content),
-        )  # fmt: skip
+        found = _finished(folder)
+        data |= _drawn(folder, lambda: search_page.soc_data(found, result, case.mapping))
     return run_page.page(data)
 
 
-def _drawn(folder: Path, draw: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _drawn(folder: Path, draw: Callable[[], T]) -> T:
     """What `draw` makes of a folder's files. InputError where they are not what a search writes."""
     try:
         return draw()
@@ -324,11 +304,14 @@ def _drawn(folder: Path, draw: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         raise InputError(f"{folder}: its results are not what a search of this version writes ({what})") from error
 
 
-def _finished(folder: Path) -> dict[str, Any]:
-    """A search's result.json. InputError where it has none."""
+def _finished(folder: Path) -> search_result.Result:
+    """A search's result.json. InputError where it has none, or another."""
     if not (folder / "result.json").exists():
         raise InputError(f"{folder}: has no result.json: the search has not ended; go on with `cosoc search --resume`")
-    return read_json(folder / "result.json")
+    from cosoc.search import result as search_result
+
+    content = read_json(folder / "result.json")
+    return _drawn(folder, lambda: search_result.result_from(content))
 
 
 def _provenance(folder: Path | None, case: Case | None = None) -> list[tuple[str, str]]:

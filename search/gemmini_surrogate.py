@@ -28,7 +28,7 @@ from cosoc import __version__
 from cosoc.search import surrogate
 from cosoc.search.calibrate import Report
 from cosoc.search.gemmini_estimate import BOUNDS, Model, NestTheta, predict
-from cosoc.search.spaces.tiles import Space
+from cosoc.search.spaces.tiles_cached import CachedTiles
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.workload_file import find_workload
@@ -125,7 +125,7 @@ def tasks(model: Model, samples: int, seed: int, networks: Sequence[str]) -> lis
 def _choices(layer: Layer, model: Model) -> tuple[Ints, Ints]:
     """Legal mappings [n, 7] of a layer, and where the best of them stand."""
     workload = Workload(layer.name, (layer.c, layer.iy, layer.ix), (replace(layer, inputs=(INPUT,)),), (layer.name,))
-    rows, _ = Space(workload, model.machine).singles(0)
+    rows, _ = CachedTiles(workload, model.machine).singles(0)
     shape = Shape.of(layer)
     n = counts(shape, Tiles(*(rows[:, d] for d in range(6))), exact)
     down = rows[:, 4] * layer.stride_y + rows[:, 2] - 1 >= layer.pad_y

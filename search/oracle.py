@@ -1,46 +1,24 @@
-"""The simulator in the loop: costs of a mapping, estimated and simulated, and the estimate refitted when they drift.
-
-Spaces differ in what they make soft; what a candidate costs, how the pair of estimate and simulation is kept, and when
-theta is refitted is the same for all, and stands here.
-"""
+"""The one place that prices mappings: each program is simulated once, and estimates are kept beside simulations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from collections.abc import Mapping as MappingOf
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from cosoc.search.baselines.laws import network_estimate as odimo_estimate
-from cosoc.search.calibrate import Sample, Task, fit, random_mapping, simulated
-from cosoc.search.terms import Estimate, TilingCache, network_estimate, tilings_for
-from cosoc.sim.estimate import Theta
+from cosoc.sim.errors import InputError
+from cosoc.sim.figures import Figures
+from cosoc.sim.files.mapping_file import dump_mapping, load_cluster_mapping, load_mapping
 from cosoc.sim.lower.emit import lower
-from cosoc.sim.machine import engine_fast
-from cosoc.sim.model.mapping import Mapping, Runtime
+from cosoc.sim.machine.program import digest
+from cosoc.sim.model.cluster import Cluster
+from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
-from cosoc.sim.report.result import energy_j
-
-Objective = Literal["latency", "energy"]
-CostModel = Literal["simulator", "odimo"]
-Shares = MappingOf[str, MappingOf[str, Tensor]]  # soft channels on each core, by layer
-Counts = MappingOf[str, MappingOf[str, int]]  # channels on each core, by layer
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a mapping costs."""
-
-    seconds: float
-    energy_j: float
-
-    def of(self, objective: Objective) -> float:
-        return self.seconds if objective == "latency" else self.energy_j
+from cosoc.sim.report.pipeline_result import ClusterResult
+from cosoc.sim.simulate import cluster_figures, engine_run, program_figures, simulate_cluster
+from cosoc.sim.stages import Pricer, Prices, pricers
+from cosoc.sim.tiler import checked
 
 
 @dataclass(frozen=True)
@@ -48,140 +26,76 @@ class Pair:
     """An estimate and the simulation of the same mapping."""
 
     mapping: Mapping
-    estimated: Cost
-    simulated: Cost
+    estimated: Figures
+    simulated: Figures
+
+    @property
+    def drift(self) -> float:
+        """How far the estimated latency is from the simulated one, relative."""
+        return abs(self.estimated.latency_s / self.simulated.latency_s - 1)
 
 
+@dataclass
 class Oracle:
-    """Costs of one network on one SoC under one runtime; remembers what it has simulated."""
+    """Figures of mappings of one network on one machine. pairs: all that was both estimated and simulated. inferences:
+    that are streamed through a cluster."""
 
-    def __init__(self, workload: Workload, soc: SoC, runtime: Runtime, model: CostModel = "simulator") -> None:
-        self.workload, self.soc, self.runtime, self.model = workload, soc, runtime, model
-        self.theta = Theta()
-        self.pairs: list[Pair] = []
-        self._tilings = TilingCache()
-        self._samples: list[Sample] = []  # what theta is fitted to: random mappings, then visited ones
-        self._kept = 0  # how many of the pairs are among the samples
-        self._primed: Theta | None = None
-        self._simulated: dict[tuple[tuple[str, tuple[tuple[str, int], ...]], ...], Cost] = {}
+    machine: SoC | Cluster
+    workload: Workload
+    engine: str = "fast"
+    inferences: int = 1000
+    pairs: list[Pair] = field(default_factory=list)
+    _figures: dict[Hashable, Figures] = field(default_factory=dict)
+    _streams: dict[str, ClusterResult] = field(default_factory=dict)
+    _prices: dict[str, Prices] = field(default_factory=dict)
 
-    def mapping(self, counts: Counts, name: str = "candidate") -> Mapping:
-        """The complete mapping of channel counts."""
-        return tilings_for(self.workload, self.soc, counts, self.runtime, self._tilings, name)
+    @property
+    def kind(self) -> str:
+        """What the machine is called in results."""
+        return "cluster" if isinstance(self.machine, Cluster) else "soc"
 
-    def estimate(self, shares: Shares, grain: int = 1) -> Estimate:
-        """The differentiable cost of soft shares, with the tiles that the tiler takes for the shares rounded to
-        multiples of the grain (but for the last core's): coarser is faster, as fewer tilings are looked for."""
-        if self.model == "odimo":
-            return odimo_estimate(self.workload, shares)
-        mapping = self.mapping({name: _rounded(on_cores, grain) for name, on_cores in shares.items()})
-        return network_estimate(self.workload, self.soc, mapping, shares, self.theta)
+    def simulate(self, mapping: Mapping, workload: Workload | None = None) -> Figures:
+        """What a mapping costs, simulated; remembered by the digest of its program. workload: a part of the network in
+        place of the whole, on a SoC. InputError where the machine cannot run it as mapped."""
+        if isinstance(self.machine, Cluster):
+            return cluster_figures(self.stream(mapping), self.machine, self.workload, mapping)
+        network = workload or self.workload
+        full = replace(checked(mapping, network, self.machine), name="")  # whose name its program would bear
+        program = lower(network, full, self.machine)
+        key = digest(program), network.n
+        if key not in self._figures:
+            self._figures[key] = program_figures(program, self.machine, network, full, self.engine)
+        return self._figures[key]
 
-    def estimated(self, counts: Counts) -> Cost:
-        """The estimate at whole channels."""
-        with torch.no_grad():
-            shares = {n: {c: torch.tensor(float(k)) for c, k in on.items()} for n, on in counts.items()}
-            found = self.estimate(shares)
-        return Cost(float(found.ticks) / self.soc.tick_hz, float(found.energy_j))
+    def stream(self, mapping: Mapping) -> ClusterResult:
+        """A stream of inferences through a cluster; remembered by what the mapping says, and each stage by itself."""
+        if not isinstance(self.machine, Cluster):
+            raise InputError(f"{self.machine.name} is one SoC: it has no stages to stream through")
+        text = dump_mapping(replace(mapping, name=""))
+        if text not in self._streams:
+            devices = self.devices(mapping)
+            self._streams[text] = simulate_cluster(
+                self.machine, self.workload, mapping, self.engine, self.inferences, devices
+            )
+        return self._streams[text]
 
-    def simulated(self, counts: Counts) -> Cost:
-        """The simulated cost at whole channels."""
-        key = tuple((name, tuple((c, k) for c, k in on.items() if k)) for name, on in counts.items())
-        if key not in self._simulated:
-            present = {name: {c: k for c, k in on.items() if k} for name, on in counts.items()}
-            program = lower(self.workload, self.mapping(present), self.soc)
-            trace = engine_fast.run(program)
-            spent = energy_j(program, trace, self.soc)
-            self._simulated[key] = Cost(trace.makespan / program.tick_hz, spent)
-        return self._simulated[key]
+    def devices(self, mapping: Mapping) -> dict[str, Pricer]:
+        """Who prices a mapping's stages; what one of them has priced, the others know."""
+        assert isinstance(self.machine, Cluster)
+        return pricers(self.machine, self.workload, mapping, engine_run(self.engine), self._prices)
 
-    def compare(self, counts: Counts, tolerance: float) -> Pair:
-        """Estimate and simulate a candidate; refit theta if they are further apart than the tolerance."""
-        pair = Pair(self.mapping(counts), self.estimated(counts), self.simulated(counts))
+    def compare(self, mapping: Mapping, estimated: Figures) -> Pair:
+        """Simulate what has been estimated, and keep the two."""
+        pair = Pair(mapping, estimated, self.simulate(mapping))
         self.pairs.append(pair)
-        drift = abs(pair.estimated.seconds / pair.simulated.seconds - 1)
-        if drift > tolerance and self.model == "simulator" and self.runtime == "overlapped":
-            self.refit()
         return pair
 
-    def prime(self, mappings: int, seed: int) -> None:
-        """Fit theta to random mappings of this network, simulated."""
-        if self.runtime == "serial" or self.model != "simulator":
-            return  # nothing to fit: the serial estimate is exact, the other model has no theta
-        rng = np.random.default_rng(seed)
-        for _ in range(mappings):
-            self._keep(random_mapping(self.workload, self.soc, self.runtime, rng, self._tilings))
-        self.theta = fit(self._samples)
+    def whole(self, mapping: Mapping) -> Mapping:
+        """The mapping with all that it leaves open filled in; on a cluster, as it is."""
+        return mapping if isinstance(self.machine, Cluster) else checked(mapping, self.workload, self.machine)
 
-    def refit(self) -> None:
-        """Fit theta again, to the random mappings and to those that the search has visited."""
-        for pair in self.pairs[self._kept :]:
-            self._keep(pair.mapping)
-        self._kept = len(self.pairs)
-        self.theta = fit(self._samples)
-
-    def _keep(self, mapping: Mapping) -> None:
-        task = Task(len(self._samples), self.workload.name, "network", False, self.runtime)
-        self._samples.append(simulated(task, self.workload, mapping, self.soc))
-
-    def restart(self, visited: Sequence[Counts] = (), theta: Theta | None = None) -> None:
-        """Forget what a search has visited, or take up one that had visited these and had come to this theta."""
-        self._primed = self.theta if self._primed is None else self._primed
-        del self._samples[len(self._samples) - self._kept :]
-        self.pairs.clear()
-        self._kept = 0
-        self.theta = theta or self._primed
-        for counts in visited:
-            self.pairs.append(Pair(self.mapping(counts), self.estimated(counts), self.simulated(counts)))
-
-
-class Tangent:
-    """A cost as its tangent plane, taken anew every so many evaluations: value and gradient at next to no cost between.
-
-    Soft shares move little from step to step, the gradient of the cost even less.
-    """
-
-    def __init__(self, cost: Callable[[Shares], Tensor], every: int) -> None:
-        self._cost, self._every, self._age = cost, every, 0
-        self._value = torch.zeros(())
-        self._at: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}  # share -> where the plane touches, slope
-
-    def __call__(self, shares: Shares) -> Tensor:
-        """The cost of soft shares, differentiable."""
-        if self._age % self._every == 0:
-            self._touch(shares)
-        self._age += 1
-        rise = [slope * (shares[n][c].double() - at) for (n, c), (at, slope) in self._at.items()]
-        return self._value + torch.stack(rise).sum()
-
-    def renew(self) -> None:
-        """Take the plane anew at the next evaluation."""
-        self._age = 0
-
-    def _touch(self, shares: Shares) -> None:
-        leaves = {n: {c: k.detach().double().requires_grad_() for c, k in on.items()} for n, on in shares.items()}
-        value = self._cost(leaves)
-        keys = [(n, c) for n, on in leaves.items() for c in on]
-        slopes = torch.autograd.grad(value, [leaves[n][c] for n, c in keys], allow_unused=True)
-        self._value = value.detach()
-        self._at = {
-            key: (leaves[key[0]][key[1]].detach(), torch.zeros(()) if slope is None else slope)
-            for key, slope in zip(keys, slopes, strict=True)
-        }
-
-
-def _rounded(on_cores: MappingOf[str, Tensor], grain: int) -> dict[str, int]:
-    """Whole channels nearest to soft ones, with the same sum."""
-    values = {core: float(k.detach()) for core, k in on_cores.items()}
-    total = round(sum(values.values()))
-    if grain > 1:
-        *first, last = values
-        coarse, left = {}, total
-        for core in first:
-            coarse[core] = min(round(values[core] / grain) * grain, left)
-            left -= coarse[core]
-        return coarse | {last: left}
-    out = {core: int(k) for core, k in values.items()}
-    for core in sorted(values, key=lambda c: out[c] - values[c])[: total - sum(out.values())]:
-        out[core] += 1
-    return out
+    def read(self, file: Path) -> Mapping:
+        """The mapping in a file."""
+        if isinstance(self.machine, Cluster):
+            return load_cluster_mapping(file, self.workload, self.machine)
+        return load_mapping(file, self.workload, self.machine)

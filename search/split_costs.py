@@ -19,26 +19,22 @@ from cosoc.search.spaces.splits import Bools, Cuts, Floats, Plan, Problem, cuts_
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import device_soc
-from cosoc.sim.machine.trace import Run
 from cosoc.sim.manual import DEFAULT, named_mapping
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.cuts import elements, last_layers
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Piece, Runtime, Stage
 from cosoc.sim.model.soc import LARGEST, SoC
 from cosoc.sim.model.workload import Workload, batched
-from cosoc.sim.simulate import engine_run, simulate
+from cosoc.sim.simulate import simulate
 from cosoc.sim.stages import (
     NS,
     PJ,
-    Pricer,
-    StageFigures,
     bytes_needed,
     device_figures,
     lone_roofline,
     message_bytes,
     message_seconds,
     runs_whole,
-    stage_figures,
 )
 from cosoc.sim.tiler import complete, pinned_weights, weight_bytes
 from cosoc.sim.work import make_tile
@@ -56,11 +52,10 @@ class StageTable:
 
 
 class DeviceCosts:
-    """Costs of the stages of a workload on one device under a mapping: estimates of all, and simulated ones."""
+    """Estimated costs of the stages of a workload on one device under a mapping."""
 
-    def __init__(self, soc: SoC, workload: Workload, mapping: Mapping, run: Run) -> None:
+    def __init__(self, soc: SoC, workload: Workload, mapping: Mapping) -> None:
         self.soc, self.workload, self.mapping = soc, workload, mapping
-        self.pricer = Pricer(soc, workload, mapping, run)
         self._layers: dict[int, _Layers] = {}
 
     def table(self, cuts: Cuts, items: int) -> StageTable:
@@ -208,11 +203,6 @@ class Case:
         runtime = next(iter(self.devices.values())).mapping.runtime
         return Mapping(name, runtime, layers, tuple(pieces), tuple(stages), self.problem.items)
 
-    def figures(self, plan: Plan) -> tuple[StageFigures, ...]:
-        """What the stages of a plan cost, simulated."""
-        pricers = {name: device.pricer for name, device in self.devices.items()}
-        return stage_figures(self.cluster, self.workload, self.mapping(plan), pricers)
-
 
 @dataclass(frozen=True)
 class Factors:
@@ -252,12 +242,9 @@ def device_mappings(
     return {name: replace(mapping, runtime=together) for name, mapping in found.items()}
 
 
-def device_costs(
-    cluster: Cluster, workload: Workload, mappings: MappingOf[str, Mapping], engine: str = "fast"
-) -> dict[str, DeviceCosts]:
+def device_costs(cluster: Cluster, workload: Workload, mappings: MappingOf[str, Mapping]) -> dict[str, DeviceCosts]:
     """Of each device, whether a plan will use it or not."""
-    run = engine_run(engine)
-    return {name: DeviceCosts(device_soc(cluster, name), workload, mappings[name], run) for name in cluster.devices}
+    return {name: DeviceCosts(device_soc(cluster, name), workload, mappings[name]) for name in cluster.devices}
 
 
 def make_case(

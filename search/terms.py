@@ -20,10 +20,10 @@ from cosoc.sim.estimate import Before, Terms, Theta, compose, group_terms, start
 from cosoc.sim.exact import Num
 from cosoc.sim.model.energy import power_energy_j
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime
-from cosoc.sim.model.placement import Homes
+from cosoc.sim.model.placement import Homes, lifetimes, tensor_bytes
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Layer, Workload
-from cosoc.sim.tiler import best_tiling, complete, default_core, homes_of, living
+from cosoc.sim.tiler import best_tiling, complete, default_core, homes_of, living, weight_bytes
 from cosoc.sim.work import LayerWork, c_parts, cut_channels, layer_work, weight_transfer_of
 
 TERMS = tuple(f.name for f in fields(Terms))
@@ -230,3 +230,29 @@ def network_estimate(
     at = torch.tensor([min(numbers[layer.name] for layer in turn) for turn in turns(workload, mapping)])
     of_layers = torch.zeros(len(numbers), dtype=torch.float64).index_copy(0, at, ticks)
     return Estimate(total, power_energy_j(soc, total, {}) + terms.unit_j.sum(), of_layers)
+
+
+def network_peak(
+    workload: Workload, soc: SoC, mapping: Mapping, shares: MappingOf[str, MappingOf[str, Tensor]] | None = None
+) -> Tensor:
+    """Estimated bytes of the main memory at its fullest: weights and tensors that live there, layer by layer, and the
+    part that weights pass through. mapping: complete; differentiable in the shares, through their weights."""
+    homes, alive = homes_of(workload, mapping, soc), living(workload, mapping, soc)
+    here = {name: span for name, span in lifetimes(alive).items() if homes.tensors[name] == homes.main}
+    inside = {name for piece in mapping.pieces if piece.how == "fused" for name in piece.layers}
+    kept = {n for n in inside if n not in alive.outputs and set(alive.readers(n)) <= inside}
+    sizes = {name: tensor_bytes(workload, name) for name in here if name not in kept}
+    steps = range(len(alive.layers))
+    tensors = max((sum(sizes[n] for n in sizes if here[n][0] <= i <= here[n][1]) for i in steps), default=0)
+    peak = torch.tensor(float(tensors + homes.stream_bytes), dtype=torch.float64)
+    if not homes.weights_in_main:
+        return peak
+    for layer in alive:
+        if layer.name in homes.pinned:
+            continue
+        plan = mapping.layers[layer.name]
+        peak = peak + weight_bytes(layer, soc, plan.parts)
+        for core, k in (shares or {}).get(layer.name, {}).items():
+            slope = weight_bytes(layer, soc, (Part(core, layer.k),)) / layer.k
+            peak = peak + slope * (k.double() - plan.channels_on(core))
+    return peak

@@ -81,10 +81,12 @@ class Before:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """A layer's estimated time, and how long each unit of the machine is busy in it; ticks."""
+    """A layer's estimated time, and how long each unit of the machine is busy in it; ticks. unit_j: energy of units
+    while busy, of links and jobs, J."""
 
     ticks: Num
     busy: dict[str, Num]
+    unit_j: Num
 
 
 def transfer_ticks(moved: Transfer, soc: SoC, source: str, target: str, xp: Any) -> Num:
@@ -217,7 +219,9 @@ def group_terms(
     chains = [chain for side in sides for chain in side]
     last = [(chain, _last(chain, side, xp)) for side in sides for chain in side]
     tile = xp.maximum(*(ticks for _, ticks in last))
-    single = int(all(not work.steps > 1 for _, work in members))
+    single: Num = 1
+    for _, work in members:
+        single = single * xp.where(work.steps > 1, 0, 1)
     terms = Terms(
         total=sum(account.busy.values()),
         load=parts[0].load,
@@ -229,7 +233,9 @@ def group_terms(
         pace=xp.maximum(sum(chain.later for chain in chains), *(_pace(side, xp) for side in sides)),
         launch=sum(chain.first for chain in chains if before is None or chain.core in before),
         tile=tile,
-        free=tile if single else xp.maximum(xp.maximum(*(ticks + chain.first for chain, ticks in last)) - store, 0),
+        free=xp.where(
+            single > 0, tile, xp.maximum(xp.maximum(*(ticks + chain.first for chain, ticks in last)) - store, 0)
+        ),
         single=single,
         unit_j=power_energy_j(soc, 0, account.busy) + account.pj * 1e-12,
     )
@@ -263,9 +269,9 @@ def _part(layer: Layer, work: LayerWork, account: _Account, homes: Homes) -> _Pa
             brought = account.move(part.weights, main, core.weight_memory)
             first = transfer_ticks(part.first_weights, soc, main, core.weight_memory, xp)
             weights = weights + first
-            if 2 * part.first_weights.bytes > soc.memories[core.weight_memory].capacity_bytes:
-                held_up = xp.where(part.weights.calls > work.steps, 0, part.weights.calls - part.first_weights.calls)
-                refill = brought - first + held_up * loads
+            held_up = xp.where(part.weights.calls > work.steps, 0, part.weights.calls - part.first_weights.calls)
+            tight = 2 * part.first_weights.bytes > soc.memories[core.weight_memory].capacity_bytes
+            refill = xp.where(tight, brought - first + held_up * loads, 0)
         if not soc.is_cached(part.core):
             account.move(part.stores, core.memory, target)
         account.spend(part.feed, core.feed_links)
@@ -378,4 +384,4 @@ def layer_time(
     ticks = compose(terms, runtime, theta, xp)
     if runtime == "overlapped":
         (ticks,) = streamed([ticks], [terms], stream_ticks(homes, soc), xp)
-    return LayerTime(ticks, busy)
+    return LayerTime(ticks, busy, terms.unit_j)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping as MappingOf
 from typing import Literal
 
 from cosoc.sim.errors import InputError
+from cosoc.sim.figures import Figures
 from cosoc.sim.lower.emit import lower
 from cosoc.sim.lower.pipeline import replay
+from cosoc.sim.machine.program import Program
 from cosoc.sim.machine.trace import Run
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.report.memory_use import peak_bytes
 from cosoc.sim.report.pipeline_result import ClusterResult
-from cosoc.sim.report.result import Result, report
-from cosoc.sim.stages import check_cluster_mapping, pipeline_of, pricers, stage_figures
+from cosoc.sim.report.result import Result, energy_j, report
+from cosoc.sim.stages import Pricer, check_cluster_mapping, pipeline_of, pricers, stage_figures
+from cosoc.sim.stages import peak_bytes as peak_of_devices
 from cosoc.sim.tiler import checked
 
 Engine = Literal["fast", "reference"]
@@ -35,6 +40,23 @@ def engine_run(engine: str) -> Run:
     raise InputError(f"no engine named {engine!r}; there is {', '.join(ENGINES)}")
 
 
+def figures(soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast") -> Figures:
+    """What one inference costs, simulated: the figures of `simulate` without a report of where they come from.
+
+    Raises InputError where the machine cannot run it as mapped.
+    """
+    full = checked(mapping, workload, soc)
+    return program_figures(lower(workload, full, soc), soc, workload, full, engine)
+
+
+def program_figures(program: Program, soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast") -> Figures:
+    """What a lowered inference costs; the mapping, complete, is the one that it was lowered from."""
+    trace = engine_run(engine)(program, ())
+    seconds = trace.makespan / program.tick_hz
+    peak = peak_bytes(program, trace, soc, workload, mapping)
+    return Figures(seconds, energy_j(program, trace, soc), peak, workload.n / seconds)
+
+
 def simulate(soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast", inferences: int = 1) -> Result:
     """Simulate `inferences` of the workload, one after the other, under the mapping.
 
@@ -52,18 +74,28 @@ def simulate(soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast
 
 
 def simulate_cluster(
-    cluster: Cluster, workload: Workload, mapping: Mapping, engine: str = "fast", inferences: int = 1000
-) -> ClusterResult:
+    cluster: Cluster, workload: Workload, mapping: Mapping, engine: str = "fast", inferences: int = 1000,
+    devices: MappingOf[str, Pricer] | None = None,
+) -> ClusterResult:  # fmt: skip
     """Stream `inferences` of the workload through the stages that the mapping has on the cluster's devices.
 
+    devices: pricers of the devices under this mapping, of a caller who has checked it.
     Raises InputError where the cluster cannot run it as mapped (every reason named), or on an unknown engine.
     """
     if inferences < 1:
         raise InputError(f"inferences is {inferences}, must be at least 1")
     run = engine_run(engine)
-    check_cluster_mapping(mapping, workload, cluster)
-    figures = stage_figures(cluster, workload, mapping, pricers(cluster, workload, mapping, run))
-    seen = replay(*pipeline_of(cluster, figures), inferences, mapping.micro_batch, run)
+    if devices is None:
+        check_cluster_mapping(mapping, workload, cluster)
+    stages = stage_figures(cluster, workload, mapping, devices or pricers(cluster, workload, mapping, run))
+    seen = replay(*pipeline_of(cluster, stages), inferences, mapping.micro_batch, run)
     return ClusterResult(
-        cluster.name, workload.name, mapping.name, engine, mapping.runtime, inferences, figures, seen
+        cluster.name, workload.name, mapping.name, engine, mapping.runtime, inferences, stages, seen
     )  # fmt: skip
+
+
+def cluster_figures(result: ClusterResult, cluster: Cluster, workload: Workload, mapping: Mapping) -> Figures:
+    """What a stream through a cluster costs: the latency of its first item (a micro-batch, through empty stages),
+    energy of an inference and throughput in the steady state, bytes of the fullest device."""
+    seen = result.seen
+    return Figures(seen.fill_s, seen.energy_j, peak_of_devices(cluster, workload, mapping), seen.throughput)

@@ -11,6 +11,7 @@ inputs and outputs, items that wait at its input, and one at its output.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping as MappingOf
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -107,19 +108,25 @@ class StageCost:
     joules: float
 
 
-class Pricer:
-    """Prices stages of a workload on one SoC under a mapping: each is simulated once, however often it is asked for."""
+# Of one SoC: cut, later cut, inferences together, what the mapping says inside -> what it costs.
+Prices = dict[tuple[Done, Done, int, str], StageCost]
 
-    def __init__(self, soc: SoC, workload: Workload, mapping: Mapping, run: Run) -> None:
+
+class Pricer:
+    """Prices stages of a workload on one SoC under a mapping: each is simulated once, however often it is asked for.
+    known: prices that pricers of the same SoC share."""
+
+    def __init__(self, soc: SoC, workload: Workload, mapping: Mapping, run: Run, known: Prices | None = None) -> None:
         self.soc, self.workload, self.mapping, self._run = soc, workload, mapping, run
-        self._known: dict[tuple[Done, Done, int], StageCost] = {}
+        self._known: Prices = {} if known is None else known
 
     def cost(self, before: Done, done: Done, items: int) -> StageCost:
         """Of the layers from a cut to a later one, `items` inferences together. InputError where the device cannot run
         them as mapped."""
-        key = before, done, items
+        layers = section(self.workload, before, done)
+        inside = within(self.mapping, layers)
+        key = before, done, items, repr((inside.runtime, inside.layers, inside.pieces))
         if key not in self._known:
-            layers = section(self.workload, before, done)
             self._known[key] = self._cost(batched(layers, layers.n * items))
         return self._known[key]
 
@@ -202,10 +209,14 @@ def sections_of(workload: Workload, stages: Sequence[Stage]) -> list[Workload]:
     return [section(workload, before, done) for before, done in pairwise(cuts_between(workload, stages))]
 
 
-def pricers(cluster: Cluster, workload: Workload, mapping: Mapping, run: Run) -> dict[str, Pricer]:
-    """One for each device that a mapping uses."""
-    used = dict.fromkeys(stage.device for stage in mapping.stages)
-    return {name: Pricer(device_soc(cluster, name), workload, mapping, run) for name in used}
+def pricers(
+    cluster: Cluster, workload: Workload, mapping: Mapping, run: Run, known: dict[str, Prices] | None = None
+) -> dict[str, Pricer]:
+    """One for each device that a mapping uses. known: prices by device, which are added to."""
+    used, known = dict.fromkeys(stage.device for stage in mapping.stages), {} if known is None else known
+    return {
+        name: Pricer(device_soc(cluster, name), workload, mapping, run, known.setdefault(name, {})) for name in used
+    }
 
 
 def stage_figures(
@@ -338,7 +349,12 @@ def _inside(number: int, layers: Workload, mapping: Mapping, workload: Workload,
     stage, at = mapping.stages[number], ("stages", number)
     soc, inner = device_soc(cluster, stage.device), within(mapping, layers)
     try:
-        found = problems(inner, batched(layers, layers.n * mapping.micro_batch), soc)
+        if lone_roofline(soc) is not None and not inner.layers and not inner.pieces:
+            for layer in layers:
+                default_core(layer, soc)  # nothing is said, and kernels have no tiles: only what runs nowhere is wrong
+            found = list[Problem]()
+        else:
+            found = problems(inner, batched(layers, layers.n * mapping.micro_batch), soc)
     except InputError as error:
         found = [((), str(error))]
     if found:
@@ -348,15 +364,28 @@ def _inside(number: int, layers: Workload, mapping: Mapping, workload: Workload,
             for place, why in found
         ]
         return [(place or at, f"on {stage.device}: {why}") for place, why in places]
-    cuts = cuts_between(workload, mapping.stages)
-    received, sent = (elements_across(workload, cuts[n]) for n in (number, number + 1))
-    about, queue = device_figures(soc), cluster.devices[stage.device].queue_items
-    weights = weights_in_memory(soc, layers, inner)
-    need = bytes_needed(weights, most_held(layers), received, sent, about.act_bits, mapping.micro_batch, queue)
+    about, need = device_figures(soc), stage_bytes(number, layers, mapping, workload, cluster)
     if need <= about.memory_bytes:
         return []
     has = f"{stage.device}, which has {about.memory_bytes / 2**20:.1f} MiB"
     return [(at, f"needs {need / 2**20:.1f} MiB of {has}; give it fewer layers, or a smaller micro_batch")]
+
+
+def stage_bytes(number: int, layers: Workload, mapping: Mapping, workload: Workload, cluster: Cluster) -> int:
+    """Bytes that a mapping's stage, of these layers, takes of its device's memory."""
+    device = mapping.stages[number].device
+    soc, cuts = device_soc(cluster, device), cuts_between(workload, mapping.stages)
+    received, sent = (elements_across(workload, cuts[n]) for n in (number, number + 1))
+    bits, queue = device_figures(soc).act_bits, cluster.devices[device].queue_items
+    weights = weights_in_memory(soc, layers, within(mapping, layers))
+    need: float = bytes_needed(weights, most_held(layers), received, sent, bits, mapping.micro_batch, queue)
+    return math.ceil(need)
+
+
+def peak_bytes(cluster: Cluster, workload: Workload, mapping: Mapping) -> int:
+    """Bytes that the fullest device's stage takes of its memory."""
+    parts = enumerate(sections_of(workload, mapping.stages))
+    return max(stage_bytes(number, layers, mapping, workload, cluster) for number, layers in parts)
 
 
 def most_held(workload: Workload) -> int:

@@ -7,13 +7,14 @@ both orders, is priced with `layer_work` and `layer_time`; the cheapest wins, ti
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
 
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta, layer_time
+from cosoc.sim.exact import Num
 from cosoc.sim.lower.fusion import buffer_bytes
 from cosoc.sim.model.mapping import (
     DIMS,
@@ -35,6 +36,7 @@ from cosoc.sim.movers.cached_terms import NEST_DIMS, Machine, Tiles, in_rows, ro
 from cosoc.sim.movers.fused_steps import chain, misfits, why_not
 from cosoc.sim.movers.library_tiles import default_nest
 from cosoc.sim.work import (
+    Span,
     Window,
     behind_caches,
     behind_dma,
@@ -172,12 +174,12 @@ def weight_room(soc: SoC, memory: str, homes: Homes) -> int:
 class TileBytes:
     """What the largest tiles of a layer take of a memory: so many buffers, each for inputs and outputs."""
 
-    buffers: int
-    inputs: int
-    outputs: int
+    buffers: Num
+    inputs: Num
+    outputs: Num
 
     @property
-    def total(self) -> int:
+    def total(self) -> Num:
         return self.buffers * (self.inputs + self.outputs)
 
     def __str__(self) -> str:
@@ -186,25 +188,17 @@ class TileBytes:
 
 def tile_bytes(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes) -> dict[str, TileBytes]:
     """What the largest tiles of a layer take of each memory that its cores compute from, those behind a cached mover
-    left out; of the main one where its tensors lie elsewhere."""
+    left out; of the main one where its tensors lie elsewhere. k, oy and ox of the tiles may be arrays."""
     plan = behind_dma(plan, soc)
     if not plan.parts:
         return {}
     cut = windows(layer, plan.tile)
-    most = Window(
-        max(at.n for at in cut),
-        max((at.y for at in cut), key=lambda s: (s.inp, s.other)),
-        max((at.x for at in cut), key=lambda s: (s.inp, s.other)),
-        1,
-    )
-    out = replace(
-        most, y=max((at.y for at in cut), key=lambda s: s.out), x=max((at.x for at in cut), key=lambda s: s.out)
-    )
-    parts = [(p, min(p.tile.k, p.channels)) for p in plan.parts if p.channels and p.tile is not None]
+    most = out = Window(max(at.n for at in cut), _largest([at.y for at in cut]), _largest([at.x for at in cut]), 1)
+    parts = [(p, exact.minimum(p.tile.k, p.channels)) for p in plan.parts if p.channels and p.tile is not None]
     cut_c = cut_channels(layer, soc, plan)
     taken = {}
-    many = sum(at.count for at in cut) > 1 or any(part.channels > k for part, k in parts)
-    buffers = 2 if runtime == "overlapped" and many else 1
+    tiles = sum(at.count for at in cut) * exact.maximum(1, *(exact.ceildiv(part.channels, k) for part, k in parts))
+    buffers = exact.where(tiles > 1, 2, 1) if runtime == "overlapped" else 1
     read = copies(layer, soc, [(i, part.core) for i, (part, _) in enumerate(parts)])
     for name in {soc.cores[part.core].memory for part, _ in parts}:
         if name == homes.inputs(layer) == homes.output(layer):
@@ -229,6 +223,12 @@ def tile_bytes(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes:
 def room_for(layer: Layer, memory: str, soc: SoC, homes: Homes) -> int:
     """Bytes of a memory that the tiles of a layer may take."""
     return homes.room[layer.name] if memory == homes.main else soc.memories[memory].capacity_bytes
+
+
+def _largest(spans: Sequence[Span]) -> Span:
+    """The most that any of them has, of outputs and of inputs."""
+    out, inp, other = (exact.maximum(0, *[getattr(span, key) for span in spans]) for key in ("out", "inp", "other"))
+    return Span(out, inp, 1, other)
 
 
 def tile_problems(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes) -> list[str]:
@@ -272,19 +272,19 @@ def _overfull(layer: Layer, soc: SoC, part: Part) -> list[str]:
     ]
 
 
-def _cuts(size: int) -> tuple[int, ...]:
+def cuts(size: int) -> tuple[int, ...]:
     """The tile sizes that cut `size` into 1, 2, 3, ... nearly equal parts, largest first."""
     few = range(1, math.isqrt(size) + 2)  # parts; sizes up to there come from as many parts as they need
     large, small = {-(-size // parts) for parts in few}, {-(-size // -(-size // tile)) for tile in few}
     return tuple(sorted(large | small, reverse=True))
 
 
-def _channel_tiles(k: int, step: int) -> tuple[int, ...]:
+def channel_tiles(k: int, step: int) -> tuple[int, ...]:
     """Tile sizes for k channels: all, multiples of the core's step, and below the step every cut."""
     if k == 0:
         return (1,)
-    steps = {-(-c // step) * step for c in _cuts(k) if c < k}
-    return tuple(sorted({k} | {s for s in steps if s < k} | {c for c in _cuts(min(k, step)) if c < step}, reverse=True))
+    steps = {-(-c // step) * step for c in cuts(k) if c < k}
+    return tuple(sorted({k} | {s for s in steps if s < k} | {c for c in cuts(min(k, step)) if c < step}, reverse=True))
 
 
 ENOUGH = 4  # cuts past the first that fits: finer ones only add jobs and calls
@@ -295,12 +295,12 @@ def _channel_choices(
 ) -> tuple[list[tuple[int, ...]], int]:
     """Tiles of output channels, one a part, whose weights fit, and the input channels a job (0: all) for that."""
     total = channels_read(layer)
-    for c in _cuts(total):
+    for c in cuts(total):
         c = 0 if c == total else c
         choices = []
         for part in plan.parts:
             alone = replace(plan, parts=(Part(part.core, max(part.channels, 1)),))
-            tiles = _channel_tiles(part.channels, soc.cores[part.core].channel_step)
+            tiles = channel_tiles(part.channels, soc.cores[part.core].channel_step)
             smallest = (tiled(layer, alone, soc, (k,), 1, 1, c=c, n=1) for k in tiles)
             legal = (p.tile.k for p in smallest if not tile_problems(layer, p, soc, runtime, homes))
             choices.append(list(islice(legal, ENOUGH)))
@@ -317,11 +317,11 @@ def candidates(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes:
     be: cutting them breaks rows into pieces.
     """
     k_choices, c = _channel_choices(layer, plan, soc, runtime, homes)
-    for k, n in product(k_choices, _cuts(layer.n)):
+    for k, n in product(k_choices, cuts(layer.n)):
         single = c == 0 and all(part.channels <= tile for part, tile in zip(plan.parts, k, strict=True))
         orders: tuple[tuple[Dim, ...], ...] = (WEIGHTS_STAY,) if single else (WEIGHTS_STAY, INPUTS_STAY)
-        for ox in _cuts(layer.ox):
-            by_rows = (tiled(layer, plan, soc, k, oy, ox, c=c, n=n) for oy in _cuts(layer.oy))
+        for ox in cuts(layer.ox):
+            by_rows = (tiled(layer, plan, soc, k, oy, ox, c=c, n=n) for oy in cuts(layer.oy))
             legal = list(islice((p for p in by_rows if not tile_problems(layer, p, soc, runtime, homes)), ENOUGH))
             yield from (replace(found, order=order) for found in legal for order in orders)
             if legal:
@@ -531,7 +531,7 @@ def _checked(mapping: Mapping, workload: Workload, soc: SoC) -> tuple[Mapping, l
     except InputError as error:
         return mapping, [((), str(error))]
     for i, piece in enumerate(mapping.pieces):
-        why = _parallel_problems if piece.how == "parallel" else _fused_problems
+        why = _parallel_problems if piece.how == "parallel" else fused_problems
         if piece.how == "fused" and any(behind_caches(full.layers[name], soc) for name in piece.layers):
             why = _stepwise_problems
         reasons += [(("pieces", i, *key), reason) for key, reason in why(piece, workload, full, soc)]
@@ -573,7 +573,7 @@ def _crowded(needs: dict[str, Needs], bounds: Needs) -> list[str]:
     return reasons
 
 
-def _fused_problems(piece: Piece, workload: Workload, mapping: Mapping, soc: SoC) -> list[Problem]:
+def fused_problems(piece: Piece, workload: Workload, mapping: Mapping, soc: SoC) -> list[Problem]:
     """Why a fused piece cannot run, under the key to blame: one core a layer, lines and weights resident, and nothing
     in between."""
     out: list[Problem] = []

@@ -14,6 +14,8 @@ from itertools import groupby, product
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from cosoc.sim import exact
 from cosoc.sim.exact import Num
 from cosoc.sim.model.mapping import WEIGHTS_STAY, Dim, Extent, LayerPlan, Part
@@ -93,16 +95,16 @@ def tiled(
     layer: Layer,
     plan: LayerPlan,
     soc: SoC,
-    k: Sequence[int],
-    oy: int,
-    ox: int,
+    k: Sequence[Num],
+    oy: Num,
+    ox: Num,
     order: tuple[Dim, ...] = WEIGHTS_STAY,
     c: int = 0,
     n: int = 0,
 ) -> LayerPlan:
     """The plan with tiles of k channels (one figure a part), oy x ox pixels, c input channels and n images (0: all)."""
 
-    def tile(part: Part, channels: int) -> Extent:
+    def tile(part: Part, channels: Num) -> Extent:
         own = form(layer, soc.cores[part.core])
         reads = channels_read(own)
         return Extent(channels, min(c or reads, reads), own.fy, own.fx, oy, ox, n or layer.n)
@@ -195,10 +197,10 @@ class Span:
     """`count` consecutive tiles along one spatial dimension: `out` outputs each, reading `inp` inputs that exist, or
     `other` in the layer's alternative form."""
 
-    out: int
-    inp: int
-    count: int
-    other: int = 0
+    out: Num
+    inp: Num
+    count: Num
+    other: Num = 0
 
     def under(self, layer: Layer, read: Layer) -> Span:
         """The same as a form of the layer (`read`) sees it."""
@@ -271,7 +273,7 @@ class Window:
     n: int
     y: Span
     x: Span
-    count: int
+    count: Num
 
     def under(self, layer: Layer, read: Layer) -> Window:
         """The same as a form of the layer (`read`) sees it."""
@@ -279,14 +281,40 @@ class Window:
 
 
 def windows(layer: Layer, tile: Extent) -> list[Window]:
-    """The tiles of a layer along images, rows and columns, equal neighbours as one."""
+    """The tiles of a layer along images, rows and columns, equal neighbours as one; the last is the last tile's.
+
+    oy and ox may be integer arrays of equal length, of so many tilings at once: so are the spans then, those that a
+    tiling does not have counting 0.
+    """
+    rows, cols = _spans_of(layer, tile.oy, spans_y), _spans_of(layer, tile.ox, spans_x)
     images = [(min(tile.n, layer.n), layer.n // tile.n or 1)]
     if layer.n > tile.n and layer.n % tile.n:
         images.append((layer.n % tile.n, 1))
-    return [
-        Window(n, y, x, times * y.count * x.count)
-        for (n, times), y, x in product(images, spans_y(layer, tile.oy), spans_x(layer, tile.ox))
-    ]
+    return [Window(n, y, x, times * y.count * x.count) for (n, times), y, x in product(images, rows, cols)]
+
+
+def _spans_of(layer: Layer, tile: Num, cut: Callable[[Layer, int], tuple[Span, ...]]) -> tuple[Span, ...]:
+    """Spans of a tile size, or of an array of sizes."""
+    if isinstance(tile, int):
+        return cut(layer, tile)
+    sizes, at = np.unique(tile, return_inverse=True)
+    each = [cut(layer, int(size)) for size in sizes]
+    most = max(len(own) for own in each)
+    # What is missing stands before the last as often as need be, no time: first and last stay where they are.
+    full = [(*own[:-1], *[replace(own[-1], count=0)] * (most - len(own)), own[-1]) for own in each]
+
+    def column(values: list[int]) -> Num:
+        return np.array(values, np.int64)[at]
+
+    return tuple(
+        Span(
+            column([own[i].out for own in full]),
+            column([own[i].inp for own in full]),
+            column([own[i].count for own in full]),
+            column([own[i].other for own in full]),
+        )
+        for i in range(most)
+    )
 
 
 @dataclass(frozen=True)
@@ -351,9 +379,10 @@ def core_cycles(core: Core, tile: Tile, n: int, xp: Any) -> Num:
     return core.cycles(tile, xp) if n == 1 else core.batch_cycles(tile, n, xp)
 
 
-def k_tiles(k: Num, tile: int, most: int, xp: Any) -> tuple[tuple[Num, Num], ...]:
-    """Cut k channels into tiles: ((size, count), ...), of which the last may be empty; into one if it holds `most`."""
-    if tile >= most:
+def k_tiles(k: Num, tile: Num, most: int, xp: Any) -> tuple[tuple[Num, Num], ...]:
+    """Cut k channels into tiles: ((size, count), ...), of which the last may be empty; into one if it holds `most`.
+    tile: a figure, or an array of them."""
+    if isinstance(tile, int) and tile >= most:
         return ((k, 1),)
     whole = xp.floordiv(k, tile)
     return ((tile, whole), (k - whole * tile, 1))
@@ -396,15 +425,15 @@ def _total(parts: Sequence[tuple[Transfer, Num]]) -> Transfer:
     )
 
 
-def pixel_loops(plan: LayerPlan, counts: MappingOf[str, int]) -> tuple[int, bool]:
+def pixel_loops(plan: LayerPlan, counts: MappingOf[str, Num]) -> tuple[Num, Num]:
     """Of the loops around a layer's tiles: how many tiles of images and pixels stand outside the loop over output
     channels, and whether any stands inside it. counts: tiles along n, oy and ox."""
     at = plan.loops.index("k")
     outside = prod(counts[d] for d in plan.loops[:at] if d in counts)
-    return outside, any(counts[d] > 1 for d in plan.loops[at:] if d in counts)
+    return outside, prod(counts[d] for d in plan.loops[at:] if d in counts) > 1
 
 
-def tile_counts(layer: Layer, tile: Extent) -> dict[str, int]:
+def tile_counts(layer: Layer, tile: Extent) -> dict[str, Num]:
     """Tiles along images, rows and columns."""
     return {"n": -(-layer.n // tile.n), "oy": -(-layer.oy // tile.oy), "ox": -(-layer.ox // tile.ox)}
 
@@ -435,6 +464,7 @@ def layer_work(
     Shares may be ints, integer arrays or tensors, core by core as in the plan; with the plan's own and `xp = exact`
     this is, to the byte, what `lower` emits. The plan must be tiled. Operands are loaded again as `lower.walk` has it.
     Parts behind a cached mover run beside the others, by a closed form of their own (`movers.cached_terms`).
+    k, oy and ox of the tiles may be integer arrays of equal length: the work of so many tilings at once.
     """
     cached = [i for i, part in enumerate(plan.parts) if soc.is_cached(part.core)]
     if cached:
@@ -458,8 +488,10 @@ def layer_work(
         if part.tile is not None
     ]
     k_steps = [sum(count * xp.used(size) for size, count in own) for own in sizes]
-    for (name, _), own in zip(shares, sizes, strict=True):
-        cores.append(_core_work(layer, soc, name, own, cut, plan, homes, xp))
+    for (name, _), own, part in zip(shares, sizes, plan.parts, strict=True):
+        assert part.tile is not None
+        once = part.tile.k >= part.channels
+        cores.append(_core_work(layer, soc, name, own, once, cut, plan, homes, xp))
         lasts.append((output_transfer(layer, soc, soc.cores[name].memory, own[0][0], cut[-1], target, xp), 1))
     # A core without channels has its place in the work, so that a gradient can reach it; it takes no part in deciding
     # which form of the layer the inputs are loaded for.
@@ -479,12 +511,12 @@ def layer_work(
             firsts.append((input_transfer(read, soc, memory, own[0][0], seen[0], source, xp), 1))
         else:
             most = xp.maximum(0, *(k_steps[i] for i in copy.shares))
-            again = most if pixels_inside else 1
+            again = xp.where(pixels_inside, most, 1)
             one = [input_transfer(read, soc, memory, read.c, at, source, xp) for at in seen]
             all_of_it = [(t, at.count) for t, at in zip(one, seen, strict=True)]
             loads += [(t, n * again) for t, n in all_of_it]
             for i in copy.shares:
-                times = k_steps[i] if pixels_inside else xp.used(k_steps[i])
+                times = xp.where(pixels_inside, k_steps[i], xp.used(k_steps[i]))
                 cores[i] = _rewriting(cores[i], [(t, n * times) for t, n in all_of_it], soc, xp)
             firsts.append((one[0], 1))
     return LayerWork(tuple(cores), _total(loads), tiles * xp.maximum(0, *k_steps), _total(firsts), _total(lasts))
@@ -517,11 +549,13 @@ def _core_work(
     soc: SoC,
     name: str,
     sizes: Sequence[tuple[Num, Num]],
+    once: Num,
     cut: Sequence[Window],
     plan: LayerPlan,
     homes: Homes,
     xp: Any,
 ) -> CoreWork:
+    """once: whether one tile has all of the core's channels, so that its weights come once."""
     core = soc.cores[name]
     own = form(layer, core)
     target = homes.output(layer)
@@ -536,7 +570,7 @@ def _core_work(
     parts = c_parts(own, cut_channels(layer, soc, plan))
     n_parts = sum(n for _, n in parts)
     outside, _ = pixel_loops(plan, tile_counts(layer, plan.tile))
-    times_weights = tiles if n_parts > 1 else 1 if len(sizes) == 1 else outside
+    times_weights = tiles if n_parts > 1 else xp.where(once, 1, outside)
     for size, count in sizes:
         jobs = jobs + xp.used(size) * count * tiles * n_parts
         for c, n in parts:

@@ -20,7 +20,7 @@ PARTS = {"cosoc": "cosoc", "sim": "cosoc.sim", "search": "cosoc.search", "socs":
 LAYERS = (
     ("errors", "exact"),
     ("machine",),
-    ("model.workload", "files.yamlfile"),
+    ("figures", "model.workload", "files.yamlfile"),
     ("model.soc", "lower.fusion", "lower.walk", "model.cuts"),
     ("cores", "model.cluster", "model.mapping", "model.placement"),
     ("files.catalog", "model.energy", "movers"),

@@ -19,10 +19,11 @@ import pytest
 import yaml
 
 from cosoc.cli import main
-from cosoc.search.splits_run import SplitConfig, search_splits, write
-from cosoc.search.tiling_run import TilingConfig, search_tiling
+from cosoc.search.spaces.split_space import SplitConfig, search_splits
+from cosoc.search.spaces.tile_search import TileConfig, search_tiles
 from cosoc.sim.files.catalog import find_cluster, find_soc
 from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.model.mapping import Mapping
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WAIT_S = 60.0  # for any answer; a loaded machine is slow to start a browser
@@ -162,16 +163,17 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def split_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "split"
-    config = SplitConfig(find_cluster("donna_hetero"), find_workload("resnet8"), 40, batches=(1, 8))
-    write(search_splits(config), folder)
+    config = SplitConfig(find_cluster("donna_hetero"), find_workload("resnet8"), 40, batches=(1, 8), out=folder)
+    search_splits(config, lambda done, total, what: None)
     return folder
 
 
 @pytest.fixture(scope="module")
 def tile_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "tile"
-    config = TilingConfig(find_soc("gemmini"), find_workload("digits_cnn"), out=folder, starts=6, steps=6)
-    search_tiling(config, lambda done, total, what: None)
+    given = Mapping("default", "overlapped")
+    config = TileConfig(find_soc("gemmini"), find_workload("digits_cnn"), given, out=folder)
+    search_tiles(config, lambda done, total, what: None)
     return folder
 
 
@@ -201,39 +203,35 @@ def drawn(data: Any, name: str) -> list[list[Any]]:
 def test_a_split_s_page_draws_what_was_simulated(split_folder: Path) -> None:
     """The front is that of result.json; the timeline, replayed from the stages alone, is the run that was simulated."""
     content = json.loads((split_folder / "result.json").read_text())
-    for name in ("point_0", f"point_{len(content['front']) - 1}"):
-        _, data = page_of(split_folder, "--point", name)
-        chosen = content["front"][int(name.removeprefix("point_"))]
-        points = [(p["simulated"]["throughput"], 1e3 * p["simulated"]["energy_j"]) for p in content["front"]]
-        assert [(x, y) for x, y, _ in drawn(data, "exact front, replayed")] == points
-        assert data["timeline"]["seconds"] == chosen["simulated"]["seconds"]
+    figures = {p["name"]: p["simulated"] for p in content["points"] + content["known"]}
+    for chosen in (content["points"][0], content["points"][-1], content["known"][0]):
+        _, data = page_of(split_folder, "--point", chosen["name"])
+        points = [(figures[name]["throughput"], 1e3 * figures[name]["energy_j"]) for name in content["front"]]
+        assert [(x, y) for x, y, _ in drawn(data, "not dominated")] == points
+        replay = chosen["about"]["replay"]
+        assert data["timeline"]["seconds"] == replay["seconds"]
         shares = {row["name"].split(":")[0]: row["simulated"] for row in data["bars"][0]["rows"]}
-        assert shares == pytest.approx(chosen["simulated"]["utilisation"])
+        assert shares == pytest.approx(replay["utilisation"])
         busy = {row["name"]: sum(b[2] - b[1] for b in row["bars"]) for row in data["timeline"]["gantt"]["rows"]}
-        for part in chosen["simulated"]["devices"]:
+        for part in replay["devices"]:
             assert busy[part["device"]] / data["timeline"]["ticks"] == pytest.approx(part["utilisation"])
 
 
 def test_a_steady_pipeline_s_busiest_device_is_predicted(split_folder: Path) -> None:
     """One device has no filling and draining: it is busy all the time, as predicted."""
-    content = json.loads((split_folder / "result.json").read_text())
-    alone = next(i for i, p in enumerate(content["front"]) if len(p["stages"]) == 1)
-    _, data = page_of(split_folder, "--point", f"point_{alone}")
+    _, data = page_of(split_folder, "--point", "one_gpu")
     (row,) = data["bars"][0]["rows"]
     assert row["simulated"] == pytest.approx(1) and row["estimate"] == pytest.approx(1)
 
 
 def test_a_tiling_s_page_draws_pieces_that_sum_to_the_run(tile_folder: Path) -> None:
-    """Simulated: parts of the critical path, which sum to the run. Estimated: additive over pieces."""
+    """Simulated: parts of the critical path, which sum to the run."""
     content = json.loads((tile_folder / "result.json").read_text())
+    best = next(p for p in content["points"] + content["known"] if p["name"] == content["best"])
     _, data = page_of(tile_folder)
     rows = data["bars"][0]["rows"]
     assert sum(row["simulated"] for row in rows) == pytest.approx(data["run"]["seconds"])
-    assert sum(row["estimate"] or 0 for row in rows) == pytest.approx(content["estimated"]["seconds"])
-    assert len(rows) >= len(content["plan"])
-    ((ms, mj, _),) = drawn(data, "best, simulated")
-    assert (ms / 1e3, mj / 1e3) == pytest.approx((content["simulated"]["seconds"], content["simulated"]["energy_j"]))
-    assert [y for _, y, _ in drawn(data, "a better plan")] == [value for _, value in content["history"]]
+    assert data["run"]["seconds"] == pytest.approx(best["simulated"]["latency_s"])
 
 
 def test_what_is_wrong_with_a_folder_is_said_in_a_line(
@@ -241,7 +239,7 @@ def test_what_is_wrong_with_a_folder_is_said_in_a_line(
 ) -> None:
     out = str(tmp_path / "r.html")
     assert main(["report", str(split_folder), "--out", out, "--point", "point_99"]) == 2
-    assert "has no point point_99; there is point_0" in capsys.readouterr().err
+    assert "has no mapping point_99; there is point_0" in capsys.readouterr().err
     config = yaml.safe_load((split_folder / "config.yaml").read_text())
     found = (split_folder / "result.json").read_text()
     for name, result, less in (("a", None, ""), ("b", found, "cluster"), ("c", "{}", ""), ("d", "[]", ""),
@@ -285,7 +283,7 @@ def test_pointing_at_a_mark_shows_its_figures(browser: Browser, run_page: Path, 
     content = json.loads((split_folder / "result.json").read_text())
     # Marks that lie on one another: the last one drawn is pointed at, and some mark is the fastest point's.
     labels = browser.js("[...document.querySelectorAll('circle')].map(x => x.getAttribute('aria-label'))")
-    assert any(f"{content['front'][0]['simulated']['throughput']:.4g}/s" in text for text in labels)
+    assert any(f"{content['points'][0]['simulated']['throughput']:.4g}/s" in text for text in labels)
     browser.mouse("mouseMoved", browser.place("circle:last-of-type"))
     assert browser.tip() in labels
     browser.mouse("mouseMoved", (2, 2))

@@ -231,7 +231,7 @@ WRITERS = {
     "simulate": ["simulate", "diana", "digits_cnn", "--json", "{}/x.json"],
     "calibrate": ["calibrate", "diana", "--samples", "6", "--out", "{}/x.json"],
     "search": ["search", "diana", "digits_cnn", "--epochs", "1", "--out", "{}/run"],
-    "search tiles": ["search", "gemmini", "resnet8", "--space", "tiling-fusion", "--out", "{}/run"],
+    "search tiles": ["search", "gemmini", "resnet8", "--space", "tiles", "--out", "{}/run"],
     "search splits": ["search", "homogeneous_cpu_4", "vgg8", "--space", "splits", "--out", "{}/run"],
     "sweep": ["sweep", "{plan}", "--out", "{}/sweep"],
 }
@@ -354,7 +354,7 @@ def test_a_name_in_a_file_does_not_lead_out_of_the_run_folder(tmp_path: Path, mo
     inside.mkdir(parents=True)
     monkeypatch.chdir(inside)
     (inside / "net.yaml").write_text(_named("x/../../../../out"))
-    words = ["search", "gemmini", "net.yaml", "--space", "tiling-fusion", "--time-budget", "0.1", "--quiet"]
+    words = ["search", "gemmini", "net.yaml", "--space", "tiles", "--time-budget", "0.1", "--quiet"]
     assert main(words) == 0
     made = {path.relative_to(tmp_path).parts[:3] for path in tmp_path.rglob("*") if path.is_file()}
     assert made == {("deep", "inside", "net.yaml"), ("deep", "inside", "runs")}

@@ -12,10 +12,10 @@ from importlib.util import find_spec
 import numpy as np
 import numpy.typing as npt
 
-from cosoc.search.spaces.tiles import Plan, Space
-from cosoc.search.tiling_relaxed import Choices
-from cosoc.search.tiling_repair import legal
-from cosoc.search.tiling_search import Effort, Watch, gradient
+from cosoc.search.baselines.tiles_gradient import Effort, Plan, Watch, gradient
+from cosoc.search.spaces.tiles_cached import CachedTiles
+from cosoc.search.spaces.tiles_repair import legal
+from cosoc.search.spaces.tiles_soft import Choices
 from cosoc.sim.errors import InputError
 
 Genes = npt.NDArray[np.int64]  # [individuals, layers, 10]: six divisors, order, gate, line buffer, resident
@@ -24,17 +24,17 @@ POPULATION = 64
 N_GENES = 10
 
 
-def sizes(space: Space) -> Genes:
+def sizes(space: CachedTiles) -> Genes:
     """How many values each gene has [layers, 10]."""
     return np.array([[*(len(d) for d in space.divisors[i]), 3, 2, 2, 2] for i in space.positions], np.int64)
 
 
-def drawn(space: Space, n: int, rng: np.random.Generator) -> Genes:
+def drawn(space: CachedTiles, n: int, rng: np.random.Generator) -> Genes:
     """Individuals drawn at random; half of their gates are open."""
     return rng.integers(0, np.broadcast_to(sizes(space), (n, *sizes(space).shape)))
 
 
-def choices(space: Space, genes: Genes) -> Choices:
+def choices(space: CachedTiles, genes: Genes) -> Choices:
     """Genes as the choices of so many starts."""
     tiles = np.stack(
         [
@@ -51,7 +51,7 @@ def plans(watch: Watch, genes: Genes) -> list[Plan]:
     found, said = [], choices(watch.space, genes)
     for at in range(len(genes)):
         plan = legal(watch.space, said, at, watch.objective)
-        watch.offer(plan, watch.space.cost(plan))
+        watch.offer(plan, watch.space.plan_cost(plan))
         found.append(plan)
         if watch.over:
             break
@@ -115,8 +115,8 @@ def genetic(watch: Watch, seed: int, evaluations: int = 1 << 60, population: int
 
 
 def _points(watch: Watch, genes: Genes) -> npt.NDArray[np.float64]:
-    found = [watch.space.cost(plan) for plan in plans(watch, genes)]
-    return np.array([(cost.energy_pj, cost.cycles) for cost in found])
+    found = [watch.space.plan_cost(plan) for plan in plans(watch, genes)]
+    return np.array([(cost.energy_j, cost.seconds) for cost in found])
 
 
 def has_optuna() -> bool:
@@ -140,7 +140,7 @@ def bayesian(watch: Watch, seed: int, evaluations: int = 1 << 60) -> None:
         (plan,) = plans(watch, genes[None])
         if watch.over or watch.evaluations >= evaluations:
             study.stop()
-        return float(np.log(watch.space.cost(plan).of(watch.objective)))
+        return float(np.log(watch.value(watch.space.plan_cost(plan))))
 
     study.optimize(trial_value)
 

@@ -30,8 +30,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from cosoc.sim.errors import InputError
+from cosoc.sim.figures import USUAL, objective
 from cosoc.sim.files.yamlfile import Place, load_model
 from cosoc.sim.model.mapping import Runtime
 from cosoc.sim.model.soc import FromList, Model, Positive
@@ -40,6 +42,14 @@ Names = Annotated[tuple[str, ...], FromList, Field(min_length=1)]
 Scalar = bool | int | float | str
 Axes = dict[str, Annotated[tuple[Scalar, ...], FromList, Field(min_length=1)]]
 MOST_TASKS = 1_000_000
+
+
+def _objective(text: str) -> str:
+    try:
+        objective(text)
+    except InputError as error:
+        raise ValueError(str(error)) from None
+    return text
 
 
 class SimulatePart(Model):
@@ -52,7 +62,7 @@ class SimulatePart(Model):
     set: Axes = {}
 
 
-SpaceName = Literal["channels", "operators", "tiling-fusion", "splits"]
+SpaceName = Literal["channels", "operators", "tiles", "splits"]
 
 
 class SearchPart(Model):
@@ -65,9 +75,10 @@ class SearchPart(Model):
     template: Literal["conv-dw", "dws-dw", "conv-dws"] = "conv-dw"  # of operators
     strengths: Annotated[tuple[float, ...], FromList, Field(min_length=1)] = (0.1,)
     seeds: Annotated[tuple[int, ...], FromList, Field(min_length=1)] = (0,)
-    objective: Literal["latency", "energy", "edp"] = "latency"
+    objective: Annotated[str, AfterValidator(_objective)] | None = None  # the usual one of the space
     data: str = "digits"
     epochs: Positive = 40
+    mapping: str = "default"  # whose cores tiles keep
     time_budget_s: Annotated[float, Field(gt=0)] | None = None
     inferences: Positive = 1000
     set: Axes = {}
@@ -167,10 +178,11 @@ def _searches(part: SearchPart | None) -> Iterator[Task]:
     for soc, workload, space, strength, seed in itertools.product(*axes):
         for settings in _settings(part.set):
             spec: dict[str, Any] = {"soc": soc, "workload": workload, "space": space, "seed": seed, "set": settings}
+            spec["objective"] = part.objective or USUAL[space]
             if space == "splits":
                 spec["inferences"] = part.inferences
-            else:
-                spec |= {"objective": part.objective, "time_budget_s": part.time_budget_s}
+            if space == "tiles":
+                spec |= {"mapping": part.mapping, "time_budget_s": part.time_budget_s}
             if space in ("channels", "operators"):
                 spec |= {"strength": strength, "data": part.data, "epochs": part.epochs}
             if space == "operators":

@@ -168,7 +168,7 @@ def fronts(result: SweepResult) -> dict[str, list[dict[str, Any]]]:
         if row["kind"] == "simulate" and row["status"] == "done":
             out.setdefault(row["spec"]["workload"], []).append(row)
     for workload, rows in out.items():
-        points = [(row["result"]["seconds"], row["result"]["energy_j"]) for row in rows]
+        points = [(row["result"]["latency_s"], row["result"]["energy_j"]) for row in rows]
         out[workload] = [rows[i] for i in non_dominated(points)]
     return out
 
@@ -179,8 +179,7 @@ def split_fronts(result: SweepResult) -> dict[str, list[tuple[dict[str, Any], di
     out: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
     for row in result.rows:
         if row["status"] == "done" and row["spec"].get("space") == "splits":
-            content = row["result"]["content"]
-            points = [*content["front"], *content["replicated_front"]]
+            points = row["result"]["content"]["points"]
             out.setdefault(row["spec"]["workload"], []).extend((row, point) for point in points)
     for workload, found in out.items():
         figures = [(-p["simulated"]["throughput"], p["simulated"]["energy_j"]) for _, p in found]
@@ -197,7 +196,7 @@ def table(result: SweepResult) -> RenderableType:
     for rows in simulated.values():
         for row in rows:
             found = row["result"]
-            _add(out, row, found["seconds"] * 1e3, found["energy_j"] * 1e6)
+            _add(out, row, found["latency_s"] * 1e3, found["energy_j"] * 1e6)
         out.add_section()
     if not splits:
         return out

@@ -1,7 +1,7 @@
 """The results of a campaign: one sqlite file, in which a task is either finished, with all it found, or is not there.
 
 Tables: tasks(id, kind, spec, status: done or failed, result, error, wall_s) with spec and result as JSON; memo(digest,
-engine, seconds, energy_j, bursts), simulations by the digest of their program; plan(content).
+engine, and the fields of `Figures`), simulations by the digest of their program; plan(content).
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from cosoc.search.campaigns.plan import Task
 from cosoc.sim.errors import InputError
+from cosoc.sim.figures import Figures
 
+FIGURES = tuple(field.name for field in fields(Figures))
 SCHEMA = """
 create table if not exists plan (content text not null);
 create table if not exists tasks (
@@ -23,7 +26,8 @@ create table if not exists tasks (
     result text, error text, wall_s real not null
 );
 create table if not exists memo (
-    digest text not null, engine text not null, seconds real not null, energy_j real not null, bursts integer not null,
+    digest text not null, engine text not null, latency_s real not null, energy_j real not null,
+    peak_bytes integer not null, throughput real not null,
     primary key (digest, engine)
 );
 """
@@ -73,8 +77,8 @@ class Store:
         with self._saying(), self._connection:
             self._connection.execute("insert or replace into tasks values (?, ?, ?, ?, ?, ?, ?)", row)
             if task.kind == "simulate" and result is not None and not result["remembered"]:
-                memo = tuple(result[key] for key in ("digest", "engine", "seconds", "energy_j", "bursts"))
-                self._connection.execute("insert or ignore into memo values (?, ?, ?, ?, ?)", memo)
+                memo = tuple(result[key] for key in ("digest", "engine", *FIGURES))
+                self._connection.execute("insert or ignore into memo values (?, ?, ?, ?, ?, ?)", memo)
 
     def rows(self) -> list[dict[str, Any]]:
         """All finished tasks, in the order in which they finished."""

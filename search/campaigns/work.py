@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 import os
 import re
-import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cosoc.search.surrogate import digest as module_digest
+from cosoc.search.campaigns.store import FIGURES
+from cosoc.search.surrogate import simulator_digest
 from cosoc.sim.errors import Deadlock, InputError
 from cosoc.sim.files.catalog import device_soc, find_cluster, find_soc
 from cosoc.sim.files.mapping_file import find_mapping
@@ -24,20 +25,14 @@ from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.energy import unit_power_mw
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
-from cosoc.sim.report.result import energy_j
+from cosoc.sim.simulate import program_figures
+from cosoc.sim.tiler import checked
 
 
 @functools.cache
 def engine_version() -> str:
     """A digest of what decides a program's result."""
-    return module_digest(
-        [
-            "cosoc.sim.machine.program",
-            "cosoc.sim.machine.engine_fast",
-            "cosoc.sim.report.result",
-            "cosoc.sim.model.energy",
-        ]
-    )
+    return simulator_digest()
 
 
 def start_worker(parent: int) -> None:
@@ -110,67 +105,52 @@ def _chip(*socs: SoC) -> dict[str, float]:
 
 def _simulate(spec: Mapping[str, Any], memo: str | None) -> dict[str, Any]:
     soc, workload = _soc(spec["soc"], tuple(spec["set"].items())), _workload(spec["workload"])
-    mapping = find_mapping(spec["mapping"], workload, soc, spec["runtime"])
+    mapping = checked(find_mapping(spec["mapping"], workload, soc, spec["runtime"]), workload, soc)
     program = lower(workload, mapping, soc)
     key = digest(program)
     found = _remembered(memo, key)
     remembered = found is not None
     if found is None:
-        from cosoc.sim.machine import engine_fast
-
-        trace = engine_fast.run(program)
-        seconds = trace.makespan / program.tick_hz
-        found = {"seconds": seconds, "energy_j": energy_j(program, trace, soc), "bursts": trace.bursts}
+        found = asdict(program_figures(program, soc, workload, mapping))
     return {**found, **_chip(soc), "digest": key, "engine": engine_version(), "remembered": remembered}
 
 
 def _remembered(memo: str | None, key: str) -> dict[str, Any] | None:
+    """The figures that another task found for an equal program."""
     if memo is None:
         return None
     with sqlite3.connect(f"file:{memo}?mode=ro", uri=True, timeout=30) as connection:
-        query = "select seconds, energy_j, bursts from memo where digest = ? and engine = ?"
+        query = f"select {', '.join(FIGURES)} from memo where digest = ? and engine = ?"
         row = connection.execute(query, (key, engine_version())).fetchone()
     connection.close()
-    return None if row is None else dict(zip(("seconds", "energy_j", "bursts"), row, strict=True))
-
-
-def _split(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A search over splits. It takes seconds and is written at its end: one that was cut short begins anew."""
-    from cosoc.search import splits_run
-
-    cluster = _cluster(spec["soc"], spec["set"])
-    config = splits_run.SplitConfig(cluster, _workload(spec["workload"]), spec["inferences"], seed=spec["seed"])
-    found = splits_run.search_splits(config)
-    if folder.exists():
-        shutil.rmtree(folder)
-    splits_run.write(found, folder)
-    socs = [device_soc(cluster, name) for name, device in cluster.devices.items() for _ in range(device.count)]
-    return {"content": splits_run.to_json(found), **_chip(*socs)}
+    return None if row is None else dict(zip(FIGURES, row, strict=True))
 
 
 def _search(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    common = {"objective": spec["objective"], "seed": spec["seed"], "out": folder}
+    common["resume"] = (folder / "config.yaml").exists()
     if spec["space"] == "splits":
-        return _split(spec, folder)
+        from cosoc.search.spaces.split_space import SplitConfig, search_splits
+
+        cluster = _cluster(spec["soc"], spec["set"])
+        config = SplitConfig(cluster, _workload(spec["workload"]), spec["inferences"], **common)
+        socs = [device_soc(cluster, name) for name, device in cluster.devices.items() for _ in range(device.count)]
+        return {"content": search_splits(config, _silent).content(), **_chip(*socs)}
     soc = _soc(spec["soc"], tuple(spec["set"].items()))
-    resume = (folder / "config.yaml").exists()
-    if spec["space"] == "tiling-fusion":
-        from cosoc.search.tiling_run import TilingConfig, search_tiling
+    if spec["space"] == "tiles":
+        from cosoc.search.spaces.tile_search import TileConfig, search_tiles
 
-        tiling = TilingConfig(
-            soc, _workload(spec["workload"]), spec["objective"], spec["seed"], folder, resume,
-            time_budget_s=spec["time_budget_s"],
-        )  # fmt: skip
-        return {"content": search_tiling(tiling, _silent).content, **_chip(soc)}
-    from cosoc.search.run import SearchConfig, search
+        workload = _workload(spec["workload"])
+        given = find_mapping(spec["mapping"], workload, soc, "overlapped")
+        tiles = TileConfig(soc, workload, given, time_budget_s=spec["time_budget_s"], **common)
+        return {"content": search_tiles(tiles, _silent).content(), **_chip(soc)}
+    from cosoc.search.training.space import TrainingConfig, search_trained
 
-    if spec["objective"] == "edp":
-        raise InputError(f"objective edp is for --space tiling-fusion; {spec['space']} take latency or energy")
-    config = SearchConfig(
+    trained = TrainingConfig(
         soc, spec["workload"], spec["space"], spec.get("template", "conv-dw"), data=spec["data"],
-        objective=spec["objective"], strengths=(spec["strength"],), epochs=spec["epochs"], seed=spec["seed"],
-        out=folder, resume=resume, manual=(),
+        strengths=(spec["strength"],), epochs=spec["epochs"], manual=(), **common,
     )  # fmt: skip
-    return {"content": search(config, _silent).content, **_chip(soc)}
+    return {"content": search_trained(trained, _silent).content(), **_chip(soc)}
 
 
 def _silent(done: int, total: int, what: str) -> None:

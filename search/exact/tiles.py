@@ -1,42 +1,31 @@
-"""What is provably best in the space of `cosoc.search.spaces.tiles`, and what nothing can be better than.
+"""What is provably best among the tiles and fused pieces of a network, under additive costs.
 
-- One layer: all its mappings, enumerated.
-- A network: groups are runs of consecutive layers, so a plan is a way along the layers, and the best one is found by
-  dynamic programming. EDP is no sum, but the plan of least EDP is on the front of (sum of energies, sum of cycles): the
-  program keeps, for every prefix of the network, the front of what its plans cost, and merges it with the front of
-  every single layer or group that may come next. Nothing that could still win is dropped, so the result is optimal.
-- Where fronts grow beyond a limit, points within a factor (1 + epsilon) of a kept one in both objectives are dropped
-  (epsilon-dominance), and the result comes with the bound that this leaves.
-- Lower bounds that hold for every mapping, in this space or not: operations, and bytes that must be moved.
+Pieces are runs of consecutive layers, so a plan is a way along the layers, and the best one is found by dynamic
+programming. EDP is no sum, but the plan of least EDP is on the front of (sum of energies, sum of seconds): the
+programme keeps, for every prefix of the network, the front of what its plans cost, and merges it with the front of
+every section that may come next. Nothing that could still win is dropped, so for any objective that grows with energy
+and latency the result is optimal.
+
+Where fronts grow beyond a limit, points within a factor (1 + epsilon) of a kept one in both objectives are dropped
+(epsilon-dominance), and the result comes with the bound that this leaves.
+
+The peak of a plan is the largest of its sections'. The programme runs again among sections below the last plan's peak,
+until there is no plan: every peak that could pay has had its best plan then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from cosoc.search.spaces.tiles import Cost, Objective, Piece, Plan, Single, Space, as_fused, as_single
-from cosoc.sim.errors import InputError
-from cosoc.sim.model.workload import Workload
+from cosoc.search.spaces.sections import Cost, Floats, Ints, Options, Section
+from cosoc.sim.figures import Figures, Objective
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Front:
-    """Non-dominated (energy in pJ, cycles), by energy ascending; rows: what gives each, in the arrays of its maker."""
-
-    points: Floats
-    rows: Ints
-
-    def __len__(self) -> int:
-        return len(self.points)
+Span = tuple[int, int]  # first layer, one past the last
 
 
 def front_of(points: Floats, epsilon: float = 0.0) -> Ints:
@@ -58,119 +47,103 @@ def front_of(points: Floats, epsilon: float = 0.0) -> Ints:
     return np.array(thin, np.int64)
 
 
-@dataclass(frozen=True)
-class LayerOptimum:
-    """The best mapping of one layer, and how many were looked at."""
-
-    piece: Single
-    cost: Cost
-    points: int
-
-
-def value(energy: Any, cycles: Any, objective: Objective) -> Any:
-    """What an objective makes of energy and cycles."""
-    return energy * cycles if objective == "edp" else cycles if objective == "latency" else energy
-
-
-def best_single(space: Space, layer: int, objective: Objective) -> LayerOptimum:
-    """The best mapping of one layer by itself, by enumeration."""
-    rows, found = space.singles(layer)
-    energy, cycles = (np.broadcast_to(x, len(rows)) for x in space.cost_of(found))
-    at = int(np.argmin(value(energy, cycles, objective)))
-    return LayerOptimum(as_single(layer, rows[at]), Cost(float(energy[at]), float(cycles[at])), len(rows))
-
-
-def single_front(space: Space, layer: int) -> Front:
-    """The front of one layer's mappings; rows are positions in `space.singles(layer)`."""
-    rows, found = space.singles(layer)
-    energy, cycles = space.cost_of(found)
-    points = np.stack((np.broadcast_to(energy, len(rows)), np.broadcast_to(cycles, len(rows))), axis=1)
-    kept = front_of(points)
-    return Front(points[kept], kept)
-
-
-def fused_front(space: Space, first: int, last: int) -> tuple[Front, Ints] | None:
-    """The front of one group's choices, and all of them; None where the layers cannot be fused, or nothing fits."""
-    rows = space.fused_candidates(first, last)
-    if not len(rows):
-        return None
-    energy, cycles, fits = space.fused_cost(first, last, rows)
-    at = np.flatnonzero(fits)
-    if not len(at):
-        return None
-    points = np.stack((energy[at], cycles[at]), axis=1)
-    kept = front_of(points)
-    return Front(points[kept], at[kept]), rows
+def value(energy_j: Any, seconds: Any, objective: Objective, peak_bytes: float = 1.0, items: int = 1) -> Any:
+    """What an objective makes of energy and seconds of `items` inferences; numbers, arrays or tensors."""
+    return objective(Figures(seconds, energy_j, peak_bytes, items / seconds))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """The best plan. bound: no plan of the space is better than value / bound (1.0: proven optimal)."""
+    """The best plan. bound: no plan is better than value / bound (1.0: proven optimal)."""
 
-    plan: Plan
+    sections: tuple[Section, ...]
     cost: Cost
+    peak_bytes: int
     value: float
     bound: float
     largest_front: int
 
 
+def best_choice(options: Options, objective: Objective) -> int:
+    """The best of some layers' choices by themselves."""
+    return int(np.argmin(value(options.points[:, 0], options.points[:, 1], objective)))
+
+
 def best_plan(
-    space: Space, objective: Objective, fusion: bool = True, epsilon: float = 1e-3, largest: int = 20_000
-) -> Optimum:
-    """The best plan of a network, by dynamic programming over the prefixes of its layers.
+    n: int, options: MappingOf[Span, Options], objective: Objective, peaks: MappingOf[Span, int] | None = None,
+    items: int = 1, epsilon: float = 1e-3, largest: int = 20_000, over: Callable[[], bool] = lambda: False,
+) -> Optimum:  # fmt: skip
+    """The best plan of n layers: one of the options for each of its sections.
 
-    epsilon: what a whole network may lose by thinning fronts of more than `largest` points; 0 never thins.
+    peaks: bytes of the main memory while a section runs; only where the objective has it. items: inferences a run.
+    epsilon: what a whole network may lose by thinning fronts of more than `largest` points; 0 never thins. over: asked
+    before the programme runs again for a lower peak; True leaves it at the plans found. ValueError where there is none.
     """
-    pieces = _pieces(space, fusion)
-    ways = walk(len(space.positions), {key: front.points for key, front in pieces.items()}, epsilon, largest)
-    return ways.optimum(objective, lambda start, end, choice: _piece(space, pieces[start, end], start, end, choice))
+    kept = {span: front_of(own.points) for span, own in options.items()}
+    fronts = {span: options[span].points[kept[span]] for span in options}
+    peaks = peaks if peaks is not None and counts_peak(objective) else dict.fromkeys(options, 1)
+    best: Optimum | None = None
+    while best is None or not over():
+        ways = walk(n, fronts, epsilon, largest)
+        if not len(ways.fronts[-1]):
+            break
+        peak = max(peaks[span] for span in fronts)
+        last = ways.fronts[-1]
+        spans, choices, found = ways.best(value(last[:, 0], last[:, 1], objective, peak, items))
+        reached = max(peaks[span] for span in spans)
+        worth = float(value(found.energy_j, found.seconds, objective, reached, items))
+        if best is None or worth < best.value:
+            sections = tuple(options[s].section(int(kept[s][c])) for s, c in zip(spans, choices, strict=True))
+            bound = float(
+                value(found.energy_j * ways.factor, found.seconds * ways.factor, objective, reached, items) / worth
+            )
+            largest_front = max(len(f) for f in ways.fronts)
+            best = Optimum(sections, found, reached, worth, bound, largest_front)
+        fronts = {span: points for span, points in fronts.items() if peaks[span] < reached}
+        if not fronts:
+            break
+    if best is None:
+        raise ValueError("no way along the layers: some layer has no option")
+    return best
 
 
-def best_of(
-    space: Space, objective: Objective, pool: MappingOf[tuple[int, int], Sequence[tuple[Piece, Cost]]]
-) -> Optimum:
-    """The best plan of given pieces, by (first, one past the last) in `space.positions`."""
-    points = {key: np.array([(c.energy_pj, c.cycles) for _, c in found]) for key, found in pool.items()}
-    kept = {key: front_of(p) for key, p in points.items()}
-    ways = walk(len(space.positions), {key: points[key][at] for key, at in kept.items()})
-    return ways.optimum(objective, lambda start, end, choice: pool[start, end][kept[start, end][choice]][0])
+def counts_peak(objective: Objective) -> bool:
+    """Whether an objective depends on the peak."""
+    return bool(objective(Figures(1.0, 1.0, 1, 1.0)) != objective(Figures(1.0, 1.0, 2, 1.0)))
 
 
 @dataclass(frozen=True)
 class Ways:
     """The front of every prefix, and of each of its points the prefix it extends, the point there and the choice of the
-    piece that extends it. factor: what thinning may have lost in each objective."""
+    section that extends it. factor: what thinning may have lost in each objective."""
 
     fronts: list[Floats]
     back: list[Ints]
     factor: float
 
-    def optimum(self, objective: Objective, piece: Callable[[int, int, int], Piece]) -> Optimum:
-        """The best point of the last front, and its pieces: piece(start, end, choice)."""
-        energy, cycles = self.fronts[-1][:, 0], self.fronts[-1][:, 1]
-        found = value(energy, cycles, objective)
-        best = at = int(np.argmin(found))
-        out: list[Piece] = []
+    def best(self, worth: Floats | float) -> tuple[list[Span], list[int], Cost]:
+        """The point of the last front that is worth least: its sections' spans, and the choice in each."""
+        last = self.fronts[-1]
+        best = at = int(np.argmin(np.broadcast_to(worth, len(last))))
+        spans, choices = list[Span](), list[int]()
         end = len(self.fronts) - 1
         while end:
             start, before, choice = (int(x) for x in self.back[end][at])
-            out.append(piece(start, end, choice))
+            spans.append((start, end))
+            choices.append(choice)
             end, at = start, before
-        bound = self.factor**2 if objective == "edp" else self.factor
-        largest = max(len(f) for f in self.fronts)
-        cost = Cost(float(energy[best]), float(cycles[best]))
-        return Optimum(Plan(tuple(reversed(out))), cost, float(found[best]), bound, largest)
+        return spans[::-1], choices[::-1], Cost(float(last[best, 0]), float(last[best, 1]))
 
 
-def walk(n: int, pieces: MappingOf[tuple[int, int], Floats], epsilon: float = 0.0, largest: int = 20_000) -> Ways:
-    """Fronts of the sums along all ways from 0 to n over pieces (start, end) -> points [m, 2]."""
+def walk(n: int, sections: MappingOf[Span, Floats], epsilon: float = 0.0, largest: int = 20_000) -> Ways:
+    """Fronts of the sums along all ways from 0 to n over sections (start, end) -> points [m, 2]."""
     fronts: list[Floats] = [np.zeros((1, 2))]
     back: list[Ints] = [np.zeros((1, 3), np.int64)]
     step, thinned = (1 + epsilon) ** (1 / n) - 1, 0
     for end in range(1, n + 1):
         points, origin = [], []
         for start in range(end):
-            front = pieces.get((start, end))
+            front = sections.get((start, end))
             if front is None or not len(fronts[start]):
                 continue
             summed = fronts[start][:, None, :] + front[None, :, :]
@@ -188,66 +161,3 @@ def walk(n: int, pieces: MappingOf[tuple[int, int], Floats], epsilon: float = 0.
         fronts.append(every[kept])
         back.append(np.concatenate(origin)[kept])
     return Ways(fronts, back, (1 + step) ** thinned)
-
-
-def _pieces(space: Space, fusion: bool) -> dict[tuple[int, int], Front]:
-    """The front of every single layer and group, by (first, one past the last) in `space.positions`."""
-    positions = space.positions
-    out = {(at, at + 1): single_front(space, i) for at, i in enumerate(positions)}
-    if fusion:
-        for start in range(len(positions)):
-            for end in range(start + 2, min(start + space.max_group, len(positions)) + 1):
-                if positions[end - 1] - positions[start] != end - 1 - start:
-                    break  # a layer of the host stands between
-                found = fused_front(space, positions[start], positions[end - 1])
-                if found is not None:
-                    out[start, end] = found[0]
-    return out
-
-
-def _piece(space: Space, front: Front, start: int, end: int, choice: int) -> Piece:
-    """The piece that gives a point of a front."""
-    row, first, last = int(front.rows[choice]), space.positions[start], space.positions[end - 1]
-    if first == last:
-        return as_single(first, space.singles(first)[0][row])
-    return as_fused(first, last, space.fused_candidates(first, last)[row])
-
-
-def lower_bound(space: Space, fusion: bool = True) -> Cost:
-    """Energy and cycles that no mapping can go below, each by itself.
-
-    Energy: every MAC and its register read; every input to the array and every partial sum read and written once for
-    `side` operations; and the DRAM bytes that cannot be avoided: weights, and of the activations the network's inputs
-    and outputs (without fusion those of every layer). Cycles: operations on an ideal array, and those bytes over the
-    outer link.
-    """
-    machine, workload = space.machine, space.workload
-    energy = total_bytes = array = 0.0
-    for i in space.positions:
-        layer, shape = workload.layers[i], space.shapes[i]
-        lanes = 1 if shape.depthwise else machine.side
-        macs = shape.k * shape.c * shape.fy * shape.fx * shape.oy * shape.ox * shape.copies * (1 - shape.add)
-        weights = layer.weights + (shape.k * shape.c * shape.copies if layer.op == "matmul" else 0)
-        moved = weights + _must_move(workload, i, fusion)
-        array += macs / lanes**2  # depthwise layers are one channel after another, a product a cycle
-        total_bytes += moved
-        energy += macs * (machine.mac_pj + machine.register_pj)
-        energy += macs / lanes * (machine.scratchpad_pj + 2 * machine.accumulator_pj) + moved * machine.dram_pj
-    return Cost(energy, max(array, total_bytes * machine.outer_cycles_per_byte))
-
-
-def _must_move(workload: Workload, i: int, fusion: bool) -> int:
-    """Bytes of activations that layer i moves from and to DRAM under any mapping."""
-    layer = workload.layers[i]
-    if not fusion:
-        inputs = layer.c * layer.iy * layer.ix * (len(layer.inputs) if layer.op == "add" else 1)
-        read_once = (layer.stride_y <= layer.fy or layer.oy == 1) and (layer.stride_x <= layer.fx or layer.ox == 1)
-        return layer.outputs + (inputs if read_once else layer.k)
-    return layer.outputs if layer.name in workload.outputs else 0
-
-
-def check_objective(objective: str) -> Objective:
-    """InputError unless it is one of the objectives."""
-    if objective in ("edp", "latency", "energy"):
-        return objective  # type: ignore[return-value]
-    raise InputError(f"objective {objective!r}: edp, latency or energy is needed")

@@ -233,10 +233,13 @@ def replace_module(net: nn.Module, path: str, module: nn.Module) -> None:
 def prepare(net: nn.Module, workload: Workload, soc: SoC, cores: Sequence[str] = ()) -> MixedNet:
     """The network with its batch norms folded and every weighted layer quantised, mixed where there is a choice.
 
-    cores: the candidates, in the order in which shares are laid out; by default every core with weights of its own.
+    cores: the candidates, in the order in which shares are laid out; by default all but a host without weights of its
+    own, which is there for what the others cannot do.
     workload: the same network's (its names are the module paths). Raises InputError where the network cannot be read.
     """
-    candidates = tuple(cores) or tuple(name for name, core in soc.cores.items() if core.weight_memory is not None)
+    candidates = tuple(cores) or tuple(
+        name for name, core in soc.cores.items() if name != soc.host or core.weight_memory is not None
+    )
 
     def able(layer: Layer) -> list[str]:
         return [name for name in candidates if not unsupported(layer, soc, name)] or [default_core(layer, soc)]

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from cosoc.search.oracle import Counts, Oracle
 from cosoc.search.spaces.channels import MixedLayer, MixedNet, fold, fold_batch_norm, quantised, replace_module, traced
+from cosoc.search.spaces.shares import Counts, ShareCosts
 from cosoc.search.training.gates import Estimator
 from cosoc.search.training.quant import integer_weight, ste
 from cosoc.sim.errors import InputError
@@ -512,10 +512,10 @@ def manual_cuts(supernet: Supernet, soc: SoC, runtime: Runtime) -> dict[str, dic
         "half": {name: n - -(-(n // 2) // STEP) * STEP if n > STEP else n // 2 for name, n in k.items()},
         "all_second": dict.fromkeys(k, 0),
     }
-    oracle, best = Oracle(supernet.workload, soc, runtime), dict.fromkeys(k, 0)
+    oracle, best = ShareCosts(supernet.workload, soc, runtime), dict.fromkeys(k, 0)
 
     def seconds(cuts: Mapping[str, int]) -> float:
-        return oracle.simulated(counts_of(supernet, cuts)).seconds
+        return oracle.simulated(counts_of(supernet, cuts)).latency_s
 
     now = seconds(best)
     for name, n in k.items():

@@ -1,352 +1,492 @@
-"""The space of tilings and fusions on Gemmini: what can be chosen, what is legal, and what a choice costs.
+"""The space of tiles and fusion: how each layer is cut and in which order, and which layers run as one fused piece.
 
-Per layer that the array runs: a tile along each dimension (a divisor of its extent) and one of the three orders of
-the software loops. Per neighbouring pair of layers: fused or not. Per fused group: tile of its last layer, line buffers
-or recomputation, and which layers' weights stay. The spatial unrolling is what a tile makes of it: blocks of `side`
-output and input channels, fewer where the tile has fewer. A choice of all of these is a `Plan`; every `Plan` that this
-module returns is legal, and its cost is that of `cosoc.sim.movers.cached_terms`.
+The cores of a layer stay as a given mapping has them. What a layer may choose depends on how its operands come: behind
+a DMA as `tiles_dma` has it, behind a cached mover as `tiles_cached`; a core that computes from the main memory has
+nothing to choose. Fused pieces are runs of consecutive layers: behind a cached mover in closed form, elsewhere row by
+row, simulated alone.
+
+The exact programme (`cosoc.search.exact.tiles`) says which plan is best under these costs. A search starts from it:
+
+- known: the given mapping, and the proven optimum of the estimate;
+- then rounds. Each takes the optimum under what the estimate has learnt; simulates the best plan's sections, and their
+  best neighbours, each alone; puts the best plan of these together; and from the best plan known goes down, one section
+  at a time, by simulations of the whole network.
+
+A time budget is asked for before every simulation of a section or a network, so it is overrun by one of them at most,
+and by the optimum, which every search has.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from cosoc.sim import exact
-from cosoc.sim.cores.systolic import Systolic
+from cosoc.search.exact import tiles as programme
+from cosoc.search.exact.tiles import Span, best_plan, counts_peak, value
+from cosoc.search.oracle import Oracle
+from cosoc.search.runfolder import RunFolder
+from cosoc.search.space import Candidate, Optimum, Report
+from cosoc.search.spaces.sections import Cost, Options, Section, listed, mapping_of, sections_of, total
+from cosoc.search.spaces.tiles_cached import MAX_GROUP, CachedTiles, runs_on_array
+from cosoc.search.spaces.tiles_dma import DmaTiles
 from cosoc.sim.errors import InputError
-from cosoc.sim.model.mapping import Dim, Extent, LayerPlan, Mapping, Part
-from cosoc.sim.model.mapping import Piece as MappedPiece
-from cosoc.sim.model.soc import SoC
-from cosoc.sim.model.workload import Layer, Workload
-from cosoc.sim.movers.cached_terms import (
-    ARRAY_OPS,
-    NEST_DIMS,
-    ORDERS,
-    OS,
-    CachedTerms,
-    CachedTheta,
-    Flow,
-    Machine,
-    Reloads,
-    Shape,
-    Tiles,
-    cycles,
-    energy_pj,
-    reloads,
-    roofline_cycles,
-    rows_needed,
-    terms,
-)
-from cosoc.sim.movers.fused_steps import Chain, GroupCost, chain, group_cost, why_not
+from cosoc.sim.figures import Figures, objective
+from cosoc.sim.model.cuts import section as part_of
+from cosoc.sim.model.mapping import LayerPlan, Part, Piece
+from cosoc.sim.model.mapping import Mapping as NetworkMapping
+from cosoc.sim.model.placement import lifetimes, tensor_bytes
+from cosoc.sim.model.soc import CachedMover, Dma, SoC
+from cosoc.sim.model.workload import Workload
+from cosoc.sim.movers.cached_terms import CachedTheta, Machine
+from cosoc.sim.tiler import checked, fused_problems, weight_bytes
+from cosoc.sim.work import whole
 
-Objective = Literal["edp", "latency", "energy"]
-OBJECTIVES: tuple[Objective, ...] = ("edp", "latency", "energy")
-LatencyModel = Literal["gemmini", "roofline"]
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
-
-MAX_GROUP = 8  # layers of a fused group at most
+ROUNDS = 2
+NEAR, FAR = 3, 12  # neighbours of each section that are simulated; where a time budget says when to stop
+TRIES = 24  # whole networks that a round's descent simulates, where no time budget says otherwise
+LARGEST = 5_000  # tiles that are simulated in about half a second
 
 
-@dataclass(frozen=True)
-class Single:
-    """One layer by itself. order: position in ORDERS."""
+class TileSpace:
+    """Tiles and fusion of one network on one SoC, by one objective: a `Space`.
 
-    layer: int
-    tile: tuple[int, int, int, int, int, int]  # along NEST_DIMS
-    order: int
+    given: whose cores, and whose plans of what has no choice, are taken. time_budget_s: of all rounds together, by
+    `clock`; None: the numbers above say when to stop. max_group: layers that may be fused at most.
+    """
 
-    @property
-    def extent(self) -> Extent:
-        return Extent(*self.tile)
+    name = "tiles"
 
-    @property
-    def loops(self) -> tuple[Dim, ...]:
-        """The loops around its tiles, outermost first."""
-        return ("n", *ORDERS[self.order])
+    def __init__(
+        self, soc: SoC, workload: Workload, aim: str, given: NetworkMapping, time_budget_s: float | None = None,
+        rounds: int = ROUNDS, max_group: int = MAX_GROUP, clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        if time_budget_s is not None and not (math.isfinite(time_budget_s) and time_budget_s > 0):
+            raise InputError(f"time budget {time_budget_s}: a positive number of seconds is needed")
+        if rounds < 1 or max_group < 1:
+            raise InputError(f"rounds is {rounds}, max_group {max_group}; at least 1 is needed")
+        self.soc, self.workload, self.aim, self.clock = soc, workload, objective(aim), clock
+        self.given = checked(given, workload, soc)
+        self.max_group = max_group
+        self.seconds = math.inf if time_budget_s is None else time_budget_s
+        self._rounds = ("known", *(f"round_{turn}" for turn in range(rounds)))
+        self._spent = 0.0  # seconds of rounds that are done
+        self._until = math.inf
+        self._dma = DmaTiles(workload, soc, self.given)
+        self._fixed = {
+            section.span: section for section in sections_of(self.given, workload) if self._is_fixed(section)
+        }
+        held = {i for start, end in self._fixed for i in range(start, end)}
+        movers = [self._movers(i) if i not in held else [] for i in range(len(workload.layers))]
+        self._behind_dma = {i for i, own in enumerate(movers) if own and all(isinstance(m, Dma) for m in own)}
+        arrays: dict[str, list[int]] = {}
+        for i, own in enumerate(movers):
+            if len(own) == 1 and isinstance(own[0], CachedMover) and runs_on_array(workload.layers[i]):
+                arrays.setdefault(self._core(i), []).append(i)
+        self.arrays = {
+            core: CachedTiles(workload, Machine.of(soc, core), max_group=max_group, core=core, positions=at)
+            for core, at in arrays.items()
+        }
+        self._array_of = {i: self.arrays[core] for core, at in arrays.items() for i in at}
+        if not self._behind_dma and not self._array_of and not counts_peak(self.aim):
+            cores = ", ".join(dict.fromkeys(p.core for plan in self.given.layers.values() for p in plan.parts))
+            raise InputError(
+                f"{workload.name} on {soc.name}: nothing to choose: its layers run on {cores}, which compute from "
+                "the main memory and take no tiles; fused pieces would change the objective peak alone"
+            )
+        self._alone: dict[Section, Cost | None] = {}
+        self._networks: dict[tuple[Section, ...], float] = {}
+        self._legal: dict[Span, Section | None] = {}
+        self._peaks: dict[Span, int] = {}
+        self._optima: dict[str, Optimum | None] = {}
+        self._whole_space = True
+        self._oracle = Oracle(soc, workload)
 
+    # ------------------------------------------------------------------------------------------ what can be chosen
 
-@dataclass(frozen=True)
-class Fused:
-    """The layers first .. last as one group. oy, ox: tile of the last; keep: line buffers; resident: of each layer,
-    whether its weights stay."""
+    def _is_fixed(self, section: Section) -> bool:
+        """Whether a section of the given mapping stays as it is: what is in a piece that runs in parallel, or whose
+        layers do not follow each other."""
+        names = {layer.name for layer in self.workload.layers[section.first : section.last + 1]}
+        loose = any(names & set(piece.layers) for piece in self.given.pieces if piece != section.piece)
+        return loose or (section.piece is not None and section.piece.how == "parallel")
 
-    first: int
-    last: int
-    oy: int
-    ox: int
-    keep: bool
-    resident: tuple[bool, ...]
+    def _core(self, i: int) -> str:
+        return self.given.layers[self.workload.layers[i].name].parts[0].core
 
+    def _movers(self, i: int) -> list[Dma | CachedMover | None]:
+        plan = self.given.layers[self.workload.layers[i].name]
+        return [self.soc.mover_of(part.core) for part in plan.parts if part.channels]
 
-Piece = Single | Fused
+    def has_choice(self, i: int) -> bool:
+        """Whether there is anything to choose for a layer by itself."""
+        return i in self._array_of or i in self._behind_dma
 
+    def options(self, first: int, last: int) -> Options | None:
+        """What the layers first .. last may be together; None where they are no section, or where time is over before
+        it has been simulated."""
+        if fixed := next((own for (start, end), own in self._fixed.items() if start <= first < end), None):
+            return self._one(fixed) if fixed.span == (first, last + 1) else None
+        if first == last:
+            if first in self._array_of:
+                return self._array_of[first].options(first, first)
+            if first in self._behind_dma:
+                return self._dma.options(first)
+            return self._one(Section(first, (self.given.layers[self.workload.layers[first].name],)))
+        array = self._array_of.get(first)
+        if array is not None and all(self._array_of.get(i) is array for i in range(first, last + 1)):
+            return array.options(first, last)
+        rows = self._by_rows(first, last)
+        if rows is None:
+            return None
+        if rows not in self._alone and self.late:
+            self._whole_space = False
+            return None
+        return self._one(rows)
 
-@dataclass(frozen=True)
-class Cost:
-    """Energy and latency of a plan by the closed form; additive over its pieces."""
+    def _one(self, section: Section) -> Options | None:
+        """A section as the only option, simulated alone; None where the machine cannot run it."""
+        cost = self.simulated(section)
+        return None if cost is None else Options(np.array([[cost.energy_j, cost.seconds]]), lambda choice: section)
 
-    energy_pj: float
-    cycles: float
+    def _by_rows(self, first: int, last: int) -> Section | None:
+        """The layers as a fused piece that goes row by row; None where they cannot be one, or where nothing is moved
+        that could stay and no objective asks for the main memory."""
+        span = first, last + 1
+        if span not in self._legal:
+            inside = range(first, last + 1)
+            moved = any(i in self._behind_dma for i in inside) or counts_peak(self.aim)
+            piece = Piece(tuple(self.workload.layers[i].name for i in inside))
+            plans = tuple(self._untiled(self.given.layers[name]) for name in piece.layers)
+            held = any(start < last + 1 and first < end for start, end in self._fixed)
+            legal = moved and not held and not any(i in self._array_of for i in inside)
+            legal = legal and not fused_problems(piece, self.workload, self.given, self.soc)
+            self._legal[span] = Section(first, plans, piece) if legal else None
+        return self._legal[span]
 
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(self.energy_pj + other.energy_pj, self.cycles + other.cycles)
+    def _untiled(self, plan: LayerPlan) -> LayerPlan:
+        parts = tuple(Part(part.core, part.channels) for part in plan.parts if part.channels)
+        return replace(plan, parts=parts, order=None)
 
-    def of(self, objective: Objective) -> float:
-        """EDP in pJ cycles, latency in cycles, energy in pJ."""
-        if objective == "edp":
-            return self.energy_pj * self.cycles
-        return self.cycles if objective == "latency" else self.energy_pj
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Pieces in network order, each layer that the array runs in exactly one."""
-
-    pieces: tuple[Piece, ...]
-
-    @property
-    def groups(self) -> tuple[Fused, ...]:
-        return tuple(piece for piece in self.pieces if isinstance(piece, Fused))
-
-
-@dataclass
-class Space:
-    """The choices that a workload has on a machine. double: tiles take half of scratchpad and accumulator at most, so
-    that the next one's loads run beside. model: what a latency is (`roofline` is DOSA's, for comparison)."""
-
-    workload: Workload
-    machine: Machine
-    theta: CachedTheta = field(default_factory=CachedTheta)
-    double: bool = True
-    model: LatencyModel = "gemmini"
-    max_group: int = MAX_GROUP
-
-    def __post_init__(self) -> None:
-        self.positions = [i for i, layer in enumerate(self.workload.layers) if runs_on_array(layer)]
-        if not self.positions:
-            raise InputError(f"workload {self.workload.name} has no layer that Gemmini's array runs")
-        self.shapes = {i: Shape.of(self.workload.layers[i]) for i in self.positions}
-        self.divisors = {i: [divisors(getattr(s, d)) for d in NEST_DIMS] for i, s in self.shapes.items()}
-        self._singles: dict[Any, tuple[Ints, CachedTerms]] = {}
-        self._costs: dict[Piece, Cost] = {}
-        self._chains: dict[tuple[int, int], Chain | None] = {}
-        for i in self.positions:
-            self._check_fits(i)
-
-    # ------------------------------------------------------------------------------------------ limits
-
-    @property
-    def spad_rows(self) -> int:
-        """Rows of scratchpad that a single layer's tile may fill."""
-        return self.machine.spad_rows // (2 if self.double else 1)
-
-    @property
-    def acc_rows(self) -> int:
-        """Rows of accumulator that a single layer's tile may fill."""
-        return self.machine.acc_rows // (2 if self.double else 1)
-
-    def _check_fits(self, i: int) -> None:
-        """InputError where not even the smallest tile of a layer fits: by which buffer, and by how much."""
-        spad, acc = rows_needed(self.shapes[i], Tiles(1, 1, 1, 1, 1, 1), self.machine)
-        for name, need, have in (("scratchpad", spad, self.spad_rows), ("accumulator", acc, self.acc_rows)):
-            if need > have:
-                layer = self.workload.layers[i].name
-                raise InputError(
-                    f"layer {layer}: its smallest tile needs {need} rows of {name}, {need - have} more than the {have} "
-                    "that a tile may fill; a larger memory or a smaller layer is needed"
-                )
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """First and last layers of all that may be a section, by length, so that what time cuts off is long."""
+        n = len(self.workload.layers)
+        fixed = [(start, end - 1) for start, end in self._fixed]
+        yield from ((first, first + more) for more in range(self.max_group) for first in range(n - more))
+        yield from (span for span in fixed if span[1] - span[0] >= self.max_group)
 
     # ------------------------------------------------------------------------------------------ costs
 
-    def flow(self, i: int) -> Flow:
-        """Where a single layer's operands come from: all from DRAM."""
-        return Flow(dram_in=self.shapes[i].operands)
+    def simulated(self, section: Section) -> Cost | None:
+        """What a section costs when it runs alone; None where it cannot."""
+        if section not in self._alone:
+            n = len(self.workload.layers)
+            layers = part_of(
+                self.workload, tuple(i < section.first for i in range(n)), tuple(i <= section.last for i in range(n))
+            )
+            names = [layer.name for layer in layers]
+            plans = dict(zip(names, section.plans, strict=True))
+            pieces = () if section.piece is None else (section.piece,)
+            mapping = NetworkMapping("section", self.given.runtime, plans, pieces)
+            try:
+                found = self._oracle.simulate(mapping, layers)
+                self._alone[section] = Cost(found.energy_j, found.latency_s)
+            except InputError:
+                self._alone[section] = None
+        return self._alone[section]
 
-    def cost_of(self, t: CachedTerms) -> tuple[Any, Any]:
-        """(energy in pJ, cycles) of terms."""
-        if self.model == "roofline":
-            return energy_pj(t, self.machine), roofline_cycles(t, self.machine)
-        return energy_pj(t, self.machine), cycles(t, self.machine, self.theta, exact, int(self.double))
+    def cost(self, section: Section) -> Cost:
+        """The estimate of a section: its closed form where it has one, else its simulation alone."""
+        array = self._array_of.get(section.first)
+        if array is not None and array.prices(section):
+            return array.cost(section)
+        if section.piece is None and section.first in self._behind_dma:
+            return self._dma.cost(section)
+        found = self.simulated(section)
+        if found is None:
+            raise InputError(f"layer {self.workload.layers[section.first].name}: cannot run as mapped")
+        return found
 
-    def singles(self, i: int) -> tuple[Ints, CachedTerms]:
-        """Every legal mapping of layer i by itself: [n, 7] tiles along NEST_DIMS and the order, and their terms."""
-        shape = self.shapes[i]
-        if shape not in self._singles:
-            grid = np.meshgrid(*(np.array(d, np.int64) for d in self.divisors[i]), indexing="ij")
-            flat = [axis.reshape(-1) for axis in grid]
-            spad, acc = rows_needed(shape, Tiles(*flat), self.machine)
-            fits = np.broadcast_to((spad <= self.spad_rows) & (acc <= self.acc_rows), flat[0].shape)
-            flat = [axis[fits] for axis in flat]
-            each = [reloads(shape, Tiles(*flat), order, exact) for order in ORDERS]
-            size = (len(flat[0]),)
+    def peak(self, first: int, last: int) -> int:
+        """Bytes of the main memory while the layers first .. last run as one section: weights that live there, and all
+        tensors that must, those left out that pass between layers of the section only."""
+        span = first, last + 1
+        if span not in self._peaks:
+            inside = {layer.name for layer in self.workload.layers[first : last + 1]} if last > first else set[str]()
+            gone = {
+                name for name in inside
+                if name not in self.workload.outputs and set(self.workload.readers(name)) <= inside
+            }  # fmt: skip
+            homes = self._dma.homes
+            alive = [name for name, (a, b) in self._lives.items() if a <= last and b >= first and name not in gone]
+            tensors = sum(
+                tensor_bytes(self.workload, name) for name in alive if homes.tensors.get(name, homes.main) == homes.main
+            )
+            self._peaks[span] = tensors + self._weights
+        return self._peaks[span]
 
-            def all_orders(name: str) -> Any:
-                return np.concatenate([np.broadcast_to(getattr(r, name), size) for r in each])
+    @property
+    def _lives(self) -> dict[str, tuple[int, int]]:
+        return lifetimes(self.workload)
 
-            tripled = [np.tile(axis, len(ORDERS)) for axis in flat]
-            again = Reloads(all_orders("weights"), all_orders("inputs"), all_orders("outputs"))
-            found = terms(shape, Tiles(*tripled), again, self.machine, exact, self.flow(i))
-            order = np.repeat(np.arange(len(ORDERS)), size[0])
-            self._singles[shape] = np.stack([*tripled, order], axis=1), found
-        return self._singles[shape]
+    @property
+    def _weights(self) -> int:
+        """Bytes of the main memory that weights take, or pass through."""
+        homes = self._dma.homes
+        if not homes.weights_in_main:
+            return homes.stream_bytes
+        moving = (layer for layer in self.workload if layer.name not in homes.pinned)
+        return sum(weight_bytes(layer, self.soc, self.given.layers[layer.name].parts) for layer in moving)
 
-    def single_terms(self, i: int, rows: Ints) -> CachedTerms:
-        """Terms of the mappings [n, 7] of layer i; legal or not."""
-        shape, tiles = self.shapes[i], Tiles(*(rows[:, d] for d in range(6)))
-        each = [reloads(shape, tiles, order, exact) for order in ORDERS]
+    def figures(self, sections: Sequence[Section]) -> Figures:
+        """The estimate of a plan."""
+        cost = total([self.cost(section) for section in sections])
+        return self._figures(cost, max(self.peak(section.first, section.last) for section in sections))
 
-        def chosen(name: str) -> Any:
-            parts = [np.broadcast_to(getattr(r, name), len(rows)) for r in each]
-            return np.choose(rows[:, 6], parts)
+    def _figures(self, cost: Cost, peak: int) -> Figures:
+        return Figures(cost.seconds, cost.energy_j, peak, self.workload.n / cost.seconds)
 
-        again = Reloads(chosen("weights"), chosen("inputs"), chosen("outputs"))
-        return terms(shape, tiles, again, self.machine, exact, self.flow(i))
+    def worth(self, cost: Cost) -> float:
+        """What the objective makes of a cost, its peak aside."""
+        return float(value(cost.energy_j, cost.seconds, self.aim))
 
-    def single_fits(self, i: int, rows: Ints) -> npt.NDArray[np.bool_]:
-        """Which of the mappings [n, 7] of layer i fit."""
-        spad, acc = rows_needed(self.shapes[i], Tiles(*(rows[:, d] for d in range(6))), self.machine)
-        return np.asarray((spad <= self.spad_rows) & (acc <= self.acc_rows)) & np.ones(len(rows), bool)
+    def optimum_plan(self) -> programme.Optimum:
+        """The best plan under the estimate; proven where time was enough to price every section."""
+        self._whole_space = True
+        options = {}
+        for first, last in self.spans():
+            found = self.options(first, last)
+            if found is not None:
+                options[first, last + 1] = found
+        peaks = {(start, end): self.peak(start, end - 1) for start, end in options} if counts_peak(self.aim) else None
+        n = len(self.workload.layers)
+        return best_plan(n, options, self.aim, peaks, self.workload.n, over=lambda: self.late)
 
-    def chain(self, first: int, last: int) -> Chain | None:
-        """The group of layers first .. last; None where they cannot be fused."""
-        key = (first, last)
-        if key not in self._chains:
-            short = last - first < self.max_group
-            legal = short and not why_not(self.workload, first, last)
-            self._chains[key] = chain(self.workload, first, last) if legal else None
-        return self._chains[key]
+    # ------------------------------------------------------------------------------------------ the protocol
 
-    def fused_cost(self, first: int, last: int, rows: Ints) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
-        """(energy, cycles, fits) of candidates [n, 3 + layers]: oy, ox, keep, resident of each layer."""
-        group = self.chain(first, last)
-        if group is None:
-            raise InputError(why_not(self.workload, first, last))
-        found = self._group(group, rows)
-        energy, time = self.cost_of(found.terms)
-        fits = (found.spad_rows <= self.machine.spad_rows) & (found.acc_rows <= self.machine.acc_rows // 2)
-        return energy, time, fits
+    def rounds(self) -> Sequence[str]:
+        """What is known, then rounds of simulated improvement."""
+        return self._rounds
 
-    def _group(self, group: Chain, rows: Ints) -> GroupCost:
-        resident = [rows[:, 3 + j] for j in range(len(group.layers))]
-        return group_cost(group, rows[:, 0], rows[:, 1], rows[:, 2], resident, self.machine)
+    @property
+    def late(self) -> bool:
+        """Whether the time of the round is over."""
+        return self.clock() >= self._until
 
-    def group_terms(self, piece: Fused) -> CachedTerms:
-        """Terms of a group; arrays of one."""
-        group = self.chain(piece.first, piece.last)
-        if group is None:
-            raise InputError(why_not(self.workload, piece.first, piece.last))
-        return self._group(group, _row(piece)).terms
+    def propose(self, name: str, oracle: Oracle, folder: RunFolder, report: Report) -> Sequence[Candidate]:
+        """Do a round."""
+        turn, begun = self._rounds.index(name), self.clock()
+        left = max(0.0, self.seconds - self._spent) / (len(self._rounds) - turn)
+        self._oracle, self._until = oracle, begun + left
 
-    def group_tiles(self, piece: Fused) -> tuple[Tiles, ...]:
-        """The tiles of each layer of a group; arrays of one."""
-        group = self.chain(piece.first, piece.last)
-        if group is None:
-            raise InputError(why_not(self.workload, piece.first, piece.last))
-        return self._group(group, _row(piece)).tiles
+        def step(what: str) -> None:
+            report(turn + 1, len(self._rounds), f"{name}: {what}")
 
-    def fused_candidates(self, first: int, last: int) -> Ints:
-        """Every choice of a group [n, 3 + layers], legal or not; see `fused_cost`. Line buffers go with whole rows, and
-        resident weights with more than one step."""
-        group = self.chain(first, last)
-        if group is None:
-            return np.zeros((0, 3 + last - first + 1), np.int64)
-        sink = group.shapes[-1]
-        tiles = [(oy, ox, 0) for oy in divisors(sink.oy) for ox in divisors(sink.ox)]
-        tiles += [(oy, sink.ox, 1) for oy in divisors(sink.oy) if oy < sink.oy]
-        kept = np.array(tiles, np.int64)
-        weighty = [j for j, s in enumerate(group.shapes) if not s.add]
-        choices = np.zeros((2 ** len(weighty), len(group.layers)), np.int64)
-        for bit, j in enumerate(weighty):
-            choices[:, j] = (np.arange(len(choices)) >> bit) & 1
-        many = (kept[:, 0] < sink.oy) | (kept[:, 1] < sink.ox)
-        blocks = [np.concatenate((kept[~many], np.zeros((int((~many).sum()), len(group.layers)), np.int64)), axis=1)]
-        several = kept[many]
-        blocks.append(
-            np.concatenate((np.repeat(several, len(choices), axis=0), np.tile(choices, (len(several), 1))), axis=1)
-        )
-        return np.concatenate(blocks)
+        out = list(self._known(step) if turn == 0 else self._improved(name, step))
+        self._spent += self.clock() - begun
+        return out
 
-    def piece_cost(self, piece: Piece) -> Cost:
-        """The cost of one piece; InputError where it is not legal. Remembered."""
-        if piece not in self._costs:
-            self._costs[piece] = self._piece_cost(piece)
-        return self._costs[piece]
+    def learn(self, oracle: Oracle) -> None:
+        """Fit theta of each array to its sections that were simulated alone."""
+        for array in self.arrays.values():
+            seen = {
+                one: cost for one, cost in self._alone.items()
+                if cost is not None and self._array_of.get(one.first) is array and array.prices(one)
+            }  # fmt: skip
+            if seen:
+                array.learn(array.refitted(seen))
 
-    def _piece_cost(self, piece: Piece) -> Cost:
-        if isinstance(piece, Single):
-            rows = np.array([[*piece.tile, piece.order]], np.int64)
-            if not self.single_fits(piece.layer, rows)[0]:
-                raise InputError(f"layer {self.workload.layers[piece.layer].name}: tile {piece.tile} does not fit")
-            energy, time = self.cost_of(self.single_terms(piece.layer, rows))
+    def state(self) -> dict[str, Any]:
+        """Thetas, the time spent, and the estimate's optimum for each candidate."""
+        optima = {
+            key: own and {"figures": asdict(own.figures), "bound": own.bound} for key, own in self._optima.items()
+        }
+        thetas = {core: asdict(array.theta) for core, array in self.arrays.items()}
+        return {"thetas": thetas, "spent_s": self._spent, "optima": optima}
+
+    def restore(self, name: str, state: Mapping[str, Any]) -> None:
+        """Take up the state after a round."""
+        for core, theta in state["thetas"].items():
+            self.arrays[core].learn(CachedTheta(**theta))
+        self._spent = state["spent_s"]
+        self._optima = {
+            key: own and Optimum(Figures(**own["figures"]), own["bound"]) for key, own in state["optima"].items()
+        }
+
+    def optimum(self) -> Optimum | None:
+        """That of the estimate which the best candidate was priced by; None where time cut the space."""
+        best = self._best_pair()
+        return self._optima.get(best[0].name) if best is not None else None
+
+    def about(self) -> dict[str, Any]:
+        """The thetas that the arrays ended with."""
+        return {"thetas": {core: asdict(array.theta) for core, array in self.arrays.items()}}
+
+    # ------------------------------------------------------------------------------------------ rounds
+
+    def _known(self, step: Callable[[str], None]) -> Iterator[Candidate]:
+        """The given mapping and the optimum."""
+        step("the optimum of the estimate")
+        found, optimum = self._optimum()
+        default = sections_of(self.given, self.workload)
+        yield self._candidate("default", default, optimum, known=True)
+        yield self._candidate("optimum", found.sections, optimum, known=True)
+
+    def _optimum(self) -> tuple[programme.Optimum, Optimum | None]:
+        """The best plan under the estimate, and what it proves."""
+        found = self.optimum_plan()
+        figures = self._figures(found.cost, max(self.peak(s.first, s.last) for s in found.sections))
+        proven = self._whole_space and (self.seconds == math.inf or not counts_peak(self.aim))
+        return found, Optimum(figures, float(self.aim(figures)) / found.bound) if proven else None
+
+    def _candidate(
+        self, name: str, sections: Sequence[Section], optimum: Optimum | None, known: bool = False
+    ) -> Candidate:
+        self._optima[name] = optimum
+        mapping = mapping_of(sections, self.given, self.workload, name)
+        fused = [list(one.piece.layers) for one in sections if one.piece is not None]
+        return Candidate(name, mapping, self.figures(sections), known=known, about={"fused": fused})
+
+    def _improved(self, name: str, step: Callable[[str], None]) -> Iterator[Candidate]:
+        """The optimum under what was learnt, the best plan of sections simulated alone, and where that leads."""
+        found, optimum = self._optimum()
+        for pair in self._oracle.pairs:
+            self._networks[sections_of(pair.mapping, self.workload)] = float(self.aim(pair.simulated))
+        seen = list(self._networks)
+        plans: list[tuple[str, tuple[Section, ...]]] = [("optimum", found.sections)]
+        start = self._best(seen, found.sections)
+        step("sections, each alone")
+        combined = self._recombined([start, found.sections])
+        plans.append(("sections", combined))
+        start = self._best([start], combined)
+        plans.append(("descent", self._descended(start, step)))
+        for what, sections in plans:
+            if sections not in seen:
+                seen.append(sections)
+                yield self._candidate(f"{name}_{what}", sections, optimum)
+
+    def _best_pair(self) -> tuple[NetworkMapping, Figures] | None:
+        pairs = [(pair.mapping, pair.simulated) for pair in self._oracle.pairs]
+        return min(pairs, key=lambda pair: float(self.aim(pair[1])), default=None)
+
+    def _best(self, seen: Sequence[tuple[Section, ...]], other: tuple[Section, ...]) -> tuple[Section, ...]:
+        """The best simulated of some plans; where time is over, of those that have been simulated."""
+        plans = [plan for plan in (*seen, other) if plan in self._networks or not self.late]
+        return min(plans, key=self._simulated_value, default=other)
+
+    def _simulated_value(self, sections: tuple[Section, ...]) -> float:
+        """The objective of a whole plan, simulated; inf where the machine cannot run it."""
+        if sections not in self._networks:
+            mapping = mapping_of(sections, self.given, self.workload)
+            try:
+                self._networks[sections] = float(self.aim(self._oracle.simulate(mapping)))
+            except InputError:
+                self._networks[sections] = math.inf
+        return self._networks[sections]
+
+    def _recombined(self, plans: Sequence[tuple[Section, ...]]) -> tuple[Section, ...]:
+        """The best plan of sections simulated alone: those of the plans, and what a descent from each of the first
+        meets. One that time or size leaves out keeps its estimate if it is of the plans, and is left out if it is
+        not."""
+        whole_cost = total([self.cost(section) for section in plans[0]])
+        pool: dict[Span, dict[Section, Cost]] = {}
+
+        def taken(section: Section, ours: bool) -> Cost | None:
+            cost = self._affordable(section)
+            if cost is None and ours:
+                cost = self.cost(section)
+            if cost is not None:
+                pool.setdefault(section.span, {})[section] = cost
+            return cost
+
+        for section in dict.fromkeys(section for plan in plans for section in plan):
+            taken(section, ours=True)
+        for here in plans[0]:
+            cost = pool[here.span][here]
+            rest, better = whole_cost - self.cost(here), True
+            while better:
+                better = False
+                for other in self._near(here, whole_cost):
+                    found = pool[here.span].get(other) or taken(other, ours=False)
+                    if found is not None and self.worth(rest + found) < self.worth(rest + cost):
+                        here, cost, better = other, found, True
+        options = {span: listed(found) for span, found in pool.items()}
+        peaks = {span: self.peak(span[0], span[1] - 1) for span in options}
+        return best_plan(len(self.workload.layers), options, self.aim, peaks, self.workload.n).sections
+
+    def _affordable(self, section: Section) -> Cost | None:
+        """A section simulated alone; None where time or its size forbids it."""
+        if section not in self._alone and (self.late or self._tiles(section) > LARGEST):
+            return None
+        return self.simulated(section)
+
+    def _near(self, section: Section, whole_cost: Cost) -> list[Section]:
+        """The best legal neighbours of a section by what they make of the whole, itself left out; of those that cost
+        the same, one: they are orders of loops that do not turn."""
+        array = self._array_of.get(section.first)
+        if array is not None and array.prices(section):
+            options = array.neighbours(section)
+        elif section.piece is None and section.first in self._behind_dma and section.span not in self._fixed:
+            options = self._dma.neighbours(section)
         else:
-            rows = _row(piece)
-            energy, time, fits = self.fused_cost(piece.first, piece.last, rows)
-            if not fits[0]:
-                raise InputError(f"group at {self.workload.layers[piece.first].name}: does not fit the scratchpad")
-        return Cost(float(np.asarray(energy).reshape(-1)[0]), float(np.asarray(time).reshape(-1)[0]))
+            return []
+        n, rest = NEAR if self.seconds == math.inf else FAR, whole_cost - self.cost(section)
+        points = options.points + np.array([[rest.energy_j, rest.seconds]])
+        order = np.argsort(value(points[:, 0], points[:, 1], self.aim), kind="stable")
+        kept = {tuple(options.points[choice]): int(choice) for choice in order[::-1]}
+        found = (options.section(choice) for choice in list(kept.values())[::-1][: n + 1])
+        return [other for other in found if other != section][:n]
 
-    def cost(self, plan: Plan) -> Cost:
-        """The cost of a whole plan; layers that the array does not run are the same for every plan, and left out."""
-        return functools.reduce(lambda a, b: a + b, (self.piece_cost(piece) for piece in plan.pieces))
+    def _tiles(self, section: Section) -> int:
+        """Tiles that a section goes through, or rows."""
+        out = 0
+        for layer, plan in zip(self.workload.layers[section.first :], section.plans, strict=False):
+            if not plan.is_tiled:
+                out += layer.oy * layer.n
+                continue
+            sizes, tile = whole(layer), plan.tile
+            dims = ("n", "k", "c", "fy", "fx", "oy", "ox")
+            out += math.prod(-(-sizes.along(d) // min(tile.along(d), sizes.along(d))) for d in dims)
+        return out
 
-    def complete(self, plan: Plan) -> bool:
-        """Whether every layer that the array runs stands in exactly one piece, in order."""
-        found: list[int] = []
-        for piece in plan.pieces:
-            found += [piece.layer] if isinstance(piece, Single) else range(piece.first, piece.last + 1)
-        return found == self.positions
+    def _descended(self, start: tuple[Section, ...], step: Callable[[str], None]) -> tuple[Section, ...]:
+        """A plan after steps down, each the first move of one section that makes the whole network better, simulated;
+        the sections that cost most come first."""
+        tries = TRIES if self.seconds == math.inf else 1 << 30
+        if self.late:
+            return start
+        best, least = start, self._simulated_value(start)
+        tried, better = {start}, True
+        while better:
+            better = False
+            whole_cost = total([self.cost(section) for section in best])
+            for section in sorted(best, key=lambda one: -self.worth(self.cost(one))):
+                for new in self._moves(section, whole_cost):
+                    at = best.index(section)
+                    plan = (*best[:at], *new, *best[at + 1 :])
+                    if plan in tried:
+                        continue
+                    if self.late or not tries:
+                        return best
+                    tried.add(plan)
+                    tries -= 1
+                    found = self._simulated_value(plan)
+                    step(f"best {min(found, least):.6g}")
+                    if found < least:
+                        best, least, better = plan, found, True
+                        break
+        return best
 
-
-def runs_on_array(layer: Layer) -> bool:
-    """Whether Gemmini's array runs a layer (an addition by its accumulator); the others are the host's."""
-    if layer.op not in ARRAY_OPS or max(layer.dilation_y, layer.dilation_x) > 1:
-        return False
-    return layer.op != "conv" or layer.groups == 1 or layer.depthwise
-
-
-def divisors(n: int) -> list[int]:
-    """All divisors, ascending."""
-    small = [d for d in range(1, int(n**0.5) + 1) if n % d == 0]
-    return small + [n // d for d in reversed(small) if d * d != n]
-
-
-def _row(piece: Fused) -> Ints:
-    """A group's choices as the row of an array."""
-    return np.array([[piece.oy, piece.ox, int(piece.keep), *map(int, piece.resident)]], np.int64)
-
-
-def as_single(i: int, row: Sequence[int] | Ints) -> Single:
-    """A mapping [7] of layer i as a piece."""
-    k, c, fy, fx, oy, ox, order = (int(x) for x in row)
-    return Single(i, (k, c, fy, fx, oy, ox), order)
-
-
-def as_fused(first: int, last: int, row: Sequence[int] | Ints) -> Fused:
-    """A choice [3 + layers] of a group as a piece."""
-    return Fused(first, last, int(row[0]), int(row[1]), bool(row[2]), tuple(bool(x) for x in row[3:]))
-
-
-def to_mapping(space: Space, plan: Plan, soc: SoC, name: str = "tiling_fusion") -> Mapping:
-    """The plan as a mapping: tiles for every layer of the array, a fused piece for every group."""
-    core = next(key for key, core in soc.cores.items() if isinstance(core, Systolic))
-    layers, pieces = {}, []
-    for piece in plan.pieces:
-        if isinstance(piece, Single):
-            layer = space.workload.layers[piece.layer]
-            layers[layer.name] = LayerPlan((Part(core, layer.k, piece.extent),), piece.loops)
-            continue
-        members = space.workload.layers[piece.first : piece.last + 1]
-        tiles = space.group_tiles(piece)
-        for layer, tile in zip(members, tiles, strict=True):
-            extent = Extent(*(int(np.asarray(getattr(tile, d)).reshape(-1)[0]) for d in NEST_DIMS))
-            layers[layer.name] = LayerPlan((Part(core, layer.k, extent),), ("n", *OS))
-        stays = tuple(layer.name for layer, r in zip(members, piece.resident, strict=True) if r)
-        pieces.append(MappedPiece(tuple(layer.name for layer in members), "fused", piece.keep, stays))
-    return Mapping(name, "overlapped", layers, tuple(pieces))
+    def _moves(self, section: Section, whole_cost: Cost) -> Iterable[tuple[Section, ...]]:
+        """What may stand in place of a section: its neighbours, and of a fused one its layers by themselves. Nothing
+        behind a cached mover, where a fence stands around each section: there it is enough to simulate it alone."""
+        if section.first in self._array_of:
+            return
+        yield from ((other,) for other in self._near(section, whole_cost))
+        if section.piece is not None and section.span not in self._fixed:
+            single = [self.options(i, i) for i in range(*section.span)]
+            yield tuple(own.section(programme.best_choice(own, self.aim)) for own in single if own is not None)

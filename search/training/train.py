@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from cosoc.search.runfolder import RunFolder
+from cosoc.search.space import Report
 from cosoc.search.training.data import Split
 
-Report = Callable[[int, int, str], None]
 Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]  # net, x, y, generator, part done 0..1
 AfterEpoch = Callable[[int], dict[str, Any]]  # epoch -> figures to log
 
@@ -36,10 +36,11 @@ class Phase:
 
 
 class Progress:
-    """Epochs done of all phases of a run, for the report."""
+    """Epochs done of all phases of a run, for the report, which may change from round to round."""
 
-    def __init__(self, total: int, report: Report) -> None:
-        self.total, self.report, self.done = total, report, 0
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        self.report: Report = lambda done, total, what: None
 
     def advance(self, epochs: int, what: str) -> None:
         self.done += epochs

@@ -74,21 +74,23 @@ class Cluster(Core):
         if tile.depthwise:
             return self.depthwise_cycles * groups * tile.oy * tile.ox * taps
         reduction = taps * tile.c
-        if _linear(tile):
-            return xp.ceildiv(reduction, self.linear_inputs * self.lanes // 4) * groups
+        linear = xp.ceildiv(reduction, self.linear_inputs * self.lanes // 4) * groups
         gathered = xp.ceildiv(reduction * self.simd_bits, 8)
         product = groups * (self.inner_cycles * xp.ceildiv(reduction, self.lanes) + self.group_cycles)
-        return self._blocks(tile, xp) * (self.im2col_cycles * gathered + product) * xp.used(tile.k)
+        blocked = self._blocks(tile, xp) * (self.im2col_cycles * gathered + product) * xp.used(tile.k)
+        return xp.where(_linear(tile), linear, blocked)
 
     def accesses(self, tile: Tile, xp: Any) -> Num:
         """Of these, cycles in which the processors load or store: half of gathering, the inner loads, a store for four
         outputs; where there is no blocked product, half of all cycles."""
-        if (tile.op != "conv" and tile.op != "matmul") or tile.depthwise or _linear(tile):
-            return xp.ceildiv(self.law(tile, xp), 2)
+        half = xp.ceildiv(self.law(tile, xp), 2)
+        if (tile.op != "conv" and tile.op != "matmul") or tile.depthwise:
+            return half
         reduction = tile.fy * tile.fx * tile.c
         gathered = xp.ceildiv(xp.ceildiv(reduction * self.simd_bits, 8) * self.im2col_cycles, 2)
         product = xp.ceildiv(tile.k, FILTERS) * (self.inner_loads * xp.ceildiv(reduction, self.lanes) + PIXELS)
-        return self._blocks(tile, xp) * (gathered + product) * xp.used(tile.k)
+        blocked = self._blocks(tile, xp) * (gathered + product) * xp.used(tile.k)
+        return xp.where(_linear(tile), half, blocked)
 
     def cycles(self, tile: Tile, xp: Any) -> Num:
         return self.law(tile, xp) - self.accesses(tile, xp) if self.feed_links else self.law(tile, xp)
@@ -102,7 +104,6 @@ class Cluster(Core):
         return xp.ceildiv(tile.k * tile.c * tile.fy * tile.fx * self.weight_bits, 8) + self.bias_bytes * tile.k
 
 
-def _linear(tile: Tile) -> bool:
+def _linear(tile: Tile) -> Num:
     """Whether a tile is of a fully connected layer: one pixel of one tap."""
-    pixels = tile.oy * tile.ox
-    return isinstance(pixels, int) and tile.op == "conv" and pixels * tile.fy * tile.fx == 1
+    return tile.op == "conv" and tile.oy * tile.ox * tile.fy * tile.fx == 1

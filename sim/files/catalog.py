@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from importlib import resources
@@ -77,13 +78,24 @@ def load_cluster(path: Path, overrides: Mapping[str, str] | None = None) -> Clus
 
 def device_soc(cluster: Cluster, device: str) -> SoC:
     """The SoC that a device of a cluster is."""
-    return find_soc(cluster.devices[device].soc, cluster.devices[device].set)
+    name, settings = cluster.devices[device].soc, cluster.devices[device].set
+    path = soc_folder() / f"{name}.yaml" if name in list_socs() else Path(name)
+    written = path.stat() if path.is_file() else None
+    return _unchanged_soc(name, tuple(settings.items()), written and (written.st_mtime_ns, written.st_size))
+
+
+@functools.lru_cache(maxsize=64)
+def _unchanged_soc(name: str, settings: tuple[tuple[str, str], ...], written: tuple[int, int] | None) -> SoC:
+    """A SoC as a cluster asks for it, again and again: read once for as long as its file is as it was written."""
+    return find_soc(name, dict(settings))
 
 
 def find_cluster(name_or_path: str, overrides: Mapping[str, str] | None = None) -> Cluster:
     """A built-in cluster by name, or a cluster file by path."""
     if name_or_path in list_clusters():
         return load_cluster(cluster_folder() / f"{name_or_path}.yaml", overrides)
+    if name_or_path in list_socs():
+        raise InputError(f"{name_or_path} is one SoC, and a cluster is needed here, such as {list_clusters()[0]}")
     if name_or_path.endswith((".yaml", ".yml")) or Path(name_or_path).exists():
         return load_cluster(Path(name_or_path), overrides)
     raise InputError(f"no cluster named {name_or_path!r}; there is {', '.join(list_clusters())}, or give a .yaml file")

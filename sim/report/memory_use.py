@@ -24,6 +24,7 @@ Cores that read a tensor where it lies need no tiles. Padding of transfers is co
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -31,9 +32,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cosoc.sim.lower.fusion import buffer_bytes
-from cosoc.sim.machine.program import KINDS, Ints, Records, entries_of, row_of
+from cosoc.sim.machine.program import KINDS, Ints, Program, Records, entries_of, row_of
+from cosoc.sim.machine.trace import Trace
 from cosoc.sim.model.mapping import PARTIAL_BYTES, Extent, Mapping, Part, Piece
-from cosoc.sim.model.placement import Homes, lifetimes, tensor_bytes
+from cosoc.sim.model.placement import lifetimes, tensor_bytes
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.movers.cached_terms import Machine, Tiles, cached_cores, rows_needed, shape_of, tile_in_rows
@@ -69,7 +71,7 @@ class _Held:
 def memory_use(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -> tuple[MemoryUse, ...]:
     """The memories of a run that hold anything, in the SoC's order; see the module docstring."""
     mapping = checked(mapping, workload, soc)
-    run = _Run(result, soc, workload, mapping, homes_of(workload, mapping, soc))
+    run = _Run(result.program, result.trace, soc, workload, mapping, result.inferences)
     held = list(run.pieces())
     out = []
     for name, memory in soc.memories.items():
@@ -78,6 +80,13 @@ def memory_use(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -
             ticks, level = _levels(mine)
             out.append(MemoryUse(name, memory.capacity_bytes, ticks, level))
     return tuple(out)
+
+
+def peak_bytes(program: Program, trace: Trace, soc: SoC, workload: Workload, mapping: Mapping) -> int:
+    """The most that the main memory holds at once in one simulated inference under a complete mapping."""
+    run = _Run(program, trace, soc, workload, mapping, 1)
+    held = [piece for piece in run.in_main() if piece.memory == soc.main_memory]
+    return int(_levels(held)[1].max()) if held else 0
 
 
 def _levels(held: list[_Held]) -> tuple[Ints, Ints]:
@@ -93,10 +102,13 @@ def _levels(held: list[_Held]) -> tuple[Ints, Ints]:
 class _Run:
     """The ops of a run, unrolled, and what may hold a memory."""
 
-    def __init__(self, result: Result, soc: SoC, workload: Workload, mapping: Mapping, homes: Homes) -> None:
-        self.soc, self.workload, self.mapping, self.homes = soc, workload, mapping, homes
-        self.program, self.issue, self.end = result.program, result.trace.issue, result.trace.end
-        self.span = result.ticks
+    def __init__(
+        self, program: Program, trace: Trace, soc: SoC, workload: Workload, mapping: Mapping, inferences: int
+    ) -> None:
+        self.soc, self.workload, self.mapping = soc, workload, mapping
+        self.homes = homes_of(workload, mapping, soc)
+        self.program, self.issue, self.end = program, trace.issue, trace.end
+        self.span = trace.makespan
         self.row = row_of(self.program, np.arange(self.program.n_ops))
         self.rows: Records = self.program.rows[self.row]
         self.kind, self.layer = self.rows["kind"], self.rows["layer"]
@@ -107,7 +119,7 @@ class _Run:
         plain = np.array([unit not in others for unit in self.program.unit_names])
         self.plain = plain[self.rows["unit"]]
         self.busy = np.isin(self.kind, (COMPUTE, FEED, LOAD, STORE))  # launches may come early, like weights
-        self.inference = self.inferences_of(result.inferences)
+        self.inference = self.inferences_of(inferences)
 
     def pieces(self) -> Iterator[_Held]:
         """Everything that lies anywhere."""
@@ -125,6 +137,16 @@ class _Run:
                 yield from self.serial_weights(number)
         yield from self.credits_in_bytes()
         yield from self.outputs_by_credit()
+
+    def in_main(self) -> Iterator[_Held]:
+        """What lies in the main memory (and more): homes, and weights that pass through."""
+        yield from self.weights_at_home()
+        yield from self.tensors_at_home()
+        if not self.homes.weights_in_main:
+            for number in range(len(self.program.layers)):
+                if self.mapping.runtime == "serial":
+                    yield from self.serial_weights(number)
+            yield from self.credits_in_bytes()
 
     def always(self, memory: str, size: int) -> Iterator[_Held]:
         if size:
@@ -182,7 +204,17 @@ class _Run:
 
     def times(self, number: int) -> tuple[Ints, Ints]:
         """First issue and last end of a layer's jobs and transfers of activations, [inferences]."""
-        return self.times_of((self.layer == number) & self.busy)
+        since, until = self.layer_times
+        return since[number], until[number]
+
+    @functools.cached_property
+    def layer_times(self) -> tuple[Ints, Ints]:
+        """`times` of every layer, [layers, inferences]."""
+        ops, shape = np.flatnonzero(self.busy), (len(self.program.layers), int(self.inference.max(initial=0)) + 1)
+        since, until = np.full(shape, self.span, np.int64), np.zeros(shape, np.int64)
+        np.minimum.at(since, (self.layer[ops], self.inference[ops]), self.issue[ops])
+        np.maximum.at(until, (self.layer[ops], self.inference[ops]), self.end[ops])
+        return since, until
 
     def times_of(self, chosen: npt.NDArray[np.bool_]) -> tuple[Ints, Ints]:
         """First issue and last end of some ops, [inferences]."""
@@ -364,4 +396,4 @@ class _Run:
             yield _Held(core.accumulator, self.issue[since], self.end[back[~first_of]], size)
 
 
-__all__ = ["MemoryUse", "memory_use"]
+__all__ = ["MemoryUse", "memory_use", "peak_bytes"]

@@ -8,17 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cosoc.search.exact.tiles import (
-    best_plan,
-    best_single,
-    check_objective,
-    front_of,
-    lower_bound,
-    value,
-    walk,
-)
-from cosoc.search.spaces.tiles import OBJECTIVES, Objective, Plan, Space, as_fused, as_single, divisors
+from cosoc.search.exact.tiles import Optimum, best_choice, best_plan, front_of, value, walk
+from cosoc.search.spaces.sections import Cost, Section, listed
+from cosoc.search.spaces.tiles_cached import CachedTiles, divisors, lower_bound
 from cosoc.sim.errors import InputError
+from cosoc.sim.figures import objective
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.model.workload import Layer, Workload
@@ -26,6 +20,12 @@ from cosoc.sim.movers.cached_terms import Machine
 
 SMALL = {"memories.scratchpad.size_bytes": "262144", "memories.accumulator.size_bytes": "65536"}
 MACHINE = Machine.of(find_soc("gemmini_firesim", SMALL))
+EDP = objective("edp")
+ADDITIVE = ("edp", "latency", "energy")
+
+
+def optimum(space: CachedTiles, aim: str, fusion: bool = True, **limits: float) -> Optimum:
+    return best_plan(len(space.positions), space.choices(fusion), objective(aim), **limits)  # type: ignore[arg-type]
 
 
 def conv(side: int, c: int, k: int, filter_: int) -> Layer:
@@ -54,12 +54,14 @@ OPTIMA = [
 def test_single_layers_have_the_optima_of_an_independent_enumeration(
     layer: Layer, edp: float, energy_uj: float, cycles: int
 ) -> None:
-    space = Space(alone(layer), MACHINE, double=False, model="roofline")
-    found = best_single(space, 0, "edp")
-    assert found.cost.cycles == cycles
-    assert found.cost.energy_pj * 1e-6 == pytest.approx(energy_uj, abs=0.05)
-    assert found.cost.of("edp") == pytest.approx(edp, rel=5e-4)
-    assert space.piece_cost(found.piece) == found.cost
+    space = CachedTiles(alone(layer), MACHINE, double=False, model="roofline")
+    options = space.choices()[0, 1]
+    choice = best_choice(options, EDP)
+    cost = options.cost(choice)
+    assert cost.seconds * MACHINE.hz == pytest.approx(cycles)
+    assert cost.energy_j * 1e6 == pytest.approx(energy_uj, abs=0.05)
+    assert cost.energy_j * 1e12 * cost.seconds * MACHINE.hz == pytest.approx(edp, rel=5e-4)
+    assert space.cost(options.section(choice)) == cost
 
 
 def tiny() -> Workload:
@@ -74,7 +76,7 @@ def tiny() -> Workload:
     return Workload("tiny", (8, 4, 4), layers, ("c",))
 
 
-def every_cost(space: Space) -> list[tuple[float, float]]:
+def every_cost(space: CachedTiles) -> list[tuple[float, float]]:
     """(energy, cycles) of every plan: all ways to cut the layers, all choices of all pieces; of each piece's choices
     those that another beats or equals in both are left out, which takes nothing from any sum."""
     n, pieces = len(space.positions), {}
@@ -98,16 +100,39 @@ def every_cost(space: Space) -> list[tuple[float, float]]:
     return out
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_the_programme_finds_the_best_of_all_plans(objective: Objective) -> None:
+@pytest.mark.parametrize("aim", [*ADDITIVE, "throughput", "latency*energy^2"])
+def test_the_programme_finds_the_best_of_all_plans(aim: str) -> None:
     """Brute force over every way to cut four layers and every choice of every piece."""
-    space = Space(tiny(), MACHINE)
-    found = best_plan(space, objective)
-    best = min(value(e, c, objective) for e, c in every_cost(space))
+    space = CachedTiles(tiny(), MACHINE)
+    found = optimum(space, aim)
+    best = min(value(e * 1e-12, c / MACHINE.hz, objective(aim)) for e, c in every_cost(space))
     assert found.value == pytest.approx(best, rel=1e-12)
     assert found.bound == 1.0
-    assert space.complete(found.plan)
-    assert space.cost(found.plan).of(objective) == pytest.approx(found.value, rel=1e-12)
+    assert space.complete(found.sections)
+    cost = space.plan_cost(found.sections)
+    assert value(cost.energy_j, cost.seconds, objective(aim)) == pytest.approx(found.value, rel=1e-12)
+
+
+@pytest.mark.parametrize("aim", ["peak", "edp*peak", "latency*peak^3"])
+def test_peaks_are_largest_of_sections_and_found_by_the_programme(aim: str) -> None:
+    """Against all ways over four layers, two choices a section, with peaks and costs drawn at random."""
+    rng, n = np.random.default_rng(3), 4
+    for _ in range(30):
+        points = {(a, b): rng.random((2, 2)) + 0.1 for a in range(n) for b in range(a + 1, n + 1)}
+        peaks = {span: int(rng.integers(1, 9)) for span in points}
+        options = {
+            span: listed({Section(i, (), None): Cost(*own[i]) for i in range(2)}) for span, own in points.items()
+        }
+        found = best_plan(n, options, objective(aim), peaks)
+        least = np.inf
+        for r in range(n):
+            for cuts in itertools.combinations(range(1, n), r):
+                ways = list(itertools.pairwise((0, *cuts, n)))
+                peak = max(peaks[way] for way in ways)
+                for chosen in itertools.product(*(points[way] for way in ways)):
+                    energy, seconds = np.sum(chosen, axis=0)
+                    least = min(least, float(value(energy, seconds, objective(aim), peak)))
+        assert found.value == pytest.approx(least, rel=1e-12)
 
 
 def test_fronts_keep_what_nothing_dominates() -> None:
@@ -122,8 +147,8 @@ def test_fronts_keep_what_nothing_dominates() -> None:
 
 
 def test_thinned_fronts_come_with_a_bound_that_holds() -> None:
-    space = Space(find_workload("resnet8"), MACHINE)
-    exact, thinned = best_plan(space, "edp"), best_plan(space, "edp", epsilon=0.05, largest=2)
+    space = CachedTiles(find_workload("resnet8"), MACHINE)
+    exact, thinned = optimum(space, "edp"), optimum(space, "edp", epsilon=0.05, largest=2)
     assert exact.bound == 1.0 < thinned.bound <= 1.05**2 * (1 + 1e-9)
     assert exact.value <= thinned.value <= exact.value * thinned.bound
 
@@ -138,19 +163,19 @@ def test_sums_along_ways() -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v1_025", "gpt3_block_decode"])
 def test_no_plan_is_below_the_lower_bound(name: str) -> None:
-    space = Space(find_workload(name), MACHINE)
+    space = CachedTiles(find_workload(name), MACHINE)
     for fusion in (True, False):
         bound = lower_bound(space, fusion)
-        for objective in OBJECTIVES:
-            found = best_plan(space, objective, fusion)
-            assert bound.energy_pj <= found.cost.energy_pj
-            assert bound.cycles <= found.cost.cycles
+        for aim in ADDITIVE:
+            found = optimum(space, aim, fusion)
+            assert bound.energy_j <= found.cost.energy_j
+            assert bound.seconds <= found.cost.seconds
 
 
 def test_fusion_never_costs_where_it_may_be_left_out() -> None:
     for name in ("resnet18", "mobilenet_v1", "vgg16"):
-        space = Space(find_workload(name), MACHINE)
-        assert best_plan(space, "edp").value <= best_plan(space, "edp", fusion=False).value
+        space = CachedTiles(find_workload(name), MACHINE)
+        assert optimum(space, "edp").value <= optimum(space, "edp", fusion=False).value
 
 
 def test_candidates_are_all_divisors_and_fit() -> None:
@@ -159,7 +184,7 @@ def test_candidates_are_all_divisors_and_fit() -> None:
         Layer("a", "conv", ("input",), 16, 16, oy=10, ox=12, iy=10, ix=12),
         Layer("b", "conv", ("a",), 16, 16, oy=10, ox=12, iy=10, ix=12),
     )
-    space = Space(Workload("two", (16, 10, 12), layers, ("b",)), MACHINE)
+    space = CachedTiles(Workload("two", (16, 10, 12), layers, ("b",)), MACHINE)
     rows = space.fused_candidates(0, 1)
     heads = {tuple(row[:3]) for row in rows.tolist()}
     plain = {(y, x, 0) for y in divisors(10) for x in divisors(12)}
@@ -172,22 +197,16 @@ def test_what_does_not_fit_says_which_memory_and_by_how_much() -> None:
     layer = Layer("wide", "conv", ("input",), 16, 16, fx=3000, ix=3000)
     tiny_machine = replace(MACHINE, spad_rows=2, acc_rows=1)
     with pytest.raises(InputError, match="layer wide: its smallest tile needs 2 rows of scratchpad, 1 more than the 1"):
-        Space(alone(layer), tiny_machine)
-    space = Space(alone(conv(56, 64, 64, 3)), MACHINE)
+        CachedTiles(alone(layer), tiny_machine)
+    space = CachedTiles(alone(conv(56, 64, 64, 3)), MACHINE)
     with pytest.raises(InputError, match="does not fit"):
-        space.cost(Plan((as_single(0, (64, 64, 3, 3, 56, 56, 0)),)))
-    pooled = Space(find_workload("resnet18"), MACHINE)
+        space.cost(space.as_single(0, (64, 64, 3, 3, 56, 56, 0)))
+    pooled = CachedTiles(find_workload("resnet18"), MACHINE)
     with pytest.raises(InputError, match="does not run on Gemmini"):
-        pooled.piece_cost(as_fused(0, 1, (8, 8, 0, 0, 0)))
-
-
-def test_objectives_are_named() -> None:
-    assert check_objective("edp") == "edp"
-    with pytest.raises(InputError, match="objective 'area': edp, latency or energy is needed"):
-        check_objective("area")
+        pooled.as_fused(0, 1, (8, 8, 0, 0, 0))
 
 
 def test_a_network_that_the_array_does_not_run_is_refused() -> None:
     pool = Layer("pool", "max_pool", ("input",), 8, 8, oy=4, ox=4, iy=8, ix=8, fy=2, fx=2, stride_y=2, stride_x=2)
-    with pytest.raises(InputError, match="has no layer that Gemmini's array runs"):
-        Space(alone(pool), MACHINE)
+    with pytest.raises(InputError, match="has no layer that the array runs"):
+        CachedTiles(alone(pool), MACHINE)

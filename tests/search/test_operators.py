@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from cosoc.cli import main
 from cosoc.search.baselines.laws import network_estimate as odimo_estimate
-from cosoc.search.oracle import Oracle
-from cosoc.search.run import SearchConfig, search
 from cosoc.search.spaces.channels import assignment, fix
 from cosoc.search.spaces.operators import (
     CUTS,
@@ -28,8 +26,10 @@ from cosoc.search.spaces.operators import (
     rounded,
     with_choices,
 )
+from cosoc.search.spaces.shares import ShareCosts
 from cosoc.search.spaces.space import operator_space
 from cosoc.search.training.nets import mobilenet_v1_025
+from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import load_mapping
@@ -227,37 +227,37 @@ def test_cuts_are_rounded_to_passes_of_the_engine() -> None:
 def test_free_channels_of_min_cost_cost_nothing() -> None:
     net = small()
     cuts = manual_cuts(net, SOC, "overlapped")
-    oracle = Oracle(net.workload, SOC, "overlapped")
-    seconds = {name: oracle.simulated(counts_of(net, one)).seconds for name, one in cuts.items()}
+    oracle = ShareCosts(net.workload, SOC, "overlapped")
+    seconds = {name: oracle.simulated(counts_of(net, one)).latency_s for name, one in cuts.items()}
     assert seconds["min_cost"] <= seconds["all_second"] < seconds["half"] < seconds["all_first"]
-    assert oracle.estimated(counts_of(net, cuts["half"])).seconds == pytest.approx(seconds["half"], rel=0.05)
+    assert oracle.estimated(counts_of(net, cuts["half"])).latency_s == pytest.approx(seconds["half"], rel=0.05)
 
 
 # -- a whole search ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> SearchConfig:
-    return SearchConfig(
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TrainingConfig:
+    return TrainingConfig(
         soc=SOC, workload=f"{__name__}:Small", space="operators", strengths=(3.0,), epochs=5, train_images=192,
         batch=32, out=tmp_path_factory.mktemp("operators") / "run", manual=("all_first", "all_second"),
     )  # fmt: skip
 
 
-def test_a_search_reports_simulations_of_the_files_that_it_leaves(tiny: SearchConfig) -> None:
-    content = search(tiny, quiet).content
-    assert [row["name"] for row in content["points"] + content["manual"]] == ["strength_3", "all_first", "all_second"]
+def test_a_search_reports_simulations_of_the_files_that_it_leaves(tiny: TrainingConfig) -> None:
+    content = search_trained(tiny, quiet).content()
+    assert [row["name"] for row in content["points"] + content["known"]] == ["strength_3", "all_first", "all_second"]
     workload = load_workload(tiny.out / "workload.yaml")
-    for row in content["points"] + content["manual"]:
+    for row in content["points"] + content["known"]:
         mapping = load_mapping(tiny.out / row["mapping"], workload, SOC)
-        assert row["simulated"]["seconds"] == simulate(SOC, workload, mapping).seconds
+        assert row["simulated"]["latency_s"] == simulate(SOC, workload, mapping).seconds
         for layer in ("same.choice.conv", "plain.0.conv"):
             assert mapping.layers[layer].channels_on("cluster") in cut_steps(32)
-    assert content["reference"] == content["manual"][0]["simulated"]
-    assert content["points"][0]["wide_share"] < 1 == content["manual"][0]["wide_share"]
+    assert content["about"]["reference"] == content["known"][0]["simulated"]
+    assert content["points"][0]["about"]["wide_share"] < 1 == content["known"][0]["about"]["wide_share"]
 
 
-def test_a_killed_search_goes_on_to_the_same_result(tiny: SearchConfig, tmp_path: Path) -> None:
+def test_a_killed_search_goes_on_to_the_same_result(tiny: TrainingConfig, tmp_path: Path) -> None:
     wanted = replace(tiny, out=tmp_path / "run")
 
     def report(done: int, total: int, what: str) -> None:
@@ -265,26 +265,26 @@ def test_a_killed_search_goes_on_to_the_same_result(tiny: SearchConfig, tmp_path
             raise Killed
 
     with pytest.raises(Killed):
-        search(wanted, report)
-    search(replace(wanted, resume=True), quiet)
+        search_trained(wanted, report)
+    search_trained(replace(wanted, resume=True), quiet)
     whole, resumed = (json.loads((folder / "result.json").read_text()) for folder in (tiny.out, wanted.out))
     assert whole == resumed
 
 
-def test_a_target_is_met(tiny: SearchConfig, tmp_path: Path) -> None:
+def test_a_target_is_met(tiny: TrainingConfig, tmp_path: Path) -> None:
     first, second = (
-        row["simulated"]["seconds"] for row in json.loads((tiny.out / "result.json").read_text())["manual"]
+        row["simulated"]["latency_s"] for row in json.loads((tiny.out / "result.json").read_text())["known"]
     )
     target_ms = (0.3 * first + 0.7 * second) * 1e3
-    found = search(replace(tiny, out=tmp_path / "run", strengths=(), target_ms=target_ms, manual=()), quiet)
-    assert second * 1e3 <= found.content["points"][0]["simulated"]["seconds"] * 1e3 <= target_ms
+    found = search_trained(replace(tiny, out=tmp_path / "run", strengths=(), target_ms=target_ms, manual=()), quiet)
+    assert second * 1e3 <= found.content()["points"][0]["simulated"]["latency_s"] * 1e3 <= target_ms
 
 
-def test_what_a_cut_cannot_do_is_refused(tiny: SearchConfig, tmp_path: Path) -> None:
+def test_what_a_cut_cannot_do_is_refused(tiny: TrainingConfig, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="space operators takes expectation or montecarlo"):
-        search(replace(tiny, out=tmp_path / "a", estimator="score"), quiet)
+        search_trained(replace(tiny, out=tmp_path / "a", estimator="score"), quiet)
     with pytest.raises(InputError, match="a cut \\(point\\) takes expectation"):
-        search(replace(tiny, out=tmp_path / "b", estimator="montecarlo", cut="point"), quiet)
+        search_trained(replace(tiny, out=tmp_path / "b", estimator="montecarlo", cut="point"), quiet)
     with pytest.raises(InputError, match="no manual mapping named 'all_8bit' in this space; there is all_first"):
         operator_space(Small(), IMAGE, SOC, "overlapped", "small", ("all_8bit",), "conv-dw", "cumulative")
 
@@ -311,7 +311,7 @@ def test_the_command_takes_templates_for_operators_alone(tmp_path: Path, capsys:
 
 
 def test_two_points_can_be_compared_though_their_layers_differ(
-    tiny: SearchConfig, capsys: pytest.CaptureFixture[str]
+    tiny: TrainingConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tiny.out / "mappings"
     assert main(["compare", str(folder / "all_first.yaml"), str(folder / "all_second.yaml")]) == 0

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from cosoc.search.oracle import Oracle
 from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, make_contiguous, prepare, to_mapping
+from cosoc.search.spaces.shares import ShareCosts
 from cosoc.search.training.nets import build
 from cosoc.search.training.repair import counts, meet, repair, wide, with_wide
 from cosoc.sim.files.catalog import find_soc
@@ -29,14 +29,14 @@ class Machine:
         with torch.no_grad():
             for layer in self.net.layers.values():
                 layer.logits.normal_()
-        self.oracle = Oracle(self.workload, SOC, runtime)
+        self.oracle = ShareCosts(self.workload, SOC, runtime)
         self.runtime = runtime
 
     def cost(self, chosen: Assignment) -> float:
         of = {n: torch.bincount(c, minlength=len(self.net.layers[n].cores)).tolist() for n, c in chosen.items()}
         return self.oracle.simulated(
             {n: dict(zip(self.net.layers[n].cores, k, strict=True)) for n, k in of.items()}
-        ).seconds
+        ).latency_s
 
     def on_wide(self, chosen: Assignment) -> dict[str, int]:
         return {n: int((c == wide(self.net.layers[n])).sum()) for n, c in chosen.items()}
@@ -67,7 +67,7 @@ def test_what_was_repaired_and_reordered_costs_what_was_simulated() -> None:
     ordered, _ = make_contiguous(made.net, made.workload, repaired)
     assert made.on_wide(ordered) == made.on_wide(repaired)
     result = simulate(SOC, made.workload, to_mapping(made.net, ordered, "overlapped", "found"))
-    assert result.seconds == made.cost(repaired)
+    assert result.latency_s == made.cost(repaired)
 
 
 def test_a_target_between_the_extremes_is_met() -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cosoc.search.run import SearchConfig, search
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.training.gates import ESTIMATORS, Estimator
+from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 
@@ -42,9 +42,9 @@ def killer(at: int) -> Callable[[int, int, str], None]:
     return report
 
 
-def config(out: Path, estimator: Estimator = "expectation") -> SearchConfig:
+def config(out: Path, estimator: Estimator = "expectation") -> TrainingConfig:
     """Three epochs of three steps in each phase: fewer steps an epoch than anything that counts steps."""
-    return SearchConfig(
+    return TrainingConfig(
         soc=find_soc("diana"),
         workload="digits_cnn",
         strengths=(3.0,),
@@ -85,7 +85,7 @@ def assert_same(a: Path, b: Path) -> None:
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("unbroken") / "run"
-    search(config(folder), quiet)
+    search_trained(config(folder), quiet)
     return folder
 
 
@@ -103,27 +103,26 @@ def test_killed_between_an_epoch_and_its_checkpoint(
     with monkeypatch.context() as patched:
         patched.setattr(RunFolder, "checkpoint", checkpoint)
         with pytest.raises(Killed):
-            search(wanted, quiet)
+            search_trained(wanted, quiet)
     assert not (wanted.out / "result.json").exists()
-    search(replace(wanted, resume=True), quiet)
+    search_trained(replace(wanted, resume=True), quiet)
     assert_same(unbroken, wanted.out)
 
 
 def test_a_finished_run_is_only_read(unbroken: Path) -> None:
-    """Resuming it trains nothing: progress goes phase by phase, not epoch by epoch."""
+    """Resuming it trains nothing and simulates nothing."""
     before = content(unbroken)
     seen: list[tuple[int, int]] = []
-    search(replace(config(unbroken), resume=True), lambda done, total, what: seen.append((done, total)))
-    assert seen[-1][0] == seen[-1][1]
+    search_trained(replace(config(unbroken), resume=True), lambda done, total, what: seen.append((done, total)))
+    assert not seen
     assert content(unbroken)["result.json"] == before["result.json"]
-    assert len(seen) == 4  # the phases: warm-up, the point's search and tuning, the manual mapping's tuning
 
 
 def test_another_configuration_is_refused_by_name(unbroken: Path) -> None:
     with pytest.raises(InputError, match="the run has seed 0, now 1 is asked for"):
-        search(replace(config(unbroken), resume=True, seed=1), quiet)
+        search_trained(replace(config(unbroken), resume=True, seed=1), quiet)
     with pytest.raises(InputError, match="is not empty"):
-        search(config(unbroken), quiet)
+        search_trained(config(unbroken), quiet)
 
 
 @pytest.mark.slow
@@ -132,7 +131,7 @@ def test_killed_after_every_epoch(unbroken: Path, tmp_path: Path) -> None:
     while not (wanted.out / "result.json").exists():
         kills += 1
         try:
-            search(replace(wanted, resume=kills > 1), killer(kills))
+            search_trained(replace(wanted, resume=kills > 1), killer(kills))
         except Killed:
             continue
     assert kills > 8
@@ -143,10 +142,10 @@ def test_killed_after_every_epoch(unbroken: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("estimator", [e for e in ESTIMATORS if e != "expectation"])
 def test_estimators_that_draw_at_random_resume_too(estimator: Estimator, tmp_path: Path) -> None:
     whole, broken = config(tmp_path / "whole", estimator), config(tmp_path / "broken", estimator)
-    search(whole, quiet)
+    search_trained(whole, quiet)
     with pytest.raises(Killed):
-        search(broken, killer(4))  # after the first of the search's epochs
-    search(replace(broken, resume=True), quiet)
+        search_trained(broken, killer(4))  # after the first of the search's epochs
+    search_trained(replace(broken, resume=True), quiet)
     assert_same(whole.out, broken.out)
 
 

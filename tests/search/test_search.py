@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cosoc.search.run import SearchConfig, search
 from cosoc.search.training.nets import build
+from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import load_mapping
@@ -25,31 +25,31 @@ def quiet(done: int, total: int, what: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def tiny() -> SearchConfig:
-    return SearchConfig(
+def tiny() -> TrainingConfig:
+    return TrainingConfig(
         soc=find_soc("diana"), workload="digits_cnn", data="digits", strengths=(1.0,), epochs=5, train_images=192,
         manual=("all_8bit", "all_ternary"), batch=32,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def finished(tiny: SearchConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tiny: TrainingConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "whole"
-    search(replace(tiny, out=out), quiet)
+    search_trained(replace(tiny, out=out), quiet)
     return out
 
 
 def test_every_reported_latency_is_the_simulation_of_the_mapping_beside_it(finished: Path) -> None:
     content = json.loads((finished / "result.json").read_text())
     soc, workload = find_soc("diana"), from_module(build("digits_cnn"), (1, 8, 8), "digits_cnn")
-    rows = content["points"] + content["manual"]
+    rows = content["points"] + content["known"]
     assert [row["name"] for row in rows] == ["strength_1", "all_8bit", "all_ternary"]
     for row in rows:
         mapping = load_mapping(finished / row["mapping"], workload, soc)
         result = simulate(soc, workload, mapping)
-        assert row["simulated"]["seconds"] == result.seconds
+        assert row["simulated"]["latency_s"] == result.seconds
         assert row["simulated"]["energy_j"] == pytest.approx(result.energy_j, rel=1e-12)
-        assert 0 < row["estimated"]["seconds"] < 10 * result.seconds
+        assert 0 < row["estimated"]["latency_s"] < 10 * result.seconds
         assert 0 <= row["accuracy"] <= 1
 
 
@@ -66,7 +66,7 @@ def test_the_folder_has_what_it_takes_to_read_it(finished: Path) -> None:
 
 @pytest.mark.parametrize("killed_at", [1, 3, 4, 6])
 def test_a_killed_run_resumes_to_the_same_result(
-    tiny: SearchConfig, finished: Path, tmp_path: Path, killed_at: int
+    tiny: TrainingConfig, finished: Path, tmp_path: Path, killed_at: int
 ) -> None:
     out = tmp_path / "killed"
 
@@ -75,43 +75,45 @@ def test_a_killed_run_resumes_to_the_same_result(
             raise Killed
 
     with pytest.raises(Killed):
-        search(replace(tiny, out=out), kill)
+        search_trained(replace(tiny, out=out), kill)
     with (out / "metrics.jsonl").open("a") as file:
         file.write('{"phase": "torn')  # what a kill in the middle of a write leaves
-    search(replace(tiny, out=out, resume=True), quiet)
+    search_trained(replace(tiny, out=out, resume=True), quiet)
     assert json.loads((out / "result.json").read_text()) == json.loads((finished / "result.json").read_text())
 
 
-def test_another_configuration_is_not_resumed(tiny: SearchConfig, finished: Path) -> None:
+def test_another_configuration_is_not_resumed(tiny: TrainingConfig, finished: Path) -> None:
     with pytest.raises(InputError, match=r"the run has seed 0, now 1 is asked for"):
-        search(replace(tiny, out=finished, resume=True, seed=1), quiet)
+        search_trained(replace(tiny, out=finished, resume=True, seed=1), quiet)
     with pytest.raises(InputError, match="exists and is not empty"):
-        search(replace(tiny, out=finished), quiet)
+        search_trained(replace(tiny, out=finished), quiet)
 
 
-def test_a_damaged_checkpoint_is_named(tiny: SearchConfig, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_named(tiny: TrainingConfig, tmp_path: Path) -> None:
     out = tmp_path / "run"
 
     def kill(done: int, total: int, what: str) -> None:
         raise Killed
 
     with pytest.raises(Killed):
-        search(replace(tiny, out=out), kill)
+        search_trained(replace(tiny, out=out), kill)
     (out / "checkpoint.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be read back"):
-        search(replace(tiny, out=out, resume=True), quiet)
+        search_trained(replace(tiny, out=out, resume=True), quiet)
 
 
-def test_a_target_is_met_by_simulation(tiny: SearchConfig, tmp_path: Path) -> None:
+def test_a_target_is_met_by_simulation(tiny: TrainingConfig, tmp_path: Path) -> None:
     target_ms = 0.0148  # all 8 bit takes 0.0162 ms, the fastest manual mapping 0.0137 ms
-    found = search(replace(tiny, out=tmp_path / "run", strengths=(), target_ms=target_ms, manual=("all_8bit",)), quiet)
-    (point,) = found.content["points"]
-    assert point["simulated"]["seconds"] * 1e3 <= target_ms
-    (slowest,) = found.content["manual"]
-    assert slowest["simulated"]["seconds"] * 1e3 > target_ms
+    found = search_trained(
+        replace(tiny, out=tmp_path / "run", strengths=(), target_ms=target_ms, manual=("all_8bit",)), quiet
+    )
+    (point,) = found.content()["points"]
+    assert point["simulated"]["latency_s"] * 1e3 <= target_ms
+    (slowest,) = found.content()["known"]
+    assert slowest["simulated"]["latency_s"] * 1e3 > target_ms
 
 
-def test_what_cannot_be_searched_is_refused_before_training(tiny: SearchConfig, tmp_path: Path) -> None:
+def test_what_cannot_be_searched_is_refused_before_training(tiny: TrainingConfig, tmp_path: Path) -> None:
     out = tmp_path / "run"
     for change, message in [
         ({"target_ms": 1e-4, "strengths": ()}, "under the fastest mapping that was found"),
@@ -120,12 +122,12 @@ def test_what_cannot_be_searched_is_refused_before_training(tiny: SearchConfig, 
         ({"input_shape": (1, 3, 8, 8)}, "the images of digits are"),
     ]:
         with pytest.raises(InputError, match=message):
-            search(replace(tiny, out=out, **change), quiet)  # type: ignore[arg-type]
+            search_trained(replace(tiny, out=out, **change), quiet)  # type: ignore[arg-type]
         assert not out.exists()
 
 
 @pytest.mark.parametrize("estimator", ["montecarlo", "score"])
-def test_the_other_estimators_search_too(tiny: SearchConfig, tmp_path: Path, estimator: str) -> None:
+def test_the_other_estimators_search_too(tiny: TrainingConfig, tmp_path: Path, estimator: str) -> None:
     wanted = replace(tiny, out=tmp_path / "run", estimator=estimator, manual=())  # type: ignore[arg-type]
-    (point,) = search(wanted, quiet).content["points"]
-    assert point["simulated"]["seconds"] > 0
+    (point,) = search_trained(wanted, quiet).content()["points"]
+    assert point["simulated"]["latency_s"] > 0

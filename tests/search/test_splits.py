@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,16 +16,17 @@ from cosoc.cli import main
 from cosoc.search.baselines import heuristics
 from cosoc.search.exact.splits import Point, bounded, front, front_labels, least_period, merged
 from cosoc.search.front import hypervolume
+from cosoc.search.oracle import Oracle
+from cosoc.search.spaces.split_space import SplitConfig, agreed_front, replayed, search_splits
 from cosoc.search.spaces.splits import Floats, Plan, PlanStage, Problem, check, cuts_of, evaluate, nested
 from cosoc.search.spaces.splits_soft import relaxed_front
 from cosoc.search.split_costs import device_costs, device_mappings, make_case, profile_problem
-from cosoc.search.splits_run import SplitConfig, agreed_front, search_splits, simulated, to_json
 from cosoc.sim import exact
 from cosoc.sim.cores.roofline import Roofline
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_cluster, find_soc, load_cluster
+from cosoc.sim.files.mapping_file import load_cluster_mapping
 from cosoc.sim.files.workload_file import find_workload
-from cosoc.sim.machine.engine_fast import run
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.cuts import crossing
 from cosoc.sim.model.mapping import Mapping, Piece
@@ -349,7 +351,7 @@ def test_the_relaxation_comes_within_one_percent(cluster: str, network: str) -> 
 
 def test_replay_confirms_the_front() -> None:
     case = make_case(find_cluster("donna_hetero"), find_workload("resnet18"))
-    splits, searches = agreed_front(case, True, 200, run)
+    splits, searches = agreed_front(case, True, Oracle(case.cluster, case.workload, inferences=200))
     assert searches == 1
     for split in splits:
         assert split.error == pytest.approx(0, abs=1e-3)
@@ -365,46 +367,89 @@ def test_replay_refits_where_queues_are_short() -> None:
     cluster = cluster.model_copy(update={"links": {"ethernet": slow}, "devices": {"gpu": short}})
     case = make_case(cluster, find_workload("vgg16"), branches=False)
     first = least_period(case.problem)
-    seen = simulated(case, first, 100, run).simulated
+    oracle = Oracle(cluster, case.workload, inferences=100)
+    seen = replayed(case, first, oracle).simulated
     assert 1 / seen.throughput > 1.05 * first.costs.period_s
-    splits, searches = agreed_front(case, False, 100, run)
+    splits, searches = agreed_front(case, False, oracle)
     assert searches > 1
     assert max(abs(split.error) for split in splits) <= 0.05
 
 
-def test_a_search_says_what_was_simulated() -> None:
-    result = search_splits(
-        SplitConfig(find_cluster("homogeneous_gpu_2"), find_workload("resnet18"), 100, batches=(1, 2))
-    )
-    content = to_json(result)
-    rates = [p["simulated"]["throughput"] for p in content["front"]]
-    joules = [p["simulated"]["energy_j"] for p in content["front"]]
+def quiet(done: int, total: int, what: str) -> None:
+    """No progress."""
+
+
+def of_kind(content: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    """The points of one front."""
+    return [point for point in content["points"] if point["name"].startswith(f"{kind}_")]
+
+
+def test_a_search_says_what_was_simulated(tmp_path: Path) -> None:
+    cluster, network = find_cluster("homogeneous_gpu_2"), find_workload("resnet18")
+    config = SplitConfig(cluster, network, 100, batches=(1, 2), out=tmp_path / "run")
+    content = search_splits(config, quiet).content()
+    points = of_kind(content, "point")
+    rates, joules = ([p["simulated"][key] for p in points] for key in ("throughput", "energy_j"))
     assert all(a > b for a, b in pairwise(rates)) and all(a > b for a, b in pairwise(joules))
-    assert content["speedup_max"] == pytest.approx(rates[0] / content["single_gpu"]["simulated"]["throughput"])
-    assert 1 < content["speedup_max"] <= 2
-    for point in content["latency_front"]:
-        assert point["simulated_latency_s"] == pytest.approx(point["latency_s"], rel=1e-3)
-    fastest_reply = min(content["latency_front"], key=lambda p: p["latency_s"])
-    assert len(fastest_reply["stages"]) == 1  # any hop only adds to an empty pipeline of equal devices
-    for point in content["front"]:
-        assert sum(s["layers"] for s in point["stages"]) == len(find_workload("resnet18").layers)
-        total = sum(d["energy_j"] for d in point["simulated"]["devices"])
+    (alone,) = [known for known in content["known"] if known["name"] == "one_gpu"]
+    assert 1 < rates[0] / alone["simulated"]["throughput"] <= 2
+    quick = of_kind(content, "latency")
+    for point in quick:
+        assert point["simulated"]["latency_s"] == pytest.approx(point["estimated"]["latency_s"], rel=1e-3)
+    fastest_reply = min(quick, key=lambda p: float(p["simulated"]["latency_s"]))
+    assert len(fastest_reply["about"]["stages"]) == 1  # any hop only adds to an empty pipeline of equal devices
+    for point in points:
+        assert sum(s["layers"] for s in point["about"]["stages"]) == len(network.layers)
+        total = sum(d["energy_j"] for d in point["about"]["replay"]["devices"])
         assert total <= point["simulated"]["energy_j"]  # the rest is the links'
 
 
+def test_no_search_returns_worse_than_what_it_knows(tmp_path: Path) -> None:
+    """Whatever the objective: of single devices, even, greedy and genetic splits none is better than the best."""
+    cluster, network = find_cluster("donna_hetero"), find_workload("resnet8")
+    for goal in ("throughput", "latency", "energy", "edp", "peak", "latency*energy^2"):
+        out = tmp_path / goal.replace("*", "_")
+        result = search_splits(SplitConfig(cluster, network, 50, batches=(1, 2), objective=goal, out=out), quiet)
+        values = [result.value(one.simulated) for one in result.found]
+        assert result.value(result.best.simulated) == min(values)
+        assert any(one.known for one in result.found)
+
+
+def test_a_killed_search_of_splits_goes_on_to_the_same_result(tmp_path: Path) -> None:
+    """Killed while it looks for the front with replicas, the round before being kept."""
+    config = SplitConfig(find_cluster("homogeneous_gpu_2"), find_workload("resnet8"), 50, batches=(1,))
+    search_splits(replace(config, out=tmp_path / "whole"), quiet)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(done: int, total: int, what: str) -> None:
+        if (tmp_path / "broken" / "done" / "front.figures.json").exists():
+            raise Killed
+
+    with pytest.raises(Killed):
+        search_splits(replace(config, out=tmp_path / "broken"), kill)
+    search_splits(replace(config, out=tmp_path / "broken", resume=True), quiet)
+    for name in ("result.json", "mappings/point_0.yaml"):
+        assert (tmp_path / "broken" / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
 @pytest.mark.parametrize("inferences", [30, 100, 1000])
-def test_eight_devices_are_at_most_eight_times_as_fast_as_one(inferences: int) -> None:
+def test_eight_devices_are_at_most_eight_times_as_fast_as_one(inferences: int, tmp_path: Path) -> None:
     """Also where a run has hardly more items than a turn of the replicas, and in batches. A stage's devices cannot do
     more than replicas / seconds, and what the programme predicts is not bent to what a replay cannot show."""
-    config = SplitConfig(find_cluster("homogeneous_gpu_8"), find_workload("vgg8"), inferences, latency=False)
-    result = search_splits(config)
-    for split in result.front + result.replicated_front:
-        half_a_tick = 0.5e-9  # to which a stage's seconds are rounded
-        most = min(s.replicas / (s.seconds - half_a_tick) for s in split.stages) * split.simulated.batch
-        assert split.simulated.throughput <= most and split.point.costs.throughput <= most
-        assert not split.simulated.steady or abs(split.error) < 0.05
-    content = to_json(result)
-    assert 7 < content["speedup_max_replicated"] <= 8 * (1 + 1e-9)
+    config = SplitConfig(
+        find_cluster("homogeneous_gpu_8"), find_workload("vgg8"), inferences, latency=False, out=tmp_path / "run"
+    )
+    content = search_splits(config, quiet).content()
+    for point in content["points"]:
+        half_a_tick, about = 0.5e-9, point["about"]  # to which a stage's seconds are rounded
+        most = min(s["replicas"] / (s["seconds"] - half_a_tick) for s in about["stages"]) * about["micro_batch"]
+        assert point["simulated"]["throughput"] <= most and point["estimated"]["throughput"] <= most
+        assert not about["replay"]["steady"] or abs(about["difference"]) < 0.05
+    (alone,) = [known for known in content["known"] if known["name"] == "one_gpu"]
+    fastest = of_kind(content, "replicated")[0]["simulated"]["throughput"]
+    assert 7 < fastest / alone["simulated"]["throughput"] <= 8 * (1 + 1e-9)
 
 
 def three_chips(folder: Path) -> Path:
@@ -429,15 +474,18 @@ def test_a_point_is_what_simulate_says_of_its_file(tmp_path: Path) -> None:
     words = [str(cluster), "resnet8", "--inferences", "60", "-q"]
     assert main(["search", *words, "--space", "splits", "--out", str(folder)]) == 0
     content = json.loads((folder / "result.json").read_text())
-    assert max(len(point["stages"]) for point in content["front"]) > 1
-    for kind, points in (("point", content["front"]), ("replicated", content["replicated_front"])):
+    assert max(len(point["about"]["stages"]) for point in content["points"]) > 1
+    kinds = [of_kind(content, "point"), of_kind(content, "replicated"), of_kind(content, "latency"), content["known"]]
+    for points in kinds:
         for number in sorted({0, len(points) // 2, len(points) - 1}):
             point = points[number]
-            file = folder / "mappings" / f"{kind}_{number}.yaml"
+            file, about = folder / point["mapping"], point["about"]
             assert main(["simulate", *words, "--mapping", str(file), "--json", str(tmp_path / "r.json")]) == 0
             again = json.loads((tmp_path / "r.json").read_text())
-            assert {key: again[key] for key in point["simulated"]} == point["simulated"]
-            assert again["stages"] == point["stages"]
+            assert {key: again[key] for key in about["replay"]} == about["replay"]
+            assert again["stages"] == about["stages"]
+            figures = [again[key] for key in ("fill_s", "energy_j", "throughput")]
+            assert figures == [point["simulated"][key] for key in ("latency_s", "energy_j", "throughput")]
 
 
 def test_devices_are_searched_under_their_mappings(tmp_path: Path) -> None:
@@ -449,16 +497,24 @@ def test_devices_are_searched_under_their_mappings(tmp_path: Path) -> None:
     link = cluster.links["x"].model_copy(update={"between": ("split",)})
     cluster = cluster.model_copy(update={"devices": devices, "links": {"x": link}})
     both = named_mapping("min_cost", network, soc, "overlapped")
-    config = SplitConfig(cluster, network, 50, batches=(1,), mappings={"split": both}, latency=False)
-    result = search_splits(config)
+    config = SplitConfig(
+        cluster, network, 50, batches=(1,), mappings={"split": both}, latency=False, out=tmp_path / "run"
+    )
+    result = search_splits(config, quiet)
     alone = simulate(soc, network, both).seconds
-    assert 1 / result.single["split"].simulated.throughput == pytest.approx(alone, abs=0.5e-9)
+    found = {one.name: one for one in result.found}
+    assert 1 / found["one_split"].simulated.throughput == pytest.approx(alone, abs=0.5e-9)
     assert alone < 0.9 * simulate(soc, network, named_mapping("default", network, soc)).seconds
-    fastest = result.front[0]
-    mapping = fastest.case.mapping(fastest.point.plan)
-    assert mapping.runtime == "overlapped" and mapping.layers == both.layers
+    mapping = load_cluster_mapping(tmp_path / "run" / found["point_0"].mapping, network, cluster)
+    assert mapping.runtime == "overlapped"
+    assert {name: [(p.core, p.channels) for p in plan.parts] for name, plan in mapping.layers.items()} == {
+        name: [(p.core, p.channels) for p in plan.parts] for name, plan in both.layers.items()
+    }
     again = simulate_cluster(cluster, network, mapping, inferences=50)
-    assert again.seen == fastest.simulated and again.stages == fastest.stages
+    assert again.seen.throughput == found["point_0"].simulated.throughput
+    assert [asdict(stage) for stage in again.stages] == [
+        stage | {"behind": tuple(stage["behind"])} for stage in found["point_0"].about["stages"]
+    ]
 
 
 def test_mappings_inside_of_devices_share_a_runtime(tmp_path: Path) -> None:
@@ -504,10 +560,9 @@ def test_the_command_leaves_its_folder(tmp_path: Path) -> None:
     ]
     assert main(words) == 0
     content = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert content["inferences"] == 50 and content["cluster"] == "small"
-    plans = sorted(file.name for file in (tmp_path / "run" / "mappings").iterdir())
-    kinds = {"point": "front", "replicated": "replicated_front"}
-    assert plans == sorted(f"{kind}_{i}.yaml" for kind, front in kinds.items() for i in range(len(content[front])))
+    assert content["about"]["inferences"] == 50 and content["cluster"] == "small"
+    plans = sorted(f"mappings/{file.name}" for file in (tmp_path / "run" / "mappings").iterdir())
+    assert plans == sorted(point["mapping"] for point in content["points"] + content["known"])
     assert (tmp_path / "run" / "front.png").stat().st_size > 1000
     assert main(words) == 2  # the folder is not empty
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from cosoc.search.campaigns import run as sweeps
 from cosoc.search.campaigns.plan import Task, load_plan, tasks
 from cosoc.search.campaigns.run import ProcessPool, SweepConfig, failures, fronts, split_fronts, sweep
-from cosoc.search.splits_run import SplitConfig, search_splits
+from cosoc.search.spaces.split_space import SplitConfig, search_splits
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import device_soc, find_cluster, find_soc
 from cosoc.sim.files.mapping_file import find_mapping
@@ -106,9 +106,9 @@ def test_results_are_those_of_single_simulations(plan: Path, tmp_path: Path) -> 
             spec = row["spec"]
             soc, workload = find_soc("diana", spec["set"]), find_workload(spec["workload"])
             alone = simulate(soc, workload, find_mapping(spec["mapping"], workload, soc, spec["runtime"]))
-            assert (row["result"]["seconds"], row["result"]["energy_j"]) == (alone.seconds, alone.energy_j)
+            assert (row["result"]["latency_s"], row["result"]["energy_j"]) == (alone.seconds, alone.energy_j)
     for rows in fronts(found).values():
-        seconds = [row["result"]["seconds"] for row in rows]
+        seconds = [row["result"]["latency_s"] for row in rows]
         energies = [row["result"]["energy_j"] for row in rows]
         assert seconds == sorted(seconds) and energies == sorted(energies, reverse=True)
     before = rows_of(tmp_path / "out")
@@ -136,7 +136,7 @@ def test_an_equal_program_is_not_run_again(tmp_path: Path) -> None:
     found = sweep(SweepConfig(path, tmp_path / "out", workers=1), nobody)
     assert [row["status"] for row in found.rows] == ["done", "done"]
     # Both may be under way at once in the one worker's queue, but they run one after the other.
-    assert found.rows[0]["result"]["seconds"] == found.rows[1]["result"]["seconds"]
+    assert found.rows[0]["result"]["latency_s"] == found.rows[1]["result"]["latency_s"]
 
 
 SPLITS = """
@@ -169,9 +169,9 @@ def test_splits_are_searched_over_clusters_seeds_and_socs(tmp_path: Path) -> Non
     fastest: dict[int, set[float]] = {}
     for row in done:
         spec, content = row["spec"], row["result"]["content"]
-        assert "strength" not in spec and "objective" not in spec
-        front = [point["simulated"]["throughput"] for point in content["front"]]
-        fastest.setdefault(int(spec["set"][f"links.{link}.bytes_per_s"]), set()).add(front[0])
+        assert "strength" not in spec and spec["objective"] == "throughput"
+        rate_of = {point["name"]: point["simulated"]["throughput"] for point in content["points"]}
+        fastest.setdefault(int(spec["set"][f"links.{link}.bytes_per_s"]), set()).add(rate_of[content["best"]])
         watts = float(spec["set"][f"devices.{device}.set.{path}"])
         one = soc.base_power_mw + sum(c.power_mw for c in soc.cores.values()) - soc.cores[core].power_mw + watts
         one += sum(dma.power_mw for dma in soc.dmas.values())
@@ -180,12 +180,11 @@ def test_splits_are_searched_over_clusters_seeds_and_socs(tmp_path: Path) -> Non
     assert {len(values) for values in fastest.values()} == {1}  # the seed is for a baseline only
     assert min(fastest[4 * rate]) >= max(fastest[rate])
     config = SplitConfig(find_cluster("homogeneous_gpu_2", {f"links.{link}.bytes_per_s": str(4 * rate)}),
-                         find_workload("digits_cnn"), 50)  # fmt: skip
-    assert search_splits(config).front[0].simulated.throughput == min(fastest[4 * rate])
+                         find_workload("digits_cnn"), 50, out=tmp_path / "alone")  # fmt: skip
+    assert search_splits(config, nobody).best.simulated.throughput == min(fastest[4 * rate])
     (best,) = split_fronts(found).values()
     assert best[0][1]["simulated"]["throughput"] == max(
-        p["simulated"]["throughput"] for row in done for key in ("front", "replicated_front")
-        for p in row["result"]["content"][key]
+        p["simulated"]["throughput"] for row in done for p in row["result"]["content"]["points"]
     )  # fmt: skip
     before = rows_of(tmp_path / "out")
     sweep(SweepConfig(plan, tmp_path / "out", workers=1, resume=True), nobody)
@@ -254,7 +253,7 @@ def test_a_cluster_finds_the_same(plan: Path, tmp_path: Path) -> None:
     here = sweep(SweepConfig(plan, tmp_path / "pool", workers=1), nobody)
 
     def plain(rows: tuple[dict[str, Any], ...]) -> list[tuple[Any, ...]]:
-        return sorted((row["id"], row["status"], (row["result"] or {}).get("seconds"), row["error"]) for row in rows)
+        return sorted((row["id"], row["status"], (row["result"] or {}).get("latency_s"), row["error"]) for row in rows)
 
     assert plain(there.rows) == plain(here.rows)
 

@@ -26,7 +26,7 @@ from cosoc.sim.model.mapping import (
 from cosoc.sim.model.placement import place
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
-from cosoc.sim.tiler import _cuts, best_tiling, complete, homes_of, problems, tile_problems
+from cosoc.sim.tiler import best_tiling, complete, cuts, homes_of, problems, tile_problems
 from cosoc.sim.work import k_tiles, layer_work, spans, tiled
 
 
@@ -132,8 +132,8 @@ def test_weights_that_do_not_fit_are_fetched_from_off_chip(diana: SoC) -> None:
 def test_tile_sizes_are_those_of_cuts_into_equal_parts() -> None:
     """By definition ceil(n / parts); of 2^24 there are few enough to be found at once."""
     for n in (1, 2, 3, 16, 48, 97, 1000):
-        assert set(_cuts(n)) == {-(-n // parts) for parts in range(1, n + 1)}
-    assert len(_cuts(1 << 24)) == 2 * (1 << 12) - 1  # distinct quotients of n: about two square roots
+        assert set(cuts(n)) == {-(-n // parts) for parts in range(1, n + 1)}
+    assert len(cuts(1 << 24)) == 2 * (1 << 12) - 1  # distinct quotients of n: about two square roots
 
 
 def test_figures_beyond_what_ticks_can_count_are_an_input_error(diana: SoC) -> None:

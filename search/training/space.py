@@ -1,16 +1,15 @@
-"""A whole search: warm-up, a point for every strength or target, the manual mappings beside them, and the results.
+"""The spaces that train: a point for every strength or target, and the manual mappings beside them.
 
-A point is searched (weights and logits together, the cost in the loss), discretised, repaired with the simulator, made
-contiguous, and fine-tuned. A manual mapping is fine-tuned for as many epochs as a point's search and fine-tuning
-together. Where mappings decide what the network computes, points and manual mappings alike are then trained from the
-start, for as many epochs each. Latencies and energies that are reported are simulated.
+The float network is warmed up once. A point is searched from there (weights and logits together, the cost in the loss),
+discretised, repaired with the simulator, made contiguous, and fine-tuned. A manual mapping is fine-tuned for as many
+epochs as a point's search and fine-tuning together. Where mappings decide what the network computes, points and manual
+mappings alike are then trained from the start, for as many epochs each.
 """
 
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Mapping as MappingOf
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -19,29 +18,29 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cosoc.search.oracle import Cost, CostModel, Objective, Oracle, Tangent
-from cosoc.search.plots import plot_front
-from cosoc.search.runfolder import RunFolder, replace_text
+from cosoc.search.loop import Asked, search
+from cosoc.search.oracle import Oracle
+from cosoc.search.result import Result
+from cosoc.search.runfolder import RunFolder
+from cosoc.search.space import Candidate, Optimum, Report
 from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, fix, to_mapping, uniform
+from cosoc.search.spaces.opened import Opened, channel_space, operator_space
 from cosoc.search.spaces.operators import Cut, Template
-from cosoc.search.spaces.space import Space, channel_space, operator_space
+from cosoc.search.spaces.shares import CostModel, ShareCosts, Tangent
 from cosoc.search.training.data import Data, Split, load_data
 from cosoc.search.training.gates import Choice, Estimator, score_loss
 from cosoc.search.training.nets import NETWORKS, build
 from cosoc.search.training.repair import Move, meet, repair, wide
-from cosoc.search.training.train import Phase, Progress, Report, accuracy, generator, train
+from cosoc.search.training.train import Phase, Progress, accuracy, generator, train
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Theta
-from cosoc.sim.files.mapping_file import dump_mapping
-from cosoc.sim.files.workload_file import dump_workload
+from cosoc.sim.figures import objective
 from cosoc.sim.importers.torch_export import load_module
 from cosoc.sim.model.mapping import Mapping, Runtime
 from cosoc.sim.model.soc import SoC
-from cosoc.sim.tiler import complete
 
 SpaceName = Literal["channels", "operators"]
 
@@ -54,7 +53,7 @@ SCORE_SAMPLES = 2  # simulated partitionings a step, for the score estimator
 
 
 @dataclass(frozen=True)
-class SearchConfig:
+class TrainingConfig:
     """What to search, and how.
 
     workload: a built-in network or package.module:factory; input_shape: only to check it against the data. space: what
@@ -73,7 +72,7 @@ class SearchConfig:
     cut: Cut = "cumulative"
     data: str = "digits"
     input_shape: tuple[int, ...] | None = None
-    objective: Objective = "latency"
+    objective: str = "latency"
     strengths: tuple[float, ...] = (0.1,)
     target_ms: float | None = None
     estimator: Estimator = "expectation"
@@ -97,67 +96,94 @@ class SearchConfig:
         return kept | {"soc": self.soc.model_dump(mode="json", by_alias=True, exclude_unset=True)}
 
 
-@dataclass(frozen=True)
-class SearchResult:
-    """The content of result.json."""
+def search_trained(config: TrainingConfig, report: Report) -> Result:
+    """Run (or go on with) a search of channels or operators; the results are in `config.out`.
 
-    content: dict[str, Any]
-
-    def table(self) -> Table:
-        """Points and manual mappings, fastest first, for a terminal."""
-        out = Table(title=f"{self.content['workload']} on {self.content['soc']}, {self.content['data']}: test accuracy")
-        for name in ("mapping", "accuracy", "ms", "uJ", "estimated ms", self.content["wide"]):
-            out.add_column(name, justify="left" if name == "mapping" else "right")
-        rows = [*self.content["points"], *self.content["manual"]]
-        for row in sorted(rows, key=lambda r: float(r["simulated"]["seconds"])):
-            simulated, estimated = row["simulated"], row["estimated"]
-            out.add_row(
-                row["name"],
-                f"{row['accuracy']:.2%}",
-                f"{simulated['seconds'] * 1e3:.4f}",
-                f"{simulated['energy_j'] * 1e6:.3f}",
-                f"{estimated['seconds'] * 1e3:.4f}",
-                f"{row['wide_share']:.0%}",
-            )
-        return out
-
-
-def search(config: SearchConfig, progress: Report) -> SearchResult:
-    """Run (or go on with) a search; the results are in `config.out`.
-
-    progress is called with (epochs done, epochs in all, phase). Raises InputError for what cannot be searched, before
+    report is called with (epochs done, epochs in all, phase). Raises InputError for what cannot be searched, before
     any training.
     """
-    return _Search(config, progress).run()
+    space = TrainedSpace(config)
+    asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume)
+    return search(space, space.oracle, asked, report)
 
 
-class _Search:
-    """One run: what its phases share."""
+class TrainedSpace:
+    """Channels or operators of a network that is trained: see the module docstring. A `Space`."""
 
-    def __init__(self, config: SearchConfig, report: Report) -> None:
+    def __init__(self, config: TrainingConfig) -> None:
         self.config = config
+        self.value = objective(config.objective)
         if config.estimator == "score" and config.cost_model != "simulator":
             raise InputError(f"estimator score samples simulated costs; cost_model {config.cost_model} has none")
         self.data = _limited(load_data(config.data, config.seed), config.train_images)
-        self.space = _space(config, self.data)
-        self.workload = self.space.workload
-        self.first_weights = copy.deepcopy(self.space.float_net.state_dict())
-        self.oracle = Oracle(self.workload, config.soc, config.runtime, config.cost_model)
-        self.oracle.prime(PRIMING, config.seed)
-        self.reference = self.oracle.simulated(_counts(self.space.reference))
-        self.mixed()  # what cannot be quantised is refused here, before any training
+        self.opened = _opened(config, self.data)
+        self.workload = self.opened.workload
+        self.first_weights = copy.deepcopy(self.opened.float_net.state_dict())
+        self.oracle = Oracle(config.soc, self.workload)
+        self.costs = ShareCosts(self.workload, config.soc, config.runtime, config.cost_model, self.oracle)
+        self.costs.prime(PRIMING, config.seed)
+        self.reference = self.costs.simulated(_counts(self.opened.reference))
+        mixed = self.mixed()  # what cannot be quantised is refused here, before any training
+        if (config.strengths or config.target_ms is not None) and not mixed.searchable():
+            able = ", ".join(dict.fromkeys(name for layer in mixed.layers.values() for name in layer.cores))
+            raise InputError(
+                f"{self.workload.name} on {config.soc.name}: no layer has two cores to choose between ({able} alone "
+                f"can compute them), so there are no {config.space} to search; --space tiles searches tiles and fusion"
+            )
         self.within_target = self._within_target()
-        self.folder = RunFolder(config.out, config.stated(), config.resume)
-        replace_text(self.folder.path / "workload.yaml", dump_workload(self.workload))
         self.n_warm = max(1, round(WARM_UP * config.epochs))
         self.n_search = max(1, round(SEARCH * config.epochs))
         self.n_tune = max(1, config.epochs - self.n_warm - self.n_search)
-        points = len(config.strengths) if config.target_ms is None else 1
-        manual = len(self.space.manual)
-        total = self.n_warm + (points + manual) * (self.n_search + self.n_tune)
-        if self.space.fixed is not None:  # all are trained anew
-            total += (points + manual) * self.n_warm + points * self.n_search
-        self.progress = Progress(total, report)
+        if config.target_ms is not None:
+            self.points = {f"target_{config.target_ms:g}ms": 0.1}
+        else:
+            self.points = {f"strength_{strength:g}": strength for strength in config.strengths}
+        each = self.n_search + self.n_tune
+        total = self.n_warm + (len(self.points) + len(self.opened.manual)) * each
+        if self.opened.fixed is not None:  # all are trained anew
+            total += (len(self.points) + len(self.opened.manual)) * self.n_warm + len(self.points) * self.n_search
+        self.progress = Progress(total)
+        self.folder: RunFolder
+
+    # -- as a space ----------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self.config.space
+
+    def rounds(self) -> Sequence[str]:
+        """The points, then the manual mappings."""
+        return [*self.points, *self.opened.manual]
+
+    def propose(self, name: str, oracle: Oracle, folder: RunFolder, report: Report) -> Sequence[Candidate]:
+        """Train a point or a manual mapping."""
+        self.folder, self.progress.report = folder, report
+        if folder.finished("warm_up") is None or not self.progress.done:
+            self.warm_up("warm_up", self.opened.draw)
+        self.opened.float_net.load_state_dict(folder.weights("warm_up"))  # other rounds have trained it since
+        if name in self.points:
+            return [self.point(name, self.points[name])]
+        return [self.tuned(name, self.opened.manual[name])]
+
+    def learn(self, oracle: Oracle) -> None:
+        """The estimate learns epoch by epoch, and starts anew with each point."""
+
+    def state(self) -> dict[str, Any]:
+        return {"epochs": self.progress.done}
+
+    def restore(self, name: str, state: MappingOf[str, Any]) -> None:
+        self.progress.done = state["epochs"]
+
+    def optimum(self) -> Optimum | None:
+        """None is known: an accuracy has no closed form."""
+        return None
+
+    def about(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "data": self.data.name, "provenance": self.data.provenance, "runtime": config.runtime,
+            "estimator": config.estimator, "wide": self.opened.wide, "reference": self.reference.plain(),
+        }  # fmt: skip
 
     def _within_target(self) -> Assignment:
         """An assignment that meets the target (empty without one); InputError if none is found, before any training.
@@ -172,9 +198,9 @@ class _Search:
                 f"a target of {target:g} ms bounds the latency; objective {self.config.objective} has none"
             )
         net, found = self.mixed(), []
-        for name, mapping in self.space.starts.items():
+        for name, mapping in self.opened.starts.items():
             start = uniform(net, mapping)
-            chosen, moves = meet(net, start, partial(self._seconds, net), target * 1e-3, self.space.steps)
+            chosen, moves = meet(net, start, partial(self._seconds, net), target * 1e-3, self.opened.steps)
             found.append((self._seconds(net, chosen) * 1e3, len(moves), name, chosen))
         least, moved, name, chosen = min(found, key=lambda one: one[:2])
         if least > target:
@@ -186,31 +212,13 @@ class _Search:
 
     def _seconds(self, net: MixedNet, chosen: Assignment) -> float:
         """The simulated latency of an assignment."""
-        return self.oracle.simulated(_of(net, chosen)).seconds
-
-    def run(self) -> SearchResult:
-        """All phases, then the results."""
-        self.warm_up("warm_up", self.space.draw)
-        if self.config.target_ms is not None:
-            points = [self.point(f"target_{self.config.target_ms:g}ms", 0.1)]
-        else:
-            points = [self.point(f"strength_{strength:g}", strength) for strength in self.config.strengths]
-        manual = [self.tuned(name, mapping) for name, mapping in self.space.manual.items()]
-        content = {
-            "soc": self.config.soc.name, "workload": self.workload.name, "data": self.data.name,
-            "provenance": self.data.provenance, "objective": self.config.objective, "runtime": self.config.runtime,
-            "estimator": self.config.estimator, "seed": self.config.seed, "space": self.config.space,
-            "wide": self.space.wide, "reference": asdict(self.reference), "points": points, "manual": manual,
-        }  # fmt: skip
-        replace_text(self.folder.path / "result.json", json.dumps(content, indent=1) + "\n")
-        plot_front(content, self.folder.path / "front.png")
-        return SearchResult(content)
+        return self.costs.simulated(_of(net, chosen)).latency_s
 
     # -- phases --------------------------------------------------------------------------------------------
 
     def warm_up(self, name: str, draw: Callable[[torch.Generator | None], None]) -> None:
         """Train the float network from its first weights, with what `draw` chooses for each step."""
-        config, float_net = self.config, self.space.float_net
+        config, float_net = self.config, self.opened.float_net
         if self.folder.finished(name) is None:
             float_net.load_state_dict(self.first_weights)
 
@@ -232,14 +240,12 @@ class _Search:
 
     def mixed(self) -> MixedNet:
         """The warmed-up network, quantised, all channels undecided."""
-        net = self.space.quantised()
+        net = self.opened.quantised()
         net.set_adc(self.config.adc_bits)
         return net
 
-    def point(self, name: str, strength: float) -> dict[str, Any]:
+    def point(self, name: str, strength: float) -> Candidate:
         """Search, discretise, repair, make contiguous, fine-tune; or train anew what has been found."""
-        if self.space.fixed is not None:  # other points and manual mappings have trained it since
-            self.space.float_net.load_state_dict(self.folder.weights("warm_up"))
         net = self.mixed()
         phase = f"{name}.search"
         found = self.folder.finished(phase)
@@ -249,32 +255,28 @@ class _Search:
             self.progress.advance(self.n_search, phase)
         net.load_state_dict(self.folder.weights(phase))
         chosen = {layer: torch.tensor(cores) for layer, cores in found["assignment"].items()}
-        self.oracle.restart(theta=Theta(**found["theta"]))
+        self.costs.restart(theta=Theta(**found["theta"]))
         about = {"strength": strength, "moves": found["moves"]}
-        if self.space.fixed is not None:
-            return self.anew(name, to_mapping(net, chosen, self.config.runtime, name), about, self.space.fixed)
+        if self.opened.fixed is not None:
+            return self.anew(name, to_mapping(net, chosen, self.config.runtime, name), about, self.opened.fixed)
         return self.finished_point(name, net, chosen, about, self.n_tune)
 
     def searched(self, net: MixedNet, name: str, strength: float) -> dict[str, Any]:
         """The search phase: train weights and logits, keep the repaired and contiguous assignment."""
-        config, oracle = self.config, self.oracle
+        config, costs = self.config, self.costs
         # ODiMO's cycles are no cycles of the machine: each model is measured by its own figure for the reference.
         own = self.reference
         if config.cost_model != "simulator":
-            own = oracle.estimated(_counts(self.space.reference))
-        base = own.of(config.objective)
+            own = costs.estimated(_counts(self.opened.reference))
+        base = float(self.value(own))
         extra: dict[str, Any] = {"strength": strength, "visited": [], "theta": None}
-        oracle.restart()
+        costs.restart()
         kept = self.folder.restore(name)
         if kept is not None:
-            oracle.restart(
-                kept["extra"]["visited"], Theta(**kept["extra"]["theta"]) if kept["extra"]["theta"] else None
-            )
+            costs.restart(kept["extra"]["visited"], Theta(**kept["extra"]["theta"]) if kept["extra"]["theta"] else None)
 
         def relative(shares: MappingOf[str, MappingOf[str, Tensor]]) -> Tensor:
-            found = oracle.estimate(shares, self.space.grain)
-            cost = found.ticks / config.soc.tick_hz if config.objective == "latency" else found.energy_j
-            out: Tensor = cost / base
+            out: Tensor = self.value(costs.figures(shares, self.opened.grain)) / base
             return out
 
         tangent = Tangent(relative, COST_EVERY if config.estimator == "expectation" else 1)
@@ -296,15 +298,15 @@ class _Search:
             last = epoch == self.n_search - 1
             if last or epoch % config.simulate_every == config.simulate_every - 1 or config.target_ms is not None:
                 counts = _of(net, chosen)
-                pair = oracle.compare(counts, config.tolerance)
+                pair = costs.compare(counts, config.tolerance)
                 extra["visited"].append(counts)
-                extra["theta"] = asdict(oracle.theta)
-                figures |= {"estimated": asdict(pair.estimated), "simulated": asdict(pair.simulated)}
-                figures["theta"] = asdict(oracle.theta)
+                extra["theta"] = asdict(costs.theta)
+                figures |= {"estimated": pair.estimated.plain(), "simulated": pair.simulated.plain()}
+                figures["theta"] = asdict(costs.theta)
                 if (
                     config.target_ms is not None
                 ):  # a multiplier that rises while the target is missed, and falls behind it
-                    missed = pair.simulated.seconds * 1e3 / config.target_ms - 1
+                    missed = pair.simulated.latency_s * 1e3 / config.target_ms - 1
                     extra["strength"] = min(100.0, max(1e-3, extra["strength"] * 4 ** max(-1.0, min(1.0, 4 * missed))))
             return figures
 
@@ -315,12 +317,12 @@ class _Search:
             (net.arch_parameters(), RATES["logits"]),
         ]
         train(phase, net, groups, self.data.train, loss_of, after, self.folder, self.progress, extra)
-        chosen, moves = self.repaired(net, self.space.settled(net, assignment(net)))
-        chosen = self.space.contiguous(net, chosen)
+        chosen, moves = self.repaired(net, self.opened.settled(net, assignment(net)))
+        chosen = self.opened.contiguous(net, chosen)
         found = {
             "assignment": {layer: cores.tolist() for layer, cores in chosen.items()},
             "moves": [asdict(move) for move in moves],
-            "theta": asdict(oracle.theta),
+            "theta": asdict(costs.theta),
         }
         self.folder.finish(name, found, net.state_dict())
         return found
@@ -330,7 +332,7 @@ class _Search:
         layers = net.searchable()
 
         def simulate(choices: Any) -> list[float]:
-            return [self.oracle.simulated(_of(net, c)).of(self.config.objective) / base for c in choices]
+            return [float(self.value(self.costs.simulated(_of(net, c)))) / base for c in choices]
 
         def surrogate(counts: MappingOf[str, Tensor]) -> Tensor:
             named = {n: dict(zip(layers[n].cores, k.unbind(), strict=True)) for n, k in counts.items()}
@@ -347,30 +349,28 @@ class _Search:
         """
         target = self.config.target_ms
         if target is None:
-            return repair(net, chosen, lambda c: self._cost(net, c), self.space.steps)
+            return repair(net, chosen, lambda c: self._cost(net, c), self.opened.steps)
         target_s = target * 1e-3
         seconds = partial(self._seconds, net)
-        chosen, moves = meet(net, chosen, seconds, target_s, self.space.steps)
+        chosen, moves = meet(net, chosen, seconds, target_s, self.opened.steps)
         if seconds(chosen) > target_s:  # stuck where no layer alone gains time
             chosen = self.within_target
-        chosen, more = repair(net, chosen, lambda c: max(target_s, seconds(c)), self.space.steps)
+        chosen, more = repair(net, chosen, lambda c: max(target_s, seconds(c)), self.opened.steps)
         return chosen, moves + more
 
     def _cost(self, net: MixedNet, chosen: Assignment) -> float:
         """The simulated cost of an assignment, as the objective has it."""
-        return self.oracle.simulated(_of(net, chosen)).of(self.config.objective)
+        return float(self.value(self.costs.simulated(_of(net, chosen))))
 
-    def tuned(self, name: str, mapping: Mapping) -> dict[str, Any]:
+    def tuned(self, name: str, mapping: Mapping) -> Candidate:
         """A manual mapping, trained with a point's budget."""
-        self.oracle.restart()
-        if self.space.fixed is not None:
-            return self.anew(name, mapping, {}, self.space.fixed)
+        self.costs.restart()
+        if self.opened.fixed is not None:
+            return self.anew(name, mapping, {}, self.opened.fixed)
         net = self.mixed()
         return self.finished_point(name, net, uniform(net, mapping), {}, self.n_search + self.n_tune)
 
-    def anew(
-        self, name: str, mapping: Mapping, about: dict[str, Any], fixed: Callable[[Mapping], None]
-    ) -> dict[str, Any]:
+    def anew(self, name: str, mapping: Mapping, about: dict[str, Any], fixed: Callable[[Mapping], None]) -> Candidate:
         """The network that a mapping fixes, trained from its first weights: found or given, all alike."""
         self.warm_up(f"{name}.warm_up", lambda draws: fixed(mapping))
         net = self.mixed()
@@ -378,14 +378,26 @@ class _Search:
 
     def finished_point(
         self, name: str, net: MixedNet, chosen: Assignment, about: dict[str, Any], epochs: int
-    ) -> dict[str, Any]:
-        """Fine-tune a fixed assignment, then write down everything about it."""
+    ) -> Candidate:
+        """Fine-tune a fixed assignment, and say what came of it."""
         phase_name = f"{name}.tune"
-        found = self.folder.finished(phase_name)
-        if found is not None:
-            self.progress.advance(epochs, phase_name)
-            return found
         fix(net, chosen)
+        found = self.folder.finished(phase_name)
+        if found is None:
+            found = self.fine_tuned(net, phase_name, epochs)
+        else:
+            self.progress.advance(epochs, phase_name)
+        counts, open_layers = _of(net, chosen), net.searchable()
+        channels = sum(sum(counts[n].values()) for n in open_layers)
+        on_wide = sum(counts[n][layer.cores[wide(layer)]] for n, layer in open_layers.items())
+        return Candidate(
+            name, to_mapping(net, chosen, self.config.runtime, name), self.costs.estimated(counts), found["accuracy"],
+            known=name not in self.points,
+            about={**about, "val_accuracy": found["val_accuracy"], "wide_share": on_wide / max(1, channels)},
+        )  # fmt: skip
+
+    def fine_tuned(self, net: MixedNet, name: str, epochs: int) -> dict[str, Any]:
+        """Train what an assignment leaves to train; its accuracies."""
 
         def loss_of(module: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
             return functional.cross_entropy(net(x), y)
@@ -394,26 +406,10 @@ class _Search:
             return {"val_accuracy": accuracy(net, self.data.val)}
 
         groups = [(net.weight_parameters(), RATES["fine-tune"]), (net.quant_parameters(), RATES["quantisers"])]
-        phase = Phase(phase_name, epochs, self.config.batch, self.config.seed)
+        phase = Phase(name, epochs, self.config.batch, self.config.seed)
         train(phase, net, groups, self.data.train, loss_of, after, self.folder, self.progress, {})
-        counts = _of(net, chosen)
-        mapping = to_mapping(net, chosen, self.config.runtime, name)
-        file = Path("mappings") / f"{name}.yaml"
-        text = dump_mapping(complete(mapping, self.workload, self.config.soc))
-        replace_text(self.folder.path / file, text)
-        open_layers = net.searchable()
-        channels = sum(sum(counts[n].values()) for n in open_layers)
-        on_wide = sum(counts[n][layer.cores[wide(layer)]] for n, layer in open_layers.items())
-        found = {
-            "name": name, **about,
-            "accuracy": accuracy(net, self.data.test),
-            "val_accuracy": accuracy(net, self.data.val),
-            "estimated": asdict(self.oracle.estimated(counts)),
-            "simulated": asdict(self.oracle.simulated(counts)),
-            "wide_share": on_wide / max(1, channels),
-            "mapping": str(file),
-        }  # fmt: skip
-        self.folder.finish(phase_name, found, net.state_dict())
+        found = {"accuracy": accuracy(net, self.data.test), "val_accuracy": accuracy(net, self.data.val)}
+        self.folder.finish(name, found, net.state_dict())
         return found
 
 
@@ -425,7 +421,7 @@ def _limited(data: Data, images: int | None) -> Data:
     return replace(data, train=Split(data.train.x[:images], data.train.y[:images]), val=val)
 
 
-def _network(config: SearchConfig, data: Data) -> nn.Module:
+def _network(config: TrainingConfig, data: Data) -> nn.Module:
     """The float network for the data's channels and classes, its weights drawn from the seed."""
     with _seeded(config.seed, "weights"):
         if config.workload in NETWORKS:
@@ -446,7 +442,7 @@ def _network(config: SearchConfig, data: Data) -> nn.Module:
     return net
 
 
-def _space(config: SearchConfig, data: Data) -> Space:
+def _opened(config: TrainingConfig, data: Data) -> Opened:
     name, shape = config.workload.replace(":", "."), data.input_shape
     net = _network(config, data)
     if config.space == "channels":
@@ -476,6 +472,3 @@ def _of(net: MixedNet, chosen: Assignment | Choice) -> dict[str, dict[str, int]]
             counts = torch.bincount(chosen[name], minlength=len(layer.cores)).tolist()
             out[name] = dict(zip(layer.cores, counts, strict=True))
     return out
-
-
-__all__ = ["Cost", "SearchConfig", "SearchResult", "search"]

@@ -1,6 +1,6 @@
-"""What a search needs of a space: the network with its choices open, what one would try first, and how to settle.
+"""A network with its choices open: by channel, or by operator; what one would try first, and how to settle.
 
-The loop around it (warm-up, points by strength or target, repair, fine-tuning, results) is `cosoc.search.run`.
+Training it (warm-up, points by strength or target, repair, fine-tuning) is `cosoc.search.training.space`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from cosoc.sim.model.workload import Workload
 
 
 @dataclass(frozen=True)
-class Space:
-    """A space over one network and one machine.
+class Opened:
+    """A network and a machine with the choices between cores, or operators, open.
 
     float_net: what is trained in floating point; workload: its layers. reference: the mapping that strengths are
     relative to. manual: the baselines; starts: from where a target is looked for. wide: what the first kind of channels
@@ -54,7 +54,7 @@ class Space:
 
 def channel_space(
     net: nn.Module, input_shape: Sequence[int], soc: SoC, runtime: Runtime, name: str, manual: Sequence[str] | None
-) -> Space:
+) -> Opened:
     """Channels to cores: formats differ, the operator does not. manual: names of mappings, None for all known."""
     known = MANUAL if any(core.ternary for core in soc.cores.values()) else MANUAL[:1]
     workload = from_module(net, tuple(input_shape), name)
@@ -62,7 +62,7 @@ def channel_space(
     def named(mapping: str) -> NetworkMapping:
         return named_mapping(mapping, workload, soc, runtime)
 
-    return Space(
+    return Opened(
         float_net=net,
         workload=workload,
         reference=named_mapping("all_8bit", workload, soc),
@@ -88,7 +88,7 @@ def operator_space(
     manual: Sequence[str] | None,
     template: operators.Template,
     cut: operators.Cut,
-) -> Space:
+) -> Opened:
     """Operators to engines: blocks of the network become choices (`operators.with_choices`).
 
     manual: names of `operators.MANUAL_CUTS`, None for all. Raises InputError for other names, and where nothing can be
@@ -111,7 +111,7 @@ def operator_space(
     def fixed(mapping: NetworkMapping) -> None:
         supernet.split({layer: mapping.layers[layer].channels_on(pair[0]) for layer, pair in supernet.pairs.items()})
 
-    return Space(
+    return Opened(
         float_net=supernet.net,
         workload=supernet.workload,
         reference=known["all_first"],

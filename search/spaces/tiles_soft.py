@@ -1,4 +1,4 @@
-"""Plans made soft: every choice of `cosoc.search.spaces.tiles` as a number with a gradient, for many starts at
+"""Plans made soft: every choice of `cosoc.search.spaces.tiles_cached` as a number with a gradient, for many starts at
 once, and Adam on the objective of all of them.
 
 A tile is exp of a number that is free; what is computed with is the divisor nearest to it, by a straight-through
@@ -8,7 +8,8 @@ axis of every tensor, starts along the second; the costs are `cosoc.sim.movers.c
 layers as if single and once as if fused, and mixed by the gates. Terms add up along runs of open gates before cycles
 are composed, so that layers of a group overlap.
 
-What a gate opens need not be legal: penalties push towards it, and `cosoc.search.tiling_repair` takes what is left.
+What a gate opens need not be legal: penalties push towards it, and `cosoc.search.spaces.tiles_repair` takes what is
+left.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ import torch
 from torch import Tensor
 
 from cosoc.search import relax
-from cosoc.search.spaces.tiles import Objective, Space
+from cosoc.search.exact.tiles import value
+from cosoc.search.spaces.tiles_cached import CachedTiles
+from cosoc.sim.figures import Objective
 from cosoc.sim.movers.cached_terms import (
     NEST_DIMS,
     ORDERS,
@@ -80,7 +83,7 @@ class Choices:
 class Relaxed:
     """One workload's plans as a tensor program."""
 
-    def __init__(self, space: Space, device: str = "cpu") -> None:
+    def __init__(self, space: CachedTiles, device: str = "cpu") -> None:
         self.space, self.device = space, torch.device(device)
         positions = space.positions
         shapes = [space.shapes[i] for i in positions]
@@ -268,8 +271,7 @@ class Relaxed:
     def objective(self, soft: Soft, objective: Objective, heat: float, noise: Tensor | None, strict: float) -> Tensor:
         """The logarithm of the objective, and penalties, of every start."""
         energy, time, penalty = self.cost(soft, heat, noise)
-        goal = {"edp": torch.log(energy) + torch.log(time), "latency": torch.log(time), "energy": torch.log(energy)}
-        return goal[objective] + strict * PENALTY * penalty
+        return torch.log(value(energy, time, objective)) + strict * PENALTY * penalty
 
     def descend(
         self, soft: Soft, objective: Objective, steps: int, seed: int, after: Callable[[int, Soft], bool] | None = None,

@@ -1,7 +1,8 @@
-"""The search by gradient: rounds of soft descent, projection and repair, for a time or for a number of rounds.
+"""A search by gradient where the exact programme says what is best, to see how close it comes.
 
-Everything is determined by the seed but where a time budget ends it. Searches report to a `Watch`, the baselines of
-`cosoc.search.baselines` as well, so that all are timed and compared alike.
+Rounds of soft descent, projection and repair, for a time or for a number of rounds. Everything is determined by the
+seed but where a time budget ends it. Searches report to a `Watch`, the baselines of `cosoc.search.baselines` as well,
+so that all are timed and compared alike.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from cosoc.search.spaces.tiles import Cost, Objective, Plan, Single, Space
-from cosoc.search.tiling_relaxed import Choices, Relaxed
-from cosoc.search.tiling_repair import Improver, Pool, legal
+from cosoc.search.exact.tiles import value
+from cosoc.search.spaces.sections import Cost, Section
+from cosoc.search.spaces.tiles_cached import CachedTiles
+from cosoc.search.spaces.tiles_repair import Improver, Pool, legal
+from cosoc.search.spaces.tiles_soft import Choices, Relaxed
+from cosoc.sim.figures import Objective
 
 # found(seconds since the start, value of the best plan so far, plan): called when the best plan changes.
+Plan = tuple[Section, ...]
 Listener = Callable[[float, float, Plan], None]
 
 
@@ -32,7 +37,7 @@ class Watch:
     seconds: the time there is, by `clock`. bests: the last plans that were best, newest first.
     """
 
-    space: Space
+    space: CachedTiles
     objective: Objective
     seconds: float = float("inf")
     listener: Listener | None = None
@@ -54,11 +59,15 @@ class Watch:
     def over(self) -> bool:
         return self.elapsed >= self.seconds
 
+    def value(self, cost: Cost) -> float:
+        """What the objective makes of a cost."""
+        return float(value(cost.energy_j, cost.seconds, self.objective))
+
     def offer(self, plan: Plan, cost: Cost) -> bool:
         """Take note of a plan; whether it is the best so far."""
         self.evaluations += 1
-        now = cost.of(self.objective)
-        if self.best is not None and now >= self.cost.of(self.objective):
+        now = self.value(cost)
+        if self.best is not None and now >= self.value(self.cost):
             return False
         self.best, self.cost = plan, cost
         self.bests = [plan, *self.bests[: KEPT - 1]]
@@ -139,15 +148,15 @@ def _rounded(watch: Watch, choices: Choices, pool: Pool, starts: int, fusion: bo
         choices = Choices(choices.tiles, choices.orders, choices.gates * 0, choices.keep, choices.resident)
     for start in range(starts):
         plan = legal(watch.space, choices, start, watch.objective)
-        for piece in plan.pieces:
-            pool.add(piece, watch.space.piece_cost(piece))
-        found.append((watch.space.cost(plan).of(watch.objective), start, plan))
+        for section in plan:
+            pool.add(section, watch.space.cost(section))
+        found.append((watch.value(watch.space.plan_cost(plan)), start, plan))
         if watch.elapsed > late:
             break
     return [plan for _, _, plan in sorted(found, key=lambda f: f[:2])]
 
 
-def choices_of(space: Space, plan: Plan) -> Choices:
+def choices_of(space: CachedTiles, plan: Plan) -> Choices:
     """What a plan says, as the choices of one start."""
     at = {i: row for row, i in enumerate(space.positions)}
     n = len(at)
@@ -158,14 +167,13 @@ def choices_of(space: Space, plan: Plan) -> Choices:
         s = space.shapes[i]
         return [s.k, s.c, s.fy, s.fx, s.oy, s.ox]
 
-    for piece in plan.pieces:
-        if isinstance(piece, Single):
-            tiles[at[piece.layer]], orders[at[piece.layer]] = piece.tile, piece.order
+    for section in plan:
+        row = space.row(section)
+        if section.piece is None:
+            tiles[at[section.first]], orders[at[section.first]] = row[:6], row[6]
             continue
-        for j, i in enumerate(range(piece.first, piece.last + 1)):
-            row = at[i]
-            tiles[row] = whole(i)
-            gates[row], keep[row] = float(i < piece.last), float(piece.keep)
-            resident[row] = float(piece.resident[j])
-        tiles[at[piece.last], 4:] = piece.oy, piece.ox
+        for j, i in enumerate(range(*section.span)):
+            tiles[at[i]] = whole(i)
+            gates[at[i]], keep[at[i]], resident[at[i]] = float(i < section.last), float(row[2]), float(row[3 + j])
+        tiles[at[section.last], 4:] = row[:2]
     return Choices(tiles, orders, gates, keep, resident)

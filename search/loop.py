@@ -1,0 +1,109 @@
+"""The one search: a space proposes, what it proposes is written and simulated, and what is not dominated is the result.
+
+A round that is finished is kept in the folder (`done/NAME.figures.json`) and never done again. What is reported of a
+mapping is simulated from the file that holds it.
+
+In the folder: config.yaml, environment.json, metrics.jsonl, done/, weights/ and checkpoint.pt of what is trained
+(`runfolder`), mappings/NAME.yaml, workload.yaml, result.json, front.png.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cosoc.search.oracle import Oracle, Pair
+from cosoc.search.result import Found, Result, found_from
+from cosoc.search.runfolder import RunFolder, replace_text
+from cosoc.search.space import Candidate, Report, Space
+from cosoc.sim.errors import InputError
+from cosoc.sim.figures import objective
+from cosoc.sim.files.mapping_file import dump_mapping
+from cosoc.sim.files.workload_file import dump_workload
+
+DRIFT = 0.05  # of the estimate, from which on a space learns from what was simulated
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of any search. objective: a name of `OBJECTIVES` or a product of powers of them. stated: all that
+    a run is, as plain data, in config.yaml: a resumed run must state the same."""
+
+    objective: str
+    seed: int
+    out: Path
+    stated: Mapping[str, Any]
+    resume: bool = False
+
+
+def search(space: Space, oracle: Oracle, asked: Asked, report: Report) -> Result:
+    """Search (or go on searching) a space; the results are in `asked.out`.
+
+    report is called with (done, of how many, what). InputError for a folder that is another run's, or not empty.
+    """
+    objective(asked.objective)
+    folder = RunFolder(asked.out, asked.stated, asked.resume)
+    replace_text(folder.path / "workload.yaml", dump_workload(oracle.workload))
+    found: list[Found] = []
+    for name in space.rounds():
+        done = folder.finished(f"{name}.figures")
+        if done is None:
+            found += _round(space, oracle, folder, name, report, {one.name for one in found})
+        else:
+            again = [found_from(plain, plain["name"] in done["known"]) for plain in done["points"]]
+            for one in again:
+                _remember(oracle, one, folder)
+            space.restore(name, done["state"])
+            found += again
+    if not found:
+        raise InputError(f"space {space.name}: proposes nothing for {oracle.workload.name} on {oracle.machine.name}")
+    heading = {
+        oracle.kind: oracle.machine.name, "workload": oracle.workload.name, "space": space.name, "seed": asked.seed,
+    }  # fmt: skip
+    result = Result(heading, asked.objective, tuple(found), space.optimum(), space.about())
+    result.write(folder.path)
+    return result
+
+
+def _round(
+    space: Space, oracle: Oracle, folder: RunFolder, name: str, report: Report, taken: set[str]
+) -> Sequence[Found]:
+    """Do a round, simulate what it proposes, let the space learn, and keep it all."""
+    begun, before = time.monotonic(), len(oracle.pairs)
+    found = []
+    for candidate in space.propose(name, oracle, folder, report):
+        if candidate.name in taken:
+            raise ValueError(f"round {name}: a candidate named {candidate.name} has been before")
+        taken.add(candidate.name)
+        found.append(priced(candidate, oracle, folder))
+    if any(pair.drift > DRIFT for pair in oracle.pairs[before:]):
+        space.learn(oracle)
+    done = {
+        "points": [one.plain() for one in found], "known": [one.name for one in found if one.known],
+        "state": space.state(), "seconds": time.monotonic() - begun,
+    }  # fmt: skip
+    folder.finish(f"{name}.figures", done)
+    return found
+
+
+def priced(candidate: Candidate, oracle: Oracle, folder: RunFolder) -> Found:
+    """Write a candidate's mapping, whole, into its file, and simulate what stands there."""
+    file = Path("mappings") / f"{candidate.name}.yaml"
+    replace_text(folder.path / file, dump_mapping(oracle.whole(candidate.mapping)))
+    mapping = oracle.read(folder.path / file)
+    simulated = oracle.simulate(mapping)
+    if candidate.estimated is not None:
+        oracle.pairs.append(Pair(mapping, candidate.estimated, simulated))
+    return Found(
+        candidate.name, str(file), simulated, candidate.estimated, candidate.accuracy, candidate.known, candidate.about
+    )
+
+
+def _remember(oracle: Oracle, one: Found, folder: RunFolder) -> None:
+    """What an earlier run has simulated is not simulated again."""
+    if one.estimated is not None:
+        mapping = oracle.read(folder.path / one.mapping)
+        oracle.pairs.append(Pair(mapping, one.estimated, one.simulated))

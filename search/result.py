@@ -1,0 +1,226 @@
+"""What a search found: one record, one result.json, one table, one picture, for every space.
+
+result.json: soc (or cluster), workload, space, objective, seed; points and known, each with name, mapping (its file),
+simulated and estimated figures, accuracy where a network was trained, about; front (names of what none of them
+beats), axes (of the front), hypervolume; best (name); optimum, bound and gap, where the estimate's optimum is proven or
+bounded; about (of the space).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from cosoc.search.front import hypervolume, non_dominated
+from cosoc.search.runfolder import replace_text, replacing
+from cosoc.search.space import Optimum
+from cosoc.sim.figures import Figures, objective
+
+SHOWN = 30  # rows of a table; of more, the front's come first
+WIDE = 10  # between the largest and the smallest of an axis: from there on a logarithmic scale
+BEYOND = 1.1  # times the worst: where the hypervolume of the front ends
+MILLI, MICRO, KIB = 1e3, 1e6, 1 / 1024
+LARGE_J = 0.01  # from here on energies are shown in mJ
+
+
+@dataclass(frozen=True)
+class Found:
+    """A candidate that has been simulated. mapping: its file within the folder. simulated: what `cosoc simulate` says
+    of that file."""
+
+    name: str
+    mapping: str
+    simulated: Figures
+    estimated: Figures | None = None
+    accuracy: float | None = None
+    known: bool = False
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """As it stands in result.json."""
+        trained = {} if self.accuracy is None else {"accuracy": self.accuracy}
+        return {
+            "name": self.name, "mapping": self.mapping, **trained, "simulated": self.simulated.plain(),
+            "estimated": self.estimated.plain() if self.estimated else None, "about": dict(self.about),
+        }  # fmt: skip
+
+
+def found_from(plain: Mapping[str, Any], known: bool) -> Found:
+    """A candidate as `Found.plain` wrote it."""
+    return Found(
+        plain["name"], plain["mapping"], _figures(plain["simulated"]),
+        _figures(plain["estimated"]) if plain["estimated"] else None, plain.get("accuracy"), known, plain["about"],
+    )  # fmt: skip
+
+
+def _figures(plain: Mapping[str, Any]) -> Figures:
+    return Figures(plain["latency_s"], plain["energy_j"], plain["peak_bytes"], plain["throughput"])
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a search found. heading: soc or cluster, workload, space, seed, as result.json begins."""
+
+    heading: Mapping[str, Any]
+    objective: str
+    found: tuple[Found, ...]
+    optimum: Optimum | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> bool:
+        return all(one.accuracy is not None for one in self.found)
+
+    @property
+    def axes(self) -> tuple[str, str]:
+        """The two that the front is of: the objective, and accuracy; without training energy (of energy: latency)."""
+        if self.trained:
+            return self.objective, "accuracy"
+        return self.objective, "latency" if self.objective == "energy" else "energy"
+
+    def value(self, figures: Figures) -> float:
+        """The objective's value, to be small."""
+        return float(objective(self.objective)(figures))
+
+    @property
+    def best(self) -> Found:
+        """The least of the objective, what is known included. Of a trained network, of the points that were searched,
+        as the accuracy speaks too."""
+        searched = [one for one in self.found if not one.known]
+        return min(searched or self.found if self.trained else self.found, key=lambda one: self.value(one.simulated))
+
+    def at(self, one: Found) -> tuple[float, float]:
+        """Where a candidate is with regard to the front: both to be small."""
+        if one.accuracy is not None and self.trained:
+            return self.value(one.simulated), 1.0 - one.accuracy
+        return self.value(one.simulated), float(objective(self.axes[1])(one.simulated))
+
+    def front(self) -> list[Found]:
+        """What nothing else beats or equals in both axes, by the first."""
+        return [self.found[i] for i in non_dominated([self.at(one) for one in self.found])]
+
+    def content(self) -> dict[str, Any]:
+        """As result.json has it."""
+        points = [self.at(one) for one in self.found]
+        corner = (BEYOND * max(x for x, _ in points), BEYOND * max(y for _, y in points))
+        exact: dict[str, Any] = {"optimum": None, "bound": None, "gap": None}
+        if self.optimum is not None:
+            best, least = self.best, self.optimum.bound
+            exact = {"optimum": self.optimum.figures.plain(), "bound": least}
+            exact["gap"] = self.value(best.estimated) / least - 1 if best.estimated else None
+        return {
+            **self.heading, "objective": self.objective, "best": self.best.name,
+            "points": [one.plain() for one in self.found if not one.known],
+            "known": [one.plain() for one in self.found if one.known],
+            "front": [one.name for one in self.front()], "axes": list(self.axes),
+            "hypervolume": {"value": hypervolume(points, corner), "reference": list(corner)},
+            **exact, "about": dict(self.about),
+        }  # fmt: skip
+
+    def write(self, folder: Path) -> None:
+        """result.json and front.png."""
+        content = json.dumps(self.content(), indent=1, allow_nan=False)
+        replace_text(folder / "result.json", content + "\n")
+        _plot(self, folder / "front.png")
+
+    def table(self) -> Table:
+        """What was simulated, best first, for a terminal; of more than SHOWN mappings the rest stands in result.json.
+        A `note` in a mapping's `about` is said behind its throughput."""
+        machine = self.heading.get("soc") or self.heading.get("cluster")
+        out = Table(title=escape(f"{self.heading['workload']} on {machine}, objective {self.objective} (simulated)"))
+        in_mj = any(one.simulated.energy_j >= LARGE_J for one in self.found)
+        trained = ("accuracy",) if self.trained else ()
+        for name in ("mapping", *trained, "ms", "mJ" if in_mj else "uJ", "peak KiB", "1/s", "estimated"):
+            out.add_column(name, justify="left" if name == "mapping" else "right")
+        front = {one.name for one in self.front()}
+        first = sorted(self.found, key=lambda one: (one.name not in front, self.at(one)))[:SHOWN]
+        for one in sorted(first, key=self.at):
+            f = one.simulated
+            drift = self.value(one.estimated) / self.value(f) - 1 if one.estimated else None
+            out.add_row(
+                escape(one.name) + (" *" if one.name in front else ""), *(f"{one.accuracy:.2%}" for _ in trained),
+                f"{f.latency_s * MILLI:.4f}", f"{f.energy_j * (MILLI if in_mj else MICRO):.3f}",
+                f"{f.peak_bytes * KIB:.1f}", f"{f.throughput:.4g}{one.about.get('note', '')}",
+                f"{drift:+.1%}" if drift is not None else "",
+            )  # fmt: skip
+        out.caption = f"* not dominated in {' and '.join(self.axes)}; estimated: the objective's error"
+        if len(first) < len(self.found):
+            out.caption += f"; {len(self.found) - len(first)} more in result.json"
+        if self.optimum is not None and self.best.estimated:
+            gap = self.value(self.best.estimated) / self.optimum.bound - 1
+            out.caption += f"\n{self.best.name}: {gap:.2%} above the bound of the estimate"
+        return out
+
+
+def result_from(content: Mapping[str, Any]) -> Result:
+    """A result as its result.json has it. KeyError or TypeError where that is none."""
+    found = [found_from(p, False) for p in content["points"]] + [found_from(p, True) for p in content["known"]]
+    heading = {key: content[key] for key in ("soc", "cluster", "workload", "space", "seed") if key in content}
+    optimum = Optimum(_figures(content["optimum"]), content["bound"]) if content["optimum"] else None
+    return Result(heading, content["objective"], tuple(found), optimum, content["about"])
+
+
+# What is drawn of an axis: factor and label of the raw figure; others are drawn as the objective's value.
+DRAWN = {
+    "latency": (MILLI, "latency, ms"),
+    "energy": (MILLI, "energy, mJ"),
+    "edp": (1.0, "energy times latency, J s"),
+    "peak": (KIB, "peak of the main memory, KiB"),
+    "throughput": (1.0, "inferences a second"),
+}
+
+
+def drawn(result: Result, axis: str, found: Sequence[Found]) -> list[float]:
+    """An axis' values as people read them: inferences a second and accuracies, not their inverses."""
+    if axis == "accuracy":
+        return [100 * (one.accuracy or 0.0) for one in found]
+    if axis == "throughput":
+        return [one.simulated.throughput for one in found]
+    factor, _ = DRAWN.get(axis, (1.0, axis))
+    return [factor * float(objective(axis)(one.simulated)) for one in found]
+
+
+def label(axis: str) -> str:
+    """What an axis is called in pictures."""
+    return "test accuracy, %" if axis == "accuracy" else DRAWN.get(axis, (1.0, axis))[1] + " (simulated)"
+
+
+def _plot(result: Result, path: Path) -> None:
+    """Draw points, what is known, and the front."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    x, y = result.axes
+    kinds = {
+        "search": ([one for one in result.found if not one.known], "tab:blue", "o"),
+        "known": ([one for one in result.found if one.known], "tab:orange", "s"),
+    }
+    front = result.front()
+    axis.plot(drawn(result, x, front), drawn(result, y, front), color="tab:green", linewidth=1, label="not dominated")
+    for name, (found, colour, marker) in kinds.items():
+        if found:
+            xs, ys = drawn(result, x, found), drawn(result, y, found)
+            axis.scatter(xs, ys, color=colour, marker=marker, label=name, zorder=3)
+            for one, at in zip(found, zip(xs, ys, strict=True), strict=True):
+                axis.annotate(one.name, at, xytext=(4, 4), textcoords="offset points", fontsize=7)
+    every = drawn(result, x, result.found)
+    if max(every) > WIDE * min(every) > 0:
+        axis.set_xscale("log")
+    axis.set(xlabel=label(x), ylabel=label(y))
+    axis.grid(alpha=0.3)
+    axis.margins(0.12)
+    axis.legend(loc="best", fontsize=8)
+    machine = result.heading.get("soc") or result.heading.get("cluster")
+    figure.suptitle(f"{result.heading['workload']} on {machine}, {result.heading['space']}")
+    with replacing(path) as part:
+        figure.savefig(part, dpi=130, format="png")
+    pyplot.close(figure)

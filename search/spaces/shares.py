@@ -1,0 +1,188 @@
+"""Costs of channel shares: the closed form of soft ones, the simulation of whole ones, and the refit when they drift.
+
+Channels and operators make shares soft; what they cost is the same for both, and stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from collections.abc import Mapping as MappingOf
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cosoc.search.baselines.laws import network_estimate as odimo_estimate
+from cosoc.search.calibrate import Sample, Task, fit, random_mapping, simulated
+from cosoc.search.oracle import Oracle, Pair
+from cosoc.search.terms import Estimate, TilingCache, network_estimate, network_peak, tilings_for
+from cosoc.sim.estimate import Theta
+from cosoc.sim.figures import Figures
+from cosoc.sim.model.mapping import Mapping, Runtime
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Workload
+
+CostModel = Literal["simulator", "odimo"]
+Shares = MappingOf[str, MappingOf[str, Tensor]]  # soft channels on each core, by layer
+Counts = MappingOf[str, MappingOf[str, int]]  # channels on each core, by layer
+
+
+@dataclass(frozen=True)
+class SoftFigures:
+    """`Figures` of soft shares: scalars, differentiable in them."""
+
+    latency_s: Tensor
+    energy_j: Tensor
+    peak_bytes: Tensor
+    throughput: Tensor
+
+
+class ShareCosts:
+    """Costs of one network's shares on one SoC under one runtime. oracle: simulates them."""
+
+    def __init__(
+        self, workload: Workload, soc: SoC, runtime: Runtime, model: CostModel = "simulator",
+        oracle: Oracle | None = None,
+    ) -> None:  # fmt: skip
+        self.workload, self.soc, self.runtime, self.model = workload, soc, runtime, model
+        self.oracle = oracle or Oracle(soc, workload)
+        self.theta = Theta()
+        self.pairs: list[Pair] = []
+        self._tilings = TilingCache()
+        self._samples: list[Sample] = []  # what theta is fitted to: random mappings, then visited ones
+        self._kept = 0  # how many of the pairs are among the samples
+        self._primed: Theta | None = None
+        self._simulated: dict[tuple[tuple[str, tuple[tuple[str, int], ...]], ...], Figures] = {}
+
+    def mapping(self, counts: Counts, name: str = "candidate") -> Mapping:
+        """The complete mapping of channel counts."""
+        return tilings_for(self.workload, self.soc, counts, self.runtime, self._tilings, name)
+
+    def estimate(self, shares: Shares, grain: int = 1) -> Estimate:
+        """The differentiable cost of soft shares, with the tiles that the tiler takes for the shares rounded to
+        multiples of the grain (but for the last core's): coarser is faster, as fewer tilings are looked for."""
+        return self._estimate(shares, self._rounded(shares, grain))
+
+    def _rounded(self, shares: Shares, grain: int) -> Mapping:
+        return self.mapping({name: _rounded(on_cores, grain) for name, on_cores in shares.items()})
+
+    def _estimate(self, shares: Shares, rounded: Mapping) -> Estimate:
+        if self.model == "odimo":
+            return odimo_estimate(self.workload, shares)
+        return network_estimate(self.workload, self.soc, rounded, shares, self.theta)
+
+    def figures(self, shares: Shares, grain: int = 1) -> SoftFigures:
+        """`estimate` as figures that any objective takes."""
+        rounded = self._rounded(shares, grain)
+        found = self._estimate(shares, rounded)
+        seconds = found.ticks / self.soc.tick_hz
+        peak = network_peak(self.workload, self.soc, rounded, shares)
+        return SoftFigures(seconds, found.energy_j, peak, self.workload.n / seconds)
+
+    def estimated(self, counts: Counts) -> Figures:
+        """The estimate at whole channels."""
+        with torch.no_grad():
+            found = self.figures({n: {c: torch.tensor(float(k)) for c, k in on.items()} for n, on in counts.items()})
+        return Figures(
+            float(found.latency_s), float(found.energy_j), round(float(found.peak_bytes)), float(found.throughput)
+        )
+
+    def simulated(self, counts: Counts) -> Figures:
+        """The simulated cost at whole channels."""
+        key = tuple((name, tuple((c, k) for c, k in on.items() if k)) for name, on in counts.items())
+        if key not in self._simulated:
+            present = {name: {c: k for c, k in on.items() if k} for name, on in counts.items()}
+            self._simulated[key] = self.oracle.simulate(self.mapping(present))
+        return self._simulated[key]
+
+    def compare(self, counts: Counts, tolerance: float) -> Pair:
+        """Estimate and simulate a candidate; refit theta if they are further apart than the tolerance."""
+        pair = Pair(self.mapping(counts), self.estimated(counts), self.simulated(counts))
+        self.pairs.append(pair)
+        if pair.drift > tolerance and self.model == "simulator" and self.runtime == "overlapped":
+            self.refit()
+        return pair
+
+    def prime(self, mappings: int, seed: int) -> None:
+        """Fit theta to random mappings of this network, simulated."""
+        if self.runtime == "serial" or self.model != "simulator":
+            return  # nothing to fit: the serial estimate is exact, the other model has no theta
+        rng = np.random.default_rng(seed)
+        for _ in range(mappings):
+            self._keep(random_mapping(self.workload, self.soc, self.runtime, rng, self._tilings))
+        self.theta = fit(self._samples)
+
+    def refit(self) -> None:
+        """Fit theta again, to the random mappings and to those that the search has visited."""
+        for pair in self.pairs[self._kept :]:
+            self._keep(pair.mapping)
+        self._kept = len(self.pairs)
+        self.theta = fit(self._samples)
+
+    def _keep(self, mapping: Mapping) -> None:
+        task = Task(len(self._samples), self.workload.name, "network", False, self.runtime)
+        self._samples.append(simulated(task, self.workload, mapping, self.soc))
+
+    def restart(self, visited: Sequence[Counts] = (), theta: Theta | None = None) -> None:
+        """Forget what a search has visited, or take up one that had visited these and had come to this theta."""
+        self._primed = self.theta if self._primed is None else self._primed
+        del self._samples[len(self._samples) - self._kept :]
+        self.pairs.clear()
+        self._kept = 0
+        self.theta = theta or self._primed
+        for counts in visited:
+            self.pairs.append(Pair(self.mapping(counts), self.estimated(counts), self.simulated(counts)))
+
+
+class Tangent:
+    """A cost as its tangent plane, taken anew every so many evaluations: value and gradient at next to no cost between.
+
+    Soft shares move little from step to step, the gradient of the cost even less.
+    """
+
+    def __init__(self, cost: Callable[[Shares], Tensor], every: int) -> None:
+        self._cost, self._every, self._age = cost, every, 0
+        self._value = torch.zeros(())
+        self._at: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}  # share -> where the plane touches, slope
+
+    def __call__(self, shares: Shares) -> Tensor:
+        """The cost of soft shares, differentiable."""
+        if self._age % self._every == 0:
+            self._touch(shares)
+        self._age += 1
+        rise = [slope * (shares[n][c].double() - at) for (n, c), (at, slope) in self._at.items()]
+        return self._value + torch.stack(rise).sum()
+
+    def renew(self) -> None:
+        """Take the plane anew at the next evaluation."""
+        self._age = 0
+
+    def _touch(self, shares: Shares) -> None:
+        leaves = {n: {c: k.detach().double().requires_grad_() for c, k in on.items()} for n, on in shares.items()}
+        value = self._cost(leaves)
+        keys = [(n, c) for n, on in leaves.items() for c in on]
+        slopes = torch.autograd.grad(value, [leaves[n][c] for n, c in keys], allow_unused=True)
+        self._value = value.detach()
+        self._at = {
+            key: (leaves[key[0]][key[1]].detach(), torch.zeros(()) if slope is None else slope)
+            for key, slope in zip(keys, slopes, strict=True)
+        }
+
+
+def _rounded(on_cores: MappingOf[str, Tensor], grain: int) -> dict[str, int]:
+    """Whole channels nearest to soft ones, with the same sum."""
+    values = {core: float(k.detach()) for core, k in on_cores.items()}
+    total = round(sum(values.values()))
+    if grain > 1:
+        *first, last = values
+        coarse, left = {}, total
+        for core in first:
+            coarse[core] = min(round(values[core] / grain) * grain, left)
+            left -= coarse[core]
+        return coarse | {last: left}
+    out = {core: int(k) for core, k in values.items()}
+    for core in sorted(values, key=lambda c: out[c] - values[c])[: total - sum(out.values())]:
+        out[core] += 1
+    return out

@@ -1,0 +1,341 @@
+"""Splits of a network over the devices of a cluster: the exact front, each point replayed by the engine. A `Space`.
+
+The programme begins with estimates of stages. Those that its points take are simulated, their costs put in place of
+the estimates, and the front is searched again, until it stays. Then each point is replayed. Where a replay in its
+steady state takes a period that is more than 5 % off the programme's, the cost of the stage, hop or medium that the
+replay found busiest is scaled to it, and the front is searched once more, until all points agree.
+
+Rounds: `front` (a device a stage: point_N, by throughput), `replicated` (stages on several devices in turns),
+`latency` (with the latency of an empty pipeline, for the smallest micro-batch), and `known`: each device alone, and
+what others do in place of an exact front, in the micro-batch of the fastest point.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cosoc.search.baselines import heuristics
+from cosoc.search.exact.splits import Point, bounded, front, front_labels, too_many
+from cosoc.search.loop import Asked, search
+from cosoc.search.oracle import Oracle
+from cosoc.search.result import Result
+from cosoc.search.runfolder import RunFolder
+from cosoc.search.space import Candidate, Optimum, Report
+from cosoc.search.spaces.splits import Plan, Problem
+from cosoc.search.split_costs import NO_FACTORS, Case, Factors, device_costs, device_mappings, make_case
+from cosoc.sim.errors import InputError
+from cosoc.sim.figures import Figures, objective
+from cosoc.sim.lower.pipeline import Replay
+from cosoc.sim.model.cluster import Cluster
+from cosoc.sim.model.mapping import Mapping as DeviceMapping
+from cosoc.sim.model.workload import Workload
+from cosoc.sim.report.pipeline_result import finite
+from cosoc.sim.stages import StageFigures, peak_bytes, stage_figures
+
+AGREE = 0.05  # largest difference between a predicted period and a simulated one
+CLOSE = 1e-3  # difference of a simulated stage from its estimate for which no front is searched again
+ROUNDS = 12
+BATCHES = (1, 2, 4, 8)  # micro-batches that are tried
+MOST_BRANCH_STATES = 3_000_000  # of the programme's tables, up to which cuts across branches are among its cuts
+MOST_LABEL_CUTS = (
+    160  # up to here the front with latency is searched on all cuts, beyond on those that one tensor crosses
+)
+
+Span = tuple[int, int, int]  # type of device, from cut, to cut
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """What is asked for. batches: micro-batches to try. inferences: that each replay streams. branches: cut across
+    branches. replicate, latency: look for the fronts with replicas and with latency, too. mappings: what holds inside
+    of devices, by their names; the others have their default."""
+
+    cluster: Cluster
+    workload: Workload
+    inferences: int = 1000
+    batches: tuple[int, ...] = BATCHES
+    branches: bool = True
+    replicate: bool = True
+    latency: bool = True
+    objective: str = "throughput"
+    seed: int = 0
+    out: Path = Path("run")
+    resume: bool = False
+    engine: str = "fast"
+    mappings: Mapping[str, DeviceMapping] = field(default_factory=dict)
+
+    def stated(self) -> dict[str, Any]:
+        """The configuration as plain data; `out` and `resume` are not part of what a run is."""
+        return {
+            "space": "splits", "cluster": self.cluster.model_dump(mode="json", exclude_unset=True),
+            "workload": self.workload.name, "inferences": self.inferences, "micro_batches": list(self.batches),
+            "branches": self.branches, "replicate": self.replicate, "latency": self.latency,
+            "objective": self.objective, "seed": self.seed, "engine": self.engine,
+            "mappings": {name: asdict(mapping) for name, mapping in self.mappings.items()},
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Split:
+    """A plan of a case, what the programme says of it, what its stages cost, and its replay."""
+
+    case: Case
+    point: Point
+    stages: tuple[StageFigures, ...]
+    simulated: Replay
+
+    @property
+    def error(self) -> float:
+        """Simulated period over the predicted one, less one."""
+        return 1.0 / (self.simulated.throughput * self.point.costs.period_s) - 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Replay
+
+
+def replayed(case: Case, point: Point, oracle: Oracle) -> Split:
+    """A plan, its stages simulated, and inferences streamed through it."""
+    result = oracle.stream(case.mapping(point.plan))
+    return Split(case, point, result.stages, result.seen)
+
+
+def exactly(problem: Problem, stages: Mapping[Span, StageFigures]) -> Problem:
+    """The problem with what simulated stages cost in place of estimates."""
+    occupancy, busy = problem.occupancy_s.copy(), problem.busy_j.copy()
+    for at, figures in stages.items():
+        occupancy[at], busy[at] = figures.seconds, figures.item_j
+    return replace(problem, occupancy_s=occupancy, busy_j=busy)
+
+
+def scaled(problem: Problem, factors: Factors) -> Problem:
+    """The problem with stages, hops and medium as slow as replays found them."""
+    occupancy, hop = problem.occupancy_s.copy(), problem.hop_s.copy()
+    for at, factor in factors.stages.items():
+        occupancy[at] *= factor
+    for at, factor in factors.hops.items():
+        hop[at] *= factor
+    return replace(problem, occupancy_s=occupancy, hop_s=hop, medium_s=problem.medium_s * factors.medium)
+
+
+def corrected(factors: Factors, plan: Plan, seen: Replay, ratio: float) -> Factors:
+    """The factors with the busiest resource of a replay slower by `ratio`."""
+    if seen.bottleneck in {f"{part.device}" for part in seen.devices}:
+        number = next(part.stage for part in seen.devices if part.device == seen.bottleneck)
+        stage = plan[number]
+        at = (stage.type, stage.begin, stage.end)
+        return replace(factors, stages={**factors.stages, at: factors.stages.get(at, 1.0) * ratio})
+    if " from " not in seen.bottleneck and " to " not in seen.bottleneck:
+        return replace(factors, medium=factors.medium * ratio)
+    device = seen.bottleneck.split(" ")[-1]
+    number = next(part.stage for part in seen.devices if part.device == device)
+    number -= " to " in seen.bottleneck
+    key = (plan[number].type, plan[number + 1].type, plan[number].end)
+    return replace(factors, hops={**factors.hops, key: factors.hops.get(key, 1.0) * ratio})
+
+
+def agreed_front(case: Case, replicate: bool, oracle: Oracle, report: Report | None = None) -> tuple[list[Split], int]:
+    """The front, searched until its stages are simulated ones and every steady replay is within AGREE of its
+    prediction, and the number of searches. After ROUNDS, points that still differ stay, with their difference; so do
+    those whose replay is too short to be steady, from which nothing is learned."""
+    factors = NO_FACTORS
+    known: dict[Span, StageFigures] = {}
+    splits: dict[Plan, Split] = {}
+    for number in range(1, ROUNDS + 1):
+        exact = exactly(case.problem, known)
+        problem = scaled(exact, factors)
+        points = [bounded(problem)[0]] if too_many(problem, replicate) else front(problem, replicate)
+        found: dict[Span, StageFigures] = {}
+        for plan in (point.plan for point in points):
+            spans = [(stage.type, stage.begin, stage.end) for stage in plan]
+            if not known.keys() >= set(spans):
+                mapping = case.mapping(plan)
+                stages = stage_figures(case.cluster, case.workload, mapping, oracle.devices(mapping))
+                found |= zip(spans, stages, strict=True)
+        known |= found
+        if number < ROUNDS and any(abs(figures.seconds - exact.occupancy_s[at]) > CLOSE * figures.seconds
+                                   for at, figures in found.items()):  # fmt: skip
+            if report:
+                report(number, ROUNDS, f"micro-batch {case.problem.items}: {len(found)} stages simulated")
+            continue
+        for point in points:
+            seen = splits.get(point.plan) or replayed(case, point, oracle)
+            splits[point.plan] = replace(seen, point=point)
+        front_now = [splits[point.plan] for point in points]
+        if report:
+            worst = max(abs(split.error) for split in front_now)
+            report(number, ROUNDS, f"micro-batch {case.problem.items}: {len(points)} points within {worst:.1%}")
+        before = factors
+        for split in front_now:
+            if split.simulated.steady and abs(split.error) > AGREE:
+                factors = corrected(factors, split.point.plan, split.simulated, 1 + split.error)
+        if factors == before:
+            break
+    return front_now, number
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The space
+
+
+def search_splits(config: SplitConfig, report: Report, space: SplitSpace | None = None) -> Result:
+    """Run (or go on with) a search of splits; the results are in `config.out`. space: that of the configuration, where
+    it has been made already. InputError where the cluster cannot run the workload."""
+    space = space or SplitSpace(config)
+    asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume)
+    return search(space, space.oracle, asked, report)
+
+
+class SplitSpace:
+    """See the module docstring. InputError where the cluster cannot run the workload."""
+
+    name = "splits"
+
+    def __init__(self, config: SplitConfig) -> None:
+        objective(config.objective)
+        if config.inferences < 1:
+            raise InputError(f"--inferences {config.inferences}: at least one is needed")
+        self.config = config
+        self.oracle = Oracle(config.cluster, config.workload, config.engine, config.inferences)
+        self.cases = list(_cases(config))
+        self.seen: dict[str, Any] = {"searches": 0, "worst": 0.0, "missed": [], "batch": 1, "least": {}}
+
+    def rounds(self) -> Sequence[str]:
+        """Fronts, then what is known."""
+        problem = self.cases[0].problem
+        in_turns = self.config.replicate and max(problem.counts) > 1 and not too_many(problem, replicate=True)
+        return [
+            "front", *(["replicated"] if in_turns else []), *(["latency"] if self.config.latency else []), "known",
+        ]  # fmt: skip
+
+    def propose(self, name: str, oracle: Oracle, folder: RunFolder, report: Report) -> Sequence[Candidate]:
+        """The points of a front, or what is known."""
+        if name == "known":
+            return self._known(oracle)
+        if name == "latency":
+            return self._named("latency", self._latency_front(oracle))
+        found = [agreed_front(case, name == "replicated", oracle, report) for case in self.cases]
+        kept = best_of([split for splits, _ in found for split in splits])
+        self.seen["searches"] = max(self.seen["searches"], *(searches for _, searches in found))
+        self.seen["worst"] = max(self.seen["worst"], *(abs(split.error) for split in kept))
+        for goal in ("throughput", "energy"):
+            least = min((estimated(split) for split in kept), key=objective(goal))
+            before = self.seen["least"].get(goal)
+            if before is None or objective(goal)(least) < objective(goal)(Figures(*before)):
+                self.seen["least"][goal] = [least.latency_s, least.energy_j, least.peak_bytes, least.throughput]
+        if name == "front":
+            points = [split.point for split in kept]
+            self.seen["missed"] = [f"point_{points.index(p)}" for p in heuristics.weighted_sums(points)[1]]
+            self.seen["batch"] = kept[0].case.problem.items
+        return self._named("point" if name == "front" else name, kept)
+
+    def _named(self, kind: str, splits: Sequence[Split]) -> list[Candidate]:
+        return [candidate(f"{kind}_{number}", split) for number, split in enumerate(splits)]
+
+    def _latency_front(self, oracle: Oracle) -> list[Split]:
+        case, config = self.cases[0], self.config
+        if case.problem.n_cuts > MOST_LABEL_CUTS:
+            case = make_case(config.cluster, config.workload, case.problem.items, False, case.devices)
+        if case.problem.n_cuts > MOST_LABEL_CUTS or too_many(case.problem):
+            return []
+        known = front(case.problem, replicate=False)
+        points = front_labels(case.problem, False, True, known)
+        return [replayed(case, point, oracle) for point in points]
+
+    def _known(self, oracle: Oracle) -> list[Candidate]:
+        """Each device alone in its fastest micro-batch, and the baselines."""
+        alone: dict[str, Split] = {}
+        for case in self.cases:
+            for name, point in heuristics.single_devices(case.problem).items():
+                split = replayed(case, point, oracle)
+                if name not in alone or split.simulated.throughput > alone[name].simulated.throughput:
+                    alone[name] = split
+        case = next(case for case in self.cases if case.problem.items == self.seen["batch"])
+        found = {f"one_{name}": split for name, split in alone.items()}
+        for name, plan in (
+            ("even_split", heuristics.even_split(case.problem)), ("greedy", heuristics.greedy(case.problem))
+        ):  # fmt: skip
+            if plan:
+                found[name] = replayed(case, plan, oracle)
+        for number, plan in enumerate(heuristics.genetic(case.problem, self.config.seed)):
+            found[f"genetic_{number}"] = replayed(case, plan, oracle)
+        return [replace(candidate(name, split), known=True) for name, split in found.items()]
+
+    def learn(self, oracle: Oracle) -> None:
+        """Fronts are searched until they agree with their replays: nothing is left to learn."""
+
+    def state(self) -> dict[str, Any]:
+        return dict(self.seen)
+
+    def restore(self, name: str, state: Mapping[str, Any]) -> None:
+        self.seen = dict(state)
+
+    def optimum(self) -> Optimum | None:
+        """Of throughput and energy: the programme's own, which is exact; of throughput a bound where devices are too
+        many for it."""
+        least = self.seen["least"].get(self.config.objective)
+        if least is None:
+            return None
+        figures, problem = Figures(*least), self.cases[0].problem
+        if too_many(problem):
+            return Optimum(figures, bounded(problem)[1]) if self.config.objective == "throughput" else None
+        return Optimum(figures, float(objective(self.config.objective)(figures)))
+
+    def about(self) -> dict[str, Any]:
+        cuts = self.cases[0].cuts
+        return {
+            "inferences": self.config.inferences, "cuts": len(cuts.names), "all_cuts": cuts.complete,
+            "searches": self.seen["searches"], "difference_worst": self.seen["worst"],
+            "missed_by_weighted_sums": self.seen["missed"],
+        }  # fmt: skip
+
+
+def estimated(split: Split) -> Figures:
+    """What the programme says of a plan; its memory is what the stages state."""
+    costs, case = split.point.costs, split.case
+    peak = peak_bytes(case.cluster, case.workload, case.mapping(split.point.plan))
+    return Figures(costs.latency_s, costs.energy_j, peak, costs.throughput)
+
+
+def candidate(name: str, split: Split) -> Candidate:
+    """A split as the loop takes it. about: its stages and its replay."""
+    about = {
+        "micro_batch": split.case.problem.items, "bottleneck": split.point.costs.bottleneck,
+        "difference": split.error, "stages": [asdict(stage) for stage in split.stages],
+        "replay": finite(asdict(split.simulated)),
+    }  # fmt: skip
+    seen = split.simulated
+    if not seen.steady:
+        about["note"] = " with fill and drain"
+    elif 1e-3 * seen.throughput < seen.throughput_ci < math.inf:
+        about["note"] = f" ± {seen.throughput_ci:.1g}"
+    return Candidate(name, split.case.mapping(split.point.plan, name), estimated(split), about=about)
+
+
+def _cases(config: SplitConfig) -> Iterator[Case]:
+    """By micro-batch, smallest first, as far as the memories hold them."""
+    mappings = device_mappings(config.cluster, config.workload, config.mappings)
+    costs = device_costs(config.cluster, config.workload, mappings)
+    for number, items in enumerate(sorted(config.batches)):
+        try:
+            case = make_case(config.cluster, config.workload, items, config.branches, costs)
+            if config.branches and too_many(case.problem, most=MOST_BRANCH_STATES):
+                case = make_case(config.cluster, config.workload, items, False, costs)
+            yield case
+        except InputError:
+            if number == 0:
+                raise
+            return
+
+
+def best_of(splits: Sequence[Split]) -> list[Split]:
+    """Those that none beats or equals in simulated throughput and energy, fastest first."""
+    out: list[Split] = []
+    for split in sorted(splits, key=lambda s: (-s.simulated.throughput, s.simulated.energy_j)):
+        if not out or split.simulated.energy_j < out[-1].simulated.energy_j * (1 - 1e-9):
+            out.append(split)
+    return out

@@ -1,0 +1,51 @@
+"""What is asked of a search of tiles and fusion, and the search."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cosoc.search.loop import Asked, search
+from cosoc.search.oracle import Oracle
+from cosoc.search.result import Result
+from cosoc.search.space import Report
+from cosoc.search.spaces.tiles import TileSpace
+from cosoc.sim.model.mapping import Mapping
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Workload
+
+
+@dataclass(frozen=True)
+class TileConfig:
+    """What to search. given: the mapping whose cores and channels are kept. time_budget_s: for all rounds
+    together; None: each goes to its own end."""
+
+    soc: SoC
+    workload: Workload
+    given: Mapping
+    objective: str = "edp"
+    time_budget_s: float | None = None
+    seed: int = 0
+    out: Path = Path("run")
+    resume: bool = False
+
+    def stated(self) -> dict[str, Any]:
+        """The configuration as plain data; `out` and `resume` are not part of what a run is."""
+        return {
+            "space": "tiles", "objective": self.objective, "time_budget_s": self.time_budget_s, "seed": self.seed,
+            "given": asdict(self.given), "workload": self.workload.name,
+            "soc": self.soc.model_dump(mode="json", by_alias=True, exclude_unset=True),
+        }  # fmt: skip
+
+    def space(self) -> TileSpace:
+        """The space that is asked for. InputError for a budget or an objective that makes no sense, or a mapping that
+        the SoC cannot run."""
+        return TileSpace(self.soc, self.workload, self.objective, self.given, self.time_budget_s)
+
+
+def search_tiles(config: TileConfig, report: Report, space: TileSpace | None = None) -> Result:
+    """Run (or go on with) a search of tiles; the results are in `config.out`. space: that of the configuration, where
+    it has been made already."""
+    asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume)
+    return search(space or config.space(), Oracle(config.soc, config.workload), asked, report)

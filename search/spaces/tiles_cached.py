@@ -1,0 +1,466 @@
+"""Tiles and fused groups behind a cached mover: what can be chosen, what is legal, and what a choice costs.
+
+Per layer that the array runs: a tile along each dimension (a divisor of its extent) and one of the three orders of
+the software loops. Per neighbouring pair of layers: fused or not. Per fused group: tile of its last layer, line buffers
+or recomputation, and which layers' weights stay. The spatial unrolling is what a tile makes of it: blocks of `side`
+output and input channels, fewer where the tile has fewer. Choices are kept as rows of arrays and given out as sections
+of a mapping; every section that is given out is legal, and its cost is that of `cosoc.sim.movers.cached_terms`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as MappingOf
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cosoc.search.spaces.sections import Cost, Floats, Ints, Options, Section, total
+from cosoc.sim import exact
+from cosoc.sim.errors import InputError
+from cosoc.sim.model.mapping import Extent, LayerPlan, Part, Piece
+from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.movers.cached_terms import (
+    ARRAY_OPS,
+    NEST_DIMS,
+    ORDERS,
+    OS,
+    CachedTerms,
+    CachedTheta,
+    Flow,
+    Machine,
+    Reloads,
+    Shape,
+    Tiles,
+    cycles,
+    energy_pj,
+    every_tile,
+    nest_order,
+    reloads,
+    roofline_cycles,
+    rows_needed,
+    terms,
+)
+from cosoc.sim.movers.fused_steps import Chain, GroupCost, chain, group_cost, why_not
+
+LatencyModel = Literal["gemmini", "roofline"]
+
+MAX_GROUP = 8  # layers of a fused group at most
+# What theta may be: shares are shares, factors stay near one.
+BOUNDS = {
+    "unhidden": (0.0, 1.0),
+    "reload_miss": (0.0, 1.0),
+    "split_miss": (0.0, 2.0),
+    "fetch": (0.0, 1.0),
+    "load": (0.8, 3.0),
+    "store": (0.8, 3.0),
+}
+STRAY = 0.01  # weight of the distance from where theta was, against that of logarithms
+
+
+@dataclass
+class CachedTiles:
+    """The choices that a workload has on an array. core: its name in mappings. double: tiles take half of scratchpad
+    and accumulator at most, so that the next one's loads run beside. model: what a latency is (`roofline` is DOSA's,
+    for comparison). positions: numbers of the layers that the array runs."""
+
+    workload: Workload
+    machine: Machine
+    theta: CachedTheta = field(default_factory=CachedTheta)
+    double: bool = True
+    model: LatencyModel = "gemmini"
+    max_group: int = MAX_GROUP
+    core: str = "array"
+    positions: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        layers = self.workload.layers
+        self.positions = self.positions or [i for i, layer in enumerate(layers) if runs_on_array(layer)]
+        if not self.positions:
+            raise InputError(f"workload {self.workload.name} has no layer that the array runs")
+        self.shapes = {i: Shape.of(self.workload.layers[i]) for i in self.positions}
+        self.divisors = {i: [divisors(getattr(s, d)) for d in NEST_DIMS] for i, s in self.shapes.items()}
+        self._singles: dict[Any, tuple[Ints, CachedTerms]] = {}
+        self._costs: dict[Section, Cost] = {}
+        self._chains: dict[tuple[int, int], Chain | None] = {}
+        for i in self.positions:
+            self._check_fits(i)
+
+    # ------------------------------------------------------------------------------------------ limits
+
+    @property
+    def spad_rows(self) -> int:
+        """Rows of scratchpad that a single layer's tile may fill."""
+        return self.machine.spad_rows // (2 if self.double else 1)
+
+    @property
+    def acc_rows(self) -> int:
+        """Rows of accumulator that a single layer's tile may fill."""
+        return self.machine.acc_rows // (2 if self.double else 1)
+
+    def _check_fits(self, i: int) -> None:
+        """InputError where not even the smallest tile of a layer fits: by which buffer, and by how much."""
+        spad, acc = rows_needed(self.shapes[i], Tiles(1, 1, 1, 1, 1, 1), self.machine)
+        for name, need, have in (("scratchpad", spad, self.spad_rows), ("accumulator", acc, self.acc_rows)):
+            if need > have:
+                layer = self.workload.layers[i].name
+                raise InputError(
+                    f"layer {layer}: its smallest tile needs {need} rows of {name}, {need - have} more than the {have} "
+                    "that a tile may fill; a larger memory or a smaller layer is needed"
+                )
+
+    # ------------------------------------------------------------------------------------------ costs
+
+    def flow(self, i: int) -> Flow:
+        """Where a single layer's operands come from: all from DRAM."""
+        return Flow(dram_in=self.shapes[i].operands)
+
+    def cost_of(self, t: CachedTerms) -> tuple[Any, Any]:
+        """(energy in pJ, cycles) of terms."""
+        if self.model == "roofline":
+            return energy_pj(t, self.machine), roofline_cycles(t, self.machine)
+        return energy_pj(t, self.machine), cycles(t, self.machine, self.theta, exact, int(self.double))
+
+    def singles(self, i: int) -> tuple[Ints, CachedTerms]:
+        """Every legal mapping of layer i by itself: [n, 7] tiles along NEST_DIMS and the order, and their terms."""
+        shape = self.shapes[i]
+        if shape not in self._singles:
+            grid = np.meshgrid(*(np.array(d, np.int64) for d in self.divisors[i]), indexing="ij")
+            flat = [axis.reshape(-1) for axis in grid]
+            spad, acc = rows_needed(shape, Tiles(*flat), self.machine)
+            fits = np.broadcast_to((spad <= self.spad_rows) & (acc <= self.acc_rows), flat[0].shape)
+            flat = [axis[fits] for axis in flat]
+            each = [reloads(shape, Tiles(*flat), order, exact) for order in ORDERS]
+            size = (len(flat[0]),)
+
+            def all_orders(name: str) -> Any:
+                return np.concatenate([np.broadcast_to(getattr(r, name), size) for r in each])
+
+            tripled = [np.tile(axis, len(ORDERS)) for axis in flat]
+            again = Reloads(all_orders("weights"), all_orders("inputs"), all_orders("outputs"))
+            found = terms(shape, Tiles(*tripled), again, self.machine, exact, self.flow(i))
+            order = np.repeat(np.arange(len(ORDERS)), size[0])
+            self._singles[shape] = np.stack([*tripled, order], axis=1), found
+        return self._singles[shape]
+
+    def single_terms(self, i: int, rows: Ints) -> CachedTerms:
+        """Terms of the mappings [n, 7] of layer i; legal or not."""
+        shape, tiles = self.shapes[i], Tiles(*(rows[:, d] for d in range(6)))
+        each = [reloads(shape, tiles, order, exact) for order in ORDERS]
+
+        def chosen(name: str) -> Any:
+            parts = [np.broadcast_to(getattr(r, name), len(rows)) for r in each]
+            return np.choose(rows[:, 6], parts)
+
+        again = Reloads(chosen("weights"), chosen("inputs"), chosen("outputs"))
+        return terms(shape, tiles, again, self.machine, exact, self.flow(i))
+
+    def single_fits(self, i: int, rows: Ints) -> npt.NDArray[np.bool_]:
+        """Which of the mappings [n, 7] of layer i fit."""
+        spad, acc = rows_needed(self.shapes[i], Tiles(*(rows[:, d] for d in range(6))), self.machine)
+        return np.asarray((spad <= self.spad_rows) & (acc <= self.acc_rows)) & np.ones(len(rows), bool)
+
+    def chain(self, first: int, last: int) -> Chain | None:
+        """The group of layers first .. last; None where they cannot be fused."""
+        key = (first, last)
+        if key not in self._chains:
+            short = last - first < self.max_group
+            legal = short and not why_not(self.workload, first, last)
+            self._chains[key] = chain(self.workload, first, last) if legal else None
+        return self._chains[key]
+
+    def fused_cost(self, first: int, last: int, rows: Ints) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
+        """(energy, cycles, fits) of candidates [n, 3 + layers]: oy, ox, keep, resident of each layer."""
+        group = self.chain(first, last)
+        if group is None:
+            raise InputError(why_not(self.workload, first, last))
+        found = self._group(group, rows)
+        energy, time = self.cost_of(found.terms)
+        fits = (found.spad_rows <= self.machine.spad_rows) & (found.acc_rows <= self.machine.acc_rows // 2)
+        return energy, time, fits
+
+    def _group(self, group: Chain, rows: Ints) -> GroupCost:
+        resident = [rows[:, 3 + j] for j in range(len(group.layers))]
+        return group_cost(group, rows[:, 0], rows[:, 1], rows[:, 2], resident, self.machine)
+
+    def fused_candidates(self, first: int, last: int) -> Ints:
+        """Every choice of a group [n, 3 + layers], legal or not; see `fused_cost`. Line buffers go with whole rows, and
+        resident weights with more than one step."""
+        group = self.chain(first, last)
+        if group is None:
+            return np.zeros((0, 3 + last - first + 1), np.int64)
+        sink = group.shapes[-1]
+        tiles = [(oy, ox, 0) for oy in divisors(sink.oy) for ox in divisors(sink.ox)]
+        tiles += [(oy, sink.ox, 1) for oy in divisors(sink.oy) if oy < sink.oy]
+        kept = np.array(tiles, np.int64)
+        weighty = [j for j, s in enumerate(group.shapes) if not s.add]
+        choices = np.zeros((2 ** len(weighty), len(group.layers)), np.int64)
+        for bit, j in enumerate(weighty):
+            choices[:, j] = (np.arange(len(choices)) >> bit) & 1
+        many = (kept[:, 0] < sink.oy) | (kept[:, 1] < sink.ox)
+        blocks = [np.concatenate((kept[~many], np.zeros((int((~many).sum()), len(group.layers)), np.int64)), axis=1)]
+        several = kept[many]
+        blocks.append(
+            np.concatenate((np.repeat(several, len(choices), axis=0), np.tile(choices, (len(several), 1))), axis=1)
+        )
+        return np.concatenate(blocks)
+
+    # ------------------------------------------------------------------------------------------ sections
+
+    def as_single(self, i: int, row: Sequence[int] | Ints) -> Section:
+        """A mapping [7] of layer i."""
+        *tile, order = (int(x) for x in row)
+        part = Part(self.core, self.workload.layers[i].k, Extent(*tile))
+        return Section(i, (LayerPlan((part,), ("n", *ORDERS[order])),))
+
+    def as_fused(self, first: int, last: int, row: Sequence[int] | Ints) -> Section:
+        """A choice [3 + layers] of a group."""
+        row = np.array(row, np.int64)
+        group = self.chain(first, last)
+        if group is None:
+            raise InputError(why_not(self.workload, first, last))
+        tiles = [
+            Extent(*(int(np.asarray(getattr(tile, d)).reshape(-1)[0]) for d in NEST_DIMS))
+            for tile in self._group(group, row[None]).tiles
+        ]
+        plans = tuple(
+            LayerPlan((Part(self.core, layer.k, tile),), ("n", *OS))
+            for layer, tile in zip(group.layers, tiles, strict=True)
+        )
+        names = tuple(layer.name for layer in group.layers)
+        stays = tuple(name for name, r in zip(names, row[3:], strict=True) if r)
+        return Section(first, plans, Piece(names, "fused", bool(row[2]), stays))
+
+    def row(self, section: Section) -> Ints:
+        """A section as a row [7] or [3 + layers] of arrays; its order as one of the three that costs the same."""
+        tile = section.plan.tile
+        if section.piece is None:
+            return np.array([*(tile.along(d) for d in NEST_DIMS), _order_of(section.plan)], np.int64)
+        stays = [int(section.piece.stays(name)) for name in section.piece.layers]
+        return np.array([tile.oy, tile.ox, int(section.piece.keep_rows), *stays], np.int64)
+
+    def prices(self, section: Section) -> bool:
+        """Whether the closed form says what a section costs: tiles on this array, in an order that it has."""
+        plans = section.plans
+        if any(len(plan.parts) != 1 or plan.parts[0].core != self.core or not plan.is_tiled for plan in plans):
+            return False
+        if section.piece is None:
+            return section.first in self.shapes and (not plans[0].reuse or nest_order(plans[0]) in ORDERS)
+        return self.chain(section.first, section.last) is not None
+
+    def options(self, first: int, last: int) -> Options | None:
+        """Every legal choice of the layers first .. last; None where they cannot be fused, or nothing fits."""
+        if first == last:
+            rows, found = self.singles(first)
+            energy, time = (np.broadcast_to(x, len(rows)) for x in self.cost_of(found))
+            return Options(self.points(energy, time), lambda choice: self.as_single(first, rows[choice]))
+        rows = self.fused_candidates(first, last)
+        if not len(rows):
+            return None
+        energy, time, fits = self.fused_cost(first, last, rows)
+        rows = rows[fits]
+        if not len(rows):
+            return None
+        return Options(self.points(energy[fits], time[fits]), lambda choice: self.as_fused(first, last, rows[choice]))
+
+    def choices(self, fusion: bool = True) -> dict[tuple[int, int], Options]:
+        """The options of every single layer and group, by (first, one past the last) in `positions`."""
+        at = self.positions
+        out = dict[tuple[int, int], Options]()
+        for start in range(len(at)):
+            for end in range(start + 1, min(start + self.max_group if fusion else start + 1, len(at)) + 1):
+                if at[end - 1] - at[start] != end - 1 - start:
+                    break  # a layer that others run stands between
+                found = self.options(at[start], at[end - 1])
+                if found is not None:
+                    out[start, end] = found
+        return out
+
+    def complete(self, sections: Sequence[Section]) -> bool:
+        """Whether every layer that the array runs stands in exactly one section, in order."""
+        return [i for section in sections for i in range(*section.span)] == self.positions
+
+    def points(self, energy: Any, time: Any) -> Floats:
+        """Of pJ and cycles, J and seconds [n, 2]; the images of a batch follow one another."""
+        points = np.stack((np.asarray(energy) * 1e-12, np.asarray(time) / self.machine.hz), axis=1)
+        return points * self.workload.n
+
+    def cost(self, section: Section) -> Cost:
+        """The cost of a section; InputError where it is not legal. Remembered."""
+        if section not in self._costs:
+            if not section.plan.reuse:
+                energy, time = self.cost_of(self.terms_of(section))
+                fits = np.ones(1, bool)
+            elif section.piece is None:
+                row = self.row(section)[None]
+                energy, time = self.cost_of(self.single_terms(section.first, row))
+                fits = self.single_fits(section.first, row)
+            else:
+                energy, time, fits = self.fused_cost(section.first, section.last, self.row(section)[None])
+            if not fits[0]:
+                name = self.workload.layers[section.first].name
+                raise InputError(f"layer {name}: its tile does not fit, or that of the group it begins")
+            point = self.points(np.reshape(energy, -1)[:1], np.reshape(time, -1)[:1])[0]
+            self._costs[section] = Cost(float(point[0]), float(point[1]))
+        return self._costs[section]
+
+    def plan_cost(self, sections: Sequence[Section]) -> Cost:
+        """The cost of a whole plan; layers that the array does not run are the same for every plan, and left out."""
+        return total([self.cost(section) for section in sections])
+
+    def near(self, section: Section) -> tuple[Ints, Floats]:
+        """Legal neighbours of a section as rows, and their points: up to two of a layer's tile sizes and order
+        differ; a group's tile and line buffers, or up to two residents."""
+        if section.piece is None:
+            rows = _singles_near(self, section.first, self.row(section))
+            rows = np.unique(rows[self.single_fits(section.first, rows)], axis=0)
+            energy, time = self.cost_of(self.single_terms(section.first, rows))
+            return rows, self.points(np.broadcast_to(energy, len(rows)), np.broadcast_to(time, len(rows)))
+        rows = np.unique(_groups_near(self, section.first, section.last, self.row(section)), axis=0)
+        energy, time, fits = self.fused_cost(section.first, section.last, rows)
+        return rows[fits], self.points(energy[fits], time[fits])
+
+    def neighbours(self, section: Section) -> Options:
+        """The same as options, itself among them."""
+        rows, points = self.near(section)
+        return Options(points, lambda choice: self.read(section, rows[choice]))
+
+    def read(self, like: Section, row: Sequence[int] | Ints) -> Section:
+        """A row as a section of the same layers as another."""
+        return self.as_single(like.first, row) if like.piece is None else self.as_fused(like.first, like.last, row)
+
+    # ------------------------------------------------------------------------------------------ learning
+
+    def terms_of(self, section: Section) -> CachedTerms:
+        """The terms of a section, numbers; those of tiles that load every operand anew as `every_tile` has them."""
+        if section.piece is None and not section.plan.reuse:
+            shape, tiles = self.shapes[section.first], Tiles.of(section.plan.tile)
+            again = every_tile(shape, tiles, exact)
+            found = terms(shape, tiles, again, self.machine, exact, self.flow(section.first))
+        elif section.piece is None:
+            found = self.single_terms(section.first, self.row(section)[None])
+        else:
+            row = self.row(section)[None]
+            group = self.chain(section.first, section.last)
+            if group is None:
+                raise InputError(why_not(self.workload, section.first, section.last))
+            found = self._group(group, row).terms
+        return CachedTerms(*(float(np.asarray(x).reshape(-1)[0]) for x in astuple(found)))
+
+    def refitted(self, seen: MappingOf[Section, Cost]) -> CachedTheta:
+        """Theta that predicts the simulated seconds of sections best (mean squared logarithm), near to where it was."""
+        from scipy.optimize import least_squares
+
+        parts = [self.terms_of(section) for section in seen]
+        names = [f.name for f in fields(CachedTheta)]
+        now = np.array([getattr(self.theta, name) for name in names])
+        truth = np.array([cost.seconds * self.machine.hz / self.workload.n for cost in seen.values()])
+        weights = np.sqrt(truth / truth.sum())  # of what takes long more than of what does not
+
+        def residuals(x: Floats) -> Floats:
+            theta = replace(self.theta, **{name: float(v) for name, v in zip(names, x, strict=True)})
+            found = np.array([float(cycles(p, self.machine, theta, exact, int(self.double))) for p in parts])
+            return np.concatenate((weights * np.log(found / truth), STRAY * (x - now)))
+
+        low, high = (np.array([BOUNDS[name][side] for name in names]) for side in (0, 1))
+        result = least_squares(residuals, np.clip(now, low + 1e-6, high - 1e-6), bounds=(low, high))
+        return replace(self.theta, **{name: float(v) for name, v in zip(names, result.x, strict=True)})
+
+    def learn(self, theta: CachedTheta) -> None:
+        """Take another theta."""
+        self.theta = theta
+        self._costs.clear()
+
+
+def _order_of(plan: LayerPlan) -> int:
+    """The number of a plan's order; for tiles that load every operand anew that in which partial sums stay as theirs
+    do."""
+    return ORDERS.index(nest_order(plan) if plan.reuse else OS)
+
+
+def runs_on_array(layer: Layer) -> bool:
+    """Whether the array runs a layer (an addition by its accumulator); the others are the host's."""
+    if layer.op not in ARRAY_OPS or max(layer.dilation_y, layer.dilation_x) > 1:
+        return False
+    return layer.op != "conv" or layer.groups == 1 or layer.depthwise
+
+
+def divisors(n: int) -> list[int]:
+    """All divisors, ascending."""
+    small = [d for d in range(1, int(n**0.5) + 1) if n % d == 0]
+    return small + [n // d for d in reversed(small) if d * d != n]
+
+
+# ---------------------------------------------------------------------------------------------- neighbours
+
+
+def _singles_near(space: CachedTiles, layer: int, here: Ints) -> Ints:
+    """Mappings of a layer that differ from a row in one or two of tile sizes and order."""
+    axes = [*space.divisors[layer], [0, 1, 2]]
+    out = []
+    for a in range(7):
+        for b in range(a + 1, 7):
+            grid = np.array(np.meshgrid(axes[a], axes[b], indexing="ij")).reshape(2, -1)
+            rows = np.tile(here, (grid.shape[1], 1))
+            rows[:, a], rows[:, b] = grid
+            out.append(rows)
+    return np.concatenate(out)
+
+
+def heads(sink: Shape) -> list[tuple[int, int, int]]:
+    """Tiles of a sink's pixels, with line buffers or without; those go with whole rows."""
+    ys, xs = divisors(sink.oy), divisors(sink.ox)
+    return [(y, x, keep) for y in ys for x in xs for keep in (0, 1) if not keep or (x == sink.ox and y < sink.oy)]
+
+
+def _groups_near(space: CachedTiles, first: int, last: int, here: Ints) -> Ints:
+    """Choices of a group that differ from a row in its tile and line buffers, or in one or two residents."""
+    tiles, stays = heads(space.shapes[last]), here[3:].tolist()
+    rows = [(*head, *stays) for head in tiles] + [(*head, *([0] * len(stays))) for head in tiles]
+    weighty = [j for j in range(len(stays)) if not space.shapes[first + j].add]
+    for a in weighty:
+        for b in weighty:
+            resident = list(stays)
+            resident[a] = 1 - resident[a]
+            if a != b:
+                resident[b] = 1 - resident[b]
+            rows.append((*here[:3].tolist(), *resident))
+    return np.array(rows, np.int64)
+
+
+# ---------------------------------------------------------------------------------------------- bounds
+
+
+def lower_bound(space: CachedTiles, fusion: bool = True) -> Cost:
+    """Energy and latency that no mapping can go below, each by itself.
+
+    Energy: every MAC and its register read; every input to the array and every partial sum read and written once for
+    `side` operations; and the DRAM bytes that cannot be avoided: weights, and of the activations the network's inputs
+    and outputs (without fusion those of every layer). Latency: operations on an ideal array, and those bytes over the
+    outer link.
+    """
+    machine, workload = space.machine, space.workload
+    energy = total_bytes = array = 0.0
+    for i in space.positions:
+        layer, shape = workload.layers[i], space.shapes[i]
+        lanes = 1 if shape.depthwise else machine.side
+        macs = shape.k * shape.c * shape.fy * shape.fx * shape.oy * shape.ox * shape.copies * (1 - shape.add)
+        weights = layer.weights + (shape.k * shape.c * shape.copies if layer.op == "matmul" else 0)
+        moved = weights + _must_move(workload, i, fusion)
+        array += macs / lanes**2  # depthwise layers are one channel after another, a product a cycle
+        total_bytes += moved
+        energy += macs * (machine.mac_pj + machine.register_pj)
+        energy += macs / lanes * (machine.scratchpad_pj + 2 * machine.accumulator_pj) + moved * machine.dram_pj
+    return Cost(energy * 1e-12, max(array, total_bytes * machine.outer_cycles_per_byte) / machine.hz)
+
+
+def _must_move(workload: Workload, i: int, fusion: bool) -> int:
+    """Bytes of activations that layer i moves from and to DRAM under any mapping."""
+    layer = workload.layers[i]
+    if not fusion:
+        inputs = layer.c * layer.iy * layer.ix * (len(layer.inputs) if layer.op == "add" else 1)
+        read_once = (layer.stride_y <= layer.fy or layer.oy == 1) and (layer.stride_x <= layer.fx or layer.ox == 1)
+        return layer.outputs + (inputs if read_once else layer.k)
+    return layer.outputs if layer.name in workload.outputs else 0
