@@ -14,8 +14,8 @@
 parts: output channels by core, in channel order. tile: what one job spans along k, c, fy, fx, oy, ox and n (images of a
 batch; left out: one); k by core where there are several; what else is left out is all of it. order: the loops around
 the tiles, outermost first (left out: weights stay while pixels pass; n, left out, is outermost). reuse: false loads
-every operand for every tile. unroll: most pixels of an operation of an analog array. pieces: layers that run fused, with
-keep_rows and resident where a chip has the choice, or in parallel.
+every operand for every tile. unroll: most pixels of an operation of an analog array. pieces: layers that run fused,
+with keep_rows and resident where a chip has the choice, or in parallel.
 
 On a cluster a mapping has stages: which device takes the network to behind which layers (or, across branches, a list
 of them), on how many devices in turns; and how many inferences pass together, as a batch. The rest holds inside of the
