@@ -243,7 +243,7 @@ def test_what_is_wrong_with_a_folder_is_said_in_a_line(
     config = yaml.safe_load((split_folder / "config.yaml").read_text())
     found = (split_folder / "result.json").read_text()
     for name, result, less in (("a", None, ""), ("b", found, "cluster"), ("c", "{}", ""), ("d", "[]", ""),
-                               ("e", json.dumps(json.loads(found) | {"front": [3]}), "")):  # fmt: skip
+                               ("e", json.dumps(json.loads(found) | {"points": [3]}), "")):  # fmt: skip
         folder = tmp_path / name
         folder.mkdir()
         (folder / "environment.json").write_text("{}")
