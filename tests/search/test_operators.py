@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cosoc.cli import main
 from cosoc.search.baselines.laws import network_estimate as odimo_estimate
 from cosoc.search.spaces.channels import assignment, fix
+from cosoc.search.spaces.opened import operator_space
 from cosoc.search.spaces.operators import (
     CUTS,
     TEMPLATES,
@@ -27,7 +28,6 @@ from cosoc.search.spaces.operators import (
     with_choices,
 )
 from cosoc.search.spaces.shares import ShareCosts
-from cosoc.search.spaces.space import operator_space
 from cosoc.search.training.nets import mobilenet_v1_025
 from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.sim.errors import InputError
