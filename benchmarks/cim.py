@@ -25,9 +25,10 @@ from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
-from cosoc.sim.work import feed_ticks, make_tile
+from cosoc.sim.work import feed_ticks
 
 PEAKS = {"isaac": (41.3, 65.8), "puma": (52.3, 62.5)}  # 16 bit TOPS, W: the papers'; PUMA's W is recalled
 

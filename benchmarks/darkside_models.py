@@ -25,11 +25,11 @@ from cosoc.sim import exact
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.model.mapping import RUNTIMES, LayerPlan, Mapping, Part, Piece, Runtime
 from cosoc.sim.model.soc import Memory, SoC
+from cosoc.sim.model.tiles import make_tile, tiled
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.report.result import Result
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import best_tiling, homes_of
-from cosoc.sim.work import make_tile, tiled
 
 BLOCKS = ((32, 8), (64, 4), (128, 2), (256, 1))  # channels at x0.25, edge in pixels
 REPEATS = {(128, 2): 5}  # blocks 7 to 11 are alike

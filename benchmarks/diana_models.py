@@ -25,9 +25,9 @@ from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import MANUAL, alone
 from cosoc.sim.model.mapping import RUNTIMES, LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
-from cosoc.sim.work import make_tile
 
 SILICON_CYCLES = 812_000  # measured; Stream's validation of DIANA, main_validation_diana_test.py
 STREAM_CYCLES = 785_995  # Stream's own prediction, released code run

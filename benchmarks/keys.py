@@ -41,12 +41,12 @@ from cosoc.sim.machine import engine_fast
 from cosoc.sim.manual import DEFAULT, named_mapping
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime
 from cosoc.sim.model.soc import Dma, Model, SoC
+from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.report.memory_use import memory_use
 from cosoc.sim.report.result import energy_j
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import checked, unsupported
-from cosoc.sim.work import make_tile
 
 Path = tuple[str | int, ...]
 Figures = tuple[Any, ...]

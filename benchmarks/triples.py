@@ -37,12 +37,12 @@ from cosoc.sim.machine.trace import Trace
 from cosoc.sim.manual import MANUAL, named_mapping
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.tiles import form, per_channel
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.movers.cached_terms import cached_cores
 from cosoc.sim.report.result import to_json
 from cosoc.sim.simulate import engine_run, simulate
 from cosoc.sim.tiler import checked, homes_of, living, unsupported
-from cosoc.sim.work import form, per_channel
 
 MOST_BURSTS = 40_000  # of a program that the reference engine runs too, and as many ops
 MOST_OPS = 60_000  # of a program whose longest chain is computed

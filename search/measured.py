@@ -27,8 +27,8 @@ from cosoc.sim.files.catalog import find_soc, list_socs
 from cosoc.sim.files.workload_file import find_workload, list_workloads
 from cosoc.sim.files.yamlfile import read_text
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import Tile, Workload
-from cosoc.sim.work import make_tile
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Key = tuple[str, str]  # device, runtime

@@ -24,6 +24,7 @@ from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.cuts import elements, last_layers
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Piece, Runtime, Stage
 from cosoc.sim.model.soc import LARGEST, SoC
+from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import Workload, batched
 from cosoc.sim.simulate import simulate
 from cosoc.sim.stages import (
@@ -37,7 +38,6 @@ from cosoc.sim.stages import (
     runs_whole,
 )
 from cosoc.sim.tiler import complete, pinned_weights, weight_bytes
-from cosoc.sim.work import make_tile
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,11 @@ from cosoc.sim.model.energy import power_energy_j
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime
 from cosoc.sim.model.placement import Homes, lifetimes, tensor_bytes
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.tiles import c_parts, cut_channels
 from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.movers.dma import weight_transfer_of
 from cosoc.sim.tiler import best_tiling, complete, default_core, homes_of, living, weight_bytes
-from cosoc.sim.work import LayerWork, c_parts, cut_channels, layer_work, weight_transfer_of
+from cosoc.sim.work import LayerWork, layer_work
 
 TERMS = tuple(f.name for f in fields(Terms))
 

@@ -25,7 +25,8 @@ from cosoc.sim.model.mapping import Runtime
 from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Layer
-from cosoc.sim.work import LayerWork, Transfer
+from cosoc.sim.movers.dma import Transfer
+from cosoc.sim.work import LayerWork
 
 FEED_PERIODS = 8  # of its narrowest link, in a burst of a core's own traffic
 

@@ -30,10 +30,10 @@ from cosoc.sim.model.cluster import Cluster, Device
 from cosoc.sim.model.cuts import Done, crossing, done_behind, elements, last_layers, section
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Stage
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import Workload, batched
 from cosoc.sim.report.result import energy_j
 from cosoc.sim.tiler import Problem, checked, default_core, pinned_weights, problems, weight_bytes
-from cosoc.sim.work import make_tile
 
 NS = 1e-9
 PJ = 1e-12

@@ -31,30 +31,24 @@ from cosoc.sim.model.mapping import (
 )
 from cosoc.sim.model.placement import Homes, place
 from cosoc.sim.model.soc import Memory, SoC
-from cosoc.sim.model.workload import Layer, Workload
-from cosoc.sim.movers.cached_terms import NEST_DIMS, Machine, Tiles, in_rows, rows_needed, shape_of, tile_in_rows
-from cosoc.sim.movers.fused_steps import chain, misfits, why_not
-from cosoc.sim.movers.library_tiles import default_nest
-from cosoc.sim.work import (
-    Span,
-    Window,
+from cosoc.sim.model.tiles import (
     behind_caches,
     behind_dma,
     channel_slice,
     channels_read,
-    copies,
     cut_channels,
     form,
-    input_transfer,
-    layer_work,
     make_tile,
-    output_transfer,
     tile_counts,
     tiled,
-    weight_transfer_of,
     whole,
-    windows,
 )
+from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.movers.cached_terms import NEST_DIMS, Machine, Tiles, in_rows, rows_needed, shape_of, tile_in_rows
+from cosoc.sim.movers.dma import Span, Window, copies, input_transfer, output_transfer, weight_transfer_of, windows
+from cosoc.sim.movers.fused_steps import chain, misfits, why_not
+from cosoc.sim.movers.library_tiles import default_nest
+from cosoc.sim.work import layer_work
 
 
 def unsupported(layer: Layer, soc: SoC, core: str) -> list[str]:

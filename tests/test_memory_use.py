@@ -16,12 +16,12 @@ from cosoc.sim.files.mapping_file import find_mapping
 from cosoc.sim.files.workload_file import find_workload, list_workloads
 from cosoc.sim.model.mapping import DIMS, Extent, LayerPlan, Piece
 from cosoc.sim.model.placement import lifetimes, tensor_bytes
+from cosoc.sim.model.tiles import tiled
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.report.memory_use import MemoryUse, memory_use
 from cosoc.sim.report.run_page import STEPS, memories_data
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import checked, homes_of, weight_bytes
-from cosoc.sim.work import tiled
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 

@@ -36,9 +36,9 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.model.mapping import LayerPlan, Part, Runtime
 from cosoc.sim.model.mapping import Mapping as NetworkMapping
 from cosoc.sim.model.soc import Core, SoC
+from cosoc.sim.model.tiles import PER_CHANNEL
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.tiler import default_core, unsupported
-from cosoc.sim.work import PER_CHANNEL
 
 Assignment = dict[str, Tensor]  # by layer, the core (number in the layer's `cores`) of each output channel, int64 [k]
 

@@ -41,10 +41,10 @@ from cosoc.sim.model.mapping import LayerPlan, Part, Piece
 from cosoc.sim.model.mapping import Mapping as NetworkMapping
 from cosoc.sim.model.placement import lifetimes, tensor_bytes
 from cosoc.sim.model.soc import CachedMover, Dma, SoC
+from cosoc.sim.model.tiles import whole
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.movers.cached_terms import CachedTheta, Machine
 from cosoc.sim.tiler import checked, fused_problems, weight_bytes
-from cosoc.sim.work import whole
 
 ROUNDS = 2
 NEAR, FAR = 3, 12  # neighbours of each section that are simulated; where a time budget says when to stop

@@ -26,9 +26,10 @@ from cosoc.sim.model.energy import power_energy_j
 from cosoc.sim.model.mapping import REDUCTION, Dim, LayerPlan, Mapping
 from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.tiles import channels_read, tiled
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.tiler import channel_tiles, cuts, homes_of, room_for, tile_bytes, tile_problems
-from cosoc.sim.work import channels_read, layer_work, tiled
+from cosoc.sim.work import layer_work
 
 MOST = 1 << 16  # tilings in one call
 

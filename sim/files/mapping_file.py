@@ -60,10 +60,10 @@ from cosoc.sim.model.mapping import (
     Stage,
 )
 from cosoc.sim.model.soc import FromList, Model, Name, Positive, SoC
+from cosoc.sim.model.tiles import form, whole
 from cosoc.sim.model.workload import Layer, Workload, batched
 from cosoc.sim.stages import cluster_problems, sections_of, stage_problems, stages_example
 from cosoc.sim.tiler import problems
-from cosoc.sim.work import form, whole
 
 
 class TileFile(Model):

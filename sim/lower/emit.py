@@ -26,35 +26,35 @@ from cosoc.sim.machine.program import Builder, Program
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import CachedMover, Core, Dma, SoC
-from cosoc.sim.model.workload import Layer, Workload
-from cosoc.sim.movers.cached_terms import Machine, cached_cores
-from cosoc.sim.movers.cached_units import TICKS_PER_CYCLE
-from cosoc.sim.movers.fused_steps import chain
-from cosoc.sim.movers.links import HOST_TIME, server_of
-from cosoc.sim.tiler import checked, homes_of, living, weight_room
-from cosoc.sim.work import (
-    Span,
-    Transfer,
-    Window,
-    access_pj,
+from cosoc.sim.model.tiles import (
     behind_caches,
     behind_dma,
     c_parts,
-    copies,
-    core_cycles,
     cut_channels,
-    feed_ticks,
     form,
-    input_transfer,
     k_tiles,
     make_tile,
-    output_transfer,
     pixel_loops,
+    tile_counts,
+)
+from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.movers.cached_terms import Machine, cached_cores
+from cosoc.sim.movers.cached_units import TICKS_PER_CYCLE
+from cosoc.sim.movers.dma import (
+    Span,
+    Transfer,
+    Window,
+    copies,
+    input_transfer,
+    output_transfer,
     spans_x,
     spans_y,
-    tile_counts,
     weight_transfer_of,
 )
+from cosoc.sim.movers.fused_steps import chain
+from cosoc.sim.movers.links import HOST_TIME, server_of
+from cosoc.sim.tiler import checked, homes_of, living, weight_room
+from cosoc.sim.work import access_pj, core_cycles, feed_ticks
 
 if TYPE_CHECKING:
     from cosoc.sim.movers.cached import TileEmitter

@@ -37,13 +37,13 @@ from cosoc.sim.machine.trace import Trace
 from cosoc.sim.model.mapping import PARTIAL_BYTES, Extent, Mapping, Part, Piece
 from cosoc.sim.model.placement import lifetimes, tensor_bytes
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.tiles import behind_caches, channel_slice
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.movers.cached_terms import Machine, Tiles, cached_cores, rows_needed, shape_of, tile_in_rows
 from cosoc.sim.movers.cached_units import INTO_ACCUMULATOR, core_of_unit, name_of
 from cosoc.sim.movers.fused_steps import Chain, chain, reach, rows_held
 from cosoc.sim.report.result import Result, route_ends
 from cosoc.sim.tiler import checked, homes_of, living, weight_bytes
-from cosoc.sim.work import behind_caches, channel_slice
 
 COMPUTE, WEIGHTS, LOAD, STORE, FEED = (KINDS.index(k) for k in ("compute", "weights", "load", "store", "feed"))
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from cosoc.search import relax
 from cosoc.sim import exact
 from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import INPUT, Layer
-from cosoc.sim.work import make_tile
 
 SOC = find_soc("diana")
 COUNTS = st.integers(0, 2000)

@@ -30,9 +30,9 @@ from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.cuts import crossing
 from cosoc.sim.model.mapping import Mapping, Piece
+from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.simulate import simulate, simulate_cluster
-from cosoc.sim.work import make_tile
 
 # ------------------------------------------------------------------------------------------------- exactness
 

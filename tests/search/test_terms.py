@@ -19,10 +19,11 @@ from cosoc.sim.lower.emit import lower
 from cosoc.sim.machine import engine_fast
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.tiles import tiled
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.report.result import energy_j
 from cosoc.sim.tiler import homes_of
-from cosoc.sim.work import layer_work, tiled
+from cosoc.sim.work import layer_work
 
 SOC, DARKSIDE = find_soc("diana"), find_soc("darkside")
 

@@ -26,11 +26,11 @@ from cosoc.sim.files.mapping_file import load_mapping
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import Memory, SoC
+from cosoc.sim.model.tiles import channels_read, tiled
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.movers.cached_terms import CachedTheta, Machine
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import channel_tiles, complete, cuts, homes_of, planned_ticks, tile_problems
-from cosoc.sim.work import channels_read, tiled
 
 DIGITS = find_workload("digits_cnn")
 CHIPS = ("diana", "darkside", "gemmini", "isaac")

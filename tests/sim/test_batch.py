@@ -16,10 +16,11 @@ from cosoc.sim.machine import engine_fast, engine_reference
 from cosoc.sim.machine.program import KINDS, Program, unroll
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part
+from cosoc.sim.model.tiles import tiled
 from cosoc.sim.model.workload import INPUT, Layer, Workload, batched
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import checked, homes_of
-from cosoc.sim.work import layer_work, tiled
+from cosoc.sim.work import layer_work
 
 DIANA, GEMMINI = find_soc("diana"), find_soc("gemmini")
 CONV = Layer("conv", "conv", (INPUT,), 32, 16, 8, 8, 8, 8, 3, 3, 1, 1, 1, 1)

@@ -17,10 +17,11 @@ from cosoc.sim.files.catalog import find_soc, load_soc, soc_folder
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import INPUT, Layer, Tile, Workload
 from cosoc.sim.report.result import Result
 from cosoc.sim.simulate import simulate
-from cosoc.sim.work import feed_ticks, make_tile
+from cosoc.sim.work import feed_ticks
 
 
 def crossbar(soc: SoC) -> Crossbar:

@@ -12,10 +12,11 @@ from cosoc.sim.machine import engine_fast
 from cosoc.sim.machine.program import KINDS
 from cosoc.sim.model.mapping import INPUTS_STAY, RUNTIMES, WEIGHTS_STAY, Dim, LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.tiles import tiled
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import homes_of, problems, tile_bytes
-from cosoc.sim.work import layer_work, tiled
+from cosoc.sim.work import layer_work
 
 
 @pytest.fixture(scope="module")

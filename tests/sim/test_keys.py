@@ -17,7 +17,7 @@ from cosoc.sim.cores.digital_array import DigitalArray
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc, list_socs, soc_folder
 from cosoc.sim.lower.emit import _Emitter
-from cosoc.sim.work import Transfer
+from cosoc.sim.movers.dma import Transfer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 

@@ -16,10 +16,10 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import named_mapping
+from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import INPUT, Layer
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import complete
-from cosoc.sim.work import make_tile
 
 LATENCIES = Path(__file__).parents[2] / "benchmarks" / "data" / "latencies.csv"
 

@@ -10,8 +10,9 @@ from cosoc.sim.estimate import Theta, layer_time
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.model.mapping import INPUTS_STAY, WEIGHTS_STAY, Mapping
+from cosoc.sim.model.tiles import channels_read, tiled
 from cosoc.sim.tiler import channel_tiles, complete, cuts, homes_of, tile_bytes
-from cosoc.sim.work import channels_read, layer_work, tiled
+from cosoc.sim.work import layer_work
 
 MANY = 8
 SPLIT = ("n", "oy", "k", "ox", "c", "fy", "fx")  # rows outside the channels, columns inside
