@@ -33,7 +33,8 @@ from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import channel_tiles, complete, cuts, homes_of, planned_ticks, tile_problems
 
 DIGITS = find_workload("digits_cnn")
-CHIPS = ("diana", "darkside", "gemmini", "isaac")
+# A chip whose cores compute from the main memory has nothing but fusion to choose, for the peak.
+CHIPS = [(soc, aim) for soc in ("diana", "darkside", "gemmini") for aim in ("edp", "peak")] + [("isaac", "peak")]
 C3 = {"oy": 8, "ox": 8, "iy": 8, "ix": 8, "fy": 3, "fx": 3, "pad_y": 1, "pad_x": 1}
 # Three layers, the last two of which can stay on the chip; the tiles of the second are not all of it.
 SMALL = Workload(
@@ -141,12 +142,11 @@ def test_the_estimate_s_optimum_is_no_worse_than_the_default_by_the_estimate(aim
 # ---------------------------------------------------------------------------------------------- what is reported
 
 
-@pytest.mark.parametrize("soc", CHIPS)
-@pytest.mark.parametrize("aim", ["edp", "peak"])
+@pytest.mark.parametrize(("soc", "aim"), CHIPS)
 def test_no_search_ends_above_what_is_known_and_its_file_simulates_to_it(tmp_path: Path, soc: str, aim: str) -> None:
     """To the tick, on each chip: result.json against `simulate` of the mapping that it names."""
     net = find_workload("resnet8")
-    content = searched(soc, net, tmp_path / "r", objective=aim)
+    content = searched(soc, net, tmp_path / "r", objective=aim, time_budget_s=4.0)
     best, machine = best_of(content), find_soc(soc)
     result = simulate(machine, net, load_mapping(tmp_path / "r" / best["mapping"], net, machine))
     assert best["simulated"]["latency_s"] == result.seconds
@@ -212,18 +212,16 @@ class Ticking(Oracle):
 @pytest.mark.parametrize("soc", ["diana", "gemmini"])
 @pytest.mark.parametrize("seconds", [0.5, 7.0, 40.0])
 def test_a_time_budget_is_overrun_by_one_simulation_at_most(tmp_path: Path, soc: str, seconds: float) -> None:
-    """A clock that moves with simulations only; 40 s are more than one round takes on neither chip without a budget.
-    The first round has its estimates to make: what it takes beyond its share the others do without."""
+    """A clock that moves with simulations only, for no time at all, for less than a search can use, and for more. What
+    has no choice is simulated for the first estimate, whatever the time."""
     machine, net = find_soc(soc), find_workload("resnet8")
     oracle = Ticking(machine, net)
     space = space_of(machine, net, time_budget_s=seconds, clock=lambda: oracle.now)
     folder = RunFolder(tmp_path / "r", {}, False)
     fixed = sum(1 for i in range(len(net.layers)) if space.options(i, i) is not None and not space.has_choice(i))
     for name in space.rounds():
-        begun = oracle.now
         space.propose(name, oracle, folder, quiet)
-        assert oracle.now - begun <= seconds + 1 + (fixed if name == "known" else 0)
-    assert oracle.now <= seconds + 1 + fixed
+        assert oracle.now <= seconds + 1 + fixed
 
 
 def test_the_optimum_is_there_without_any_time(tmp_path: Path) -> None:
