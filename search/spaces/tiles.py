@@ -47,7 +47,7 @@ from cosoc.sim.movers.cached_terms import CachedTheta, Machine
 from cosoc.sim.tiler import checked, fused_problems, weight_bytes
 
 ROUNDS = 2
-NEAR, FAR = 3, 12  # neighbours of each section that are simulated; where a time budget says when to stop
+NEAR, FAR = 5, 12  # neighbours of each section that are simulated; where a time budget says when to stop
 TRIES = 24  # whole networks that a round's descent simulates, where no time budget says otherwise
 LARGEST = 5_000  # tiles that are simulated in about half a second
 
@@ -434,12 +434,14 @@ class TileSpace:
             options = self._dma.neighbours(section)
         else:
             return []
-        n, rest = NEAR if self.seconds == math.inf else FAR, whole_cost - self.cost(section)
+        n = NEAR if self.seconds == math.inf else FAR
+        own = self.cost(section)
+        rest = whole_cost - own
         points = options.points + np.array([[rest.energy_j, rest.seconds]])
         order = np.argsort(value(points[:, 0], points[:, 1], self.aim), kind="stable")
         kept = {tuple(options.points[choice]): int(choice) for choice in order[::-1]}
-        found = (options.section(choice) for choice in list(kept.values())[::-1][: n + 1])
-        return [other for other in found if other != section][:n]
+        kept.pop((own.energy_j, own.seconds), None)
+        return [options.section(choice) for choice in list(kept.values())[::-1][:n]]
 
     def _tiles(self, section: Section) -> int:
         """Tiles that a section goes through, or rows."""
