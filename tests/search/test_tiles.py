@@ -252,7 +252,7 @@ def test_a_broken_run_goes_on_as_an_unbroken_one(tmp_path: Path) -> None:
 
 def test_refitting_finds_the_theta_that_made_the_figures() -> None:
     """Sections "simulated" by the closed form under another theta: predictions meet them again after the fit."""
-    truth = CachedTheta(unhidden=0.35, reload_miss=0.9, load=1.2)
+    truth = CachedTheta(unhidden=0.35, reload_miss=0.4, load=1.2)
     machine = Machine.of(find_soc("gemmini"))
     space, other = CachedTiles(DIGITS, machine), CachedTiles(DIGITS, machine, truth)
     rng = np.random.default_rng(0)
