@@ -37,13 +37,13 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Terms, Theta, stream_ticks, streamed
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import lower
-from cosoc.sim.machine import engine_fast
 from cosoc.sim.manual import alone
 from cosoc.sim.model.energy import power_energy_j
 from cosoc.sim.model.mapping import RUNTIMES, Mapping, Piece, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
-from cosoc.sim.report.result import energy_j
+from cosoc.sim.price import program_figures
+from cosoc.sim.simulate import engine_run
 from cosoc.sim.tiler import candidates, homes_of, unsupported
 
 FITTED = ("resnet8", "dscnn", "autoencoder", "digits_cnn")
@@ -297,8 +297,7 @@ def measure(soc: SoC, chunk: Sequence[Task], seed: int) -> list[Sample]:
 
 def simulated(task: Task, workload: Workload, mapping: Mapping, soc: SoC) -> Sample:
     """Simulate a complete mapping, and keep the terms of its estimate. InputError where the machine cannot run it."""
-    program = lower(workload, mapping, soc)
-    trace = engine_fast.run(program)
+    found = program_figures(lower(workload, mapping, soc), soc, workload, mapping, engine_run("fast"))
     homes = homes_of(workload, mapping, soc)
     workload = emitted(workload, mapping, soc)
     terms = network_terms(workload, soc, mapping, {}, homes)
@@ -306,8 +305,8 @@ def simulated(task: Task, workload: Workload, mapping: Mapping, soc: SoC) -> Sam
     room = np.array(prefetchable(workload, soc, mapping), dtype=np.float64)
     label = f"{workload.name} {_shares_text(workload, mapping)}".strip()
     ahead = stream_ticks(homes, soc)
-    spent, odimo = energy_j(program, trace, soc), odimo_ticks(workload, mapping)
-    return Sample(task, label, table, room, ahead, trace.makespan, spent, odimo, len(mapping.pieces))
+    ticks, odimo = round(found.latency_s * soc.tick_hz), odimo_ticks(workload, mapping)
+    return Sample(task, label, table, room, ahead, ticks, found.energy_j, odimo, len(mapping.pieces))
 
 
 def _shares_text(workload: Workload, mapping: Mapping) -> str:

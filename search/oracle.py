@@ -15,8 +15,9 @@ from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.price import program_figures
 from cosoc.sim.report.pipeline_result import ClusterResult
-from cosoc.sim.simulate import cluster_figures, engine_run, program_figures, simulate_cluster
+from cosoc.sim.simulate import cluster_figures, engine_run, simulate_cluster
 from cosoc.sim.stages import Pricer, Prices, pricers
 from cosoc.sim.tiler import checked
 
@@ -64,7 +65,7 @@ class Oracle:
         program = lower(network, full, self.machine)
         key = digest(program), network.n
         if key not in self._figures:
-            self._figures[key] = program_figures(program, self.machine, network, full, self.engine)
+            self._figures[key] = program_figures(program, self.machine, network, full, engine_run(self.engine))
         return self._figures[key]
 
     def stream(self, mapping: Mapping) -> ClusterResult:

@@ -10,15 +10,14 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures
 from cosoc.sim.lower.emit import lower
 from cosoc.sim.lower.pipeline import replay
-from cosoc.sim.machine.program import Program
 from cosoc.sim.machine.trace import Run
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
-from cosoc.sim.report.memory_use import peak_bytes
+from cosoc.sim.price import program_figures
 from cosoc.sim.report.pipeline_result import ClusterResult
-from cosoc.sim.report.result import Result, energy_j, report
+from cosoc.sim.report.result import Result, report
 from cosoc.sim.stages import Pricer, check_cluster_mapping, pipeline_of, pricers, stage_figures
 from cosoc.sim.stages import peak_bytes as peak_of_devices
 from cosoc.sim.tiler import checked
@@ -46,15 +45,7 @@ def figures(soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast"
     Raises InputError where the machine cannot run it as mapped.
     """
     full = checked(mapping, workload, soc)
-    return program_figures(lower(workload, full, soc), soc, workload, full, engine)
-
-
-def program_figures(program: Program, soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast") -> Figures:
-    """What a lowered inference costs; the mapping, complete, is the one that it was lowered from."""
-    trace = engine_run(engine)(program, ())
-    seconds = trace.makespan / program.tick_hz
-    peak = peak_bytes(program, trace, soc, workload, mapping)
-    return Figures(seconds, energy_j(program, trace, soc), peak, workload.n / seconds)
+    return program_figures(lower(workload, full, soc), soc, workload, full, engine_run(engine))
 
 
 def simulate(soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast", inferences: int = 1) -> Result:

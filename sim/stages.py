@@ -32,7 +32,7 @@ from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Stage
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import Workload, batched
-from cosoc.sim.report.result import energy_j
+from cosoc.sim.price import program_figures
 from cosoc.sim.tiler import Problem, checked, default_core, pinned_weights, problems, weight_bytes
 
 NS = 1e-9
@@ -134,10 +134,9 @@ class Pricer:
         mapping, board = within(self.mapping, layers), lone_roofline(self.soc)
         if board is not None and runs_whole(mapping):
             return roofline_cost(self.soc, board, layers)
-        program = lower(layers, checked(mapping, layers, self.soc), self.soc)
-        trace = self._run(program, ())
-        seconds = trace.makespan / program.tick_hz
-        return StageCost(seconds, energy_j(program, trace, self.soc) - seconds * self.soc.base_power_mw * 1e-3)
+        full = checked(mapping, layers, self.soc)
+        found = program_figures(lower(layers, full, self.soc), self.soc, layers, full, self._run)
+        return StageCost(found.latency_s, found.energy_j - found.latency_s * self.soc.base_power_mw * 1e-3)
 
 
 def within(mapping: Mapping, layers: Workload) -> Mapping:

@@ -30,6 +30,7 @@ LAYERS = (
     ("tiler",),
     ("lower",),
     ("report",),
+    ("price",),
     ("stages",),
     ("report.pipeline_result",),
     ("simulate",),

@@ -25,7 +25,8 @@ from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.energy import unit_power_mw
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
-from cosoc.sim.simulate import program_figures
+from cosoc.sim.price import program_figures
+from cosoc.sim.simulate import engine_run
 from cosoc.sim.tiler import checked
 
 
@@ -111,7 +112,7 @@ def _simulate(spec: Mapping[str, Any], memo: str | None) -> dict[str, Any]:
     found = _remembered(memo, key)
     remembered = found is not None
     if found is None:
-        found = asdict(program_figures(program, soc, workload, mapping))
+        found = asdict(program_figures(program, soc, workload, mapping, engine_run("fast")))
     return {**found, **_chip(soc), "digest": key, "engine": engine_version(), "remembered": remembered}
 
 
