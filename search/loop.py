@@ -9,7 +9,6 @@ In the folder: config.yaml, environment.json, metrics.jsonl, done/, weights/ and
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +71,7 @@ def _round(
     space: Space, oracle: Oracle, folder: RunFolder, name: str, report: Report, taken: set[str]
 ) -> Sequence[Found]:
     """Do a round, simulate what it proposes, let the space learn, and keep it all."""
-    begun, before = time.monotonic(), len(oracle.pairs)
+    before = len(oracle.pairs)
     found = []
     for candidate in space.propose(name, oracle, folder, report):
         if candidate.name in taken:
@@ -83,7 +82,7 @@ def _round(
         space.learn(oracle)
     done = {
         "points": [one.plain() for one in found], "known": [one.name for one in found if one.known],
-        "state": space.state(), "seconds": time.monotonic() - begun,
+        "state": space.state(),
     }  # fmt: skip
     folder.finish(f"{name}.figures", done)
     return found
