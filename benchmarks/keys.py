@@ -115,11 +115,11 @@ def branches(side: int, c: int) -> Workload:
 
 
 @functools.cache
-def chain(side: int, c: int, n: int = 3) -> Workload:
-    """Convolutions one after the other."""
+def chain(side: int, c: int, n: int = 3, f: int = 3) -> Workload:
+    """Convolutions of f x f filters, one after the other."""
     layers = [_source(c, side, side)]
     for i in range(n):
-        layers.append(_conv(f"conv{i}", layers[-1], c, 3))
+        layers.append(_conv(f"conv{i}", layers[-1], c, f))
     return Workload("chain", (c, side, side), tuple(layers[1:]), (layers[-1].name,))
 
 
@@ -172,6 +172,7 @@ def _fused(workload: Workload, soc: SoC) -> Mapping:
 
 
 TWO_LANES = 2
+SMALL_BYTES = 4 << 10
 TIGHT_BYTES = 10 << 10  # of a main memory that the small network overflows
 
 
@@ -183,6 +184,8 @@ def scenarios(soc: SoC) -> list[Scenario]:
     small, large, main = zoo(16, 16), zoo(64, 64), ("memories", soc.main_memory, "size_bytes")
     tight, tighter = {main: reserved + TIGHT_BYTES}, {main: reserved + 6 * TIGHT_BYTES}
     lanes = {("dmas", name, "lanes"): TWO_LANES for name, mover in soc.dmas.items() if isinstance(mover, Dma)}
+    rows = [name for name, core in soc.cores.items() if core.takes_rows]
+    near = [name for name, core in soc.cores.items() if name not in rows and core.memory != soc.main_memory]
     moving: dict[Path, Any] = {("cores", n, "keeps_weights"): False for n, c in soc.cores.items() if c.keeps_weights}
     return [
         Scenario("overlapped", small, _default("overlapped")),
@@ -201,8 +204,20 @@ def scenarios(soc: SoC) -> list[Scenario]:
         Scenario("weights in parts", large, _default("overlapped"), 1, moving | _in_parts(soc, large)),
         Scenario("large", large, _default("overlapped")),
         *(Scenario(f"large on {core}", large, _only(core), about=(("cores", core),)) for core in soc.cores),
+        Scenario("small tiles", large, _default("overlapped"), 1, _small_tiles(soc)),
+        *(
+            Scenario(f"small tiles on {core}", large, _only(core), 1, _small_tiles(soc), (("cores", core),))
+            for core in near
+        ),
+        *(Scenario(f"much for {core}", chain(160, 32, 2, 1), _default("overlapped")) for core in rows),
         Scenario("tight attention", attention(64, 64), _default("overlapped"), 2, tight),
     ]
+
+
+def _small_tiles(soc: SoC) -> dict[Path, Any]:
+    """Memories of cores behind DMAs, too small for the rows of a large map."""
+    behind = {core.memory for core in soc.cores.values() if not core.takes_rows} - {soc.main_memory}
+    return {("memories", name, "size_bytes"): soc.memories[name].reserved_bytes + SMALL_BYTES for name in behind}
 
 
 def _in_parts(soc: SoC, workload: Workload) -> dict[Path, Any]:
@@ -330,13 +345,21 @@ def changes(path: Path, value: Any, soc: SoC) -> tuple[Any, ...]:
     if isinstance(value, bool):
         return (not value,)
     if isinstance(value, tuple):
-        return ((*value, 2.0 * max(value, default=1.0)) if path[-1] == "stretch" else (*value, 8),)
+        return ((*value, 1000.0 * max(value, default=1.0)) if path[-1] == "stretch" else (*value, 8),)
     if isinstance(value, float):
-        return (2 * value, value / 2, value / 32) if value else (1.0,)
+        return (2 * value, value / 2, value / 32, 100 * value) if value else (1.0,)
     if str(path[-1]).endswith("_bits"):
         return tuple(x for x in (2 * value, value // 2, 2) if x != value)
     value = value or 0
-    tried = (2 * value, value // 2, value + 1, value // 32, 7 * value + 5, value // 1000, value // 1_000_000)
+    tried = (
+        2 * value,
+        value // 2,
+        value + 1,
+        max(value // 32, min(value, 1)),
+        7 * value + 5,
+        value // 1000,
+        value // 1_000_000,
+    )
     return tuple(x for x in dict.fromkeys(tried) if x != value)
 
 

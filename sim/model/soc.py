@@ -342,6 +342,13 @@ class SoC(Model):
         for core in self.cores.values():
             named |= {core.memory, core.weight_memory, *(getattr(core, key) for key in core.own_memories())}
             over |= {*core.feed_links, *(getattr(core, key) for key in core.own_links())}
+        counted = {core.memory: name for name, core in self.cores.items() if core.takes_rows}
+        counted |= {getattr(core, key): name for name, core in self.cores.items() for key in core.own_memories()}
+        caches = {m for mover in self.dmas.values() if isinstance(mover, CachedMover) for m in (mover.l2, mover.llc)}
+        for name, memory in self.memories.items():
+            if memory.access_pj_per_byte and name in {*counted, *caches}:
+                what = f"access of {counted[name]} has it" if name in counted else "hits of a cache are not counted"
+                out.append((("memories", name, "access_pj_per_byte"), f"{what}; remove the key"))
         for section, there, used, what in (
             ("memories", self.memories, named, "no core or route uses this memory"),
             ("links", self.links, over, "no route or core goes over this link"),

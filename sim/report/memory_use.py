@@ -369,7 +369,7 @@ class _Run:
     def array_tiles(self, array: str) -> Iterator[_Held]:
         """An array's tiles in flight, by their two credits: execution gives one back, the store the other."""
         core, machine = self.arrays[array][0], Machine.of(self.soc, array)
-        pieces = {name: piece for piece in self.mapping.pieces for name in piece.layers}
+        pieces = {name: piece for piece in self.mapping.pieces if piece.how == "fused" for name in piece.layers}
         slots = self.program.credit_names.index(name_of(self.soc, array, "tile_slots"))
         (taken, _), (given, amount) = (
             (found[0][found[1] == slots], found[2][found[1] == slots]) for found in map(self.amounts, ("take", "give"))
