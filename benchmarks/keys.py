@@ -40,7 +40,7 @@ from cosoc.sim.lower.emit import lower
 from cosoc.sim.machine import engine_fast
 from cosoc.sim.manual import DEFAULT, named_mapping
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime
-from cosoc.sim.model.soc import Dma, Model, SoC
+from cosoc.sim.model.soc import CachedMover, Dma, Model, SoC
 from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.report.memory_use import memory_use
@@ -172,7 +172,7 @@ def _fused(workload: Workload, soc: SoC) -> Mapping:
 
 
 TWO_LANES = 2
-SMALL_BYTES = 4 << 10
+SMALL_BYTES, CROWDED_BYTES = 4 << 10, 16 << 10
 TIGHT_BYTES = 10 << 10  # of a main memory that the small network overflows
 
 
@@ -210,6 +210,7 @@ def scenarios(soc: SoC) -> list[Scenario]:
             for core in near
         ),
         *(Scenario(f"much for {core}", chain(160, 32, 2, 1), _default("overlapped")) for core in rows),
+        *(Scenario(f"crowded {core}", large, _default("overlapped"), 1, _crowded(soc, core)) for core in rows),
         Scenario("tight attention", attention(64, 64), _default("overlapped"), 2, tight),
     ]
 
@@ -218,6 +219,16 @@ def _small_tiles(soc: SoC) -> dict[Path, Any]:
     """Memories of cores behind DMAs, too small for the rows of a large map."""
     behind = {core.memory for core in soc.cores.values() if not core.takes_rows} - {soc.main_memory}
     return {("memories", name, "size_bytes"): soc.memories[name].reserved_bytes + SMALL_BYTES for name in behind}
+
+
+def _crowded(soc: SoC, core: str) -> dict[Path, Any]:
+    """Small memories of a core behind caches, and one byte at a time from the main memory."""
+    model = soc.cores[core]
+    names = (model.memory, *(getattr(model, key) for key in model.own_memories()))
+    mover = soc.mover_of(core)
+    assert isinstance(mover, CachedMover)
+    slow: dict[Path, Any] = {("links", mover.dram_link, "bytes_per_period"): 1}
+    return slow | {("memories", name, "size_bytes"): CROWDED_BYTES for name in names}
 
 
 def _in_parts(soc: SoC, workload: Workload) -> dict[Path, Any]:
