@@ -159,6 +159,10 @@ class Crossbar(Core):
             spent = self.input_steps * (rounds * self.read_cycles + converted)
         return spent * xp.used(tile.k)
 
+    def batch_cycles(self, tile: Tile, batch: int, xp: Any) -> Num:
+        # The copies, their tiles and their feeds are laid out for the pixels of one image.
+        return batch * self.cycles(tile, xp)
+
     def feeds(self, tile: Tile, xp: Any) -> tuple[tuple[tuple[str, ...], Num], ...]:
         if not self.feed_links:
             return ()
