@@ -47,7 +47,8 @@ from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
-from cosoc.sim.movers.cached_terms import CachedTheta, Machine, Shape, Tiles, cycles, every_tile, terms
+from cosoc.sim.movers.cached_terms import Machine, Shape, Tiles, cycles, every_tile, terms
+from cosoc.sim.theta import Theta
 
 CNNS = ("resnet18", "resnet50", "mobilenet_v1", "mobilenet_v2", "vgg16")
 WORKLOADS = (*CNNS, "bert_base_block", "gpt3_block_prefill", "gpt3_block_decode")
@@ -219,7 +220,7 @@ def rtl_order(path: Path) -> dict[str, Any]:
         tiles = Tiles(*(min(t, e) for t, e in zip(nest.tile, nest.extent, strict=True)))
 
         found = terms(shape, tiles, every_tile(shape, tiles, exact), model)
-        by_problem[row.problem].append((float(cycles(found, model, CachedTheta())), row.cycles))
+        by_problem[row.problem].append((float(cycles(found, model, Theta())), row.cycles))
     taus, pairs = [], [pair for rows in by_problem.values() for pair in rows]
     for rows in by_problem.values():
         if len(rows) >= 4:

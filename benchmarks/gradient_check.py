@@ -27,7 +27,6 @@ from rich.table import Table
 
 from cosoc.search.baselines import laws
 from cosoc.search.terms import TilingCache, network_estimate, tilings_for
-from cosoc.sim.estimate import Theta
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import lower
@@ -36,6 +35,7 @@ from cosoc.sim.manual import alone
 from cosoc.sim.model.mapping import RUNTIMES, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.theta import Theta
 
 NETWORKS = ("resnet20", "resnet18_cifar")
 METHODS = ("ours", "released", "corrected")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cosoc.sim.model.mapping import Mapping
     from cosoc.sim.model.soc import SoC
     from cosoc.sim.model.workload import Workload
+    from cosoc.sim.theta import Theta
 
 SHOWN_FAILURES = 5  # of a campaign, on the terminal
 DEFAULT_MAPPING = "default"
@@ -38,6 +39,7 @@ Estimator = Literal["expectation", "montecarlo", "score"]
 Template = Literal["conv-dw", "dws-dw", "conv-dws"]
 Cut = Literal["cumulative", "point"]
 Space = Literal["channels", "operators", "tiles", "splits"]
+Calibrated = Literal["channels", "tiles"]
 
 SocName = Annotated[str, typer.Argument(metavar="SOC", help="A built-in SoC (see `cosoc list`) or a .yaml file.")]
 MachineName = Annotated[
@@ -258,9 +260,18 @@ def calibrate(
     measured_file: Annotated[
         Path | None, typer.Option("--measured", metavar="FILE.csv", help="In place of SOC: latencies of devices.")
     ] = None,
+    space: Annotated[
+        Calibrated | None,
+        typer.Option(
+            "--space",
+            help="Whose mappings are sampled [default: channels where several cores have weights, tiles elsewhere].",
+        ),
+    ] = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Mappings to simulate.")] = 1000,
     seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Save the fitted estimate.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Save the fitted estimate, for search --estimate.")
+    ] = None,
     json_file: JsonFile = None,
     overrides: Overrides = None,
     quiet: Quiet = False,
@@ -271,24 +282,23 @@ def calibrate(
         raise InputError("calibrate: give either SOC or --measured FILE.csv, and one of them only")
     _check_outputs({"--out": out, "--json": json_file})
     if measured_file is not None:
-        for option, given in (("--out", out), ("--set", overrides)):
+        for option, given in (("--out", out), ("--set", overrides), ("--space", space)):
             if given:
                 raise InputError(f"{option}: goes with SOC, not with --measured, whose result --json FILE writes")
         _calibrate_measured(measured_file, json_file, quiet)
         return
     assert soc is not None
     machine = _soc(soc, overrides)
-    from cosoc.search import calibrate as layers
-    from cosoc.search import gemmini_surrogate as nests
+    from cosoc.search import calibrate as library
+    from cosoc.search.surrogate import save
 
-    library: Any = nests if nests.runs_nests(machine) else layers
     with reporting(quiet) as progress:
-        calibration = library.calibrate(machine, samples, seed, progress)
+        calibration = library.calibrate(machine, samples, seed, progress, space=space)
     if not quiet:
         _print(library.table(calibration))
     if out:
         with replacing(out) as part:
-            library.save(calibration, part)
+            save(calibration.surrogate, part)
     if json_file:
         write_json(json_file, library.to_json(calibration))
 
@@ -335,6 +345,10 @@ def search(
     time_budget: Annotated[
         float | None, typer.Option("--time-budget", metavar="S", help="With --space tiles: seconds to search.")
     ] = None,
+    estimate: Annotated[
+        Path | None,
+        typer.Option("--estimate", metavar="FILE", help="Begin with the estimate that `cosoc calibrate --out` saved."),
+    ] = None,
     strengths: Annotated[
         str | None,
         typer.Option("--strengths", metavar="A,B,C", help="Weights of the cost, one a point."),
@@ -378,9 +392,9 @@ def search(
         options = (objective, seed, folder, resume)
         run = _splits(soc, workload, inferences, input_shape, overrides, *options)
     elif space == "tiles":
-        _only(ctx, "--space tiles", *common, "mapping", "time_budget")
+        _only(ctx, "--space tiles", *common, "mapping", "time_budget", "estimate")
         options = (objective, seed, folder, resume)
-        run = _tiles(soc, workload, mapping, time_budget, input_shape, overrides, *options)
+        run = _tiles(soc, workload, mapping, time_budget, estimate, input_shape, overrides, *options)
     else:
         others = ("inferences", "time_budget", "mapping", *(("template", "cut") if space == "channels" else ()))
         _only(ctx, f"--space {space}", *(name for name in ctx.params if name not in others))
@@ -391,13 +405,14 @@ def search(
         weights = _strengths("0.03,0.1,0.3,1,3" if strengths is None else strengths) if target_ms is None else ()
         _check_trainable(workload, space)
         machine, shape = _soc(soc, overrides), _shape(input_shape)
+        theta = _theta(estimate, machine)
         _check_run_folder(folder, resume)
         from cosoc.search.training.space import TrainingConfig, search_trained
 
         config = TrainingConfig(
             soc=machine, workload=workload, space=space, template=template, cut=cut, input_shape=shape, data=data,
             objective=objective, strengths=weights, target_ms=target_ms, estimator=estimator,
-            epochs=epochs, seed=seed, out=folder, resume=resume,
+            epochs=epochs, seed=seed, out=folder, resume=resume, theta=theta,
         )  # fmt: skip
         run = functools.partial(search_trained, config)
     try:
@@ -420,14 +435,24 @@ def _check_trainable(workload: str, space: Space) -> None:
         )
 
 
+def _theta(estimate: Path | None, soc: SoC) -> Theta | None:
+    """The factors in a file of `cosoc calibrate`; InputError unless they were fitted to this SoC and simulator."""
+    if estimate is None:
+        return None
+    from cosoc.search.surrogate import load
+
+    return load(estimate, soc).factors
+
+
 def _tiles(
-    soc: str, workload: str, mapping: str, budget_s: float | None, input_shape: str | None,
+    soc: str, workload: str, mapping: str, budget_s: float | None, estimate: Path | None, input_shape: str | None,
     overrides: list[str] | None, objective: str, seed: int, folder: Path, resume: bool,
 ) -> Callable[[Progress], Result]:  # fmt: skip
     machine, network, given = _inputs(soc, workload, mapping, "overlapped", input_shape, overrides)
     from cosoc.search.spaces.tile_search import TileConfig, search_tiles
 
-    config = TileConfig(machine, network, given, objective, budget_s, seed, folder, resume)
+    theta = _theta(estimate, machine)
+    config = TileConfig(machine, network, given, objective, budget_s, seed, folder, resume, theta)
     space = config.space()  # what is wrong with it is said before a folder is made
     _check_run_folder(folder, resume)
     return functools.partial(search_tiles, config, space=space)

@@ -1,59 +1,62 @@
 """Fit the estimate to the simulator, and measure its error on networks that it was not fitted to.
 
-Legal mappings are sampled (shares with splits, layers at once, tilings, both runtimes) of some networks and of random
-layers, simulated on all cores of the machine, and the few factors of `estimate.Theta` fitted to the logarithm of the
-ticks. The error is then that on other networks and their layers. ODiMO's released formulas meet the same simulated
-times.
+Mappings as a named space visits them are sampled and simulated on all cores of the machine:
+
+- channels: shares with splits, layers at once, tilings, both runtimes, of some networks and of random layers;
+- tiles: tiles, orders, fused groups and the library's own plans, half of them among the best by the unfitted estimate.
+
+The factors that the SoC has (`cosoc.sim.theta`) are fitted to the logarithm of the ticks. The error is then that on
+other networks and their layers. Where it applies, ODiMO's released formulas meet the same simulated times.
 """
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from collections.abc import Mapping as MappingOf
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, fields, replace
-from itertools import islice
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.random import Generator
 from rich.console import Group as Lines
 from rich.table import Table
 from rich.text import Text
-from scipy import optimize, stats
+from scipy import stats
 
-from cosoc.search import surrogate
 from cosoc.search.baselines import laws
-from cosoc.search.surrogate import Surrogate
-from cosoc.search.terms import TERMS, TilingCache, emitted, network_terms, prefetchable, tilings_for, unstreamed_ticks
-from cosoc.sim import exact
+from cosoc.search.fit import Floats, Made, fit, made_of, ticks_of
+from cosoc.search.oracle import Oracle
+from cosoc.search.sampling import random_branches, random_chain, random_layer, random_mapping
+from cosoc.search.spaces.sections import Section, mapping_of
+from cosoc.search.spaces.tiles import LARGEST, TileSpace
+from cosoc.search.surrogate import Calibrated, Surrogate, make
+from cosoc.search.terms import TilingCache
 from cosoc.sim.errors import InputError
-from cosoc.sim.estimate import Terms, Theta, stream_ticks, streamed
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import lower
-from cosoc.sim.manual import alone
+from cosoc.sim.manual import DEFAULT, alone, named_mapping
 from cosoc.sim.model.energy import power_energy_j
-from cosoc.sim.model.mapping import RUNTIMES, Mapping, Piece, Runtime
+from cosoc.sim.model.mapping import RUNTIMES, Mapping, Runtime
 from cosoc.sim.model.soc import SoC
-from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.model.workload import Workload
 from cosoc.sim.price import program_figures
 from cosoc.sim.simulate import engine_run
-from cosoc.sim.tiler import candidates, homes_of, unsupported
+from cosoc.sim.theta import Theta, factors_of
 
 FITTED = ("resnet8", "dscnn", "autoencoder", "digits_cnn")
 HELD_OUT = ("resnet20", "mobilenet_v1_025", "resnet18_cifar", "mobilenet_v1_cifar")
+LARGE_FITTED = ("resnet18", "vgg16", "mobilenet_v2")  # of tiles behind caches, which small networks fit into
+LARGE_HELD_OUT = ("resnet50", "mobilenet_v1", "bert_base_block")
 WORST = 5
 CHUNK = 8  # samples a worker takes at once: they share their tilings
+GOOD = 0.05  # share of a layer's tilings among which the better half of the samples is drawn
+LONGEST = 4  # layers of a sampled fused group
 
 Kind = Literal["network", "layer"]
 Report = Callable[[int, int, str], None]
-Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -65,22 +68,20 @@ class Task:
     kind: Kind
     held_out: bool
     runtime: Runtime
+    space: Calibrated = "channels"
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A simulated mapping. label: what it was. terms [layers, TERMS], room [layers], ahead: for the estimate. ticks,
-    energy_j: simulated. odimo_ticks: what ODiMO's formulas say, NaN where they do not apply. groups: how many groups of
-    layers run at once."""
+    """A simulated mapping. label: what it was. made: what its estimate is made of. ticks, energy_j: simulated.
+    odimo_ticks: what ODiMO's formulas say, NaN where they do not apply. groups: how many pieces of several layers."""
 
     task: Task
     label: str
-    terms: Floats
-    room: Floats
-    ahead: int
-    ticks: int
+    made: Made
+    ticks: float
     energy_j: float
-    odimo_ticks: float
+    odimo_ticks: float = float("nan")
     groups: int = 0
 
 
@@ -110,15 +111,15 @@ class Worst:
 @dataclass(frozen=True)
 class Calibration:
     """The fitted estimate, and errors on what it was not fitted to: by runtime and kind, ours, our energy, ODiMO's; by
-    network ours and ODiMO's in the overlapped runtime; ours of networks with layers at once; the samples that it misses
-    most, by kind."""
+    network ours and ODiMO's in the overlapped runtime; ours of samples with pieces, parallel or fused; the samples
+    that it misses most, by kind."""
 
     surrogate: Surrogate
     ours: dict[Runtime, dict[Kind, Errors]]
     energy: dict[Runtime, dict[Kind, Errors]]
     odimo: dict[Runtime, dict[Kind, Errors]]
     by_network: dict[str, tuple[Errors, Errors]]
-    at_once: Errors
+    pieces: Errors
     worst: dict[Kind, tuple[Worst, ...]]
     fitted_on: dict[Kind, Errors]
 
@@ -127,145 +128,40 @@ class Calibration:
 # Sampling
 
 
-def tasks(samples: int, seed: int) -> list[Task]:
-    """What to simulate: in turn a fitted network, a layer of one, a random layer, a random chain of layers, a
-    held-out network, a layer of one; three of four in the overlapped runtime, the only one that has anything to fit."""
-    plan: tuple[tuple[tuple[str, ...], Kind, bool], ...] = (
-        (FITTED, "network", False),
-        (FITTED, "layer", False),
-        (("",), "layer", False),
-        (("",), "network", False),
-        (HELD_OUT, "network", True),
-        (HELD_OUT, "layer", True),
+def default_space(soc: SoC) -> Calibrated:
+    """Channels where several cores have weights of their own, tiles elsewhere."""
+    return "channels" if sum(core.weight_memory is not None for core in soc.cores.values()) > 1 else "tiles"
+
+
+def tasks(soc: SoC, space: Calibrated, samples: int, seed: int) -> list[Task]:
+    """What to simulate. Of channels in turn a fitted network, a layer of one, a random layer, a random chain of layers,
+    a held-out network, a layer of one; three of four in the overlapped runtime, the only one that has anything to fit.
+    Of tiles, all overlapped, mostly layers and groups by themselves: a network of them is their sum."""
+    random: tuple[str, ...] = ("",)
+    fitted: tuple[str, ...] = FITTED
+    held: tuple[str, ...] = HELD_OUT
+    if space == "tiles" and any(soc.is_cached(core) for core in soc.cores):
+        fitted, held = LARGE_FITTED, LARGE_HELD_OUT
+    channels: tuple[tuple[tuple[str, ...], Kind, bool], ...] = (
+        (fitted, "network", False),
+        (fitted, "layer", False),
+        (random, "layer", False),
+        (random, "network", False),
+        (held, "network", True),
+        (held, "layer", True),
     )
-    out = []
+    one: tuple[tuple[str, ...], Kind, bool] = (fitted, "layer", False)
+    other: tuple[tuple[str, ...], Kind, bool] = (held, "layer", True)
+    plan = channels if space == "channels" else (one, other, one, other, one, other, one, (held, "network", True))
+    out, turns = list[Task](), dict[tuple[tuple[str, ...], Kind], int]()
     for i in range(samples):
         sources, kind, held_out = plan[i % len(plan)]
-        turn = i // len(plan)
-        runtime: Runtime = "serial" if (turn % len(sources) + turn // len(sources)) % 4 == 3 else "overlapped"
-        out.append(Task(i, sources[turn % len(sources)], kind, held_out, runtime))
+        turn = turns.get((sources, kind), 0)
+        turns[sources, kind] = turn + 1
+        serial = space == "channels" and (turn % len(sources) + turn // len(sources)) % 4 == 3
+        runtime: Runtime = "serial" if serial else "overlapped"
+        out.append(Task(i, sources[turn % len(sources)], kind, held_out, runtime, space))
     return out
-
-
-def random_layer(rng: Generator) -> Workload:
-    """A convolution of a size as networks for such chips have them, on its own."""
-    while True:
-        f = int(rng.choice([1, 3, 3, 5]))
-        out = int(rng.choice([1, 4, 7, 8, 14, 16, 28, 32, 56]))
-        stride = int(rng.choice([1, 1, 2]))
-        c, k = (round(2 ** rng.uniform(2, 9)) for _ in range(2))
-        layer = Layer("conv", "conv", (INPUT,), k, c, out, out, out * stride, out * stride, f, f, stride, stride,
-                      f // 2, f // 2)  # fmt: skip
-        if layer.macs < 2e8 and layer.inputs and c * (out * stride) ** 2 < 2e6:
-            return Workload("random", (c, layer.iy, layer.ix), (layer,), ("conv",))
-
-
-def random_chain(rng: Generator) -> Workload:
-    """A network of three to ten convolutions, each reading the one before, of few or of many weights."""
-    c, size = int(rng.choice([1, 3, 16])), int(rng.choice([8, 16, 28, 32, 48]))
-    shape, name, layers = (c, size, size), INPUT, []
-    widest = rng.uniform(4, 9)
-    for i in range(int(rng.integers(3, 11))):
-        f, k = int(rng.choice([1, 3, 3, 5])), round(2 ** rng.uniform(widest - 2, widest))
-        stride = 2 if size % 2 == 0 and rng.random() < 0.3 else 1
-        out = size // stride
-        layers.append(Layer(f"conv{i}", "conv", (name,), k, c, out, out, size, size, f, f, stride, stride,
-                            f // 2, f // 2))  # fmt: skip
-        name, c, size = f"conv{i}", k, out
-    return Workload("chain", shape, tuple(layers), (name,))
-
-
-def random_branches(rng: Generator) -> Workload:
-    """A network of two to five blocks, in each of which two convolutions read the same tensor and are added up: a 3x3
-    one, whole or depthwise, and a 1x1 one."""
-    c, size = int(rng.choice([16, 32, 64])), int(rng.choice([8, 16, 28, 32]))
-    shape, name, layers = (c, size, size), INPUT, list[Layer]()
-    for i in range(int(rng.integers(2, 6))):
-        k = c if rng.random() < 0.5 else round(2 ** rng.uniform(4, 7))
-        wide, one, both = f"wide{i}", f"one{i}", f"add{i}"
-        depthwise = k == c and rng.random() < 0.7
-        area = (size, size, size, size)
-        layers.append(Layer(wide, "conv", (name,), k, c, *area, 3, 3, 1, 1, 1, 1, groups=c if depthwise else 1))
-        layers.append(Layer(one, "conv", (name,), k, c, *area, 1, 1, 1, 1, 0, 0))
-        layers.append(Layer(both, "add", (wide, one), k, k, *area, 1, 1, 1, 1, 0, 0))
-        name, c = both, k
-    return Workload("branches", shape, tuple(layers), (name,))
-
-
-def _able(layer: Layer, soc: SoC) -> list[str]:
-    """The cores that can run a layer; the host only where no other can."""
-    return [name for name in soc.cores if name != soc.host and not unsupported(layer, soc, name)] or [soc.host]
-
-
-def random_shares(layer: Layer, soc: SoC, rng: Generator, bias: Floats) -> dict[str, int]:
-    """Channels of a layer on the cores that can run it: on one of them, or split, at hardware steps or anywhere.
-
-    bias: for every core of the SoC how much a whole network leans to it.
-    """
-    able = _able(layer, soc)
-    if able == [soc.host]:
-        return {soc.host: layer.k}
-    weight = bias[[list(soc.cores).index(name) for name in able]]
-    if rng.random() < 0.3:
-        chosen = rng.choice(len(able), p=weight / weight.sum())
-        return {name: layer.k * (i == chosen) for i, name in enumerate(able)}
-    parts = rng.dirichlet(0.2 + 3 * weight / weight.sum())
-    cuts = np.floor(np.cumsum(parts) * layer.k + 0.5).astype(int)
-    if rng.random() < 0.5:
-        step = min(soc.cores[name].channel_step for name in able)
-        cuts = np.minimum(-(-cuts // step) * step, layer.k)
-    cuts[-1] = layer.k
-    return dict(zip(able, np.diff(cuts, prepend=0).tolist(), strict=True))
-
-
-def random_pieces(
-    workload: Workload, soc: SoC, shares: MappingOf[str, dict[str, int]], rng: Generator
-) -> tuple[tuple[Piece, ...], dict[str, dict[str, int]]]:
-    """Neighbours that read nothing of one another, each pair with even odds in a parallel piece, and the shares for it.
-
-    One of a pair goes to one core as a whole; the other keeps its shares, or goes to a core of its own if they need
-    that core or its weight memory too. Pairs for which there are no two such cores stay apart.
-    """
-    pieces, out, taken = list[Piece](), dict(shares), set[str]()
-    for pair in itertools.pairwise(workload.layers):
-        names = [layer.name for layer in pair]
-        if names[0] in pair[1].inputs or taken.intersection(names) or not all(layer.op == "conv" for layer in pair):
-            continue
-        here, there = rng.permutation(2).tolist()
-        core = str(rng.choice(_able(pair[here], soc)))
-        apart = [n for n in _able(pair[there], soc) if n != core and not _same_weights(soc, n, core)]
-        if not apart or rng.random() < 0.5:
-            continue
-        out[names[here]] = {core: pair[here].k}
-        if not {n for n, k in out[names[there]].items() if k} <= set(apart):
-            out[names[there]] = {str(rng.choice(apart)): pair[there].k}
-        taken.update(names)
-        pieces.append(Piece(tuple(names), "parallel"))
-    return tuple(pieces), out
-
-
-def _same_weights(soc: SoC, one: str, other: str) -> bool:
-    """Whether two cores have one weight memory."""
-    memory = soc.cores[one].weight_memory
-    return memory is not None and memory == soc.cores[other].weight_memory
-
-
-def random_mapping(workload: Workload, soc: SoC, runtime: Runtime, rng: Generator, cache: TilingCache) -> Mapping:
-    """A legal mapping; in one of four, tilings are any legal ones in place of the tiler's."""
-    bias = rng.dirichlet(np.ones(len(soc.cores))) + 1e-3
-    shares = {layer.name: random_shares(layer, soc, rng, bias) for layer in workload if layer.op == "conv"}
-    pieces, shares = random_pieces(workload, soc, shares, rng) if runtime == "overlapped" else ((), shares)
-    mapping = tilings_for(workload, soc, shares, runtime, cache, pieces=pieces)
-    if rng.random() < 0.75:
-        return mapping
-    homes, layers = homes_of(workload, mapping, soc), dict(mapping.layers)
-    at_once = {name for piece in pieces for name in piece.layers}
-    for layer in (layer for layer in workload if layer.name not in at_once):
-        given = layers[layer.name]
-        if rng.random() < 0.5:
-            legal = list(islice(candidates(layer, given, soc, runtime, homes), 64))
-            layers[layer.name] = legal[int(rng.integers(len(legal)))]
-    return replace(mapping, layers=layers)
 
 
 def _workload(task: Task, rng: Generator) -> Workload:
@@ -283,30 +179,92 @@ def _workload(task: Task, rng: Generator) -> Workload:
 
 def measure(soc: SoC, chunk: Sequence[Task], seed: int) -> list[Sample]:
     """Sample and simulate; what the machine cannot run (a random layer too large for it) is left out."""
-    cache, out = TilingCache(), []
+    cache, spaces, out = TilingCache(), dict[str, TileSpace](), list[Sample]()
     for task in chunk:
         rng = np.random.default_rng((seed, task.number))
-        workload = _workload(task, rng)
         try:
-            mapping = random_mapping(workload, soc, task.runtime, rng, cache)
-            out.append(simulated(task, workload, mapping, soc))
+            if task.space == "channels":
+                workload = _workload(task, rng)
+                mapping = random_mapping(workload, soc, task.runtime, rng, cache)
+                out.append(simulated(task, workload, mapping, soc))
+                continue
+            network = find_workload(task.source)
+            if task.kind == "layer" and not any(soc.is_cached(core) for core in soc.cores):
+                # By itself it has its weights at hand, which the network may have to fetch.
+                network = alone(network, network.layers[int(rng.integers(len(network.layers)))])
+            if network.name not in spaces:
+                given = named_mapping(DEFAULT, network, soc, "overlapped")
+                spaces[network.name] = TileSpace(soc, network, "latency", given)
+            out.append(_tile_sample(task, spaces[network.name], rng))
         except InputError:
             continue
     return out
 
 
 def simulated(task: Task, workload: Workload, mapping: Mapping, soc: SoC) -> Sample:
-    """Simulate a complete mapping, and keep the terms of its estimate. InputError where the machine cannot run it."""
+    """Simulate a complete mapping, and keep what its estimate is made of. InputError where the machine cannot run
+    it."""
     found = program_figures(lower(workload, mapping, soc), soc, workload, mapping, engine_run("fast"))
-    homes = homes_of(workload, mapping, soc)
-    workload = emitted(workload, mapping, soc)
-    terms = network_terms(workload, soc, mapping, {}, homes)
-    table = torch.stack([getattr(terms, name) for name in TERMS], 1).numpy()
-    room = np.array(prefetchable(workload, soc, mapping), dtype=np.float64)
     label = f"{workload.name} {_shares_text(workload, mapping)}".strip()
-    ahead = stream_ticks(homes, soc)
     ticks, odimo = round(found.latency_s * soc.tick_hz), odimo_ticks(workload, mapping)
-    return Sample(task, label, table, room, ahead, ticks, found.energy_j, odimo, len(mapping.pieces))
+    return Sample(task, label, made_of(workload, mapping, soc), ticks, found.energy_j, odimo, len(mapping.pieces))
+
+
+def _tile_sample(task: Task, space: TileSpace, rng: Generator) -> Sample:
+    """A layer or a group by itself, or a whole network of them."""
+    n = len(space.workload.layers)
+    if task.kind == "network":
+        sections, i = list[Section](), 0
+        while i < n:
+            sections.append(_random_section(space, i, rng))
+            i = sections[-1].last + 1
+        mapping = mapping_of(sections, space.given, space.workload)
+        found = Oracle(space.soc, space.workload).simulate(mapping)
+        made = sum((space.made(section) for section in sections), Made())
+        groups = sum(section.piece is not None for section in sections)
+        return Sample(
+            task, space.workload.name, made, found.latency_s * space.soc.tick_hz, found.energy_j, groups=groups
+        )
+    free = [i for i in range(n) if space.has_choice(i)]
+    if not free:
+        raise InputError(f"{space.workload.name}: no layer has a choice of tiles")
+    section = _random_section(space, int(rng.choice(free)), rng)
+    cost = space.simulated(section)
+    if cost is None:
+        raise InputError(f"layer {section.first}: cannot run as mapped")
+    names = [layer.name for layer in space.workload.layers[slice(*section.span)]]
+    label = " ".join((task.source, *names, _tile_text(section)))
+    return Sample(
+        task, label, space.made(section), cost.seconds * space.soc.tick_hz, cost.energy_j,
+        groups=int(section.piece is not None),
+    )  # fmt: skip
+
+
+def _tile_text(section: Section) -> str:
+    tile = section.plan.tile
+    return " ".join(f"{d}{tile.along(d)}" for d in ("k", "c", "oy", "ox")) + ("" if section.plan.reuse else " library")
+
+
+def _random_section(space: TileSpace, first: int, rng: Generator) -> Section:
+    """What a search might put at a layer: the given plan, any tiles, some of the best, or a group that begins there."""
+    given = Section(first, (space.given.layers[space.workload.layers[first].name],))
+    if not space.has_choice(first) or rng.random() < 0.1:
+        return given
+    last = min(first + int(rng.integers(1, LONGEST)), len(space.workload.layers) - 1)
+    options = None
+    if rng.random() < 0.3 and last > first:
+        options = space.options(first, last)
+    if options is None or not space.is_estimated(options.section(0)):
+        options = space.options(first, first)
+    if options is None:
+        return given
+    number = len(options.points)
+    best = np.argsort(options.points[:, 1])[: max(1, int(GOOD * number))]
+    for _ in range(8):
+        section = options.section(int(rng.choice(best) if rng.random() < 0.5 else rng.integers(number)))
+        if space.tiles_of(section) <= LARGEST:
+            return section
+    return given
 
 
 def _shares_text(workload: Workload, mapping: Mapping) -> str:
@@ -373,64 +331,20 @@ def _each(
 # Fitting
 
 
-def estimates(samples: Sequence[Sample], theta: dict[Runtime, Theta], soc: SoC) -> tuple[Floats, Floats]:
+def estimates(samples: Sequence[Sample], theta: Theta, soc: SoC) -> tuple[Floats, Floats]:
     """Estimated ticks and energy (J) of each sample."""
-    ticks, joules = np.zeros(len(samples)), np.zeros(len(samples))
-    for runtime in RUNTIMES:
-        mine = [i for i, sample in enumerate(samples) if sample.task.runtime == runtime]
-        if mine:
-            ticks[mine] = _ticks([samples[i] for i in mine], runtime, theta[runtime])
-    for i, sample in enumerate(samples):
-        joules[i] = power_energy_j(soc, ticks[i], {}) + sample.terms[:, TERMS.index("unit_j")].sum()
-    return ticks, joules
+    ticks = ticks_of([sample.made for sample in samples], theta)
+    base = np.array([float(power_energy_j(soc, one, {})) for one in ticks.tolist()])
+    return ticks, base + np.array([sample.made.unit_j for sample in samples])
 
 
-def _ticks(samples: Sequence[Sample], runtime: Runtime, theta: Theta) -> Floats:
-    terms = Terms(*torch.from_numpy(np.concatenate([s.terms for s in samples])).unbind(1))
-    starts = np.cumsum([0, *(len(s.terms) for s in samples[:-1])]).astype(np.int64)
-    if runtime == "serial":
-        return _sums(terms.total, starts)
-    room = torch.from_numpy(np.concatenate([s.room for s in samples]))
-    ticks = unstreamed_ticks(terms, room, theta, starts.tolist())
-    out = _sums(ticks, starts)
-    for i, sample in enumerate(samples):
-        if sample.ahead:
-            own = ticks[starts[i] : starts[i] + len(sample.terms)].tolist()
-            layers = [Terms(*row) for row in sample.terms.tolist()]
-            out[i] = sum(streamed(own, layers, sample.ahead, exact))
-    return out
-
-
-def _sums(by_layer: torch.Tensor, starts: np.ndarray[Any, np.dtype[np.int64]]) -> Floats:
-    out: Floats = np.add.reduceat(by_layer.numpy(), starts)
-    return out
-
-
-# Where each factor may lie: lower and upper bound.
-BOUNDS = {"prefetch": (0.0, 1.0), "launch_hidden": (0.0, 1.0)}
-
-
-def fit(samples: Sequence[Sample]) -> Theta:
-    """The factors that predict the overlapped samples best, in the logarithm of their ticks.
-
-    Raises InputError where there are fewer samples than factors.
-    """
-    names = [f.name for f in fields(Theta)]
+def fitted(samples: Sequence[Sample], soc: SoC) -> Theta:
+    """The SoC's factors by its overlapped samples. InputError where there are too few of them, or nothing to fit."""
+    names = factors_of(soc)
     mine = [s for s in samples if s.task.runtime == "overlapped"]
     if len(mine) < 2 * len(names):
         raise InputError(f"{len(mine)} usable samples for {len(names)} factors; ask for more with --samples")
-    simulated = np.log([s.ticks for s in mine])
-    low, high = (np.array(side) for side in zip(*(BOUNDS[name] for name in names), strict=True))
-
-    def residuals(x: Floats) -> Floats:
-        theta = Theta(**dict(zip(names, (low + x * (high - low)).tolist(), strict=True)))
-        out: Floats = np.log(_ticks(mine, "overlapped", theta)) - simulated
-        return out
-
-    # Each factor in parts of its range; the loss is robust, since what the form misses should not bend the rest.
-    start = (np.array([getattr(Theta(), name) for name in names]) - low) / (high - low)
-    best = optimize.least_squares(residuals, np.clip(start, 0.02, 0.98), bounds=(0, 1), loss="soft_l1", f_scale=0.05)
-    return Theta(**dict(zip(names, (low + best.x * (high - low)).tolist(), strict=True)))
+    return fit([s.made for s in mine], [s.ticks for s in mine], names, Theta())
 
 
 def errors(predicted: Floats, simulated: Floats, groups: Sequence[str]) -> Errors:
@@ -452,23 +366,33 @@ def errors(predicted: Floats, simulated: Floats, groups: Sequence[str]) -> Error
 
 
 def calibrate(
-    soc: SoC, samples: int = 1000, seed: int = 0, progress: Report | None = None, workers: int | None = None
+    soc: SoC,
+    samples: int = 1000,
+    seed: int = 0,
+    progress: Report | None = None,
+    workers: int | None = None,
+    space: Calibrated | None = None,
 ) -> Calibration:
     """Sample, simulate, fit, and measure the error on what was held out.
 
-    samples: mappings to simulate, of which one in three is held out. progress(done, total, what) is called as it goes.
-    workers: processes, by default one a core. Raises InputError if there are too few samples to fit.
+    samples: mappings to simulate, of which a third (channels) or half (tiles) is held out. progress(done, total, what)
+    is called as it goes. workers: processes, by default one a core. space: whose mappings; by default `default_space`.
+    Raises InputError if there is nothing to fit, or if there are too few samples to fit.
     """
-    measured = simulate_all(soc, tasks(samples, seed), seed, workers or os.cpu_count() or 1, progress)
+    if not factors_of(soc):
+        raise InputError(f"{soc.name}: its cores compute from the main memory, so that its estimate has nothing to fit")
+    space = space or default_space(soc)
+    plan = tasks(soc, space, samples, seed)
+    measured = simulate_all(soc, plan, seed, workers or os.cpu_count() or 1, progress)
     seen = [s for s in measured if not s.task.held_out]
     held = [s for s in measured if s.task.held_out]
-    theta: dict[Runtime, Theta] = {"serial": Theta(), "overlapped": fit(seen)}
+    theta = fitted(seen, soc)
     ours, energy, odimo = _tables(held, theta, soc)
     fitted_on = _tables(seen, theta, soc)[0]["overlapped"]
     held_out: dict[str, dict[str, float | None]] = {k: _plain(error) for k, error in ours["overlapped"].items()}
-    made = surrogate.make(soc, theta, samples, seed, held_out)
+    made = make(soc, space, theta, samples, seed, held_out)
     by_network = {}
-    for name in HELD_OUT:
+    for name in sorted({s.task.source for s in held}, key=[task.source for task in plan].index):
         mine = [s for s in held if (s.task.source, s.task.kind, s.task.runtime) == (name, "network", "overlapped")]
         if mine:
             simulated, names = np.array([s.ticks for s in mine], float), [name] * len(mine)
@@ -477,14 +401,14 @@ def calibrate(
             by_network[name] = errors(predicted, simulated, names), errors(released, simulated, names)
     grouped = [s for s in held if s.groups]
     sources = [s.task.source for s in grouped]
-    at_once = errors(estimates(grouped, theta, soc)[0], np.array([s.ticks for s in grouped], float), sources)
-    return Calibration(made, ours, energy, odimo, by_network, at_once, _worst(held, theta, soc), fitted_on)
+    pieces = errors(estimates(grouped, theta, soc)[0], np.array([s.ticks for s in grouped], float), sources)
+    return Calibration(made, ours, energy, odimo, by_network, pieces, _worst(held, theta, soc), fitted_on)
 
 
 _Table = dict[Runtime, dict[Kind, Errors]]
 
 
-def _tables(samples: Sequence[Sample], theta: dict[Runtime, Theta], soc: SoC) -> tuple[_Table, _Table, _Table]:
+def _tables(samples: Sequence[Sample], theta: Theta, soc: SoC) -> tuple[_Table, _Table, _Table]:
     """Errors of our ticks, our energy, and ODiMO's ticks."""
     ours, energy, odimo = _Table(), _Table(), _Table()
     kinds: tuple[Kind, ...] = ("network", "layer")
@@ -501,7 +425,7 @@ def _tables(samples: Sequence[Sample], theta: dict[Runtime, Theta], soc: SoC) ->
     return ours, energy, odimo
 
 
-def _worst(samples: Sequence[Sample], theta: dict[Runtime, Theta], soc: SoC) -> dict[Kind, tuple[Worst, ...]]:
+def _worst(samples: Sequence[Sample], theta: Theta, soc: SoC) -> dict[Kind, tuple[Worst, ...]]:
     out: dict[Kind, tuple[Worst, ...]] = {}
     kinds: tuple[Kind, ...] = ("network", "layer")
     for kind in kinds:
@@ -516,11 +440,6 @@ def _worst(samples: Sequence[Sample], theta: dict[Runtime, Theta], soc: SoC) -> 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Results
-
-
-def save(calibration: Calibration, path: Path) -> None:
-    """Write the fitted estimate, for `surrogate.load`."""
-    surrogate.save(calibration.surrogate, path)
 
 
 def _plain(error: Errors) -> dict[str, Any]:
@@ -542,7 +461,8 @@ def to_json(calibration: Calibration) -> dict[str, Any]:
         "simulator_digest": made.simulator_digest,
         "samples": made.samples,
         "seed": made.seed,
-        "theta": {runtime: asdict(theta) for runtime, theta in made.theta.items()},
+        "space": made.space,
+        "theta": dict(made.theta),
         "held_out": plain(calibration.ours["overlapped"]),
         "odimo": plain(calibration.odimo["overlapped"]),
         "by_runtime": {
@@ -557,7 +477,7 @@ def to_json(calibration: Calibration) -> dict[str, Any]:
             name: {"ours": _plain(ours), "odimo": _plain(odimo)}
             for name, (ours, odimo) in calibration.by_network.items()
         },
-        "at_once": _plain(calibration.at_once),
+        "pieces": _plain(calibration.pieces),
         "fitted_on": plain(calibration.fitted_on),
         "worst": {kind: [asdict(worst) for worst in rows] for kind, rows in calibration.worst.items()},
     }
@@ -574,18 +494,21 @@ def _row(table: Table, name: str, error: Errors) -> None:
 def table(calibration: Calibration) -> Lines:
     """The held-out errors, for a terminal of 80 columns."""
     made = calibration.surrogate
-    out = Table(title=f"Estimate against simulation on {made.soc}, held out", box=None, title_justify="left")
+    title = f"Estimate against simulation, {made.space} of {made.soc}, held out"
+    out = Table(title=title, box=None, title_justify="left")
     out.add_column("")
     for name in ("samples", "MAPE", "p95", "Spearman", "Kendall"):
         out.add_column(name, justify="right")
     for runtime in reversed(RUNTIMES):
-        for kind, error in calibration.ours[runtime].items():
+        there = {kind: error for kind, error in calibration.ours[runtime].items() if error.samples}
+        for kind, error in there.items():
             _row(out, f"{runtime}: {kind}s", error)
-        _row(out, f"{runtime}: energy of networks", calibration.energy[runtime]["network"])
+        for kind in there:
+            _row(out, f"{runtime}: energy of {kind}s", calibration.energy[runtime][kind])
     for name, (ours, _) in calibration.by_network.items():
         _row(out, f"overlapped: {name}", ours)
-    if calibration.at_once.samples:
-        _row(out, "overlapped: layers at once", calibration.at_once)
+    if calibration.pieces.samples:
+        _row(out, "overlapped: with pieces", calibration.pieces)
     for runtime in reversed(RUNTIMES):
         for kind, error in calibration.odimo[runtime].items():
             if error.samples:
@@ -596,5 +519,5 @@ def table(calibration: Calibration) -> Lines:
     for rows in calibration.worst.values():
         for row in rows:
             worst.add_row(row.label, row.runtime, f"{row.simulated:,.0f}", f"{row.estimated / row.simulated - 1:+.1%}")
-    theta = ", ".join(f"{k} {v:.3g}" for k, v in asdict(made.theta["overlapped"]).items())
-    return Lines(out, Text(""), worst, Text(f"\ntheta, overlapped: {theta}"))
+    theta = ", ".join(f"{k} {v:.3g}" for k, v in made.theta.items())
+    return Lines(out, Text(""), worst, Text(f"\ntheta: {theta}"))

@@ -11,41 +11,53 @@ import importlib
 import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from cosoc import __version__
 from cosoc.sim.cores import CORES
 from cosoc.sim.errors import InputError
-from cosoc.sim.estimate import Theta
-from cosoc.sim.model.mapping import Runtime
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.theta import Theta, factors_of
 
-T = TypeVar("T")
+Calibrated = Literal["channels", "tiles"]  # spaces that an estimate is fitted for
 
 # What of the search takes part in an estimate.
-ESTIMATES = ("cosoc.search.relax", "cosoc.search.terms", "cosoc.search.gemmini_estimate")
+ESTIMATES = (
+    "cosoc.search.relax",
+    "cosoc.search.terms",
+    "cosoc.search.fit",
+    "cosoc.search.spaces.tiles_cached",
+    "cosoc.search.spaces.tiles_dma",
+)
 
 
 @dataclass(frozen=True)
 class Surrogate:
-    """theta: the fitted factors, by runtime. soc: name and digest; simulator: version and digest. samples, seed: of the
-    calibration. held_out: its error table, {"network" | "layer": {"mape", "p95", "spearman", "kendall"}}, in parts (not
-    percent; None where there were too few samples), in the overlapped runtime."""
+    """soc: name and digest; simulator: version and digest. space: whose mappings were sampled. theta: the fitted
+    factors, those that the SoC has. samples, seed: of the calibration. held_out: its error table, {"network" | "layer":
+    {"mape", "p95", "spearman", "kendall"}}, in parts (not percent; None where there were too few samples), in the
+    overlapped runtime."""
 
     soc: str
     soc_digest: str
     simulator: str
     simulator_digest: str
-    theta: Mapping[Runtime, Theta]
+    space: Calibrated
+    theta: Mapping[str, float]
     samples: int
     seed: int
     held_out: Mapping[str, Mapping[str, float | None]]
+
+    @property
+    def factors(self) -> Theta:
+        """Theta; the factors that the SoC does not have are the usual ones."""
+        return Theta(**self.theta)
 
 
 def soc_digest(soc: SoC) -> str:
@@ -80,64 +92,33 @@ def digest(names: Sequence[str]) -> str:
 
 def make(
     soc: SoC,
-    theta: Mapping[Runtime, Theta],
+    space: Calibrated,
+    theta: Theta,
     samples: int,
     seed: int,
     held_out: Mapping[str, Mapping[str, float | None]],
 ) -> Surrogate:
     """A surrogate for this SoC and the simulator as it is now."""
-    return Surrogate(soc.name, soc_digest(soc), __version__, simulator_digest(), theta, samples, seed, held_out)
+    factors = {name: getattr(theta, name) for name in factors_of(soc)}
+    digests = soc_digest(soc), __version__, simulator_digest()
+    return Surrogate(soc.name, *digests, space, factors, samples, seed, held_out)
 
 
-class Saved(Protocol):
-    """A dataclass."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-
-def save(surrogate: Saved, path: Path) -> None:
+def save(surrogate: Surrogate, path: Path) -> None:
     """Write a surrogate as JSON."""
     path.write_text(json.dumps(asdict(surrogate), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def load(path: Path, soc: SoC) -> Surrogate:
     """Read a surrogate. InputError if it is none, or was fitted to another SoC or another simulator."""
-    out, found = read(path, Surrogate)
-    unknown = sorted({key for factors in found["theta"].values() for key in factors} - {f.name for f in fields(Theta)})
-    if unknown:
-        raise InputError(f"{path}: theta has {', '.join(unknown)}, which this version does not know")
-    check(path, out, soc, simulator_digest())
-    return out
-
-
-class Fitted(Protocol):
-    """What every saved estimate says about its origin."""
-
-    @property
-    def soc(self) -> str: ...
-    @property
-    def soc_digest(self) -> str: ...
-    @property
-    def simulator(self) -> str: ...
-    @property
-    def simulator_digest(self) -> str: ...
-
-
-def read(path: Path, kind: type[T]) -> tuple[T, dict[str, Any]]:
-    """The dataclass `kind` from its JSON file, and what the file has. InputError if it is no such file."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return TypeAdapter(kind).validate_python(found), found
+        out = TypeAdapter(Surrogate).validate_python(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
         reason = str(error).replace("\n", " ")
         raise InputError(f"{path}: is not an estimate that `cosoc calibrate --out` wrote: {reason}") from error
-
-
-def check(path: Path, out: Fitted, soc: SoC, now: str) -> None:
-    """InputError unless an estimate was fitted to this SoC and to the simulator whose digest is `now`."""
-    again = f"run cosoc calibrate {soc.name} --out {path}"
+    again, now = f"run cosoc calibrate {soc.name} --out {path}", simulator_digest()
     if out.soc_digest != soc_digest(soc):
         raise InputError(
             f"{path}: was fitted to SoC {out.soc} ({out.soc_digest}), not to {soc.name} ({soc_digest(soc)}) as it is "
@@ -148,3 +129,8 @@ def check(path: Path, out: Fitted, soc: SoC, now: str) -> None:
             f"{path}: was fitted to simulator {out.simulator} ({out.simulator_digest}), not to this one, {__version__} "
             f"({now}); {again}"
         )
+    wanted = factors_of(soc)
+    if set(out.theta) != set(wanted):
+        found = ", ".join(sorted(out.theta)) or "none"
+        raise InputError(f"{path}: theta has the factors {found}; those of {soc.name} are {', '.join(wanted)}")
+    return out

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cosoc.search import relax
 from cosoc.sim import exact
-from cosoc.sim.estimate import Before, Terms, Theta, compose, group_terms, starting, stream_ticks, streamed
+from cosoc.sim.estimate import Before, Terms, compose, group_terms, starting, stream_ticks, streamed
 from cosoc.sim.exact import Num
 from cosoc.sim.model.energy import power_energy_j
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime
@@ -25,6 +25,7 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import c_parts, cut_channels
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.movers.dma import weight_transfer_of
+from cosoc.sim.theta import Theta
 from cosoc.sim.tiler import best_tiling, complete, default_core, homes_of, living, weight_bytes
 from cosoc.sim.work import LayerWork, layer_work
 
@@ -109,7 +110,12 @@ def turns(workload: Workload, mapping: Mapping) -> list[tuple[Layer, ...]]:
 
 
 def network_terms(
-    workload: Workload, soc: SoC, mapping: Mapping, shares: MappingOf[str, MappingOf[str, Tensor]], homes: Homes
+    workload: Workload,
+    soc: SoC,
+    mapping: Mapping,
+    shares: MappingOf[str, MappingOf[str, Tensor]],
+    homes: Homes,
+    theta: Theta,
 ) -> Terms:
     """The terms of all `turns`, each a float64 tensor [turns] that is differentiable in the shares.
 
@@ -128,7 +134,7 @@ def network_terms(
         soft = [(layer.name, core) for layer in turn for core in shares.get(layer.name, {})]
         columns = [column[pair] for pair in soft]
         given = dict(zip(soft, relax.inputs([values[c] for c in columns]), strict=True))
-        works = [(layer, _work(layer, soc, mapping.layers[layer.name], given, homes)) for layer in turn]
+        works = [(layer, _work(layer, soc, mapping.layers[layer.name], given, homes, theta)) for layer in turn]
         terms, _ = group_terms(works, soc, homes, relax, before)
         before = {p.core for layer in turn for p in mapping.layers[layer.name].parts if p.channels}
         for term in (getattr(terms, name) for name in TERMS):
@@ -142,14 +148,16 @@ def network_terms(
     return Terms(*joined.reshape(-1, len(TERMS)).unbind(1))
 
 
-def _work(layer: Layer, soc: SoC, given: LayerPlan, soft: MappingOf[tuple[str, str], Num], homes: Homes) -> LayerWork:
+def _work(
+    layer: Layer, soc: SoC, given: LayerPlan, soft: MappingOf[tuple[str, str], Num], homes: Homes, theta: Theta
+) -> LayerWork:
     """A layer's work with the soft shares {(layer, core): channels} in place of the mapping's own."""
     mine = {core: k for (name, core), k in soft.items() if name == layer.name}
     unknown = set(mine) - {part.core for part in given.parts}
     if unknown:
         raise ValueError(f"layer {layer.name}: the mapping has no part on {', '.join(sorted(unknown))}")
     ks = [(part.core, mine.get(part.core, part.channels)) for part in given.parts]
-    return layer_work(layer, soc, ks, given, homes, relax)
+    return layer_work(layer, soc, ks, given, homes, relax, theta)
 
 
 def prefetchable(workload: Workload, soc: SoC, mapping: Mapping) -> list[bool]:
@@ -224,7 +232,7 @@ def network_estimate(
     """
     homes = homes_of(workload, mapping, soc)
     workload = emitted(workload, mapping, soc)
-    terms = network_terms(workload, soc, mapping, shares, homes)
+    terms = network_terms(workload, soc, mapping, shares, homes, theta)
     room = torch.tensor(prefetchable(workload, soc, mapping), dtype=torch.float64)
     ticks = network_ticks(terms, room, stream_ticks(homes, soc), mapping.runtime, theta)
     total = ticks.sum()

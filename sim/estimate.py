@@ -8,8 +8,7 @@ the tick. In the overlapped runtime
       hidden while the layer                  the slowest of cores, host and DMA paces
       before computes its last tile
 
-`Theta` holds what this leaves out, as named factors that `cosoc calibrate` fits to the simulator; its defaults claim
-an ideal machine.
+What this leaves out is in named factors (`cosoc.sim.theta`), which `cosoc calibrate` fits to the simulator.
 """
 
 from __future__ import annotations
@@ -26,21 +25,10 @@ from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Layer
 from cosoc.sim.movers.dma import Transfer
+from cosoc.sim.theta import Theta
 from cosoc.sim.work import LayerWork
 
 FEED_PERIODS = 8  # of its narrowest link, in a burst of a core's own traffic
-
-
-@dataclass(frozen=True)
-class Theta:
-    """Factors of the overlapped composition, fitted by `cosoc calibrate`; the serial one has none.
-
-    prefetch: share of the time in which the DMA is free at a layer's end that the next layer's weights use (0..1).
-    launch_hidden: share of the transfers before a layer's first job that really hides its launch (0..1).
-    """
-
-    prefetch: float = 1.0
-    launch_hidden: float = 1.0
 
 
 @dataclass(frozen=True)

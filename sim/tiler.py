@@ -13,7 +13,7 @@ from itertools import islice, product
 
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
-from cosoc.sim.estimate import Theta, layer_time
+from cosoc.sim.estimate import layer_time
 from cosoc.sim.exact import Num
 from cosoc.sim.lower.fusion import buffer_bytes
 from cosoc.sim.model.mapping import (
@@ -48,6 +48,7 @@ from cosoc.sim.movers.cached_terms import NEST_DIMS, Machine, Tiles, in_rows, ro
 from cosoc.sim.movers.dma import Span, Window, copies, input_transfer, output_transfer, weight_transfer_of, windows
 from cosoc.sim.movers.fused_steps import chain, misfits, why_not
 from cosoc.sim.movers.library_tiles import default_nest
+from cosoc.sim.theta import Theta
 from cosoc.sim.work import layer_work
 
 
@@ -342,7 +343,7 @@ def planned_ticks(
 ) -> float:
     """The estimated ticks of a layer by itself under a tiled plan."""
     shares = [(part.core, part.channels) for part in plan.parts]
-    work = layer_work(layer, soc, shares, plan, homes, exact)
+    work = layer_work(layer, soc, shares, plan, homes, exact, theta)
     return float(layer_time(layer, work, soc, runtime, homes, theta or Theta(), exact).ticks)
 
 

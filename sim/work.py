@@ -37,6 +37,7 @@ from cosoc.sim.movers.dma import (
     weight_transfer_of,
     windows,
 )
+from cosoc.sim.theta import Theta
 
 
 @dataclass(frozen=True)
@@ -107,30 +108,37 @@ def _total(parts: Sequence[tuple[Transfer, Num]]) -> Transfer:
     )
 
 
-def _cached_work(layer: Layer, soc: SoC, part: Part, k: Num, plan: LayerPlan, xp: Any) -> CoreWork:
+def _cached_work(layer: Layer, soc: SoC, part: Part, k: Num, plan: LayerPlan, xp: Any, theta: Theta | None) -> CoreWork:
     """A part behind a cached mover, with k channels: how its loads, jobs and stores overlap is in its own closed form,
     so that to the others it is one job without transfers."""
     none = Transfer(0 * k, 0 * k)
     if not part.channels and not xp.used(k):
         return CoreWork(part.core, 0 * k, 0 * k, 0 * k, 0 * k, none, none, 0.0 * k, none, 0 * k)
     own, machine = channel_slice(layer, max(part.channels, 1)), Machine.of(soc, part.core)
-    found = estimate_nest(own, replace(plan, parts=(part,)), machine, xp=xp, channels=k)
+    found = estimate_nest(own, replace(plan, parts=(part,)), machine, theta, xp, channels=k)
     return CoreWork(part.core, xp.used(k), found.cycles, 0 * k, 0 * k, none, none, found.energy_pj, none, 0 * k)
 
 
 def layer_work(
-    layer: Layer, soc: SoC, shares: Sequence[tuple[str, Num]], plan: LayerPlan, homes: Homes, xp: Any
+    layer: Layer,
+    soc: SoC,
+    shares: Sequence[tuple[str, Num]],
+    plan: LayerPlan,
+    homes: Homes,
+    xp: Any,
+    theta: Theta | None = None,
 ) -> LayerWork:
     """The work of `layer` under a plan, with `shares` (core, output channels) in place of the plan's own.
 
     Shares may be ints, integer arrays or tensors, core by core as in the plan; with the plan's own and `xp = exact`
     this is, to the byte, what `lower` emits. The plan must be tiled. Operands are loaded again as `lower.walk` has it.
-    Parts behind a cached mover run beside the others, by a closed form of their own (`movers.cached_terms`).
+    Parts behind a cached mover run beside the others, by a closed form of their own (`movers.cached_terms`), which is
+    where theta comes in.
     k, oy and ox of the tiles may be integer arrays of equal length: the work of so many tilings at once.
     """
     cached = [i for i, part in enumerate(plan.parts) if soc.is_cached(part.core)]
     if cached:
-        by_number = {i: _cached_work(layer, soc, plan.parts[i], shares[i][1], plan, xp) for i in cached}
+        by_number = {i: _cached_work(layer, soc, plan.parts[i], shares[i][1], plan, xp, theta) for i in cached}
         rest = [i for i in range(len(plan.parts)) if i not in by_number]
         if not rest:
             some = xp.maximum(0, *(work.jobs for work in by_number.values()))

@@ -22,7 +22,7 @@ LAYERS = (
     ("machine",),
     ("figures", "model.workload", "files.yamlfile"),
     ("model.soc", "lower.fusion", "lower.walk", "model.cuts"),
-    ("cores", "model.cluster", "model.mapping", "model.placement"),
+    ("cores", "model.cluster", "model.mapping", "model.placement", "theta"),
     ("files.catalog", "model.energy", "model.tiles"),
     ("movers",),
     ("work",),

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 
 from cosoc.search.baselines.laws import network_estimate as odimo_estimate
-from cosoc.search.calibrate import Sample, Task, fit, random_mapping, simulated
+from cosoc.search.fit import Made, fit, made_of
 from cosoc.search.oracle import Oracle, Pair
+from cosoc.search.sampling import random_mapping
 from cosoc.search.terms import Estimate, TilingCache, network_estimate, network_peak, tilings_for
-from cosoc.sim.estimate import Theta
 from cosoc.sim.figures import Figures
 from cosoc.sim.model.mapping import Mapping, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.theta import Theta, factors_of
 
 CostModel = Literal["simulator", "odimo"]
 Shares = MappingOf[str, MappingOf[str, Tensor]]  # soft channels on each core, by layer
@@ -51,9 +52,9 @@ class ShareCosts:
         self.theta = Theta()
         self.pairs: list[Pair] = []
         self._tilings = TilingCache()
-        self._samples: list[Sample] = []  # what theta is fitted to: random mappings, then visited ones
+        self._samples: list[tuple[Made, float]] = []  # what theta is fitted to, with simulated ticks: random, visited
         self._kept = 0  # how many of the pairs are among the samples
-        self._primed: Theta | None = None
+        self._primed = Theta()  # where a search begins
         self._simulated: dict[tuple[tuple[str, tuple[tuple[str, int], ...]], ...], Figures] = {}
 
     def mapping(self, counts: Counts, name: str = "candidate") -> Mapping:
@@ -105,29 +106,37 @@ class ShareCosts:
             self.refit()
         return pair
 
+    def start(self, theta: Theta) -> None:
+        """Begin from a theta that was fitted before."""
+        self.theta = self._primed = theta
+
     def prime(self, mappings: int, seed: int) -> None:
         """Fit theta to random mappings of this network, simulated."""
         if self.runtime == "serial" or self.model != "simulator":
             return  # nothing to fit: the serial estimate is exact, the other model has no theta
         rng = np.random.default_rng(seed)
         for _ in range(mappings):
-            self._keep(random_mapping(self.workload, self.soc, self.runtime, rng, self._tilings))
-        self.theta = fit(self._samples)
+            mapping = random_mapping(self.workload, self.soc, self.runtime, rng, self._tilings)
+            self._keep(mapping, self.oracle.simulate(mapping))
+        self.start(self._fitted())
 
     def refit(self) -> None:
         """Fit theta again, to the random mappings and to those that the search has visited."""
         for pair in self.pairs[self._kept :]:
-            self._keep(pair.mapping)
+            self._keep(pair.mapping, pair.simulated)
         self._kept = len(self.pairs)
-        self.theta = fit(self._samples)
+        self.theta = self._fitted()
 
-    def _keep(self, mapping: Mapping) -> None:
-        task = Task(len(self._samples), self.workload.name, "network", False, self.runtime)
-        self._samples.append(simulated(task, self.workload, mapping, self.soc))
+    def _keep(self, mapping: Mapping, found: Figures) -> None:
+        made = made_of(self.workload, mapping, self.soc, self._primed)
+        self._samples.append((made, found.latency_s * self.soc.tick_hz))
+
+    def _fitted(self) -> Theta:
+        made, ticks = zip(*self._samples, strict=True)
+        return fit(made, ticks, factors_of(self.soc), self._primed)
 
     def restart(self, visited: Sequence[Counts] = (), theta: Theta | None = None) -> None:
         """Forget what a search has visited, or take up one that had visited these and had come to this theta."""
-        self._primed = self.theta if self._primed is None else self._primed
         del self._samples[len(self._samples) - self._kept :]
         self.pairs.clear()
         self._kept = 0

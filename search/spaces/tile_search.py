@@ -14,12 +14,13 @@ from cosoc.search.spaces.tiles import TileSpace
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.theta import Theta
 
 
 @dataclass(frozen=True)
 class TileConfig:
     """What to search. given: the mapping whose cores and channels are kept. time_budget_s: for all rounds
-    together; None: each goes to its own end."""
+    together; None: each goes to its own end. theta: of the estimate to begin with; None: the usual one."""
 
     soc: SoC
     workload: Workload
@@ -29,11 +30,13 @@ class TileConfig:
     seed: int = 0
     out: Path = Path("run")
     resume: bool = False
+    theta: Theta | None = None
 
     def stated(self) -> dict[str, Any]:
         """The configuration as plain data; `out` and `resume` are not part of what a run is."""
         return {
             "space": "tiles", "objective": self.objective, "time_budget_s": self.time_budget_s, "seed": self.seed,
+            "theta": self.theta and asdict(self.theta),
             "given": asdict(self.given), "workload": self.workload.name,
             "soc": self.soc.model_dump(mode="json", by_alias=True, exclude_unset=True),
         }  # fmt: skip
@@ -41,7 +44,10 @@ class TileConfig:
     def space(self) -> TileSpace:
         """The space that is asked for. InputError for a budget or an objective that makes no sense, or a mapping that
         the SoC cannot run."""
-        return TileSpace(self.soc, self.workload, self.objective, self.given, self.time_budget_s)
+        space = TileSpace(self.soc, self.workload, self.objective, self.given, self.time_budget_s)
+        if self.theta is not None:
+            space.start(self.theta)
+        return space
 
 
 def search_tiles(config: TileConfig, report: Report, space: TileSpace | None = None) -> Result:

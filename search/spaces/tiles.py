@@ -28,6 +28,7 @@ import numpy as np
 
 from cosoc.search.exact import tiles as programme
 from cosoc.search.exact.tiles import Span, best_plan, counts_peak, value
+from cosoc.search.fit import Made, fit
 from cosoc.search.oracle import Oracle
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Candidate, Optimum, Report
@@ -37,13 +38,15 @@ from cosoc.search.spaces.tiles_dma import DmaTiles
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures, objective
 from cosoc.sim.model.cuts import section as part_of
+from cosoc.sim.model.energy import power_energy_j
 from cosoc.sim.model.mapping import LayerPlan, Part, Piece
 from cosoc.sim.model.mapping import Mapping as NetworkMapping
 from cosoc.sim.model.placement import lifetimes, tensor_bytes
 from cosoc.sim.model.soc import CachedMover, Dma, SoC
 from cosoc.sim.model.tiles import whole
 from cosoc.sim.model.workload import Workload
-from cosoc.sim.movers.cached_terms import CachedTheta, Machine
+from cosoc.sim.movers.cached_terms import Machine
+from cosoc.sim.theta import Theta, factors_of
 from cosoc.sim.tiler import checked, fused_problems, weight_bytes
 
 ROUNDS = 2
@@ -99,6 +102,7 @@ class TileSpace:
                 "the main memory and take no tiles; fused pieces would change the objective peak alone"
             )
         self._alone: dict[Section, Cost | None] = {}
+        self.theta = Theta()
         self._networks: dict[tuple[Section, ...], float] = {}
         self._legal: dict[Span, Section | None] = {}
         self._peaks: dict[Span, int] = {}
@@ -211,6 +215,25 @@ class TileSpace:
             raise InputError(f"layer {self.workload.layers[section.first].name}: cannot run as mapped")
         return found
 
+    def is_estimated(self, section: Section) -> bool:
+        """Whether a section has a closed form."""
+        array = self._array_of.get(section.first)
+        if array is not None:
+            return array.prices(section)
+        return section.piece is None and section.first in self._behind_dma
+
+    def made(self, section: Section) -> Made:
+        """What the estimate of a section is made of. InputError where it has none, and cannot run."""
+        array, hz = self._array_of.get(section.first), self.soc.tick_hz
+        if array is not None and array.prices(section):
+            terms = array.terms_of(section)
+            return Made(cached=((array.machine, terms),), unit_j=float(array.cost_of(terms)[0]) * 1e-12)
+        if section.piece is None and section.first in self._behind_dma:
+            return self._dma.made(section)
+        found = self.cost(section)
+        base_j = float(power_energy_j(self.soc, found.seconds * hz, {}))
+        return Made(fixed_ticks=found.seconds * hz, unit_j=found.energy_j - base_j)
+
     def peak(self, first: int, last: int) -> int:
         """Bytes of the main memory while the layers first .. last run as one section: weights that live there, and all
         tensors that must, those left out that pass between layers of the section only."""
@@ -291,27 +314,35 @@ class TileSpace:
         return out
 
     def learn(self, oracle: Oracle) -> None:
-        """Fit theta of each array to its sections that were simulated alone."""
+        """Fit theta to the sections that were simulated alone, by what they take; to those behind DMAs only where all
+        weights have their place in the main memory, as a section alone has them."""
+        seen = {
+            one: cost.seconds * self.soc.tick_hz for one, cost in self._alone.items()
+            if cost is not None and self.is_estimated(one)
+            and (one.first in self._array_of or self._dma.homes.weights_in_main)
+        }  # fmt: skip
+        if seen:
+            made, ticks = [self.made(one) for one in seen], np.array(list(seen.values()))
+            names = factors_of(self.soc, {part.core for one in seen for plan in one.plans for part in plan.parts})
+            self.start(fit(made, ticks, names, self.theta, weights=len(ticks) * ticks / ticks.sum()))
+
+    def start(self, theta: Theta) -> None:
+        """Go on with another theta."""
+        self.theta = theta
+        self._dma.learn(theta)
         for array in self.arrays.values():
-            seen = {
-                one: cost for one, cost in self._alone.items()
-                if cost is not None and self._array_of.get(one.first) is array and array.prices(one)
-            }  # fmt: skip
-            if seen:
-                array.learn(array.refitted(seen))
+            array.learn(theta)
 
     def state(self) -> dict[str, Any]:
-        """Thetas, the time spent, and the estimate's optimum for each candidate."""
+        """Theta, the time spent, and the estimate's optimum for each candidate."""
         optima = {
             key: own and {"figures": asdict(own.figures), "bound": own.bound} for key, own in self._optima.items()
         }
-        thetas = {core: asdict(array.theta) for core, array in self.arrays.items()}
-        return {"thetas": thetas, "spent_s": self._spent, "optima": optima}
+        return {"theta": asdict(self.theta), "spent_s": self._spent, "optima": optima}
 
     def restore(self, name: str, state: Mapping[str, Any]) -> None:
         """Take up the state after a round."""
-        for core, theta in state["thetas"].items():
-            self.arrays[core].learn(CachedTheta(**theta))
+        self.start(Theta(**state["theta"]))
         self._spent = state["spent_s"]
         self._optima = {
             key: own and Optimum(Figures(**own["figures"]), own["bound"]) for key, own in state["optima"].items()
@@ -323,8 +354,8 @@ class TileSpace:
         return self._optima.get(best[0].name) if best is not None else None
 
     def about(self) -> dict[str, Any]:
-        """The thetas that the arrays ended with."""
-        return {"thetas": {core: asdict(array.theta) for core, array in self.arrays.items()}}
+        """The theta that it ended with."""
+        return {"theta": asdict(self.theta)}
 
     # ------------------------------------------------------------------------------------------ rounds
 
@@ -420,7 +451,7 @@ class TileSpace:
 
     def _affordable(self, section: Section) -> Cost | None:
         """A section simulated alone; None where time or its size forbids it."""
-        if section not in self._alone and (self.late or self._tiles(section) > LARGEST):
+        if section not in self._alone and (self.late or self.tiles_of(section) > LARGEST):
             return None
         return self.simulated(section)
 
@@ -443,7 +474,7 @@ class TileSpace:
         kept.pop((own.energy_j, own.seconds), None)
         return [options.section(choice) for choice in list(kept.values())[::-1][:n]]
 
-    def _tiles(self, section: Section) -> int:
+    def tiles_of(self, section: Section) -> int:
         """Tiles that a section goes through, or rows."""
         out = 0
         for layer, plan in zip(self.workload.layers[section.first :], section.plans, strict=False):

@@ -9,9 +9,8 @@ of a mapping; every section that is given out is legal, and its cost is that of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping as MappingOf
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field, fields, replace
+from dataclasses import astuple, dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +27,6 @@ from cosoc.sim.movers.cached_terms import (
     ORDERS,
     OS,
     CachedTerms,
-    CachedTheta,
     Flow,
     Machine,
     Reloads,
@@ -36,28 +34,19 @@ from cosoc.sim.movers.cached_terms import (
     Tiles,
     cycles,
     energy_pj,
-    every_tile,
     nest_order,
+    plan_reloads,
     reloads,
     roofline_cycles,
     rows_needed,
     terms,
 )
 from cosoc.sim.movers.fused_steps import Chain, GroupCost, chain, group_cost, why_not
+from cosoc.sim.theta import Theta
 
 LatencyModel = Literal["gemmini", "roofline"]
 
 MAX_GROUP = 8  # layers of a fused group at most
-# What theta may be: shares are shares, factors stay near one.
-BOUNDS = {
-    "unhidden": (0.0, 1.0),
-    "reload_miss": (0.0, 1.0),
-    "split_miss": (0.0, 2.0),
-    "fetch": (0.0, 1.0),
-    "load": (0.8, 3.0),
-    "store": (0.8, 3.0),
-}
-STRAY = 0.01  # weight of the distance from where theta was, against that of logarithms
 
 
 @dataclass
@@ -68,7 +57,7 @@ class CachedTiles:
 
     workload: Workload
     machine: Machine
-    theta: CachedTheta = field(default_factory=CachedTheta)
+    theta: Theta = field(default_factory=Theta)
     double: bool = True
     model: LatencyModel = "gemmini"
     max_group: int = MAX_GROUP
@@ -139,7 +128,7 @@ class CachedTiles:
                 return np.concatenate([np.broadcast_to(getattr(r, name), size) for r in each])
 
             tripled = [np.tile(axis, len(ORDERS)) for axis in flat]
-            again = Reloads(all_orders("weights"), all_orders("inputs"), all_orders("outputs"))
+            again = Reloads(*(all_orders(f.name) for f in fields(Reloads)))
             found = terms(shape, Tiles(*tripled), again, self.machine, exact, self.flow(i))
             order = np.repeat(np.arange(len(ORDERS)), size[0])
             self._singles[shape] = np.stack([*tripled, order], axis=1), found
@@ -154,7 +143,7 @@ class CachedTiles:
             parts = [np.broadcast_to(getattr(r, name), len(rows)) for r in each]
             return np.choose(rows[:, 6], parts)
 
-        again = Reloads(chosen("weights"), chosen("inputs"), chosen("outputs"))
+        again = Reloads(*(chosen(f.name) for f in fields(Reloads)))
         return terms(shape, tiles, again, self.machine, exact, self.flow(i))
 
     def single_fits(self, i: int, rows: Ints) -> npt.NDArray[np.bool_]:
@@ -283,9 +272,8 @@ class CachedTiles:
         return [i for section in sections for i in range(*section.span)] == self.positions
 
     def points(self, energy: Any, time: Any) -> Floats:
-        """Of pJ and cycles, J and seconds [n, 2]; the images of a batch follow one another."""
-        points = np.stack((np.asarray(energy) * 1e-12, np.asarray(time) / self.machine.hz), axis=1)
-        return points * self.workload.n
+        """Of pJ and cycles, J and seconds [n, 2]."""
+        return np.stack((np.asarray(energy) * 1e-12, np.asarray(time) / self.machine.hz), axis=1)
 
     def cost(self, section: Section) -> Cost:
         """The cost of a section; InputError where it is not legal. Remembered."""
@@ -334,10 +322,10 @@ class CachedTiles:
     # ------------------------------------------------------------------------------------------ learning
 
     def terms_of(self, section: Section) -> CachedTerms:
-        """The terms of a section, numbers; those of tiles that load every operand anew as `every_tile` has them."""
+        """The terms of a section, numbers."""
         if section.piece is None and not section.plan.reuse:
             shape, tiles = self.shapes[section.first], Tiles.of(section.plan.tile)
-            again = every_tile(shape, tiles, exact)
+            again = plan_reloads(section.plan, shape, tiles, exact)
             found = terms(shape, tiles, again, self.machine, exact, self.flow(section.first))
         elif section.piece is None:
             found = self.single_terms(section.first, self.row(section)[None])
@@ -349,26 +337,7 @@ class CachedTiles:
             found = self._group(group, row).terms
         return CachedTerms(*(float(np.asarray(x).reshape(-1)[0]) for x in astuple(found)))
 
-    def refitted(self, seen: MappingOf[Section, Cost]) -> CachedTheta:
-        """Theta that predicts the simulated seconds of sections best (mean squared logarithm), near to where it was."""
-        from scipy.optimize import least_squares
-
-        parts = [self.terms_of(section) for section in seen]
-        names = [f.name for f in fields(CachedTheta)]
-        now = np.array([getattr(self.theta, name) for name in names])
-        truth = np.array([cost.seconds * self.machine.hz / self.workload.n for cost in seen.values()])
-        weights = np.sqrt(truth / truth.sum())  # of what takes long more than of what does not
-
-        def residuals(x: Floats) -> Floats:
-            theta = replace(self.theta, **{name: float(v) for name, v in zip(names, x, strict=True)})
-            found = np.array([float(cycles(p, self.machine, theta, exact, int(self.double))) for p in parts])
-            return np.concatenate((weights * np.log(found / truth), STRAY * (x - now)))
-
-        low, high = (np.array([BOUNDS[name][side] for name in names]) for side in (0, 1))
-        result = least_squares(residuals, np.clip(now, low + 1e-6, high - 1e-6), bounds=(low, high))
-        return replace(self.theta, **{name: float(v) for name, v in zip(names, result.x, strict=True)})
-
-    def learn(self, theta: CachedTheta) -> None:
+    def learn(self, theta: Theta) -> None:
         """Take another theta."""
         self.theta = theta
         self._costs.clear()

@@ -18,18 +18,21 @@ import numpy as np
 import numpy.typing as npt
 
 from cosoc.search.exact.tiles import front_of
+from cosoc.search.fit import Made, Run
 from cosoc.search.spaces.sections import Cost, Floats, Ints, Options, Section
+from cosoc.search.terms import TERMS
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
-from cosoc.sim.estimate import Theta, layer_time
+from cosoc.sim.estimate import layer_terms, layer_time, stream_ticks
 from cosoc.sim.model.energy import power_energy_j
 from cosoc.sim.model.mapping import REDUCTION, Dim, LayerPlan, Mapping
 from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import channels_read, tiled
 from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.theta import Theta
 from cosoc.sim.tiler import channel_tiles, cuts, homes_of, room_for, tile_bytes, tile_problems
-from cosoc.sim.work import layer_work
+from cosoc.sim.work import LayerWork, layer_work
 
 MOST = 1 << 16  # tilings in one call
 
@@ -114,12 +117,28 @@ class DmaTiles:
 
     def points(self, layer: Layer, plan: LayerPlan, many: int = 1) -> Floats:
         """J and s [many, 2] of a plan, or of the many tilings in one."""
-        shares = [(part.core, part.channels) for part in plan.parts]
-        work = layer_work(layer, self.soc, shares, plan, self.homes, exact)
+        work = self._work(layer, plan)
         found = layer_time(layer, work, self.soc, self.given.runtime, self.homes, self.theta, exact)
         energy = found.unit_j + power_energy_j(self.soc, found.ticks, {})
         both = [np.broadcast_to(np.asarray(x, float), many) for x in (energy, found.ticks / self.soc.tick_hz)]
         return np.stack(both, axis=1)
+
+    def _work(self, layer: Layer, plan: LayerPlan) -> LayerWork:
+        shares = [(part.core, part.channels) for part in plan.parts]
+        return layer_work(layer, self.soc, shares, plan, self.homes, exact, self.theta)
+
+    def made(self, section: Section) -> Made:
+        """What the estimate of a layer by itself is made of."""
+        layer = self.workload.layers[section.first]
+        terms, _ = layer_terms(layer, self._work(layer, section.plan), self.soc, self.homes, exact)
+        table = np.array([[float(getattr(terms, name)) for name in TERMS]])
+        run = Run(table, np.zeros(1), stream_ticks(self.homes, self.soc))
+        return Made(self.given.runtime, (run,), unit_j=float(terms.unit_j))
+
+    def learn(self, theta: Theta) -> None:
+        """Take another theta."""
+        self.theta = theta
+        self._known.clear()
 
     def cost(self, section: Section) -> Cost:
         """What a layer by itself costs under a tiled plan, legal or not."""

@@ -36,11 +36,11 @@ from cosoc.search.training.nets import NETWORKS, build
 from cosoc.search.training.repair import Move, meet, repair, wide
 from cosoc.search.training.train import Phase, Progress, accuracy, generator, train
 from cosoc.sim.errors import InputError
-from cosoc.sim.estimate import Theta
 from cosoc.sim.figures import objective
 from cosoc.sim.importers.torch_export import load_module
 from cosoc.sim.model.mapping import Mapping, Runtime
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.theta import Theta
 
 SpaceName = Literal["channels", "operators"]
 
@@ -61,8 +61,9 @@ class TrainingConfig:
     (relative to the space's reference mapping: all 8 bit, all by the first operator) in the loss, one point each; or
     target_ms: one point that ends below it. epochs: of a point, warm-up included. train_images: at most so many.
     simulate_every: epochs between simulations of the discretised candidate; tolerance: drift of the estimate at which
-    theta is refitted. cost_model: what drives the search; reports are simulated in any case. adc_bits: 0 leaves the
-    converter out. manual: names of the baselines, None for all that the space knows.
+    theta is refitted; theta: what it is at first, None where it is first fitted to random mappings. cost_model: what
+    drives the search; reports are simulated in any case. adc_bits: 0 leaves the converter out. manual: names of the
+    baselines, None for all that the space knows.
     """
 
     soc: SoC
@@ -86,6 +87,7 @@ class TrainingConfig:
     simulate_every: int = 2
     tolerance: float = 0.05
     cost_model: CostModel = "simulator"
+    theta: Theta | None = None
     adc_bits: int = 0
     manual: tuple[str, ...] | None = None
 
@@ -121,7 +123,10 @@ class TrainedSpace:
         self.first_weights = copy.deepcopy(self.opened.float_net.state_dict())
         self.oracle = Oracle(config.soc, self.workload)
         self.costs = ShareCosts(self.workload, config.soc, config.runtime, config.cost_model, self.oracle)
-        self.costs.prime(PRIMING, config.seed)
+        if config.theta is not None:
+            self.costs.start(config.theta)
+        else:
+            self.costs.prime(PRIMING, config.seed)
         self.reference = self.costs.simulated(_counts(self.opened.reference))
         mixed = self.mixed()  # what cannot be quantised is refused here, before any training
         if (config.strengths or config.target_ms is not None) and not mixed.searchable():

@@ -14,8 +14,8 @@ broadcasts: a `Shape` may hold an array of layers, a `Tiles` an array of mapping
   `pair_cycles` per preload/compute pair; a depthwise layer uses one column of the array.
 - *Load, store.* Beats of the bus, and what a request costs around them; rows of at most a mvin's width; mvins that
   wait for their first beat, as few are in flight. Lines that the L2 misses cross the outer link: of every operand its
-  first reading, and shares (theta) of what is read again and of the lines that rows narrower than a line ask for in
-  parts. First readings come from the DRAM, at its rate.
+  first reading, and of what is read again, or asked for in parts by rows narrower than a line, what lay too far back
+  (times theta). First readings come from the DRAM, at its rate.
 - *Energy*, per 8-bit word accessed, by the SoC file's table, which is DOSA's (Hong et al., MICRO 2023).
   Registers: a read a MAC, a write a weight that is loaded into the array. Accumulator: a read and a write a partial sum
   (one for every `side` input channels and tap), a read when it is stored. Scratchpad: a read a weight and spatial tile,
@@ -24,8 +24,9 @@ broadcasts: a `Shape` may hold an array of layers, a `Tiles` an array of mapping
 - *Fused layers.* What passes between two layers of a group is written from the accumulator to the scratchpad and
   read there; it costs no DRAM access. A consumer's halo is computed again by its producer, or kept (line buffer).
 
-`CachedTerms` are additive over layers. `cycles` composes them: the slowest of load, execute, store and software, and of
-the others a share that is not hidden (theta), at least that of one tile.
+`CachedTerms` are additive over layers. `cycles` composes them: the slowest of load, execute, store, software, and one
+tile after the other with as many in flight as can be; of the others a share that is not hidden (theta), at least that
+of one tile.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from cosoc.sim.exact import Num
 from cosoc.sim.model.mapping import DIMS, PARTIAL_BYTES, Dim, Extent, LayerPlan
 from cosoc.sim.model.soc import CachedMover, SoC
 from cosoc.sim.model.workload import Layer
+from cosoc.sim.theta import Theta
 
 ARRAY_OPS = ("conv", "matmul", "add")  # what Gemmini runs
 POOLS = ("max_pool", "avg_pool")  # what goes through its memories only
@@ -52,25 +54,6 @@ IS: tuple[Dim, ...] = ("oy", "ox", "c", "fy", "fx", "k")  # inputs stay while ou
 OS: tuple[Dim, ...] = ("oy", "ox", "k", "c", "fy", "fx")  # outputs stay while the reduction passes
 ORDERS = (WS, IS, OS)
 ORDER_NAMES = ("WS", "IS", "OS")
-
-
-@dataclass(frozen=True)
-class CachedTheta:
-    """What the closed form cannot know; the defaults are rounded from a fit to simulated plans.
-
-    unhidden: share of the faster units' time that does not overlap with the slowest's. reload_miss: of the bytes that
-    are read again, the share that the L2 has lost. split_miss: of the lines that narrow rows take a part of, the share
-    that the L2 has lost when the next part is asked for. fetch: of outer link and DRAM, how much of the faster one's
-    time is not hidden by the other's, as few mvins are in flight. load, store: factors on the time of these units, for
-    what the request model leaves out (alignment, contention).
-    """
-
-    unhidden: float = 0.15
-    reload_miss: float = 0.05
-    split_miss: float = 0.0
-    fetch: float = 0.0
-    load: float = 1.4
-    store: float = 1.25
 
 
 @dataclass(frozen=True)
@@ -305,11 +288,18 @@ def nest_order(plan: LayerPlan) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Reloads:
-    """How often each byte of weights, of inputs and each partial sum comes to the scratchpad or accumulator."""
+    """How often each byte of weights, of inputs and each partial sum comes to the scratchpad or accumulator.
+
+    at_once: of the times that weights come, those in which the tile before had the same. k_outside, k_innermost: 1
+    where the loop over output channels stands outside those over pixels, or inside all others, else 0: on that depends
+    how much lies between two uses of a byte."""
 
     weights: Num
     inputs: Num
     outputs: Num
+    at_once: Num = 0
+    k_outside: Num = 0
+    k_innermost: Num = 0
 
 
 @dataclass(frozen=True)
@@ -328,7 +318,8 @@ class Flow:
 @dataclass(frozen=True)
 class CachedTerms:
     """What a layer costs, before composition; all fields are sums. Cycles of the units (`array`: of an ideal array),
-    bytes, 8-bit words accessed. stages: pieces of work that can overlap; mvins: loads of up to `side` rows."""
+    bytes, 8-bit words accessed. stages: pieces of work that can overlap; mvins: loads of up to `side` rows;
+    latency: what a tile waits for its first load and for its last sums, over all tiles."""
 
     array: Num
     execute: Num
@@ -337,9 +328,11 @@ class CachedTerms:
     software: Num
     first_bytes: Num  # loaded or stored for the first time ...
     again_bytes: Num  # ... and read or written again
-    split_bytes: Num  # of lines that are asked for in parts: what a part brings besides itself
+    lost_bytes: Num  # of these what the L2 should have lost by then
+    split_bytes: Num  # the same of lines that are asked for in parts: what a part brings besides itself
     stages: Num
     mvins: Num
+    latency: Num
     macs: Num
     register_words: Num
     accumulator_words: Num
@@ -392,6 +385,8 @@ def reloads(shape: Shape, tiles: Tiles, order: Sequence[str], xp: Any) -> Reload
         _again(order, n, _OF_WEIGHTS, xp),
         xp.where(shape.depthwise > 0, 1 + 0 * inputs, inputs),  # there inputs depend on every loop
         _again(order, n, _OF_OUTPUTS, xp),
+        k_outside=int(order.index("k") < order.index("oy")),
+        k_innermost=int(order[-1] == "k"),
     )
 
 
@@ -403,13 +398,22 @@ def every_tile(shape: Shape, tiles: Tiles, xp: Any) -> Reloads:
     return Reloads(n["oy"] * n["ox"], xp.where(shape.depthwise > 0, 1 + 0 * inputs, inputs), 1 + 0 * inputs)
 
 
+def plan_reloads(plan: LayerPlan, shape: Shape, tiles: Tiles, xp: Any) -> Reloads:
+    """How often the operands come under a plan, by its order or, without reuse, for every tile."""
+    again = reloads(shape, tiles, nest_order(plan), xp)
+    if plan.reuse:
+        return again
+    each = every_tile(shape, tiles, xp)
+    return replace(again, weights=each.weights, inputs=each.inputs, at_once=each.weights - again.weights)
+
+
 def mixed(parts: Sequence[Reloads], weights: Sequence[Num]) -> Reloads:
     """Reloads under a soft choice of orders."""
 
     def mix(name: str) -> Num:
         return sum(w * getattr(r, name) for r, w in zip(parts, weights, strict=True))
 
-    return Reloads(mix("weights"), mix("inputs"), mix("outputs"))
+    return Reloads(*(mix(f.name) for f in fields(Reloads)))
 
 
 def _span(out: Num, stride: Num, filter_: Num, add: Num) -> Num:
@@ -505,7 +509,10 @@ def terms(
     loaded = weight_bytes + input_bytes + spilled * PARTIAL_BYTES
     first_in = xp.minimum(input_bytes, in_once * flow.dram_in)
     first_bytes = weights + first_in + outputs * flow.dram_out
+    lost = _lost(shape, tiles, again, machine, xp)
     again_bytes = (weight_bytes - weights) + (input_bytes - first_in) + 2 * spilled * PARTIAL_BYTES
+    lost_bytes = (weight_bytes - weights * (1 + again.at_once)) * lost.weights + weights * again.at_once * lost.at_once
+    lost_bytes = lost_bytes + (input_bytes - first_in) * lost.inputs + 2 * spilled * PARTIAL_BYTES * lost.outputs
 
     # --- load and store: beats of the bus, and requests
     weight_rows = shape.c * taps * again.weights * works
@@ -530,7 +537,8 @@ def terms(
     channel_rest = along(channels, channel_tile, lambda x: xp.ceildiv(x, machine.line_bytes), xp)
     channel_rest = channel_rest - channels / machine.line_bytes
     channel_rest = xp.where(channel_tile < channels, channel_rest, 0 * channel_rest)
-    split = weight_rows * k_rest + moved * channel_rest * flow.dram_in + pixels * k_rest * flow.dram_out
+    split = weight_rows * k_rest * lost.weight_parts + moved * channel_rest * flow.dram_in * lost.input_parts
+    split = split + pixels * k_rest * flow.dram_out * lost.output_parts
     split_bytes = machine.line_bytes * split
 
     # --- software and stages
@@ -552,9 +560,11 @@ def terms(
         software=n_tiles * tile_cycles,
         first_bytes=first_bytes,
         again_bytes=again_bytes,
+        lost_bytes=lost_bytes,
         split_bytes=split_bytes,
         stages=n_tiles * groups,
         mvins=mvins,
+        latency=n_tiles * machine.setup_cycles + n["k"] * spatial * again.outputs * machine.drain_cycles,
         macs=macs,
         register_words=macs + weight_reads,
         accumulator_words=sums + outputs + 2 * spilled,
@@ -562,6 +572,73 @@ def terms(
         dram_bytes=loaded + output_bytes,
     )
     return one.scaled(shape.copies)
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """Shares of what the L2 has lost by the time it is asked for again: of weights, weights that the tile before had,
+    inputs and partial sums; and of lines of rows of weights, inputs and outputs, when their next part is."""
+
+    weights: Num
+    at_once: Num
+    inputs: Num
+    outputs: Num
+    weight_parts: Num
+    input_parts: Num
+    output_parts: Num
+
+
+def _lost(shape: Shape, tiles: Tiles, again: Reloads, machine: Machine, xp: Any) -> _Lost:
+    """What is lost is what lay too far back: what the software loops go over between two uses, in all of the L2, or in
+    the sets that rows so far apart come to lie in."""
+    line, l2 = machine.line_bytes, machine.l2_bytes
+    channels = xp.where(shape.depthwise > 0, shape.k, shape.c)
+    deep = xp.where(shape.depthwise > 0, tiles.k, tiles.c)
+    reduction, pixels = shape.c * shape.fy * shape.fx, shape.oy * shape.ox
+    in_pixels = pixels * shape.stride_y * shape.stride_x
+    weights, inputs, outputs = reduction * shape.k, in_pixels * channels, pixels * shape.k
+    rows, cols = (tiles.oy - 1) * shape.stride_y + tiles.fy, (tiles.ox - 1) * shape.stride_x + tiles.fx
+    region = rows * cols * channels
+    wide, tall = _line_bytes(tiles.k, shape.k, line, xp), _line_bytes(deep, channels, line, xp)
+    sets = machine.l2_bytes // (line * machine.l2_ways)
+    k_sets = l2 * _sets(shape.k, tiles.k, sets, line, xp)
+    c_sets = l2 * _sets(channels, deep, sets, line, xp)
+    outside = again.k_outside
+    column, part = reduction * wide, tiles.c * tiles.fy * tiles.fx * wide  # lines of a column of tiles, and of one tile
+    between = again.k_innermost * part + (1 - again.k_innermost) * (column + outside * inputs)
+    return _Lost(
+        weights=_over(weights + region, l2, xp),
+        at_once=_over(part, k_sets, xp),
+        inputs=outside * _over(weights + inputs + outputs, l2, xp) + (1 - outside) * _over(region + column, l2, xp),
+        outputs=_over(weights + inputs + outputs, l2, xp),
+        weight_parts=_over(between, k_sets, xp),
+        input_parts=outside * _over(in_pixels * tall, c_sets, xp),
+        output_parts=outside * _over(pixels * wide + inputs, l2, xp),
+    )
+
+
+def _over(n_bytes: Num, capacity: Num, xp: Any) -> Num:
+    """The part that is missing when so many bytes are gone over again and again under random replacement.
+
+    That is the m with 1 - m = exp(-m n / capacity); the square is within 0.06 of it.
+    """
+    left = capacity / n_bytes
+    return xp.maximum(1 - left * left, 0.0 * n_bytes)
+
+
+def _sets(stride: Num, wide: Num, sets: int, line: int, xp: Any) -> Num:
+    """The part of a cache's sets that rows of `wide` bytes, `stride` bytes apart, come to lie in."""
+    step, lines = 1 + 0 * stride, xp.ceildiv(wide, line)
+    while sets > 1:  # the largest power of two that divides the stride in lines
+        divides = xp.where(stride - 2 * step * line * xp.floordiv(stride, 2 * step * line) > 0, 0, 1)
+        step, sets = step * (1 + divides), sets // 2
+    return xp.minimum(lines / step, 1.0 + 0 * lines / step)
+
+
+def _line_bytes(wide: Num, stride: Num, line: int, xp: Any) -> Num:
+    """Bytes of the lines that a row of so many bytes takes a part of; neighbours share one where the stride is less
+    than a line."""
+    return xp.minimum(xp.ceildiv(wide, line) * line * 1.0, stride + 0.0 * wide)
 
 
 def _excess(shape: Shape, tiles: Tiles, first: Num, side: int, xp: Any) -> Num:
@@ -598,9 +675,9 @@ def energy_pj(t: CachedTerms, machine: Machine) -> Num:
     )
 
 
-def busy_cycles(t: CachedTerms, machine: Machine, theta: CachedTheta, xp: Any) -> tuple[Num, Num, Num, Num]:
+def busy_cycles(t: CachedTerms, machine: Machine, theta: Theta, xp: Any) -> tuple[Num, Num, Num, Num]:
     """Cycles of (execute, load and what it waits for outside, store, software)."""
-    outer = t.first_bytes + theta.reload_miss * t.again_bytes + theta.split_miss * t.split_bytes
+    outer = t.first_bytes + theta.reload_miss * t.lost_bytes + theta.split_miss * t.split_bytes
     load = t.load + outer * (machine.fill_cycles / machine.line_bytes)
     load = xp.maximum(load, (load + t.mvins * machine.setup_cycles) / machine.mvins_in_flight) * theta.load
     links = outer * machine.outer_cycles_per_byte, t.first_bytes * machine.dram_cycles_per_byte
@@ -609,18 +686,19 @@ def busy_cycles(t: CachedTerms, machine: Machine, theta: CachedTheta, xp: Any) -
     return t.execute, load, t.store * theta.store, t.software
 
 
-def cycles(t: CachedTerms, machine: Machine, theta: CachedTheta, xp: Any = exact, double: Num = 1) -> Num:
+def cycles(t: CachedTerms, machine: Machine, theta: Theta, xp: Any = exact, double: Num = 1) -> Num:
     """Cycles of one layer, or of a fused group whose terms were summed.
 
     double: 1 where tiles are double-buffered; 0 where load, execute and store of a tile follow each other.
     """
     parts = busy_cycles(t, machine, theta, xp)
     total = parts[0] + parts[1] + parts[2] + parts[3]
-    most = xp.maximum(*parts)
+    chain = parts[0] + parts[1] + parts[2] + t.latency  # of one tile after the other
+    most = xp.maximum(*parts, chain / machine.tiles_in_flight)
     stages = xp.maximum(t.stages, 1 + 0 * t.stages)
     exposed = theta.unhidden + (1 - theta.unhidden) / stages
     exposed = exposed * double + (1 - double)
-    return most + (total - most) * exposed + machine.start_cycles + machine.drain_cycles
+    return most + xp.maximum(total - most, 0 * most) * exposed + machine.start_cycles + machine.drain_cycles
 
 
 def roofline_cycles(t: CachedTerms, machine: Machine, xp: Any = exact) -> Num:
@@ -644,19 +722,17 @@ class NestCost:
 
 
 def estimate_nest(
-    layer: Layer, plan: LayerPlan, machine: Machine, theta: CachedTheta | None = None, xp: Any = exact,
+    layer: Layer, plan: LayerPlan, machine: Machine, theta: Theta | None = None, xp: Any = exact,
     channels: Num = None,
 ) -> NestCost:  # fmt: skip
     """The cost of one layer of a network under a tiled plan, not fused. channels: in place of the layer's own."""
     shape, tiles = shape_of(layer), Tiles.of(tile_in_rows(layer, plan.tile))
     if channels is not None:
         shape = replace(shape, k=channels * layer.n / shape.copies if layer.op == "matmul" else channels)
-    again = reloads(shape, tiles, nest_order(plan), xp)
-    if not plan.reuse:
-        again = replace(every_tile(shape, tiles, xp), outputs=again.outputs)
+    again = plan_reloads(plan, shape, tiles, xp)
     t = terms(shape, tiles, again, machine, xp, Flow(dram_in=shape.operands))
     spad, acc = rows_needed(shape, tiles, machine, xp)
-    return NestCost(cycles(t, machine, theta or CachedTheta(), xp), energy_pj(t, machine), t, spad, acc)
+    return NestCost(cycles(t, machine, theta or Theta(), xp), energy_pj(t, machine), t, spad, acc)
 
 
 def stacked(shapes: Sequence[Shape], stack: Callable[[Sequence[Any]], Any]) -> Shape:

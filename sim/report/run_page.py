@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cosoc.sim import exact
-from cosoc.sim.estimate import Theta, layer_time
+from cosoc.sim.estimate import layer_time
 from cosoc.sim.machine.program import KINDS, Ints, Program, entries_of, row_of
 from cosoc.sim.machine.trace import Trace
 from cosoc.sim.model.mapping import Mapping
@@ -23,6 +23,7 @@ from cosoc.sim.model.workload import Workload
 from cosoc.sim.report.memory_use import MemoryUse, memory_use
 from cosoc.sim.report.render import bottleneck
 from cosoc.sim.report.result import CAUSES, Result
+from cosoc.sim.theta import Theta
 from cosoc.sim.tiler import checked, homes_of
 from cosoc.sim.work import layer_work
 

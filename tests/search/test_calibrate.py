@@ -13,11 +13,14 @@ from rich.console import Console
 from cosoc.search import calibrate as library
 from cosoc.search import surrogate
 from cosoc.search.baselines import laws
+from cosoc.search.fit import fit, made_of, ticks_of
+from cosoc.search.sampling import random_mapping, random_pieces
+from cosoc.search.terms import TilingCache, network_estimate
 from cosoc.sim.errors import InputError
-from cosoc.sim.estimate import Theta
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.model.workload import INPUT, Layer
+from cosoc.sim.theta import Theta
 from cosoc.sim.tiler import problems
 
 SOC = find_soc("diana")
@@ -25,11 +28,11 @@ SOC = find_soc("diana")
 
 @pytest.fixture(scope="module")
 def samples() -> list[library.Sample]:
-    return library.simulate_all(SOC, library.tasks(96, 1), 1, workers=1)
+    return library.simulate_all(SOC, library.tasks(SOC, "channels", 96, 1), 1, workers=1)
 
 
 def test_the_plan_holds_out_whole_networks() -> None:
-    plan = library.tasks(600, 0)
+    plan = library.tasks(SOC, "channels", 600, 0)
     fitted = {task.source for task in plan if not task.held_out}
     held = {task.source for task in plan if task.held_out}
     assert fitted == {*library.FITTED, ""}
@@ -42,7 +45,7 @@ def test_the_plan_holds_out_whole_networks() -> None:
 def test_sampled_mappings_are_legal_and_split(seed: int) -> None:
     workload, rng = find_workload("resnet8"), np.random.default_rng(seed)
     for runtime in ("serial", "overlapped"):
-        mapping = library.random_mapping(workload, SOC, runtime, rng, library.TilingCache())
+        mapping = random_mapping(workload, SOC, runtime, rng, TilingCache())
         assert problems(mapping, workload, SOC) == []
 
 
@@ -52,13 +55,13 @@ def test_layers_at_once_are_sampled_legally() -> None:
         soc, found = find_soc(name), set[tuple[str, ...]]()
         for seed in range(12):
             rng, workload = np.random.default_rng(seed), find_workload("resnet8")
-            mapping = library.random_mapping(workload, soc, "overlapped", rng, library.TilingCache())
+            mapping = random_mapping(workload, soc, "overlapped", rng, TilingCache())
             assert problems(mapping, workload, soc) == []
             found |= {piece.layers for piece in mapping.pieces}
         assert len(found) >= 2
         assert all(len(pair) == 2 for pair in found)
         shares = {layer.name: {} for layer in find_workload("dscnn")}
-        pieces, _ = library.random_pieces(find_workload("dscnn"), soc, shares, np.random.default_rng(0))
+        pieces, _ = random_pieces(find_workload("dscnn"), soc, shares, np.random.default_rng(0))
         assert pieces == ()
 
 
@@ -66,12 +69,12 @@ def test_samples_do_not_depend_on_how_they_are_shared_out(samples: list[library.
     """Each draws from a generator of its own, seeded with its number."""
     alone = library.measure(SOC, [samples[7].task], 1)[0]
     assert (alone.ticks, alone.energy_j, alone.label) == (samples[7].ticks, samples[7].energy_j, samples[7].label)
-    assert np.array_equal(alone.terms, samples[7].terms)
+    assert np.array_equal(alone.made.runs[0].terms, samples[7].made.runs[0].terms)
 
 
 def test_the_serial_estimate_of_samples_is_exact(samples: list[library.Sample]) -> None:
     serial = [s for s in samples if s.task.runtime == "serial"]
-    ticks, joules = library.estimates(serial, {"serial": Theta(), "overlapped": Theta()}, SOC)
+    ticks, joules = library.estimates(serial, Theta(), SOC)
     assert ticks.tolist() == [s.ticks for s in serial]
     assert joules == pytest.approx([s.energy_j for s in serial], rel=1e-9)
 
@@ -79,16 +82,75 @@ def test_the_serial_estimate_of_samples_is_exact(samples: list[library.Sample]) 
 def test_factors_are_found_again(samples: list[library.Sample]) -> None:
     """Samples whose ticks are those of known factors: the fit must return these. (To a tick: ticks are rounded.)"""
     truth = Theta(prefetch=0.4, launch_hidden=0.7)
-    ticks, _ = library.estimates(samples, {"serial": Theta(), "overlapped": truth}, SOC)
+    ticks, _ = library.estimates(samples, truth, SOC)
     made = [replace(s, ticks=round(t)) for s, t in zip(samples, ticks, strict=True)]
-    found = library.fit(made)
+    found = library.fitted(made, SOC)
     assert found.prefetch == pytest.approx(truth.prefetch, abs=0.02)
     assert found.launch_hidden == pytest.approx(truth.launch_hidden, abs=0.02)
+
+
+def test_a_fit_of_few_samples_stays_near_to_where_it_was(samples: list[library.Sample]) -> None:
+    """Of samples that are met already nothing moves; of none, neither."""
+    near = Theta(prefetch=0.4, launch_hidden=0.7)
+    ticks, _ = library.estimates(samples, near, SOC)
+    mine = [(s.made, t) for s, t in zip(samples, ticks.tolist(), strict=True) if s.task.runtime == "overlapped"][:3]
+    names = ("prefetch", "launch_hidden")
+    found = fit([made for made, _ in mine], [t for _, t in mine], names, near)
+    assert (found.prefetch, found.launch_hidden) == (pytest.approx(0.4, abs=0.01), pytest.approx(0.7, abs=0.01))
+    assert fit([], [], names, near) == near
+
+
+def test_factors_reach_parts_behind_caches() -> None:
+    """On a chip with a systolic array beside a digital one: what a network's estimate is made of follows a factor of
+    the array as the network's estimate itself does, to first order."""
+    soc, workload = find_soc("hetero"), find_workload("resnet8")
+    mapping = random_mapping(workload, soc, "overlapped", np.random.default_rng(3), TilingCache())
+    assert any(soc.is_cached(p.core) and p.channels for plan in mapping.layers.values() for p in plan.parts)
+    made = made_of(workload, mapping, soc)
+    for theta in (Theta(), Theta(load=1.45), Theta(unhidden=0.16, store=1.27)):
+        (ticks,) = ticks_of([made], theta)
+        assert ticks == pytest.approx(float(network_estimate(workload, soc, mapping, {}, theta).ticks), rel=2e-3)
+    assert ticks_of([made], Theta(load=1.6))[0] > ticks_of([made], Theta())[0]
 
 
 def test_too_few_samples_are_refused() -> None:
     with pytest.raises(InputError, match="usable samples for 2 factors; ask for more with --samples"):
         library.calibrate(SOC, 2, 0, workers=1)
+
+
+def test_a_chip_without_factors_is_refused() -> None:
+    with pytest.raises(InputError, match="v100: its cores compute from the main memory, so that its estimate has noth"):
+        library.calibrate(find_soc("v100"), 100, 0, workers=1)
+
+
+def test_spaces_by_default() -> None:
+    """Channels need two cores with weights of their own to be shared out to."""
+    assert {name: library.default_space(find_soc(name)) for name in ("diana", "darkside", "isaac", "gemmini")} == {
+        "diana": "channels", "darkside": "channels", "isaac": "tiles", "gemmini": "tiles",
+    }  # fmt: skip
+
+
+def test_a_calibration_of_tiles() -> None:
+    """On a chip with DMAs a layer by itself has a launch to fit; a weight that comes before its layer there is not."""
+    found = library.calibrate(SOC, 48, 0, workers=1, space="tiles")
+    assert found.surrogate.space == "tiles"
+    assert found.ours["overlapped"]["layer"].mape < 0.08
+    assert found.ours["overlapped"]["network"].samples > 0
+    assert found.surrogate.factors.prefetch == Theta().prefetch
+    json.dumps(library.to_json(found), allow_nan=False)
+
+
+def test_tiles_behind_caches_are_fitted_on_networks_that_overflow_them() -> None:
+    soc = find_soc("gemmini")
+    plan = library.tasks(soc, "tiles", 64, 0)
+    assert {task.source for task in plan if not task.held_out} == set(library.LARGE_FITTED)
+    assert {task.source for task in plan if task.held_out} == set(library.LARGE_HELD_OUT)
+    small = [replace(task, source="digits_cnn") for task in plan[:7]]  # tiles are sampled alike, in less time
+    made = library.measure(soc, small, 0)
+    assert len(made) == 7 and all(sample.made.cached for sample in made)
+    ticks, joules = library.estimates(made, Theta(), soc)
+    assert np.abs(np.log(ticks / np.array([sample.ticks for sample in made]))).max() < 0.7
+    assert joules == pytest.approx([sample.energy_j for sample in made], rel=0.05)
 
 
 def test_errors_by_hand() -> None:
@@ -125,8 +187,8 @@ def test_a_calibration_end_to_end() -> None:
 
 def test_a_calibration_is_saved_for_this_soc(tmp_path: Path) -> None:
     calibration = library.calibrate(SOC, 72, 2, workers=1)
-    library.save(calibration, tmp_path / "s.json")
-    assert surrogate.load(tmp_path / "s.json", SOC).theta == calibration.surrogate.theta
+    surrogate.save(calibration.surrogate, tmp_path / "s.json")
+    assert surrogate.load(tmp_path / "s.json", SOC) == calibration.surrogate
 
 
 @pytest.mark.parametrize(

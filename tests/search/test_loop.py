@@ -13,11 +13,11 @@ from cosoc.search.spaces.shares import Counts, ShareCosts, Tangent
 from cosoc.search.terms import network_estimate
 from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.sim.errors import InputError
-from cosoc.sim.estimate import Theta
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import load_mapping
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.simulate import simulate
+from cosoc.sim.theta import Theta
 
 DIANA = find_soc("diana")
 CNN = find_workload("digits_cnn")

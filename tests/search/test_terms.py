@@ -12,7 +12,7 @@ from cosoc.search import relax
 from cosoc.search.calibrate import random_branches, random_mapping
 from cosoc.search.terms import TERMS, TilingCache, network_estimate, network_terms, tilings_for
 from cosoc.sim import exact
-from cosoc.sim.estimate import Theta, layer_terms
+from cosoc.sim.estimate import layer_terms
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import lower
@@ -22,6 +22,7 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import tiled
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.report.result import energy_j
+from cosoc.sim.theta import Theta
 from cosoc.sim.tiler import homes_of
 from cosoc.sim.work import layer_work
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cosoc.cli import main
+from cosoc.search.fit import Made, fit, ticks_of
 from cosoc.search.oracle import Oracle
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.spaces.sections import Cost, Section, mapping_of, sections_of
@@ -27,9 +28,10 @@ from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import Memory, SoC
 from cosoc.sim.model.tiles import channels_read, tiled
-from cosoc.sim.model.workload import Layer, Workload
-from cosoc.sim.movers.cached_terms import CachedTheta, Machine
+from cosoc.sim.model.workload import Layer, Workload, batched
+from cosoc.sim.movers.cached_terms import Machine
 from cosoc.sim.simulate import simulate
+from cosoc.sim.theta import FACTORS, Theta
 from cosoc.sim.tiler import channel_tiles, complete, cuts, homes_of, planned_ticks, tile_problems
 
 DIGITS = find_workload("digits_cnn")
@@ -252,19 +254,41 @@ def test_a_broken_run_goes_on_as_an_unbroken_one(tmp_path: Path) -> None:
 
 def test_refitting_finds_the_theta_that_made_the_figures() -> None:
     """Sections "simulated" by the closed form under another theta: predictions meet them again after the fit."""
-    truth = CachedTheta(unhidden=0.35, reload_miss=0.4, load=1.2)
+    truth = Theta(unhidden=0.35, reload_miss=0.4, load=1.2)
     machine = Machine.of(find_soc("gemmini"))
     space, other = CachedTiles(DIGITS, machine), CachedTiles(DIGITS, machine, truth)
     rng = np.random.default_rng(0)
     some = [own.section(int(rng.integers(len(own.points)))) for own in space.choices().values() for _ in range(3)]
     seen = {section: other.cost(section) for section in some}
+    made = [Made(cached=((machine, space.terms_of(section)),)) for section in seen]
 
     def error() -> float:
         return max(abs(space.cost(section).seconds / cost.seconds - 1) for section, cost in seen.items())
 
     before = error()
-    space.learn(space.refitted(seen))
+    space.learn(fit(made, [cost.seconds * machine.hz for cost in seen.values()], list(FACTORS), space.theta))
     assert error() < 0.02 < before
+
+
+@pytest.mark.parametrize("name", ["gemmini", "diana", "hetero"])
+def test_what_an_estimate_is_made_of_gives_it_again(name: str) -> None:
+    """Of every layer's first and last choice, under another theta."""
+    space = space_of(find_soc(name), find_workload("resnet8"))
+    space.start(replace(Theta(), launch_hidden=0.5, load=2.0, unhidden=0.3))
+    for i in range(len(space.workload.layers)):
+        options = space.options(i, i)
+        assert options is not None
+        for section in {options.section(0), options.section(len(options.points) - 1)}:
+            (ticks,) = ticks_of([space.made(section)], space.theta)
+            assert ticks == pytest.approx(space.cost(section).seconds * space.soc.tick_hz, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["gemmini", "diana"])
+def test_a_batch_is_estimated_as_its_images(name: str) -> None:
+    """Four images of a convolution take up to four times as long as one, and hardly less: weights are a small part."""
+    layers = {n: space_of(find_soc(name), batched(find_workload("resnet8"), n)) for n in (1, 4)}
+    seconds = {n: own.cost(sections_of(own.given, own.workload)[1]).seconds for n, own in layers.items()}
+    assert 3 < seconds[4] / seconds[1] < 4.2
 
 
 def test_the_library_s_tiles_have_their_own_closed_form() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cosoc.sim import exact
-from cosoc.sim.estimate import Theta, layer_time
+from cosoc.sim.estimate import layer_time
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import dump_mapping, load_mapping
 from cosoc.sim.files.workload_file import find_workload
@@ -19,6 +19,7 @@ from cosoc.sim.model.mapping import LayerPlan, Mapping, Part
 from cosoc.sim.model.tiles import tiled
 from cosoc.sim.model.workload import INPUT, Layer, Workload, batched
 from cosoc.sim.simulate import simulate
+from cosoc.sim.theta import Theta
 from cosoc.sim.tiler import checked, homes_of
 from cosoc.sim.work import layer_work
 

@@ -11,7 +11,7 @@ from cosoc.sim.cores.cluster import Cluster
 from cosoc.sim.cores.depthwise_engine import DepthwiseEngine
 from cosoc.sim.cores.tensor_engine import TensorEngine
 from cosoc.sim.errors import InputError
-from cosoc.sim.estimate import Theta, layer_time
+from cosoc.sim.estimate import layer_time
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import dump_mapping, load_mapping
 from cosoc.sim.files.workload_file import find_workload
@@ -24,6 +24,7 @@ from cosoc.sim.model.soc import Memory, SoC
 from cosoc.sim.model.workload import INPUT, Layer, Tile, Workload
 from cosoc.sim.report.result import Result
 from cosoc.sim.simulate import simulate
+from cosoc.sim.theta import Theta
 from cosoc.sim.tiler import best_tiling, complete, homes_of, problems, tile_bytes
 from cosoc.sim.work import layer_work
 

@@ -5,7 +5,7 @@ import pytest
 from cosoc.sim import exact
 from cosoc.sim.cores.datamover import Datamover
 from cosoc.sim.cores.tensor_engine import TensorEngine
-from cosoc.sim.estimate import Theta, layer_time
+from cosoc.sim.estimate import layer_time
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.lower.emit import lower
 from cosoc.sim.machine import engine_fast
@@ -15,6 +15,7 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import tiled
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
+from cosoc.sim.theta import Theta
 from cosoc.sim.tiler import homes_of, problems, tile_bytes
 from cosoc.sim.work import layer_work
 

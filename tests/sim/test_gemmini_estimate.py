@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import fields, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.model.mapping import Extent, LayerPlan, Part
-from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.movers.cached_terms import (
     IS,
     NEST_DIMS,
@@ -23,11 +24,12 @@ from cosoc.sim.movers.cached_terms import (
     OS,
     WS,
     CachedTerms,
-    CachedTheta,
     Flow,
     Machine,
     Shape,
     Tiles,
+    _over,
+    _sets,
     cycles,
     energy_pj,
     estimate_nest,
@@ -38,7 +40,8 @@ from cosoc.sim.movers.cached_terms import (
 )
 from cosoc.sim.movers.fused_steps import chain, group_cost, reach, why_not
 from cosoc.sim.movers.measured import Nest, lower_nest, walk_nest
-from cosoc.sim.movers.touches import BEATS, EX_PAIRS, EX_ROWS, REQUESTS
+from cosoc.sim.movers.touches import BEATS, EX_PAIRS, EX_ROWS, REQUESTS, _miss
+from cosoc.sim.theta import Theta
 
 SOC = find_soc(
     "gemmini_firesim", {"memories.scratchpad.size_bytes": "262144", "memories.accumulator.size_bytes": "65536"}
@@ -161,8 +164,8 @@ def test_ints_arrays_and_tensors_agree(layer: Layer) -> None:
     for order in ORDERS:
         whole = terms(shape, arrays, reloads(shape, arrays, order, exact), MACHINE)
         smooth = terms(soft, tensors, reloads(soft, tensors, order, relax), MACHINE, relax)
-        times = cycles(whole, MACHINE, CachedTheta())
-        assert cycles(smooth, MACHINE, CachedTheta(), relax).detach().numpy() == pytest.approx(times)
+        times = cycles(whole, MACHINE, Theta())
+        assert cycles(smooth, MACHINE, Theta(), relax).detach().numpy() == pytest.approx(times)
         for f in fields(CachedTerms):
             values = np.broadcast_to(getattr(whole, f.name), len(some))
             assert (getattr(smooth, f.name) + 0 * tensors.k).detach().numpy() == pytest.approx(values), f.name
@@ -198,7 +201,7 @@ def test_energy_of_a_whole_layer_by_hand() -> None:
 def test_one_tile_has_nothing_to_overlap_with() -> None:
     """A single tile of a convolution: software, loads, execution and store follow each other."""
     layer = Layer("c", "conv", ("i",), 16, 16, oy=4, ox=4, iy=4, ix=4, fy=1, fx=1)
-    found = estimate_nest(layer, planned(16, 16, 1, 1, 4, 4), MACHINE, CachedTheta(fetch=0.0, load=1.0, store=1.0))
+    found = estimate_nest(layer, planned(16, 16, 1, 1, 4, 4), MACHINE, Theta(fetch=0.0, load=1.0, store=1.0))
     t = found.terms
     # 256 weights, inputs and outputs; the DRAM's 128 bytes in 20 cycles are slower than the outer link's 64 in 8
     outer = 768 * max(MACHINE.outer_cycles_per_byte, MACHINE.dram_cycles_per_byte)
@@ -350,3 +353,44 @@ def test_flow_of_a_group_member_moves_no_dram_byte() -> None:
     again = reloads(shape, tiles, OS, exact)
     inside = terms(shape, tiles, again, MACHINE, exact, Flow(dram_in=0, dram_out=0, spad_out=1))
     assert inside.dram_bytes == GEMM.weights
+
+
+# ---------------------------------------------------------------------------------------------- what the L2 loses
+
+
+@pytest.mark.parametrize("x", [0.5, 1.0, 1.2, 1.5, 2.0, 3.0, 6.0])
+def test_misses_of_sweeps_under_random_replacement(x: float) -> None:
+    """Against the fixed point of 1 - m = exp(-m x), and against a cache that is gone over twelve times."""
+    m = 1.0
+    for _ in range(2000):
+        m = 1 - math.exp(-m * x)
+    sets, ways = 512, 8
+    tags, rng = np.full((sets, ways), -1, np.int64), np.array([3], np.int64)
+    lines = int(x * sets * ways)
+    found = 0
+    for sweep in range(12):
+        missed = sum(_miss(tags, line, rng) for line in range(lines))
+        found += missed if sweep >= 6 else 0
+    estimate = _over(x, 1.0, exact)
+    assert estimate == pytest.approx(m, abs=0.06)
+    assert estimate == pytest.approx(found / lines / 6, abs=0.08)
+
+
+@pytest.mark.parametrize(
+    ("stride", "wide"), [(16, 16), (64, 64), (512, 16), (512, 128), (1000, 32), (3072, 64), (4096, 64)]
+)
+def test_rows_far_apart_use_few_sets(stride: int, wide: int) -> None:
+    """Brute force: the sets that the lines of many rows fall into. A row over two lines uses twice the sets."""
+    touched = {(row * stride + byte) // 64 % 1024 for row in range(16384) for byte in range(0, wide, 16)}
+    assert _sets(stride, wide, 1024, 64, exact) == pytest.approx(len(touched) / 1024, rel=0.02)
+
+
+def test_what_fits_the_l2_is_read_again_from_there() -> None:
+    """A layer of 9 kB reads its inputs three times, and loses none; one whose weights alone fill the L2 twice loses
+    most of what comes again."""
+    small = Layer("small", "conv", (INPUT,), 48, 16, ox=64, ix=64, oy=1, iy=1, fy=1, fx=1)
+    large = Layer("large", "conv", (INPUT,), 1024, 1024, ox=64, ix=64, oy=1, iy=1, fy=1, fx=1)
+    kept = estimate_nest(small, planned(16, 16, 1, 1, 1, 16), MACHINE).terms
+    lost = estimate_nest(large, planned(16, 64, 1, 1, 1, 16), MACHINE).terms
+    assert kept.again_bytes > 0 and kept.lost_bytes == 0
+    assert lost.lost_bytes > 0.5 * lost.again_bytes

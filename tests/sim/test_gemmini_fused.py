@@ -128,10 +128,10 @@ def test_time_is_near_to_the_closed_form() -> None:
     workload = residual()
     mapping, cost, _ = fused(workload, 4, 16, True, ("a", "b"))
     program, _, _ = lowered(workload, mapping)
-    from cosoc.sim.movers.cached_terms import CachedTheta
+    from cosoc.sim.theta import Theta
 
     simulated = engine_fast.run(program).makespan / TICKS_PER_CYCLE
-    assert cycles(cost.terms, MACHINE, CachedTheta()) == pytest.approx(simulated, rel=0.15)
+    assert cycles(cost.terms, MACHINE, Theta()) == pytest.approx(simulated, rel=0.15)
     assert cost.terms.execute < simulated
     energy = energy_j(program, engine_fast.run(program), SOC) * 1e12
     assert energy == pytest.approx(energy_pj(cost.terms, MACHINE), rel=0.03)

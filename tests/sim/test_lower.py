@@ -5,7 +5,7 @@ import pytest
 
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
-from cosoc.sim.estimate import Theta, layer_time
+from cosoc.sim.estimate import layer_time
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import find_mapping
 from cosoc.sim.files.workload_file import find_workload
@@ -28,6 +28,7 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import k_tiles, tiled
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.movers.dma import spans
+from cosoc.sim.theta import Theta
 from cosoc.sim.tiler import best_tiling, complete, cuts, homes_of, problems, tile_problems
 from cosoc.sim.work import layer_work
 

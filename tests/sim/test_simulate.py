@@ -11,7 +11,7 @@ import pytest
 
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
-from cosoc.sim.estimate import Theta, layer_time
+from cosoc.sim.estimate import layer_time
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime
@@ -19,6 +19,7 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.report.result import Result, to_json
 from cosoc.sim.simulate import simulate
+from cosoc.sim.theta import Theta
 from cosoc.sim.tiler import complete, homes_of
 from cosoc.sim.work import LayerWork, layer_work
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from cosoc.sim import exact
-from cosoc.sim.estimate import Theta, layer_time
+from cosoc.sim.estimate import layer_time
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.model.mapping import INPUTS_STAY, WEIGHTS_STAY, Mapping
 from cosoc.sim.model.tiles import channels_read, tiled
+from cosoc.sim.theta import Theta
 from cosoc.sim.tiler import channel_tiles, complete, cuts, homes_of, tile_bytes
 from cosoc.sim.work import layer_work
 
