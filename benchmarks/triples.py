@@ -207,11 +207,11 @@ def random_mapping(rng: Random, soc: SoC, workload: Workload) -> tuple[str, Mapp
     if kind == "rule":
         return kind, named_mapping(rng.choice(MANUAL), workload, soc, runtime)
     if kind == "random":
-        from cosoc.search import calibrate
+        from cosoc.search import sampling
         from cosoc.search.terms import TilingCache
 
         draws = np.random.default_rng(rng.randrange(1 << 31))
-        return kind, calibrate.random_mapping(workload, soc, runtime, draws, TilingCache())
+        return kind, sampling.random_mapping(workload, soc, runtime, draws, TilingCache())
     groups = tuple(_groups(rng, workload, soc, kind == "parallel"))
     if not groups:
         raise InputError("no layers for a group")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cosoc.search import relax
-from cosoc.search.calibrate import random_branches, random_mapping
+from cosoc.search.sampling import random_branches, random_mapping
 from cosoc.search.terms import TERMS, TilingCache, network_estimate, network_terms, tilings_for
 from cosoc.sim import exact
 from cosoc.sim.estimate import layer_terms
@@ -67,7 +67,7 @@ def test_soft_shares_at_whole_channels_give_the_terms_of_integers(seed: int, run
     mapping = replace(random_mapping(workload, SOC, runtime, rng, TilingCache()), pieces=())
     shares = {name: {p.core: p.channels for p in given.parts} for name, given in mapping.layers.items()}
     homes = homes_of(workload, mapping, SOC)
-    tensors = network_terms(workload, SOC, mapping, soft(shares), homes)
+    tensors = network_terms(workload, SOC, mapping, soft(shares), homes, Theta())
     before = None
     for i, layer in enumerate(workload):
         given = mapping.layers[layer.name]
