@@ -207,12 +207,6 @@ def kernels(workload: Workload, soc: SoC, runtime: str) -> Kernels:
     return Kernels(work / soc.tick_hz, np.array(move) / soc.tick_hz, np.array(op))
 
 
-def classes_seen(networks: Sequence[str]) -> set[str]:
-    """The classes of operators that networks have."""
-    found = (layer for name in networks for layer in find_workload(name) if layer.macs)
-    return {op_class(make_tile(layer, layer.k, layer.oy, layer.ox)) for layer in found}
-
-
 @cache
 def _case(device: str, runtime: str, network: str) -> Kernels:
     """Kept, as built-in files do not change while a process runs."""

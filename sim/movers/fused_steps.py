@@ -10,7 +10,6 @@ The functions take ints or arrays of candidates alike (`xp`), as those of `cache
 
 from __future__ import annotations
 
-from collections.abc import Mapping as MappingOf
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -238,13 +237,6 @@ def misfits(group: Chain, about: Piece, nests: Sequence[Extent], machine: Machin
     spad, acc = rows_held(group, about, nests, machine)
     limits = (("scratchpad", spad, machine.spad_rows), ("accumulator", acc, machine.acc_rows // 2))
     return [f"needs {need} rows of {name}, {need - has} more than {has}" for name, need, has in limits if need > has]
-
-
-def reads_outside(workload: Workload, group: Chain) -> MappingOf[str, int]:
-    """Bytes of every tensor that the group reads from outside."""
-    inside = {layer.name for layer in group.layers}
-    sizes = workload.incoming | {layer.name: layer.outputs for layer in workload}
-    return {name: sizes[name] for layer in group.layers for name in layer.inputs if name not in inside}
 
 
 def step_spans(group: Chain, steps: Sequence[Stretch], keep: bool, rows: bool) -> list[list[Stretch]]:
