@@ -292,7 +292,8 @@ class Reloads:
 
     at_once: of the times that weights come, those in which the tile before had the same. k_outside, k_innermost: 1
     where the loop over output channels stands outside those over pixels, or inside all others, else 0: on that depends
-    how much lies between two uses of a byte."""
+    how much lies between two uses of a byte. beside: bytes of other layers that come between two uses of weights,
+    in a fused group."""
 
     weights: Num
     inputs: Num
@@ -300,6 +301,7 @@ class Reloads:
     at_once: Num = 0
     k_outside: Num = 0
     k_innermost: Num = 0
+    beside: Num = 0
 
 
 @dataclass(frozen=True)
@@ -607,7 +609,7 @@ def _lost(shape: Shape, tiles: Tiles, again: Reloads, machine: Machine, xp: Any)
     column, part = reduction * wide, tiles.c * tiles.fy * tiles.fx * wide  # lines of a column of tiles, and of one tile
     between = again.k_innermost * part + (1 - again.k_innermost) * (column + outside * inputs)
     return _Lost(
-        weights=_over(weights + region, l2, xp),
+        weights=_over(weights + region + again.beside, l2, xp),
         at_once=_over(part, k_sets, xp),
         inputs=outside * _over(weights + inputs + outputs, l2, xp) + (1 - outside) * _over(region + column, l2, xp),
         outputs=_over(weights + inputs + outputs, l2, xp),

@@ -166,13 +166,15 @@ def group_cost(
     fixed: Num = 0 * steps  # rows of scratchpad that are taken for the whole group
     streamed: Num = 0 * steps  # rows of the largest weight tile that is not
     acc: Num = 0 * steps
+    weights = [s.k * s.c * s.fy * s.fx * (1 - s.add) for s in group.shapes]
+    passing = sum((1 - stays) * own for stays, own in zip(resident, weights, strict=True))  # bytes, once a step
     for i, shape in enumerate(group.shapes):
         inside = bool(group.readers(i))
         stays = resident[i]
         tiles = layer_tiles(shape, ys[i].made, xs[i].made, machine, stays, xp)
         parts.append(
             _layer_terms(shape, tiles, ys[i], xs[i], steps, keep, stays, group.external[i], inside, group.leaves[i],
-                         machine, xp)
+                         passing - (1 - stays) * weights[i], machine, xp)
         )  # fmt: skip
         all_tiles.append(tiles)
         acc = xp.maximum(acc, ys[i].made * xs[i].made)
@@ -184,12 +186,13 @@ def group_cost(
 
 def _layer_terms(
     shape: Shape, tiles: Tiles, y: Reach, x: Reach, steps: Num, keep: Num, stays: Num, external: int, inside: bool,
-    leaves: bool, machine: Machine, xp: Any,
+    leaves: bool, beside: Num, machine: Machine, xp: Any,
 ) -> CachedTerms:  # fmt: skip
-    """One layer's terms: those of a layer of all that its steps compute, inputs once a step, outputs never in parts."""
+    """One layer's terms: those of a layer of all that its steps compute, inputs once a step, outputs never in parts.
+    beside: bytes of others' weights that every step brings."""
     one = 1 + 0 * steps
     work = replace(shape, oy=y.total, ox=x.total)
-    again = Reloads(stays * one + (1 - stays) * steps, one, one)
+    again = Reloads(stays * one + (1 - stays) * steps, one, one, beside=beside)
     internal = shape.operands - external if shape.operands > 1 else 0
     flow = Flow(external, internal, int(leaves), int(inside), keep)
     found = terms(work, tiles, again, machine, xp, flow)
