@@ -386,7 +386,7 @@ def test_rows_far_apart_use_few_sets(stride: int, wide: int) -> None:
 
 
 def test_what_fits_the_l2_is_read_again_from_there() -> None:
-    """A layer of 5 kB loses nothing. One whose weights are twice the L2 reads them four times, for four tiles of pixels:
+    """A layer of 5 kB loses nothing. One whose weights are twice the L2 reads them for each of four tiles of pixels:
     of each later reading one less the square of a half is lost; its inputs lie between two tiles of k, and stay."""
     small = Layer("small", "conv", (INPUT,), 48, 16, ox=64, ix=64, oy=1, iy=1, fy=1, fx=1)
     large = Layer("large", "conv", (INPUT,), 1024, 1024, ox=64, ix=64, oy=1, iy=1, fy=1, fx=1)
