@@ -264,7 +264,7 @@ def calibrate(
         Calibrated | None,
         typer.Option(
             "--space",
-            help="Whose mappings are sampled [default: channels where several cores have weights, tiles elsewhere].",
+            help="Whose mappings are sampled [default: channels where several cores can take them, tiles elsewhere].",
         ),
     ] = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Mappings to simulate.")] = 1000,

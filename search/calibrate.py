@@ -16,7 +16,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +29,7 @@ from scipy import stats
 from cosoc.search.baselines import laws
 from cosoc.search.fit import Floats, Made, fit, made_of, ticks_of
 from cosoc.search.oracle import Oracle
-from cosoc.search.sampling import random_branches, random_chain, random_layer, random_mapping
+from cosoc.search.sampling import able, random_branches, random_chain, random_layer, random_mapping
 from cosoc.search.spaces.sections import Section, mapping_of
 from cosoc.search.spaces.tiles import LARGEST, TileSpace
 from cosoc.search.surrogate import Calibrated, Surrogate, make
@@ -41,7 +41,7 @@ from cosoc.sim.manual import DEFAULT, alone, named_mapping
 from cosoc.sim.model.energy import power_energy_j
 from cosoc.sim.model.mapping import RUNTIMES, Mapping, Runtime
 from cosoc.sim.model.soc import SoC
-from cosoc.sim.model.workload import Workload
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.price import program_figures
 from cosoc.sim.simulate import engine_run
 from cosoc.sim.theta import Theta, factors_of
@@ -129,8 +129,11 @@ class Calibration:
 
 
 def default_space(soc: SoC) -> Calibrated:
-    """Channels where several cores have weights of their own, tiles elsewhere."""
-    return "channels" if sum(core.weight_memory is not None for core in soc.cores.values()) > 1 else "tiles"
+    """Channels where several cores, the host aside, run the same convolution, be it 3x3, 1x1 or depthwise; tiles
+    elsewhere."""
+    wide = Layer("conv", "conv", (INPUT,), 16, 16, 8, 8, 8, 8, 3, 3, 1, 1, 1, 1)
+    kinds = wide, replace(wide, fy=1, fx=1, pad_y=0, pad_x=0), replace(wide, groups=16)
+    return "channels" if any(len(able(layer, soc)) > 1 for layer in kinds) else "tiles"
 
 
 def tasks(soc: SoC, space: Calibrated, samples: int, seed: int) -> list[Task]:

@@ -63,7 +63,7 @@ def random_branches(rng: Generator) -> Workload:
     return Workload("branches", shape, tuple(layers), (name,))
 
 
-def _able(layer: Layer, soc: SoC) -> list[str]:
+def able(layer: Layer, soc: SoC) -> list[str]:
     """The cores that can run a layer; the host only where no other can."""
     return [name for name in soc.cores if name != soc.host and not unsupported(layer, soc, name)] or [soc.host]
 
@@ -73,20 +73,20 @@ def random_shares(layer: Layer, soc: SoC, rng: Generator, bias: Floats) -> dict[
 
     bias: for every core of the SoC how much a whole network leans to it.
     """
-    able = _able(layer, soc)
-    if able == [soc.host]:
+    cores = able(layer, soc)
+    if cores == [soc.host]:
         return {soc.host: layer.k}
-    weight = bias[[list(soc.cores).index(name) for name in able]]
+    weight = bias[[list(soc.cores).index(name) for name in cores]]
     if rng.random() < 0.3:
-        chosen = rng.choice(len(able), p=weight / weight.sum())
-        return {name: layer.k * (i == chosen) for i, name in enumerate(able)}
+        chosen = rng.choice(len(cores), p=weight / weight.sum())
+        return {name: layer.k * (i == chosen) for i, name in enumerate(cores)}
     parts = rng.dirichlet(0.2 + 3 * weight / weight.sum())
     cuts = np.floor(np.cumsum(parts) * layer.k + 0.5).astype(int)
     if rng.random() < 0.5:
-        step = min(soc.cores[name].channel_step for name in able)
+        step = min(soc.cores[name].channel_step for name in cores)
         cuts = np.minimum(-(-cuts // step) * step, layer.k)
     cuts[-1] = layer.k
-    return dict(zip(able, np.diff(cuts, prepend=0).tolist(), strict=True))
+    return dict(zip(cores, np.diff(cuts, prepend=0).tolist(), strict=True))
 
 
 def random_pieces(
@@ -103,8 +103,8 @@ def random_pieces(
         if names[0] in pair[1].inputs or taken.intersection(names) or not all(layer.op == "conv" for layer in pair):
             continue
         here, there = rng.permutation(2).tolist()
-        core = str(rng.choice(_able(pair[here], soc)))
-        apart = [n for n in _able(pair[there], soc) if n != core and not _same_weights(soc, n, core)]
+        core = str(rng.choice(able(pair[here], soc)))
+        apart = [n for n in able(pair[there], soc) if n != core and not _same_weights(soc, n, core)]
         if not apart or rng.random() < 0.5:
             continue
         out[names[here]] = {core: pair[here].k}

@@ -124,10 +124,10 @@ def test_a_chip_without_factors_is_refused() -> None:
 
 
 def test_spaces_by_default() -> None:
-    """Channels need two cores with weights of their own to be shared out to."""
-    assert {name: library.default_space(find_soc(name)) for name in ("diana", "darkside", "isaac", "gemmini")} == {
-        "diana": "channels", "darkside": "channels", "isaac": "tiles", "gemmini": "tiles",
-    }  # fmt: skip
+    """Channels need two cores to be shared out to."""
+    chips = ("diana", "darkside", "hetero", "isaac", "gemmini")
+    found = {name: library.default_space(find_soc(name)) for name in chips}
+    assert found == dict(zip(chips, ["channels"] * 3 + ["tiles"] * 2, strict=True))
 
 
 def test_a_calibration_of_tiles() -> None:
