@@ -12,6 +12,9 @@ BIN := .venv/bin
 # The networks here are small: more threads cost more than they bring, above all on a busy machine.
 export OMP_NUM_THREADS ?= 1
 
+# A file's tests stay together: they share what its fixtures compute.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check docs schema clean
 
@@ -50,7 +53,7 @@ demo: .venv/demo.stamp
 
 test: .venv/dev.stamp
 	@echo "==> running the tests (all of them: make check)"
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 check: .venv/dev.stamp .venv/docs.stamp
 	@echo "==> ruff"
@@ -59,7 +62,7 @@ check: .venv/dev.stamp .venv/docs.stamp
 	@echo "==> mypy"
 	@$(BIN)/mypy
 	@echo "==> all tests, slow ones and the wheel included"
-	@$(BIN)/python -m pytest -m 'slow or not slow'
+	@$(PYTEST) -m 'slow or not slow'
 
 docs: .venv/docs.stamp
 	@$(BIN)/python -m mkdocs build --strict --quiet -f docs/mkdocs.yml -d "$(CURDIR)/build/site"
