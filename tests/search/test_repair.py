@@ -67,7 +67,7 @@ def test_what_was_repaired_and_reordered_costs_what_was_simulated() -> None:
     ordered, _ = make_contiguous(made.net, made.workload, repaired)
     assert made.on_wide(ordered) == made.on_wide(repaired)
     result = simulate(SOC, made.workload, to_mapping(made.net, ordered, "overlapped", "found"))
-    assert result.latency_s == made.cost(repaired)
+    assert result.seconds == made.cost(repaired)
 
 
 def test_a_target_between_the_extremes_is_met() -> None:

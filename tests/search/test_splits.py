@@ -471,7 +471,7 @@ def three_chips(folder: Path) -> Path:
 def test_a_point_is_what_simulate_says_of_its_file(tmp_path: Path) -> None:
     """To the last digit, with and without replicas: the fastest point, the most frugal, and one between."""
     cluster, folder = three_chips(tmp_path), tmp_path / "run"
-    words = [str(cluster), "resnet8", "--inferences", "60", "-q"]
+    words = [str(cluster), "digits_cnn", "--inferences", "60", "-q"]
     assert main(["search", *words, "--space", "splits", "--out", str(folder)]) == 0
     content = json.loads((folder / "result.json").read_text())
     assert max(len(point["about"]["stages"]) for point in content["points"]) > 1
