@@ -44,6 +44,7 @@ from cosoc.sim.figures import objective
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import dump_mapping, load_mapping
 from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.model.cuts import only
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
@@ -154,9 +155,7 @@ def layer_gaps(soc: SoC, seed: int) -> dict[str, Any]:
             seen.setdefault(space.shapes[i], f"{name} {workload.layers[i].name}")
     for where in seen.values():
         name, _, layer_name = where.partition(" ")
-        layer = find_workload(name)[layer_name]
-        workload = Workload(layer.name, (layer.c, layer.iy, layer.ix), (layer,), (layer.name,))
-        space = array_space(workload, soc)
+        space = array_space(only(find_workload(name), [layer_name]), soc)
         begun = time.monotonic()
         options = space.choices()[0, 1]
         least = worth(options.cost(best_choice(options, EDP)))
