@@ -624,8 +624,8 @@ def _over(n_bytes: Num, capacity: Num, xp: Any) -> Num:
 
     That is the m with 1 - m = exp(-m n / capacity); the square is within 0.06 of it.
     """
-    left = capacity / n_bytes
-    return xp.maximum(1 - left * left, 0.0 * n_bytes)
+    left = capacity / xp.maximum(n_bytes, capacity, 1)  # a part without channels goes over nothing
+    return 1 - left * left
 
 
 def _sets(stride: Num, wide: Num, sets: int, line: int, xp: Any) -> Num:

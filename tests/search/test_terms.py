@@ -120,6 +120,19 @@ def test_a_core_without_channels_is_reached_by_the_gradient() -> None:
         assert given["digital"].grad > 0
 
 
+def test_an_array_behind_caches_without_channels_is_reached_by_the_gradient() -> None:
+    """It moves nothing, so that nothing of it can be lost from the L2; a first channel would cost time and energy."""
+    soc, workload = find_soc("hetero"), find_workload("resnet8")
+    shares = {layer.name: {"digital": layer.k, "gemmini": 0} for layer in workload if layer.op == "conv"}
+    tensors = soft(shares)
+    mapping = tilings_for(workload, soc, shares, "overlapped", TilingCache())
+    network_estimate(workload, soc, mapping, tensors, Theta()).energy_j.backward()
+    for given in tensors.values():
+        assert given["gemmini"].grad is not None
+        assert torch.isfinite(given["gemmini"].grad)
+        assert given["gemmini"].grad > 0
+
+
 def test_a_core_that_the_mapping_does_not_name_is_refused() -> None:
     workload = find_workload("resnet8")
     mapping = tilings_for(workload, SOC, {}, "serial", TilingCache())
