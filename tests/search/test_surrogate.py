@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -137,3 +139,18 @@ def test_splits_have_no_estimate_to_begin_with(tmp_path: Path, capsys: pytest.Ca
     estimate = saved(tmp_path, "diana", "channels", Theta())
     assert main(["search", "homogeneous_cim_2", "resnet8", "--space", "splits", "--estimate", estimate, "-q"]) == 2
     assert "--estimate: means nothing with --space splits; leave it out" in capsys.readouterr().err
+
+
+def test_every_module_of_the_simulator_is_in_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of sim/ has its digest; one more line in any of its modules, another."""
+    copy = Path(shutil.copytree(resources.files("cosoc.sim"), tmp_path / "sim"))
+    before = surrogate.simulator_digest()
+    monkeypatch.setattr(surrogate.resources, "files", lambda package: copy)
+    assert surrogate.simulator_digest() == before
+    modules = sorted(copy.rglob("*.py"))
+    assert {"soc.py", "result.py", "mapping.py"} <= {module.name for module in modules}
+    for module in modules:
+        text = module.read_text(encoding="utf-8")
+        module.write_text(text + "# changed\n", encoding="utf-8")
+        assert surrogate.simulator_digest() != before, module
+        module.write_text(text, encoding="utf-8")
