@@ -15,6 +15,7 @@ from cosoc.search import relax
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.machine import engine_fast
 from cosoc.sim.model.mapping import Extent, LayerPlan, Part
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.movers.cached_terms import (
@@ -337,8 +338,6 @@ def test_a_soc_without_the_array_is_refused() -> None:
 def test_estimate_and_simulation_agree_on_what_binds() -> None:
     """Nests that are bound by execution, and by software: the simulator within a few per cent of the larger part."""
     nest = Nest("conv", 16, (64, 64, 3, 3, 28, 28), (64, 64, 3, 3, 14, 28), (4, 5, 0, 1, 2, 3), 1, 1, 1, 28, 28)
-    from cosoc.sim.machine import engine_fast
-
     lowered = lower_nest(nest, SOC)
     simulated = lowered.cycles(engine_fast.run(lowered.program))
     layer = Layer("c", "conv", ("i",), 64, 64, oy=28, ox=28, iy=28, ix=28, fy=3, fx=3, pad_y=1, pad_x=1)

@@ -20,6 +20,7 @@ from cosoc.sim.movers.cached_terms import NEST_DIMS, ORDERS, OS, Machine, cycles
 from cosoc.sim.movers.cached_units import TICKS_PER_CYCLE
 from cosoc.sim.movers.fused_steps import Chain, chain, group_cost, step_spans
 from cosoc.sim.report.result import energy_j
+from cosoc.sim.theta import Theta
 
 SOC = find_soc("gemmini")
 MACHINE = Machine.of(SOC)
@@ -128,8 +129,6 @@ def test_time_is_near_to_the_closed_form() -> None:
     workload = residual()
     mapping, cost, _ = fused(workload, 4, 16, True, ("a", "b"))
     program, _, _ = lowered(workload, mapping)
-    from cosoc.sim.theta import Theta
-
     simulated = engine_fast.run(program).makespan / TICKS_PER_CYCLE
     assert cycles(cost.terms, MACHINE, Theta()) == pytest.approx(simulated, rel=0.15)
     assert cost.terms.execute < simulated
