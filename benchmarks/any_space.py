@@ -121,7 +121,12 @@ def edits(mapping: Mapping, workload: Workload, soc: SoC) -> Iterator[tuple[str,
         others = [core for core in soc.cores if core not in {part.core for part in plan.parts}]
         return LayerPlan((Part(others[0], plan.parts[0].channels),)) if others else None
 
+    def narrow(plan: LayerPlan) -> LayerPlan | None:
+        parts = tuple(replace(p, bits=min(soc.cores[p.core].weight_formats, default=3)) for p in plan.parts)
+        return replace(plan, parts=parts)
+
     yield "layers.parts", with_plans(moved)
+    yield "layers.parts.bits", with_plans(narrow)
     for d in DIMS:
 
         def cut(plan: LayerPlan, d: str = d) -> LayerPlan | None:
@@ -334,7 +339,7 @@ def main() -> None:
     seams: dict[str, Any] = {
         "alone_over_cluster": alone_over_cluster(socs, find_workload("digits_cnn" if options.quick else "resnet8")),
         "dead_keys": [
-            f"{name}: {key}" for name in (chips[:1] if options.quick else socs) for key in Sweep(find_soc(name)).dead()
+            f"{name}: {key}" for name in (("diana",) if options.quick else socs) for key in Sweep(find_soc(name)).dead()
         ],
         "ignored_mapping_keys": ignored_mapping_keys(chips),
         "over_capacity": [

@@ -121,7 +121,7 @@ def unloaded_us(row: Sequence[float], soc: SoC) -> float:
     """A layer's latency in closed form, which the simulator gives too where nothing else is under way."""
     one = layer(row)
     tile = make_tile(one, one.k, one.oy, one.ox)
-    return 1e6 * int(crossbar(soc).cycles(tile, exact) + feed_ticks(tile, soc, "cim", exact)) / soc.tick_hz
+    return 1e6 * int(crossbar(soc).cycles(tile, exact) + feed_ticks(tile, soc, crossbar(soc), exact)) / soc.tick_hz
 
 
 def simulated(row: Sequence[float], soc: SoC) -> tuple[float, float]:

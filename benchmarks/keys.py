@@ -167,6 +167,20 @@ def _at_once(workload: Workload, soc: SoC) -> Mapping:
     return Mapping("at once", "overlapped", layers, (Piece(together, "parallel"),))
 
 
+def _in_format(core: str, bits: int) -> Callable[[Workload, SoC], Mapping]:
+    """Every layer that a core can run on that core, its weights in another format."""
+
+    def mapping(workload: Workload, soc: SoC) -> Mapping:
+        alone = _only(core)(workload, soc)
+        layers = {
+            name: replace(plan, parts=tuple(replace(p, bits=bits) for p in plan.parts))
+            for name, plan in alone.layers.items()
+        }
+        return replace(alone, layers=layers)
+
+    return mapping
+
+
 def _fused(workload: Workload, soc: SoC) -> Mapping:
     return Mapping("fused", "overlapped", {}, (Piece(tuple(layer.name for layer in workload)),))
 
@@ -191,6 +205,11 @@ def scenarios(soc: SoC) -> list[Scenario]:
         Scenario("overlapped", small, _default("overlapped")),
         Scenario("serial", small, _default("serial")),
         *(Scenario(f"on {core}", small, _only(core), about=(("cores", core),)) for core in soc.cores),
+        *(
+            Scenario(f"{bits} bit on {name}", small, _in_format(name, bits), about=(("cores", name),))
+            for name, core in soc.cores.items()
+            for bits in core.weight_formats
+        ),
         Scenario("attention", attention(16, 32), _default("overlapped")),
         Scenario("at once", branches(16, 16), _at_once),
         Scenario("fused", chain(16, 16), _fused),

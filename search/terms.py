@@ -180,7 +180,7 @@ def _held(layer: Layer, soc: SoC, mapping: Mapping) -> tuple[dict[str, int], dic
     first, last = dict[str, int](), dict[str, int]()
     c = c_parts(layer, cut_channels(layer, soc, given))[0][0]
     for part in given.parts:
-        core, k = soc.cores[part.core], part.channels
+        core, k = soc.core_of(part), part.channels
         if core.weight_memory is None or not k or part.tile is None:
             continue
         rest = k % part.tile.k or part.tile.k
@@ -263,6 +263,7 @@ def network_peak(
         plan = mapping.layers[layer.name]
         peak = peak + weight_bytes(layer, soc, plan.parts)
         for core, k in (shares or {}).get(layer.name, {}).items():
-            slope = weight_bytes(layer, soc, (Part(core, layer.k),)) / layer.k
+            (own,) = (part for part in plan.parts if part.core == core)
+            slope = weight_bytes(layer, soc, (replace(own, channels=layer.k),)) / layer.k
             peak = peak + slope * (k.double() - plan.channels_on(core))
     return peak

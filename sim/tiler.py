@@ -54,17 +54,17 @@ from cosoc.sim.work import layer_work
 
 def unsupported(layer: Layer, soc: SoC, core: str) -> list[str]:
     """Why `core` cannot run `layer` at all, in any form."""
-    return refusals(layer, layer.k, soc, core)
+    return refusals(layer, Part(core, layer.k), soc)
 
 
-def refusals(layer: Layer, k: int, soc: SoC, core: str, plan: LayerPlan | None = None) -> list[str]:
-    """Why a core cannot run k output channels of a layer, in any of its forms."""
-    unroll = plan.unroll if plan is not None else 0
-    reasons = soc.cores[core].fits(make_tile(layer, k, layer.oy, layer.ox, unroll))
+def refusals(layer: Layer, part: Part, soc: SoC, unroll: int = 0) -> list[str]:
+    """Why the core of a part cannot run it, in any of the layer's forms."""
+    core = soc.core_of(part)
+    reasons = core.fits(make_tile(layer, part.channels, layer.oy, layer.ox, unroll))
     other = layer.alternative
     if not reasons or other is None:
         return reasons
-    others = soc.cores[core].fits(make_tile(other, k, layer.oy, layer.ox, unroll))
+    others = core.fits(make_tile(other, part.channels, layer.oy, layer.ox, unroll))
     return others and [*reasons, *(f"and in place of it {reason}" for reason in others)]
 
 
@@ -82,7 +82,7 @@ def weight_bytes(layer: Layer, soc: SoC, parts: tuple[Part, ...]) -> int:
     """Bytes of a layer's weights as its cores store them."""
     if layer.op != "conv":
         return 0
-    used = [(soc.cores[part.core], part.channels) for part in parts if part.channels]
+    used = [(soc.core_of(part), part.channels) for part in parts if part.channels]
     tiles = [(core, make_tile(form(layer, core), k, layer.oy, layer.ox)) for core, k in used]
     return sum(int(core.weight_bytes(tile, exact)) for core, tile in tiles)
 
@@ -95,7 +95,7 @@ def living(workload: Workload, mapping: Mapping, soc: SoC) -> Workload:
     needed, kept = set(workload.outputs), list[Layer]()
     for layer in reversed(workload.layers):
         if layer.name in needed:
-            cores = [soc.cores[part.core] for part in mapping.layers[layer.name].parts if part.channels]
+            cores = [soc.core_of(part) for part in mapping.layers[layer.name].parts if part.channels]
             reads = tuple(dict.fromkeys(name for core in cores for name in form(layer, core).inputs))
             needed.update(reads)
             kept.append(layer if layer.alternative is None else replace(layer, inputs=reads, alternative=None))
@@ -240,7 +240,7 @@ def tile_problems(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, hom
     for part in behind_dma(plan, soc).parts:
         if not part.channels or part.tile is None:
             continue
-        core, k = soc.cores[part.core], min(part.tile.k, part.channels)
+        core, k = soc.core_of(part), min(part.tile.k, part.channels)
         need = weight_transfer_of(layer, soc, core, k, exact, cut_c, homes).bytes
         if core.weight_memory is None or not need:
             continue
@@ -294,7 +294,7 @@ def _channel_choices(
         c = 0 if c == total else c
         choices = []
         for part in plan.parts:
-            alone = replace(plan, parts=(Part(part.core, max(part.channels, 1)),))
+            alone = replace(plan, parts=(replace(part, channels=max(part.channels, 1), tile=None),))
             tiles = channel_tiles(part.channels, soc.cores[part.core].channel_step)
             smallest = (tiled(layer, alone, soc, (k,), 1, 1, c=c, n=1) for k in tiles)
             legal = (p.tile.k for p in smallest if not tile_problems(layer, p, soc, runtime, homes))
@@ -637,7 +637,9 @@ def _misfused(members: tuple[str, ...], workload: Workload, mapping: Mapping, so
         tiles = [make_tile(la, la.k, 1, la.ox, mapping.layers[la.name].unroll) for la in mine]
         reasons += [f"piece: {name} {reason}" for reason in core.resident(tiles)]
         if core.weight_memory is not None:
-            held = sum(weight_transfer_of(layer, soc, core, layer.k, exact).bytes for layer in mine)
+            models = [soc.core_of(mapping.layers[layer.name].parts[0]) for layer in mine]
+            loads = zip(mine, models, strict=True)
+            held = sum(weight_transfer_of(layer, soc, model, layer.k, exact).bytes for layer, model in loads)
             bound = soc.memories[core.weight_memory].capacity_bytes
             if held > bound:
                 reasons.append(f"piece: weights need {held} bytes of {core.weight_memory}, which has {bound}")
@@ -667,6 +669,11 @@ def _parallel_problems(piece: Piece, workload: Workload, mapping: Mapping, soc: 
     return [(("layers",), reason) for reason in reasons]
 
 
+def _either(numbers: Sequence[int]) -> str:
+    """Several numbers as a choice."""
+    return " or ".join(map(str, sorted(numbers)))
+
+
 def _plan_problems(layer: Layer, given: LayerPlan, soc: SoC, fused: bool) -> list[Problem]:
     """What is wrong with a layer's plan in itself, and what of it means nothing here."""
     out: list[Problem] = []
@@ -681,7 +688,13 @@ def _plan_problems(layer: Layer, given: LayerPlan, soc: SoC, fused: bool) -> lis
         if part.core not in soc.cores:
             wrong(f"{soc.name} has no core {part.core!r}; it has {', '.join(soc.cores)}", "parts", part.core)
         elif part.channels:
-            for reason in refusals(layer, part.channels, soc, part.core, given):
+            core = soc.cores[part.core]
+            formats = (core.weight_bits, *core.weight_formats)
+            if part.bits is not None and part.bits not in formats:
+                what = f"{part.core} has weights of {_either(formats)} bits, not {part.bits}"
+                wrong(what, "parts", part.core, "bits")
+                continue
+            for reason in refusals(layer, part, soc, given.unroll):
                 wrong(f"{part.core} {reason}", "parts", part.core)
     if len({part.core for part in given.parts}) != len(given.parts):
         wrong("a core is named twice; give it one contiguous part", "parts")
@@ -711,7 +724,7 @@ def _check_tiles(layer: Layer, given: LayerPlan, soc: SoC, wrong: Callable[..., 
         return
     beside = behind_dma(given, soc)
     for part in given.parts:
-        tile, core = part.tile, soc.cores[part.core]
+        tile, core = part.tile, soc.core_of(part)
         assert tile is not None
         own = whole(form(layer, core)) if part in beside.parts else _spans(channel_slice(layer, max(part.channels, 1)))
         for d in DIMS:

@@ -75,10 +75,10 @@ class LayerWork:
     last_store: Transfer
 
 
-def feed_ticks(tile: Tile, soc: SoC, core: str, xp: Any, n: int = 1) -> Num:
+def feed_ticks(tile: Tile, soc: SoC, core: Core, xp: Any, n: int = 1) -> Num:
     """Unloaded time of one job's own reads and writes, over n images, over its core's feed links."""
     ticks: Num = 0 * tile.k
-    for names, moved in soc.cores[core].feeds(tile, xp):
+    for names, moved in core.feeds(tile, xp):
         if names:
             ticks = ticks + link_ticks(moved * n, names, soc, xp)
     return ticks
@@ -161,7 +161,7 @@ def layer_work(
     for (name, _), own, part in zip(shares, sizes, plan.parts, strict=True):
         assert part.tile is not None
         once = part.tile.k >= part.channels
-        cores.append(_core_work(layer, soc, name, own, once, cut, plan, homes, xp))
+        cores.append(_core_work(layer, soc, part, own, once, cut, plan, homes, xp))
         lasts.append((output_transfer(layer, soc, soc.cores[name].memory, own[0][0], cut[-1], target, xp), 1))
     # A core without channels has its place in the work, so that a gradient can reach it; it takes no part in deciding
     # which form of the layer the inputs are loaded for.
@@ -205,7 +205,7 @@ def _rewriting(work: CoreWork, loads: Sequence[tuple[Transfer, Num]], soc: SoC, 
 def _core_work(
     layer: Layer,
     soc: SoC,
-    name: str,
+    part: Part,
     sizes: Sequence[tuple[Num, Num]],
     once: Num,
     cut: Sequence[Window],
@@ -214,7 +214,7 @@ def _core_work(
     xp: Any,
 ) -> CoreWork:
     """once: whether one tile has all of the core's channels, so that its weights come once."""
-    core = soc.cores[name]
+    core = soc.core_of(part)
     own = form(layer, core)
     target = homes.output(layer)
     tiles = sum(at.count for at in cut)
@@ -239,7 +239,7 @@ def _core_work(
             for c, n in parts:
                 tile = make_tile(own, size, at.y.out, at.x.out, plan.unroll, c)
                 read = core.feed_bytes(tile, xp) * at.n
-                one = core_cycles(core, tile, at.n, xp), feed_ticks(tile, soc, name, xp, at.n)
+                one = core_cycles(core, tile, at.n, xp), feed_ticks(tile, soc, core, xp, at.n)
                 array, fed = array + one[0] * times * n, fed + one[1] * times * n
                 feed = feed + read * times * n
                 energy = energy + (core.energy_pj(tile, xp) + access_pj(tile, soc, core)) * (times * at.n) * n
@@ -247,4 +247,4 @@ def _core_work(
         if last is None:
             last = one[0] + one[1]
     first = weight_transfer_of(layer, soc, core, sizes[0][0], xp, parts[0][0], homes)
-    return CoreWork(name, jobs, array, fed, feed, _total(weights), _total(stores), energy, first, last)
+    return CoreWork(part.core, jobs, array, fed, feed, _total(weights), _total(stores), energy, first, last)

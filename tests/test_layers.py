@@ -20,9 +20,9 @@ PARTS = {"cosoc": "cosoc", "sim": "cosoc.sim", "search": "cosoc.search", "socs":
 LAYERS = (
     ("errors", "exact"),
     ("machine",),
-    ("figures", "model.workload", "files.yamlfile"),
+    ("figures", "model.workload", "model.mapping", "files.yamlfile"),
     ("model.soc", "lower.fusion", "lower.walk", "model.cuts"),
-    ("cores", "model.cluster", "model.mapping", "model.placement", "theta"),
+    ("cores", "model.cluster", "model.placement", "theta"),
     ("files.catalog", "model.energy", "model.tiles"),
     ("movers",),
     ("work",),

@@ -39,7 +39,7 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures, objective
 from cosoc.sim.model.cuts import section as part_of
 from cosoc.sim.model.energy import power_energy_j
-from cosoc.sim.model.mapping import LayerPlan, Part, Piece
+from cosoc.sim.model.mapping import LayerPlan, Piece
 from cosoc.sim.model.mapping import Mapping as NetworkMapping
 from cosoc.sim.model.placement import lifetimes, tensor_bytes
 from cosoc.sim.model.soc import CachedMover, Dma, SoC
@@ -173,7 +173,7 @@ class TileSpace:
         return self._legal[span]
 
     def _untiled(self, plan: LayerPlan) -> LayerPlan:
-        parts = tuple(Part(part.core, part.channels) for part in plan.parts if part.channels)
+        parts = tuple(replace(part, tile=None) for part in plan.parts if part.channels)
         return replace(plan, parts=parts, order=None)
 
     def spans(self) -> Iterator[tuple[int, int]]:

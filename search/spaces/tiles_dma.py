@@ -62,7 +62,7 @@ class DmaTiles:
 
     def _key(self, layer: Layer, given: LayerPlan) -> tuple[object, ...]:
         """Layers with an equal key have equal choices."""
-        cores = tuple((part.core, part.channels) for part in given.parts), given.unroll
+        cores = tuple((part.core, part.channels, part.bits) for part in given.parts), given.unroll
         alike = replace(layer, name="", inputs=("",) * len(layer.inputs), alternative=None)
         own = layer.name if layer.alternative is not None else ""
         at = self.homes.inputs(layer), self.homes.output(layer), layer.name in self.homes.pinned

@@ -23,7 +23,9 @@ from cosoc.sim.model.workload import Tile
 class AnalogArray(Core):
     """See the module docstring. An operation takes period_cycles / period_ops cycles."""
 
-    UNUSED: ClassVar[Mapping[str, str]] = {"weight_bits": "its weights are ternary, each in a cell of cell_bits"}
+    UNUSED: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("weight_bits", "weight_formats"), "its weights are ternary, each in a cell of cell_bits"
+    )
 
     model: Literal["analog_array"]
     weight_bits: Positive = 2

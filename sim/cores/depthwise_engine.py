@@ -12,9 +12,10 @@ and stride 2 follows from it. So the engine is at the scratchpad in every cycle,
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
-from cosoc.sim.model.soc import Core, Count, Num, Positive
+from cosoc.sim.model.soc import ONE_FORMAT, Core, Count, Num, Positive
 from cosoc.sim.model.workload import Tile
 
 EDGE = 3
@@ -24,6 +25,8 @@ STRIDES = (1, 2)
 
 class DepthwiseEngine(Core):
     """See the module docstring."""
+
+    UNUSED: ClassVar[Mapping[str, str]] = ONE_FORMAT
 
     model: Literal["depthwise_engine"]
     channels: Positive

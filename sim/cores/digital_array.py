@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from cosoc.sim.model.soc import NO_FEED, Core, Count, Num, Positive
+from cosoc.sim.model.soc import NO_FEED, ONE_FORMAT, Core, Count, Num, Positive
 from cosoc.sim.model.workload import Tile
 
 
 class DigitalArray(Core):
     """See the module docstring. Depthwise convolution runs one channel a job, on one column of the array."""
 
-    UNUSED: ClassVar[Mapping[str, str]] = NO_FEED
+    UNUSED: ClassVar[Mapping[str, str]] = NO_FEED | ONE_FORMAT
 
     model: Literal["digital_array"]
     rows: Positive  # pixels at once

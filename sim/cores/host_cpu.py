@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from cosoc.sim.model.soc import NO_FEED, Core, Num, Positive
+from cosoc.sim.model.soc import NO_FEED, ONE_FORMAT, Core, Num, Positive
 from cosoc.sim.model.workload import Tile
 
 
 class HostCpu(Core):
     """Runs every operator, at so many cycles a multiply-accumulate or an element touched."""
 
-    UNUSED: ClassVar[Mapping[str, str]] = NO_FEED
+    UNUSED: ClassVar[Mapping[str, str]] = NO_FEED | ONE_FORMAT
 
     model: Literal["host_cpu"]
     cycles_per_mac: Positive

@@ -80,6 +80,7 @@ class Roofline(Core):
         "weight_memory": "it reads weights where tensors live",
         "keeps_weights": "it reads weights where tensors live",
         "weight_bits": "number_bits of its runtime is its format",
+        "weight_formats": "number_bits of its runtime is its format",
         "act_bits": "number_bits of its runtime is its format",
         "channel_step": "a kernel takes all channels",
         "launch_cycles": "kernel_cycles of its runtime is the start of a kernel",

@@ -56,6 +56,7 @@ class Systolic(Core):
         "weight_memory": "its weights lie in its memory",
         "keeps_weights": "its weights lie in its memory",
         "weight_bits": "it computes in 8 bits",
+        "weight_formats": "it computes in 8 bits",
         "act_bits": "it computes in 8 bits",
         "channel_step": "side is its step",
         "launch_cycles": "software has what the host does for it",

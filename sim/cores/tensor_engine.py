@@ -11,10 +11,11 @@ without one they are said to come and go in FP16 at no cost.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from cosoc.sim.cores.datamover import Datamover
-from cosoc.sim.model.soc import Core, Count, Num, Positive
+from cosoc.sim.model.soc import ONE_FORMAT, Core, Count, Num, Positive
 from cosoc.sim.model.workload import Tile
 
 FP16_BYTES = 2
@@ -22,6 +23,8 @@ FP16_BYTES = 2
 
 class TensorEngine(Core):
     """See the module docstring."""
+
+    UNUSED: ClassVar[Mapping[str, str]] = ONE_FORMAT
 
     model: Literal["tensor_engine"]
     rows: Positive

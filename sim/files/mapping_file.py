@@ -11,7 +11,8 @@
       - {layers: [conv1, maxpool]}
       - {layers: [block3.conv, block3.dw], how: parallel}
 
-parts: output channels by core, in channel order. tile: what one job spans along k, c, fy, fx, oy, ox and n (images of a
+parts: output channels by core, in channel order; {channels: 16, bits: 4} in place of 16: with weights of so many bits,
+on a core that has such a format. tile: what one job spans along k, c, fy, fx, oy, ox and n (images of a
 batch; left out: one); k by core where there are several; what else is left out is all of it. order: the loops around
 the tiles, outermost first (left out: weights stay while pixels pass; n, left out, is outermost). reuse: false loads
 every operand for every tile. unroll: most pixels of an operation of an analog array. pieces: layers that run fused,
@@ -90,6 +91,18 @@ class TileFile(Model):
         return Extent(k=self.k_on(core) or all_of_it.k, **stated, n=self.n or 1)
 
 
+class PartFile(Model):
+    """Output channels on a core, with weights of so many bits (left out: the core's own)."""
+
+    channels: Annotated[int, Field(ge=0)]
+    bits: Positive | None = None
+
+
+def _as_part(value: Any) -> Any:
+    """A part may be its channels alone."""
+    return {"channels": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class LayerFile(Model):
     """A layer's parts and, if stated, its tiles, the loops around them, and what stays."""
 
@@ -99,7 +112,7 @@ class LayerFile(Model):
         "ox_unroll": "write unroll",
     }
 
-    parts: dict[Name, Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    parts: dict[Name, Annotated[PartFile, BeforeValidator(_as_part, int | PartFile)]] = Field(min_length=1)
     tile: TileFile | None = None
     order: Annotated[tuple[Literal[DIMS], ...] | None, FromList] = None  # type: ignore[valid-type]
     reuse: bool = True
@@ -117,7 +130,10 @@ class LayerFile(Model):
         order: tuple[Dim, ...] | None = self.order
         if order is not None and "n" not in order:
             order = ("n", *order)
-        parts = tuple(Part(core, k, self._tile(layer, soc, core, k)) for core, k in self.parts.items())
+        parts = tuple(
+            Part(core, one.channels, self._tile(layer, soc, core, one.channels), one.bits)
+            for core, one in self.parts.items()
+        )
         return LayerPlan(parts, order or (WEIGHTS_STAY if self.tile else None), self.reuse, self.unroll)
 
     def _tile(self, layer: Layer, soc: SoC, core: str, channels: int) -> Extent | None:
@@ -197,7 +213,7 @@ def _structure(file: MappingFile, workload: Workload, socs: MappingOf[str, SoC])
         for core in entry.parts:
             if core not in soc.cores:
                 out.append(((*at, "parts", core), f"{soc.name} has no such core; it has {', '.join(soc.cores)}"))
-        total = sum(entry.parts.values())
+        total = sum(part.channels for part in entry.parts.values())
         if total != names[name].k:
             out.append(((*at, "parts"), f"sum to {total} output channels; the layer has {names[name].k}"))
         if entry.tile is not None and isinstance(entry.tile.k, dict) and set(entry.tile.k) != set(entry.parts):
@@ -275,7 +291,7 @@ def dump_mapping(mapping: Mapping) -> str:
 
 
 def _plan_text(plan: LayerPlan, with_n: bool) -> str:
-    text = "parts: {" + ", ".join(f"{part.core}: {part.channels}" for part in plan.parts) + "}"
+    text = "parts: {" + ", ".join(f"{part.core}: {_part_text(part)}" for part in plan.parts) + "}"
     tiles = {part.core: part.tile for part in plan.parts if part.tile is not None}
     if plan.order is not None and tiles:
         k = ", ".join(f"{core}: {tile.k}" for core, tile in tiles.items())
@@ -286,6 +302,11 @@ def _plan_text(plan: LayerPlan, with_n: bool) -> str:
         text += f", tile: {{{', '.join(sizes)}}}, order: [{', '.join(plan.order)}]"
     text += "" if plan.reuse else ", reuse: false"
     return text + (f", unroll: {plan.unroll}" if plan.unroll else "")
+
+
+def _part_text(part: Part) -> str:
+    """The channels alone where that says all."""
+    return f"{part.channels}" if part.bits is None else f"{{channels: {part.channels}, bits: {part.bits}}}"
 
 
 def _piece_text(piece: Piece) -> str:

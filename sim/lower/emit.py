@@ -312,7 +312,7 @@ class _Emitter:
     def job(
         self,
         layer: Layer,
-        name: str,
+        part: Part,
         size: int,
         at: Window,
         unroll: int,
@@ -322,7 +322,7 @@ class _Emitter:
         c: int = 0,
     ) -> Op:
         """Emit one job: its launch by the host, its reads and writes, its array cycles."""
-        core = self.soc.cores[name]
+        name, core = part.core, self.soc.core_of(part)
         tile = make_tile(form(layer, core), size, at.y.out, at.x.out, unroll, c)
         if core.launch_cycles:  # the next job is configured when the one before it has ended
             launch = core.launch_cycles * self.ticks
@@ -333,17 +333,17 @@ class _Emitter:
         feeds = [(links, int(feed) * at.n, self.burst(links)) for links, feed in core.feeds(tile, exact) if feed]
         for n in range(core.feed_pieces):
             for links, feed, burst in feeds:
-                part = _piece(feed, n, core.feed_pieces, burst)
-                if part:
-                    spent = self.links_fj(links, part)
-                    self.op(name, "feed", deps, take, moved=part, burst=burst, links=links, energy_fj=spent)
+                now = _piece(feed, n, core.feed_pieces, burst)
+                if now:
+                    spent = self.links_fj(links, now)
+                    self.op(name, "feed", deps, take, moved=now, burst=burst, links=links, energy_fj=spent)
                     deps, take = (), ()
-            part = _piece(run, n, core.feed_pieces, 1)
-            if part and n < core.feed_pieces - 1:
-                self.op(name, "compute", deps, take, run=part)
+            now = _piece(run, n, core.feed_pieces, 1)
+            if now and n < core.feed_pieces - 1:
+                self.op(name, "compute", deps, take, run=now)
                 deps, take = (), ()
-        part = _piece(run, core.feed_pieces - 1, core.feed_pieces, 1)
-        return self.op(name, "compute", deps, take, give, run=part, macs=macs, energy_fj=energy)
+        now = _piece(run, core.feed_pieces - 1, core.feed_pieces, 1)
+        return self.op(name, "compute", deps, take, give, run=now, macs=macs, energy_fj=energy)
 
     # -- layers --------------------------------------------------------------------------------------------
 
@@ -492,9 +492,7 @@ class _Emitter:
                     done = step.free_weights if n == step.count - 1 else ()
                     one = replace(step, count=1, weights=step.weights if n == 0 else (), free_weights=done)
                     turns.append((start, i, len(turns), one))
-                    start += max(
-                        self.job_ticks(layer, plan.parts[part].core, size, step.at) for part, size in step.jobs
-                    )
+                    start += max(self.job_ticks(layer, plan.parts[part], size, step.at) for part, size in step.jobs)
         pending: list[list[tuple[Layer, int, Window, int, Op]]] = [[] for _ in piece.layers]
         begun = set[int]()
         for _, i, _, step in sorted(turns, key=lambda turn: turn[:3]):
@@ -510,17 +508,17 @@ class _Emitter:
             ends += self.barrier
         self.since, self.barrier, self.pending = None, tuple(ends), []
 
-    def job_ticks(self, layer: Layer, core: str, size: int, at: Window) -> int:
+    def job_ticks(self, layer: Layer, part: Part, size: int, at: Window) -> int:
         """Unloaded time of one job."""
-        model = self.soc.cores[core]
-        tile = make_tile(form(layer, model), size, at.y.out, at.x.out, self.mapping.layers[layer.name].unroll)
+        core = self.soc.core_of(part)
+        tile = make_tile(form(layer, core), size, at.y.out, at.x.out, self.mapping.layers[layer.name].unroll)
         fed = feed_ticks(tile, self.soc, core, exact, at.n)
-        return int(model.launch_cycles + fed + core_cycles(model, tile, at.n, exact))
+        return int(core.launch_cycles + fed + core_cycles(core, tile, at.n, exact))
 
     def step(self, layer: Layer, plan: LayerPlan, step: Step, first: bool) -> None:
         """Emit one tile: weights, inputs, jobs, and the stores of the tile before."""
         names = {i: plan.parts[i].core for i, _ in step.jobs}
-        weights = {i: self.bring_weights(layer, i, self.soc.cores[names[i]], size) for i, size in step.weights}
+        weights = {i: self.bring_weights(layer, i, self.soc.core_of(plan.parts[i]), size) for i, size in step.weights}
         before: Sequence[Op] = ()
         if first:
             self.flush()
@@ -551,17 +549,18 @@ class _Emitter:
         give: Sequence[tuple[str, int, int]],
     ) -> Op:
         """Emit the jobs of one tile on one core: one, or one for each part of the input channels."""
-        name, cut_c = plan.parts[part].core, cut_channels(layer, self.soc, plan)
+        mine, cut_c = plan.parts[part], cut_channels(layer, self.soc, plan)
         if not cut_c:
-            return self.job(layer, name, size, step.at, plan.unroll, deps, take, give)
-        sizes = [c for c, count in c_parts(form(layer, self.soc.cores[name]), cut_c) for _ in range(count)]
+            return self.job(layer, mine, size, step.at, plan.unroll, deps, take, give)
+        core = self.soc.core_of(mine)
+        sizes = [c for c, count in c_parts(form(layer, core), cut_c) for _ in range(count)]
         op = -1
         for n, c in enumerate(sizes):
-            weights = self.bring_weights(layer, part, self.soc.cores[name], size, c)
+            weights = self.bring_weights(layer, part, core, size, c)
             first, last = n == 0, n == len(sizes) - 1
             wait = (*deps, weights) if first else (weights,)
-            op = self.job(layer, name, size, step.at, plan.unroll, wait, take if first else (), give if last else (), c)
-            self.free_weights(part, name, self.soc.cores[name])
+            op = self.job(layer, mine, size, step.at, plan.unroll, wait, take if first else (), give if last else (), c)
+            self.free_weights(part, mine.core, core)
         return op
 
     def loads(self, layer: Layer, name: str) -> bool:
@@ -601,18 +600,18 @@ class _Emitter:
 
     def fused(self, piece: Piece) -> None:
         """Emit a fused piece, row by row."""
-        core = {name: self.mapping.layers[name].parts[0].core for name in piece.layers}
+        on = {name: self.mapping.layers[name].parts[0] for name in piece.layers}
         layers = [self.workload[name] for name in piece.layers]
-        ticks = {la.name: self.job_ticks(la, core[la.name], la.k, _row(la)) for la in layers}
-        plan = schedule(self.workload, piece.layers, core, ticks)
+        ticks = {la.name: self.job_ticks(la, on[la.name], la.k, _row(la)) for la in layers}
+        plan = schedule(self.workload, piece.layers, {name: part.core for name, part in on.items()}, ticks)
         self.flush()
         before = self.barrier
         weights: dict[str, Op | None] = {}
         resident: dict[str, int] = {}  # bytes of weight memory, by layer
         for name in piece.layers:
-            layer, part = self.workload[name], self.mapping.layers[name].parts[0]
+            layer, part = self.workload[name], on[name]
             self.layer = self.builder.layer(name)
-            weights[name] = self.bring_weights(layer, 0, self.soc.cores[part.core], part.channels)
+            weights[name] = self.bring_weights(layer, 0, self.soc.core_of(part), part.channels)
             resident[name] = self.held.pop((self.layer, 0), 0)
         done: dict[tuple[str, int], Op] = {}
         fetched: dict[tuple[str, str], tuple[int, Op | None]] = {}
@@ -629,7 +628,7 @@ class _Emitter:
             leaves = row.layer in self.workload.outputs or set(self.workload.readers(row.layer)) - set(piece.layers)
             if leaves and self.stores(layer, name):  # else the row is in place, and no store would give its slot back
                 take.append((f"{row.layer}.rows", SLOTS, 1))
-            op = self.job(layer, name, layer.k, _row(layer), mine.unroll, deps, take, give)
+            op = self.job(layer, on[row.layer], layer.k, _row(layer), mine.unroll, deps, take, give)
             done[row.layer, row.row] = op
             if row.row == layer.oy - 1:
                 self.held[self.layer, 0] = resident[row.layer]

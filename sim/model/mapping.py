@@ -46,11 +46,12 @@ class Extent:
 @dataclass(frozen=True)
 class Part:
     """`channels` output channels of a layer on one core; the parts of a layer are contiguous, in order. tile: one job's
-    share of them; None leaves it to the tiler."""
+    share of them; None leaves it to the tiler. bits: the width of their weights; None: the core's own."""
 
     core: str
     channels: int
     tile: Extent | None = None
+    bits: int | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, NoReturn
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self
 
 from pydantic import (
     BaseModel,
@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from cosoc.sim import exact
+from cosoc.sim.model.mapping import Part
 from cosoc.sim.model.workload import Tile
 
 LARGEST = 1 << 40  # beyond any figure of a machine, and far from overflowing the engines
@@ -165,7 +166,10 @@ def refuse(model: str, key: str, found: Any, message: str) -> NoReturn:
 
 
 # Reasons for `Core.UNUSED`, by what a model lacks.
-NO_WEIGHTS = dict.fromkeys(("weight_memory", "keeps_weights", "weight_bits", "act_bits"), "it holds no weights")
+NO_WEIGHTS = dict.fromkeys(
+    ("weight_memory", "keeps_weights", "weight_bits", "weight_formats", "act_bits"), "it holds no weights"
+)
+ONE_FORMAT = {"weight_formats": "time and memory of its weights do not depend on their width"}
 NO_FEED = dict.fromkeys(("feed_links", "feed_pieces"), "its cycles include its reads and writes")
 
 
@@ -183,7 +187,8 @@ class Core(Model):
     memory: Name  # where its inputs and outputs lie
     weight_memory: Name | None = None  # where its weights lie; None: beside the activations
     keeps_weights: bool = False  # weights that fit its weight memory are written once, not in every inference
-    weight_bits: Positive = 8  # the format it computes in, for accuracy
+    weight_bits: Positive = 8  # the format it computes in
+    weight_formats: Annotated[tuple[Positive, ...], FromList] = ()  # other widths of weights that a mapping may ask for
     act_bits: Positive = 8
     channel_step: Positive = 1  # a search gains nothing by finer steps of output channels
     launch_cycles: Count = 0  # host work to configure and start one job and to see it end
@@ -225,6 +230,10 @@ class Core(Model):
     def ternary(self) -> bool:
         """Whether its weights are -1, 0 and 1 times a scale, whatever `weight_bits` says."""
         return False
+
+    def with_bits(self, bits: int | None) -> Self:
+        """The core with weights of so many bits, one of `weight_formats`; None: as it is."""
+        return self if bits is None else self.model_copy(update={"weight_bits": bits})
 
     def own_memories(self) -> tuple[str, ...]:
         """Keys, besides those of every core, whose values name memories of the SoC."""
@@ -301,6 +310,10 @@ class SoC(Model):
             if (route.source, route.target) == (source, target):
                 return route
         raise KeyError(f"{self.name} has no route from {source} to {target}")
+
+    def core_of(self, part: Part) -> Core:
+        """The core of a part of a mapping, in the part's format."""
+        return self.cores[part.core].with_bits(part.bits)
 
     def dma(self, name: str) -> Dma:
         """A plain DMA by name; TypeError for another mover, which plain transfers do not go over."""

@@ -56,7 +56,7 @@ def tiled(
     """The plan with tiles of k channels (one figure a part), oy x ox pixels, c input channels and n images (0: all)."""
 
     def tile(part: Part, channels: Num) -> Extent:
-        own = form(layer, soc.cores[part.core])
+        own = form(layer, soc.core_of(part))
         reads = channels_read(own)
         return Extent(channels, min(c or reads, reads), own.fy, own.fx, oy, ox, n or layer.n)
 
@@ -82,7 +82,7 @@ def behind_caches(plan: LayerPlan, soc: SoC) -> list[tuple[int, Part]]:
 def cut_channels(layer: Layer, soc: SoC, plan: LayerPlan) -> int:
     """Input channels a job where a plan cuts them; 0 where every job reads all of them. Parts behind a DMA only."""
     for part in behind_dma(plan, soc).parts:
-        if part.tile is not None and part.tile.c < channels_read(form(layer, soc.cores[part.core])):
+        if part.tile is not None and part.tile.c < channels_read(form(layer, soc.core_of(part))):
             return part.tile.c
     return 0
 

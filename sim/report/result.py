@@ -776,7 +776,7 @@ def route_ends(program: Program, row: np.void, soc: SoC, mapping: Mapping, layer
     """
     dma, kind = program.unit_names[row["unit"]], KINDS[row["kind"]]
     links = tuple(program.server_names[s] for s in program.routes[row["route_at"] : row["route_at"] + row["route_n"]])
-    cores = [soc.cores[part.core] for part in mapping.layers[layer].parts if part.channels]
+    cores = [soc.core_of(part) for part in mapping.layers[layer].parts if part.channels]
     near = {core.memory for core in cores}
     if kind == "weights":
         near = {core.weight_memory for core in cores if core.weight_memory} | {soc.main_memory}

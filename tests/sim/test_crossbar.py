@@ -222,7 +222,7 @@ def test_a_simulated_layer_takes_its_feeds_and_its_cycles() -> None:
         if layer.op == "conv":
             tile = make_tile(layer, layer.k, layer.oy, layer.ox)
             assert part.compute_ticks == crossbar(soc).cycles(tile, exact)
-            assert part.ticks_critical == part.compute_ticks + feed_ticks(tile, soc, "cim", exact)
+            assert part.ticks_critical == part.compute_ticks + feed_ticks(tile, soc, soc.cores["cim"], exact)
             assert part.feed_bytes == crossbar(soc).feed_bytes(tile, exact)
         else:
             assert list(part.cores) == ["pool"]
