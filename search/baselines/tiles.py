@@ -48,13 +48,14 @@ def choices(space: CachedTiles, genes: Genes) -> Choices:
 
 def plans(watch: Watch, genes: Genes) -> list[Plan]:
     """The legal plan nearest to each individual, all offered to the watch; fewer where time ends."""
-    found, said = [], choices(watch.space, genes)
+    said, found = choices(watch.space, genes), list[Plan]()
     for at in range(len(genes)):
-        plan = legal(watch.space, said, at, watch.objective)
-        watch.offer(plan, watch.space.plan_cost(plan))
-        found.append(plan)
-        if watch.over:
+        if found and watch.over:
             break
+        found.append(legal(watch.space, said, at, watch.objective))
+    watch.space.price(section for plan in found for section in plan)
+    for plan in found:
+        watch.offer(plan, watch.space.plan_cost(plan))
     return found
 
 

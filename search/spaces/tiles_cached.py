@@ -9,7 +9,7 @@ of a mapping; every section that is given out is legal, and its cost is that of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field, fields
 from typing import Any, Literal
 
@@ -41,7 +41,7 @@ from cosoc.sim.movers.cached_terms import (
     rows_needed,
     terms,
 )
-from cosoc.sim.movers.fused_steps import Chain, GroupCost, chain, group_cost, why_not
+from cosoc.sim.movers.fused_steps import Chain, chain, group_cost, group_rows, group_steps, why_not
 from cosoc.sim.theta import Theta
 
 LatencyModel = Literal["gemmini", "roofline"]
@@ -160,22 +160,25 @@ class CachedTiles:
             self._chains[key] = chain(self.workload, first, last) if legal else None
         return self._chains[key]
 
-    def fused_cost(self, first: int, last: int, rows: Ints) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
-        """(energy, cycles, fits) of candidates [n, 3 + layers]: oy, ox, keep, resident of each layer."""
+    def fused(self, first: int, last: int) -> Chain:
+        """The group of layers first .. last; InputError where they cannot be fused."""
         group = self.chain(first, last)
         if group is None:
             raise InputError(why_not(self.workload, first, last))
-        found = self._group(group, rows)
-        energy, time = self.cost_of(found.terms)
-        fits = (found.spad_rows <= self.machine.spad_rows) & (found.acc_rows <= self.machine.acc_rows // 2)
-        return energy, time, fits
+        return group
 
-    def _group(self, group: Chain, rows: Ints) -> GroupCost:
-        resident = [rows[:, 3 + j] for j in range(len(group.layers))]
-        return group_cost(group, rows[:, 0], rows[:, 1], rows[:, 2], resident, self.machine)
+    def fused_fits(self, first: int, last: int, rows: Ints) -> npt.NDArray[np.bool_]:
+        """Which of the candidates [n, 3 + layers] fit: oy, ox, keep, resident of each layer."""
+        group, spread = self.fused(first, last), _spread(rows)
+        spad, acc = group_rows(group, group_steps(group, *spread, self.machine), spread[-1], self.machine)
+        return np.asarray((spad <= self.machine.spad_rows) & (acc <= self.machine.acc_rows // 2))
+
+    def fused_cost(self, first: int, last: int, rows: Ints) -> tuple[Floats, Floats]:
+        """(energy, cycles) of candidates, see `fused_fits`."""
+        return self.cost_of(group_cost(self.fused(first, last), *_spread(rows), self.machine).terms)
 
     def fused_candidates(self, first: int, last: int) -> Ints:
-        """Every choice of a group [n, 3 + layers], legal or not; see `fused_cost`. Line buffers go with whole rows, and
+        """Every choice of a group [n, 3 + layers], legal or not; see `fused_fits`. Line buffers go with whole rows, and
         resident weights with more than one step."""
         group = self.chain(first, last)
         if group is None:
@@ -206,13 +209,10 @@ class CachedTiles:
 
     def as_fused(self, first: int, last: int, row: Sequence[int] | Ints) -> Section:
         """A choice [3 + layers] of a group."""
-        row = np.array(row, np.int64)
-        group = self.chain(first, last)
-        if group is None:
-            raise InputError(why_not(self.workload, first, last))
+        row, group = np.array(row, np.int64), self.fused(first, last)
         tiles = [
             Extent(*(int(np.asarray(getattr(tile, d)).reshape(-1)[0]) for d in NEST_DIMS))
-            for tile in self._group(group, row[None]).tiles
+            for tile in group_steps(group, *_spread(row[None]), self.machine).tiles
         ]
         plans = tuple(
             LayerPlan((Part(self.core, layer.k, tile),), ("n", *OS))
@@ -246,13 +246,11 @@ class CachedTiles:
             energy, time = (np.broadcast_to(x, len(rows)) for x in self.cost_of(found))
             return Options(self.points(energy, time), lambda choice: self.as_single(first, rows[choice]))
         rows = self.fused_candidates(first, last)
+        rows = rows[self.fused_fits(first, last, rows)] if len(rows) else rows
         if not len(rows):
             return None
-        energy, time, fits = self.fused_cost(first, last, rows)
-        rows = rows[fits]
-        if not len(rows):
-            return None
-        return Options(self.points(energy[fits], time[fits]), lambda choice: self.as_fused(first, last, rows[choice]))
+        points = self.points(*self.fused_cost(first, last, rows))
+        return Options(points, lambda choice: self.as_fused(first, last, rows[choice]))
 
     def choices(self, fusion: bool = True) -> dict[tuple[int, int], Options]:
         """The options of every single layer and group, by (first, one past the last) in `positions`."""
@@ -286,13 +284,28 @@ class CachedTiles:
                 energy, time = self.cost_of(self.single_terms(section.first, row))
                 fits = self.single_fits(section.first, row)
             else:
-                energy, time, fits = self.fused_cost(section.first, section.last, self.row(section)[None])
+                row = self.row(section)[None]
+                energy, time = self.fused_cost(section.first, section.last, row)
+                fits = self.fused_fits(section.first, section.last, row)
             if not fits[0]:
                 name = self.workload.layers[section.first].name
                 raise InputError(f"layer {name}: its tile does not fit, or that of the group it begins")
             point = self.points(np.reshape(energy, -1)[:1], np.reshape(time, -1)[:1])[0]
             self._costs[section] = Cost(float(point[0]), float(point[1]))
         return self._costs[section]
+
+    def price(self, sections: Iterable[Section]) -> None:
+        """Remember the costs of legal sections in tiles that stay: those of the same layers are computed at once."""
+        alike: dict[tuple[int, int, bool], list[Section]] = {}
+        for section in dict.fromkeys(sections):
+            if section not in self._costs and section.plan.reuse:
+                alike.setdefault((section.first, section.last, section.piece is None), []).append(section)
+        for (first, last, single), some in alike.items():
+            rows = np.stack([self.row(section) for section in some])
+            found = self.cost_of(self.single_terms(first, rows)) if single else self.fused_cost(first, last, rows)
+            energy, time = (np.broadcast_to(x, len(rows)) for x in found)
+            costs = (Cost(float(e), float(t)) for e, t in self.points(energy, time))
+            self._costs |= dict(zip(some, costs, strict=True))
 
     def plan_cost(self, sections: Sequence[Section]) -> Cost:
         """The cost of a whole plan; layers that the array does not run are the same for every plan, and left out."""
@@ -307,8 +320,8 @@ class CachedTiles:
             energy, time = self.cost_of(self.single_terms(section.first, rows))
             return rows, self.points(np.broadcast_to(energy, len(rows)), np.broadcast_to(time, len(rows)))
         rows = np.unique(_groups_near(self, section.first, section.last, self.row(section)), axis=0)
-        energy, time, fits = self.fused_cost(section.first, section.last, rows)
-        return rows[fits], self.points(energy[fits], time[fits])
+        rows = rows[self.fused_fits(section.first, section.last, rows)]
+        return rows, self.points(*self.fused_cost(section.first, section.last, rows))
 
     def neighbours(self, section: Section) -> Options:
         """The same as options, itself among them."""
@@ -330,17 +343,19 @@ class CachedTiles:
         elif section.piece is None:
             found = self.single_terms(section.first, self.row(section)[None])
         else:
-            row = self.row(section)[None]
-            group = self.chain(section.first, section.last)
-            if group is None:
-                raise InputError(why_not(self.workload, section.first, section.last))
-            found = self._group(group, row).terms
+            group = self.fused(section.first, section.last)
+            found = group_cost(group, *_spread(self.row(section)[None]), self.machine).terms
         return CachedTerms(*(float(np.asarray(x).reshape(-1)[0]) for x in astuple(found)))
 
     def learn(self, theta: Theta) -> None:
         """Take another theta."""
         self.theta = theta
         self._costs.clear()
+
+
+def _spread(rows: Ints) -> tuple[Ints, Ints, Ints, list[Ints]]:
+    """Candidates of a group [n, 3 + layers] as oy, ox, keep, and resident of each layer, [n] each."""
+    return rows[:, 0], rows[:, 1], rows[:, 2], list(rows[:, 3:].T)
 
 
 def _order_of(plan: LayerPlan) -> int:

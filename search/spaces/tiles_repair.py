@@ -90,7 +90,7 @@ def fitting(space: CachedTiles, choices: Choices, start: int, at: int, end: int)
     ]  # fmt: skip
     rows = [(*head, *r) for head in heads for r in (stays, [0] * len(stays))]
     candidates = np.array(rows, np.int64)
-    fits = space.fused_cost(first, last, candidates)[2]
+    fits = space.fused_fits(first, last, candidates)
     if not fits.any():
         return None
     far = np.log(oy / candidates[:, 0]) + np.log(ox / candidates[:, 1])
@@ -256,11 +256,11 @@ class Improver:
             return None
         n = last - first + 1
         rows = np.array([(*head, *([0] * n)) for head in heads(space.shapes[last])], np.int64)
-        energy, cycles, fits = space.fused_cost(first, last, rows)
-        if not fits.any():
+        rows = rows[space.fused_fits(first, last, rows)]
+        if not len(rows):
             return None
-        points = space.points(energy, cycles)
-        at = int(np.argmin(np.where(fits, score(points), np.inf)))
+        points = space.points(*space.fused_cost(first, last, rows))
+        at = int(np.argmin(score(points)))
         section = space.as_fused(first, last, rows[at])
         return descend(space, section, Cost(float(points[at, 0]), float(points[at, 1])), score, self.pool)
 

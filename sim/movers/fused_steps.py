@@ -130,6 +130,17 @@ def reach(group: Chain, tile: Num, steps: Num, keep: Num, rows: bool, xp: Any = 
 
 
 @dataclass(frozen=True)
+class GroupSteps:
+    """Of one group, or of an array of candidates: how many steps, what each needs of each layer along rows and columns,
+    and the layers' tiles within it."""
+
+    steps: Num
+    ys: list[Reach]
+    xs: list[Reach]
+    tiles: tuple[Tiles, ...]
+
+
+@dataclass(frozen=True)
 class GroupCost:
     """Of one group, or of an array of candidates: terms of all layers together, rows of scratchpad needed, rows of
     accumulator that the worst layer needs for one block of channels, and each layer's tiles."""
@@ -153,35 +164,50 @@ def layer_tiles(shape: Shape, rows: Num, cols: Num, machine: Machine, stays: Num
     return Tiles(xp.minimum(blocks * side, shape.k + 0 * blocks), c, shape.fy, shape.fx, rows, cols)
 
 
+def group_steps(
+    group: Chain, oy: Num, ox: Num, keep: Num, resident: Sequence[Num], machine: Machine, xp: Any = exact
+) -> GroupSteps:
+    """The steps of a group with tiles of oy x ox pixels of its sink; resident [n]: 1 where a layer's weights stay."""
+    sink = group.shapes[-1]
+    n_y, n_x = xp.ceildiv(sink.oy, oy), xp.ceildiv(sink.ox, ox)
+    ys, xs = reach(group, oy, n_y, keep, True, xp), reach(group, ox, n_x, 0 * keep, False, xp)
+    made = zip(group.shapes, ys, xs, resident, strict=True)
+    tiles = tuple(layer_tiles(shape, y.made, x.made, machine, stays, xp) for shape, y, x, stays in made)
+    return GroupSteps(n_y * n_x, ys, xs, tiles)
+
+
+def group_rows(
+    group: Chain, about: GroupSteps, resident: Sequence[Num], machine: Machine, xp: Any = exact
+) -> tuple[Num, Num]:
+    """Rows of scratchpad that a group needs, and of accumulator that its worst layer does."""
+    steps = about.steps
+    fixed: Num = 0 * steps  # rows of scratchpad that are taken for the whole group
+    streamed: Num = 0 * steps  # rows of the largest weight tile that is not
+    acc: Num = 0 * steps
+    for i, shape in enumerate(group.shapes):
+        y, x, inside = about.ys[i], about.xs[i], bool(group.readers(i))
+        acc = xp.maximum(acc, y.made * x.made)
+        rows = _memory(shape, about.tiles[i], y, x, steps, group.external[i], inside, machine, xp)
+        fixed = fixed + rows[0] + resident[i] * rows[1]
+        streamed = xp.maximum(streamed, (1 - resident[i]) * rows[2])
+    return fixed + streamed, acc
+
+
 def group_cost(
     group: Chain, oy: Num, ox: Num, keep: Num, resident: Sequence[Num], machine: Machine, xp: Any = exact
 ) -> GroupCost:
     """What a group costs with tiles of oy x ox pixels of its sink; resident [n]: 1 where a layer's weights stay."""
-    sink = group.shapes[-1]
-    n_y, n_x = xp.ceildiv(sink.oy, oy), xp.ceildiv(sink.ox, ox)
-    steps = n_y * n_x
-    ys, xs = reach(group, oy, n_y, keep, True, xp), reach(group, ox, n_x, 0 * keep, False, xp)
+    about = group_steps(group, oy, ox, keep, resident, machine, xp)
     parts: list[CachedTerms] = []
-    all_tiles: list[Tiles] = []
-    fixed: Num = 0 * steps  # rows of scratchpad that are taken for the whole group
-    streamed: Num = 0 * steps  # rows of the largest weight tile that is not
-    acc: Num = 0 * steps
     weights = [s.k * s.c * s.fy * s.fx * (1 - s.add) for s in group.shapes]
     passing = sum((1 - stays) * own for stays, own in zip(resident, weights, strict=True))  # bytes, once a step
     for i, shape in enumerate(group.shapes):
-        inside = bool(group.readers(i))
-        stays = resident[i]
-        tiles = layer_tiles(shape, ys[i].made, xs[i].made, machine, stays, xp)
+        stays, inside = resident[i], bool(group.readers(i))
         parts.append(
-            _layer_terms(shape, tiles, ys[i], xs[i], steps, keep, stays, group.external[i], inside, group.leaves[i],
-                         passing - (1 - stays) * weights[i], machine, xp)
+            _layer_terms(shape, about.tiles[i], about.ys[i], about.xs[i], about.steps, keep, stays, group.external[i],
+                         inside, group.leaves[i], passing - (1 - stays) * weights[i], machine, xp)
         )  # fmt: skip
-        all_tiles.append(tiles)
-        acc = xp.maximum(acc, ys[i].made * xs[i].made)
-        rows = _memory(shape, tiles, ys[i], xs[i], steps, group.external[i], inside, machine, xp)
-        fixed = fixed + rows[0] + stays * rows[1]
-        streamed = xp.maximum(streamed, (1 - stays) * rows[2])
-    return GroupCost(reduce(add, parts), fixed + streamed, acc, tuple(all_tiles))
+    return GroupCost(reduce(add, parts), *group_rows(group, about, resident, machine, xp), about.tiles)
 
 
 def _layer_terms(

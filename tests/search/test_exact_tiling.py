@@ -86,8 +86,9 @@ def every_cost(space: CachedTiles) -> list[tuple[float, float]]:
             energy, cycles = space.cost_of(found)
             points = {(float(e), float(c)) for e, c in np.broadcast(energy, cycles)} if len(rows) else set()
         elif space.chain(a, b - 1) is not None:
-            energy, cycles, fits = space.fused_cost(a, b - 1, space.fused_candidates(a, b - 1))
-            points = {(float(e), float(c)) for e, c, f in zip(energy, cycles, fits, strict=True) if f}
+            rows = space.fused_candidates(a, b - 1)
+            energy, cycles = space.fused_cost(a, b - 1, rows[space.fused_fits(a, b - 1, rows)])
+            points = {(float(e), float(c)) for e, c in zip(energy, cycles, strict=True)}
         else:
             continue
         pieces[a, b] = [p for p in points if not any(q[0] <= p[0] and q[1] <= p[1] and q != p for q in points)]
