@@ -8,8 +8,9 @@ Two rows of pixels by as many columns as there are processors are worked on at o
     it (im2col n + ceil(k / 4) (inner ceil(n / lanes) + group))
 
 The law is the one that ODiMO and PLiNIO use for this family; lanes = 4 at 8 bit, 8 at 4 bit, 16 at 2 bit is ours. Of
-the inner cycles `inner_loads` are loads. Loads and stores are fed over the links to the scratchpad (8 processors x 4
-bytes in a cycle of loads), the rest is array cycles; unloaded, both together are the law.
+the inner cycles `inner_loads` are loads. Loads and stores are fed over the links to the scratchpad (4 bytes in a cycle
+for each processor that has a column), the rest is array cycles; unloaded, both together are the law where the links
+carry `law_feed_bytes` a cycle.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ class Cluster(Core):
     im2col_cycles: Positive  # per byte gathered
     inner_cycles: Positive  # per word of the reduction, four filters and two pixels
     inner_loads: Count  # of these, loads
+    law_feed_bytes: Positive  # what the links carry in a cycle where the law's cycles were counted
     group_cycles: Count  # per four filters and two pixels: scale, clip and store
-    depthwise_cycles: Positive  # per four channels and filter tap, all processors together
-    linear_inputs: Positive  # inputs a cycle of a fully connected layer, for four outputs
+    depthwise_cycles: Positive  # per four channels of a pixel and filter tap, one processor
+    linear_inputs: Positive  # inputs of a step of a fully connected layer, for four outputs, at 8 bit
+    linear_cycles: Positive  # of such a step, one processor
     element_cycles: Positive  # per element read, one processor
     bias_bytes: Count = 4  # per output channel, moved with the weights
 
@@ -72,31 +75,42 @@ class Cluster(Core):
         groups = xp.ceildiv(tile.k, FILTERS)
         taps = tile.fy * tile.fx
         if tile.depthwise:
-            return self.depthwise_cycles * groups * tile.oy * tile.ox * taps
+            return xp.ceildiv(self.depthwise_cycles * groups * tile.oy * tile.ox * taps, self.cores)
         reduction = taps * tile.c
-        linear = xp.ceildiv(reduction, self.linear_inputs * self.lanes // 4) * groups
+        steps = xp.ceildiv(reduction, self.linear_inputs * self.lanes // 4) * groups
+        linear = xp.ceildiv(steps * self.linear_cycles, self.cores)
         gathered = xp.ceildiv(reduction * self.simd_bits, 8)
         product = groups * (self.inner_cycles * xp.ceildiv(reduction, self.lanes) + self.group_cycles)
         blocked = self._blocks(tile, xp) * (self.im2col_cycles * gathered + product) * xp.used(tile.k)
         return xp.where(_linear(tile), linear, blocked)
 
     def accesses(self, tile: Tile, xp: Any) -> Num:
-        """Of these, cycles in which the processors load or store: half of gathering, the inner loads, a store for four
+        """Of these, cycles in which processors load or store: half of gathering, the inner loads, a store for four
         outputs; where there is no blocked product, half of all cycles."""
-        half = xp.ceildiv(self.law(tile, xp), 2)
+        return self._access(tile, self._blocks(tile, xp), 1, xp)
+
+    def feed_bytes(self, tile: Tile, xp: Any) -> Num:
+        """A word for each processor that has a column in a cycle of accesses."""
+        if not self.feed_links:
+            return 0 * tile.k
+        columns = xp.ceildiv(tile.oy, PIXELS) * tile.ox
+        return self._access(tile, columns, self.cores, xp) * WORD_BYTES
+
+    def _access(self, tile: Tile, blocks: Num, processors: int, xp: Any) -> Num:
+        """Accesses of so many processors in the cycles of a law without blocks, or of so many blocks."""
+        half = xp.ceildiv(self.law(tile, xp), 2) * processors
         if (tile.op != "conv" and tile.op != "matmul") or tile.depthwise:
             return half
         reduction = tile.fy * tile.fx * tile.c
         gathered = xp.ceildiv(xp.ceildiv(reduction * self.simd_bits, 8) * self.im2col_cycles, 2)
         product = xp.ceildiv(tile.k, FILTERS) * (self.inner_loads * xp.ceildiv(reduction, self.lanes) + PIXELS)
-        blocked = self._blocks(tile, xp) * (gathered + product) * xp.used(tile.k)
-        return xp.where(_linear(tile), half, blocked)
+        return xp.where(_linear(tile), half, blocks * (gathered + product) * xp.used(tile.k))
 
     def cycles(self, tile: Tile, xp: Any) -> Num:
-        return self.law(tile, xp) - self.accesses(tile, xp) if self.feed_links else self.law(tile, xp)
-
-    def feed_bytes(self, tile: Tile, xp: Any) -> Num:
-        return self.accesses(tile, xp) * self.cores * WORD_BYTES if self.feed_links else 0 * tile.k
+        if not self.feed_links:
+            return self.law(tile, xp)
+        fed = xp.ceildiv(self.feed_bytes(tile, xp), self.law_feed_bytes)
+        return self.law(tile, xp) - xp.minimum(self.accesses(tile, xp), fed)
 
     def weight_bytes(self, tile: Tile, xp: Any) -> Num:
         if tile.op != "conv":

@@ -83,6 +83,29 @@ def test_cluster_by_hand(cluster: Cluster) -> None:
     assert cluster.law(Tile("avg_pool", 16, 16, 1, 1, 4, 4), exact) == 2 * 16 * 16 // 8
 
 
+def test_twice_the_processors_never_take_longer(cluster: Cluster) -> None:
+    """Behind the same 32 bytes a cycle: what is shared among all halves; of rows of 7 columns only 7 processors have
+    work, and those without load nothing. Unloaded: array cycles and feed."""
+
+    def alone(core: Cluster, tile: Tile) -> int:
+        return int(core.cycles(tile, exact) + exact.ceildiv(core.feed_bytes(tile, exact), 32))
+
+    twice = cluster.model_copy(update={"cores": 16})
+    for halved in (depthwise(64, 8), Tile("conv", 64, 64, 1, 1), conv(64, 64, 32)):
+        assert twice.law(halved, exact) * 2 == cluster.law(halved, exact)
+    seven = conv(64, 64, 7)
+    assert twice.feed_bytes(seven, exact) == pytest.approx(cluster.feed_bytes(seven, exact), rel=1e-3)
+    pool = Tile("avg_pool", 64, 64, 4, 4, 2, 2)
+    for tile in (
+        seven,
+        pool,
+        depthwise(8, 5),
+        depthwise(64, 32),
+        *(conv(16, 16, n, f) for n in range(1, 40) for f in (1, 3)),
+    ):
+        assert alone(twice, tile) <= alone(cluster, tile), tile
+
+
 def test_loads_and_array_cycles_make_up_the_law(cluster: Cluster, engine: DepthwiseEngine, soc: SoC) -> None:
     """With nobody else there a job takes what the law says: simulated in turn over its link and in its array."""
     for layer, name, law in (
