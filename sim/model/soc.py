@@ -216,6 +216,14 @@ class Core(Model):
             refuse("core", found[0], given[found[0]], f"{cls.UNUSED[found[0]]}; remove the key")
         return given
 
+    @model_validator(mode="after")
+    def _each_format_once(self) -> Self:
+        formats = (self.weight_bits, *self.weight_formats)
+        if len(set(formats)) < len(formats):
+            what = f"name each width once, and not weight_bits {self.weight_bits}, which it has anyway"
+            refuse("core", "weight_formats", self.weight_formats, what)
+        return self
+
     @model_serializer(mode="wrap")
     def _dump_what_it_takes(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {key: value for key, value in dump(self).items() if key not in self.UNUSED}

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from cosoc.search.terms import network_estimate
 from cosoc.sim import exact
+from cosoc.sim.cores.cluster import Cluster
 from cosoc.sim.cores.crossbar import Crossbar
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
@@ -104,3 +106,10 @@ def test_a_file_says_the_format_and_is_held_to_it(tmp_path: Path, darkside: SoC)
     file.write_text("layers:\n  a: {parts: {depthwise_engine: {channels: 32, bits: 4}}}\n")
     with pytest.raises(InputError, match="depthwise_engine has weights of 8 bits, not 4"):
         load_mapping(file, two_layers(), darkside)
+
+
+@pytest.mark.parametrize("formats", [(8,), (4, 4)])
+def test_a_chip_names_each_format_once(darkside: SoC, formats: tuple[int, ...]) -> None:
+    content = darkside.cores["cluster"].model_dump() | {"weight_formats": formats}
+    with pytest.raises(ValidationError, match="name each width once, and not weight_bits 8"):
+        Cluster.model_validate(content)
