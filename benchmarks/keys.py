@@ -1,6 +1,6 @@
-"""Which numbers of a SoC file change nothing: every number is changed until some result of some network differs.
+"""Which numbers of a SoC or cluster file change nothing: each is changed until some result of some network differs.
 
-    python benchmarks/keys.py [SOC ...] [--quick] [--json FILE]
+    python benchmarks/keys.py [SOC|CLUSTER ...] [--quick] [--json FILE]
 
 The numbers are those of the parsed file, those inside lists and those that stand at their defaults included. Each is
 doubled, halved, raised by one, made drastically smaller or larger, until one of these shows:
@@ -11,6 +11,9 @@ doubled, halved, raised by one, made drastically smaller or larger, until one of
 - another area of the chip, or another format for a search's network to compute in;
 - a refusal of the file, if every change is refused.
 
+In a cluster pipelines of two stages run over every pair of devices, one of a kind or all, with items one by one and in
+batches; another throughput, energy, fill or latency of an item shows.
+
 What is left is dead. Some keys decide only who of several goes first (bursts, lanes): they are tried on a machine whose
 DMAs have two lanes, too.
 """
@@ -18,6 +21,7 @@ DMAs have two lanes, too.
 from __future__ import annotations
 
 import functools
+import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -34,18 +38,19 @@ from cosoc.search.spaces.channels import prepare
 from cosoc.sim import exact
 from cosoc.sim.cores.roofline import Roofline
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.catalog import SoCFile, find_soc, list_socs
+from cosoc.sim.files.catalog import SoCFile, find_cluster, find_soc, is_cluster, list_clusters, list_socs
 from cosoc.sim.importers.torch_export import from_module
 from cosoc.sim.lower.emit import lower
 from cosoc.sim.machine import engine_fast
 from cosoc.sim.manual import DEFAULT, named_mapping
-from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime
+from cosoc.sim.model.cluster import Cluster
+from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime, Stage
 from cosoc.sim.model.soc import CachedMover, Dma, Model, SoC
 from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.report.memory_use import memory_use
 from cosoc.sim.report.result import energy_j
-from cosoc.sim.simulate import simulate
+from cosoc.sim.simulate import simulate, simulate_cluster
 from cosoc.sim.tiler import checked, unsupported
 
 Path = tuple[str | int, ...]
@@ -367,9 +372,9 @@ def keys_of(model: Model, at: Path = ()) -> Iterator[tuple[Path, Any]]:
             yield path, value
 
 
-def changes(path: Path, value: Any, soc: SoC) -> tuple[Any, ...]:
-    """Other values for a key, likely ones first."""
-    if path[-1] == "reserved_bytes":
+def changes(path: Path, value: Any, soc: SoC | None) -> tuple[Any, ...]:
+    """Other values for a key, likely ones first. soc: None of a cluster."""
+    if path[-1] == "reserved_bytes" and soc is not None:
         size = soc.memories[str(path[1])].size_bytes
         return (size // 2, size - 512, size - 64)
     if isinstance(value, bool):
@@ -482,22 +487,81 @@ class Sweep:
         return [".".join(map(str, path)) for path, value in keys_of(self.soc) if not self.why_alive(path, value)]
 
 
+class ClusterSweep:
+    """Looks for the dead keys of one cluster."""
+
+    ITEMS = 24
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster, self.workload = cluster, chain(16, 16)
+        ends = [("conv0",), ("conv2",)]
+        kinds = list(cluster.devices)
+        self.mappings = []
+        for a, b in [(a, b) for a in kinds for b in kinds if cluster.joins(a, b)] or [(kinds[0], kinds[0])]:
+            for all_of_them, items in ((False, 1), (True, 1), (True, 4)):
+                if a == b and (cluster.devices[a].count < 2 or all_of_them):
+                    continue
+                counts = (cluster.devices[name].count if all_of_them else 1 for name in (a, b))
+                stages = tuple(Stage(d, end, n) for d, end, n in zip((a, b), ends, counts, strict=True))
+                self.mappings.append(Mapping("pair", "serial", stages=stages, micro_batch=items))
+        self.before = [self._figures(cluster, mapping) for mapping in self.mappings]
+
+    def _figures(self, cluster: Cluster, mapping: Mapping) -> Figures:
+        try:
+            seen = simulate_cluster(cluster, self.workload, mapping, inferences=self.ITEMS).seen
+        except InputError as error:
+            return ("refused", str(error))
+        return seen.throughput, seen.energy_j, seen.fill_s, *(device.energy_j for device in seen.devices)
+
+    def why_alive(self, path: Path, value: Any) -> str:
+        """Where a change of the key shows; '' if it is dead."""
+        content = self.cluster.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        refused = True
+        for other in changes(path, value, None):
+            changed = json.loads(json.dumps(content))
+            node = changed
+            for part in path[:-1]:
+                node = node[part]
+            node[path[-1]] = other
+            try:
+                cluster = Cluster.model_validate_json(json.dumps(changed))
+            except ValidationError:
+                continue
+            if cluster.problems():
+                continue
+            refused = False
+            for mapping, before in zip(self.mappings, self.before, strict=True):
+                if self._figures(cluster, mapping) != before:
+                    return f"{' to '.join(stage.device for stage in mapping.stages)}, {other}"
+        return "refused" if refused else ""
+
+    def dead(self) -> list[str]:
+        """The dead keys by dotted path."""
+        return [".".join(map(str, path)) for path, value in keys_of(self.cluster) if not self.why_alive(path, value)]
+
+
+def sweep_of(name: str) -> Sweep | ClusterSweep:
+    """The sweep of a SoC or a cluster, by its name or file."""
+    return ClusterSweep(find_cluster(name)) if is_cluster(name) else Sweep(find_soc(name))
+
+
 def dead_keys(names: Iterable[str]) -> list[str]:
-    """`soc: key` of every dead key of the SoCs."""
-    return [f"{name}: {key}" for name in names for key in Sweep(find_soc(name)).dead()]
+    """`name: key` of every dead key of the SoCs and clusters."""
+    return [f"{name}: {key}" for name in names for key in sweep_of(name).dead()]
 
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("socs", nargs="*", default=list_socs(), help="SoCs by name or file; all built-in ones")
+    names = (*list_socs(), *list_clusters())
+    parser.add_argument("socs", nargs="*", default=names, help="SoCs and clusters by name or file; all built-in ones")
     parser.add_argument("--verbose", action="store_true", help="say of each key where it shows")
     args = parser.parse_args()
     state()
     figures: dict[str, Any] = {}
     for name in args.socs[:3] if args.quick else args.socs:
-        start, sweep = time.monotonic(), Sweep(find_soc(name))
+        start, sweep = time.monotonic(), sweep_of(name)
         found = {}
-        for path, value in keys_of(sweep.soc):
+        for path, value in keys_of(sweep.cluster if isinstance(sweep, ClusterSweep) else sweep.soc):
             found[".".join(map(str, path))] = sweep.why_alive(path, value)
         dead = [key for key, why in found.items() if not why]
         print(f"{name:14} {len(found):4} keys, {len(dead)} dead, {time.monotonic() - start:.1f} s", flush=True)

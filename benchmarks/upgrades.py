@@ -34,7 +34,7 @@ NETWORKS = ("resnet8", "dscnn", "mobilenet_v1_025")
 # What is more when it is larger: of memories, links, movers and cores. Of links `ports: 0` has no bound already.
 RAISED = {
     "size_bytes", "bytes_per_period", "ports", "lanes", "rows", "cols", "side", "cores", "channels", "fmas", "arrays",
-    "rows_in_flight", "mvin_bytes", "l2_ways", "llc_ways", "port_bytes", "bytes_per_cycle", "macs_per_cycle", "taps",
+    "rows_in_flight", "mvin_bytes", "l2_ways", "llc_ways", "bytes_per_cycle", "macs_per_cycle", "taps",
     "tiles_in_flight", "linear_inputs", "peak_macs_per_cycle",
 }  # fmt: skip
 LOWERED = {"period_cycles", "setup_cycles", "launch_cycles", "kernel_cycles", "dram_cycles", "llc_cycles"}

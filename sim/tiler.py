@@ -689,7 +689,7 @@ def _plan_problems(layer: Layer, given: LayerPlan, soc: SoC, fused: bool) -> lis
             wrong(f"{soc.name} has no core {part.core!r}; it has {', '.join(soc.cores)}", "parts", part.core)
         elif part.channels:
             core = soc.cores[part.core]
-            formats = (core.weight_bits, *core.weight_formats)
+            formats = core.weight_formats or (core.weight_bits,)
             if part.bits is not None and part.bits not in formats:
                 what = f"{part.core} has weights of {_either(formats)} bits, not {part.bits}"
                 wrong(what, "parts", part.core, "bits")

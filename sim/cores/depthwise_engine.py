@@ -6,8 +6,8 @@ the window moves on by, plus the store: 3 + 1 cycles at stride 1.
     ceil(k / channels) (9 + 9 ox + (3 stride + 1) ox oy)
 
 At stride 1 that is ODiMO's law. That its 4 cycles are three loads and a store of `channels` bytes each is our reading,
-and stride 2 follows from it. So the engine is at the scratchpad in every cycle, with `channels` bytes of the
-`port_bytes` that the link carries: it is fed for that share of the law, the rest is array cycles.
+and stride 2 follows from it. So the engine is at the scratchpad in every cycle, with a byte of each
+channel of the `law_feed_bytes` that the link carries: it is fed for that share of the law, the rest is array cycles.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ class DepthwiseEngine(Core):
     """See the module docstring."""
 
     UNUSED: ClassVar[Mapping[str, str]] = ONE_FORMAT
+    FORMER: ClassVar[Mapping[str, str]] = {"port_bytes": "write law_feed_bytes"}
 
     model: Literal["depthwise_engine"]
     channels: Positive
-    port_bytes: Positive  # what its feed links carry in a cycle
+    law_feed_bytes: Positive  # what its feed links carry in a cycle where the law's cycles were counted
     bias_bytes: Count = 4  # per output channel, moved with the weights
 
     def fits(self, tile: Tile) -> list[str]:
@@ -47,18 +48,19 @@ class DepthwiseEngine(Core):
 
     def law(self, tile: Tile, xp: Any) -> Num:
         """Cycles of a job with nobody else at the scratchpad."""
-        per_output = EDGE * tile.stride_y + 1
-        per_pass = TAPS + TAPS * tile.ox + per_output * tile.ox * tile.oy
-        return xp.ceildiv(tile.k, self.channels) * per_pass
+        return xp.ceildiv(tile.k, self.channels) * self._pass_cycles(tile)
 
-    def _fed(self, tile: Tile, xp: Any) -> Num:
-        return xp.ceildiv(self.law(tile, xp) * self.channels, self.port_bytes)
+    def _pass_cycles(self, tile: Tile) -> Num:
+        per_output = EDGE * tile.stride_y + 1
+        return TAPS + TAPS * tile.ox + per_output * tile.ox * tile.oy
 
     def cycles(self, tile: Tile, xp: Any) -> Num:
-        return self.law(tile, xp) - self._fed(tile, xp) if self.feed_links else self.law(tile, xp)
+        fed = xp.ceildiv(self.feed_bytes(tile, xp), self.law_feed_bytes)
+        return xp.maximum(self.law(tile, xp) - fed, 0)
 
     def feed_bytes(self, tile: Tile, xp: Any) -> Num:
-        return self.law(tile, xp) * self.channels if self.feed_links else 0 * tile.k
+        """A byte of each of its channels in every cycle of a pass."""
+        return self._pass_cycles(tile) * tile.k if self.feed_links else 0 * tile.k
 
     def weight_bytes(self, tile: Tile, xp: Any) -> Num:
         padded = xp.ceildiv(tile.k, self.channels) * self.channels

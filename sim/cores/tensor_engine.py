@@ -25,13 +25,14 @@ class TensorEngine(Core):
     """See the module docstring."""
 
     UNUSED: ClassVar[Mapping[str, str]] = ONE_FORMAT
+    FORMER: ClassVar[Mapping[str, str]] = {"port_bytes": "write law_feed_bytes"}
 
     model: Literal["tensor_engine"]
     rows: Positive
     cols: Positive
     fmas: Positive
     block_start_cycles: Count  # filling the pipeline of multiply-adds
-    port_bytes: Positive  # what its feed links carry in a cycle
+    law_feed_bytes: Positive  # what its feed links carry in a cycle where the law's cycles were counted
     datamover: Datamover | None = None
 
     def fits(self, tile: Tile) -> list[str]:
@@ -52,7 +53,7 @@ class TensorEngine(Core):
         return self._blocks(tile, xp) * (per_term * tile.c + self.block_start_cycles)
 
     def _fed(self, tile: Tile, xp: Any) -> Num:
-        return xp.ceildiv(self._traffic(tile, xp), self.port_bytes)
+        return xp.ceildiv(self._traffic(tile, xp), self.law_feed_bytes)
 
     def _traffic(self, tile: Tile, xp: Any) -> Num:
         block = (self.rows + self.cols) * tile.c + self.rows * self.cols
@@ -71,7 +72,7 @@ class TensorEngine(Core):
     def rewritten_bytes(self, loaded: Num, xp: Any) -> Num:
         if self.datamover is None or not self.feed_links:
             return 0 * loaded
-        return self.datamover.cycles(loaded, self.act_bits, xp) * self.port_bytes
+        return self.datamover.cycles(loaded, self.act_bits, xp) * self.law_feed_bytes
 
     @property
     def element_bytes(self) -> int:

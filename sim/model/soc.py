@@ -188,7 +188,7 @@ class Core(Model):
     weight_memory: Name | None = None  # where its weights lie; None: beside the activations
     keeps_weights: bool = False  # weights that fit its weight memory are written once, not in every inference
     weight_bits: Positive = 8  # the format it computes in
-    weight_formats: Annotated[tuple[Positive, ...], FromList] = ()  # other widths of weights that a mapping may ask for
+    weight_formats: Annotated[tuple[Positive, ...], FromList] = ()  # widths of weights that a mapping may ask for
     act_bits: Positive = 8
     channel_step: Positive = 1  # a search gains nothing by finer steps of output channels
     launch_cycles: Count = 0  # host work to configure and start one job and to see it end
@@ -218,10 +218,10 @@ class Core(Model):
 
     @model_validator(mode="after")
     def _each_format_once(self) -> Self:
-        formats = (self.weight_bits, *self.weight_formats)
-        if len(set(formats)) < len(formats):
-            what = f"name each width once, and not weight_bits {self.weight_bits}, which it has anyway"
-            refuse("core", "weight_formats", self.weight_formats, what)
+        formats = self.weight_formats
+        if formats and (len(set(formats)) < len(formats) or self.weight_bits not in formats):
+            what = f"name each width once, weight_bits {self.weight_bits} among them"
+            refuse("core", "weight_formats", formats, what)
         return self
 
     @model_serializer(mode="wrap")
@@ -240,7 +240,7 @@ class Core(Model):
         return False
 
     def with_bits(self, bits: int | None) -> Self:
-        """The core with weights of so many bits, one of `weight_formats`; None: as it is."""
+        """The core with weights of so many bits; None: as it is."""
         return self if bits is None else self.model_copy(update={"weight_bits": bits})
 
     def own_memories(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Nothing in a SoC file is ignored: every number of every built-in file changes some result, or is refused.
+"""Nothing in a SoC or cluster file is ignored: every number of every built-in file changes some result, or is refused.
 
 The answer comes from the simulator itself, by brute force: benchmarks/keys.py changes each number of the parsed file,
 also those left at their defaults, and runs small networks until a figure differs.
@@ -15,7 +15,7 @@ import pytest
 
 from cosoc.sim.cores.digital_array import DigitalArray
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.catalog import find_soc, list_socs, soc_folder
+from cosoc.sim.files.catalog import find_soc, list_clusters, list_socs, soc_folder
 from cosoc.sim.lower.emit import _Emitter
 from cosoc.sim.movers.dma import Transfer
 
@@ -31,6 +31,11 @@ QUICK = ("diana", "rpi4")  # every kind of key but those of the other core model
 )
 def test_no_number_of_a_file_is_dead(soc: str) -> None:
     assert not dead_keys([soc])
+
+
+@pytest.mark.parametrize("cluster", list_clusters())
+def test_no_number_of_a_cluster_is_dead(cluster: str) -> None:
+    assert not dead_keys([cluster])
 
 
 def test_all_numbers_are_looked_at() -> None:
