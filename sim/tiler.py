@@ -375,7 +375,7 @@ def complete(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
     layers = {}
     for layer in workload:
         given = mapping.layers.get(layer.name)
-        layers[layer.name] = given or LayerPlan((Part(default_core(layer, soc), layer.k),))
+        layers[layer.name] = _as_stored(layer, given or LayerPlan((Part(default_core(layer, soc), layer.k),)), soc)
     mapping = replace(mapping, layers=layers)
     homes = homes_of(workload, mapping, soc)
     fused = {name for piece in mapping.pieces if piece.how == "fused" for name in piece.layers}
@@ -395,6 +395,16 @@ def complete(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
         alone = {name: layers[name] for name in piece.layers}
         layers |= _at_once(alone, members, [layer for layer in members if layer.name in untiled], soc, homes)
     return replace(mapping, layers=layers)
+
+
+def _as_stored(layer: Layer, plan: LayerPlan, soc: SoC) -> LayerPlan:
+    """The plan with the format that the network has its weights in, on cores with that format, where it is silent."""
+    bits = layer.weight_bits
+    if all(part.core not in soc.cores or bits not in soc.cores[part.core].weight_formats for part in plan.parts):
+        return plan
+    has = [part.bits is None and bits in soc.cores[part.core].weight_formats for part in plan.parts]
+    parts = (replace(part, bits=bits) if here else part for part, here in zip(plan.parts, has, strict=True))
+    return replace(plan, parts=tuple(parts))
 
 
 def at_once(mapping: Mapping) -> list[Piece]:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -43,6 +43,8 @@ class _Strict(BaseModel):
 class LayerLine(_Strict):
     """One layer as a file says it; names and defaults are those of Layer."""
 
+    FORMER: ClassVar[dict[str, str]] = {"act_bits": "remove the key: activations have the format of the core"}
+
     name: Name
     op: Literal[OPS]  # type: ignore[valid-type]
     inputs: Annotated[list[Name], Field(min_length=1)]
@@ -64,8 +66,7 @@ class LayerLine(_Strict):
     fn: str = ""
     activation: str = ""
     bias: bool = True
-    weight_bits: Bits = 8
-    act_bits: Bits = 8
+    weight_bits: Bits | None = None
     alternative: LayerLine | None = None
     n: Size = 1
 

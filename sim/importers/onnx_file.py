@@ -158,16 +158,16 @@ class _Graph:
         except Exception:  # data shorter than the dimensions say, and other damage: not known
             return None
 
-    def weight_bits(self, name: str) -> int:
-        """Bits of a weight as quantised, 8 where it is not."""
+    def weight_bits(self, name: str) -> int | None:
+        """Bits of a weight as quantised; None where it is not."""
         node = self.producer.get(name)
         while node is not None and node.input and node.op_type in (*_VIEWS.split(), "Gather"):
             name = node.input[0]
             node = self.producer.get(name)
         kind = self.initializers[name].data_type if name in self.initializers else 0
         types = self.onnx.TensorProto
-        four = {getattr(types, key) for key in ("INT4", "UINT4") if hasattr(types, key)}
-        return 4 if kind in four else 16 if kind in (types.INT16, types.UINT16) else 8
+        widths = {"INT4": 4, "UINT4": 4, "INT8": 8, "UINT8": 8, "INT16": 16, "UINT16": 16}
+        return {getattr(types, key): bits for key, bits in widths.items() if hasattr(types, key)}.get(kind)
 
     # ------------------------------------------------------------------------------------------ shapes
 

@@ -52,8 +52,7 @@ class Layer:
     fn: str = ""  # the source operator's own name, for messages ("aten.conv2d", "Sigmoid")
     activation: str = ""  # folded: "", "relu", "relu6", ...
     bias: bool = True
-    weight_bits: int = 8  # as deployed by default; a core may store its own format
-    act_bits: int = 8
+    weight_bits: int | None = None  # as the network has its weights; a core without that format takes its own
     alternative: Layer | None = None
     n: int = 1
 

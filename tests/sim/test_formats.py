@@ -108,6 +108,18 @@ def test_a_file_says_the_format_and_is_held_to_it(tmp_path: Path, darkside: SoC)
         load_mapping(file, two_layers(), darkside)
 
 
+def test_a_network_has_its_weights_in_a_format(darkside: SoC) -> None:
+    """A layer of 4-bit weights is computed in 4 bits where a core has them, unless the mapping says otherwise."""
+    network = two_layers()
+    four = replace(network, layers=(replace(network["a"], weight_bits=4), network["b"]))
+    asked = simulate(darkside, network, on("cluster", 4))
+    assert simulate(darkside, four, on("cluster", None)).ticks == asked.ticks
+    assert simulate(darkside, four, on("cluster", 8)).ticks == simulate(darkside, network, on("cluster", None)).ticks
+    gemmini = find_soc("gemmini")
+    silent = Mapping("m", "overlapped")
+    assert simulate(gemmini, four, silent).ticks == simulate(gemmini, network, silent).ticks
+
+
 @pytest.mark.parametrize("formats", [(2, 4), (4, 4, 8)])
 def test_a_chip_names_each_format_once(darkside: SoC, formats: tuple[int, ...]) -> None:
     content = darkside.cores["cluster"].model_dump() | {"weight_formats": formats}
