@@ -1,4 +1,4 @@
-"""More of anything does not harm. The answer comes from the simulator itself, by brute force: benchmarks/upgrades.py."""
+"""More of anything does not harm; the answer comes from the simulator, by brute force: benchmarks/upgrades.py."""
 
 from __future__ import annotations
 
