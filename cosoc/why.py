@@ -147,11 +147,12 @@ def explanation(result: Result, case: Case, whats: Sequence[str]) -> RenderableT
     """Bottleneck, causes by layer, and what-ifs (proposed ones, where none is asked for), for a terminal."""
     from rich.console import Group
 
-    from cosoc.sim.report.explain import proposals, what_if
+    from cosoc.sim.report.explain import improving, what_if
     from cosoc.sim.report.render import summary
 
-    tried = list(whats) or proposals(result, case.soc)
-    outcomes = what_if(case.soc, case.workload, case.mapping, tried, case.engine, case.inferences)
+    machine = case.soc, case.workload, case.mapping
+    run = case.engine, case.inferences
+    outcomes = what_if(*machine, whats, *run) if whats else improving(result, *machine, *run)
     table = _table("What if (each alone, simulated)", "change", "ms", "", "uJ", "")
     table.add_row("as it is", f"{result.seconds * 1e3:.4g}", "", f"{result.energy_j * 1e6:.4g}", "")
     for one in outcomes:

@@ -48,6 +48,9 @@ class AnalogArray(Core):
     def ternary(self) -> bool:
         return True
 
+    def improvements(self) -> tuple[str, ...]:
+        return ("period_ops=x2",)
+
     def fits(self, tile: Tile) -> list[str]:
         if tile.op != "conv":
             return [f"runs convolutions, not {tile.op}"]

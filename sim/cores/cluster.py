@@ -57,6 +57,9 @@ class Cluster(Core):
         """Multiply-accumulates a cycle if every processor issued nothing else."""
         return self.cores * self.lanes
 
+    def improvements(self) -> tuple[str, ...]:
+        return ("cores=x2",)
+
     def fits(self, tile: Tile) -> list[str]:
         if self.simd_bits not in SIMD_BITS:
             return [f"has SIMD of {', '.join(map(str, SIMD_BITS))} bit, not {self.simd_bits}"]

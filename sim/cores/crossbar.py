@@ -111,6 +111,9 @@ class Crossbar(Core):
         """Cycles in which an ADC converts one column."""
         return self.adc_cycles + self.adc_bits * self.adc_bit_cycles
 
+    def improvements(self) -> tuple[str, ...]:
+        return ("columns_per_adc=x0.5", "read_cycles=x0.5")
+
     def fits(self, tile: Tile) -> list[str]:
         return [] if tile.op == "conv" else [f"runs convolutions and linear layers, not {tile.op}"]
 

@@ -34,6 +34,9 @@ class DepthwiseEngine(Core):
     law_feed_bytes: Positive  # what its feed links carry in a cycle where the law's cycles were counted
     bias_bytes: Count = 4  # per output channel, moved with the weights
 
+    def improvements(self) -> tuple[str, ...]:
+        return ("channels=x2",)
+
     def fits(self, tile: Tile) -> list[str]:
         if tile.op != "conv" or not tile.depthwise:
             return [f"runs depthwise convolution only, not {tile.op}" + " of all channels" * (tile.op == "conv")]

@@ -28,6 +28,9 @@ class DigitalArray(Core):
     channel_job_cycles: Count = 0  # depthwise: configuration and wait per channel
     bias_bytes: Count = 4  # per output channel, moved with the weights
 
+    def improvements(self) -> tuple[str, ...]:
+        return ("rows=x2",)
+
     def fits(self, tile: Tile) -> list[str]:
         if tile.op != "conv":
             return [f"runs convolutions, not {tile.op}"]

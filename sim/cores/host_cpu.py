@@ -19,6 +19,9 @@ class HostCpu(Core):
     cycles_per_element: Positive
     bias_bytes: Positive = 4  # per output channel, moved with the weights
 
+    def improvements(self) -> tuple[str, ...]:
+        return ("cycles_per_mac=x0.5", "cycles_per_element=x0.5")
+
     def fits(self, tile: Tile) -> list[str]:
         return []
 

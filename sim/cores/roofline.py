@@ -98,6 +98,10 @@ class Roofline(Core):
             raise ValueError(f"runtime {self.runtime} is not one of {', '.join(self.runtimes)}")
         return self
 
+    def improvements(self) -> tuple[str, ...]:
+        used = f"runtimes.{self.runtime}"
+        return f"{used}.peak_macs_per_cycle=x2", "memory_bytes_per_cycle=x2", f"{used}.kernel_cycles=x0.5"
+
     def fits(self, tile: Tile) -> list[str]:
         return []
 

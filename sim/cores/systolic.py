@@ -76,6 +76,9 @@ class Systolic(Core):
     def own_memories(self) -> tuple[str, ...]:
         return ("accumulator",)
 
+    def improvements(self) -> tuple[str, ...]:
+        return ("execute.pair_latency_cycles=x0.5",)
+
     def fits(self, tile: Tile) -> list[str]:
         if tile.op in ("add", "max_pool", "avg_pool"):
             return []  # through its memories and controllers

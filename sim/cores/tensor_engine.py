@@ -35,6 +35,9 @@ class TensorEngine(Core):
     law_feed_bytes: Positive  # what its feed links carry in a cycle where the law's cycles were counted
     datamover: Datamover | None = None
 
+    def improvements(self) -> tuple[str, ...]:
+        return ("fmas=x2",)
+
     def fits(self, tile: Tile) -> list[str]:
         if tile.op == "matmul":
             return []

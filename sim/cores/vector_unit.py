@@ -24,6 +24,9 @@ class VectorUnit(Core):
     lanes: Positive
     taps: Positive
 
+    def improvements(self) -> tuple[str, ...]:
+        return ("lanes=x2",)
+
     def fits(self, tile: Tile) -> list[str]:
         return [] if tile.op in self.ops else [f"runs {', '.join(self.ops)}, not {tile.op}"]
 

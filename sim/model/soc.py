@@ -251,6 +251,10 @@ class Core(Model):
         """Keys, besides `feed_links`, whose values name links of the SoC."""
         return ()
 
+    def improvements(self) -> tuple[str, ...]:
+        """Changes of its own keys that shorten its jobs, as KEY=xFACTOR, the likeliest first: what-ifs propose them."""
+        return ()
+
     def fits(self, tile: Tile) -> list[str]:
         """Why this core cannot run the tile; empty if it can."""
         raise NotImplementedError

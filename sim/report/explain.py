@@ -21,7 +21,8 @@ from cosoc.sim.movers.cached_units import core_of_unit, name_of
 from cosoc.sim.report.result import CAUSES, Result
 from cosoc.sim.simulate import simulate
 
-PROPOSED = 4  # what-ifs that are tried where none is asked for
+PROPOSED, TRIED = 4, 8  # what-ifs that are shown where none is asked for, of so many that are tried
+SHOWS = 5e-4  # a smaller change of the time is none, as it is told in tenths of a per cent
 
 
 @dataclass(frozen=True)
@@ -49,61 +50,63 @@ def proposals(result: Result, soc: SoC) -> list[str]:
     weight: dict[str, int] = {}
     for share in result.critical_path.shares:
         if share.cause != "wait_server":
-            change = _remedy(result, soc, share.cause, share.unit)
-            if change:
+            for change in _remedies(result, soc, share.cause, share.unit):
                 weight[change] = weight.get(change, 0) + share.ticks
     for server, holders in result.critical_path.waits_ticks.items():
         if server in soc.links:
             change = f"links.{server}.rate=x2"
             weight[change] = weight.get(change, 0) + sum(holders.values())
-    return sorted(weight, key=lambda change: -weight[change])[:PROPOSED]
+    return [change for change in sorted(weight, key=lambda change: -weight[change]) if _possible(soc, change)]
 
 
-def _remedy(result: Result, soc: SoC, cause: str, unit: str) -> str:
-    """The parameter that a cause hangs on, or '' where there is none of that name."""
+def _possible(soc: SoC, change: str) -> bool:
+    """Whether a change can be made: half of an odd count of cycles cannot."""
+    try:
+        changed(soc, change)
+    except InputError:
+        return False
+    return True
+
+
+def _remedies(result: Result, soc: SoC, cause: str, unit: str) -> list[str]:
+    """The parameters that a cause hangs on."""
     if unit in soc.dmas:
         if cause == "dma_setup":
-            return f"dmas.{unit}.setup_cycles=x0.5"
-        link = _busiest(result, {link for route in soc.routes if route.dma == unit for link in route.links})
-        return f"links.{link}.rate=x2" if link else ""
+            return [f"dmas.{unit}.setup_cycles=x0.5"]
+        return _faster(result, {link for route in soc.routes if route.dma == unit for link in route.links})
     array = core_of_unit(soc).get(unit)
     if array is not None:
-        return _mover_remedy(result, soc, array, cause, unit)
+        return _mover_remedies(result, soc, array, cause, unit)
     core = soc.cores.get(unit)
     if core is None:
-        return ""
+        return []
     if cause == "launch":
-        return f"cores.{unit}.launch_cycles=x0.5" if core.launch_cycles else ""
+        return [f"cores.{unit}.launch_cycles=x0.5"] if core.launch_cycles else []
     if cause == "feed":
-        link = _busiest(result, set(core.feed_links) | set(core.own_links()))
-        return f"links.{link}.rate=x2" if link else ""
-    content = core.model_dump(by_alias=True)
-    for key, factor in (("cycles_per_mac", "x0.5"), ("rows", "x2"), ("dim", "x2"), ("macs_per_cycle", "x2")):
-        if cause == "compute" and isinstance(content.get(key), int | float) and content[key]:
-            return f"cores.{unit}.{key}={factor}"
-    return ""
+        return _faster(result, set(core.feed_links) | set(core.own_links()))
+    return [f"cores.{unit}.{change}" for change in core.improvements()] if cause == "compute" else []
 
 
-def _mover_remedy(result: Result, soc: SoC, array: str, cause: str, unit: str) -> str:
+def _mover_remedies(result: Result, soc: SoC, array: str, cause: str, unit: str) -> list[str]:
     """The same for a unit of a cached mover."""
     mover = soc.route(soc.main_memory, soc.cores[array].memory).dma
     if cause == "launch":
-        return f"cores.{array}.software.conv_tile_cycles=x0.5"
+        return [f"cores.{array}.software.conv_tile_cycles=x0.5"]
     if cause == "setup":
         loads = unit == name_of(soc, array, "load")
-        return f"dmas.{mover}.setup_cycles=x0.5" if loads else f"cores.{array}.execute.drain_cycles=x0.5"
+        return [f"dmas.{mover}.setup_cycles=x0.5" if loads else f"cores.{array}.execute.drain_cycles=x0.5"]
     if unit == name_of(soc, array, "store"):
-        return f"dmas.{mover}.store_request_cycles=x0.5"
+        return [f"dmas.{mover}.store_request_cycles=x0.5"]
     rows = [i for i, name in enumerate(result.program.unit_names) if name == unit]
     ours = result.program.rows[np.isin(result.program.rows["unit"], rows) & (result.program.rows["route_n"] > 0)]
     links = {result.program.server_names[server] for server in result.program.routes[ours["route_at"]].tolist()}
-    link = _busiest(result, links & set(soc.links))
-    return f"links.{link}.rate=x2" if link else ""
+    return _faster(result, links & set(soc.links))
 
 
-def _busiest(result: Result, links: set[str]) -> str:
+def _faster(result: Result, links: set[str]) -> list[str]:
+    """The busiest of some links at twice its rate."""
     parts = [part for part in result.by_server if part.server in links and part.busy_ticks]
-    return max(parts, key=lambda part: part.utilisation).server if parts else ""
+    return [f"links.{max(parts, key=lambda part: part.utilisation).server}.rate=x2"] if parts else []
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -206,6 +209,22 @@ def what_if(
     return out
 
 
+def improving(
+    result: Result, soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast", inferences: int = 1
+) -> list[Outcome]:
+    """Of the proposals for a result those that change its time, simulated, the fastest first; TRIED are tried, PROPOSED
+    kept. A cause's parameter may be hidden behind another that takes as long, and change nothing alone."""
+    tried = proposals(result, soc)[:TRIED]
+    found = []
+    for change in tried:
+        (outcome,) = what_if(soc, workload, mapping, [change], engine, inferences)
+        if outcome.seconds is not None and abs(outcome.seconds / result.seconds - 1) >= SHOWS:
+            found.append((outcome.seconds, outcome))
+        if len(found) == PROPOSED:
+            break
+    return [outcome for _, outcome in sorted(found, key=lambda one: one[0])]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Two results
 
@@ -250,4 +269,4 @@ def compare(a: MappingOf[str, Any], b: MappingOf[str, Any]) -> list[LayerChange]
     return out
 
 
-__all__ = ["LayerChange", "Outcome", "causes_by_layer", "changed", "compare", "proposals", "what_if"]
+__all__ = ["LayerChange", "Outcome", "causes_by_layer", "changed", "compare", "improving", "proposals", "what_if"]
