@@ -55,7 +55,7 @@ class Case:
 def tile_loop(n: int) -> Program:
     """Double-buffered tiles: one DMA with two lanes loads, a core computes, a second DMA stores."""
     b = Builder("tile loop, one DMA", 10**9)
-    l2, l1 = b.server("l2", rate_bytes=8), b.server("l1", rate_bytes=32, ports=0)
+    l2, l1 = b.server("l2", rate_bytes=8), b.server("l1", rate_bytes=32, ports=2)
     load, core, store = b.unit("load", lanes=2), b.unit("core"), b.unit("store")
     inputs, outputs = b.credit("inputs", 2), b.credit("outputs", 2)
     with b.repeat(n):

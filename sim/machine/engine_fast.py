@@ -1,19 +1,32 @@
 """The fast engine: the four rules of `program` in numba, with the same integers as `engine_reference`.
 
 What lives where: a *slot* is one lane of one unit and holds the op in flight there; each slot has at most one pending
-event, in a tree of minima. Rows are prepared once (ticks per burst, masks of servers); loops stay loops. A tick costs
+event, in a tree of minima. Rows are prepared once (ticks per burst at each server); loops stay loops. A tick costs
 work only for what changed in it: slots whose event fell due, units that were *touched* (a lane freed, the head moved,
-the head's last dep ended), the heads queued for credits if a credit was given, and the waiting list if a server was
-freed or asked for.
+the head's last dep ended), the heads queued for credits if a credit was given, and servers that were touched: asked
+for, or freed while somebody waits.
 
-Two things are skipped, with the same integers as a result (`coalesce`, `skip` switch them off):
+A server keeps no event for the end of a hold, but the ticks in which its ports are freed; they count when it is looked
+at. Only where somebody waits must that be at the tick of the next one: it is, as the burst that holds the port is
+over then, or else by an event of the server's own (`_wake`). A server that can hold nobody up has not even that: it
+is *loose* if its stretch is flat, no tag matters there, and it has as many ports as lanes that go over it. A lane has
+one burst at a time and a burst one port, so that a port is always free; and the hold is the same for every burst of
+a size. What the slowest loose server of a row takes is known beforehand (`base`), and their busy ticks are counted at
+the end.
 
-- *A lone stream.* While nobody else can get between the bursts of an op, they are one event, at its end. Whoever asks
-  for a server of its route splits it: the burst under way is found in closed form (`_stream`, `_alone`, `_unfold`).
+Three things are skipped, with the same integers as a result (`coalesce`, `skip` switch them off):
+
+- *A row of loose servers.* Nobody can hold its bursts up, so all of them are one event.
+- *A lone stream.* While nobody else is at the servers of an op, its bursts follow one another without a gap: each asks
+  in the tick in which the one before is over, by when all its servers are done with that; it finds a free port
+  everywhere, is alone there, and meets its own tag. So they are one event, at the end of the last. Nothing but an ask
+  for one of its servers can change that, and whoever asks splits it: the burst under way is found in closed form
+  (`_stream`, `_alone`, `_unfold`).
 - *A steady state.* When the state of the machine, relative to the tick and to the iterations that its units are in,
-  is what it was some iterations of a loop ago, all that happens until the loop runs out is known (`_steady`). Units
-  that are joined by deps in the loop's body are a component and count iterations together; components may run at
-  different speeds, as they meet at credits and servers only, where ops count by tick, tag and unit.
+  is what it was some iterations of a loop ago, all that happens until the loop runs out is known (`_steady`). Of
+  servers, their tags, the ticks in which ports are freed and who waits are state. Units that are joined by deps in the
+  loop's body are a component and count iterations together; components may run at different speeds, as they meet at
+  credits and servers only, where ops count by tick, tag and unit.
 """
 
 # mypy: disable-error-code="no-untyped-def, call-arg, no-untyped-call, misc, unreachable"
@@ -31,11 +44,10 @@ from numba import njit
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from cosoc.sim.machine.program import Ints, Program, Records, bases, bursts_of, deadlock
+from cosoc.sim.machine.program import Ints, Program, Records, bases, bursts_of, deadlock, entries_of
 from cosoc.sim.machine.trace import WAIT, Trace
 
 NEVER = 1 << 62
-WORD = 63  # servers per mask word: int64 without its sign
 FAN = 8  # children of a node in the tree of event times; a power of two
 
 # What the event of a slot means (STREAM: all bursts that are left, at their end); and how far the head of a unit has
@@ -48,16 +60,16 @@ def _record(*names: str) -> np.dtype[np.void]:
     return np.dtype([(name, np.int64) for name in names])
 
 
-# A row, prepared. hold, last: ticks of a full and of the last burst if no server
-# of its route depends on the occupancy or on tags, else hold = -1. alone, alone_last: the same for bursts that follow
-# one of the same op, nobody else on the route; alone = 0 if even that may depend on others.
+# A row, prepared. hops: the servers of its route that are not loose. base, base_last: ticks of a full and of the last
+# burst at the slowest loose one, 0 without any; whole: of all bursts there, if all are loose. alone, alone_last: ticks
+# of a full and of the last burst that follows one of the same op, nobody else on the route.
 _ROW = _record(
-    "unit", "setup", "run", "bursts", "tag", "hold", "last", "alone", "alone_last",
+    "unit", "setup", "run", "bursts", "tag", "base", "base_last", "whole", "alone", "alone_last",
     "hop_at", "hop_n", "dep_at", "dep_n", "take_at", "take_n", "give_at", "give_n",
 )  # fmt: skip
-# A server on a row's route; full, last: ticks there for a full and for the last burst, not yet stretched if the
-# server's stretch varies with the occupancy.
-_HOP = _record("server", "full", "last")
+# A server on a row's route. full, last: ticks there for a full and for the last burst, not yet stretched if the
+# server's stretch varies with the occupancy; alone, alone_last: the same, stretched for one.
+_HOP = _record("server", "full", "last", "alone", "alone_last")
 # A block, and the number of its first op.
 _BLOCK = _record("base", "first_row", "n_rows", "times")
 # The rows of one unit in one block: order[at : at + n].
@@ -69,15 +81,23 @@ _UNIT = _record(
     "rank", "slot_at", "slot_n", "free_slot", "state", "asked", "touched", "head", "row", "at", "base", "stretch",
     "last", "watched", "watcher", "next",
 )  # fmt: skip
-# op: -1 if free. key, tie: order of the waiting list. left: bursts. first: end of the first burst of a stream. again:
-# bursts to go before it is tried as a stream again. since, server, behind: open wait of a watched op, since -1: none.
+# op: -1 if free. key, tie: order of those who wait. left: bursts. Of the burst under way: pending: servers that have
+# not granted it; of those that have, the one that is done last: until when, its hold, its number (-1: a loose one) and
+# its place on the route. first: end of the first burst of a stream. again: bursts to go before it is tried as a stream
+# again. node_at: of its nodes, one a place on the route. log: the last of its burst's waits, of a watched op, or -1.
 _SLOT = _record(
-    "unit", "op", "row", "event", "left", "first", "again", "key", "tie", "service", "next_free", "since", "server",
-    "behind",
+    "unit", "op", "row", "event", "left", "first", "again", "key", "tie", "service", "next_free", "pending", "until",
+    "hold", "server", "place", "node_at", "log",
 )  # fmt: skip
-# stretch_n 0: the stretch does not vary. owner: the slot whose stream runs over it, -1 if there is none.
+# A slot's burst at a place of its route: whether it waits there, between whom, and, of a watched op, what it stands
+# behind since when (-1: nothing).
+_NODE = _record("slot", "waits", "next", "before", "since", "behind")
+# held: entries of `freed` and `holder` from hold_at on: ticks in which ports are freed, ascending, and the slots that
+# hold them; those that are past count no more. first, final, queued: of the nodes that wait. stretch_n 0: the
+# stretch does not vary. owner: the slot whose stream runs over it, -1 if there is none.
 _SERVER = _record(
-    "ports", "held", "word", "bit", "switch", "tag", "busy", "last_op", "stretch_at", "stretch_n", "owner"
+    "ports", "hold_at", "held", "first", "final", "queued", "touched", "switch", "tag", "busy", "last_op",
+    "stretch_at", "stretch_n", "owner",
 )  # fmt: skip
 _CREDIT = _record("free", "blocked")
 # Where a unit stood when the picture was kept: root: a unit that names its component in the loop, -1 if it has no row
@@ -89,15 +109,13 @@ _MARK = _record("root", "base", "oldest")
 # pause is; window: for how many iterations a picture is kept; age: how many it has been; at, size: its tick and
 # length, size 0: none; kept_bursts, kept_ended: those counts then.
 _STATE = _record(
-    "touched", "queued", "waiting", "ending", "asking", "issuing", "scan_queue", "scan_waiting", "round", "started",
+    "touched", "queued", "granted", "ending", "asking", "issuing", "servers", "scan_queue", "round", "started",
     "ended", "bursts", "waits", "coalesce", "skip", "streams", "splits", "skips", "skipped",
     "anchor", "block", "check", "tick", "pause", "rest", "window", "age", "at", "size", "kept_bursts",
     "kept_ended",
 )  # fmt: skip
-# Rows of the array `lists`: of units, units, slots, slots, units, slots, slots.
-TOUCHED, QUEUE, WAITING, GRANTED, ISSUING, ENDED, ASKED = range(7)
-# Rows of the array `words`, masks of servers: without a free port, blocked in this tick, under a stream, of one port.
-FULL, BLOCKED, STREAMED, SINGLE = range(4)
+# Rows of the array `lists`: of units, units, slots, units, slots, slots, servers.
+TOUCHED, QUEUE, GRANTED, ISSUING, ENDED, ASKED, SERVERS = range(7)
 KEPT, NOW = 0, 1  # rows of the array `pictures`
 
 FEWEST = 3  # bursts that are worth a stream
@@ -140,7 +158,8 @@ def counted(
     trace, n_waits, skipped = _simulate(program, watched, 8 * len(watch), flags)
     if n_waits > len(trace.waits):  # they did not fit: the same again, with room for all
         trace, n_waits, skipped = _simulate(program, watched, n_waits, flags)
-    waits = trace.waits[np.lexsort((trace.waits["op"], trace.waits["start"]))]
+    waits = trace.waits[trace.waits["op"] >= 0]  # of each burst, those at the server that was done last
+    waits = waits[np.lexsort((waits["op"], waits["start"]))]
     return replace(trace, waits=waits), skipped
 
 
@@ -150,38 +169,41 @@ def _simulate(program: Program, watched: Any, room: int, flags: tuple[bool, bool
     issue, end, service = np.full(n_ops, -1), np.full(n_ops, -1), np.zeros(n_ops, np.int64)
     blocks = _prepare_blocks(program)
     units, slots, stretches, order = _prepare_units(program)
-    servers, varies = _prepare_servers(program)
-    rows, hops, masks = _prepare_rows(program, servers, varies)
+    servers, varies, loose = _prepare_servers(program, slots)
+    rows, hops, busy = _prepare_rows(program, varies, loose)
+    nodes = _prepare_nodes(rows, slots)
+    freed, holder = np.zeros((2, max(1, int(servers["held"].sum()))), np.int64)
+    servers["held"] = 0
     credits = np.zeros(len(program.credits), _CREDIT)
     credits["free"] = program.credits["capacity"]
-    tree, levels = _tree(len(slots))
-    lists = np.zeros((7, 2 * len(units) + len(slots)), np.int64)
-    words = np.zeros((4, masks.shape[1]), np.int64)
-    np.bitwise_or.at(words[SINGLE], servers["word"], np.where(servers["ports"] == 1, servers["bit"], 0))
+    tree, levels = _tree(len(slots) + len(servers))
+    lists = np.zeros((7, 2 * len(units) + len(slots) + len(servers)), np.int64)
     marks, kept_busy = np.zeros(len(units), _MARK), np.zeros(len(servers), np.int64)
-    pictures = np.zeros((2, 6 * len(units) + 5 * len(slots) + len(credits) + len(servers)), np.int64)
-    state, waits = np.zeros(1, _STATE), np.zeros(room, WAIT)
+    size = 6 * len(units) + 8 * len(slots) + len(nodes) + len(credits) + 2 * len(servers) + len(freed)
+    pictures = np.zeros((2, size), np.int64)
+    state, waits, chain = np.zeros(1, _STATE), np.zeros(room, WAIT), np.zeros(room, np.int64)
     state["coalesce"], state["skip"] = flags
     state["anchor"] = -1
     deps, takes, gives, stretch = (_own(a) for a in (program.deps, program.takes, program.gives, program.stretch))
     going = True
     while going:
         _run(
-            units, slots, servers, credits, rows, hops, masks, words, tree, levels, lists, stretches, order, blocks,
-            deps, takes, gives, stretch, issue, end, service, watched, waits, state,
+            units, slots, servers, nodes, freed, holder, credits, rows, hops, tree, levels, lists, stretches, order,
+            blocks, deps, takes, gives, stretch, issue, end, service, watched, waits, chain, state,
         )  # fmt: skip
         going = bool(state["check"][0])
         if going:
             _steady(
-                units, slots, servers, credits, rows, hops, masks, words, tree, levels, stretches, order, blocks,
-                deps, issue, end, service, marks, pictures, kept_busy, state,
+                units, slots, servers, nodes, freed, holder, credits, rows, hops, tree, levels, stretches, order,
+                blocks, deps, issue, end, service, marks, pictures, kept_busy, state,
             )  # fmt: skip
     if state["ended"][0] < n_ops:
         raise deadlock(program, issue, end, np.where(units["state"] == QUEUED, units["asked"], -1))
     n_waits = int(state["waits"][0])
     makespan, bursts = int(end.max(initial=0)), int(state["bursts"][0])
     skipped = Skipped(*(int(state[key][0]) for key in ("streams", "splits", "skips", "skipped")))
-    return Trace(issue, end, service, servers["busy"].copy(), makespan, bursts, waits[:n_waits]), n_waits, skipped
+    busy += servers["busy"]
+    return Trace(issue, end, service, busy, makespan, bursts, waits[:n_waits]), n_waits, skipped
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -233,54 +255,92 @@ def _prepare_units(program: Program) -> tuple[Records, Records, Records, Ints]:
     return units, slots, stretches, order.astype(np.int64)
 
 
-def _prepare_servers(program: Program) -> tuple[Records, np.ndarray[Any, np.dtype[np.bool_]]]:
-    """Servers, and whether the stretch of each varies with its occupancy."""
+def _prepare_servers(
+    program: Program, slots: Records
+) -> tuple[Records, np.ndarray[Any, np.dtype[np.bool_]], np.ndarray[Any, np.dtype[np.bool_]]]:
+    """Servers, each with room for those who may hold it at once (`held`, for now); whether the stretch of each varies
+    with its occupancy; and whether it is loose."""
     servers = np.zeros(len(program.servers), _SERVER)
     for key in ("ports", "switch", "stretch_at", "stretch_n"):
         servers[key] = program.servers[key]
-    index = np.arange(len(servers))
-    servers["word"] = index // WORD
-    servers["bit"] = np.where(servers["ports"] > 0, np.int64(1) << (index % WORD), 0)
-    servers["tag"] = servers["last_op"] = servers["owner"] = -1
+    servers["tag"] = servers["last_op"] = servers["owner"] = servers["first"] = servers["final"] = -1
     tables = [program.stretch[s["stretch_at"] : s["stretch_at"] + s["stretch_n"]] for s in servers]
     varies = np.array([len(t) > 1 and bool((t[1:] != t[1]).any()) for t in tables], np.bool_)
-    return servers, varies
+    row, server = _hops(program)
+    goes_over = np.zeros((len(servers), len(program.units)), np.bool_)
+    goes_over[server, program.rows["unit"][row]] = True
+    lanes = goes_over @ np.bincount(slots["unit"], minlength=len(program.units))  # that go over each server
+    tagged = np.zeros(len(servers), np.bool_)
+    tagged[server[program.rows["tag"][row] >= 0]] = True
+    loose = (servers["ports"] >= lanes) & ~varies & ~(tagged & (servers["switch"] > 0))
+    servers["stretch_n"][~varies] = 0
+    servers["held"] = np.where(loose, 0, np.minimum(servers["ports"], lanes))
+    servers["hold_at"] = np.cumsum(servers["held"]) - servers["held"]
+    return servers, varies, loose
 
 
-def _prepare_rows(program: Program, servers: Records, varies: Any) -> tuple[Records, Records, Ints]:
-    """Rows; the servers on their routes with ticks per burst; and their masks, [n_rows, n_words]."""
+def _hops(program: Program) -> tuple[Ints, Ints]:
+    """(row, server) of every place on every row's route, in order."""
+    at, n = program.rows["route_at"], program.rows["route_n"]
+    return np.repeat(np.arange(len(n)), n), program.routes[entries_of(at, n)]
+
+
+def _prepare_rows(program: Program, varies: Any, loose: Any) -> tuple[Records, Records, Ints]:
+    """Rows; the servers on their routes that are not loose, with ticks per burst; and the busy ticks of the others,
+    [n_servers]."""
     given = program.rows
     rows = np.zeros(len(given), _ROW)
     for key in ("unit", "setup", "run", "tag", "dep_at", "dep_n", "take_at", "take_n", "give_at", "give_n"):
         rows[key] = given[key]
     rows["bursts"] = bursts_of(given)
-    n = given["route_n"]
-    rows["hop_n"], rows["hop_at"] = n, np.cumsum(n) - n
-    row = np.repeat(np.arange(len(rows)), n)
-    server = program.routes[np.arange(len(row)) + np.repeat(given["route_at"] - rows["hop_at"], n)]
+    row, server = _hops(program)
     hops = np.zeros(len(row), _HOP)
     hops["server"] = server
-    # Where the stretch is the same at every occupancy, it is applied here once.
-    alone = program.stretch[servers["stretch_at"] + np.minimum(1, servers["stretch_n"] - 1)][server]
+    given_n = given["route_n"]
+    moves = np.flatnonzero(given_n)
+    first = (np.cumsum(given_n) - given_n)[moves]  # place of each route that is not empty
+    table = program.servers["stretch_at"] + np.minimum(1, program.servers["stretch_n"] - 1)
+    alone, rate_ticks, rate_bytes = (
+        array[server] for array in (program.stretch[table], *(program.servers[k] for k in ("rate_ticks", "rate_bytes")))
+    )
+    is_loose = loose[server]
     full = np.minimum(given["burst"], given["bytes"])
     last = given["bytes"] - (rows["bursts"] - 1) * full
     for key, size in (("full", full), ("last", last)):
-        figures = program.servers[server]
-        ticks = -(-size[row] * figures["rate_ticks"] // figures["rate_bytes"])
-        hops[key] = np.where(varies[server], ticks, ticks * alone >> 8)
-        name = "alone" if key == "full" else "alone_last"
-        rows[name] = 1
-        np.maximum.at(rows[name], row, ticks * alone >> 8)
-    depends = varies[server] | ((rows["tag"][row] >= 0) & (servers["switch"][server] > 0))
-    rows["hold"], rows["last"] = rows["alone"], rows["alone_last"]
-    rows["hold"][row[depends]] = -1
-    rows["alone"][row[depends & (servers["ports"][server] == 0)]] = 0
-    servers["stretch_n"][~varies] = 0
+        name, base = ("alone", "base") if key == "full" else ("alone_last", "base_last")
+        ticks = -(-size[row] * rate_ticks // rate_bytes)
+        stretched = ticks * alone >> 8
+        # Where the stretch is the same at every occupancy, it is applied here once.
+        hops[key] = np.where(varies[server], ticks, stretched)
+        hops[name] = stretched = np.maximum(1, stretched)
+        if len(moves):
+            rows[name][moves] = np.maximum.reduceat(stretched, first)
+            rows[base][moves] = np.maximum.reduceat(np.where(is_loose, stretched, 0), first)
+    times = np.zeros(len(rows) + 1, np.int64)
+    np.add.at(times, program.blocks["first_row"], program.blocks["times"])
+    np.add.at(times, program.blocks["first_row"] + program.blocks["n_rows"], -program.blocks["times"])
+    busy = np.zeros(len(program.servers), np.int64)
+    idle = np.flatnonzero(is_loose)
+    spent = (rows["bursts"][row[idle]] - 1) * hops["alone"][idle] + hops["alone_last"][idle]
+    np.add.at(busy, server[idle], np.cumsum(times)[row[idle]] * spent)
+    tight = ~is_loose
+    rows["hop_n"] = np.bincount(row[tight], minlength=len(rows))
+    rows["hop_at"] = np.cumsum(rows["hop_n"]) - rows["hop_n"]
+    moved = (rows["hop_n"] == 0) & (rows["bursts"] > 0)
+    rows["whole"] = np.where(moved, (rows["bursts"] - 1) * rows["base"] + rows["base_last"], 0)
+    return rows, hops[tight], busy
 
-    n_words = max(1, -(-len(servers) // WORD))
-    masks = np.zeros((len(rows), n_words), np.int64)
-    np.bitwise_or.at(masks, (row, servers["word"][server]), servers["bit"][server])
-    return rows, hops, masks
+
+def _prepare_nodes(rows: Records, slots: Records) -> Records:
+    """As many nodes for each slot as the longest route of its unit has places."""
+    longest = np.zeros(int(max(rows["unit"].max(initial=0), slots["unit"].max(initial=0))) + 1, np.int64)
+    np.maximum.at(longest, rows["unit"], rows["hop_n"])
+    n = longest[slots["unit"]]
+    slots["node_at"] = np.cumsum(n) - n
+    nodes = np.zeros(int(n.sum()), _NODE)
+    nodes["slot"] = np.repeat(np.arange(len(slots)), n)
+    nodes["since"] = -1
+    return nodes
 
 
 def _tree(n_slots: int) -> tuple[Ints, Ints]:
@@ -392,22 +452,38 @@ def _unit_of(blocks, rows, op):
 
 
 @njit(forceinline=True)
-def _wait(units, slots, lists, m, s, t):
-    """The op in slot `s` asked at t: put it into the waiting list, which is in order."""
-    unit = slots[s].unit
-    key = (units[unit].rank << 50) | t
-    tie = (unit << 50) | slots[s].op
-    slots[s].key = key
-    slots[s].tie = tie
-    i = m[0].waiting
-    while i > 0:
-        other = lists[WAITING, i - 1]
+def _touch_server(servers, lists, m, server):
+    """See in this tick whether `server` grants."""
+    if not servers[server].touched:
+        servers[server].touched = 1
+        lists[SERVERS, m[0].servers] = server
+        m[0].servers += 1
+
+
+@njit(forceinline=True)
+def _ask(slots, servers, nodes, lists, m, s, node, server):
+    """The slot `s` asks for a server, at the place of its route that `node` is: it waits there, in order."""
+    key, tie = slots[s].key, slots[s].tie
+    before, after = servers[server].final, -1
+    while before >= 0:
+        other = nodes[before].slot
         if slots[other].key < key or (slots[other].key == key and slots[other].tie < tie):
             break
-        lists[WAITING, i] = other
-        i -= 1
-    lists[WAITING, i] = s
-    m[0].waiting += 1
+        after = before
+        before = nodes[before].before
+    nodes[node].waits = 1
+    nodes[node].before = before
+    nodes[node].next = after
+    if before >= 0:
+        nodes[before].next = node
+    else:
+        servers[server].first = node
+    if after >= 0:
+        nodes[after].before = node
+    else:
+        servers[server].final = node
+    servers[server].queued += 1
+    _touch_server(servers, lists, m, server)
 
 
 @njit(forceinline=True)
@@ -441,104 +517,125 @@ def _finish(units, slots, credits, rows, gives, lists, end, service, m, s, t):
 
 
 @njit(forceinline=True)
-def _release(slots, servers, rows, hops, words, m, s):
-    """A burst of slot `s` ends."""
+def _past(servers, freed, holder, server, t):
+    """Forget the ports of `server` that are free again at t; how many are not."""
+    at, held, n = servers[server].hold_at, servers[server].held, 0
+    while n < held and freed[at + n] <= t:
+        n += 1
+    if n:
+        held -= n
+        for i in range(at, at + held):
+            freed[i] = freed[i + n]
+            holder[i] = holder[i + n]
+        servers[server].held = held
+    return held
+
+
+@njit(forceinline=True)
+def _hold_port(servers, freed, holder, server, s, until):
+    """The slot `s` holds a port of `server` until then."""
+    at = servers[server].hold_at
+    i = at + servers[server].held
+    while i > at and freed[i - 1] > until:
+        freed[i] = freed[i - 1]
+        holder[i] = holder[i - 1]
+        i -= 1
+    freed[i] = until
+    holder[i] = s
+    servers[server].held += 1
+
+
+@njit(forceinline=True)
+def _over(slots, servers, rows, hops, lists, m, s):
+    """A burst of slot `s` is over."""
+    slots[s].left -= 1
+    slots[s].service += slots[s].hold
     row = slots[s].row
     for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
-        server = hops[i].server
-        servers[server].held -= 1
-        words[FULL, servers[server].word] &= ~servers[server].bit
-    slots[s].left -= 1
-    m[0].scan_waiting = 1
+        if servers[hops[i].server].queued:
+            _touch_server(servers, lists, m, hops[i].server)
 
 
 @njit
-def _unfold(slots, servers, rows, hops, masks, words, m, s, t):
+def _unfold(slots, servers, freed, holder, rows, hops, m, s, t):
     """Make the stream of slot `s` the burst that is under way before t, ending at t or later; when it ends."""
     row = slots[s].row
     alone, full, first = rows[row].alone, slots[s].left - 2, slots[s].first
     ended = 0 if t <= first else (t - first + alone - 1) // alone  # bursts that have, with t not counted
-    if ended <= full:
-        held, until = ended * alone, first + ended * alone
-    else:
-        ended = full + 1
-        held = full * alone + rows[row].alone_last
-        until = first + held
-    slots[s].service += held
-    slots[s].left -= ended
     slots[s].event = BURST
+    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+        servers[hops[i].server].owner = -1
+    if ended == 0:
+        return first
+    hold = alone
+    if ended > full:
+        ended = full + 1
+        hold = rows[row].alone_last
+    start = first + (ended - 1) * alone
+    slots[s].service += slots[s].hold + (ended - 1) * alone
+    slots[s].hold = hold
+    slots[s].until = start + hold
+    slots[s].left -= ended
     m[0].bursts += ended
     for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
-        servers[hops[i].server].busy += held
-        servers[hops[i].server].owner = -1
-    for word in range(masks.shape[1]):
-        words[STREAMED, word] &= ~masks[row, word]
-    return until
+        server = hops[i].server
+        here = hops[i].alone_last if ended > full else hops[i].alone
+        servers[server].busy += (ended - 1) * hops[i].alone + here
+        servers[server].last_op = slots[s].op
+        servers[server].held = 0
+        _hold_port(servers, freed, holder, server, s, start + here)
+    return start + hold
 
 
 @njit(forceinline=True)
-def _split(slots, servers, rows, hops, masks, words, tree, levels, lists, m, s, t):
-    """The op in slot `s` asked at t: no stream over its route goes on."""
-    row, hit = slots[s].row, False
-    for word in range(masks.shape[1]):
-        hit |= masks[row, word] & words[STREAMED, word] != 0
-    if not hit:
-        return
-    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
-        other = servers[hops[i].server].owner
-        if other < 0:
-            continue
-        m[0].splits += 1
-        until = _unfold(slots, servers, rows, hops, masks, words, m, other, t)
-        if until > t:
-            _set_event(tree, levels, other, until)
-        else:  # between two bursts of its own: it asks in this very tick
-            _set_event(tree, levels, other, NEVER)
-            _release(slots, servers, rows, hops, words, m, other)
-            lists[ASKED, m[0].asking] = other
-            m[0].asking += 1
+def _split(slots, servers, freed, holder, rows, hops, tree, levels, lists, m, other, t):
+    """Somebody asked at t for a server of the stream of slot `other`: it goes on burst by burst."""
+    m[0].splits += 1
+    until = _unfold(slots, servers, freed, holder, rows, hops, m, other, t)
+    if until > t:
+        _set_event(tree, levels, other, until)
+    else:  # between two bursts of its own: it asks in this very tick
+        _set_event(tree, levels, other, NEVER)
+        _over(slots, servers, rows, hops, lists, m, other)
+        lists[ASKED, m[0].asking] = other
+        m[0].asking += 1
 
 
 @njit
-def _alone(slots, servers, rows, hops, masks, words, lists, m, s):
-    """Whether nobody who does not ask anew can get between the bursts of the op in slot `s`, just granted.
+def _alone(slots, servers, freed, holder, rows, hops, s, t):
+    """Whether the bursts of the op in slot `s`, the first of which all its servers have granted, meet nobody who does
+    not ask anew, and no tag but their own.
 
-    Nobody else is on its route, and whoever waits for a server of it is of lower priority and also waits for one of
-    its servers that have one port: the op asks again in the tick in which it frees that, and is visited first.
+    A server may be done with this burst long before the last one granted it. So who is there may be another; a burst
+    with another tag may have come and gone; and there may be a stream whose burst has been there, too.
     """
     row = slots[s].row
     for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
-        if servers[hops[i].server].bit and servers[hops[i].server].held > 1:
+        server = hops[i].server
+        if servers[server].queued or servers[server].owner >= 0:
             return False
-    for i in range(m[0].waiting):
-        other = lists[WAITING, i]
-        overlaps = shares = False
-        for word in range(masks.shape[1]):
-            both = masks[row, word] & masks[slots[other].row, word]
-            overlaps |= both != 0
-            shares |= both & words[SINGLE, word] != 0
-        if overlaps and not (shares and slots[s].key >> 50 < slots[other].key >> 50):
+        if rows[row].tag >= 0 and servers[server].switch and servers[server].tag != rows[row].tag:
             return False
+        for j in range(servers[server].hold_at, servers[server].hold_at + servers[server].held):
+            if freed[j] > t and holder[j] != s:
+                return False
     return True
 
 
 @njit(forceinline=True)
-def _stream(slots, servers, rows, hops, masks, words, lists, m, s, until):
-    """Make a stream of the op in slot `s`, whose burst lasts until then, if it can be one; when its event is."""
-    row = slots[s].row
-    if slots[s].left < FEWEST or rows[row].alone == 0:
+def _stream(slots, servers, freed, holder, rows, hops, m, s, t):
+    """Make a stream of the op in slot `s`, whose burst is granted everywhere, if it can be one; when its event is."""
+    row, until = slots[s].row, slots[s].until
+    if slots[s].left < FEWEST:
         return until
     if slots[s].again > 0:
         slots[s].again -= 1
         return until
-    if not _alone(slots, servers, rows, hops, masks, words, lists, m, s):
+    if not _alone(slots, servers, freed, holder, rows, hops, s, t):
         slots[s].again = AGAIN
         return until
     for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
-        if servers[hops[i].server].bit:
-            servers[hops[i].server].owner = s
-    for word in range(masks.shape[1]):
-        words[STREAMED, word] |= masks[row, word]
+        servers[hops[i].server].owner = s
     slots[s].event = STREAM
     slots[s].first = until
     m[0].streams += 1
@@ -546,16 +643,19 @@ def _stream(slots, servers, rows, hops, masks, words, lists, m, s, until):
 
 
 @njit(forceinline=True)
-def _end(slots, servers, rows, hops, masks, words, tree, levels, lists, m, t):
+def _end(slots, servers, freed, holder, rows, hops, tree, levels, lists, m, t):
     """Rule 1, but for what the end of an op brings about: that is `_finish`, for those listed in ENDED here."""
     root = levels[len(levels) - 1]
     while tree[root] == t:
         s = _due(tree, levels, t)
         _set_event(tree, levels, s, NEVER)
+        if s >= len(slots):
+            _touch_server(servers, lists, m, s - len(slots))
+            continue
         if slots[s].event == STREAM:
-            _unfold(slots, servers, rows, hops, masks, words, m, s, t)
+            _unfold(slots, servers, freed, holder, rows, hops, m, s, t)
         if slots[s].event == BURST:
-            _release(slots, servers, rows, hops, words, m, s)
+            _over(slots, servers, rows, hops, lists, m, s)
         if slots[s].left > 0:
             lists[ASKED, m[0].asking] = s
             m[0].asking += 1
@@ -593,9 +693,16 @@ def _issue(units, slots, rows, tree, levels, stretches, order, blocks, lists, is
     slots[s].left = rows[row].bursts
     slots[s].service = 0
     slots[s].again = 0
-    slots[s].since = -1
+    slots[s].log = -1
+    slots[s].hold = 0
     issue[op] = t
     delay = rows[row].setup + rows[row].run
+    if rows[row].whole and m[0].coalesce:
+        delay += rows[row].whole
+        slots[s].service = rows[row].whole
+        m[0].bursts += slots[s].left
+        m[0].streams += 1
+        slots[s].left = 0
     if delay > 0:
         slots[s].event = SETUP if slots[s].left > 0 else FINISH
         _set_event(tree, levels, s, t + delay)
@@ -674,136 +781,159 @@ def _round(units, credits, rows, blocks, deps, takes, lists, end, m, t):
         m[0].queued = kept
 
 
-@njit(forceinline=True)
-def _hold(slots, servers, rows, hops, stretch, s):
-    """Ticks that the burst granted to slot `s` holds its route; sets the tags."""
-    row, last = slots[s].row, slots[s].left == 1
-    hold = rows[row].hold
-    if hold >= 0:
-        return rows[row].last if last else hold
-    hold, tag = 1, rows[row].tag
-    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
-        server = hops[i].server
-        ticks = hops[i].last if last else hops[i].full
-        if servers[server].stretch_n:
-            entry = min(servers[server].held, servers[server].stretch_n - 1)
-            ticks = ticks * stretch[servers[server].stretch_at + entry] >> 8
-        if tag >= 0:
-            if servers[server].tag != tag:
-                ticks += servers[server].switch
-            servers[server].tag = tag
-        hold = max(hold, ticks)
-    return hold
-
-
-@njit(forceinline=True)
-def _blocked(masks, words, row):
-    """Whether a server of the row's route is full or blocked; if not, nothing changes, else its route is blocked."""
-    hit = False
-    for word in range(masks.shape[1]):
-        hit |= masks[row, word] & (words[FULL, word] | words[BLOCKED, word]) != 0
-    if hit:
-        for word in range(masks.shape[1]):
-            words[BLOCKED, word] |= masks[row, word]
-    return hit
-
-
-@njit(forceinline=True)
-def _take_ports(slots, servers, rows, hops, words, s):
-    row = slots[s].row
-    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
-        server = hops[i].server
-        servers[server].held += 1
-        servers[server].last_op = slots[s].op
-        if servers[server].held == servers[server].ports:
-            words[FULL, servers[server].word] |= servers[server].bit
-
-
 @njit
-def _note(slots, waits, m, s, t, server, behind):
-    """Record what the watched op in slot `s` stands behind from t on (server -1: nothing)."""
-    if slots[s].since >= 0:
-        if slots[s].server == server and slots[s].behind == behind:
+def _note(slots, nodes, waits, chain, m, node, t, server, behind):
+    """Record what the burst of a watched op stands behind at a server from t on (behind -1: nothing)."""
+    s = nodes[node].slot
+    if nodes[node].since >= 0:
+        if nodes[node].behind == behind:
             return
         n = m[0].waits
         if n < len(waits):
             waits[n].op = slots[s].op
-            waits[n].start = slots[s].since
+            waits[n].start = nodes[node].since
             waits[n].end = t
-            waits[n].server = slots[s].server
-            waits[n].behind = slots[s].behind
+            waits[n].server = server
+            waits[n].behind = nodes[node].behind
+            chain[n] = slots[s].log
+            slots[s].log = n
         m[0].waits += 1
-    slots[s].since = t if server >= 0 else -1
-    slots[s].server = server
-    slots[s].behind = behind
+    nodes[node].since = t if behind >= 0 else -1
+    nodes[node].behind = behind
 
 
 @njit
-def _bar(slots, servers, rows, hops, words, lists, m, kept, s):
-    """(server, op): the first server of the route of `s` that is full or blocked, and behind whom.
-
-    To be called before the route of `s` itself is blocked; `kept` waiters before it block theirs.
-    """
-    row = slots[s].row
-    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
-        server = hops[i].server
-        bit = servers[server].bit
-        if words[FULL, servers[server].word] & bit:
-            return server, servers[server].last_op
-        if words[BLOCKED, servers[server].word] & bit:
-            for j in range(kept):
-                other = lists[WAITING, j]
-                for k in range(
-                    rows[slots[other].row].hop_at, rows[slots[other].row].hop_at + rows[slots[other].row].hop_n
-                ):
-                    if hops[k].server == server:
-                        return server, slots[other].op
-    return -1, -1
+def _strike_out(slots, waits, chain, s):
+    """The burst of slot `s` is granted everywhere: of its waits, those count that were for the server which is done
+    last; the others are no longer of any op."""
+    n = slots[s].log
+    while n >= 0:
+        if waits[n].server != slots[s].server:
+            waits[n].op = -1
+        n = chain[n]
+    slots[s].log = -1
 
 
 @njit(forceinline=True)
-def _grant(units, slots, servers, rows, hops, masks, words, tree, levels, lists, stretch, watched, waits, m, t):
+def _hold(slots, servers, rows, hops, stretch, s, hop, occupancy):
+    """Ticks that the burst of slot `s` holds the server of a hop, granted just now; sets the tag."""
+    server, tag = hops[hop].server, rows[slots[s].row].tag
+    ticks = hops[hop].last if slots[s].left == 1 else hops[hop].full
+    if servers[server].stretch_n:
+        entry = min(occupancy, servers[server].stretch_n - 1)
+        ticks = ticks * stretch[servers[server].stretch_at + entry] >> 8
+    if tag >= 0:
+        if servers[server].tag != tag:
+            ticks += servers[server].switch
+        servers[server].tag = tag
+    return max(1, ticks)
+
+
+@njit(forceinline=True)
+def _serve(
+    slots, servers, nodes, freed, holder, rows, hops, lists, stretch, watched, waits, chain, m, server, t,
+):  # fmt: skip
+    """Rule 3 at one server: those who wait are granted as far as there are ports."""
+    servers[server].touched = 0
+    held = _past(servers, freed, holder, server, t)
+    n = min(servers[server].queued, servers[server].ports - held)
+    for _ in range(n):
+        node = servers[server].first
+        s = nodes[node].slot
+        after = nodes[node].next
+        servers[server].first = after
+        if after >= 0:
+            nodes[after].before = -1
+        else:
+            servers[server].final = -1
+        nodes[node].waits = 0
+        place = node - slots[s].node_at
+        hold = _hold(slots, servers, rows, hops, stretch, s, rows[slots[s].row].hop_at + place, held + n)
+        until = t + hold
+        servers[server].busy += hold
+        servers[server].last_op = slots[s].op
+        _hold_port(servers, freed, holder, server, s, until)
+        if len(watched) > 0 and watched[slots[s].op]:
+            _note(slots, nodes, waits, chain, m, node, t, server, -1)
+        last, longest = slots[s].until, slots[s].hold
+        if until > last or (until == last and (hold > longest or (hold == longest and place < slots[s].place))):
+            slots[s].until = until
+            slots[s].hold = hold
+            slots[s].server = server
+            slots[s].place = place
+        slots[s].pending -= 1
+        if slots[s].pending == 0:
+            lists[GRANTED, m[0].granted] = s
+            m[0].granted += 1
+    servers[server].queued -= n
+    if len(watched) > 0:
+        node = servers[server].first
+        while node >= 0:
+            if watched[slots[nodes[node].slot].op]:
+                _note(slots, nodes, waits, chain, m, node, t, server, servers[server].last_op)
+            node = nodes[node].next
+
+
+@njit(forceinline=True)
+def _wake(slots, servers, freed, holder, tree, levels, server):
+    """See to it that `server`, for which somebody waits, is looked at when its next port is free: by an event, if the
+    burst there is not over in that very tick."""
+    at = servers[server].hold_at
+    when, s = freed[at], holder[at]
+    if slots[s].pending == 0 and slots[s].until == when:
+        when = NEVER
+    leaf = len(slots) + server
+    if tree[leaf] != when:
+        _set_event(tree, levels, leaf, when)
+
+
+@njit(forceinline=True)
+def _grant(
+    units, slots, servers, nodes, freed, holder, rows, hops, tree, levels, lists, stretch, watched, waits, chain, m, t,
+):  # fmt: skip
     """Rule 3."""
     asked = 0
     while asked < m[0].asking:  # a split makes it longer
-        _split(slots, servers, rows, hops, masks, words, tree, levels, lists, m, lists[ASKED, asked], t)
-        asked += 1
-    for i in range(m[0].asking):
-        _wait(units, slots, lists, m, lists[ASKED, i], t)
-    m[0].asking = 0
-    for word in range(words.shape[1]):
-        words[BLOCKED, word] = 0
-    kept = granted = 0
-    for i in range(m[0].waiting):
-        s = lists[WAITING, i]
-        watch = len(watched) > 0 and watched[slots[s].op]
-        server = behind = -1
-        if watch:
-            server, behind = _bar(slots, servers, rows, hops, words, lists, m, kept, s)
-        if _blocked(masks, words, slots[s].row):
-            lists[WAITING, kept] = s
-            kept += 1
-        else:
-            _take_ports(slots, servers, rows, hops, words, s)
-            lists[GRANTED, granted] = s
-            granted += 1
-        if watch:
-            _note(slots, waits, m, s, t, server, behind)
-    m[0].waiting = kept
-    m[0].bursts += granted
-    m[0].scan_waiting = 0
-    for i in range(granted):
-        s = lists[GRANTED, i]
-        hold = _hold(slots, servers, rows, hops, stretch, s)
-        slots[s].service += hold
-        row = slots[s].row
-        for j in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
-            servers[hops[j].server].busy += hold
+        s = lists[ASKED, asked]
+        row, unit = slots[s].row, slots[s].unit
+        slots[s].key = (units[unit].rank << 50) | t
+        slots[s].tie = (unit << 50) | slots[s].op
+        base = rows[row].base_last if slots[s].left == 1 else rows[row].base
         slots[s].event = BURST
-        until = t + hold
+        slots[s].until = t + base
+        slots[s].hold = base
+        slots[s].server = slots[s].place = -1
+        slots[s].pending = rows[row].hop_n
+        for i in range(rows[row].hop_n):
+            server = hops[rows[row].hop_at + i].server
+            other = servers[server].owner
+            if other >= 0:
+                _split(slots, servers, freed, holder, rows, hops, tree, levels, lists, m, other, t)
+            _ask(slots, servers, nodes, lists, m, s, slots[s].node_at + i, server)
+        if rows[row].hop_n == 0:
+            lists[GRANTED, m[0].granted] = s
+            m[0].granted += 1
+        asked += 1
+    m[0].asking = 0
+    for i in range(m[0].servers):
+        _serve(
+            slots, servers, nodes, freed, holder, rows, hops, lists, stretch, watched, waits, chain, m,
+            lists[SERVERS, i], t,
+        )  # fmt: skip
+    for i in range(m[0].servers):
+        if servers[lists[SERVERS, i]].queued:
+            _wake(slots, servers, freed, holder, tree, levels, lists[SERVERS, i])
+    m[0].servers = 0
+    m[0].bursts += m[0].granted
+    for i in range(m[0].granted):
+        s = lists[GRANTED, i]
+        if slots[s].log >= 0:
+            _strike_out(slots, waits, chain, s)
+        until = slots[s].until
         if m[0].coalesce:
-            until = _stream(slots, servers, rows, hops, masks, words, lists, m, s, until)
+            until = _stream(slots, servers, freed, holder, rows, hops, m, s, t)
         _set_event(tree, levels, s, until)
+    m[0].granted = 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -851,7 +981,9 @@ def _oldest(units, slots, unit, after):
 
 
 @njit
-def _picture(units, slots, servers, credits, tree, stretches, blocks, marks, picture, m, t):
+def _picture(
+    units, slots, servers, nodes, freed, holder, credits, rows, tree, stretches, blocks, marks, picture, m, t
+):  # fmt: skip
     """Write all that what follows depends on into `picture`, relative to t and to the iteration that each component
     is in; its length. 0 if the machine is in no state to be compared: an op of another block is in flight, or part of a
     component is elsewhere.
@@ -879,13 +1011,19 @@ def _picture(units, slots, servers, credits, tree, stretches, blocks, marks, pic
         while s >= 0:
             if not inside or slots[s].op < base:
                 return 0
-            due = tree[s] if tree[s] != NEVER else slots[s].key & ((1 << 50) - 1)  # after t; or asked at t or before
+            waits = slots[s].event == BURST and slots[s].pending > 0
             picture[n] = slots[s].op - reference
             picture[n + 1] = slots[s].event
-            picture[n + 2] = due - t
+            picture[n + 2] = (slots[s].until if waits else tree[s]) - t
             picture[n + 3] = slots[s].left
             picture[n + 4] = slots[s].service
-            n += 5
+            picture[n + 5] = slots[s].hold
+            picture[n + 6] = (slots[s].key & ((1 << 50) - 1)) - t if waits else 1  # asked: at t or before
+            n += 7
+            if waits:
+                for i in range(slots[s].node_at, slots[s].node_at + rows[slots[s].row].hop_n):
+                    picture[n] = nodes[i].waits
+                    n += 1
             s = _oldest(units, slots, unit, slots[s].op)
         picture[n] = picture[n + 1] = -1
         n += 2
@@ -893,8 +1031,14 @@ def _picture(units, slots, servers, credits, tree, stretches, blocks, marks, pic
         picture[n + credit] = credits[credit].free
     n += len(credits)
     for server in range(len(servers)):
-        picture[n + server] = servers[server].tag
-    return n + len(servers)
+        held = _past(servers, freed, holder, server, t)
+        picture[n] = servers[server].tag
+        picture[n + 1] = held
+        n += 2
+        for i in range(servers[server].hold_at, servers[server].hold_at + held):
+            picture[n] = freed[i] - t
+            n += 1
+    return n
 
 
 @njit
@@ -948,7 +1092,7 @@ def _repeat(issue, end, service, op, period, dt, times, since, t):
 
 @njit
 def _skip(
-    units, slots, servers, tree, stretches, order, blocks, issue, end, service, marks, kept_busy, m, times,
+    units, slots, servers, freed, tree, stretches, order, blocks, issue, end, service, marks, kept_busy, m, times,
 ):  # fmt: skip
     """Go on by `times` periods, each the time since the picture was kept."""
     t, n_rows = m[0].tick, blocks[m[0].block].n_rows
@@ -976,9 +1120,12 @@ def _skip(
                 slots[s].op += times * period
                 slots[s].tie += times * period
                 slots[s].key += times * dt
+                slots[s].until += times * dt
     for node in range(len(tree)):
         if tree[node] != NEVER:
             tree[node] += times * dt
+    for i in range(len(freed)):
+        freed[i] += times * dt
     for server in range(len(servers)):
         servers[server].busy += times * (servers[server].busy - kept_busy[server])
     m[0].bursts += times * (m[0].bursts - m[0].kept_bursts)
@@ -990,8 +1137,8 @@ def _skip(
 
 @njit(cache=True)
 def _steady(
-    units, slots, servers, credits, rows, hops, masks, words, tree, levels, stretches, order, blocks, deps, issue,
-    end, service, marks, pictures, kept_busy, m,
+    units, slots, servers, nodes, freed, holder, credits, rows, hops, tree, levels, stretches, order, blocks, deps,
+    issue, end, service, marks, pictures, kept_busy, m,
 ):  # fmt: skip
     """Compare the machine with the picture kept; if it is the same, skip what repeats.
 
@@ -1008,8 +1155,10 @@ def _steady(
         return
     for s in range(len(slots)):
         if slots[s].event == STREAM:
-            _set_event(tree, levels, s, _unfold(slots, servers, rows, hops, masks, words, m, s, t + 1))
-    size = _picture(units, slots, servers, credits, tree, stretches, blocks, marks, pictures[NOW], m, t)
+            _set_event(tree, levels, s, _unfold(slots, servers, freed, holder, rows, hops, m, s, t + 1))
+    size = _picture(
+        units, slots, servers, nodes, freed, holder, credits, rows, tree, stretches, blocks, marks, pictures[NOW], m, t
+    )
     same = size > 0 and size == m[0].size
     for i in range(size):
         same = same and pictures[KEPT, i] == pictures[NOW, i]
@@ -1017,8 +1166,9 @@ def _steady(
         times = _times(units, rows, stretches, blocks, marks, m)
         if times > 0:
             _skip(
-                units, slots, servers, tree, stretches, order, blocks, issue, end, service, marks, kept_busy, m, times
-            )
+                units, slots, servers, freed, tree, stretches, order, blocks, issue, end, service, marks, kept_busy, m,
+                times,
+            )  # fmt: skip
         m[0].size = 0
         return
     m[0].age += 1
@@ -1053,18 +1203,19 @@ def _bare(_typing: Any, array: Any) -> Any:
 
 @njit(cache=True)
 def _run(
-    units, slots, servers, credits, rows, hops, masks, words, tree, levels, lists, stretches, order, blocks, deps,
-    takes, gives, stretch, issue, end, service, watched, waits, m,
+    units, slots, servers, nodes, freed, holder, credits, rows, hops, tree, levels, lists, stretches, order, blocks,
+    deps, takes, gives, stretch, issue, end, service, watched, waits, chain, m,
 ):  # fmt: skip
     """Simulate to the end, or to a tick in which `_steady` is to be called."""
     units = _bare(units)
     slots = _bare(slots)
     servers = _bare(servers)
+    nodes = _bare(nodes)
+    freed = _bare(freed)
+    holder = _bare(holder)
     credits = _bare(credits)
     rows = _bare(rows)
     hops = _bare(hops)
-    masks = _bare(masks)
-    words = _bare(words)
     tree = _bare(tree)
     levels = _bare(levels)
     lists = _bare(lists)
@@ -1080,6 +1231,7 @@ def _run(
     service = _bare(service)
     watched = _bare(watched)
     waits = _bare(waits)
+    chain = _bare(chain)
     m = _bare(m)
     root = levels[len(levels) - 1]
     t = tree[root]
@@ -1089,7 +1241,7 @@ def _run(
             _next_stretch(units, stretches, order, blocks, unit)
             _touch(units, lists, m, unit)
     while t != NEVER:
-        _end(slots, servers, rows, hops, masks, words, tree, levels, lists, m, t)
+        _end(slots, servers, freed, holder, rows, hops, tree, levels, lists, m, t)
         while m[0].touched > 0 or m[0].scan_queue or m[0].ending > 0:
             for i in range(m[0].ending):
                 _finish(units, slots, credits, rows, gives, lists, end, service, m, lists[ENDED, i], t)
@@ -1103,8 +1255,11 @@ def _run(
             for i in range(touched, m[0].touched):  # what this round touched is for the next
                 lists[TOUCHED, i - touched] = lists[TOUCHED, i]
             m[0].touched -= touched
-        if m[0].scan_waiting or m[0].asking > 0:
-            _grant(units, slots, servers, rows, hops, masks, words, tree, levels, lists, stretch, watched, waits, m, t)
+        if m[0].servers > 0 or m[0].asking > 0:
+            _grant(
+                units, slots, servers, nodes, freed, holder, rows, hops, tree, levels, lists, stretch, watched, waits,
+                chain, m, t,
+            )  # fmt: skip
         if m[0].check:
             m[0].tick = t
             return

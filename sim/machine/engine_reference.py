@@ -1,14 +1,14 @@
 """The reference engine: the four rules of `program` as a simpy model, for reading and for checking the fast one.
 
-An op is a simpy process. The machine lets simpy run all events of a tick (rule 1), issues (rule 2), grants (rule 3) and
-goes on to the tick of simpy's next event (rule 4). Everything that is ordered is ordered by integers, so simpy's own
-order of events within a tick cannot matter.
+An op is a simpy process, and so is a burst at a server that has granted it. The machine lets simpy run all events of a
+tick (rule 1), issues (rule 2), grants (rule 3) and goes on to the tick of simpy's next event (rule 4). Everything that
+is ordered is ordered by integers, so simpy's own order of events within a tick cannot matter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,12 +38,17 @@ def _dicts(records: Records) -> list[dict[str, int]]:
 
 
 @dataclass
-class _Waiter:
-    """An op that has asked for a burst, and the simpy event that grants it."""
+class _Burst:
+    """What an op has asked for, and the simpy event of its end."""
 
     key: tuple[int, int, int, int]  # priority, asked, unit, op
     size: int  # bytes
-    granted: simpy.Event
+    route: list[int]
+    over: simpy.Event
+    open: int  # servers that are not done with it
+    last: tuple[int, int, int] = (0, 0, 0)  # end, hold, -place on the route: the greatest of those granted
+    # Of a watched op, by place on the route: what it stood behind there, (since, until, behind); until -1: still does.
+    stood: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
 
 
 class _Machine:
@@ -63,14 +68,13 @@ class _Machine:
         self.in_flight = [0] * len(self.lanes)
         self.asked = [-1] * len(self.lanes)  # by the head of each unit, for issue
         self.free: list[int] = program.credits["capacity"].tolist()
-        self.waiting: list[_Waiter] = []
+        self.waiting: list[list[_Burst]] = [[] for _ in range(n_servers)]
         self.holders = [0] * n_servers
         self.last_granted = [-1] * n_servers
         self.tag = [-1] * n_servers
         self.issue, self.end, self.service = [-1] * n_ops, [-1] * n_ops, [0] * n_ops
         self.busy = [0] * n_servers
         self.bursts = self.ended = 0
-        self.refused: dict[int, tuple[int, int, int]] = {}  # watched op -> since, server, behind
         self.waits: list[tuple[int, int, int, int, int]] = []
 
     def run(self) -> None:
@@ -103,16 +107,17 @@ class _Machine:
             yield self.env.timeout(row["setup"])
         if row["run"]:
             yield self.env.timeout(row["run"])
-        for burst in range(self.n_bursts[op]):
-            size = min(row["burst"], row["bytes"] - burst * row["burst"])
+        for number in range(self.n_bursts[op]):
+            size = min(row["burst"], row["bytes"] - number * row["burst"])
             key = (self.priority[row["unit"]], self.now, row["unit"], op)
-            waiter = _Waiter(key, size, self.env.event())
-            self.waiting.append(waiter)
-            hold = yield waiter.granted
-            yield self.env.timeout(hold)
-            self.service[op] += hold
+            burst = _Burst(key, size, route, self.env.event(), len(route))
             for server in route:
-                self.holders[server] -= 1
+                self.waiting[server].append(burst)
+            yield burst.over
+            self.bursts += 1
+            self.service[op] += burst.last[1]
+            server = -burst.last[2]
+            self.waits += [(op, *when, route[server], behind) for *when, behind in burst.stood.get(server, [])]
         self.end[op] = self.now
         self.ended += 1
         self.in_flight[row["unit"]] -= 1
@@ -149,60 +154,53 @@ class _Machine:
 
     def grant(self) -> None:
         """Rule 3."""
-        blocked: dict[int, int] = {}  # server -> the first op that blocks it
-        granted, still_waiting = [], []
-        for waiter in sorted(self.waiting, key=lambda waiter: waiter.key):
-            op = waiter.key[-1]
-            route = self.list_of(op, "route")
-            ported = [server for server in route if self.servers[server]["ports"] > 0]
-            bar = next((s for s in ported if s in blocked or self.holders[s] == self.servers[s]["ports"]), None)
-            if bar is None:
-                for server in route:
-                    self.holders[server] += 1
-                    self.last_granted[server] = op
-                granted.append((waiter, route))
-                self.note(op, None)
-            else:
-                still_waiting.append(waiter)
-                full = self.holders[bar] == self.servers[bar]["ports"]
-                self.note(op, (bar, self.last_granted[bar] if full else blocked[bar]))
-                for server in ported:
-                    blocked.setdefault(server, op)
-        self.waiting = still_waiting
-        for waiter, route in granted:
-            self.bursts += 1
-            waiter.granted.succeed(self.hold(waiter.key[-1], waiter.size, route))
-        self.settle()  # lets the granted processes go to sleep for their hold
+        for server, figures in enumerate(self.servers):
+            waiting = sorted(self.waiting[server], key=lambda burst: burst.key)
+            free = figures["ports"] - self.holders[server]
+            granted, self.waiting[server] = waiting[:free], waiting[free:]
+            self.holders[server] += len(granted)
+            for burst in granted:
+                self.last_granted[server] = burst.key[-1]
+                self.note(burst, server, -1)
+                self.env.process(self.serve(server, burst, self.hold(server, burst)))
+            for burst in self.waiting[server]:
+                self.note(burst, server, self.last_granted[server])
+        self.settle()  # lets the servers go to sleep for their holds
 
-    def hold(self, op: int, size: int, route: list[int]) -> int:
-        """Ticks that a burst of `size` bytes holds its route."""
-        hold, tag = 1, self.rows[op]["tag"]
-        for s in route:
-            server = self.servers[s]
-            ticks = -(-size * server["rate_ticks"] // server["rate_bytes"])
-            entry = min(self.holders[s], server["stretch_n"] - 1)
-            ticks = ticks * int(self.program.stretch[server["stretch_at"] + entry]) >> 8
-            if tag >= 0:
-                if tag != self.tag[s]:
-                    ticks += server["switch"]
-                self.tag[s] = tag
-            hold = max(hold, ticks)
-        for s in route:
-            self.busy[s] += hold
-        return hold
+    def hold(self, s: int, burst: _Burst) -> int:
+        """Ticks that a burst holds a server which has just granted it."""
+        server, tag = self.servers[s], self.rows[burst.key[-1]]["tag"]
+        ticks = -(-burst.size * server["rate_ticks"] // server["rate_bytes"])
+        entry = min(self.holders[s], server["stretch_n"] - 1)
+        ticks = ticks * int(self.program.stretch[server["stretch_at"] + entry]) >> 8
+        if tag >= 0:
+            if tag != self.tag[s]:
+                ticks += server["switch"]
+            self.tag[s] = tag
+        return max(1, ticks)
 
-    def note(self, op: int, why: tuple[int, int] | None) -> None:
-        """Record what a watched op stands behind from this tick on; None: it was granted."""
-        if op not in self.watch:
+    def serve(self, server: int, burst: _Burst, hold: int) -> Generator[simpy.Event, Any, None]:
+        """A burst at a server, from its grant on."""
+        self.busy[server] += hold
+        burst.last = max(burst.last, (self.now + hold, hold, -burst.route.index(server)))
+        yield self.env.timeout(hold)
+        self.holders[server] -= 1
+        burst.open -= 1
+        if burst.open == 0:
+            burst.over.succeed()
+
+    def note(self, burst: _Burst, server: int, behind: int) -> None:
+        """Record what a watched op stands behind at a server from this tick on; -1: it was granted."""
+        if burst.key[-1] not in self.watch:
             return
-        since, server, behind = self.refused.pop(op, (-1, -1, -1))
-        if why == (server, behind):
-            self.refused[op] = (since, server, behind)
-            return
-        if since >= 0:
-            self.waits.append((op, since, self.now, server, behind))
-        if why is not None:
-            self.refused[op] = (self.now, *why)
+        stood = burst.stood.setdefault(burst.route.index(server), [])
+        if stood and stood[-1][1] < 0:
+            since, _, other = stood[-1]
+            if other == behind:
+                return
+            stood[-1] = (since, self.now, other)
+        if behind >= 0:
+            stood.append((self.now, -1, behind))
 
     def list_of(self, op: int, key: str) -> list[Any]:
         """The route, deps (distances), takes or gives ((credit, amount) pairs) of an op."""

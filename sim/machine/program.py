@@ -10,9 +10,9 @@ number i and distance d waits for op i - d; one that would fall before op 0 is s
 **The machine, in four rules.** Time starts at tick 0 with every unit idle, every credit at its capacity and every
 server free with no tag. At tick t:
 
-1. *End.* Everything that ends at t ends, in any order: a burst frees one port of each server of its route; an op
+1. *End.* Everything that ends at t ends, in any order: a server is done with a burst and frees its port; an op
    whose work is done frees its lane, gives its credits and is ended for its dependents; an op whose setup is done
-   (issue + setup == t), or whose burst is done with bytes left, *asks* for its next burst, at t. What ends counts
+   (issue + setup == t), or whose burst is over with bytes left, *asks* for its next burst, at t. What ends counts
    in the same tick for everything below.
 2. *Issue*, in rounds. A unit offers at most its head (the first op in program order that it has not issued), and only
    if fewer than `lanes` of its ops are in flight and the head's deps have ended; `asked` is the first tick at which
@@ -22,26 +22,46 @@ server free with no tag. At tick t:
    overtaken). After a round, ops of no duration (setup = run = bytes = 0) end, as in rule 1. Rounds repeat until one
    issues nothing.
    An op with setup = 0 and bytes > 0 asks in the tick of its issue.
-3. *Grant.* Ops that asked are visited in (priority, asked, unit, op) order. One is granted if every server of its
-   route with ports > 0 has a free port and is not blocked; it then takes one port of each. If not, for either
-   reason, it waits and *blocks* every server of its route (those with ports > 0) for the rest of this tick. A server
-   with ports = 0 only caps the rate: it neither blocks nor is blocked, and anyone may use it at once.
-   After all grants of the tick, in grant order, each granted burst of b bytes (`burst`, or what is left) gets its
-   hold: the maximum over its route of what each server asks for, and at least 1 tick. A server asks for
-   (ceil(b * rate_ticks / rate_bytes) * stretch[occupancy]) >> 8, plus its `switch` if the op's tag is not negative
-   and differs from the server's last tag; a tag that is not negative becomes the last tag of every server of the
-   route (ports = 0 too).
-   The occupancy of a server is the number of ops that hold it (for ports = 0: that are in a burst over it) after all
-   grants of the tick; a table shorter than that is read at its last entry. A hold does not change afterwards.
-   The burst ends at t + hold. An op's `service` is the sum of its holds.
+3. *Grant.* Who asks for a burst asks every server of its route, and each server serves on its own: while it has a
+   free port and somebody asks for it, it grants one to the first in (priority, asked, unit, op) order; the others
+   wait. What a burst waits for at one server keeps it from no other.
+   After all grants of a server in a tick, in grant order, each burst of b bytes (`burst`, or what is left) gets its
+   hold of that server: (ceil(b * rate_ticks / rate_bytes) * stretch[occupancy]) >> 8, plus the server's `switch` if
+   the op's tag is not negative and differs from the server's last tag, and at least 1 tick; a tag that is not
+   negative becomes the server's last tag. The occupancy of a server is the number of bursts that hold it after all
+   grants of the tick; a table shorter than that is read at its last entry. A hold does not change afterwards. The
+   server is done with the burst, and its port free, at t + hold.
+   The burst is over when the last server is done with it. That one (of several, the one with the longest hold; then
+   the first of the route) counts its ticks: its hold is the burst's part of the op's `service`, and until it granted,
+   the op waited for it.
 4. *Advance* to the next tick at which something ends. If there is none but ops remain: Deadlock, naming the first
    op (in program order) that has not ended and what it waits for. (Nothing is in flight then, and all earlier ops
    have ended, so it always waits for a credit.)
 
 Credits start at their capacity; giving more than was taken raises them above it, which is allowed.
-Re-asking per burst, oldest first, is round robin; a burst as long as the transfer is first come, first served;
-buffers, queues and outstanding requests are credits and lanes. Engines know nothing else: names, kinds, layers,
-MACs and energies below are labels for reports.
+Re-asking per burst, oldest first, is round robin; a burst as long as the transfer is first come, first served; bursts
+of different sizes are weights; buffers, queues and outstanding requests are credits and lanes. Engines know nothing
+else: names, kinds, layers, MACs and energies below are labels for reports.
+
+**Sharing.** The servers of a route pass a burst side by side: alone, it takes as long as the slowest of them, and each
+is held only for the time that its own rate needs, as if there were room for one burst of every lane before each.
+
+- *No server is idle while somebody waits for it*, as a grant there depends on nothing but its own ports and queue. So
+  n lanes behind links of their own have of a common server the smaller of what it and their links can do.
+- *Nobody starves.* No burst needs two ports at once, so there is nothing to reserve and no overtaking to bound: at a
+  server a burst is overtaken by higher priorities only, and a lane asks again only when its burst is over, by when
+  it is younger than all who wait. A burst so waits, whatever goes on elsewhere, for those in progress there and at
+  most one of each other lane of its own priority. A higher priority goes first for as long as it asks: that is what
+  it is for.
+- *A server with as many ports as lanes that go over it* makes nobody wait: it caps the rate of each.
+- *Nothing locks up at servers.* A port that was granted is freed after its hold, whatever the burst waits for
+  elsewhere.
+
+What it does not say: a burst that began when a server was empty keeps its stretch though others come (the table holds
+for bursts that are short against what they share, not for one as long as a transfer); a lane has one burst under way,
+so that a wait longer than its own slowest server's hold is a gap there (more in flight are more lanes); a server
+takes whole ticks for a burst, however few bytes it has; and a burst is not stopped in one hop by the next one's full
+buffer (hop by hop, with buffers, is an op a hop, with credits).
 """
 
 from __future__ import annotations
@@ -69,7 +89,7 @@ def _record(*names: str) -> np.dtype[np.void]:
 
 # One row a unit. priority: smaller goes first; lanes: ops in flight at once, >= 1.
 UNIT = _record("lanes", "priority")
-# One row a server. rate = rate_bytes per rate_ticks; ports 0 = rate cap only; stretch: slice of `stretch`, in 1/256.
+# One row a server. rate = rate_bytes per rate_ticks, at each port; stretch: slice of `stretch`, in 1/256.
 SERVER = _record("rate_bytes", "rate_ticks", "ports", "switch", "stretch_at", "stretch_n")
 # One row a credit pool.
 CREDIT = _record("capacity")
@@ -205,7 +225,7 @@ def _check_nouns(program: Program) -> list[str]:
             reasons.append(f"{noun} name {twice!r} stands {names.count(twice)} times")
     for noun, records, key, least in (
         ("unit", units, "lanes", 1), ("server", servers, "rate_bytes", 1), ("server", servers, "rate_ticks", 1),
-        ("server", servers, "ports", 0), ("server", servers, "switch", 0), ("credit", credits, "capacity", 1),
+        ("server", servers, "ports", 1), ("server", servers, "switch", 0), ("credit", credits, "capacity", 1),
     ):  # fmt: skip
         _report(reasons, noun, records[key] < least, f"{key} is {{}}, must be at least {least}", records[key])
     at, n_entries = servers["stretch_at"], servers["stretch_n"]
@@ -308,8 +328,8 @@ def _check_figures(program: Program) -> list[str]:
     bad = np.zeros(len(rows), bool)
     bad[row[(scaled > 2.0**62) | (stretched > 2.0**62)]] = True
     _report(reasons, "row", bad, "a burst of {} bytes overflows 64 bits on its route", rows["burst"])
-    hold = np.ones(len(rows))
-    np.maximum.at(hold, row, stretched / 256 + server["switch"] + 1)
+    hold = np.zeros(len(rows))  # at every server in turn: somebody is served at any time, but not all at once
+    np.add.at(hold, row, stretched / 256 + server["switch"] + 1)
     lasts = rows["setup"] + rows["run"] + bursts_of(rows) * hold
     total = sum(float(lasts[first : first + n].sum()) * times for first, n, times in program.blocks.tolist())
     if total > LIMIT:

@@ -13,12 +13,12 @@ from heapq import heappush, heapreplace
 import numpy as np
 import numpy.typing as npt
 
-from cosoc.sim.machine.program import KINDS, Ints, Program, Records, entries_of, op_text, row_of
+from cosoc.sim.machine.program import KINDS, Ints, Program, Records, bursts_of, entries_of, op_text, row_of
 
 Bools = npt.NDArray[np.bool_]
 
-# One row a stretch of ticks [start, end) in which an op stood at rule 3: `server` is the first of its route that was
-# full or blocked, `behind` the op last granted there (full), or the earlier op that blocked it.
+# One row a stretch of ticks [start, end) in which a burst waited at the server of its route that was done with it last:
+# all ports of `server` were taken, `behind` is the op last granted there.
 WAIT = np.dtype([(name, np.int64) for name in ("op", "start", "end", "server", "behind")])
 
 
@@ -26,9 +26,10 @@ WAIT = np.dtype([(name, np.int64) for name in ("op", "start", "end", "server", "
 class Trace:
     """What an engine returns.
 
-    issue, end [n_ops]: ticks. service [n_ops]: ticks in bursts (sum of holds). busy [n_servers]: ticks, sum of holds;
-    a server with several ports can exceed the makespan. makespan: the last end, 0 where there are no ops. bursts:
-    grants. waits: WAIT records of the ops that the run was told to watch, in order of their start.
+    issue, end [n_ops]: ticks. service [n_ops]: ticks in bursts: of each, its hold of the server that was done with it
+    last. busy [n_servers]: ticks, sum of holds; a server with several ports can exceed the makespan. makespan: the
+    last end, 0 where there are no ops. bursts: how many there were. waits: WAIT records of the ops that the run was
+    told to watch, in order of their start.
     """
 
     issue: Ints
@@ -372,7 +373,7 @@ def _busy(trace: Trace, ops: Ints) -> Ints:
 class Occupancy:
     """unit_busy [n_units]: ticks with an op in flight. server_busy [n_servers]: ticks, sum of holds.
 
-    server_utilisation [n_servers]: server_busy over ports x makespan (ports = 0 counts as one), 0 if nothing ran.
+    server_utilisation [n_servers]: server_busy over ports x makespan, 0 if nothing ran.
     """
 
     unit_busy: Ints
@@ -384,8 +385,39 @@ def occupancy(program: Program, trace: Trace) -> Occupancy:
     """How busy units and servers were."""
     unit = program.rows["unit"][row_of(program, np.arange(len(trace.issue)))]
     units = [int(np.diff(_busy(trace, np.flatnonzero(unit == n))).sum()) for n in range(len(program.units))]
-    most = np.maximum(program.servers["ports"], 1) * max(trace.makespan, 1)
+    most = program.servers["ports"] * max(trace.makespan, 1)
     return Occupancy(np.array(units, dtype=np.int64), trace.busy, trace.busy / most)
+
+
+def held_ticks(program: Program, trace: Trace) -> tuple[Ints, Ints, Ints]:
+    """(op, server, ticks) for every server of every op's route, by op: the ticks for which the op held the server.
+
+    They sum to the busy ticks of each server. Exact where its stretch does not vary and no tag matters; else the
+    holds of single ops are not recorded, and these are their shares of its busy ticks, by what each would have
+    without.
+    """
+    rows = program.rows
+    bursts, full = bursts_of(rows), np.minimum(rows["burst"], rows["bytes"])
+    row = np.repeat(np.arange(len(rows)), rows["route_n"])
+    at = program.routes[entries_of(rows["route_at"], rows["route_n"])]
+    about = program.servers[at]
+    alone = program.stretch[about["stretch_at"] + np.minimum(1, about["stretch_n"] - 1)]
+    each, last = (
+        np.maximum(1, -(-size[row] * about["rate_ticks"] // about["rate_bytes"]) * alone >> 8)
+        for size in (full, rows["bytes"] - (bursts - 1) * full)
+    )
+    mine = (bursts[row] - 1) * each + last
+    first = np.cumsum(rows["route_n"]) - rows["route_n"]
+    of_op = row_of(program, np.arange(program.n_ops))
+    n = rows["route_n"][of_op]
+    entry, op = entries_of(first[of_op], n), np.repeat(np.arange(program.n_ops), n)
+    server, ticks = at[entry], mine[entry]
+    for number, busy in enumerate(trace.busy.tolist()):
+        here = np.flatnonzero(server == number)
+        whole = np.cumsum(ticks[here])
+        if len(here) and whole[-1] != busy:
+            ticks[here] = np.diff(np.floor(whole / whole[-1] * busy + 0.5).astype(np.int64), prepend=0)
+    return op, server, ticks
 
 
 # One row a unit, in op-ticks (with several lanes they overlap). setup, run, service: of its ops. wait_server: at rule

@@ -77,13 +77,13 @@ class Memory(Model):
 class Link(Model):
     """A shared path that bursts hold: a memory port, a bus, a network.
 
-    rate = bytes_per_period / period_cycles. ports: bursts it carries at once; 0 only caps the rate.
+    rate = bytes_per_period / period_cycles, at each port. ports: bursts that it carries at once.
     stretch: factor on a burst's time by the number of bursts in progress (1 first), for bank conflicts.
     """
 
     bytes_per_period: Positive
     period_cycles: Positive = 1
-    ports: Count = 1
+    ports: Positive = 1
     stretch: Annotated[tuple[Annotated[float, Field(ge=1)], ...], FromList] = ()
     energy_pj_per_byte: Watts = 0.0
 
@@ -382,10 +382,10 @@ class SoC(Model):
             out += [((section, name), f"{what}; remove it") for name in there if name not in used]
         for name, link in self.links.items():
             most = self.bursts_at(name)
-            if most and (link.ports > most or link.ports == 0 == most - 1):
+            if most and link.ports > most:
                 what = f"found {link.ports}, but at most {most} bursts ask for it at once"
                 out.append((("links", name, "ports"), what))
-            most = min(most, link.ports or most)
+            most = min(most, link.ports)
             if most and len(link.stretch) > most:
                 what = f"found {len(link.stretch)} factors, but at most {most} bursts are over it at once"
                 out.append((("links", name, "stretch"), what))
@@ -394,7 +394,7 @@ class SoC(Model):
     def _without_rivals(self) -> list[tuple[tuple[str | int, ...], str]]:
         """Keys of who goes first, and in which pieces: they matter where bursts wait for a port, or slow each other."""
         out: list[tuple[tuple[str | int, ...], str]] = []
-        waits = {name for name, link in self.links.items() if self.bursts_at(name) > link.ports > 0}
+        waits = {name for name, link in self.links.items() if self.bursts_at(name) > link.ports}
         slows = {name for name, link in self.links.items() if len(link.stretch) > 1}
         tensors = {self.main_memory, self.backing_memory, *(core.memory for core in self.cores.values())}
         for name, dma in self.dmas.items():

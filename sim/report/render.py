@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cosoc.sim.machine.program import KINDS, Ints, Program, entries_of, row_of
-from cosoc.sim.machine.trace import changes
+from cosoc.sim.machine.program import KINDS, Ints, Program, row_of
+from cosoc.sim.machine.trace import changes, held_ticks
 from cosoc.sim.report.result import CAUSES, NO_LAYER, LayerPart, Result
 
 if TYPE_CHECKING:  # loaded where they are used: both are slow to import
@@ -148,9 +148,9 @@ def chrome_trace(result: Result) -> dict[str, Any]:
 
     Tracks: each lane of each unit, with the set-up of its ops nested in them; for each server as many as it has ops at
     once; the critical path; the layers. Slices of one track do not overlap. When the single bursts of an op were
-    served is not recorded: its slice on a server reaches from its first asking to its end, with the ticks of
-    service in `args`. In a run of more than SINGLE ops, those of one lane, kind and layer that follow each other
-    without a gap are one slice, whose `args` are sums, without the set-ups in it.
+    served is not recorded: its slice on a server reaches from its first asking to its end, with the ticks for which
+    it held that server in `args`. In a run of more than SINGLE ops, those of one lane, kind and layer that follow
+    each other without a gap are one slice, whose `args` are sums, without the set-ups in it.
     """
     return {**_head(result), "traceEvents": list(_events(result))}
 
@@ -307,15 +307,19 @@ def _unit_events(result: Result, drawn: _Drawn) -> Iterator[dict[str, Any]]:
 def _server_events(result: Result, drawn: _Drawn) -> Iterator[dict[str, Any]]:
     """A slice of a unit is one on each server that its ops use, from their first asking to their last end."""
     program, trace = result.program, result.trace
-    row = row_of(program, drawn.op)
-    at, n_servers = program.rows["route_at"][row], program.rows["route_n"][row]
-    user = np.repeat(np.arange(len(drawn.op)), n_servers)
-    server = program.routes[entries_of(at, n_servers)]
+    op, server, ticks = held_ticks(program, trace)
+    number_of = np.full(program.n_ops, -1)
+    number_of[drawn.op] = np.arange(len(drawn.op))
+    user = number_of[op]
     order = np.lexsort((user, server))
+    order = order[user[order] >= 0]
     user, server = user[order], server[order]
     first = changes(server, drawn.part[user])
     n = np.diff(np.append(first, len(user)))
-    figures = np.add.reduceat(drawn.figures[user], first) if len(first) else drawn.figures[:0]
+    figures = drawn.figures[user]
+    figures[:, FIGURES.index("service_ticks")] = ticks[order]
+    figures[:, FIGURES.index("waited_for_servers_ticks")] = 0  # of the op, at whichever server was done last
+    figures = np.add.reduceat(figures, first) if len(first) else figures
     asked = trace.issue[drawn.op] + drawn.figures[:, FIGURES.index("setup_ticks")]
     start, end, of = asked[user[first]], trace.end[drawn.op[user[first + n - 1]]], server[first]
     tid = 0
@@ -332,7 +336,7 @@ def _server_events(result: Result, drawn: _Drawn) -> Iterator[dict[str, Any]]:
             args["shown"] = "in service throughout"
             if ops > 1:
                 args["shown"] = "setting up, asking or in service: which ticks were service is not shown"
-            elif args.get("waited_for_servers_ticks"):
+            elif args.get("service_ticks", 0) != until - begin:
                 args["shown"] = "asking or in service: which ticks were service is not recorded"
             label = f"{KINDS[kind]} {_layer(program, layer)}"
             yield _slice(SERVERS, tid + place + 1, label, begin, until, args)

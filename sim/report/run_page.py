@@ -16,7 +16,7 @@ import numpy as np
 from cosoc.sim import exact
 from cosoc.sim.estimate import layer_time
 from cosoc.sim.machine.program import KINDS, Ints, Program, entries_of, row_of
-from cosoc.sim.machine.trace import Trace
+from cosoc.sim.machine.trace import Trace, held_ticks
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
@@ -180,14 +180,14 @@ def occupancy_data(result: Result) -> dict[str, Any]:
     out = []
     for number, name in enumerate(program.credit_names):
         mine = credit == number
-        held = _mean_level(when[mine], change[mine].astype(float), span) / int(program.credits["capacity"][number])
-        out.append(_series(name, "credits held", held, True))
-    route_of = np.repeat(np.arange(len(rows)), rows["route_n"])
-    servers = program.routes[entries_of(rows["route_at"], rows["route_n"])]
+        level = _mean_level(when[mine], change[mine].astype(float), span) / int(program.credits["capacity"][number])
+        out.append(_series(name, "credits held", level, True))
+    route_of, servers, held = held_ticks(program, trace)
     for number, name in enumerate(program.server_names):
-        ops = route_of[(servers == number) & (rows["bytes"][route_of] > 0)]
+        mine = np.flatnonzero(servers == number)
+        ops = route_of[mine]
         lasted = np.maximum(trace.end[ops] - asked[ops], 1)
-        share = trace.service[ops] / lasted / max(int(program.servers["ports"][number]), 1)
+        share = held[mine] / lasted / int(program.servers["ports"][number])
         level = _mean_level(
             np.concatenate((asked[ops], asked[ops] + lasted)), np.concatenate((share, -share)), span
         )  # fmt: skip

@@ -27,7 +27,7 @@ def _random_program(seed: int, n_rows: int = 24, n_servers: int | None = None) -
     tables = ((256,), (256, 256, 384, 640), (256, 200, 300), (512,), (256, 256))
     servers = [
         b.server(
-            f"s{i}", rate_bytes=pick(1, 3, 8, 8), rate_ticks=pick(1, 1, 2), ports=pick(0, 1, 1, 1, 2, 3),
+            f"s{i}", rate_bytes=pick(1, 3, 8, 8), rate_ticks=pick(1, 1, 2), ports=pick(9, 1, 1, 1, 2, 3),
             switch=pick(0, 0, 2, 5), stretch=tables[g.integers(len(tables))],
         )
         for i in range(n_servers or g.integers(1, 5))
@@ -82,7 +82,7 @@ def _random_loop(seed: int) -> Program:
     n_sides = pick(1, 1, 2, 3)
     tables = ((256,), (256, 256, 384, 640), (512,))
     shared = [
-        b.server(f"s{i}", rate_bytes=pick(1, 4, 8), rate_ticks=pick(1, 1, 2), ports=pick(0, 1, 1, 2),
+        b.server(f"s{i}", rate_bytes=pick(1, 4, 8), rate_ticks=pick(1, 1, 2), ports=pick(9, 1, 1, 2),
                  switch=pick(0, 0, 3), stretch=tables[g.integers(3)])
         for i in range(pick(1, 2, 3))
     ]  # fmt: skip

@@ -31,7 +31,7 @@ def double_buffer(tiles: int = 3) -> Program:
     """A DMA fills two buffers in turn, a core empties them."""
     b = Builder("double buffer", 260_000_000)
     dma, core = b.unit("dma"), b.unit("core")
-    l2, l1 = b.server("l2.read", rate_bytes=8), b.server("l1.write", rate_bytes=16, ports=0)
+    l2, l1 = b.server("l2.read", rate_bytes=8), b.server("l1.write", rate_bytes=16)
     buffer, layer = b.credit("l1.in", 2), b.layer("conv1")
     with b.repeat(tiles):
         load = b.op(dma, setup=2, bytes=64, burst=32, route=(l2, l1), take=((buffer, 1),), kind="load", layer=layer)
