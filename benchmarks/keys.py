@@ -15,7 +15,8 @@ In a cluster pipelines of two stages run over every pair of devices, one of a ki
 batches; another throughput, energy, fill or latency of an item shows.
 
 What is left is dead. Some keys decide only who of several goes first (bursts, lanes): they are tried on a machine whose
-DMAs have two lanes, too.
+DMAs have two lanes, too. Ports matter where bursts wait for them so long that nothing else hides it: they are tried where
+links with several are as slow as the slowest beside them, too.
 """
 
 from __future__ import annotations
@@ -224,6 +225,7 @@ def scenarios(soc: SoC) -> list[Scenario]:
         Scenario("weights move on lanes", small, _default("overlapped"), 2, moving | lanes, (("dmas",),)),
         Scenario("tight lanes", small, _default("overlapped"), 2, tight | lanes, (("dmas",),)),
         *(Scenario(f"long on {core}", chain(14, 200, 2), _only(core), about=(("cores", core),)) for core in soc.cores),
+        Scenario("narrow", branches(16, 16), _at_once, 2, _narrow(soc), (("links",),)),
         Scenario("tight large", large, _default("overlapped"), 1, tighter, (("dmas",),)),
         Scenario("weights in parts", large, _default("overlapped"), 1, moving | _in_parts(soc, large)),
         Scenario("large", large, _default("overlapped")),
@@ -237,6 +239,18 @@ def scenarios(soc: SoC) -> list[Scenario]:
         *(Scenario(f"crowded {core}", large, _default("overlapped"), 1, _crowded(soc, core)) for core in rows),
         Scenario("tight attention", attention(64, 64), _default("overlapped"), 2, tight),
     ]
+
+
+def _narrow(soc: SoC) -> dict[Path, Any]:
+    """Links with several ports, as slow as the slowest link that bursts over them pass."""
+    ways = [route.links for route in soc.routes] + [core.feed_links for core in soc.cores.values()]
+    out: dict[Path, Any] = {}
+    for name, link in soc.links.items():
+        if link.ports > 1:
+            beside = [soc.links[other] for way in ways if name in way for other in way]
+            slowest = min(beside, key=lambda other: other.bytes_per_period / other.period_cycles)
+            out |= {("links", name, key): getattr(slowest, key) for key in ("bytes_per_period", "period_cycles")}
+    return out
 
 
 def _small_tiles(soc: SoC) -> dict[Path, Any]:
