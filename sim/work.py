@@ -93,8 +93,9 @@ def link_ticks(moved: Num, names: Sequence[str], soc: SoC, xp: Any) -> Num:
 
 def access_pj(tile: Tile, soc: SoC, core: Core) -> Num:
     """Energy of a job's accesses to the memory that its core computes from, where that states one: reading its inputs
-    and writing its results."""
-    return tile.k * tile.oy * tile.ox * (1 + tile.operands) * soc.memories[core.memory].access_pj_per_byte
+    and writing its results, at the memory that serves them."""
+    served = soc.memories[soc.serves(core)]
+    return tile.k * tile.oy * tile.ox * (1 + tile.operands) * served.access_pj_per_byte
 
 
 def core_cycles(core: Core, tile: Tile, n: int, xp: Any) -> Num:

@@ -38,6 +38,7 @@ from cosoc.sim.movers.cached_terms import (
     plan_reloads,
     reloads,
     roofline_cycles,
+    roofline_energy_pj,
     rows_needed,
     terms,
 )
@@ -109,8 +110,8 @@ class CachedTiles:
     def cost_of(self, t: CachedTerms) -> tuple[Any, Any]:
         """(energy in pJ, cycles) of terms."""
         if self.model == "roofline":
-            return energy_pj(t, self.machine), roofline_cycles(t, self.machine)
-        return energy_pj(t, self.machine), cycles(t, self.machine, self.theta, exact, int(self.double))
+            return roofline_energy_pj(t, self.machine), roofline_cycles(t, self.machine)
+        return energy_pj(t, self.machine, self.theta), cycles(t, self.machine, self.theta, exact, int(self.double))
 
     def singles(self, i: int) -> tuple[Ints, CachedTerms]:
         """Every legal mapping of layer i by itself: [n, 7] tiles along NEST_DIMS and the order, and their terms."""
@@ -421,9 +422,9 @@ def lower_bound(space: CachedTiles, fusion: bool = True) -> Cost:
     """Energy and latency that no mapping can go below, each by itself.
 
     Energy: every MAC and its register read; every input to the array and every partial sum read and written once for
-    `side` operations; and the DRAM bytes that cannot be avoided: weights, and of the activations the network's inputs
-    and outputs (without fusion those of every layer). Latency: operations on an ideal array, and those bytes over the
-    outer link.
+    `side` operations; weights, and of the activations the network's inputs and outputs (without fusion those of every
+    layer), at the L2; weights and outputs of the network at the DRAM and the last-level cache, too. Latency: operations
+    on an ideal array, and those bytes over the outer link.
     """
     machine, workload = space.machine, space.workload
     energy = total_bytes = array = 0.0
@@ -436,7 +437,11 @@ def lower_bound(space: CachedTiles, fusion: bool = True) -> Cost:
         array += macs / lanes**2  # depthwise layers are one channel after another, a product a cycle
         total_bytes += moved
         energy += macs * (machine.mac_pj + machine.register_pj)
-        energy += macs / lanes * (machine.scratchpad_pj + 2 * machine.accumulator_pj) + moved * machine.dram_pj
+        energy += macs / lanes * (machine.scratchpad_pj + 2 * machine.accumulator_pj)
+        energy += moved * (machine.l2_pj + machine.return_link_pj)
+        first = layer.weights + _must_move(workload, i, True)  # which no cache can have
+        energy += first * (machine.l2_pj + machine.llc_pj + machine.outer_link_pj)
+        energy += first * (machine.llc_pj + machine.dram_pj + machine.dram_link_pj)
     return Cost(energy * 1e-12, max(array, total_bytes * machine.outer_cycles_per_byte) / machine.hz)
 
 

@@ -39,6 +39,7 @@ from cosoc.sim.movers.cached_terms import (
     mixed,
     reloads,
     roofline_cycles,
+    roofline_energy_pj,
     rows_needed,
     stacked,
     terms,
@@ -219,10 +220,10 @@ class Relaxed:
         total = CachedTerms(*run)
         machine = self.space.machine
         if self.space.model == "roofline":
-            time = roofline_cycles(total, machine, relax)
+            energy, time = roofline_energy_pj(CachedTerms(*parts), machine), roofline_cycles(total, machine, relax)
         else:
+            energy = energy_pj(CachedTerms(*parts), machine, self.space.theta)
             time = cycles(total, machine, self.space.theta, relax, int(self.space.double))
-        energy = energy_pj(CachedTerms(*parts), machine)
         over = torch.relu(torch.log(need / machine.spad_rows + 1e-9)) * head
         over = over + member * torch.relu(torch.log(acc_need / (machine.acc_rows // 2)))
         penalty = ((1 - member) * lack + over).sum(0)

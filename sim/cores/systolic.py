@@ -10,6 +10,7 @@ values, chosen on measured cycles, and are not to be read as latencies of single
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -39,7 +40,8 @@ class Software(Model):
 
 class AccessEnergy(Model):
     """Energy of a multiply-accumulate and of an access to an 8-bit word of each memory. Those of accumulator and
-    scratchpad grow with their size: by KB and PE along the side, and by KB."""
+    scratchpad grow with their size: by KB and PE along the side, and by KB; beyond linear_kb, where it is stated, with
+    the root of the size, as wires of a square do."""
 
     mac_pj: Cycles
     register_pj: Cycles
@@ -47,6 +49,19 @@ class AccessEnergy(Model):
     accumulator_pj_per_kb_and_pe: Cycles
     scratchpad_pj: Cycles
     scratchpad_pj_per_kb: Cycles
+    linear_kb: Positive | None = None
+
+    def of(self, scratchpad_kb: float, accumulator_kb: float, side: int) -> tuple[float, float]:
+        """pJ of an access to scratchpad and accumulator of these sizes."""
+        return (
+            self._grown(self.scratchpad_pj, self.scratchpad_pj_per_kb, scratchpad_kb),
+            self._grown(self.accumulator_pj, self.accumulator_pj_per_kb_and_pe / side, accumulator_kb),
+        )
+
+    def _grown(self, fixed: float, per_kb: float, kb: float) -> float:
+        if self.linear_kb is None or kb <= self.linear_kb:
+            return fixed + per_kb * kb
+        return (fixed + per_kb * self.linear_kb) * math.sqrt(kb / self.linear_kb)
 
 
 class Systolic(Core):

@@ -12,6 +12,7 @@ program order, and the program runs if executed in order: so it cannot deadlock.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ from cosoc.sim.movers.dma import (
     weight_transfer_of,
 )
 from cosoc.sim.movers.fused_steps import chain
-from cosoc.sim.movers.links import HOST_TIME, server_of
+from cosoc.sim.movers.links import HOST_TIME, link_level, server_of
 from cosoc.sim.tiler import checked, homes_of, living, weight_room
 from cosoc.sim.work import access_pj, core_cycles, feed_ticks
 
@@ -224,9 +225,10 @@ class _Emitter:
         burst: int = 0,
         links: Sequence[str] = (),
         macs: int = 0,
-        energy_fj: int = 0,
+        energy_fj: MappingOf[str, int] | None = None,
     ) -> Op:
-        """Emit an op. take, give: (pool, its capacity, amount); only the overlapped runtime has them."""
+        """Emit an op. take, give: (pool, its capacity, amount); only the overlapped runtime has them. energy_fj: by
+        level."""
         amounts = [[(self.builder.credit(n, cap), a) for n, cap, a in side if a] for side in (take, give)]
         if self.serial:
             deps, amounts = (self.last,), [[], []]
@@ -243,7 +245,7 @@ class _Emitter:
             kind=kind,
             layer=self.layer,
             macs=macs,
-            energy_fj=energy_fj,
+            energy_fj=energy_fj or {},
         )
         self.last = op
         return op
@@ -273,8 +275,13 @@ class _Emitter:
             moved=int(moved.bytes),
             burst=dma.burst_bytes,
             links=route.links,
-            energy_fj=self.links_fj(route.links, int(moved.bytes)) + self.access_fj((source, target), int(moved.bytes)),
+            energy_fj=self.over(route.links, int(moved.bytes))
+            | {name: self.access_fj((name,), int(moved.bytes)) for name in (source, target)},
         )
+
+    def over(self, links: Sequence[str], moved: int) -> dict[str, int]:
+        """Energy of moving so many bytes over links, fJ, by level."""
+        return {link_level(name): self.links_fj((name,), moved) for name in links}
 
     def access_fj(self, memories: Sequence[str], moved: int) -> int:
         """Energy of reading or writing so many bytes in each of the memories, fJ."""
@@ -328,14 +335,17 @@ class _Emitter:
             launch = core.launch_cycles * self.ticks
             self.op(name, "launch", moved=launch, burst=launch, links=(HOST_TIME,))
         macs = at.n * tile.k * tile.c * tile.fy * tile.fx * tile.oy * tile.ox if tile.op in ("conv", "matmul") else 0
-        energy = round(1000 * at.n * (core.energy_pj(tile, exact) + access_pj(tile, self.soc, core)))
+        energy = {
+            name: round(1000 * at.n * core.energy_pj(tile, exact)),
+            self.soc.serves(core): round(1000 * at.n * access_pj(tile, self.soc, core)),
+        }
         run = int(core_cycles(core, tile, at.n, exact))
         feeds = [(links, int(feed) * at.n, self.burst(links)) for links, feed in core.feeds(tile, exact) if feed]
         for n in range(core.feed_pieces):
             for links, feed, burst in feeds:
                 now = _piece(feed, n, core.feed_pieces, burst)
                 if now:
-                    spent = self.links_fj(links, now)
+                    spent = self.over(links, now)
                     self.op(name, "feed", deps, take, moved=now, burst=burst, links=links, energy_fj=spent)
                     deps, take = (), ()
             now = _piece(run, n, core.feed_pieces, 1)
@@ -594,7 +604,7 @@ class _Emitter:
         moved = int(core.rewritten_bytes(loaded, exact)) if op is not None else 0
         if not moved:
             return op
-        spent = self.links_fj(core.feed_links, moved)
+        spent = self.over(core.feed_links, moved)
         burst = self.burst(core.feed_links)
         return self.op(name, "feed", (op,), moved=moved, burst=burst, links=core.feed_links, energy_fj=spent)
 

@@ -41,7 +41,7 @@ server free with no tag. At tick t:
 Credits start at their capacity; giving more than was taken raises them above it, which is allowed.
 Re-asking per burst, oldest first, is round robin; a burst as long as the transfer is first come, first served; bursts
 of different sizes are weights; buffers, queues and outstanding requests are credits and lanes. Engines know nothing
-else: names, kinds, layers, MACs and energies below are labels for reports.
+else: names, kinds, layers, MACs, energies and levels below are labels for reports.
 
 **Sharing.** The servers of a route pass a burst side by side: alone, it takes as long as the slowest of them, and each
 is held only for the time that its own rate needs, as if there were room for one burst of every lane before each.
@@ -68,7 +68,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -105,6 +105,8 @@ ROW = _record(
 AMOUNT = _record("credit", "amount")
 # Rows first_row .. first_row + n_rows - 1, `times` times over.
 BLOCK = _record("first_row", "n_rows", "times")
+# A label: what all ops of a unit and a layer (-1: none) spend at one level, their repetitions counted.
+SPENT = _record("unit", "layer", "level", "energy_fj")
 
 # What an op is for: reports group by it, engines never look.
 KINDS = ("compute", "weights", "load", "store", "feed", "launch", "sync")
@@ -116,7 +118,9 @@ class Program:
 
     `stretch` [entries] is the concatenation of the servers' tables: entry n of a table is the factor, in 1/256, at
     occupancy n (entry 0 is never read). `deps` [entries] are distances >= 1. `routes` [entries] are server
-    numbers. `layers` are the names that `rows["layer"]` indexes, -1 for none.
+    numbers. `layers` are the names that `rows["layer"]` indexes, -1 for none. `levels` are the names of what energy is
+    spent at (a memory, a link, the multipliers), and `spent` has the sums of `rows["energy_fj"]` told apart by them;
+    ops that do not say at which level are not in it.
     """
 
     name: str
@@ -135,6 +139,8 @@ class Program:
     takes: Records
     gives: Records
     blocks: Records
+    levels: tuple[str, ...] = ()
+    spent: Records = field(default_factory=lambda: np.zeros(0, SPENT))
 
     @property
     def n_ops(self) -> int:
@@ -214,7 +220,7 @@ def _check_nouns(program: Program) -> list[str]:
     for noun, names, n in (
         ("unit", program.unit_names, len(units)), ("server", program.server_names, len(servers)),
         ("credit", program.credit_names, len(credits)), ("layer", program.layers, len(program.layers)),
-        ("program", (program.name,), 1),
+        ("level", program.levels, len(program.levels)), ("program", (program.name,), 1),
     ):  # fmt: skip
         if len(names) != n:
             reasons.append(f"{n} {noun}s but {len(names)} {noun} names")
@@ -260,6 +266,9 @@ def _check_slices(program: Program) -> list[str]:
         ("row", rows["layer"], -1, len(program.layers)), ("route", program.routes, 0, len(program.servers)),
         ("take", program.takes["credit"], 0, len(program.credits)),
         ("give", program.gives["credit"], 0, len(program.credits)),
+        ("spent", program.spent["unit"], 0, len(program.units)),
+        ("spent", program.spent["layer"], -1, len(program.layers)),
+        ("spent", program.spent["level"], 0, len(program.levels)),
     ):  # fmt: skip
         _report(reasons, noun, (index < low) | (index >= high), f"index {{}} is outside {low}..{high - 1}", index)
     return reasons
@@ -440,6 +449,8 @@ class Builder:
         self._servers: dict[str, tuple[int, tuple[int, int, int, int, tuple[int, ...]]]] = {}
         self._credits: dict[str, tuple[int, tuple[int]]] = {}
         self._layers: dict[str, tuple[int, tuple[()]]] = {}
+        self._levels: dict[str, tuple[int, tuple[()]]] = {}
+        self._spent: dict[tuple[int, int, int], int] = {}
         self._rows = _Rows()
         self._next = 0  # number of the next op, in the first iteration of an open loop
         self._open = 0  # first row that is in no block yet
@@ -469,9 +480,10 @@ class Builder:
         self, unit: int, *, setup: int = 0, run: int = 0, bytes: int = 0, burst: int = 0,
         route: Sequence[int] = (), deps: Sequence[int] = (), take: Sequence[tuple[int, int]] = (),
         give: Sequence[tuple[int, int]] = (), kind: str = "compute", layer: int = -1, macs: int = 0,
-        energy_fj: int = 0, tag: int = -1, payload_bytes: int = -1,
+        energy_fj: int | Mapping[str, int] = 0, tag: int = -1, payload_bytes: int = -1,
     ) -> int:  # fmt: skip
         """Append an op and return its handle. take, give: (credit, amount) pairs; deps: handles of earlier ops.
+        energy_fj: by level, or a sum of which no level is known.
 
         setup, run: ticks; bytes, burst: bytes, to be moved along the servers of `route`. Raises ValueError for an
         unknown kind and for a dep that is not an earlier op; the rest is checked by `build`.
@@ -484,9 +496,20 @@ class Builder:
         distances = tuple(dict.fromkeys(here - self._number(dep) for dep in deps if dep >= 0))
         if distances and min(distances) < 1:
             raise ValueError(f"{self._name}: op {here} depends on handle {max(deps)}, which is not an earlier op")
+        if not isinstance(energy_fj, int):
+            for level, amount in energy_fj.items():
+                self.spent(unit, layer, level, amount * (self._loop or 1))
+            energy_fj = sum(energy_fj.values())
         figures = (unit, setup, run, bytes, burst, tag)
         lists = (tuple(route), distances, tuple(take), tuple(give))
         return self._append(figures, lists, (KINDS.index(kind), layer, macs, energy_fj, payload_bytes))
+
+    def spent(self, unit: int, layer: int, level: str, energy_fj: int) -> None:
+        """Say at which level some of the energy of a unit's ops for a layer is spent, those that are spliced in or read
+        too; `op` says it of its own."""
+        if energy_fj:
+            key = unit, layer, _named(self._levels, "level", level, ())
+            self._spent[key] = self._spent.get(key, 0) + energy_fj
 
     def _append(
         self, figures: tuple[int, ...], lists: tuple[tuple[object, ...], ...], labels: tuple[int, ...]
@@ -503,6 +526,10 @@ class Builder:
         )  # fmt: skip
         self._next += 1
         return self._next - 1
+
+    def handle_of(self, unit: str) -> int:
+        """The handle of a unit that there is; KeyError where there is none."""
+        return self._units[unit][0]
 
     def slice_of(self, key: Literal["route", "take", "give"], values: Sequence[object]) -> int:
         """Where a route or a list of amounts stands, for rows to be spliced in."""
@@ -605,7 +632,8 @@ class Builder:
             deps=np.array(packed.entries["dep"], dtype=np.int64),
             takes=np.array(packed.entries["take"], dtype=AMOUNT),
             gives=np.array(packed.entries["give"], dtype=AMOUNT),
-            blocks=_records(BLOCK, packed.blocks),
+            blocks=_records(BLOCK, packed.blocks), levels=tuple(self._levels),
+            spent=_records(SPENT, [(*key, energy_fj) for key, energy_fj in self._spent.items()]),
         )  # fmt: skip
         reasons = validate(program)
         if reasons:
@@ -632,14 +660,14 @@ def _words(values: dict[str, str], key: str) -> list[str]:
 def digest(program: Program) -> str:
     """SHA-256 (hex) over the names and arrays: equal for programs that an engine or a report cannot tell apart."""
     sha = hashlib.sha256()
-    names = (program.unit_names, program.server_names, program.credit_names, program.layers)
+    names = (program.unit_names, program.server_names, program.credit_names, program.layers, program.levels)
     sha.update(repr((program.name, program.tick_hz, *names)).encode())
     # Where no op states a payload the column counts for nothing.
     columns = np.ascontiguousarray(program.rows).view(np.int64).reshape(len(program.rows), len(ROW.names or ()))
     rows = columns if (program.rows["payload_bytes"] >= 0).any() else columns[:, :-1]
     for array in (
         program.units, program.servers, program.credits, program.stretch, rows, program.routes,
-        program.deps, program.takes, program.gives, program.blocks,
+        program.deps, program.takes, program.gives, program.blocks, program.spent,
     ):  # fmt: skip
         sha.update(len(array).to_bytes(8, "little") + array.tobytes())
     return sha.hexdigest()
@@ -666,6 +694,10 @@ def to_text(program: Program) -> str:
     for name, credit in zip(program.credit_names, program.credits, strict=True):
         lines.append(f"credit {_quote(name)} capacity={credit['capacity']}")
     lines += [f"layer {_quote(name)}" for name in program.layers]
+    for unit, layer, level, energy_fj in program.spent.tolist():
+        of = f" layer={_quote(program.layers[layer])}" if layer >= 0 else ""
+        where = f"level {_quote(program.levels[level])} unit={_quote(program.unit_names[unit])}"
+        lines.append(f"{where}{of} energy_fj={energy_fj}")
     for first, n_rows, times in program.blocks.tolist():
         lines.append(f"block x{times}")
         lines += [_row_text(program, row) for row in program.rows[first : first + n_rows]]
@@ -748,8 +780,11 @@ class _Reader:
             b.credit(name, ints["capacity"])
         elif noun == "layer":
             b.layer(name)
+        elif noun == "level":
+            layer = b.layer(unquote(values["layer"])) if "layer" in values else -1
+            b.spent(b.handle_of(unquote(values["unit"])), layer, name, ints["energy_fj"])
         else:
-            raise ValueError("expected unit, server, credit, layer or block, or an indented op in a block")
+            raise ValueError("expected unit, server, credit, layer, level or block, or an indented op in a block")
 
     def close(self) -> None:
         """End the open block."""

@@ -60,7 +60,7 @@ class Memory(Model):
 
     size_bytes: Positive
     reserved_bytes: Count = 0
-    access_pj_per_byte: Watts = 0.0  # of a byte that a mover, or a core that computes from it, reads or writes
+    access_pj_per_byte: Watts = 0.0  # of a byte read or written there: by a mover or a core, or as a cache's line
     area_mm2: Watts = 0.0
 
     @property
@@ -345,6 +345,12 @@ class SoC(Model):
         memory = self.cores[core].memory
         return memory != self.main_memory and isinstance(self.mover_of(core), CachedMover)
 
+    def serves(self, core: Core) -> str:
+        """The memory that serves a core's own reads and writes: its memory; where that is the main memory and has a
+        cached mover's caches before it, their L2, as such a core has no time for misses either."""
+        l2 = next((mover.l2 for mover in self.dmas.values() if isinstance(mover, CachedMover)), None)
+        return l2 if l2 is not None and core.memory == self.main_memory else core.memory
+
     def has_route(self, source: str, target: str) -> bool:
         return any((r.source, r.target) == (source, target) for r in self.routes)
 
@@ -369,11 +375,10 @@ class SoC(Model):
             over |= {*core.feed_links, *(getattr(core, key) for key in core.own_links())}
         counted = {core.memory: name for name, core in self.cores.items() if core.takes_rows}
         counted |= {getattr(core, key): name for name, core in self.cores.items() for key in core.own_memories()}
-        caches = {m for mover in self.dmas.values() if isinstance(mover, CachedMover) for m in (mover.l2, mover.llc)}
         for name, memory in self.memories.items():
-            if memory.access_pj_per_byte and name in {*counted, *caches}:
-                what = f"access of {counted[name]} has it" if name in counted else "hits of a cache are not counted"
-                out.append((("memories", name, "access_pj_per_byte"), f"{what}; remove the key"))
+            if memory.access_pj_per_byte and name in counted:
+                what = f"access of {counted[name]} has it; remove the key"
+                out.append((("memories", name, "access_pj_per_byte"), what))
         for section, there, used, what in (
             ("memories", self.memories, named, "no core or route uses this memory"),
             ("links", self.links, over, "no route or core goes over this link"),

@@ -18,11 +18,18 @@ Per tile, in program order:
 The accumulator has two halves. What begins to be summed up takes the half whose results left before the other's, so it
 waits until those have been stored.
 
-Each op carries the energy of what it does. A load of B bytes: B bytes of DRAM and of the memory it goes to, whatever a
-cache may have caught; a store likewise; execution what the core says of its tile; lines that miss what the links state.
+Each op carries the energy of what it does, told apart by levels, and a byte is charged at every level that it passes:
 
-Left out, as they changed nothing on the measured rows: writes of zeros for padding and bias, page walks, dirty
-victims.
+- what is asked for: at the L2, the return link and the scratchpad or accumulator that it comes from or goes to;
+- a line that the L2 misses: read from the last-level cache, over the outer link, written into the L2;
+- a line that the last-level cache misses: at the DRAM, over its link, written into the last-level cache;
+- execution: what the core says of its tile.
+
+So the energy of the DRAM is that of the bytes that cross its link, and of nothing else. A line that a store misses
+crosses a link once: fetched, or in its place a dirty one taken out.
+
+Left out, as they changed nothing on the measured rows: writes of zeros for padding and bias, page walks, the other way
+of dirty victims.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, no-any-return"
@@ -46,18 +53,22 @@ from cosoc.sim.movers.cached_terms import Machine, array_and_mover
 from cosoc.sim.movers.cached_units import (
     CONTROL,
     EXECUTE,
+    FILL,
     INTO_ACCUMULATOR,
     INTO_SCRATCHPAD,
     LOAD,
+    MACS_LEVEL,
     OUT,
+    REGISTERS_LEVEL,
     STORE,
+    STORE_FILL,
     STORE_PORT,
     TICKS_PER_CYCLE,
     UNITS,
     name_of,
 )
 from cosoc.sim.movers.fused_steps import Chain
-from cosoc.sim.movers.links import HOST_TIME, server_of
+from cosoc.sim.movers.links import HOST_TIME, link_level, server_of
 from cosoc.sim.movers.tile_table import (
     AFTER,
     BEGINS,
@@ -124,7 +135,8 @@ class TileEmitter:
     def __init__(
         self, builder: Builder, soc: SoC, core: str, addresses: Addresses, state: Any, serial: bool = False
     ) -> None:
-        _, self.array, mover = array_and_mover(soc, core)
+        _, self.array, self.mover = array_and_mover(soc, core)
+        self.memory, self.levels = soc.main_memory, tuple(link_level(link) for link in self.mover.links)
         self.machine, self.builder, self.addresses, self.state = Machine.of(soc, core), builder, addresses, state
         self.serial = serial
         builder.unit(soc.host)  # whose time the launches take
@@ -134,7 +146,7 @@ class TileEmitter:
         )
         servers = [
             server_of(builder, name, soc.links[name], TICKS_PER_CYCLE, counts_ticks=at == RETURN_PATH)
-            for at, name in enumerate(mover.links)
+            for at, name in enumerate(self.mover.links)
         ]
         servers.append(builder.server(HOST_TIME, rate_bytes=1))
         self.servers = servers
@@ -201,15 +213,19 @@ class TileEmitter:
         """Rows, their deps, and the op that ends the execution of each tile. Units are numbered as in UNITS; routes,
         takes and gives count what this emitter has."""
         m, table, of = self.machine, tiled.table, tiled.members[tiled.table[:, MEMBER]]
-        loads, groups, stores = self._loads(seen.mvins), self._groups(seen.groups, table, of), self._stores(seen, table)
+        of_tile = labels[table[:, MEMBER]]
+        of_group = of_tile[seen.groups[:, EX_TILE]]
+        of_mvin = of_group[np.searchsorted(seen.groups[:, EX_MVINS], np.arange(len(seen.mvins)), side="right")]
+        loads = self._loads(seen.mvins, of_mvin)
+        groups, stores = self._groups(seen.groups, table, of, of_group), self._stores(seen, table, of_tile)
         software = np.where(of[:, GEMM] > 0, m.gemm_tile_cycles, m.conv_tile_cycles) + table[:, ENDED] * m.loop_cycles
         pixels, blocks = table[:, N] * table[:, OY] * table[:, OX], -(-table[:, K] // m.side)
         moved = pixels * table[:, K] * table[:, MOVES]
         tiles = np.stack(
             (
                 _ticks(software), seen.tiles[:, GROUPS], table[:, BEGINS], table[:, AFTER], of[:, GEMM],
-                labels[table[:, MEMBER]], table[:, LEAVES] > 0, table[:, MOVES], _ticks(pixels * blocks),
-                _fj(moved * (m.accumulator_pj + m.scratchpad_pj)),
+                of_tile, table[:, LEAVES] > 0, table[:, MOVES], _ticks(pixels * blocks),
+                self._spend(STORE, of_tile, self._near(moved, moved)),
             ),
             axis=1,
         )  # fmt: skip
@@ -223,7 +239,38 @@ class TileEmitter:
         )  # fmt: skip
         return rows[:n].reshape(-1).view(ROW), deps[:n_deps], ends
 
-    def _loads(self, mvins: Ints) -> Ints:
+    def _spend(self, unit: int, labels: Ints, picojoules: dict[str, Any]) -> Ints:
+        """The energy of every op of a unit, fJ, which is noted by layer and level. picojoules: by level."""
+        total = np.zeros(len(labels), np.int64)
+        layers, of = np.unique(labels, return_inverse=True)
+        for level, spent in picojoules.items():
+            each = _fj(spent)
+            total += each
+            sums = np.zeros(len(layers), np.int64)
+            np.add.at(sums, of, each)
+            for layer, energy_fj in zip(layers.tolist(), sums.tolist(), strict=True):
+                self.builder.spent(int(self.units[unit]), layer, level, energy_fj)
+        return total
+
+    def _near(self, scratchpad: Any, accumulator: Any) -> dict[str, Any]:
+        """Energy of so many 8-bit words, pJ."""
+        m, array = self.machine, self.array
+        return {array.memory: scratchpad * m.scratchpad_pj, array.accumulator: accumulator * m.accumulator_pj}
+
+    def _inner(self, n_bytes: Any) -> dict[str, Any]:
+        """Energy of so many bytes between the L2 and the array, pJ."""
+        return {self.mover.l2: n_bytes * self.machine.l2_pj, self.levels[0]: n_bytes * self.machine.return_link_pj}
+
+    def _lines(self, unit: int, labels: Ints, outer: Ints, fetched: Ints) -> tuple[Ints, Ints]:
+        """The energy of bytes of lines over the outer link and over the DRAM's, fJ; unit: that of the first."""
+        m, (_, over_outer, over_dram) = self.machine, self.levels
+        filled = {self.mover.l2: outer * m.l2_pj, self.mover.llc: outer * m.llc_pj, over_outer: outer * m.outer_link_pj}
+        brought = {
+            self.mover.llc: fetched * m.llc_pj, self.memory: fetched * m.dram_pj, over_dram: fetched * m.dram_link_pj
+        }  # fmt: skip
+        return self._spend(unit, labels, filled), self._spend(unit + 1, labels, brought)
+
+    def _loads(self, mvins: Ints, labels: Ints) -> Ints:
         """Of every mvin, see the kernel."""
         m = self.machine
         what, lines, dram = mvins[:, WHAT], mvins[:, LLC], mvins[:, DRAM]
@@ -232,21 +279,21 @@ class TileEmitter:
         setup = m.setup_cycles + m.llc_cycles * (lines > 0) + m.dram_cycles * (dram > 0)
         into_sums = what >= ADDEND
         words = np.where(what == SUM, mvins[:, BYTES] // PARTIAL_BYTES, mvins[:, BYTES])
-        spent = mvins[:, BYTES] * (m.dram_pj + m.return_link_pj)
-        spent += words * np.where(into_sums, m.accumulator_pj, m.scratchpad_pj)
-        spent += mvins[:, LOCAL] * m.side * (m.accumulator_pj + m.scratchpad_pj)
+        local = mvins[:, LOCAL] * m.side
+        near = self._near(np.where(into_sums, 0, words) + local, np.where(into_sums, words, 0) + local)
         outer, fetched = lines * m.line_bytes, dram * m.llc_line_bytes
+        spent = self._spend(LOAD, labels, near | self._inner(mvins[:, BYTES]))
         kind = np.where(what == WEIGHT, KINDS.index("weights"), KINDS.index("load"))
         return np.stack(
             (
                 _ticks(port), outer, fetched, _ticks(setup), _ticks(mvins[:, LOCAL]), mvins[:, BYTES], kind,
-                np.where(into_sums, INTO_ACCUMULATOR, INTO_SCRATCHPAD), _fj(spent), _fj(outer * m.outer_link_pj),
-                _fj(fetched * m.dram_link_pj),
+                np.where(into_sums, INTO_ACCUMULATOR, INTO_SCRATCHPAD), spent,
+                *self._lines(FILL, labels, outer, fetched),
             ),
             axis=1,
         )  # fmt: skip
 
-    def _groups(self, groups: Ints, table: Ints, of: Ints) -> Ints:
+    def _groups(self, groups: Ints, table: Ints, of: Ints, labels: Ints) -> Ints:
         """Of every execute op, see the kernel."""
         m, at = self.machine, groups[:, EX_TILE]
         tile, pixels = table[at], table[at][:, N] * table[at][:, OY] * table[at][:, OX]
@@ -255,21 +302,22 @@ class TileEmitter:
             tile[:, K], groups[:, EX_C], tile[:, FY] * tile[:, FX], pixels, of[at, OWN], exact
         )
         works = groups[:, EX_PAIRS] > 0
-        spent = macs * m.mac_pj + registers * m.register_pj + scratchpad * m.scratchpad_pj + sums * m.accumulator_pj
-        return np.stack((groups[:, EX_MVINS], _ticks(run), works * macs, _fj(works * spent)), axis=1)
+        inside = {MACS_LEVEL: works * macs * m.mac_pj, REGISTERS_LEVEL: works * registers * m.register_pj}
+        spent = self._spend(EXECUTE, labels, inside | self._near(works * scratchpad, works * sums))
+        return np.stack((groups[:, EX_MVINS], _ticks(run), works * macs, spent), axis=1)
 
-    def _stores(self, seen: Touched, table: Ints) -> Ints:
+    def _stores(self, seen: Touched, table: Ints, labels: Ints) -> Ints:
         """Of every tile, see the kernel. A store's beats and fills keep the port of the L2 from the loads."""
         m, tiles = self.machine, seen.tiles
         outer, fetched = tiles[:, LLC] * m.line_bytes, tiles[:, DRAM] * m.llc_line_bytes
         beats = tiles[:, BEATS] * m.beat_cycles
         run = beats + tiles[:, REQUESTS] * m.store_request_cycles + tiles[:, POOLED]
         words = tiles[:, BYTES] // np.maximum(table[:, LEAVES], 1)
-        spent = tiles[:, BYTES] * (m.dram_pj + m.return_link_pj) + words * m.accumulator_pj
+        spent = self._spend(STORE_PORT, labels, self._near(0 * words, words) | self._inner(tiles[:, BYTES]))
         return np.stack(
             (
                 _ticks(beats + tiles[:, LLC] * m.fill_cycles), outer, fetched, _ticks(run), tiles[:, BYTES],
-                _fj(spent), _fj(outer * m.outer_link_pj), _fj(fetched * m.dram_link_pj),
+                spent, *self._lines(STORE_FILL, labels, outer, fetched),
             ),
             axis=1,
         )  # fmt: skip

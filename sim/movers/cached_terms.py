@@ -19,8 +19,9 @@ broadcasts: a `Shape` may hold an array of layers, a `Tiles` an array of mapping
 - *Energy*, per 8-bit word accessed, by the SoC file's table, which is DOSA's (Hong et al., MICRO 2023).
   Registers: a read a MAC, a write a weight that is loaded into the array. Accumulator: a read and a write a partial sum
   (one for every `side` input channels and tap), a read when it is stored. Scratchpad: a read a weight and spatial tile,
-  a read an input, `side` output channels and tap; a write of everything that is loaded. DRAM: every byte that crosses
-  between it and the scratchpad, whatever a cache may have caught.
+  a read an input, `side` output channels and tap; a write of everything that is loaded. L2: every byte that is loaded
+  or stored, and each of the lines that it misses, which the last-level cache is read for. DRAM: the bytes over its
+  link, which are written into the last-level cache. Both counts of missed bytes are those that loads take time by.
 - *Fused layers.* What passes between two layers of a group is written from the accumulator to the scratchpad and
   read there; it costs no DRAM access. A consumer's halo is computed again by its producer, or kept (line buffer).
 
@@ -95,6 +96,8 @@ class Machine:
     register_pj: float
     accumulator_pj: float
     scratchpad_pj: float
+    l2_pj: float
+    llc_pj: float
     dram_pj: float
     return_link_pj: float
     outer_link_pj: float
@@ -108,6 +111,7 @@ class Machine:
         access, execute, software = array.access, array.execute, array.software
         spad, acc = soc.memories[array.memory].capacity_bytes, soc.memories[array.accumulator].capacity_bytes
         back, outer, dram = (soc.links[link] for link in (mover.return_link, mover.outer_link, mover.dram_link))
+        scratchpad_pj, accumulator_pj = access.of(spad / 1024, acc / 1024, array.side)
         return Machine(
             side=array.side,
             spad_rows=spad // array.side,
@@ -141,8 +145,10 @@ class Machine:
             hz=soc.tick_hz,
             mac_pj=access.mac_pj,
             register_pj=access.register_pj,
-            accumulator_pj=access.accumulator_pj + access.accumulator_pj_per_kb_and_pe * (acc / 1024) / array.side,
-            scratchpad_pj=access.scratchpad_pj + access.scratchpad_pj_per_kb * (spad / 1024),
+            accumulator_pj=accumulator_pj,
+            scratchpad_pj=scratchpad_pj,
+            l2_pj=soc.memories[mover.l2].access_pj_per_byte,
+            llc_pj=soc.memories[mover.llc].access_pj_per_byte,
             dram_pj=soc.memories[soc.main_memory].access_pj_per_byte,
             return_link_pj=back.energy_pj_per_byte,
             outer_link_pj=outer.energy_pj_per_byte,
@@ -339,7 +345,7 @@ class CachedTerms:
     register_words: Num
     accumulator_words: Num
     scratchpad_words: Num
-    dram_bytes: Num
+    moved_bytes: Num  # between the L2 and the array's memories
 
     def __add__(self, other: CachedTerms) -> CachedTerms:
         return CachedTerms(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(CachedTerms)))
@@ -510,11 +516,13 @@ def terms(
     output_bytes = outputs * flow.dram_out + spilled * PARTIAL_BYTES
     loaded = weight_bytes + input_bytes + spilled * PARTIAL_BYTES
     first_in = xp.minimum(input_bytes, in_once * flow.dram_in)
-    first_bytes = weights + first_in + outputs * flow.dram_out
+    first_out = xp.minimum(spilled, outputs) * PARTIAL_BYTES  # where sums are put for the first time
+    first_bytes = weights + first_in + outputs * flow.dram_out + first_out
     lost = _lost(shape, tiles, again, machine, xp)
-    again_bytes = (weight_bytes - weights) + (input_bytes - first_in) + 2 * spilled * PARTIAL_BYTES
+    sums_again = 2 * spilled * PARTIAL_BYTES - first_out
+    again_bytes = (weight_bytes - weights) + (input_bytes - first_in) + sums_again
     lost_bytes = (weight_bytes - weights * (1 + again.at_once)) * lost.weights + weights * again.at_once * lost.at_once
-    lost_bytes = lost_bytes + (input_bytes - first_in) * lost.inputs + 2 * spilled * PARTIAL_BYTES * lost.outputs
+    lost_bytes = lost_bytes + (input_bytes - first_in) * lost.inputs + sums_again * lost.outputs
 
     # --- load and store: beats of the bus, and requests
     weight_rows = shape.c * taps * again.weights * works
@@ -571,7 +579,7 @@ def terms(
         register_words=macs + weight_reads,
         accumulator_words=sums + outputs + 2 * spilled,
         scratchpad_words=reads + weight_reads + weight_bytes + input_bytes * works + outputs * flow.spad_out,
-        dram_bytes=loaded + output_bytes,
+        moved_bytes=loaded + output_bytes,
     )
     return one.scaled(shape.copies)
 
@@ -666,20 +674,34 @@ def rows_needed(shape: Shape, tiles: Tiles, machine: Machine, xp: Any = exact) -
     return (inputs + weights) * works, xp.ceildiv(tiles.k, side) * tiles.oy * tiles.ox
 
 
-def energy_pj(t: CachedTerms, machine: Machine) -> Num:
-    """Energy of what the terms count, by the table in the module docstring."""
+def outer_bytes(t: CachedTerms, theta: Theta) -> Num:
+    """Bytes of lines that the L2 misses."""
+    return t.first_bytes + theta.reload_miss * t.lost_bytes + theta.split_miss * t.split_bytes
+
+
+def _array_pj(t: CachedTerms, machine: Machine) -> Num:
+    """Energy of the array and its memories."""
     return (
         t.macs * machine.mac_pj
         + t.register_words * machine.register_pj
         + t.accumulator_words * machine.accumulator_pj
         + t.scratchpad_words * machine.scratchpad_pj
-        + t.dram_bytes * machine.dram_pj
+    )
+
+
+def energy_pj(t: CachedTerms, machine: Machine, theta: Theta) -> Num:
+    """Energy of what the terms count, as the module docstring has it."""
+    return (
+        _array_pj(t, machine)
+        + t.moved_bytes * (machine.l2_pj + machine.return_link_pj)
+        + outer_bytes(t, theta) * (machine.l2_pj + machine.llc_pj + machine.outer_link_pj)
+        + t.first_bytes * (machine.llc_pj + machine.dram_pj + machine.dram_link_pj)
     )
 
 
 def busy_cycles(t: CachedTerms, machine: Machine, theta: Theta, xp: Any) -> tuple[Num, Num, Num, Num]:
     """Cycles of (execute, load and what it waits for outside, store, software)."""
-    outer = t.first_bytes + theta.reload_miss * t.lost_bytes + theta.split_miss * t.split_bytes
+    outer = outer_bytes(t, theta)
     load = t.load + outer * (machine.fill_cycles / machine.line_bytes)
     load = xp.maximum(load, (load + t.mvins * machine.setup_cycles) / machine.mvins_in_flight) * theta.load
     links = outer * machine.outer_cycles_per_byte, t.first_bytes * machine.dram_cycles_per_byte
@@ -703,12 +725,17 @@ def cycles(t: CachedTerms, machine: Machine, theta: Theta, xp: Any = exact, doub
     return most + xp.maximum(total - most, 0 * most) * exposed + machine.start_cycles + machine.drain_cycles
 
 
+def roofline_energy_pj(t: CachedTerms, machine: Machine) -> Num:
+    """DOSA's energy: by its table, which knows no caches, so that every byte moved is one of the DRAM."""
+    return _array_pj(t, machine) + t.moved_bytes * machine.dram_pj
+
+
 def roofline_cycles(t: CachedTerms, machine: Machine, xp: Any = exact) -> Num:
     """DOSA's latency: the slowest of an ideal array and of accumulator, scratchpad and DRAM at 2 side, 2 side and 8
     words a cycle."""
     side = machine.side
     return xp.maximum(
-        t.array * 1.0, t.accumulator_words / (2 * side), t.scratchpad_words / (2 * side), t.dram_bytes / 8.0
+        t.array * 1.0, t.accumulator_words / (2 * side), t.scratchpad_words / (2 * side), t.moved_bytes / 8.0
     )
 
 
@@ -734,7 +761,8 @@ def estimate_nest(
     again = plan_reloads(plan, shape, tiles, xp)
     t = terms(shape, tiles, again, machine, xp, Flow(dram_in=shape.operands))
     spad, acc = rows_needed(shape, tiles, machine, xp)
-    return NestCost(cycles(t, machine, theta or Theta(), xp), energy_pj(t, machine), t, spad, acc)
+    theta = theta or Theta()
+    return NestCost(cycles(t, machine, theta, xp), energy_pj(t, machine, theta), t, spad, acc)
 
 
 def stacked(shapes: Sequence[Shape], stack: Callable[[Sequence[Any]], Any]) -> Shape:

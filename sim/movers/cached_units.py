@@ -10,6 +10,8 @@ TICKS_PER_CYCLE = 20
 
 UNITS = ("control", "load", "fill", "fetch", "execute", "store", "store_port", "store_fill", "store_fetch")
 CONTROL, LOAD, FILL, FETCH, EXECUTE, STORE, STORE_PORT, STORE_FILL, STORE_FETCH = range(len(UNITS))
+# What energy inside of the array is told under; that of its memories is told under their names.
+MACS_LEVEL, REGISTERS_LEVEL = "multipliers", "registers"
 # Tags of the traffic, by which links know that its direction changes.
 INTO_SCRATCHPAD, INTO_ACCUMULATOR, OUT = range(3)
 

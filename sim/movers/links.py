@@ -8,6 +8,11 @@ from cosoc.sim.model.soc import Link
 HOST_TIME = "host_time"  # the server whose bytes are ticks of the host, which configures one job at a time
 
 
+def link_level(name: str) -> str:
+    """What the energy of bytes over a link is told under; that of a memory's or a core's is told under its name."""
+    return f"link {name}"
+
+
 def server_of(builder: Builder, name: str, link: Link, ticks_per_cycle: int = 1, counts_ticks: bool = False) -> int:
     """The server that a link is, with all its figures. Cycles of the SoC are so many ticks of the program.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from cosoc.sim.machine.program import KINDS, Ints, Program, row_of
 from cosoc.sim.machine.trace import changes, held_ticks
+from cosoc.sim.movers.links import link_level
 from cosoc.sim.report.result import CAUSES, NO_LAYER, LayerPart, Result
 
 if TYPE_CHECKING:  # loaded where they are used: both are slow to import
@@ -23,10 +24,12 @@ if TYPE_CHECKING:  # loaded where they are used: both are slow to import
 
 
 def table(result: Result) -> RenderableType:
-    """The result as tables by layer, by unit and by cause, and a line that sums it up; 80 columns."""
+    """The result as tables by layer, by unit, by level of the energy and by cause, and a line that sums it up; 80
+    columns."""
     from rich.console import Group
 
-    return Group(_layer_table(result), "", _unit_table(result), "", _cause_table(result), "", summary(result))
+    tables = _layer_table(result), _unit_table(result), _level_table(result), _cause_table(result)
+    return Group(*(part for one in tables for part in (one, "")), summary(result))
 
 
 def summary(result: Result) -> str:
@@ -117,6 +120,19 @@ def _unit_table(result: Result) -> Table:
     out.add_row("base power", "", "", "", "", "", _uj(result.base_energy_j))
     if any(unit.energy_j is None for unit in result.by_unit if unit.ops or unit.busy_ticks):
         out.caption, out.caption_justify = "-: no figure of its own, inside the base and core powers", "left"
+    return out
+
+
+def _level_table(result: Result) -> Table:
+    """Where the energy goes, largest first; bytes of memories that are read and written, and over links."""
+    moved = {part.memory: part.read_bytes + part.written_bytes + part.feed_bytes for part in result.by_memory}
+    moved |= {link_level(part.server): part.bytes for part in result.by_server}
+    out = _columns("Energy by level", "level", "bytes", "uJ", "energy")
+    for level, joules in sorted(result.by_level.items(), key=lambda item: -item[1]):
+        n_bytes = f"{moved[level]:,}" if moved.get(level) else ""
+        out.add_row(level, n_bytes, _uj(joules), f"{joules / max(result.energy_j, 1e-30):.1%}")
+    out.add_section()
+    out.add_row("all", "", _uj(result.energy_j), "100.0%" if result.energy_j else "")
     return out
 
 

@@ -31,7 +31,7 @@ from cosoc.sim.model.soc import Route, SoC
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.movers.cached_terms import cached_cores
 from cosoc.sim.movers.cached_units import INTO_SCRATCHPAD, core_of_unit
-from cosoc.sim.movers.links import HOST_TIME
+from cosoc.sim.movers.links import HOST_TIME, link_level
 from cosoc.sim.tiler import homes_of
 from cosoc.sim.work import layer_work
 
@@ -123,7 +123,8 @@ class UnitPart:
 
 @dataclass(frozen=True)
 class ServerPart:
-    """One server. busy_ticks: sum of holds over its ports; utilisation: that over ports x makespan."""
+    """One server. busy_ticks: sum of holds over its ports; utilisation: that over ports x makespan. energy_j: of the
+    bytes over the link that it is."""
 
     server: str
     ports: int
@@ -131,15 +132,18 @@ class ServerPart:
     bursts: int
     busy_ticks: int
     utilisation: float
+    energy_j: float
     note: str = ""
 
 
 @dataclass(frozen=True)
 class MemoryPart:
-    """One memory. read_bytes, written_bytes: by DMAs. feed_bytes: by cores over their feed links, both ways.
+    """One memory. read_bytes, written_bytes: by movers; of a cache and of what is behind it, those that it served (a
+    line that a store misses counts as written, once, in the memory that the line is of). feed_bytes: by cores over
+    their feed links, both ways.
 
-    energy_j: of the links of transfers and feeds that read from it or store to it; None where `note` says that there
-    is no figure.
+    energy_j: of its accesses, and of the links over which its bytes go to or come from the memories and cores nearer to
+    the arithmetic; None where `note` says that there is no figure.
     """
 
     memory: str
@@ -209,8 +213,9 @@ class Result:
     ticks_per_cycle: of the SoC, whose cycles may be coarser than ticks.
 
     base_energy_j: of the base power over the makespan; powers_energy_j: of units while busy; ops_energy_j: of single
-    ops; energy_j is their sum. path: the critical path segment by segment, `trace.PATH` records whose causes are
-    numbers of PATH_NAMES.
+    ops; energy_j is their sum. by_level: the same told apart by where it is spent, J: memories, links (`link NAME`),
+    cores by their ops, `power of NAME` of units while busy, the base power; it sums to energy_j. path: the
+    critical path segment by segment, `trace.PATH` records whose causes are numbers of PATH_NAMES.
     """
 
     soc: str
@@ -227,6 +232,7 @@ class Result:
     base_energy_j: float
     powers_energy_j: float
     ops_energy_j: float
+    by_level: dict[str, float]
     by_layer: tuple[LayerPart, ...]
     by_unit: tuple[UnitPart, ...]
     by_server: tuple[ServerPart, ...]
@@ -351,8 +357,31 @@ def _ops_j(program: Program, all_ops: _Ops) -> float:
     return _joules(int((program.rows["energy_fj"] * all_ops.times).sum()))
 
 
-def _joules(femtojoules: int) -> float:
+def _joules(femtojoules: float) -> float:
     return femtojoules * 1e-15
+
+
+BASE_POWER, UNTOLD = "base power", "ops"
+
+
+def levels_fj(program: Program) -> dict[str, int]:
+    """What ops spend at each level, fJ; those that do not say at which stand under `ops`."""
+    return _levels_fj(program, _ops(program))
+
+
+def _levels_fj(program: Program, all_ops: _Ops) -> dict[str, int]:
+    sums = _sums(len(program.levels), program.spent["level"], program.spent["energy_fj"]).tolist()
+    out = dict(zip(program.levels, sums, strict=True))
+    untold = int((program.rows["energy_fj"] * all_ops.times).sum()) - sum(sums)
+    return out | ({UNTOLD: untold} if untold else {})
+
+
+def _by_level(program: Program, soc: SoC, busy: Ints, base_j: float, all_ops: _Ops) -> dict[str, float]:
+    out = {level: _joules(energy_fj) for level, energy_fj in _levels_fj(program, all_ops).items()}
+    for unit, ticks in zip(program.unit_names, busy.sum(axis=1).tolist(), strict=True):
+        spent = float(power_energy_j(soc, 0, {unit: ticks}, program.tick_hz))
+        out |= {f"power of {unit}": spent} if spent else {}
+    return out | ({BASE_POWER: base_j} if base_j else {})
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -397,6 +426,7 @@ def report(
         base_energy_j=base,
         powers_energy_j=total - ops_j - base,
         ops_energy_j=ops_j,
+        by_level=_by_level(program, soc, busy, base, all_ops),
         by_layer=_by_layer(program, trace, soc, mapping, busy, critical, all_ops),
         by_unit=_by_unit(program, trace, soc, busy, occupied, all_ops),
         by_server=_by_server(program, trace, occupied, all_ops),
@@ -687,6 +717,7 @@ def _by_server(program: Program, trace: Trace, occupied: Occupancy, all_ops: _Op
     # A transfer whose bytes are ticks says what it moves.
     carried = np.where(rows["payload_bytes"] > 0, rows["payload_bytes"], rows["bytes"])
     moved, granted = (_sums(n, server, (of * all_ops.times)[owner]) for of in (carried, bursts_of(rows)))
+    spent = _levels_fj(program, all_ops)
     return tuple(
         ServerPart(
             server=name,
@@ -695,6 +726,7 @@ def _by_server(program: Program, trace: Trace, occupied: Occupancy, all_ops: _Op
             bursts=int(granted[number]),
             busy_ticks=int(trace.busy[number]),
             utilisation=float(occupied.server_utilisation[number]),
+            energy_j=_joules(spent.get(link_level(name), 0)),
             note="the host's time: its bytes are cycles" if name == HOST_TIME else "",
         )
         for number, name in enumerate(program.server_names)
@@ -708,29 +740,37 @@ def _by_server(program: Program, trace: Trace, occupied: Occupancy, all_ops: _Op
 def _by_memory(
     program: Program, soc: SoC, workload: Workload, mapping: Mapping, homes: Homes, inferences: int, all_ops: _Ops
 ) -> tuple[MemoryPart, ...]:
-    """Bytes by memory, from the routes that the ops take; a cached mover's go between the main memory and its core's,
-    whichever caches they pass."""
-    read, written, feed, spent = (dict.fromkeys(soc.memories, 0) for _ in range(4))
+    """Bytes by memory, from the routes that the ops take; a cached mover's by the link that they cross."""
+    read, written, feed = (dict.fromkeys(soc.memories, 0) for _ in range(3))
+    levels = _levels_fj(program, all_ops)
+    spent = {name: float(levels.get(name, 0)) for name in soc.memories}
     cached, core_of = cached_cores(soc), core_of_unit(soc)
     shared_weights: set[str] = set()  # layers whose weights go to several memories over the same links
-    for row, moved, energy_fj in _transfers(program, soc, all_ops):
+    for row, moved in _transfers(program, soc, all_ops):
         unit, kind = program.unit_names[row["unit"]], KINDS[row["kind"]]
+        servers = program.routes[row["route_at"] : row["route_at"] + row["route_n"]].tolist()
+        links = [program.server_names[server] for server in servers]
+        over_fj = 1000 * moved * sum(soc.links[name].energy_pj_per_byte for name in links)
         if unit in core_of:
-            core = cached[core_of[unit]][0]
+            core, mover = cached[core_of[unit]]
             near = core.memory if row["tag"] == INTO_SCRATCHPAD else core.accumulator
-            spent[soc.main_memory] += energy_fj
-            read[near if kind == "store" else soc.main_memory] += moved
-            written[soc.main_memory if kind == "store" else near] += moved
+            far, nearer = {
+                mover.return_link: (mover.l2, near),
+                mover.outer_link: (mover.llc, mover.l2),
+                mover.dram_link: (soc.main_memory, mover.llc),
+            }[links[0]]
+            spent[far] += over_fj
+            read[nearer if kind == "store" else far] += moved
+            written[far if kind == "store" else nearer] += moved
             continue
         if unit not in soc.dmas:
             feed[soc.cores[unit].memory] += moved
-            spent[soc.cores[unit].memory] += energy_fj
+            spent[soc.cores[unit].memory] += over_fj
             continue
         layer = program.layers[row["layer"]]
         ends = route_ends(program, row, soc, mapping, layer)
         source, target = ends[0].source, ends[0].target
-        outer = target if kind == "store" else source
-        spent[outer] += energy_fj
+        spent[target if kind == "store" else source] += over_fj
         read[source] += moved
         if len({route.target for route in ends}) > 1:
             shared_weights.add(layer)
@@ -754,19 +794,19 @@ def _by_memory(
     )
 
 
-def _transfers(program: Program, soc: SoC, all_ops: _Ops) -> list[tuple[np.void, int, int]]:
-    """What movers and feeds move: (a row, bytes, fJ) for all rows of the same unit, kind, layer, route and tag."""
-    rows, times, payload = program.rows, all_ops.times, _payload(program, soc)
-    ours = np.flatnonzero((payload * times > 0) | (rows["kind"] == FEED))
+def _transfers(program: Program, soc: SoC, all_ops: _Ops) -> list[tuple[np.void, int]]:
+    """What movers and feeds move: (a row, bytes) for all rows of the same unit, kind, layer, route and tag; lines that
+    come beside what is asked for included."""
+    rows, times = program.rows, all_ops.times
+    lines = (rows["payload_bytes"] == 0) & (rows["kind"] != LAUNCH)
+    moves = np.where(lines | (rows["kind"] == FEED), rows["bytes"], _payload(program, soc))
+    ours = np.flatnonzero((moves * times > 0) | (rows["kind"] == FEED))
     keys = np.stack([rows[key][ours] for key in ("unit", "kind", "layer", "route_at", "route_n", "tag")])
     order = np.lexsort(keys)
     change = np.append(True, (keys[:, order[1:]] != keys[:, order[:-1]]).any(axis=0))[: len(order)]
     group = np.cumsum(change) - 1
-    moved, energy_fj = (
-        _sums(int(change.sum()), group, (of * times)[ours[order]]).tolist()
-        for of in (np.where(rows["kind"] == FEED, rows["bytes"], payload), rows["energy_fj"])
-    )
-    return list(zip(rows[ours[order[change]]], moved, energy_fj, strict=True))
+    moved = _sums(int(change.sum()), group, (moves * times)[ours[order]]).tolist()
+    return list(zip(rows[ours[order[change]]], moved, strict=True))
 
 
 def route_ends(program: Program, row: np.void, soc: SoC, mapping: Mapping, layer: str) -> list[Route]:

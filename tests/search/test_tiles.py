@@ -188,14 +188,19 @@ def test_a_small_product_comes_near_to_the_simulated_optimum(tmp_path: Path) -> 
 
 
 def test_sections_alone_add_up_to_the_network() -> None:
-    """Behind a cached mover each section is fenced: caches apart, their times are the network's."""
+    """Behind a cached mover each section is fenced: caches apart, their times are the network's. Their energies are
+    no less, as caches are cold where a section begins, and more by no more than what it takes to bring all that passes
+    between layers from the DRAM through both caches, once."""
     soc, net = find_soc("gemmini"), DIGITS
     space = space_of(soc, net)
     sections = space.optimum_plan().sections
     alone = [space.simulated(section) for section in sections]
     whole = Oracle(soc, net).simulate(mapping_of(sections, space.given, net))
     assert sum(cost.seconds for cost in alone if cost) == pytest.approx(whole.latency_s, rel=0.1)
-    assert sum(cost.energy_j for cost in alone if cost) == pytest.approx(whole.energy_j, rel=0.01)
+    more = sum(cost.energy_j for cost in alone if cost) - whole.energy_j
+    l2, llc, dram = (soc.memories[name].access_pj_per_byte for name in ("l2", "llc", "dram"))
+    between = sum(layer.outputs for layer in net if layer.name not in net.outputs)
+    assert 0 <= more <= between * (dram + 2 * llc + l2) * 1e-12
 
 
 # ---------------------------------------------------------------------------------------------- time

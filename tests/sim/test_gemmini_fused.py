@@ -82,7 +82,7 @@ def test_a_fused_group_moves_the_bytes_of_the_closed_form(
     steps = (16 // oy) * (16 // ox)
     assert loaded == once if keep or steps == 1 else loaded > once
     spared = sum(x.weights * (steps - n) for x, n in zip(workload, comes, strict=True) if x.name not in resident)
-    assert loaded + stored == cost.terms.dram_bytes - spared
+    assert loaded + stored == cost.terms.moved_bytes - spared
     assert spared == 0 or oy == 2
 
 
@@ -118,9 +118,12 @@ def test_a_layer_moves_the_bytes_of_the_closed_form(order: tuple[str, ...], tile
         program, loaded, stored = lowered(workload, mapping)
         found = estimate_nest(layer, plan, MACHINE)
         if reuse:
-            assert loaded + stored == found.terms.dram_bytes
+            assert loaded + stored == found.terms.moved_bytes
+            # Everything fits the caches, so that their lines come once; the rest is the closed form's, but for parts of
+            # lines that it takes for lost.
+            once = replace(found.terms, lost_bytes=0, split_bytes=0)
             spent = energy_j(program, engine_fast.run(program), SOC) * 1e12
-            assert spent == pytest.approx(found.energy_pj, rel=1e-6)
+            assert spent == pytest.approx(energy_pj(once, MACHINE, Theta()), rel=0.01)
         assert int(program.rows["macs"].sum()) == layer.macs
 
 
@@ -133,7 +136,7 @@ def test_time_is_near_to_the_closed_form() -> None:
     assert cycles(cost.terms, MACHINE, Theta()) == pytest.approx(simulated, rel=0.15)
     assert cost.terms.execute < simulated
     energy = energy_j(program, engine_fast.run(program), SOC) * 1e12
-    assert energy == pytest.approx(energy_pj(cost.terms, MACHINE), rel=0.03)
+    assert energy == pytest.approx(energy_pj(cost.terms, MACHINE, Theta()), rel=0.03)
 
 
 def test_fusing_saves_time_and_bytes_where_nothing_is_computed_twice() -> None:
