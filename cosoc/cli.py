@@ -25,6 +25,7 @@ from cosoc.sim.model.mapping import Runtime
 if TYPE_CHECKING:
     from cosoc.search.result import Result
     from cosoc.search.space import Report as Progress
+    from cosoc.sim.model.cluster import Cluster
     from cosoc.sim.model.mapping import Mapping
     from cosoc.sim.model.soc import SoC
     from cosoc.sim.model.workload import Workload
@@ -75,6 +76,12 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Equal seeds give equal
 WhatIf = Annotated[
     list[str] | None,
     typer.Option("--what-if", metavar="PATH=CHANGE", help="With links.l2.rate=x2, =16 or =+8: how the run changes."),
+]
+Carrier = Annotated[
+    float | None,
+    typer.Option(
+        "--carrier", metavar="W", min=0.0, help="What a board draws beside a chip, added to energies that stop there."
+    ),
 ]
 Html = Annotated[Path | None, typer.Option("--report", metavar="FILE.html", help="Write a report for a browser.")]
 RunPath = Annotated[
@@ -132,6 +139,7 @@ def simulate(
     what_if: WhatIf = None,
     input_shape: InputShape = None,
     overrides: Overrides = None,
+    carrier: Carrier = None,
     quiet: Quiet = False,
 ) -> None:
     """Run a mapped workload on a SoC, or stream it through a cluster. Says how long it takes and why, and what energy
@@ -139,10 +147,13 @@ def simulate(
     from cosoc.sim.files.catalog import is_cluster
 
     if is_cluster(soc):
-        _only(ctx, "a cluster", "mapping", "runtime", "engine", "inferences", "json_file", "input_shape", "overrides")
-        options = (mapping, runtime, engine, inferences or STREAMED, json_file, input_shape, overrides, quiet)
+        known = ("mapping", "runtime", "engine", "inferences", "json_file", "input_shape", "overrides", "carrier")
+        _only(ctx, "a cluster", *known)
+        options = (mapping, runtime, engine, inferences or STREAMED, json_file, input_shape, overrides, carrier, quiet)
         _simulate_cluster(soc, workload, *options)
         return
+    if carrier is not None:
+        raise InputError("--carrier: means nothing with one SoC; leave it out")
     _check_outputs({"--json": json_file, "--trace": trace_file, "--gantt": gantt_file, "--report": report_file})
     if gantt_file and gantt_file.suffix.lower() != ".png":
         raise InputError(f"--gantt {gantt_file}: the chart is a PNG; give a name that ends in .png")
@@ -175,12 +186,10 @@ def simulate(
 
 def _simulate_cluster(
     cluster: str, workload: str, mapping: str | None, runtime: Runtime | None, engine: Engine, inferences: int,
-    json_file: Path | None, input_shape: str | None, overrides: list[str] | None, quiet: bool,
+    json_file: Path | None, input_shape: str | None, overrides: list[str] | None, carrier: float | None, quiet: bool,
 ) -> None:  # fmt: skip
-    from cosoc.sim.files.catalog import find_cluster
-
     _check_outputs({"--json": json_file})
-    machines = find_cluster(cluster, _overrides(overrides))
+    machines = _cluster(cluster, overrides, carrier)
     network = _workload(workload, input_shape)
     from cosoc.sim.files.mapping_file import find_cluster_mapping
 
@@ -225,14 +234,17 @@ def compare(
     runtime: RuntimeName = None,
     input_shape: InputShape = None,
     overrides: Overrides = None,
+    carrier: Carrier = None,
 ) -> None:
     """Set two results or mappings side by side, layer by layer: cycles, energy, and the cause that shifted most."""
     from cosoc import why
 
     if mappings is None:
-        _only(ctx, "two results", "a", "b")
-        _print(why.comparison(why.result_json(Path(a)), why.result_json(Path(b))))
+        _only(ctx, "two results", "a", "b", "carrier")
+        _print(why.comparison(why.result_json(Path(a)), why.result_json(Path(b)), carrier))
         return
+    if carrier is not None:
+        raise InputError("--carrier: means nothing with one SoC; leave it out")
     if len(mappings) != 2:
         raise InputError(
             f"--mapping: found {len(mappings)}; two are needed, such as --mapping default --mapping mine.yaml"
@@ -376,6 +388,7 @@ def search(
     ] = 1000,
     input_shape: InputShape = None,
     overrides: Overrides = None,
+    carrier: Carrier = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a network together with its mapping, choose its tiles and fusion, or split it over a cluster. What it
@@ -388,15 +401,21 @@ def search(
     folder = out or Path("runs") / "-".join(Path(n.replace(":", "_")).stem for n in (soc, workload))
     common = ("objective", "seed", "out", "resume", "input_shape", "overrides")
     if space == "splits":
-        _only(ctx, "--space splits", *common, "inferences")
+        _only(ctx, "--space splits", *common, "inferences", "carrier")
         options = (objective, seed, folder, resume)
-        run = _splits(soc, workload, inferences, input_shape, overrides, *options)
+        run = _splits(soc, workload, inferences, input_shape, overrides, carrier, *options)
     elif space == "tiles":
         _only(ctx, "--space tiles", *common, "mapping", "time_budget", "estimate")
         options = (objective, seed, folder, resume)
         run = _tiles(soc, workload, mapping, time_budget, estimate, input_shape, overrides, *options)
     else:
-        others = ("inferences", "time_budget", "mapping", *(("template", "cut") if space == "channels" else ()))
+        others = (
+            "inferences",
+            "time_budget",
+            "mapping",
+            "carrier",
+            *(("template", "cut") if space == "channels" else ()),
+        )
         _only(ctx, f"--space {space}", *(name for name in ctx.params if name not in others))
         if strengths is not None and target_ms is not None:
             raise InputError("--strengths and --target-ms exclude each other; give one")
@@ -460,11 +479,9 @@ def _tiles(
 
 def _splits(
     cluster: str, workload: str, inferences: int, input_shape: str | None, overrides: list[str] | None,
-    objective: str, seed: int, folder: Path, resume: bool,
+    carrier: float | None, objective: str, seed: int, folder: Path, resume: bool,
 ) -> Callable[[Progress], Result]:  # fmt: skip
-    from cosoc.sim.files.catalog import find_cluster
-
-    machines = find_cluster(cluster, _overrides(overrides))
+    machines = _cluster(cluster, overrides, carrier)
     network = _workload(workload, input_shape)
     from cosoc.search.spaces.split_space import SplitConfig, SplitSpace, search_splits
 
@@ -484,6 +501,7 @@ def sweep(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the campaign in --out.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="With --resume: failed tasks again.")] = False,
+    carrier: Carrier = None,
     json_file: JsonFile = None,
     quiet: Quiet = False,
 ) -> None:
@@ -495,7 +513,7 @@ def sweep(
     if workers is not None and scheduler is not None:
         raise InputError("--workers is for processes here; with --scheduler the cluster has its own")
     _check_outputs({"--json": json_file})
-    config = sweeps.SweepConfig(plan, out, workers or os.cpu_count() or 1, scheduler, resume, retry_failed)
+    config = sweeps.SweepConfig(plan, out, workers or os.cpu_count() or 1, scheduler, resume, retry_failed, carrier)
     try:
         with reporting(quiet) as progress:
             found = sweeps.sweep(config, progress)
@@ -622,6 +640,13 @@ def _soc(name: str, overrides: list[str] | None) -> SoC:
     from cosoc.sim.files.catalog import find_soc
 
     return find_soc(name, _overrides(overrides))
+
+
+def _cluster(name: str, overrides: list[str] | None, carrier: float | None) -> Cluster:
+    """A cluster whose energies can be added up."""
+    from cosoc.sim.files.catalog import bounded_cluster, find_cluster
+
+    return bounded_cluster(find_cluster(name, _overrides(overrides)), carrier)[0]
 
 
 def _overrides(overrides: list[str] | None) -> dict[str, str]:

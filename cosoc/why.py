@@ -208,13 +208,38 @@ def _add(table: Table, name: str, ticks: dict[str, int], causes: Sequence[str], 
     table.add_row(escape(name), f"{sum(ticks.values()) / total:.1%}", *shares)
 
 
-def comparison(a: dict[str, Any], b: dict[str, Any]) -> RenderableType:
-    """Two results layer by layer, for a terminal. InputError where one is not as `cosoc simulate --json` writes it."""
+def comparison(a: dict[str, Any], b: dict[str, Any], carrier_w: float | None = None) -> RenderableType:
+    """Two results layer by layer, for a terminal. carrier_w: what a board draws, added to the one whose energies stop
+    before the other's. InputError where one is not as `cosoc simulate --json` writes it, where energies do not reach
+    equally far and no carrier is given, and where they do and one is."""
     try:
-        return _comparison(a, b)
+        return _comparison(*_lifted(a, b, carrier_w))
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError) as error:
         said = f"{type(error).__name__}: {error}"
         raise InputError(f"one of the two is not a result as `cosoc simulate --json` writes it: {said}") from error
+
+
+def _lifted(a: dict[str, Any], b: dict[str, Any], carrier_w: float | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two results whose energies reach equally far."""
+    from cosoc.sim.model.soc import BOUNDARIES, mixed
+
+    far = [one.get("energy_boundary") for one in (a, b)]
+    why = mixed({f"A ({a['soc']})": far[0], f"B ({b['soc']})": far[1]})
+    if not why:
+        if carrier_w is not None:
+            raise InputError(f"--carrier: the energies of both reach to the {far[0] or 'same'}; leave it out")
+        return a, b
+    if carrier_w is None or None in far:
+        raise InputError(f"compare: {why}; --carrier W adds what a board draws to the one that stops before it")
+    lower = min((0, 1), key=lambda i: BOUNDARIES.index(far[i]))
+    one = (a, b)[lower]
+    lifted = one | {
+        "energy_j": one["energy_j"] + carrier_w * one["seconds"],
+        "by_layer": [
+            part | {"energy_j": part["energy_j"] + carrier_w * part["seconds_critical"]} for part in one["by_layer"]
+        ],
+    }
+    return (lifted, b) if lower == 0 else (a, lifted)
 
 
 def _comparison(a: dict[str, Any], b: dict[str, Any]) -> RenderableType:

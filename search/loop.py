@@ -20,6 +20,7 @@ from cosoc.search.runfolder import RunFolder, replace_text
 from cosoc.search.space import Candidate, Report, Space
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import objective
+from cosoc.sim.files.catalog import boundary_of
 from cosoc.sim.files.mapping_file import dump_mapping
 from cosoc.sim.files.workload_file import dump_workload
 
@@ -61,6 +62,7 @@ def search(space: Space, oracle: Oracle, asked: Asked, report: Report) -> Result
         raise InputError(f"space {space.name}: proposes nothing for {oracle.workload.name} on {oracle.machine.name}")
     heading = {
         oracle.kind: oracle.machine.name, "workload": oracle.workload.name, "space": space.name, "seed": asked.seed,
+        "energy_boundary": boundary_of(oracle.machine),
     }  # fmt: skip
     result = Result(heading, asked.objective, tuple(found), space.optimum(), space.about())
     result.write(folder.path)

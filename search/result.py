@@ -65,7 +65,8 @@ def _figures(plain: Mapping[str, Any]) -> Figures:
 
 @dataclass(frozen=True)
 class Result:
-    """What a search found. heading: soc or cluster, workload, space, seed, as result.json begins."""
+    """What a search found. heading: soc or cluster, workload, space, seed and how far energies
+    reach, as result.json begins."""
 
     heading: Mapping[str, Any]
     objective: str
@@ -161,7 +162,11 @@ class Result:
 def result_from(content: Mapping[str, Any]) -> Result:
     """A result as its result.json has it. KeyError or TypeError where that is none."""
     found = [found_from(p, False) for p in content["points"]] + [found_from(p, True) for p in content["known"]]
-    heading = {key: content[key] for key in ("soc", "cluster", "workload", "space", "seed") if key in content}
+    heading = {
+        key: content[key]
+        for key in ("soc", "cluster", "workload", "space", "seed", "energy_boundary")
+        if key in content
+    }
     optimum = Optimum(_figures(content["optimum"]), content["bound"]) if content["optimum"] else None
     return Result(heading, content["objective"], tuple(found), optimum, content["about"])
 

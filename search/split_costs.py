@@ -149,7 +149,7 @@ def _by_layer(soc: SoC, workload: Workload, mapping: Mapping) -> tuple[Floats, F
     parts = {part.layer: part for part in simulate(soc, workload, mapping).by_layer}
     seconds = np.array([parts[layer.name].seconds_critical if layer.name in parts else 0.0 for layer in workload])
     joules = np.array([parts[layer.name].energy_j if layer.name in parts else 0.0 for layer in workload])
-    return seconds, joules - seconds * soc.base_power_mw * 1e-3
+    return seconds, joules - seconds * soc.idle_power_mw * 1e-3
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ def make_case(
     occupancy, busy, needs, hop_bytes, about = [], [], [], [], []
     for name in names:
         device = cluster.devices[name]
-        mine, table = device_figures(costs[name].soc), costs[name].table(cuts, items)
+        mine, table = device_figures(costs[name].soc, device.carrier_w), costs[name].table(cuts, items)
         sizes = np.array([message_bytes(n, items, mine.act_bits) for n in across], dtype=float)
         host = message_seconds(device, sizes)
         host[0] = 0.0

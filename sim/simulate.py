@@ -8,6 +8,7 @@ from typing import Literal
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures
+from cosoc.sim.files.catalog import boundary_of
 from cosoc.sim.lower.emit import lower
 from cosoc.sim.lower.pipeline import replay
 from cosoc.sim.machine.trace import Run
@@ -81,7 +82,8 @@ def simulate_cluster(
     stages = stage_figures(cluster, workload, mapping, devices or pricers(cluster, workload, mapping, run))
     seen = replay(*pipeline_of(cluster, stages), inferences, mapping.micro_batch, run)
     return ClusterResult(
-        cluster.name, workload.name, mapping.name, engine, mapping.runtime, inferences, stages, seen
+        cluster.name, workload.name, mapping.name, engine, mapping.runtime, inferences, stages, seen,
+        boundary_of(cluster),
     )  # fmt: skip
 
 

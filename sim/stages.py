@@ -61,8 +61,8 @@ def lone_roofline(soc: SoC) -> Roofline | None:
     return host if isinstance(host, Roofline) and len(soc.cores) == 1 else None
 
 
-def device_figures(soc: SoC) -> DeviceFigures:
-    """What is known of a device before it has work."""
+def device_figures(soc: SoC, carrier_w: float = 0.0) -> DeviceFigures:
+    """What is known of a device, on a board that draws so much, before it has work."""
     board = lone_roofline(soc)
     bits = max(core.act_bits for core in soc.cores.values())
     if board is not None:
@@ -70,7 +70,7 @@ def device_figures(soc: SoC) -> DeviceFigures:
     memory = soc.memories[soc.main_memory].capacity_bytes
     if board is None and soc.backing_memory:
         memory += soc.memories[soc.backing_memory].capacity_bytes
-    return DeviceFigures(bits, soc.base_power_mw * 1e-3, soc.cores[soc.host].power_mw * 1e-3, memory)
+    return DeviceFigures(bits, soc.idle_power_mw * 1e-3 + carrier_w, soc.cores[soc.host].power_mw * 1e-3, memory)
 
 
 def elements_across(workload: Workload, cut: Done) -> int:
@@ -136,7 +136,7 @@ class Pricer:
             return roofline_cost(self.soc, board, layers)
         full = checked(mapping, layers, self.soc)
         found = program_figures(lower(layers, full, self.soc), self.soc, layers, full, self._run)
-        return StageCost(found.latency_s, found.energy_j - found.latency_s * self.soc.base_power_mw * 1e-3)
+        return StageCost(found.latency_s, found.energy_j - found.latency_s * self.soc.idle_power_mw * 1e-3)
 
 
 def within(mapping: Mapping, layers: Workload) -> Mapping:
@@ -228,7 +228,7 @@ def stage_figures(
     for number, stage in enumerate(mapping.stages):
         before, done = cuts[number], cuts[number + 1]
         device, pricer = cluster.devices[stage.device], devices[stage.device]
-        about = device_figures(pricer.soc)
+        about = device_figures(pricer.soc, device.carrier_w)
         cost = pricer.cost(before, done, items)
         received, sent = (message_bytes(crosses[n], items, about.act_bits) for n in (number, number + 1))
         last = number == len(mapping.stages) - 1

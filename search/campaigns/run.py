@@ -6,6 +6,7 @@ and what was under way is run again, one by one, so that the task that kills its
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -20,9 +21,10 @@ from rich.table import Table
 
 from cosoc.search.campaigns.plan import Plan, Task, load_plan, tasks
 from cosoc.search.campaigns.store import Store
-from cosoc.search.campaigns.work import perform, start_worker
+from cosoc.search.campaigns.work import boundary_of, perform, start_worker
 from cosoc.search.front import non_dominated
 from cosoc.sim.errors import InputError
+from cosoc.sim.model.soc import BOUNDARIES, mixed
 
 Progress = Callable[[int, int, str], None]  # done, of how many, what
 Done = Iterator[tuple[Task, dict[str, Any]]]
@@ -31,7 +33,8 @@ Done = Iterator[tuple[Task, dict[str, Any]]]
 @dataclass(frozen=True)
 class SweepConfig:
     """plan: its file. out: folder of results.sqlite and of the searches' runs. workers: processes. scheduler: address
-    of a Dask scheduler, in place of processes here. retry_failed: run failed tasks of a resumed campaign again."""
+    of a Dask scheduler, in place of processes here. retry_failed: run failed tasks of a resumed campaign again.
+    carrier_w: what a board draws beside a chip, for fronts over SoCs whose energies do not reach equally far."""
 
     plan: Path
     out: Path
@@ -39,14 +42,16 @@ class SweepConfig:
     scheduler: str | None = None
     resume: bool = False
     retry_failed: bool = False
+    carrier_w: float | None = None
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What the results file holds. left: tasks of the plan that are not in it."""
+    """What the results file holds. left: tasks of the plan that are not in it. carrier_w: of its config."""
 
     rows: tuple[dict[str, Any], ...]
     left: int
+    carrier_w: float | None = None
 
 
 class Pool(Protocol):
@@ -56,7 +61,8 @@ class Pool(Protocol):
 
 
 def sweep(config: SweepConfig, progress: Progress) -> SweepResult:
-    """Run a campaign, or go on with it. Raises InputError for a plan or folder that is not fit for it.
+    """Run a campaign, or go on with it. Raises InputError for a plan or folder that is not fit for it, and for one
+    whose fronts would mix energies of different boundaries.
 
     On KeyboardInterrupt what is finished is in the file, and the exception goes on.
     """
@@ -64,6 +70,8 @@ def sweep(config: SweepConfig, progress: Progress) -> SweepResult:
     store = Store(config.out / "results.sqlite", plan.model_dump_json(), config.resume)
     try:
         every = list(tasks(plan))
+        if config.carrier_w is None:
+            _check_boundaries(every)
         known = store.finished()
         todo = [t for t in every if t.id not in known or (config.retry_failed and known[t.id] == "failed")]
         done = len(every) - len(todo)
@@ -75,7 +83,7 @@ def sweep(config: SweepConfig, progress: Progress) -> SweepResult:
             progress(done, len(every), task.label)
         rows = store.rows()
         here = {task.id for task in every}
-        return SweepResult(tuple(row for row in rows if row["id"] in here), len(every) - done)
+        return SweepResult(tuple(row for row in rows if row["id"] in here), len(every) - done, config.carrier_w)
     finally:
         store.close()
 
@@ -161,13 +169,49 @@ class DaskPool:
 # Results
 
 
+def _check_boundaries(every: Sequence[Task]) -> None:
+    """InputError where simulations of one workload are on SoCs whose energies do not reach equally far."""
+    stated: dict[str, dict[str, str | None]] = {}
+    for task in (task for task in every if task.kind == "simulate"):
+        with contextlib.suppress(InputError):  # a SoC that cannot be read is its task's failure
+            spec = task.spec
+            stated.setdefault(spec["workload"], {})[spec["soc"]] = boundary_of(spec)
+    for workload, of in stated.items():
+        if mixed(of):
+            raise InputError(
+                f"front of {workload}: {mixed(of)}; --carrier W adds what a board draws, or make two plans"
+            )
+
+
+def _lifted(rows: list[dict[str, Any]], carrier_w: float | None) -> list[dict[str, Any]]:
+    """Simulations of one workload with energies that reach equally far; InputError where they do not."""
+    stated = {row["spec"]["soc"]: row["result"].get("energy_boundary") for row in rows}
+    if not mixed(stated):
+        return rows
+    if carrier_w is None or None in stated.values():
+        raise InputError(
+            f"front of {rows[0]['spec']['workload']}: {mixed(stated)}; --carrier W adds what a board draws"
+        )
+    widest = max(stated.values(), key=BOUNDARIES.index)
+    return [
+        row
+        if row["result"]["energy_boundary"] == widest
+        else row | {"result": row["result"] | {
+            "energy_j": row["result"]["energy_j"] + carrier_w * row["result"]["latency_s"], "energy_boundary": widest
+        }}
+        for row in rows
+    ]  # fmt: skip
+
+
 def fronts(result: SweepResult) -> dict[str, list[dict[str, Any]]]:
-    """Of each workload, the simulations that no other beats in both time and energy, fastest first."""
+    """Of each workload, the simulations that no other beats in both time and energy, fastest first, chips with the
+    carrier where others are boards. InputError where energies do not reach equally far."""
     out: dict[str, list[dict[str, Any]]] = {}
     for row in result.rows:
         if row["kind"] == "simulate" and row["status"] == "done":
             out.setdefault(row["spec"]["workload"], []).append(row)
-    for workload, rows in out.items():
+    for workload in out:
+        rows = _lifted(out[workload], result.carrier_w)
         points = [(row["result"]["latency_s"], row["result"]["energy_j"]) for row in rows]
         out[workload] = [rows[i] for i in non_dominated(points)]
     return out
@@ -182,6 +226,9 @@ def split_fronts(result: SweepResult) -> dict[str, list[tuple[dict[str, Any], di
             points = row["result"]["content"]["points"]
             out.setdefault(row["spec"]["workload"], []).extend((row, point) for point in points)
     for workload, found in out.items():
+        stated = {row["spec"]["soc"]: row["result"].get("energy_boundary") for row, _ in found}
+        if mixed(stated):
+            raise InputError(f"splits of {workload}: {mixed(stated)}; give devices a carrier_w in their cluster files")
         figures = [(-p["simulated"]["throughput"], p["simulated"]["energy_j"]) for _, p in found]
         out[workload] = [found[i] for i in non_dominated(figures)]
     return out

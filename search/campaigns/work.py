@@ -16,7 +16,7 @@ from typing import Any
 from cosoc.search.campaigns.store import FIGURES
 from cosoc.search.surrogate import simulator_digest
 from cosoc.sim.errors import Deadlock, InputError
-from cosoc.sim.files.catalog import device_soc, find_cluster, find_soc
+from cosoc.sim.files.catalog import bounded_cluster, device_soc, find_cluster, find_soc
 from cosoc.sim.files.mapping_file import find_mapping
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import lower
@@ -89,8 +89,8 @@ _IN_SOC = re.compile(r"devices\.[^.]+\.set\.")
 
 
 def peak_power_mw(soc: SoC) -> float:
-    """Base power and that of all cores and DMAs at once."""
-    return soc.base_power_mw + sum(unit_power_mw(soc, unit) for unit in (*soc.cores, *soc.dmas))
+    """What is always drawn, and the powers of all cores and DMAs at once."""
+    return soc.idle_power_mw + sum(unit_power_mw(soc, unit) for unit in (*soc.cores, *soc.dmas))
 
 
 def area_mm2(soc: SoC) -> float:
@@ -98,10 +98,20 @@ def area_mm2(soc: SoC) -> float:
     return sum(memory.area_mm2 for memory in soc.memories.values())
 
 
-def _chip(*socs: SoC) -> dict[str, float]:
-    """Area and peak power of SoCs together. An area is 0 where one of them states none."""
+def boundary_of(spec: Mapping[str, Any]) -> str | None:
+    """How far the energies of a task's SoC reach; InputError for a SoC that cannot be read."""
+    return _soc(spec["soc"], tuple(spec["set"].items())).energy_boundary
+
+
+def _chip(boundary: str | None, *socs: SoC) -> dict[str, Any]:
+    """Area and peak power of SoCs together, and how far their energies reach. An area is 0 where one of them states
+    none."""
     areas = [area_mm2(soc) for soc in socs]
-    return {"area_mm2": sum(areas) if all(areas) else 0.0, "peak_power_mw": sum(peak_power_mw(soc) for soc in socs)}
+    return {
+        "area_mm2": sum(areas) if all(areas) else 0.0,
+        "peak_power_mw": sum(peak_power_mw(soc) for soc in socs),
+        "energy_boundary": boundary,
+    }
 
 
 def _simulate(spec: Mapping[str, Any], memo: str | None) -> dict[str, Any]:
@@ -113,7 +123,13 @@ def _simulate(spec: Mapping[str, Any], memo: str | None) -> dict[str, Any]:
     remembered = found is not None
     if found is None:
         found = asdict(program_figures(program, soc, workload, mapping, engine_run("fast")))
-    return {**found, **_chip(soc), "digest": key, "engine": engine_version(), "remembered": remembered}
+    return {
+        **found,
+        **_chip(soc.energy_boundary, soc),
+        "digest": key,
+        "engine": engine_version(),
+        "remembered": remembered,
+    }
 
 
 def _remembered(memo: str | None, key: str) -> dict[str, Any] | None:
@@ -133,10 +149,10 @@ def _search(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if spec["space"] == "splits":
         from cosoc.search.spaces.split_space import SplitConfig, search_splits
 
-        cluster = _cluster(spec["soc"], spec["set"])
+        cluster, boundary = bounded_cluster(_cluster(spec["soc"], spec["set"]))
         config = SplitConfig(cluster, _workload(spec["workload"]), spec["inferences"], **common)
         socs = [device_soc(cluster, name) for name, device in cluster.devices.items() for _ in range(device.count)]
-        return {"content": search_splits(config, _silent).content(), **_chip(*socs)}
+        return {"content": search_splits(config, _silent).content(), **_chip(boundary, *socs)}
     soc = _soc(spec["soc"], tuple(spec["set"].items()))
     if spec["space"] == "tiles":
         from cosoc.search.spaces.tile_search import TileConfig, search_tiles
@@ -144,14 +160,14 @@ def _search(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         workload = _workload(spec["workload"])
         given = find_mapping(spec["mapping"], workload, soc, "overlapped")
         tiles = TileConfig(soc, workload, given, time_budget_s=spec["time_budget_s"], **common)
-        return {"content": search_tiles(tiles, _silent).content(), **_chip(soc)}
+        return {"content": search_tiles(tiles, _silent).content(), **_chip(soc.energy_boundary, soc)}
     from cosoc.search.training.space import TrainingConfig, search_trained
 
     trained = TrainingConfig(
         soc, spec["workload"], spec["space"], spec.get("template", "conv-dw"), data=spec["data"],
         strengths=(spec["strength"],), epochs=spec["epochs"], manual=(), **common,
     )  # fmt: skip
-    return {"content": search_trained(trained, _silent).content(), **_chip(soc)}
+    return {"content": search_trained(trained, _silent).content(), **_chip(soc.energy_boundary, soc)}
 
 
 def _silent(done: int, total: int, what: str) -> None:

@@ -16,7 +16,7 @@ from cosoc.sim.cores.own import AnyCore
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.yamlfile import load_model
 from cosoc.sim.model.cluster import Cluster
-from cosoc.sim.model.soc import Core, Name, SoC
+from cosoc.sim.model.soc import BOUNDARIES, Boundary, Core, Name, SoC, mixed
 
 
 class SoCFile(SoC):
@@ -26,8 +26,9 @@ class SoCFile(SoC):
 
 
 def load_soc(path: Path, overrides: Mapping[str, str] | None = None) -> SoC:
-    """Read and check a SoC file; `overrides` are dotted paths to values. InputError names file, line and column."""
-    return load_model(path, SoCFile, overrides, problems=SoC.problems)
+    """Read and check a SoC file; `overrides` are dotted paths to values. InputError names file, line and column. Its
+    figures are those at the voltage that it runs at."""
+    return load_model(path, SoCFile, overrides, problems=SoC.problems).at_its_voltage()
 
 
 def soc_folder() -> Path:
@@ -71,9 +72,70 @@ def load_cluster(path: Path, overrides: Mapping[str, str] | None = None) -> Clus
                 device_soc(cluster, name)
             except InputError as error:
                 out.append((("devices", name, "set" if device.set else "soc"), str(error)))
-        return out
+        return out or _twice(cluster)
 
     return load_model(path, Cluster, overrides, problems=problems)
+
+
+def _stated(cluster: Cluster) -> dict[str, Boundary | None]:
+    """How far the energies of each device's SoC reach."""
+    return {name: device_soc(cluster, name).energy_boundary for name in cluster.devices}
+
+
+def _twice(cluster: Cluster) -> list[tuple[tuple[str | int, ...], str]]:
+    """Carriers of devices whose energies have them already."""
+    stated = _stated(cluster)
+    widest = max((BOUNDARIES.index(one) for one in stated.values() if one is not None), default=-1)
+    return [
+        (("devices", name, "carrier_w"), f"its energy is that of a {one} already, as the others'; remove the key")
+        for name, one in stated.items()
+        if cluster.devices[name].carrier_w and one is not None and BOUNDARIES.index(one) == widest
+    ]
+
+
+def bounded_cluster(cluster: Cluster, carrier_w: float | None = None) -> tuple[Cluster, Boundary | None]:
+    """A cluster whose devices' energies all reach equally far, and how far; None where none of them says.
+
+    A device that stops before the others needs a carrier, what the board draws that it is on: its own `carrier_w`, or
+    this one. InputError where one is missing, or is given and nothing lacks it.
+    """
+    stated = _stated(cluster)
+    silent = [name for name, one in stated.items() if one is None]
+    if len(silent) == len(stated):
+        if carrier_w is not None:
+            raise InputError("--carrier: no device's SoC file states an energy_boundary; leave it out")
+        return cluster, None
+    if silent:
+        soc = cluster.devices[silent[0]].soc
+        raise InputError(f"{cluster.name}: the SoC of {silent[0]} ({soc}) states no energy_boundary; others do: add it")
+    widest = max((one for one in stated.values() if one is not None), key=BOUNDARIES.index)
+    lacking = [name for name, one in stated.items() if one != widest and not cluster.devices[name].carrier_w]
+    if carrier_w is None:
+        if lacking:
+            raise InputError(
+                f"{cluster.name}: {mixed(stated)}; give {lacking[0]} a carrier_w in the file, or --carrier W"
+            )
+        return cluster, widest
+    if not lacking:
+        raise InputError(
+            f"--carrier: the energies of all devices of {cluster.name} reach to the {widest}; leave it out"
+        )
+    devices = {
+        name: device.model_copy(update={"carrier_w": carrier_w}) if name in lacking else device
+        for name, device in cluster.devices.items()
+    }
+    return cluster.model_copy(update={"devices": devices}), widest
+
+
+def boundary_of(machine: SoC | Cluster) -> Boundary | None:
+    """How far the energies of a SoC, or of all devices of a cluster, carriers included, reach; None where that is not
+    known or not the same."""
+    if isinstance(machine, SoC):
+        return machine.energy_boundary
+    try:
+        return bounded_cluster(machine)[1]
+    except InputError:
+        return None
 
 
 def device_soc(cluster: Cluster, device: str) -> SoC:
@@ -129,6 +191,7 @@ def json_schema() -> dict[str, Any]:
 
 
 __all__ = [
-    "Core", "SoCFile", "cluster_json_schema", "device_soc", "find_cluster", "find_soc", "is_cluster", "json_schema",
+    "Core", "SoCFile", "boundary_of", "bounded_cluster", "cluster_json_schema", "device_soc", "find_cluster",
+    "find_soc", "is_cluster", "json_schema",
     "list_clusters", "list_socs", "load_cluster", "load_soc",
 ]  # fmt: skip

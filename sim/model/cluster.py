@@ -27,7 +27,8 @@ class Device(Model):
 
     message_ns, copy_bytes_per_s: what its processor spends to send or to receive: for a message, and for its bytes
     (serialisation and copies; 0: nothing). It computes nothing meanwhile. queue_items: items that may wait at its
-    input, the one that it works on included.
+    input, the one that it works on included. carrier_w: what the board that it is on draws all the time, where the
+    energy of its SoC stops at a chip and others' does not.
     """
 
     soc: str
@@ -36,6 +37,7 @@ class Device(Model):
     message_ns: Count = 0
     copy_bytes_per_s: Count = 0
     queue_items: Positive = 2
+    carrier_w: Watts = 0.0
 
 
 class NetworkLink(Model):

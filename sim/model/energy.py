@@ -24,7 +24,7 @@ def power_energy_j(soc: SoC, ticks: Num, busy_ticks: Mapping[str, Num], tick_hz:
 
     tick_hz: of these ticks, where they are finer than the SoC's cycles; 0 if not.
     """
-    mw_ticks = soc.base_power_mw * ticks
+    mw_ticks = soc.idle_power_mw * ticks
     for unit, busy in busy_ticks.items():
         mw_ticks = mw_ticks + unit_power_mw(soc, unit) * busy
     return mw_ticks * 1e-3 / (tick_hz or soc.tick_hz)

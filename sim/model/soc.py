@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -34,9 +34,27 @@ LARGEST = 1 << 40  # beyond any figure of a machine, and far from overflowing th
 Positive = Annotated[int, Field(gt=0, le=LARGEST)]
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Watts = Annotated[float, Field(ge=0)]
+Volts = Annotated[float, Field(gt=0, le=1000)]
+# How far a file's energies reach, each with what is before it: silicon; the memory beside it; the board with its
+# regulators and network; the supply at the wall.
+Boundary = Literal["die", "chip", "board", "wall"]
+BOUNDARIES: tuple[Boundary, ...] = get_args(Boundary)
+LEAST_VOLTAGE, MOST_VOLTAGE = 0.5, 1.5  # of the nominal one, for which the laws are stated
 Cycles = Annotated[float, Field(ge=0)]  # of cycles, or of picojoules
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Num = exact.Num
+
+
+def mixed(stated: Mapping[str, str | None]) -> str:
+    """That the energies of some (by what each is called) do not reach equally far, as a message; '' where they do."""
+    by_boundary: dict[str | None, str] = {}
+    for name, boundary in stated.items():
+        by_boundary.setdefault(boundary, name)
+    if len(by_boundary) < 2:
+        return ""
+    each = [f"that of {name} to the {boundary}" if boundary else f"{name} does not say" for boundary, name in
+            by_boundary.items()]  # fmt: skip
+    return f"energies of different boundaries, {', '.join(each)}, cannot be set side by side"
 
 
 def _tuple(value: Any) -> Any:
@@ -45,6 +63,20 @@ def _tuple(value: Any) -> Any:
 
 # YAML has lists only, the models are strict and frozen.
 FromList = BeforeValidator(_tuple)
+
+
+def _rescaled(part: Any, v: float) -> Any:
+    """A core or mover at V times its voltage: by the units in the names of its keys."""
+    changes = {}
+    for key in type(part).model_fields:
+        value = getattr(part, key)
+        if isinstance(value, Model):
+            changes[key] = _rescaled(value, v)
+        elif isinstance(value, float) and (key.endswith("_pj") or "_pj_per_" in key):
+            changes[key] = value * v**2
+        elif isinstance(value, float) and key.endswith("_mw"):
+            changes[key] = value * v**3
+    return part.model_copy(update={key: new for key, new in changes.items() if new != getattr(part, key)})
 
 
 class Model(BaseModel):
@@ -62,6 +94,7 @@ class Memory(Model):
     reserved_bytes: Count = 0
     access_pj_per_byte: Watts = 0.0  # of a byte read or written there: by a mover or a core, or as a cache's line
     area_mm2: Watts = 0.0
+    off_chip: bool = False  # supplied from outside: the chip's voltage does not change its energy
 
     @property
     def capacity_bytes(self) -> int:
@@ -86,6 +119,7 @@ class Link(Model):
     ports: Positive = 1
     stretch: Annotated[tuple[Annotated[float, Field(ge=1)], ...], FromList] = ()
     energy_pj_per_byte: Watts = 0.0
+    off_chip: bool = False  # supplied from outside: the chip's voltage does not change its energy
 
 
 class Dma(Model):
@@ -301,7 +335,15 @@ class Core(Model):
 
 
 class SoC(Model):
-    """A whole machine. `base_power_mw` is drawn all the time; cores and DMAs add theirs while busy."""
+    """A whole machine. `base_power_mw` is drawn all the time, and so is `static_power_mw`, what leaks; cores and DMAs
+    add theirs while busy.
+
+    A file's figures are those at `nominal_voltage_v`. Where it runs at another `voltage_v`, V times the nominal one,
+    its clock (all of its clocks are one here) is V times as fast, the fastest that the voltage allows by the linear
+    law; energies of operations, accesses and links go with V^2, so powers of busy units and the base power with V^3,
+    and what leaks with V. What is supplied from outside stays: memories and links that are `off_chip`, and the base
+    power of a board or at the wall. `at_its_voltage` makes it so; `load_soc` calls it.
+    """
 
     name: Name
     description: str = ""
@@ -315,6 +357,41 @@ class SoC(Model):
     main_memory: Name  # where tensors and weights live between layers
     backing_memory: Name | None = None  # where they live when they do not fit the main memory
     base_power_mw: Watts = 0.0
+    static_power_mw: Watts = 0.0
+    nominal_voltage_v: Volts | None = None
+    voltage_v: Volts | None = None  # that it runs at; the nominal one
+    energy_boundary: Boundary | None = None  # how far its energies reach
+
+    @property
+    def idle_power_mw(self) -> float:
+        """Drawn all the time."""
+        return self.base_power_mw + self.static_power_mw
+
+    def at_its_voltage(self) -> Self:
+        """The same machine with all figures as they are at `voltage_v`, which is then the nominal one."""
+        if self.voltage_v is None or self.nominal_voltage_v is None or self.voltage_v == self.nominal_voltage_v:
+            return self
+        v = self.voltage_v / self.nominal_voltage_v
+        outside = self.energy_boundary in ("board", "wall")
+        memories = {
+            name: one if one.off_chip else one.model_copy(update={"access_pj_per_byte": one.access_pj_per_byte * v**2})
+            for name, one in self.memories.items()
+        }
+        links = {
+            name: one if one.off_chip else one.model_copy(update={"energy_pj_per_byte": one.energy_pj_per_byte * v**2})
+            for name, one in self.links.items()
+        }
+        changes = {
+            "tick_hz": max(1, round(self.tick_hz * v)),
+            "memories": memories,
+            "links": links,
+            "cores": {name: _rescaled(core, v) for name, core in self.cores.items()},
+            "dmas": {name: _rescaled(mover, v) for name, mover in self.dmas.items()},
+            "base_power_mw": self.base_power_mw * (1.0 if outside else v**3),
+            "static_power_mw": self.static_power_mw * v,
+            "nominal_voltage_v": self.voltage_v,
+        }
+        return self.model_copy(update=changes)
 
     def route(self, source: str, target: str) -> Route:
         """The route between two memories; KeyError where there is none."""
@@ -379,6 +456,11 @@ class SoC(Model):
             if memory.access_pj_per_byte and name in counted:
                 what = f"access of {counted[name]} has it; remove the key"
                 out.append((("memories", name, "access_pj_per_byte"), what))
+        for section, key in (("memories", "access_pj_per_byte"), ("links", "energy_pj_per_byte")):
+            for name, one in getattr(self, section).items():
+                if one.off_chip and (not getattr(one, key) or self.nominal_voltage_v is None):
+                    what = f"it has no {key}" if not getattr(one, key) else "the file has no nominal_voltage_v"
+                    out.append(((section, name, "off_chip"), f"{what}, so that it changes nothing; remove the key"))
         for section, there, used, what in (
             ("memories", self.memories, named, "no core or route uses this memory"),
             ("links", self.links, over, "no route or core goes over this link"),
@@ -453,6 +535,14 @@ class SoC(Model):
                 for key in ("return_link", "outer_link", "dram_link"):
                     known(("dmas", name, key), getattr(mover, key), self.links, "link")
                 out += self._cached_problems(name, mover)
+        if self.voltage_v is not None:
+            nominal = self.nominal_voltage_v
+            if nominal is None:
+                out.append((("voltage_v",), "needs nominal_voltage_v, at which the file's energies are"))
+            elif not LEAST_VOLTAGE * nominal <= self.voltage_v <= MOST_VOLTAGE * nominal:
+                low, high = LEAST_VOLTAGE * nominal, MOST_VOLTAGE * nominal
+                what = f"found {self.voltage_v:g}; the laws are stated for {low:g} to {high:g} V"
+                out.append((("voltage_v",), what))
         known(("host",), self.host, self.cores, "core")
         homes = [h for h in (("main_memory", self.main_memory), ("backing_memory", self.backing_memory)) if h[1]]
         homes = [h for h in homes if known((h[0],), str(h[1]), self.memories, "memory")]

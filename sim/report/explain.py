@@ -142,7 +142,7 @@ def changed(soc: SoC, what: str) -> SoC:
         raise InputError(f"--what-if {what}: {first['msg'].removeprefix('Value error, ')}") from None
     for place, message in machine.problems():
         raise InputError(f"--what-if {what}: {'.'.join(map(str, place))}: {message}")
-    return machine
+    return machine.at_its_voltage()
 
 
 def _section(content: dict[str, Any], path: str) -> dict[str, Any] | None:
@@ -177,13 +177,20 @@ def _new(what: str, old: Fraction, change: str) -> Fraction:
         raise InputError(f"--what-if {what}: {change!r} is no number, xFACTOR or +N") from None
 
 
+def _float(change: str) -> float | str:
+    try:
+        return float(change)
+    except ValueError:
+        return change
+
+
 def _replaced(what: str, old: Any, change: str) -> Any:
     if isinstance(old, bool) and change in ("true", "false"):
         return change == "true"
     if isinstance(old, str | bool):
         return change
     if old is None:
-        return int(change) if change.isdigit() else change
+        return int(change) if change.isdigit() else _float(change)
     value = _new(what, Fraction(old), change)
     if isinstance(old, int) and value.denominator != 1:
         raise InputError(f"--what-if {what}: {old} becomes {float(value):g}; a whole number is needed")

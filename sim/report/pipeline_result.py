@@ -15,7 +15,8 @@ if TYPE_CHECKING:  # slow to import
 
 @dataclass(frozen=True)
 class ClusterResult:
-    """A simulated stream of `inferences` through a cluster under a mapping. stages: what each costs; seen: the run."""
+    """A simulated stream of `inferences` through a cluster under a mapping. stages: what each costs; seen: the run.
+    energy_boundary: how far the energies of all its devices reach; None where they do not say, or not equally far."""
 
     cluster: str
     workload: str
@@ -25,6 +26,7 @@ class ClusterResult:
     inferences: int
     stages: tuple[StageFigures, ...]
     seen: Replay
+    energy_boundary: str | None = None
 
 
 def to_json(result: ClusterResult) -> dict[str, Any]:
@@ -73,9 +75,10 @@ def summary(result: ClusterResult) -> str:
         sure = f" ± {seen.throughput_ci:.1g}"
     else:
         sure = ""
+    reaches = f" (all that a {result.energy_boundary} takes)" if result.energy_boundary else ""
     return (
         f"{what}: {result.inferences:,} inferences{batch}, {seen.throughput:.5g} a second{sure}, "
-        f"{1e3 * seen.energy_j:.4g} mJ each; latency {1e3 * seen.latency_s['mean']:.4g} ms "
+        f"{1e3 * seen.energy_j:.4g} mJ each{reaches}; latency {1e3 * seen.latency_s['mean']:.4g} ms "
         f"(99 % within {1e3 * seen.latency_s['p99']:.4g} ms). The bottleneck is {seen.bottleneck}, busy for "
         f"{seen.utilisation[seen.bottleneck]:.0%} of the run."
     )

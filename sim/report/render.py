@@ -117,7 +117,7 @@ def _unit_table(result: Result) -> Table:
             ticks = (unit.busy_ticks, unit.wait_dep_ticks, unit.wait_credit_ticks, unit.wait_server_ticks)
             busy, *waits = (_cycles(result, t) for t in ticks)
             out.add_row(unit.unit, busy, f"{unit.utilisation:.1%}", *waits, energy)
-    out.add_row("base power", "", "", "", "", "", _uj(result.base_energy_j))
+    out.add_row("base and static power", "", "", "", "", "", _uj(result.base_energy_j))
     if any(unit.energy_j is None for unit in result.by_unit if unit.ops or unit.busy_ticks):
         out.caption, out.caption_justify = "-: no figure of its own, inside the base and core powers", "left"
     return out
@@ -127,7 +127,8 @@ def _level_table(result: Result) -> Table:
     """Where the energy goes, largest first; bytes of memories that are read and written, and over links."""
     moved = {part.memory: part.read_bytes + part.written_bytes + part.feed_bytes for part in result.by_memory}
     moved |= {link_level(part.server): part.bytes for part in result.by_server}
-    out = _columns("Energy by level", "level", "bytes", "uJ", "energy")
+    reaches = f" ({result.energy_boundary})" if result.energy_boundary else ""
+    out = _columns(f"Energy by level{reaches}", "level", "bytes", "uJ", "energy")
     for level, joules in sorted(result.by_level.items(), key=lambda item: -item[1]):
         n_bytes = f"{moved[level]:,}" if moved.get(level) else ""
         out.add_row(level, n_bytes, _uj(joules), f"{joules / max(result.energy_j, 1e-30):.1%}")

@@ -27,7 +27,7 @@ from cosoc.sim.machine.trace import (
 from cosoc.sim.model.energy import power_energy_j, unit_power_mw
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.placement import Homes
-from cosoc.sim.model.soc import Route, SoC
+from cosoc.sim.model.soc import Boundary, Route, SoC
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.movers.cached_terms import cached_cores
 from cosoc.sim.movers.cached_units import INTO_SCRATCHPAD, core_of_unit
@@ -212,9 +212,10 @@ class Result:
     """A simulated run of `inferences` of a workload. ticks: the makespan. wall_s: time that the engine itself took.
     ticks_per_cycle: of the SoC, whose cycles may be coarser than ticks.
 
-    base_energy_j: of the base power over the makespan; powers_energy_j: of units while busy; ops_energy_j: of single
+    energy_boundary: how far energies reach, None where the SoC file does not say. base_energy_j: of what is always
+    drawn, over the makespan: base and static power; powers_energy_j: of units while busy; ops_energy_j: of single
     ops; energy_j is their sum. by_level: the same told apart by where it is spent, J: memories, links (`link NAME`),
-    cores by their ops, `power of NAME` of units while busy, the base power; it sums to energy_j. path: the
+    cores by their ops, `power of NAME` of units while busy, base and static power; it sums to energy_j. path: the
     critical path segment by segment, `trace.PATH` records whose causes are numbers of PATH_NAMES.
     """
 
@@ -228,6 +229,7 @@ class Result:
     tick_hz: int
     ticks_per_cycle: int
     seconds: float
+    energy_boundary: Boundary | None
     energy_j: float
     base_energy_j: float
     powers_energy_j: float
@@ -361,7 +363,7 @@ def _joules(femtojoules: float) -> float:
     return femtojoules * 1e-15
 
 
-BASE_POWER, UNTOLD = "base power", "ops"
+BASE_POWER, STATIC_POWER, UNTOLD = "base power", "static power", "ops"
 
 
 def levels_fj(program: Program) -> dict[str, int]:
@@ -381,7 +383,9 @@ def _by_level(program: Program, soc: SoC, busy: Ints, base_j: float, all_ops: _O
     for unit, ticks in zip(program.unit_names, busy.sum(axis=1).tolist(), strict=True):
         spent = float(power_energy_j(soc, 0, {unit: ticks}, program.tick_hz))
         out |= {f"power of {unit}": spent} if spent else {}
-    return out | ({BASE_POWER: base_j} if base_j else {})
+    for level, power_mw in ((BASE_POWER, soc.base_power_mw), (STATIC_POWER, soc.static_power_mw)):
+        out |= {level: base_j * power_mw / soc.idle_power_mw} if power_mw and base_j else {}
+    return out
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -422,6 +426,7 @@ def report(
         tick_hz=program.tick_hz,
         ticks_per_cycle=program.tick_hz // soc.tick_hz,
         seconds=trace.makespan / program.tick_hz,
+        energy_boundary=soc.energy_boundary,
         energy_j=total,
         base_energy_j=base,
         powers_energy_j=total - ops_j - base,

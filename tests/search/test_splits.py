@@ -458,8 +458,8 @@ def three_chips(folder: Path) -> Path:
     path.write_text(
         "name: three\n"
         "devices:\n"
-        "  split: {soc: diana, count: 2, message_ns: 1000}\n"
-        "  array: {soc: gemmini}\n"
+        "  split: {soc: diana, count: 2, message_ns: 1000, carrier_w: 2.7}\n"
+        "  array: {soc: gemmini, carrier_w: 2.7}\n"
         "  board: {soc: rpi5}\n"
         "links:\n"
         "  x: {kind: pcie, between: [split, array, board], bytes_per_s: 500_000_000, latency_ns: 500, "

@@ -10,6 +10,7 @@ import io
 
 import pytest
 
+from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc, list_socs
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import DEFAULT, named_mapping
@@ -90,3 +91,55 @@ def test_a_large_memory_costs_more_than_linear_energy_says_and_less_than_the_dra
     assert large.l2_pj < large.llc_pj < large.dram_pj and large.scratchpad_pj < large.dram_pj
     small = {"memories.scratchpad.size_bytes": "262144", "memories.accumulator.size_bytes": "65536"}
     assert Machine.of(find_soc("gemmini_firesim", small)).scratchpad_pj == Machine.of(find_soc("gemmini")).scratchpad_pj
+
+
+# -- voltage ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_file_states_its_point_and_how_far_its_energies_reach() -> None:
+    for name in list_socs():
+        soc = find_soc(name)
+        assert {"nominal_voltage_v", "static_power_mw", "energy_boundary"} <= soc.model_fields_set, name
+        assert soc.at_its_voltage() == soc  # at its nominal voltage nothing changes
+
+
+@pytest.mark.parametrize(("soc", "network"), [("gemmini", "resnet8"), ("diana", "resnet8"), ("isaac", "vgg8")])
+def test_energy_goes_with_the_square_of_the_voltage_and_time_with_its_inverse(soc: str, network: str) -> None:
+    """At 0.8 of the nominal voltage: the same ticks, each 1 / 0.8 as long; on the chip 0.64 of an operation's energy
+    (of a power that is drawn for so many ticks: V^3 over 1 / V), beside the chip all of it, of leakage V^2."""
+    nominal = find_soc(soc).nominal_voltage_v
+    assert nominal is not None
+    before, now = (run_of(soc, network, {"static_power_mw": "3"} | more) for more in
+                   ({}, {"voltage_v": str(0.8 * nominal)}))  # fmt: skip
+    (machine, one), (slower, other) = before, now
+    assert other.ticks == one.ticks
+    assert other.seconds == pytest.approx(one.seconds / 0.8, rel=1e-6)
+    outside = {name for name, memory in machine.memories.items() if memory.off_chip}
+    outside |= {link_level(name) for name, link in machine.links.items() if link.off_chip}
+    assert outside
+    for level, joules in one.by_level.items():
+        factor = 1.0 if level in outside else 0.8**1 / 0.8 if level == "static power" else 0.64
+        assert other.by_level[level] == pytest.approx(joules * factor, rel=1e-6), level
+    leaked = 3e-3 * one.seconds
+    assert one.by_level["static power"] == pytest.approx(leaked)
+    assert slower.voltage_v == slower.nominal_voltage_v and slower.at_its_voltage() == slower
+
+
+def test_a_board_draws_its_base_power_whatever_its_processor_runs_at() -> None:
+    (_, one), (_, other) = (run_of("rpi4", "resnet8", more) for more in ({}, {"voltage_v": "0.8"}))
+    assert other.by_level["base power"] == pytest.approx(one.by_level["base power"] / 0.8, rel=1e-6)  # for longer
+    assert other.by_level["power of cpu"] == pytest.approx(0.64 * one.by_level["power of cpu"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"voltage_v": "0.2"}, "voltage_v: found 0.2; the laws are stated for 0.45 to 1.35 V"),
+        ({"memories.l2.off_chip": "true", "memories.l2.access_pj_per_byte": "0.0"}, "it has no access_pj_per_byte"),
+        ({"energy_boundary": "moon"}, "energy_boundary"),
+        ({"static_power_mw": "-1"}, "static_power_mw"),
+    ],
+)
+def test_a_point_that_means_nothing_is_refused_at_its_line(changes: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_soc("gemmini", changes)
