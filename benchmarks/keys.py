@@ -429,7 +429,7 @@ def with_values(soc: SoC, settings: Iterable[tuple[Path, Any]]) -> SoC:
         raise InputError(str(error.errors()[0]["msg"])) from None
     if wrong := changed.problems():
         raise InputError(wrong[0][1])
-    return changed
+    return changed.at_its_voltage()
 
 
 OF_NO_RUN = ("weight_bits", "act_bits", "area_mm2")  # what only formats and areas may tell

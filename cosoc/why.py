@@ -107,7 +107,7 @@ def _soc(content: Any, path: Path) -> SoC:
         raise InputError(f"{path}: soc.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     for place, what in soc.problems():
         raise InputError(f"{path}: soc.{'.'.join(map(str, place))}: {what}")
-    return soc
+    return soc.at_its_voltage()
 
 
 def _from_folder(folder: Path, point: str | None) -> Case:

@@ -359,7 +359,7 @@ class SoC(Model):
     base_power_mw: Watts = 0.0
     static_power_mw: Watts = 0.0
     nominal_voltage_v: Volts | None = None
-    voltage_v: Volts | None = None  # that it runs at; the nominal one
+    voltage_v: Volts | None = None  # that it runs at
     energy_boundary: Boundary | None = None  # how far its energies reach
 
     @property
@@ -535,6 +535,8 @@ class SoC(Model):
                 for key in ("return_link", "outer_link", "dram_link"):
                     known(("dmas", name, key), getattr(mover, key), self.links, "link")
                 out += self._cached_problems(name, mover)
+        if self.voltage_v is None and self.nominal_voltage_v is not None:
+            out.append((("nominal_voltage_v",), "changes nothing without voltage_v, at which it runs; give both"))
         if self.voltage_v is not None:
             nominal = self.nominal_voltage_v
             if nominal is None:

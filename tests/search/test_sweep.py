@@ -262,3 +262,14 @@ def test_no_scheduler_is_said(plan: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     with pytest.raises(InputError, match="no Dask scheduler answers"):
         sweep(SweepConfig(plan, tmp_path / "out", 1, "tcp://127.0.0.1:1"), nobody)
+
+
+def test_equal_programs_with_other_powers_are_not_the_same(tmp_path: Path) -> None:
+    """Powers are no part of a program, but of its energy: of two tasks with the same program each has its own."""
+    path = tmp_path / "plan.yaml"
+    path.write_text("simulate: {soc: [diana], workload: [resnet8], set: {base_power_mw: [10.0, 20.0]}}\n")
+    found = sweep(SweepConfig(path, tmp_path / "out", 1), nobody)
+    one, other = sorted(row["result"]["energy_j"] for row in found.rows)
+    seconds = {row["result"]["latency_s"] for row in found.rows}
+    assert len(seconds) == 1
+    assert other - one == pytest.approx(10e-3 * seconds.pop(), rel=1e-9)

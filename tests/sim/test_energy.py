@@ -99,7 +99,7 @@ def test_a_large_memory_costs_more_than_linear_energy_says_and_less_than_the_dra
 def test_every_file_states_its_point_and_how_far_its_energies_reach() -> None:
     for name in list_socs():
         soc = find_soc(name)
-        assert {"nominal_voltage_v", "static_power_mw", "energy_boundary"} <= soc.model_fields_set, name
+        assert {"voltage_v", "nominal_voltage_v", "static_power_mw", "energy_boundary"} <= soc.model_fields_set, name
         assert soc.at_its_voltage() == soc  # at its nominal voltage nothing changes
 
 
