@@ -41,6 +41,7 @@ DIMENSIONS = ("K", "C", "P", "Q", "R", "S")
 MAPPED = ("mapping.mapping", "target.gemmini_cycle")
 AUTO = ("dse.auto_tiling", "target.gemmini_auto_cycle")
 STRIDES = ("prob.Wstride", "prob.Hstride")
+Decoder = Callable[[str, Problem, Any], Nest]
 
 
 @dataclass(frozen=True)
@@ -54,77 +55,115 @@ class Row:
     repeats: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class Line:
+    """One line of a file. place: file:line; cells: text by column; problem: its layer."""
+
+    place: str
+    number: int
+    cells: dict[str, str]
+    problem: Problem
+
+
 def read(path: Path, limit: int | None = None, side: int | None = None) -> dict[str, list[Row]]:
-    """The rows of a file by set (mapped and, where the columns are there, auto). InputError names what is missing."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    if not lines:
-        raise InputError(f"{path}: has no rows")
-    needed = (*MAPPED, *STRIDES, *(f"prob.{d}" for d in (*DIMENSIONS, "N")))
-    missing = [name for name in needed if name not in lines[0]]
-    if missing:
-        raise InputError(f"{path}: has no column {', '.join(missing)}; these are needed: {', '.join(needed)}")
-    has_auto = all(name in lines[0] for name in AUTO)
-    problems = [_problem(path, i, line) for i, line in enumerate(lines)]
-    if has_auto and side is None:
-        side = max(16, *(decode(line[MAPPED[0]], p).side for line, p in zip(lines, problems, strict=True)))
-    keep = slice(limit)
-    sets = {"mapped": _averaged(lines[keep], problems, MAPPED, lambda text, p: decode(text, p, side))}
-    if has_auto:
-        # The mapped set is the benchmark: what cannot be read of the second is counted and said, and stops nothing.
-        unread: list[str] = []
-        rows = _averaged(lines[keep], problems, AUTO, lambda text, p: decode_default(text, p, side or 16), unread)
-        if unread:
-            print(f"auto: {len(unread)} of {len(lines[keep])} rows not used; the first: {unread[0]}")
-        if rows:
-            sets["auto"] = rows
+    """The rows of a file by set (mapped and, where its columns are there, auto). InputError names what is wrong, by
+    file and line.
+
+    Of the auto set a line that has no run is passed over, and one that cannot be read is named on stderr and left out:
+    the mapped set is the benchmark, and a second measurement does not stop it.
+    """
+    lines = _lines(path)[:limit]
+    if side is None and all(name in lines[0].cells for name in AUTO):
+        side = max(16, *(_nest(line, MAPPED[0], decode, None).side for line in _lines(path)))
+    sets = {"mapped": _averaged(lines, MAPPED, decode, side)}
+    if all(name in lines[0].cells for name in AUTO):
+        measured = [line for line in lines if not all(_is_empty(line.cells[name]) for name in AUTO)]
+        good = []
+        for line in measured:
+            try:
+                _cycles(line, AUTO[1])
+                _nest(line, AUTO[0], decode_default, side)
+            except InputError as error:
+                print(error, file=sys.stderr)
+            else:
+                good.append(line)
+        if len(good) < len(measured):
+            print(f"auto: {len(measured) - len(good)} of {len(measured)} runs cannot be read and are left out")
+        if good:
+            sets["auto"] = _averaged(good, AUTO, decode_default, side)
     return sets
 
 
-def _problem(path: Path, number: int, line: dict[str, str]) -> Problem:
+def _is_empty(cell: str | None) -> bool:
+    """Whether a cell holds nothing, in the ways in which tables are written."""
+    return (cell or "").strip().lower() in ("", "nan")
+
+
+def _lines(path: Path) -> list[Line]:
     try:
-        sizes = {name: int(float(line[f"prob.{name}"])) for name in (*DIMENSIONS, "N", "Wstride", "Hstride")}
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: row {number}: {error}") from None
-    if sizes["N"] != 1 or sizes["R"] != sizes["S"] or sizes["Wstride"] != sizes["Hstride"] or min(sizes.values()) < 1:
-        raise InputError(f"{path}: row {number}: found {sizes}; needed are N = 1, R = S and equal strides")
-    return Problem(*(sizes[d] for d in DIMENSIONS), stride=sizes["Wstride"])
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            cells = [(reader.line_num, each) for each in reader]
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: is no CSV file in UTF-8: {error}") from None
+    if not cells:
+        raise InputError(f"{path}: has no rows")
+    needed = (*MAPPED, *STRIDES, *(f"prob.{d}" for d in (*DIMENSIONS, "N")))
+    missing = [name for name in needed if name not in cells[0][1]]
+    if missing:
+        raise InputError(f"{path}: has no column {', '.join(missing)}; these are needed: {', '.join(needed)}")
+    return [
+        Line(f"{path}:{at}", number, each, _problem(f"{path}:{at}", each)) for number, (at, each) in enumerate(cells)
+    ]
 
 
-def _averaged(
-    lines: Sequence[dict[str, str]], problems: Sequence[Problem], columns: tuple[str, str],
-    nest_of: Callable[[str, Problem], Nest], unread: list[str] | None = None,
-) -> list[Row]:  # fmt: skip
-    """Rows of a set. What cannot be read is an InputError, or is noted in `unread` if that is given."""
-    repeats: dict[tuple[str, Problem], list[tuple[int, float]]] = defaultdict(list)
+def _problem(place: str, cells: dict[str, str]) -> Problem:
+    names = (*DIMENSIONS, "N", "Wstride", "Hstride")
+    sizes = {name: _number(cells[f"prob.{name}"]) for name in names}
+    odd = {name: cells[f"prob.{name}"] for name, size in sizes.items() if size < 1 or not size.is_integer()}
+    if odd:
+        raise InputError(f"{place}: found {odd}; whole numbers of at least 1 are needed")
+    if sizes["N"] != 1 or sizes["R"] != sizes["S"] or sizes["Wstride"] != sizes["Hstride"]:
+        found = {name: int(size) for name, size in sizes.items()}
+        raise InputError(f"{place}: found {found}; needed are N = 1, R = S and equal strides")
+    return Problem(*(int(sizes[d]) for d in DIMENSIONS), stride=int(sizes["Wstride"]))
 
-    def refuse(message: str) -> None:
-        if unread is None:
-            raise InputError(message) from None
-        unread.append(message)
 
-    for number, (line, problem) in enumerate(zip(lines, problems, strict=False)):
-        found = line[columns[1]]
-        try:
-            cycles_measured = float(found)
-        except (TypeError, ValueError):
-            cycles_measured = 0.0
-        if not 0 < cycles_measured < float("inf"):
-            refuse(f"row {number}: {columns[1]} is {found!r}; a positive number is needed")
-        else:
-            repeats[line[columns[0]], problem].append((number, cycles_measured))
+def _number(cell: str | None) -> float:
+    """A finite number of a cell, or 0."""
+    try:
+        value = float(cell or "")
+    except ValueError:
+        return 0.0
+    return value if np.isfinite(value) else 0.0
+
+
+def _cycles(line: Line, column: str) -> float:
+    value = _number(line.cells[column])
+    if value <= 0:
+        raise InputError(f"{line.place}: {column} is {line.cells[column]!r}; a positive number is needed")
+    return value
+
+
+def _nest(line: Line, column: str, nest_of: Decoder, side: int | None) -> Nest:
+    try:
+        return nest_of(line.cells[column] or "", line.problem, side)
+    except InputError as error:
+        raise InputError(f"{line.place}: {error}") from None
+
+
+def _averaged(lines: Sequence[Line], columns: tuple[str, str], nest_of: Decoder, side: int | None) -> list[Row]:
+    """Rows of a set: the runs of one layer in one tiling are one row."""
+    repeats: dict[tuple[str, Problem], list[Line]] = defaultdict(list)
+    for line in lines:
+        repeats[(line.cells[columns[0]] or "").strip(), line.problem].append(line)
     rows = []
-    for (text, problem), runs in repeats.items():
-        cycles = tuple(value for _, value in runs)
-        try:
-            nest = nest_of(text, problem)
-        except InputError as error:
-            refuse(f"row {runs[0][0]}: {error}")
-            continue
-        rows.append(Row(runs[0][0], problem, nest, float(np.mean(cycles)), cycles))
+    for runs in repeats.values():
+        cycles = tuple(_cycles(line, columns[1]) for line in runs)
+        nest = _nest(runs[0], columns[0], nest_of, side)
+        rows.append(Row(runs[0].number, runs[0].problem, nest, float(np.mean(cycles)), cycles))
     return rows
 
 
@@ -156,7 +195,7 @@ def score(rows: Sequence[Row], predicted: Sequence[float]) -> dict[str, Any]:
     """Errors relative to the measurement; bias is the mean of log(simulated / measured)."""
     measured, found = np.array([row.cycles for row in rows]), np.array(predicted)
     error = np.abs(found - measured) / measured
-    ranked = len(rows) > 1
+    ranked = np.ptp(measured) > 0 and np.ptp(found) > 0  # ranks of equal values are none
     return {
         "n": len(rows), "mape": float(error.mean()), "median": float(np.median(error)),
         "p90": float(np.quantile(error, 0.9)), "bias": float(np.log(found / measured).mean()),

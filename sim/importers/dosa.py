@@ -9,7 +9,7 @@ L3 are software loops around it. Source: the test generator of DOSA (gemmini-roc
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.movers.measured import Nest
@@ -25,6 +25,10 @@ _FACTOR = re.compile(r"([A-Z])(\d+)(X?)")
 _LEVEL = re.compile(r"L(\d)(\[[A-Z]*\])?")
 # The generator counts GEMM tiles in blocks of 16, whatever the side of the array that runs them.
 _GEMM_BLOCK = 16
+# Sizes of a tile of the library's own, in the order in which the data collection writes them; and the library's loops.
+_DEFAULT = "RSPQCKN"
+_CONV_LOOPS = tuple(LETTERS.index(x) for x in "QPKSRC")
+_GEMM_LOOPS = tuple(LETTERS.index(x) for x in "SRQPKC")
 
 
 @dataclass(frozen=True)
@@ -83,25 +87,40 @@ def factors(mapping: str, problem: Problem, side: int | None = None) -> tuple[di
 
 
 def decode_default(tiling: str, problem: Problem, side: int) -> Nest:
-    """The nest of Gemmini's own tiling, as its library prints it, or as a mapping string.
+    """The nest of a run of Gemmini's own library from the tile that its data collection noted: `R_S_P_Q_C_K_N`.
 
-    A GEMM has three figures, tile_I, tile_J and tile_K in blocks of the array; a convolution seven: batches, orows,
-    ocols, ochs, krows, kcols, kchs. Names may stand beside them. The library's loops run in the order of the figures.
+    The seven figures are elements of a tile, as the letters of mapping strings have them: kernel columns and rows,
+    output columns and rows, input and output channels, images. A GEMM has its rows in P, and its tile is whole blocks
+    of the array, though the layer may be smaller. The library's loops around the tiles are images, rows, columns,
+    output channels, kernel rows and columns, input channels, outermost first (gemmini.h: tiled_conv, tiled_matmul). A
+    tile ends where the layer does. Raises InputError with what was found and what is needed.
     """
-    if _LEVEL.match(tiling.strip()):
-        return decode(tiling.strip(), problem, side)
-    figures = [int(word) for word in re.findall(r"(?<![A-Za-z_\d])\d+", tiling)]
-    if len(figures) != (3 if problem.is_gemm else 7) or min(figures) < 1:
+    words = tiling.strip().split("_")
+    figures = [_whole(word) for word in words]
+    if len(words) != len(_DEFAULT) or min(figures) < 1:
         raise InputError(
-            f"default tiling {tiling!r}: found the figures {figures}; needed are tile_I, tile_J, tile_K for a GEMM, or "
-            "batches, orows, ocols, ochs, krows, kcols, kchs for a convolution, each at least 1"
+            f"default tiling {tiling!r}: needed are the {len(_DEFAULT)} sizes {'_'.join(_DEFAULT)} of a tile, whole "
+            "numbers of at least 1"
         )
+    inner = dict(zip(_DEFAULT, figures, strict=True))
+    ones = [x for x in ("N", *("RSQ" if problem.is_gemm else "")) if inner[x] != 1]
+    if ones:
+        found = ", ".join(f"{x} = {inner[x]}" for x in ones)
+        raise InputError(f"default tiling {tiling!r}: found {found}, where the layer has 1")
     if problem.is_gemm:
-        i, j, k = (figure * side for figure in figures)
-        return Nest("gemm", side, (problem.k, problem.c, 1, 1, 1, problem.p), (j, k, 1, 1, 1, i), (2, 3, 4, 5, 0, 1))
-    _, orow, ocol, och, krow, kcol, kch = figures
-    inner = dict(zip(LETTERS, (och, kch, krow, kcol, orow, ocol), strict=True))
-    return _conv(problem, inner, (4, 5, 0, 2, 3, 1), side)
+        sizes = [-(-inner[x] // side) * side if x in "KCP" else 1 for x in LETTERS]
+        return Nest("gemm", side, _gemm_extent(problem), tuple(sizes), _GEMM_LOOPS)
+    nest = _conv(problem, inner, _CONV_LOOPS, side)
+    return replace(nest, tile=tuple(map(min, nest.tile, nest.extent)))
+
+
+def _whole(word: str) -> int:
+    """A whole number however it is written (14, 14.0, 1.4e1); 0 for what is none."""
+    try:
+        value = float(word)
+    except ValueError:
+        return 0
+    return int(value) if value.is_integer() else 0
 
 
 def _parse(mapping: str) -> dict[int, list[tuple[str, int, bool]]]:
@@ -133,8 +152,11 @@ def _gemm(problem: Problem, inner: dict[str, int], order: tuple[int, ...], side:
     def blocks(letter: str) -> int:
         return max(1, inner[letter] // _GEMM_BLOCK) * side
 
-    extent = (problem.k, problem.c, 1, 1, 1, problem.p)
-    return Nest("gemm", side, extent, (blocks("K"), blocks("C"), 1, 1, 1, blocks("P")), order)
+    return Nest("gemm", side, _gemm_extent(problem), (blocks("K"), blocks("C"), 1, 1, 1, blocks("P")), order)
+
+
+def _gemm_extent(problem: Problem) -> tuple[int, ...]:
+    return problem.k, problem.c, 1, 1, 1, problem.p
 
 
 def _conv(problem: Problem, inner: dict[str, int], order: tuple[int, ...], side: int) -> Nest:

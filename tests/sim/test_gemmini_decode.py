@@ -6,6 +6,7 @@ import pytest
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.importers.dosa import DIMS, Problem, decode, decode_default
+from cosoc.sim.movers.measured import Nest
 
 CONV = Problem(k=64, c=3, p=112, q=112, r=7, s=7, stride=2)
 
@@ -92,17 +93,58 @@ def test_what_cannot_be_read_is_named(mapping: str, reason: str) -> None:
         decode(mapping, CONV)
 
 
-def test_gemminis_own_tilings() -> None:
-    gemm = decode_default("tile_I: 2, tile_J: 4, tile_K: 8", Problem(k=512, c=512, p=96), side=16)
-    assert (gemm.tile[5], gemm.tile[0], gemm.tile[1]) == (32, 64, 128)
-    conv = decode_default("[1, 14, 28, 32, 7, 7, 3]", CONV, side=16)
-    assert dict(zip(DIMS, conv.tile, strict=True)) == {
-        "och": 32,
-        "kch": 3,
-        "krow": 7,
-        "kcol": 7,
-        "orow": 14,
-        "ocol": 28,
-    }
-    with pytest.raises(InputError, match=r"found the figures \[1, 2\]; needed are"):
-        decode_default("1 2", CONV, side=16)
+def tile_of(nest: Nest) -> dict[str, int]:
+    return dict(zip(DIMS, nest.tile, strict=True))
+
+
+def test_the_librarys_tile_of_a_convolution() -> None:
+    """R_S_P_Q_C_K_N in elements: kernel columns, rows, output columns, rows, channels in and out, images."""
+    nest = decode_default("7_5_28_14_3_32_1", CONV, side=16)
+    assert tile_of(nest) == {"och": 32, "kch": 3, "krow": 5, "kcol": 7, "orow": 14, "ocol": 28}
+    # tiled_conv: rows, columns, output channels, kernel rows, kernel columns, input channels.
+    assert [DIMS[d] for d in nest.order] == ["orow", "ocol", "och", "krow", "kcol", "kch"]
+    assert nest.n_tiles == 8 * 4 * 2 * 2  # 112 / 14 rows, 112 / 28 columns, 64 / 32 channels, 7 / 5 kernel rows
+    assert (nest.stride, nest.pad_y, nest.in_rows) == (2, 3, 224)
+
+
+def test_the_librarys_tile_of_a_product_is_in_elements_and_has_its_rows_in_p() -> None:
+    nest = decode_default("1_1_128_1_64_256_1", Problem(k=3072, c=768, p=512), side=16)
+    assert tile_of(nest) == {"och": 256, "kch": 64, "krow": 1, "kcol": 1, "orow": 1, "ocol": 128}
+    assert [DIMS[d] for d in nest.order][-3:] == ["ocol", "och", "kch"]  # tiled_matmul: i, j, k
+    assert nest.n_tiles == 4 * 12 * 12
+
+
+def test_a_librarys_tile_ends_where_the_layer_does() -> None:
+    """A product's tile is whole blocks of 16, though there is 1 row and 1000 columns; a convolution's is cut."""
+    gemm = decode_default("1_1_16_1_512_1008_1", Problem(k=1000, c=2048, p=1), side=16)
+    assert gemm.counts == (1, 4, 1, 1, 1, 1) and gemm.n_tiles == 4
+    conv = decode_default("7_7_128_128_16_64_1", CONV, side=16)
+    assert conv.tile == conv.extent and conv.n_tiles == 1
+    # 100 rows are no whole blocks: what the library counts is 7 of them.
+    assert decode_default("1_1_100_1_64_64_1", Problem(k=64, c=64, p=200), side=16).tile[5] == 112
+
+
+def test_figures_may_be_written_as_floating_point() -> None:
+    plain, written = (decode_default(text, CONV, 16) for text in ("7_7_28_14_3_32_1", "7.0_7_2.8e1_14.0_3_3.2E+1_1"))
+    assert plain == written
+
+
+@pytest.mark.parametrize(
+    ("tiling", "problem", "reason"),
+    [
+        ("1 2 4", CONV, "'1 2 4': needed are the 7 sizes R_S_P_Q_C_K_N"),
+        ("7_7_28_14_3_32", CONV, "the 7 sizes"),
+        ("7_7_28_14_3_32_1_1", CONV, "the 7 sizes"),
+        ("7_7_28_14_3_0_1", CONV, "at least 1"),
+        ("7_7_28_14_3_2.5_1", CONV, "whole numbers"),
+        ("7_7_28_14_3_inf_1", CONV, "whole numbers"),
+        ("7_7_28_14_3_K_1", CONV, "whole numbers"),
+        ("7_7_28_14_3_32_2", CONV, "found N = 2, where the layer has 1"),
+        ("1_1_16_4_16_16_1", Problem(16, 16, 16), "found Q = 4, where the layer has 1"),
+        ("L3[WIO] K8", CONV, "the 7 sizes"),
+        ("", CONV, "the 7 sizes"),
+    ],
+)
+def test_a_librarys_tile_that_cannot_be_read_is_named(tiling: str, problem: Problem, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        decode_default(tiling, problem, side=16)
