@@ -404,14 +404,12 @@ class _Emitter:
         from cosoc.sim.movers.tile_table import Addresses
         from cosoc.sim.movers.touches import caches_of
 
-        tensors = self.workload.incoming | {layer.name: layer.outputs for layer in self.workload}
-        weights = {layer.name: layer.weights for layer in self.workload}
         states: dict[tuple[str, str], Any] = {}
         out = {}
         for name, (_, mover) in cached.items():
             machine = Machine.of(self.soc, name)
             state = states.setdefault((mover.l2, mover.llc), caches_of(caches_in(machine)))
-            addresses = Addresses(tensors, weights, machine.line_bytes)
+            addresses = Addresses.of(self.workload, machine)
             out[name] = TileEmitter(self.builder, self.soc, name, addresses, state, self.serial)
         return out
 

@@ -160,11 +160,13 @@ class CachedMover(Model):
     mvin_bytes: Positive  # widest row of a mvin, and largest request
     rows_in_flight: Positive  # a further mvin may start while fewer rows than this are outstanding
     setup_cycles: Cycles  # from a mvin's start to its first beat, where the L2 has it
-    request_cycles: Cycles  # on the return path, on top of a request's beats
     fill_cycles: Cycles  # for which a line that comes into the L2 keeps its port from reads and writes
-    llc_cycles: Cycles  # until the first beat, where the last-level cache has it; on top of setup_cycles
-    dram_cycles: Cycles  # until the first beat, where only the main memory has it; on top of both
+    llc_cycles: Cycles  # until the first line from the last-level cache comes in; on top of setup_cycles
+    dram_cycles: Cycles  # until the first line from the main memory comes in; on top of both
     store_request_cycles: Cycles  # of a store, per request, on top of its beats
+    # How far behind a line of the L2 the arrays of a program begin: those that convolutions use, and those of products.
+    conv_offset_bytes: Count
+    gemm_offset_bytes: Count
 
     @property
     def links(self) -> tuple[str, str, str]:

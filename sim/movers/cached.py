@@ -7,16 +7,18 @@ Per tile, in program order:
   the host's time, then `slot`, which waits until fewer than tiles_in_flight tiles are under way and starts the tile's
   loads.
 - load: one op a mvin, in order, as many in flight as the controller allows. It holds the return path for the
-  beats of its requests. What it misses moves beside it: lines over the outer link (unit `fill`) and over that of the
-  DRAM (unit `fetch`). A mvin is complete when all of these are; a miss also lengthens its set-up.
+  cycles that its requests take in the BeatMerger. What it misses moves beside it: lines over the outer link (unit
+  `fill`) and over that of the DRAM (unit `fetch`), each after a latency of its own, so that hits go on under misses. A
+  mvin is complete when all of these are.
 - execute: one op a tile of a convolution, whose controller waits for all loads of a tile; of a product, one for each
   group of k blocks that one mvin spans.
 - store: one op a tile whose results leave; what it misses moves beside it over the same links as the loads' misses,
   and contends with them. In a fused group results go to the scratchpad, at a row a cycle (assumed: the store
   controller's reading and scaling, without its DMA), where a reader's first tile waits for the last of them.
 
-The accumulator has two halves. What begins to be summed up takes the half whose results left before the other's, so it
-waits until those have been stored.
+A tile holds its slot, of as many as may be in flight, until its results are stored, or where none leave until it has
+been executed. The accumulator has two halves. What begins to be summed up takes the half whose results left before the
+other's, so it waits until those have been stored.
 
 Each op carries the energy of what it does, told apart by levels, and a byte is charged at every level that it passes:
 
@@ -53,6 +55,7 @@ from cosoc.sim.movers.cached_terms import Machine, array_and_mover
 from cosoc.sim.movers.cached_units import (
     CONTROL,
     EXECUTE,
+    FETCH,
     FILL,
     INTO_ACCUMULATOR,
     INTO_SCRATCHPAD,
@@ -140,7 +143,7 @@ class TileEmitter:
         self.machine, self.builder, self.addresses, self.state = Machine.of(soc, core), builder, addresses, state
         self.serial = serial
         builder.unit(soc.host)  # whose time the launches take
-        lanes = {LOAD: self.machine.mvins_in_flight}
+        lanes = dict.fromkeys((LOAD, FILL, FETCH), self.machine.mvins_in_flight)
         self.units = np.array(
             [builder.unit(name_of(soc, core, UNITS[u]), lanes=lanes.get(u, 1)) for u in range(len(UNITS))], np.int64
         )
@@ -150,14 +153,10 @@ class TileEmitter:
         ]
         servers.append(builder.server(HOST_TIME, rate_bytes=1))
         self.servers = servers
-        slots = builder.credit(
-            name_of(soc, core, "tile_slots"), 2 * (1 if serial else self.machine.tiles_in_flight)
-        )  # fmt: skip
+        slots = builder.credit(name_of(soc, core, "tile_slots"), 1 if serial else self.machine.tiles_in_flight)
         self.routes = np.array([builder.slice_of("route", [server]) for server in servers], np.int64)
-        # A tile in flight is two credits: one that its last execute op gives back, one that its store does.
-        self.takes, self.gives = (
-            np.array([builder.slice_of(key, [(slots, n)]) for n in (2, 1)], np.int64) for key in ("take", "give")
-        )
+        # A tile in flight is a credit, which its last op gives back.
+        self.takes, self.gives = (np.array([builder.slice_of(key, [(slots, 1)])], np.int64) for key in ("take", "give"))
 
     def layer(
         self, layer: Layer, tile: Extent, order: Sequence[str], reuse: bool, after: Sequence[int] = (), first: int = 0,
@@ -274,9 +273,10 @@ class TileEmitter:
         """Of every mvin, see the kernel."""
         m = self.machine
         what, lines, dram = mvins[:, WHAT], mvins[:, LLC], mvins[:, DRAM]
-        # Ticks for which it holds the return path: beats, what is lost around them, and lines filled into the L2.
-        port = mvins[:, BEATS] * m.beat_cycles + mvins[:, REQUESTS] * m.load_request_cycles + lines * m.fill_cycles
-        setup = m.setup_cycles + m.llc_cycles * (lines > 0) + m.dram_cycles * (dram > 0)
+        # What holds the return path: requests in the BeatMerger, and lines that are filled into the L2.
+        port = mvins[:, BEATS] * m.beat_cycles + lines * m.fill_cycles
+        # Requests to lines that the L2 has do not wait for those that it misses, which come beside them.
+        from_l2 = m.setup_cycles + 0 * lines
         into_sums = what >= ADDEND
         words = np.where(what == SUM, mvins[:, BYTES] // PARTIAL_BYTES, mvins[:, BYTES])
         local = mvins[:, LOCAL] * m.side
@@ -286,7 +286,8 @@ class TileEmitter:
         kind = np.where(what == WEIGHT, KINDS.index("weights"), KINDS.index("load"))
         return np.stack(
             (
-                _ticks(port), outer, fetched, _ticks(setup), _ticks(mvins[:, LOCAL]), mvins[:, BYTES], kind,
+                _ticks(port), outer, fetched, _ticks(from_l2), _ticks(from_l2 + m.llc_cycles),
+                _ticks(from_l2 + m.llc_cycles + m.dram_cycles), _ticks(mvins[:, LOCAL]), mvins[:, BYTES], kind,
                 np.where(into_sums, INTO_ACCUMULATOR, INTO_SCRATCHPAD), spent,
                 *self._lines(FILL, labels, outer, fetched),
             ),
@@ -339,7 +340,10 @@ def _fj(picojoules: Any) -> Ints:
 # ---------------------------------------------------------------------------------------------------------------------
 # Kernel. Columns of what comes in; fJ: energies.
 
-L_PORT, L_OUTER, L_DRAM, L_SETUP, L_LOCAL, L_BYTES, L_KIND, L_TAG, L_FJ, L_OUTER_FJ, L_DRAM_FJ = range(11)
+(
+    L_PORT, L_OUTER, L_DRAM, L_SETUP, L_OUTER_SETUP, L_DRAM_SETUP, L_LOCAL, L_BYTES, L_KIND, L_TAG, L_FJ, L_OUTER_FJ,
+    L_DRAM_FJ,
+) = range(13)  # fmt: skip
 G_MVINS, G_RUN, G_MACS, G_FJ = range(4)
 T_SOFTWARE, T_GROUPS, T_BEGINS, T_AFTER, T_GEMM, T_LABEL, T_LEAVES, T_MOVES, T_MOVE_RUN, T_MOVE_FJ = range(10)
 S_PORT, S_OUTER, S_DRAM, S_RUN, S_BYTES, S_FJ, S_OUTER_FJ, S_DRAM_FJ = range(8)
@@ -350,7 +354,7 @@ _ROUTE_AT, _ROUTE_N, _DEP_AT, _DEP_N = (_AT[k] for k in ("route_at", "route_n", 
 _TAKE_AT, _TAKE_N, _GIVE_AT, _GIVE_N = (_AT[k] for k in ("take_at", "take_n", "give_at", "give_n"))
 _KIND, _LAYER, _MACS, _FJ, _PAYLOAD = (_AT[k] for k in ("kind", "layer", "macs", "energy_fj", "payload_bytes"))
 _COMPUTE, _LOADS, _STORES, _LAUNCH, _SYNC = (KINDS.index(k) for k in ("compute", "load", "store", "launch", "sync"))
-_BOTH, _ONE = 0, 1  # entries of takes and gives: two tile credits, one
+_SLOT = 0  # of takes and gives: a tile's credit
 
 
 @njit(cache=True)
@@ -389,7 +393,7 @@ def _emit_mvin(rows, deps, n, n_deps, load, label, slot, last, before, room, mov
         n_bytes = load[L_PORT + link]
         if n_bytes == 0 and (link > 0 or load[L_LOCAL] == 0):
             continue
-        setup = load[L_SETUP] if link == 0 and n_bytes else 0
+        setup = load[L_SETUP + link] if n_bytes else 0
         fj = load[L_FJ] if link == 0 else load[L_OUTER_FJ + link - 1]
         payload = load[L_BYTES] if link == 0 else 0
         run = load[L_LOCAL] if link == 0 else 0
@@ -427,7 +431,7 @@ def _emit(rows, deps, ends, loads, groups, tiles, stores, in_flight, drain, seri
             n_deps = _dep(rows, deps, n_deps, n - 1, other)
         n = _op(rows, n, CONTROL, _SYNC, label, 0, 0, 0, -1, n_deps)
         slot = n - 1
-        rows[slot, _TAKE_AT], rows[slot, _TAKE_N] = _BOTH, 1
+        rows[slot, _TAKE_AT], rows[slot, _TAKE_N] = _SLOT, 1
         half = (half + tile[T_BEGINS]) % 2
         room = freed[half] if tile[T_BEGINS] else -1
         moved = left[tile[T_AFTER]] if tile[T_AFTER] >= 0 else -1
@@ -452,19 +456,19 @@ def _emit(rows, deps, ends, loads, groups, tiles, stores, in_flight, drain, seri
                 previous = n - 1
         execute = ends[i] = over = n - 1
         freed[half] = -1  # where nothing leaves, execution in its order is enough
-        goes = tile[T_LEAVES] or tile[T_MOVES]
-        rows[execute, _GIVE_AT], rows[execute, _GIVE_N] = (_ONE if goes else _BOTH), 1
+        if not (tile[T_LEAVES] or tile[T_MOVES]):
+            rows[execute, _GIVE_AT], rows[execute, _GIVE_N] = _SLOT, 1
         if tile[T_MOVES]:
             n = _op(rows, n, STORE, _STORES, label, drain, tile[T_MOVE_RUN], tile[T_MOVE_FJ], 0, n_deps)
             n_deps = _dep(rows, deps, n_deps, n - 1, execute)
             left[i] = freed[half] = n - 1
             if not tile[T_LEAVES]:
-                rows[n - 1, _GIVE_AT], rows[n - 1, _GIVE_N] = _ONE, 1
+                rows[n - 1, _GIVE_AT], rows[n - 1, _GIVE_N] = _SLOT, 1
         if tile[T_LEAVES]:
             store = stores[i]
             beside = tile[T_GEMM] and moved < 0
             n = _op(rows, n, STORE, _STORES, label, drain, store[S_RUN], 0, 0, n_deps)
-            rows[n - 1, _GIVE_AT], rows[n - 1, _GIVE_N] = _ONE, 1
+            rows[n - 1, _GIVE_AT], rows[n - 1, _GIVE_N] = _SLOT, 1
             freed[half] = n - 1
             n_deps = _store_deps(rows, deps, n, n_deps, execute, previous, last, beside)
             for link in range(3):

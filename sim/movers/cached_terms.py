@@ -12,10 +12,11 @@ broadcasts: a `Shape` may hold an array of layers, a `Tiles` an array of mapping
   PARTIAL_BYTES leave and come back.
 - *Execute.* As `Systolic` has it: per block as many cycles as rows stream, at least `min_rows`; at least
   `pair_cycles` per preload/compute pair; a depthwise layer uses one column of the array.
-- *Load, store.* Beats of the bus, and what a request costs around them; rows of at most a mvin's width; mvins that
-  wait for their first beat, as few are in flight. Lines that the L2 misses cross the outer link: of every operand its
-  first reading, and of what is read again, or asked for in parts by rows narrower than a line, what lay too far back
-  (times theta). First readings come from the DRAM, at its rate.
+- *Load, store.* Beats of the bus, and of rows that do not begin at one the cycles lost; of stores what a request costs
+  around them; rows of at most a mvin's width; mvins that wait for their first beat, as few are in flight. Lines that
+  the L2 misses cross the outer link: of every operand its first reading, and of what is read again, or asked for in
+  parts by rows narrower than a line, what lay too far back (times theta). First readings come from the DRAM, at its
+  rate.
 - *Energy*, per 8-bit word accessed, by the SoC file's table, which is DOSA's (Hong et al., MICRO 2023).
   Registers: a read a MAC, a write a weight that is loaded into the array. Accumulator: a read and a write a partial sum
   (one for every `side` input channels and tap), a read when it is stored. Scratchpad: a read a weight and spatial tile,
@@ -69,7 +70,6 @@ class Machine:
     pair_cycles: float
     drain_cycles: float
     setup_cycles: float
-    load_request_cycles: float
     fill_cycles: float
     llc_cycles: float
     dram_cycles: float
@@ -83,6 +83,8 @@ class Machine:
     mvin_bytes: int
     beat_bytes: int
     beat_cycles: int
+    conv_offset_bytes: int
+    gemm_offset_bytes: int
     line_bytes: int
     llc_line_bytes: int
     l2_bytes: int
@@ -120,7 +122,6 @@ class Machine:
             pair_cycles=array.pair_cycles,
             drain_cycles=execute.drain_cycles,
             setup_cycles=mover.setup_cycles,
-            load_request_cycles=mover.request_cycles,
             fill_cycles=mover.fill_cycles,
             llc_cycles=mover.llc_cycles,
             dram_cycles=mover.dram_cycles,
@@ -134,6 +135,8 @@ class Machine:
             mvin_bytes=mover.mvin_bytes,
             beat_bytes=back.bytes_per_period,
             beat_cycles=back.period_cycles,
+            conv_offset_bytes=mover.conv_offset_bytes,
+            gemm_offset_bytes=mover.gemm_offset_bytes,
             line_bytes=mover.l2_line_bytes,
             llc_line_bytes=mover.llc_line_bytes,
             l2_bytes=soc.memories[mover.l2].capacity_bytes,
@@ -227,12 +230,18 @@ class Shape:
             pad_left=0 if add else pads[2],
             pad_right=0 if add else pads[3],
             depthwise=int(add or depthwise),
-            gemm=int(not (add or depthwise or max(pads)) and layer.oy == layer.fy == layer.fx == layer.stride_x == 1),
+            gemm=int(is_product(layer)),
             add=int(add),
             operands=len(layer.inputs) if add else 1,
             copies=copies * layer.n,
             most_pad=0 if add else max(pads),
         )
+
+
+def is_product(layer: Layer) -> bool:
+    """Whether a layer runs as a matrix product, its pixels the rows."""
+    unlike = layer.op not in ("conv", "matmul") or layer.depthwise or max(_pads(layer, 0, layer.stride_x - 1))
+    return not unlike and layer.oy == layer.fy == layer.fx == layer.stride_x == 1
 
 
 def in_rows(layer: Layer) -> bool:
@@ -526,14 +535,13 @@ def terms(
 
     # --- load and store: beats of the bus, and requests
     weight_rows = shape.c * taps * again.weights * works
-    w_beats = weight_rows * along(shape.k, tiles.k, lambda x: xp.ceildiv(x, machine.beat_bytes), xp)
+    w_beats = weight_rows * along(shape.k, tiles.k, lambda x: _row_cycles(x, shape.gemm, machine, xp), xp)
     moved = in_pixels * again.inputs
-    channel_beats = along(channels, channel_tile, lambda x: xp.ceildiv(x, machine.beat_bytes), xp)
+    channel_beats = along(channels, channel_tile, lambda x: _row_cycles(x, shape.gemm, machine, xp), xp)
     i_beats = moved * channel_beats * (flow.dram_in + flow.spad_in)
     i_requests = moved * along(channels, channel_tile, lambda x: xp.ceildiv(x, machine.mvin_bytes), xp) * flow.dram_in
     partial = spilled * PARTIAL_BYTES
-    requests = weight_rows * k_parts + i_requests + partial / machine.mvin_bytes
-    load = w_beats + i_beats + partial / machine.beat_bytes + requests * machine.load_request_cycles
+    load = w_beats + i_beats + partial / machine.beat_bytes
     cols = _span(tiles.ox, shape.stride_x, tiles.fx, shape.add)
     mvins = taps * k_parts * c_blocks * again.weights * works + i_requests / xp.minimum(cols, side + 0 * cols)
     result_rows = pixels * k_blocks
@@ -582,6 +590,17 @@ def terms(
         moved_bytes=loaded + output_bytes,
     )
     return one.scaled(shape.copies)
+
+
+def _row_cycles(n_bytes: Num, gemm: Num, machine: Machine, xp: Any) -> Num:
+    """Cycles of a row of a tile on the return path: its beats, and where it does not begin at one, two more for each
+    mvin that spans it, a mean over where the windows of its requests begin; of rows narrower than a beat a part."""
+    beats, mvins = xp.ceildiv(n_bytes, machine.beat_bytes), xp.ceildiv(n_bytes, machine.mvin_bytes)
+    spare = xp.minimum(2.0 * mvins, 2.0 * n_bytes / machine.beat_bytes)
+    offsets = machine.gemm_offset_bytes, machine.conv_offset_bytes
+    product, other = (float(offset % machine.beat_bytes > 0) for offset in offsets)
+    shifted = gemm * product + (1 - gemm) * other
+    return beats + spare * shifted
 
 
 @dataclass(frozen=True)

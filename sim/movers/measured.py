@@ -29,18 +29,23 @@ from cosoc.sim.movers.cached_terms import NEST_DIMS, Machine, array_and_mover
 from cosoc.sim.movers.cached_units import TICKS_PER_CYCLE
 from cosoc.sim.movers.tile_table import (
     BEGINS,
+    C0,
     COL,
     COL_END,
     ENDED,
     FX,
     FY,
+    IN_PITCH,
     INPUTS,
+    K0,
+    K_PITCH,
     LEAVES,
     OX,
     OY,
     ROW,
     ROW_END,
     WEIGHTS,
+    WEIGHTS_AT,
     WRAPPED,
     Addresses,
     C,
@@ -50,16 +55,16 @@ from cosoc.sim.movers.tile_table import (
     fill_windows,
     spans_of,
 )
-from cosoc.sim.movers.touches import Caches, Touched, caches_of, sweep, touch
+from cosoc.sim.movers.touches import Caches, Touched, caches_of, mvins_at_most, row_cycles, sweep, touch
 
 # Requests of a nest that are simulated one by one; of a longer nest the rest is extended linearly.
 CAP = 100_000
 _SWEEPS = 2  # over the arrays before the run that is timed
 
-# Where the arrays of the measured programs lie: inputs, weights, outputs. A convolution's are plain byte arrays, which
-# the compiler aligns to 8 bytes; a GEMM's are aligned to rows (inferred from the data: see tests/oracle/GEMMINI.md).
-_CONV_BASES = (56, (4 << 20) + 56, (16 << 20) + 56)
-_GEMM_BASES = (0, 100_000_000, 200_000_000)
+# The lines behind which the arrays of the measured programs lie: inputs, weights, outputs. How far behind, the file of
+# the machine says (inferred from the data: see tests/oracle/GEMMINI.md).
+_CONV_LINES = (0, 4 << 20, 16 << 20)
+_GEMM_LINES = (0, 100_000_000, 200_000_000)
 
 
 @dataclass(frozen=True)
@@ -154,11 +159,11 @@ def walk_nest(nest: Nest, machine: Machine, cap: int = CAP, caches: Caches | Non
     at = _positions(nest)
     effort, requests, streamed = _efforts(nest, at, machine)
     n = min(max(1, int(np.searchsorted(np.cumsum(requests), cap)) + 1), len(effort))
-    tiled = _tiled(nest, {d: index[:n] for d, index in at.items()})
+    tiled = _tiled(nest, {d: index[:n] for d, index in at.items()}, machine)
     caches = caches or caches_in(machine)
     state = caches_of(caches, seed)
     for _ in range(_SWEEPS):  # outputs, inputs, weights, as the programs fill them
-        sweep(state, [_arrays(nest)[i] for i in (2, 0, 1)], caches)
+        sweep(state, [_arrays(nest, machine)[i] for i in (2, 0, 1)], caches)
     seen = touch(tiled, state, caches, nest.side, machine.min_rows)
     return Walked(tiled, seen, effort, int(streamed[n:].sum()))
 
@@ -196,19 +201,20 @@ def _positions(nest: Nest) -> dict[str, Ints]:
     return walk.positions(dict(zip(NEST_DIMS, nest.counts, strict=True)), loops)
 
 
-def _arrays(nest: Nest) -> list[tuple[int, int]]:
+def _arrays(nest: Nest, machine: Machine) -> list[tuple[int, int]]:
     """(address, bytes) of inputs, weights and outputs."""
     k, c, fy, fx, oy, ox = nest.extent
     is_gemm = nest.kind == "gemm"
     pixels = ox if is_gemm else nest.in_rows * nest.in_cols
     sizes = (pixels * c, fy * fx * c * k, (ox if is_gemm else oy * ox) * k)
-    return list(zip(_GEMM_BASES if is_gemm else _CONV_BASES, sizes, strict=True))
+    lines, offset = (_GEMM_LINES, machine.gemm_offset_bytes) if is_gemm else (_CONV_LINES, machine.conv_offset_bytes)
+    return [(line + offset, size) for line, size in zip(lines, sizes, strict=True)]
 
 
-def _member(nest: Nest) -> list[int]:
+def _member(nest: Nest, machine: Machine) -> list[int]:
     """Figures of the layer, in the order of `tile_table`."""
     k, c, _, fx, _, ox = nest.extent
-    (_, _), (weights, _), (outputs, _) = _arrays(nest)
+    (_, _), (weights, _), (outputs, _) = _arrays(nest, machine)
     pitch = k if nest.depthwise else c
     return [nest.kind == "gemm", nest.depthwise, 0, k, c, fx, nest.in_cols, pitch, ox, k, 0, 0, weights, outputs, 0,
             0, 1, 1, 0]  # fmt: skip
@@ -223,30 +229,30 @@ def _table(nest: Nest, at: walk.Positions) -> Ints:
     return table
 
 
-def _tiled(nest: Nest, at: walk.Positions) -> Tiled:
+def _tiled(nest: Nest, at: walk.Positions, machine: Machine) -> Tiled:
     """The tiles of a nest at some positions, from the first on."""
     table = _table(nest, at)
     table[:, LEAVES] = _last(nest, at)
     table[:, WEIGHTS] = table[:, INPUTS] = 1
     table[:, BEGINS] = walk.fresh(at, walk.OUTPUTS)
     table[:, ENDED] = walk.ended(at, [NEST_DIMS[d] for d in nest.order])
-    operands = np.array([_arrays(nest)[0][0]], np.int64)
-    return Tiled(table, np.array([_member(nest)], np.int64), operands)
+    operands = np.array([_arrays(nest, machine)[0][0]], np.int64)
+    return Tiled(table, np.array([_member(nest, machine)], np.int64), operands)
 
 
 def _efforts(nest: Nest, at: walk.Positions, machine: Machine) -> tuple[Any, Ints, Ints]:
     """Of every tile: effort in cycles, requests (loads and stores, about), rows streamed."""
-    table, side, wide = _table(nest, at), nest.side, machine.mvin_bytes
+    tiled, side, wide = _tiled(nest, at, machine), nest.side, machine.mvin_bytes
+    table, of = tiled.table, tiled.members[0]
     k, c, taps, oy, ox = table[:, K], table[:, C], table[:, FY] * table[:, FX], table[:, OY], table[:, OX]
     k_parts, c_parts = -(-k // wide), -(-c // wide)
     if nest.kind == "gemm":
         pairs = -(-c // side) * -(-k // side) * -(-ox // side)
-        rows, n_bytes, wrapped = ox * c_parts + c * k_parts, ox * c + c * k, 0 * ox
+        pixels, wrapped = ox, 0 * ox
         streamed = pairs * np.maximum(np.minimum(side, ox), machine.min_rows)
         stored = ox * k_parts
     else:
         pixels = np.maximum(table[:, ROW_END] - table[:, ROW], 0) * np.maximum(table[:, COL_END] - table[:, COL], 0)
-        rows, n_bytes = k_parts * taps * c + pixels * c_parts, taps * c * k + pixels * c
         wrapped = table[:, WRAPPED] * c_parts
         blocks = taps * (k if nest.depthwise else -(-k // side))
         rest = ox % side
@@ -257,12 +263,25 @@ def _efforts(nest: Nest, at: walk.Positions, machine: Machine) -> tuple[Any, Int
         streamed = blocks * (-(-c // side) * oy * chunks + preload)
         pairs = blocks * -(-c // side) * oy * -(-ox // side)
         stored = oy * ox * -(-k // side)
-    stored = np.where(_last(nest, at), stored, 0)
-    loading = n_bytes / min(machine.beat_bytes, side) + 1.5 * (rows + wrapped)
+    stored = np.where(tiled.table[:, LEAVES] > 0, stored, 0)
+    rows = taps * c * k_parts + pixels * c_parts
+    port = _row_cycles(of[WEIGHTS_AT] + table[:, K0], k, of[K_PITCH], machine) * taps * c
+    port = port + _row_cycles(tiled.operands[0] + table[:, C0], c, of[IN_PITCH], machine) * pixels + wrapped
+    loading = np.maximum(
+        port, (port + mvins_at_most(tiled, side, wide) * machine.setup_cycles) / machine.mvins_in_flight
+    )
     tile_cycles = machine.gemm_tile_cycles if nest.kind == "gemm" else machine.conv_tile_cycles
-    software = tile_cycles + machine.loop_cycles * walk.ended(at, [NEST_DIMS[d] for d in nest.order])
+    software = tile_cycles + machine.loop_cycles * table[:, ENDED]
     effort = exact.maximum(loading, streamed, pairs * machine.pair_cycles, 3.0 * stored, software)
     return effort, rows + stored, streamed
+
+
+def _row_cycles(address: Any, n_bytes: Any, pitch: int, machine: Machine) -> Any:
+    """Cycles on the return path of a row of so many bytes, in parts as wide as a mvin: mean of rows a pitch apart."""
+    wide = machine.mvin_bytes
+    cycles = row_cycles(caches_in(machine), machine.side, int(pitch))
+    phase = address % wide
+    return n_bytes // wide * cycles[phase, wide] + cycles[phase, n_bytes % wide]
 
 
 def _last(nest: Nest, at: walk.Positions) -> Any:

@@ -19,8 +19,17 @@ import numpy.typing as npt
 
 from cosoc.sim.lower import walk
 from cosoc.sim.model.mapping import DIMS, PARTIAL_BYTES, Extent
-from cosoc.sim.model.workload import Layer
-from cosoc.sim.movers.cached_terms import as_rows, in_rows, shape_of, tile_in_rows
+from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.movers.cached_terms import (
+    ARRAY_OPS,
+    POOLS,
+    Machine,
+    as_rows,
+    in_rows,
+    is_product,
+    shape_of,
+    tile_in_rows,
+)
 from cosoc.sim.movers.fused_steps import Chain, Stretch, step_spans
 
 Ints = npt.NDArray[np.int64]
@@ -61,19 +70,39 @@ class Tiled:
 
 
 class Addresses:
-    """Where the tensors of a network lie in main memory: one after another, each at a line; last of all the partial
-    sums of whichever layer has some."""
+    """Where the tensors of a network lie in main memory: one after another, each a number of bytes behind a line; last
+    of all the partial sums of whichever layer has some."""
 
-    def __init__(self, tensors: Mapping[str, int], weights: Mapping[str, int], line_bytes: int) -> None:
-        """tensors, weights: bytes by the name of a tensor, and of a layer."""
+    def __init__(
+        self, tensors: Mapping[str, tuple[int, int]], weights: Mapping[str, tuple[int, int]], line_bytes: int
+    ) -> None:
+        """tensors, weights: bytes, and how far behind a line they begin, by the name of a tensor, and of a layer."""
         self.tensor: dict[str, int] = {}
         self.weights: dict[str, int] = {}
         at = 0
         for where, sizes in ((self.tensor, tensors), (self.weights, weights)):
-            for name, size in sizes.items():
-                where[name] = at
-                at += -(-max(size, 1) // line_bytes) * line_bytes
+            for name, (size, offset) in sizes.items():
+                where[name] = at + offset
+                at += -(-max(offset + size, 1) // line_bytes) * line_bytes
         self.sums = at
+
+    @staticmethod
+    def of(workload: Workload, machine: Machine) -> Addresses:
+        """Those of a network. A tensor lies as those of convolutions do, unless only products read it, or, where
+        nothing of the array reads it, a product makes it."""
+        offsets = machine.conv_offset_bytes, machine.gemm_offset_bytes
+        mine = [layer for layer in workload if layer.op in (*ARRAY_OPS, *POOLS)]
+        products = {layer.name: is_product(layer) for layer in mine}
+        read = {source: True for layer in mine for source in layer.inputs}
+        for layer in mine:
+            for source in layer.inputs:
+                read[source] &= products[layer.name]
+        tensors = workload.incoming | {layer.name: layer.outputs for layer in workload}
+        return Addresses(
+            {name: (size, offsets[read.get(name, products.get(name, False))]) for name, size in tensors.items()},
+            {layer.name: (layer.weights, offsets[products.get(layer.name, False)]) for layer in workload},
+            machine.line_bytes,
+        )
 
 
 def figures_of(layer: Layer, addresses: Addresses, copy: int = 0, inputs: Sequence[str] = ()) -> list[int]:

@@ -1,4 +1,4 @@
-"""What tiles touch: requests, beats on the return path, and lines missed in L2 and last-level cache.
+"""What tiles touch: requests, cycles on the return path, and lines missed in L2 and last-level cache.
 
 Residency is decided here and timing by the engine. Both are exact for what they see: a mvin is split into requests as
 the DMA splits it (aligned windows of one beat, two, four .. up to its largest request), and every line that a request
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
 from cosoc.sim.model.mapping import PARTIAL_BYTES
@@ -71,6 +72,8 @@ from cosoc.sim.movers.tile_table import (
     Tiled,
 )
 
+Floats = npt.NDArray[np.float64]
+
 # Columns of the records: of a mvin and, for its stores, of a tile; of an execute group (a whole tile of a convolution,
 # some k blocks of a product; EX_MVINS counts all mvins up to and with its own); and of a tile.
 REQUESTS, BEATS, LLC, DRAM, BYTES = range(5)
@@ -96,9 +99,10 @@ class Caches:
 
 @dataclass(frozen=True)
 class Touched:
-    """mvins [n, 7]: requests, beats, lines from the last-level cache, lines from DRAM, bytes, what, rows from the
-    scratchpad. groups [n, 5]: tile, mvins so far, rows streamed through the array, preload/compute pairs, input
-    channels. tiles [tiles, 7]: as mvins for its stores; groups so far; rows read besides those stored."""
+    """mvins [n, 7]: requests, cycles on the return path, lines from the last-level cache, lines from DRAM, bytes, what,
+    rows from the scratchpad. groups [n, 5]: tile, mvins so far, rows streamed through the array, preload/compute pairs,
+    input channels. tiles [tiles, 7]: as mvins for its stores, with beats for cycles; groups so far; rows read besides
+    those stored."""
 
     mvins: Ints
     groups: Ints
@@ -119,10 +123,14 @@ def touch(tiled: Tiled, state: Any, sizes: Caches, side: int, min_rows: int) -> 
         np.zeros((int(n.sum()), width), np.int64) for n, width in zip(limits, (LOCAL + 1, EX_C + 1), strict=True)
     )
     tiles = np.zeros((len(tiled.table), POOLED + 1), np.int64)
-    powers = (n.bit_length() - 1 for n in (sizes.beat_bytes, sizes.l2_line_bytes, sizes.llc_line_bytes))
-    figures = (side, min_rows, sizes.mvin_bytes, *powers)
+    figures = (side, min_rows, sizes.mvin_bytes, *_powers(sizes))
     n_mvins = _touch_tiles(tiled.table, tiled.members, tiled.operands, figures, state, mvins, groups, tiles)
     return Touched(mvins[:n_mvins], groups, tiles)
+
+
+def _powers(sizes: Caches) -> tuple[int, int, int]:
+    beat, line, llc_line = (n.bit_length() - 1 for n in (sizes.beat_bytes, sizes.l2_line_bytes, sizes.llc_line_bytes))
+    return beat, line, llc_line
 
 
 def sweep(state: Any, arrays: Sequence[tuple[int, int]], sizes: Caches) -> None:
@@ -151,6 +159,16 @@ def mvins_at_most(tiled: Tiled, side: int, mvin_bytes: int) -> Ints:
     images = table[:, N]
     found = table[:, WEIGHTS] * weights + images * (table[:, INPUTS] * inputs + table[:, SUMS] * sums)
     return np.asarray(found + table[:, INSIDE], np.int64)
+
+
+def row_cycles(sizes: Caches, row_bytes: int, pitch: int) -> Floats:
+    """[phase, bytes]: cycles for which a row of so many bytes keeps the return path, mean of rows `pitch` bytes apart
+    of which the first lies so far behind a multiple of mvin_bytes. row_bytes: of the memory that it goes to."""
+    wide = sizes.mvin_bytes
+    one = np.zeros((wide, wide + 1))
+    _fill_row_cycles(one, row_bytes, (0, 0, wide, *_powers(sizes)))
+    at = (np.arange(wide)[:, None] + pitch * np.arange(wide)) % wide
+    return np.asarray(one[at].mean(axis=1), np.float64)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -197,8 +215,31 @@ def _sweep(state, bases, sizes, line, llc_line):
 
 
 @njit(cache=True)
+def _merge(size, shift, wanted, row_bytes, filled, beat):
+    """Cycles for which a request keeps the BeatMerger, whose input is one beat a cycle (BeatMerger.scala).
+
+    Of `size` bytes that come, `wanted` after the first `shift` go on, a row of the memory a cycle, the first where
+    `filled` bytes of its row are there already. A row goes on when it is whole, or all that is wanted is there. The
+    next request is accepted with the last row, if all beats have come by then, and else a cycle after the last beat.
+    """
+    read, sent, cycle = beat, 0, 0
+    while True:
+        cycle += 1
+        ready = min(max(read - shift, 0), wanted)
+        sent_before = sent
+        if ready > sent and (ready - sent >= row_bytes or ready == wanted):
+            sent = min(sent + row_bytes - (filled if sent == 0 else 0), wanted)
+            if sent == wanted and read == size:
+                return cycle
+        read = min(read + beat, size)
+        if sent_before == wanted and read == size:
+            return cycle + 1
+
+
+@njit(cache=True)
 def _row(state, address, n_bytes, row_bytes, p, record):
-    """One row of a mvin or mvout: of the aligned windows at its address the one with most bytes, smaller on a tie."""
+    """One row of a mvin or mvout: of the aligned windows at its address the one with most bytes, smaller on a tie.
+    row_bytes: of the memory that it goes to; 0: it comes from there."""
     record[BYTES] += n_bytes
     left = n_bytes
     while left > 0:
@@ -211,10 +252,23 @@ def _row(state, address, n_bytes, row_bytes, p, record):
             size *= 2
         _look_up(state, address, p, record)
         record[REQUESTS] += 1
-        # A beat brings so many bytes, and one row of the memory it goes to leaves a cycle.
-        record[BEATS] += max(window >> p[3], -(-best // row_bytes))
+        if row_bytes:
+            shift, filled = address & (window - 1), (n_bytes - left) % row_bytes
+            record[BEATS] += _merge(window, shift, best, row_bytes, filled, 1 << p[3])
+        else:
+            record[BEATS] += window >> p[3]
         address += best
         left -= best
+
+
+@njit(cache=True)
+def _fill_row_cycles(table, row_bytes, p):
+    state = np.full((1, 1), -1, np.int64), np.full((1, 1), -1, np.int64), np.ones(1, np.int64)
+    for phase in range(table.shape[0]):
+        for n_bytes in range(1, table.shape[1]):
+            record = np.zeros(5, np.int64)
+            _row(state, phase, n_bytes, row_bytes, p, record)
+            table[phase, n_bytes] = record[BEATS]
 
 
 @njit(cache=True)
@@ -358,13 +412,13 @@ def _stores(tile, of, p, state, record):
             for oc in range(0, tile[K], wide):
                 for col in range(tile[OX0], tile[OX0] + tile[OX]):
                     address = base + (start + col * of[OUT_PITCH] + oc) * each
-                    _row(state, address, min(wide, tile[K] - oc) * each, p[2], p, record)
+                    _row(state, address, min(wide, tile[K] - oc) * each, 0, p, record)
             continue
         for orow in range(tile[OY0], tile[OY0] + tile[OY]):
             for ocol in range(tile[OX0], tile[OX0] + tile[OX]):
                 address = base + (start + (orow * of[OX_ALL] + ocol) * of[OUT_PITCH]) * each
                 for oc in range(0, tile[K], wide):
-                    _row(state, address + oc * each, min(wide, tile[K] - oc) * each, p[2], p, record)
+                    _row(state, address + oc * each, min(wide, tile[K] - oc) * each, 0, p, record)
 
 
 @njit(cache=True)

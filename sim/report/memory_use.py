@@ -15,9 +15,8 @@ the lowering was given (mapping, tiles, homes):
 - *Line buffers* of a fused group lie in full for as long as the group runs.
 - *A systolic array's tiles* are as large as the whole tiles of their layer (those at a border are counted as whole
   ones): in the scratchpad from the tile's start to the end of its execution, in the accumulator to the end of its
-  store, both by the tile's credits (which let a third tile execute while two are being stored: then the accumulator
-  is over its capacity); what a fused group keeps in the scratchpad, for as long as the group runs. Caches
-  are not shown: they are full.
+  store, which gives back the tile's credit; what a fused group keeps in the scratchpad, for as long as the group runs.
+  Caches are not shown: they are full.
 
 Cores that read a tensor where it lies need no tiles. Padding of transfers is counted, alignment of buffers is not.
 """
@@ -317,9 +316,10 @@ class _Run:
     def outputs_by_credit(self) -> Iterator[_Held]:
         """A pool that stores give back: first in, first out, each of its store's bytes."""
         takes, gives = self.amounts("take"), self.amounts("give")
-        for number in range(len(self.program.credit_names)):
+        tiles = {name_of(self.soc, array, "tile_slots") for array in self.arrays}
+        for number, name in enumerate(self.program.credit_names):
             given = gives[0][(gives[1] == number)]
-            if not len(given) or not (self.kind[given] == STORE).all():
+            if name in tiles or not len(given) or not (self.kind[given] == STORE).all():
                 continue
             taken = takes[0][takes[1] == number]
             yield from self.held(given, self.ends_of(given, near=0), self.issue[taken], self.end[given])
@@ -367,33 +367,30 @@ class _Run:
         return int(spad) * (piece is None), int(acc)
 
     def array_tiles(self, array: str) -> Iterator[_Held]:
-        """An array's tiles in flight, by their two credits: execution gives one back, the store the other."""
+        """An array's tiles in flight, by the credit that each gives back when it is executed and stored."""
         core, machine = self.arrays[array][0], Machine.of(self.soc, array)
         pieces = {name: piece for piece in self.mapping.pieces if piece.how == "fused" for name in piece.layers}
         slots = self.program.credit_names.index(name_of(self.soc, array, "tile_slots"))
-        (taken, _), (given, amount) = (
-            (found[0][found[1] == slots], found[2][found[1] == slots]) for found in map(self.amounts, ("take", "give"))
-        )
+        taken, given = (found[0][found[1] == slots] for found in map(self.amounts, ("take", "give")))
+        executes = (self.kind == COMPUTE) & (self.rows["unit"] == self.program.unit_names.index(array))
         for name, number in self.number.items():
             parts = [part for _, part in behind_caches(self.mapping.layers[name], self.soc) if part.core == array]
             starts = taken[self.layer[taken] == number]
             if not parts or not len(starts):
                 continue
             spad, acc = self.tile_rows(name, parts[0], pieces.get(name))
-            mine = self.layer[given] == number
-            back = np.repeat(given[mine], amount[mine])
-            # Both credits of a tile, in the order of their return: of execution, and of the store or execution again.
-            first_of = np.append(True, back[1:] != back[:-1]) & (self.kind[back] == COMPUTE)
+            back = given[self.layer[given] == number]
             if spad:
+                mine = np.flatnonzero(executes & (self.layer == number))
+                last = mine[np.searchsorted(mine, back, side="right") - 1]  # of the executions of each tile
                 size = np.full(len(starts), spad * machine.side)
-                yield _Held(core.memory, self.issue[starts], self.end[back[first_of]], size)
+                yield _Held(core.memory, self.issue[starts], self.end[last], size)
             # Additions and partial sums are loaded into the accumulator; others come there with their execution.
-            executes = (self.kind == COMPUTE) & (self.rows["unit"] == self.program.unit_names.index(array))
             summed = executes | ((self.kind == LOAD) & (self.rows["tag"] == INTO_ACCUMULATOR))
             jobs = np.flatnonzero((self.layer == number) & summed)
             since = jobs[np.minimum(np.searchsorted(jobs, starts), len(jobs) - 1)]
             size = np.full(len(starts), acc * machine.side * PARTIAL_BYTES)
-            yield _Held(core.accumulator, self.issue[since], self.end[back[~first_of]], size)
+            yield _Held(core.accumulator, self.issue[since], self.end[back], size)
 
 
 __all__ = ["MemoryUse", "memory_use", "peak_bytes"]

@@ -241,7 +241,7 @@ def test_a_layer_by_channels_on_two_arrays(tmp_path: Any) -> None:
 
     def lowered(parts: dict[str, tuple[int, int]]) -> Program:
         builder = Builder("two", soc.tick_hz * TICKS_PER_CYCLE)
-        addresses = Addresses({INPUT: 256 * 144, "conv": layer.outputs}, {"conv": layer.weights}, 64)
+        addresses = Addresses({INPUT: (256 * 144, 0), "conv": (layer.outputs, 0)}, {"conv": (layer.weights, 0)}, 64)
         state = caches_of(caches_in(Machine.of(soc, "gemmini")))
         for core, (first, channels) in parts.items():
             TileEmitter(builder, soc, core, addresses, state).layer(layer, tile, DIMS, False, (), first, channels)

@@ -85,7 +85,7 @@ def test_one_tile_by_hand() -> None:
     machine = Machine.of(soc)
     lowered = lower_nest(Nest("gemm", 16, (16, 16, 1, 1, 1, 16), (16, 16, 1, 1, 1, 16), tuple(range(6))), soc)
     trace = engine_fast.run(lowered.program)
-    mvin = 16 * (1 + machine.load_request_cycles)
+    mvin = 16
     loaded = machine.gemm_tile_cycles + machine.setup_cycles + 2 * mvin
     store = machine.drain_cycles + 16 * (1 + machine.store_request_cycles)
     assert machine.pair_cycles < 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,10 @@ from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.mapping import DIMS, Extent, LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.movers.cached_terms import NEST_DIMS, Machine, Shape, Tiles, rows_needed, shape_of
+from cosoc.sim.movers.cached_units import TICKS_PER_CYCLE
 from cosoc.sim.movers.library_tiles import default_nest
+from cosoc.sim.movers.measured import Nest, run_nest
+from cosoc.sim.movers.tile_table import Addresses
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import checked, default_core, problems
 
@@ -183,3 +187,77 @@ def test_a_mapping_string_becomes_a_nest() -> None:
     text = "L3[WIO] N1 - L2[WI] K16X - L1[O] K64 C64 C16X - L0[W] P4096"
     with pytest.raises(InputError, match=r"327680 rows of the scratchpad; .*262144 rows of the accumulator"):
         from_strings({"gemm": text}, large, SOC)
+
+
+# ------------------------------------------------------------------------------------------ one alignment, one grain
+
+PATHS = [
+    Layer("c3", "conv", (INPUT,), 64, 64, oy=28, ox=28, iy=28, ix=28, fy=3, fx=3, pad_y=1, pad_x=1),
+    Layer("c1", "conv", (INPUT,), 256, 64, oy=28, ox=28, iy=28, ix=28),
+    Layer("dense", "conv", (INPUT,), k=256, c=128, ox=128, ix=128),
+]
+
+
+@pytest.mark.parametrize("layer", PATHS, ids=lambda x: x.name)
+@pytest.mark.parametrize("offset", [0, 8])
+def test_the_same_tiling_takes_the_same_time_by_every_path(layer: Layer, offset: int, tmp_path: Path) -> None:
+    """The library's tiles, a mapping file that names them, and the nest as the measured programs ran it.
+
+    The programs are measured with warm caches, so of the network the second inference is taken, whose caches hold what
+    the first left. The tensors are as far behind their lines in each.
+    """
+    soc = find_soc("gemmini", {f"dmas.mover.{kind}_offset_bytes": str(offset) for kind in ("conv", "gemm")})
+    machine, workload = Machine.of(soc), Workload("one", (layer.c, layer.iy, layer.ix), (layer,), (layer.name,))
+
+    def second(mapping: Mapping) -> float:
+        once, twice = (simulate(soc, workload, mapping, inferences=n) for n in (1, 2))
+        return (twice.ticks - once.ticks) / once.ticks_per_cycle
+
+    default = second(named_mapping("default", workload, soc))
+    shape = shape_of(layer)
+    tile, loops = default_nest(shape, machine)
+    path = tmp_path / "named.yaml"
+    plan = LayerPlan((Part("gemmini", layer.k, tile),), loops, reuse=False)
+    path.write_text(dump_mapping(Mapping("named", "overlapped", {layer.name: plan})))
+    assert second(load_mapping(path, workload, soc)) == default
+    nest = Nest(
+        "gemm" if shape.gemm else "conv", 16, tuple(int(getattr(shape, d)) for d in NEST_DIMS),
+        tuple(min(tile.along(d), int(getattr(shape, d))) for d in NEST_DIMS),
+        tuple(NEST_DIMS.index(d) for d in loops if d != "n"), 1, layer.pad_y, layer.pad_x, layer.iy, layer.ix,
+    )  # fmt: skip
+    assert run_nest(nest, soc).cycles == pytest.approx(default, rel=0.03)
+
+
+def test_arrays_that_are_not_aligned_take_longer_on_the_return_path_by_what_the_merger_loses() -> None:
+    """Pixels and weights of 64 bytes: four cycles at a line, six 8 bytes behind one (BeatMerger.scala)."""
+    layer = Layer("c1", "conv", (INPUT,), 64, 64, oy=8, ox=16, iy=8, ix=16)  # one tile
+    workload = Workload("one", (64, 8, 16), (layer,), ("c1",))
+    busy = []
+    for offset in ("0", "8"):
+        soc = find_soc("gemmini", {"dmas.mover.conv_offset_bytes": offset, "dmas.mover.fill_cycles": "0"})
+        program = lower(workload, named_mapping("default", workload, soc), soc)
+        rows = program.rows[row_of(program, np.arange(program.n_ops))]
+        loads = rows["unit"] == program.unit_names.index("load")
+        busy.append(int(rows["bytes"][loads].sum()))
+    rows_moved = 128 + 64
+    assert busy == [cycles * rows_moved * TICKS_PER_CYCLE for cycles in (4, 6)]
+
+
+def test_tensors_of_products_and_of_convolutions_lie_as_the_file_says() -> None:
+    """A convolution, then a dense layer: what the dense one alone reads or writes lies as arrays of products do."""
+    workload = Workload(
+        "two",
+        (8, 4, 4),
+        (
+            Layer("conv", "conv", (INPUT,), 8, 8, oy=1, ox=1, iy=4, ix=4, fy=4, fx=4),
+            Layer("dense", "conv", ("conv",), 10, 8),
+        ),
+        ("dense",),
+    )
+    machine = replace(MACHINE, conv_offset_bytes=8, gemm_offset_bytes=16)
+    addresses = Addresses.of(workload, machine)
+    assert {name: at % 64 for name, at in addresses.tensor.items()} == {INPUT: 8, "conv": 16, "dense": 16}
+    assert {name: at % 64 for name, at in addresses.weights.items()} == {"conv": 8, "dense": 16}
+    starts = sorted((at, workload.incoming.get(n, 0) or workload[n].outputs) for n, at in addresses.tensor.items())
+    for (at, size), (following, _) in itertools.pairwise(starts):
+        assert at + size <= following
