@@ -1,20 +1,21 @@
 """Choose the ten fitted constants of the Gemmini model on half of the problem shapes; score them on the other half.
 
-    python benchmarks/gemmini_fit.py --data FILE [--json FILE] [--rounds N]
+    python benchmarks/gemmini_fit.py --data FILE [--json FILE] [--rounds N] [--step N]
 
-Rows of the 16x16 array only, split by problem shape into two folds; each fold's constants are scored on the other fold.
-Minimised is the mean of |log(simulated / measured)|, each row's capped at 0.7, plus a penalty on the distance from the
-middle of the plausible range; the search goes along one constant at a time. What socs/gemmini_firesim.yaml has is the
-mean of both folds, rounded. The split is by CRC of the shape: no randomness, no seed.
+Every Nth row, of all five sides, split by problem shape into two folds; each fold's constants are scored on the other
+fold. Minimised is the mean of |log(simulated / measured)|, each row's capped at 0.7, plus a penalty on the distance
+from the middle of the plausible range; the search goes along one constant at a time, from those of the SoC file on.
+The split is by CRC of the shape: no randomness, no seed.
 """
 
 from __future__ import annotations
 
 import argparse
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ from gemmini_rtl import Row, read, score
 
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.machine import engine_fast
+from cosoc.sim.model.soc import SoC
 from cosoc.sim.movers.cached_terms import Machine
 from cosoc.sim.movers.measured import Walked, lower, walk_nest
 
-SIDE = 16
-CAP = 60_000  # requests of a row: a fit looks at every row some hundred times
+CAP = 20_000  # requests of a row: a fit looks at every row some hundred times
 WORST = 0.7  # of |log error|: a row that the model cannot explain must not steer it
 PENALTY = 0.01  # for a constant at the end of its range
 
@@ -45,9 +46,9 @@ class Constant:
 
 CONSTANTS = (
     Constant("cores.gemmini.execute.pair_latency_cycles", 5, 30, 4),
-    Constant("dmas.mover.setup_cycles", 5, 30, 3),
-    Constant("dmas.mover.request_cycles", 0, 1, 0.15),
+    Constant("dmas.mover.setup_cycles", 15, 25, 1),
     Constant("dmas.mover.fill_cycles", 2, 8, 1),
+    Constant("dmas.mover.llc_cycles", 5, 45, 8),
     Constant("dmas.mover.store_request_cycles", 1, 5, 0.8),
     Constant("cores.gemmini.software.conv_tile_cycles", 200, 320, 10),
     Constant("cores.gemmini.software.gemm_tile_cycles", 90, 170, 6),
@@ -63,26 +64,32 @@ def fold_of(row: Row) -> int:
     return zlib.crc32(repr(row.problem).encode()) & 1
 
 
-def predict(walked: Sequence[Walked], values: Sequence[float]) -> np.ndarray[Any, Any]:
+def machine_of(side: int, texts: Mapping[str, str]) -> SoC:
+    """The measured machine with an array of this side and these values."""
+    return find_soc("gemmini_firesim", {"cores.gemmini.side": str(side), **texts})
+
+
+def predict(rows: Sequence[Row], walked: Sequence[Walked], values: Sequence[float]) -> np.ndarray[Any, Any]:
     """Cycles of the rows with these constants; addresses were walked before, as no constant changes them."""
     pairs = zip(CONSTANTS, values, strict=True)
     texts = {c.path: str(round(v) if c.path in WHOLE else float(v)) for c, v in pairs}
-    soc = find_soc("gemmini_firesim", {"cores.gemmini.side": str(SIDE), **texts})
-    lowered = [lower(each, soc) for each in walked]
+    socs = {side: machine_of(side, texts) for side in {row.nest.side for row in rows}}
+    lowered = [lower(each, socs[row.nest.side]) for row, each in zip(rows, walked, strict=True)]
     return np.array([each.cycles(engine_fast.run(each.program)) for each in lowered])
 
 
 def loss(rows: Sequence[Row], walked: Sequence[Walked], values: Sequence[float]) -> float:
     """What the fit minimises; see the module docstring."""
     measured = np.array([row.cycles for row in rows])
-    error = np.minimum(np.abs(np.log(predict(walked, values) / measured)), WORST).mean()
+    error = np.minimum(np.abs(np.log(predict(rows, walked, values) / measured)), WORST).mean()
     far = [(2 * v - c.low - c.high) / (c.high - c.low) for c, v in zip(CONSTANTS, values, strict=True)]
     return float(error + PENALTY * np.mean(np.square(far)))
 
 
 def fit(rows: Sequence[Row], walked: Sequence[Walked], rounds: int) -> list[float]:
-    """Constants along which no step of the last, smallest size brings anything."""
-    values = [(c.low + c.high) / 2 for c in CONSTANTS]
+    """Constants along which no step of the last, smallest size brings anything, from those of the file on."""
+    content = find_soc("gemmini_firesim").model_dump(by_alias=True)
+    values = [float(reduce(lambda section, key: section[key], c.path.split("."), content)) for c in CONSTANTS]
     steps = [c.step for c in CONSTANTS]
     best = loss(rows, walked, values)
     for _ in range(rounds):
@@ -105,16 +112,20 @@ def fit(rows: Sequence[Row], walked: Sequence[Walked], rounds: int) -> list[floa
 
 def fold(rows: Sequence[Row], number: int, rounds: int) -> dict[str, Any]:
     """Fit on one fold, score on both."""
-    soc = find_soc("gemmini_firesim", {"cores.gemmini.side": str(SIDE)})
-    walked = [walk_nest(row.nest, Machine.of(soc), CAP) for row in rows]
+    machines = {side: Machine.of(machine_of(side, {})) for side in {row.nest.side for row in rows}}
+    walked = [walk_nest(row.nest, machines[row.nest.side], CAP) for row in rows]
     inside = [i for i, row in enumerate(rows) if fold_of(row) == number]
     outside = [i for i, row in enumerate(rows) if fold_of(row) != number]
     values = fit([rows[i] for i in inside], [walked[i] for i in inside], rounds)
-    found = predict(walked, values)
+    found = predict(rows, walked, values)
     scores = {
         name: score([rows[i] for i in where], [float(found[i]) for i in where])
         for name, where in (("fitted", inside), ("other", outside))
     }
+    sides = sorted({row.nest.side for row in rows})
+    by_side = {side: [i for i in outside if rows[i].nest.side == side] for side in sides}
+    scores |= {f"other, side {side}": score([rows[i] for i in at], [float(found[i]) for i in at])
+               for side, at in by_side.items()}  # fmt: skip
     return {"constants": dict(zip((c.path for c in CONSTANTS), values, strict=True))} | scores
 
 
@@ -123,10 +134,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="DOSA's measurements, CSV")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--rounds", type=int, default=6, metavar="N", help="rounds over the constants")
+    parser.add_argument("--step", type=int, default=4, metavar="N", help="every Nth row")
     options = parser.parse_args()
     state()
-    rows = [row for row in read(options.data)["mapped"] if row.nest.side == SIDE]
-    print(f"{len(rows)} rows with {SIDE}x{SIDE} PEs, {sum(map(fold_of, rows))} of them in fold 1")
+    rows = read(options.data)["mapped"][:: options.step]
+    print(f"{len(rows)} rows, {sum(map(fold_of, rows))} of them in fold 1")
     with ProcessPoolExecutor(2) as pool:
         folds = list(pool.map(fold, (rows, rows), (0, 1), (options.rounds, options.rounds)))
     print(f"{'constant':52} {'fold 0':>8} {'fold 1':>8}  range")
@@ -134,9 +146,10 @@ def main() -> None:
         values = " ".join(f"{each['constants'][c.path]:8.2f}" for each in folds)
         print(f"{c.path:52} {values}  {c.low:g} .. {c.high:g}")
     for number, each in enumerate(folds):
-        for name in ("fitted", "other"):
-            s = each[name]
-            print(f"fold {number}, {name:6}: {s['n']} rows, MAPE {100 * s['mape']:.1f} %, median "
+        for name, s in each.items():
+            if name == "constants":
+                continue
+            print(f"fold {number}, {name:14}: {s['n']} rows, MAPE {100 * s['mape']:.1f} %, median "
                   f"{100 * s['median']:.1f} %, Spearman {s['spearman']:.4f}")  # fmt: skip
     write_json(options.json, {"folds": folds})
 
