@@ -275,6 +275,9 @@ class TileEmitter:
         what, lines, dram = mvins[:, WHAT], mvins[:, LLC], mvins[:, DRAM]
         # What holds the return path: requests in the BeatMerger, and lines that are filled into the L2.
         port = mvins[:, BEATS] * m.beat_cycles + lines * m.fill_cycles
+        # A record of what a wrapped counter loads is as many mvins, of which some wait for their first beat.
+        wrapped = np.where(mvins[:, BYTES] > 0, 0, -(-mvins[:, REQUESTS] // m.side))
+        port = np.maximum(port, (port + wrapped * m.setup_cycles) / m.mvins_in_flight)
         # Requests to lines that the L2 has do not wait for those that it misses, which come beside them.
         from_l2 = m.setup_cycles + 0 * lines
         into_sums = what >= ADDEND

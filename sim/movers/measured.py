@@ -253,7 +253,7 @@ def _efforts(nest: Nest, at: walk.Positions, machine: Machine) -> tuple[Any, Int
         stored = ox * k_parts
     else:
         pixels = np.maximum(table[:, ROW_END] - table[:, ROW], 0) * np.maximum(table[:, COL_END] - table[:, COL], 0)
-        wrapped = table[:, WRAPPED] * c_parts
+        wrapped = table[:, WRAPPED]
         blocks = taps * (k if nest.depthwise else -(-k // side))
         rest = ox % side
         chunks = ox - rest + np.where(rest > 0, np.maximum(rest, machine.min_rows), 0)
@@ -266,7 +266,11 @@ def _efforts(nest: Nest, at: walk.Positions, machine: Machine) -> tuple[Any, Int
     stored = np.where(tiled.table[:, LEAVES] > 0, stored, 0)
     rows = taps * c * k_parts + pixels * c_parts
     port = _row_cycles(of[WEIGHTS_AT] + table[:, K0], k, of[K_PITCH], machine) * taps * c
-    port = port + _row_cycles(tiled.operands[0] + table[:, C0], c, of[IN_PITCH], machine) * pixels + wrapped
+    pixel = _row_cycles(tiled.operands[0] + table[:, C0], c, of[IN_PITCH], machine)
+    # Pixels that a wrapped counter asks for lie in lines of which no cache has any.
+    lines = np.minimum(of[IN_PITCH], -(-c // machine.line_bytes) * machine.line_bytes)
+    slowest = lines * max(machine.outer_cycles_per_byte, machine.dram_cycles_per_byte)
+    port = port + pixel * pixels + np.maximum(pixel, slowest) * wrapped
     loading = np.maximum(
         port, (port + mvins_at_most(tiled, side, wide) * machine.setup_cycles) / machine.mvins_in_flight
     )

@@ -340,11 +340,24 @@ def _inputs(tile, of, base, p, state, mvins, at):
                         address += of[IN_PITCH]
                     mvins[at, WHAT] = ADDEND if of[ADDS] else INPUT
                     at += 1
-    if tile[WRAPPED]:  # one record for all of them, from lines that the L2 has
-        mvins[at, REQUESTS] = tile[WRAPPED] * _ceil(channels, wide)
-        mvins[at, BEATS] = tile[WRAPPED] * _ceil(channels, min(1 << p[3], side))
+    if tile[WRAPPED]:
+        _wrapped(tile[WRAPPED], of, base + first, channels, p, mvins[at])
         at += 1
     return at
+
+
+@njit(cache=True)
+def _wrapped(pixels, of, address, channels, p, record):
+    """One record for all pixels that a wrapped counter asks for: they go on through the memory, each line a new one.
+    As many as begin at all phases of a window stand for the rest."""
+    wide = p[2]
+    nowhere = np.full((1, 1), -1, np.int64), np.full((1, 1), -1, np.int64), np.ones(1, np.int64)
+    some = np.zeros(5, np.int64)
+    for pixel in range(wide):
+        for ch in range(0, channels, wide):
+            _row(nowhere, address + pixel * of[IN_PITCH] + ch, min(wide, channels - ch), p[0], p, some)
+    for count in (REQUESTS, BEATS, LLC, DRAM):
+        record[count] = pixels * some[count] // wide
 
 
 @njit(cache=True)

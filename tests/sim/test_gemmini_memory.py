@@ -155,6 +155,11 @@ def test_a_tile_that_lies_in_the_padding_loads_what_its_counter_wraps_to() -> No
     problem = Problem(k=8, c=3, p=112, q=112, r=7, s=7, stride=2)
     mapping = "L3[WIO] P4 Q112 S7 - L2[WI] K8X - L1[O] R7 C3X - L0[W] P28"
     seen = walk(decode(mapping, problem), 200)
-    assert seen.seen.mvins[:, REQUESTS].max() == 65535 * (28 * 2 + 7 - 1 - 3)
+    pixels = 65535 * (28 * 2 + 7 - 1 - 3)
+    wrapped = seen.seen.mvins[np.argmax(seen.seen.mvins[:, REQUESTS])]
+    # They go on through the memory, three bytes each: 21 to a line, two of 64 lie in two lines of 64 bytes.
+    assert wrapped[REQUESTS] == pixels * 66 // 64
+    assert wrapped[LLC] == pytest.approx(pixels * 3 / 64, rel=0.4)
+    assert wrapped[DRAM] == pytest.approx(wrapped[LLC] / 2, rel=0.4)
     unsplit = "L3[WIO] P4 Q112 - L2[WI] K8X - L1[O] R7 S7 C3X - L0[W] P28"
     assert walk(decode(unsplit, problem), 200).seen.mvins[:, REQUESTS].max() < 100
