@@ -15,8 +15,8 @@ In a cluster pipelines of two stages run over every pair of devices, one of a ki
 batches; another throughput, energy, fill or latency of an item shows.
 
 What is left is dead. Some keys decide only who of several goes first (bursts, lanes): they are tried on a machine whose
-DMAs have two lanes, too. Ports matter where bursts wait for them so long that nothing else hides it: they are tried where
-links with several are as slow as the slowest beside them, too.
+DMAs have two lanes, too. Ports matter where bursts wait for them so long that nothing else hides it: they are tried
+where links with several are as slow as the slowest beside them, too.
 """
 
 from __future__ import annotations

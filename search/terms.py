@@ -24,7 +24,7 @@ from cosoc.sim.model.placement import Homes, lifetimes, tensor_bytes
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import c_parts, cut_channels
 from cosoc.sim.model.workload import Layer, Workload
-from cosoc.sim.movers.dma import weight_transfer_of
+from cosoc.sim.movers.dma_terms import weight_transfer_of
 from cosoc.sim.theta import Theta
 from cosoc.sim.tiler import best_tiling, complete, default_core, homes_of, living, weight_bytes
 from cosoc.sim.work import LayerWork, layer_work

@@ -24,7 +24,7 @@ from cosoc.sim.model.mapping import Runtime
 from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Layer
-from cosoc.sim.movers.dma import Transfer
+from cosoc.sim.movers.dma_terms import Transfer
 from cosoc.sim.theta import Theta
 from cosoc.sim.work import LayerWork
 

@@ -45,7 +45,15 @@ from cosoc.sim.model.tiles import (
 )
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.movers.cached_terms import NEST_DIMS, Machine, Tiles, in_rows, rows_needed, shape_of, tile_in_rows
-from cosoc.sim.movers.dma import Span, Window, copies, input_transfer, output_transfer, weight_transfer_of, windows
+from cosoc.sim.movers.dma_terms import (
+    Span,
+    Window,
+    copies,
+    input_transfer,
+    output_transfer,
+    weight_transfer_of,
+    windows,
+)
 from cosoc.sim.movers.fused_steps import chain, misfits, why_not
 from cosoc.sim.movers.library_tiles import default_nest
 from cosoc.sim.theta import Theta
@@ -160,11 +168,6 @@ def pinned_weights(workload: Workload, mapping: Mapping, soc: SoC) -> tuple[str,
     return tuple(out)
 
 
-def weight_room(soc: SoC, memory: str, homes: Homes) -> int:
-    """Bytes of a weight memory in which weights come and go."""
-    return max(soc.memories[memory].capacity_bytes - homes.pinned_bytes.get(memory, 0), 1)
-
-
 @dataclass(frozen=True)
 class TileBytes:
     """What the largest tiles of a layer take of a memory: so many buffers, each for inputs and outputs."""
@@ -244,7 +247,7 @@ def tile_problems(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, hom
         need = weight_transfer_of(layer, soc, core, k, exact, cut_c, homes).bytes
         if core.weight_memory is None or not need:
             continue
-        bound = weight_room(soc, core.weight_memory, homes)
+        bound = homes.weight_room(soc, core.weight_memory)
         if need > bound:
             what = f"weights of {k} channels need {need} bytes of {core.weight_memory}, which has {bound}"
             reasons.append(f"layer {layer.name}: {what}")

@@ -27,7 +27,7 @@ from cosoc.sim.model.tiles import (
 )
 from cosoc.sim.model.workload import Layer, Tile
 from cosoc.sim.movers.cached_terms import Machine, estimate_nest
-from cosoc.sim.movers.dma import (
+from cosoc.sim.movers.dma_terms import (
     NOTHING,
     Transfer,
     Window,

@@ -12,7 +12,6 @@ program order, and the program runs if executed in order: so it cannot deadlock.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +22,10 @@ from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.estimate import FEED_PERIODS
 from cosoc.sim.lower.fusion import last_row_under, schedule
 from cosoc.sim.lower.walk import INPUTS, OWN_INPUTS, WEIGHTS, Bools, Positions, final, fresh, positions
-from cosoc.sim.machine.program import Builder, Program
+from cosoc.sim.machine.program import Program
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.placement import Homes
-from cosoc.sim.model.soc import CachedMover, Core, Dma, SoC
+from cosoc.sim.model.soc import CachedMover, SoC
 from cosoc.sim.model.tiles import (
     behind_caches,
     behind_dma,
@@ -40,27 +39,22 @@ from cosoc.sim.model.tiles import (
 )
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.movers.cached_terms import Machine, cached_cores
-from cosoc.sim.movers.cached_units import TICKS_PER_CYCLE
-from cosoc.sim.movers.dma import (
+from cosoc.sim.movers.dma import DmaEmitter
+from cosoc.sim.movers.dma_terms import (
     Span,
-    Transfer,
     Window,
     copies,
-    input_transfer,
-    output_transfer,
     spans_x,
     spans_y,
-    weight_transfer_of,
 )
 from cosoc.sim.movers.fused_steps import chain
-from cosoc.sim.movers.links import HOST_TIME, link_level, server_of
-from cosoc.sim.tiler import checked, homes_of, living, weight_room
+from cosoc.sim.movers.links import HOST_TIME
+from cosoc.sim.movers.writer import Op, Writer
+from cosoc.sim.tiler import checked, homes_of, living
 from cosoc.sim.work import access_pj, core_cycles, feed_ticks
 
 if TYPE_CHECKING:
     from cosoc.sim.movers.cached import TileEmitter
-
-Op = int  # a Builder handle
 
 SLOTS = 2  # tiles of inputs, and of outputs, that a core has room for in the overlapped runtime
 
@@ -75,7 +69,7 @@ def lower(workload: Workload, mapping: Mapping, soc: SoC, inferences: int = 1) -
     emitter = _Emitter(workload, mapping, soc, homes_of(workload, mapping, soc))
     for _ in range(inferences):
         emitter.network()
-    return emitter.builder.build_for(f"{workload.name} on {soc.name}")
+    return emitter.ops.builder.build_for(f"{workload.name} on {soc.name}")
 
 
 @dataclass(frozen=True)
@@ -184,137 +178,19 @@ class _Emitter:
 
     def __init__(self, workload: Workload, mapping: Mapping, soc: SoC, homes: Homes) -> None:
         self.workload, self.mapping, self.soc, self.homes = workload, mapping, soc, homes
-        self.serial = mapping.runtime == "serial"
-        cached = cached_cores(soc)
-        self.ticks = TICKS_PER_CYCLE if cached else 1  # of a cycle
-        self.builder = Builder(f"{soc.name}/{workload.name}/{mapping.name}", soc.tick_hz * self.ticks)
-        self.units = {name: self.builder.unit(name) for name in soc.cores if name not in cached}
-        dmas = {name: soc.dma(name) for name, mover in soc.dmas.items() if isinstance(mover, Dma)}
-        self.units |= {n: self.builder.unit(n, lanes=d.lanes, priority=d.priority) for n, d in dmas.items()}
-        # The way back to an array counts ticks, as its mover's constants are finer than a byte's time.
-        inner = {mover.return_link for _, mover in cached.values()}
-        self.servers = {
-            name: server_of(self.builder, name, link, self.ticks)
-            for name, link in soc.links.items()
-            if name not in inner
-        }
-        # The host configures one job at a time, whichever asks first: its time is a server of one tick a tick.
-        self.servers[HOST_TIME] = self.builder.server(HOST_TIME, rate_bytes=1)
-        self.arrays = self.array_emitters(cached)
-        self.layer = -1
-        self.last: Op | None = None  # the op before, for the serial runtime
+        self.ops = Writer(f"{soc.name}/{workload.name}/{mapping.name}", soc, mapping.runtime == "serial")
+        self.dma = DmaEmitter(self.ops, homes)
+        self.arrays = self.array_emitters(cached_cores(soc))
         self.written: dict[str, tuple[Op, ...]] = {}  # the ops after which a tensor is in place
         self.barrier: tuple[Op, ...] = ()  # the stores of the layer before
         self.pending: list[tuple[Layer, int, Window, int, Op]] = []  # stores that wait for the next loads to go
-        self.held: dict[tuple[int, int], int] = {}  # bytes of weight memory in use, by layer and part
         self.since: tuple[Op, ...] | None = None  # what the layers of a parallel group wait for, in place of `barrier`
 
-    # -- ops -----------------------------------------------------------------------------------------------
-
-    def op(
-        self,
-        unit: str,
-        kind: str,
-        deps: Sequence[Op | None] = (),
-        take: Sequence[tuple[str, int, int]] = (),
-        give: Sequence[tuple[str, int, int]] = (),
-        *,
-        setup: int = 0,
-        run: int = 0,
-        moved: int = 0,
-        burst: int = 0,
-        links: Sequence[str] = (),
-        macs: int = 0,
-        energy_fj: MappingOf[str, int] | None = None,
-    ) -> Op:
-        """Emit an op. take, give: (pool, its capacity, amount); only the overlapped runtime has them. energy_fj: by
-        level."""
-        amounts = [[(self.builder.credit(n, cap), a) for n, cap, a in side if a] for side in (take, give)]
-        if self.serial:
-            deps, amounts = (self.last,), [[], []]
-        op = self.builder.op(
-            self.units[unit],
-            setup=setup * self.ticks,
-            run=run * self.ticks,
-            bytes=moved,
-            burst=burst,
-            route=tuple(self.servers[n] for n in links),
-            deps=tuple(dict.fromkeys(d for d in deps if d is not None)),
-            take=tuple(amounts[0]),
-            give=tuple(amounts[1]),
-            kind=kind,
-            layer=self.layer,
-            macs=macs,
-            energy_fj=energy_fj or {},
-        )
-        self.last = op
-        return op
-
-    def move(
-        self,
-        source: str,
-        target: str,
-        moved: Transfer,
-        kind: str,
-        deps: Sequence[Op | None] = (),
-        take: Sequence[tuple[str, int, int]] = (),
-        give: Sequence[tuple[str, int, int]] = (),
-    ) -> Op | None:
-        """Emit a DMA transfer; nothing if there is nothing to move."""
-        if source == target or not moved.bytes:
-            return None
-        route = self.soc.route(source, target)
-        dma = self.soc.dma(route.dma)
-        return self.op(
-            route.dma,
-            kind,
-            deps,
-            take,
-            give,
-            setup=int(moved.setup_ticks(dma)),
-            moved=int(moved.bytes),
-            burst=dma.burst_bytes,
-            links=route.links,
-            energy_fj=self.over(route.links, int(moved.bytes))
-            | {name: self.access_fj((name,), int(moved.bytes)) for name in (source, target)},
-        )
-
-    def over(self, links: Sequence[str], moved: int) -> dict[str, int]:
-        """Energy of moving so many bytes over links, fJ, by level."""
-        return {link_level(name): self.links_fj((name,), moved) for name in links}
-
-    def access_fj(self, memories: Sequence[str], moved: int) -> int:
-        """Energy of reading or writing so many bytes in each of the memories, fJ."""
-        return round(1000 * moved * sum(self.soc.memories[name].access_pj_per_byte for name in memories))
-
-    def links_fj(self, links: Sequence[str], moved: int) -> int:
-        """Energy of moving so many bytes over all of the links, fJ."""
-        return round(1000 * moved * sum(self.soc.links[name].energy_pj_per_byte for name in links))
+    # -- jobs ----------------------------------------------------------------------------------------------
 
     def burst(self, links: Sequence[str]) -> int:
         """Bytes of a burst of a core's own traffic."""
         return min(self.soc.links[name].bytes_per_period for name in links) * FEED_PERIODS
-
-    def bring_weights(self, layer: Layer, part: int, core: Core, size: int, c: int = 0) -> Op | None:
-        """Bring `size` channels' weights into a core's weight memory, from the backing memory if they live there."""
-        moved = weight_transfer_of(layer, self.soc, core, size, exact, c, self.homes)
-        if core.weight_memory is None or not moved.bytes:
-            return None
-        main, fetched, stream = self.soc.main_memory, None, []
-        if not self.homes.weights_in_main and self.soc.backing_memory is not None:
-            stream = [(f"{main}.stream", self.homes.stream_bytes, int(moved.bytes))]
-            fetched = self.move(self.soc.backing_memory, main, moved, "weights", take=stream)
-        capacity = weight_room(self.soc, core.weight_memory, self.homes)
-        self.held[self.layer, part] = int(moved.bytes)
-        room = [(core.weight_memory, capacity, int(moved.bytes))]
-        return self.move(main, core.weight_memory, moved, "weights", (fetched,), take=room, give=stream)
-
-    def free_weights(self, part: int, name: str, core: Core) -> None:
-        """Give a part's weight memory back once its last job has ended: an op of no duration behind it."""
-        held = self.held.pop((self.layer, part), 0)
-        if held and core.weight_memory is not None and not self.serial:
-            capacity = weight_room(self.soc, core.weight_memory, self.homes)
-            self.op(name, "sync", give=[(core.weight_memory, capacity, held)])
 
     def job(
         self,
@@ -332,8 +208,8 @@ class _Emitter:
         name, core = part.core, self.soc.core_of(part)
         tile = make_tile(form(layer, core), size, at.y.out, at.x.out, unroll, c)
         if core.launch_cycles:  # the next job is configured when the one before it has ended
-            launch = core.launch_cycles * self.ticks
-            self.op(name, "launch", moved=launch, burst=launch, links=(HOST_TIME,))
+            launch = core.launch_cycles * self.ops.ticks
+            self.ops.op(name, "launch", moved=launch, burst=launch, links=(HOST_TIME,))
         macs = at.n * tile.k * tile.c * tile.fy * tile.fx * tile.oy * tile.ox if tile.op in ("conv", "matmul") else 0
         energy = {
             name: round(1000 * at.n * core.energy_pj(tile, exact)),
@@ -345,15 +221,15 @@ class _Emitter:
             for links, feed, burst in feeds:
                 now = _piece(feed, n, core.feed_pieces, burst)
                 if now:
-                    spent = self.over(links, now)
-                    self.op(name, "feed", deps, take, moved=now, burst=burst, links=links, energy_fj=spent)
+                    spent = self.ops.over(links, now)
+                    self.ops.op(name, "feed", deps, take, moved=now, burst=burst, links=links, energy_fj=spent)
                     deps, take = (), ()
             now = _piece(run, n, core.feed_pieces, 1)
             if now and n < core.feed_pieces - 1:
-                self.op(name, "compute", deps, take, run=now)
+                self.ops.op(name, "compute", deps, take, run=now)
                 deps, take = (), ()
         now = _piece(run, core.feed_pieces - 1, core.feed_pieces, 1)
-        return self.op(name, "compute", deps, take, give, run=now, macs=macs, energy_fj=energy)
+        return self.ops.op(name, "compute", deps, take, give, run=now, macs=macs, energy_fj=energy)
 
     # -- layers --------------------------------------------------------------------------------------------
 
@@ -365,7 +241,7 @@ class _Emitter:
         living_names = {layer.name for layer in living(self.workload, self.mapping, self.soc)}
         for layer in (layer for layer in self.workload if layer.name in living_names):
             piece = pieces.get(layer.name)
-            if piece is None or (piece.how == "parallel" and self.serial):
+            if piece is None or (piece.how == "parallel" and self.ops.serial):
                 self.single(layer)
             elif id(piece) not in done:
                 done.add(id(piece))
@@ -389,12 +265,11 @@ class _Emitter:
     def store(self, layer: Layer, k: int, at: Window, part: int, computed: Op) -> Op:
         """Store a job's results; the op after which they are in place."""
         name = self.mapping.layers[layer.name].parts[part].core
-        memory, home = self.soc.cores[name].memory, self.homes.output(layer)
-        moved = output_transfer(layer, self.soc, memory, k, at, home, exact)
-        before, self.layer = self.layer, self.builder.layer(layer.name)
-        out = self.move(memory, home, moved, "store", (computed,), give=[(f"{name}.out", SLOTS, 1)])
-        self.layer = before
-        return out or computed
+        before, self.ops.layer = self.ops.layer, self.ops.builder.layer(layer.name)
+        slot = [(f"{name}.out", SLOTS, 1)]
+        stored = self.dma.store(layer, self.soc.cores[name].memory, k, at, computed, slot)
+        self.ops.layer = before
+        return stored
 
     def array_emitters(self, cached: dict[str, tuple[Systolic, CachedMover]]) -> dict[str, TileEmitter]:
         """Who emits for each array behind a cached mover; those behind the same caches share them."""
@@ -410,7 +285,7 @@ class _Emitter:
             machine = Machine.of(self.soc, name)
             state = states.setdefault((mover.l2, mover.llc), caches_of(caches_in(machine)))
             addresses = Addresses.of(self.workload, machine)
-            out[name] = TileEmitter(self.builder, self.soc, name, addresses, state, self.serial)
+            out[name] = TileEmitter(self.ops.builder, self.soc, name, addresses, state, self.ops.serial)
         return out
 
     def single(self, layer: Layer) -> None:
@@ -441,13 +316,13 @@ class _Emitter:
 
     def begun(self, before: Sequence[Op]) -> tuple[Op, ...]:
         """What an array's first op waits for: these, and in the serial runtime whatever was last."""
-        return (*before, self.last) if self.serial and self.last is not None else tuple(before)
+        return (*before, self.ops.last) if self.ops.serial and self.ops.last is not None else tuple(before)
 
     def wait_for_arrays(self, layer: str) -> None:
         """In the serial runtime: let what comes next wait for all that arrays have begun."""
-        if self.serial:
-            label = self.builder.layer(layer)
-            self.last = self.builder.op(self.units[self.soc.host], deps=self.barrier, kind="sync", layer=label)
+        if self.ops.serial:
+            label, host = self.ops.builder.layer(layer), self.ops.units[self.soc.host]
+            self.ops.last = self.ops.builder.op(host, deps=self.barrier, kind="sync", layer=label)
 
     def stepwise(self, piece: Piece) -> None:
         """Emit a fused piece behind a cached mover, by the tiles of its last layer."""
@@ -466,23 +341,23 @@ class _Emitter:
     def tiled(self, layer: Layer) -> None:
         """Emit a layer, tile by tile."""
         plan = self.mapping.layers[layer.name]
-        self.layer = self.builder.layer(layer.name)
+        self.ops.layer = self.ops.builder.layer(layer.name)
         first, same, previous = True, 0, None
         for step in steps(layer, plan, self.soc):
             layout = (step.load, step.jobs, bool(step.weights), step.free_inputs)
             same = same + 1 if layout == previous and not step.weights else 0
             previous = layout
             # A loop's body refers to the tile before it, so the first two of a kind stand outside.
-            plain = step.count if self.serial is False and step.count < 3 else min(step.count, 2 - min(same, 2))
+            plain = step.count if self.ops.serial is False and step.count < 3 else min(step.count, 2 - min(same, 2))
             for _ in range(plain):
                 self.step(layer, plan, step, first)
                 first = False
             if step.count > plain:
-                with self.builder.repeat(step.count - plain):
+                with self.ops.builder.repeat(step.count - plain):
                     self.step(layer, plan, step, first=False)
             for part in step.free_weights:
                 name = plan.parts[part].core
-                self.free_weights(part, name, self.soc.cores[name])
+                self.dma.free(part, name, self.soc.cores[name])
 
     def together(self, piece: Piece) -> None:
         """Emit layers that run at once: tile by tile in the order in which they would start if nothing held them up, so
@@ -505,12 +380,12 @@ class _Emitter:
         begun = set[int]()
         for _, i, _, step in sorted(turns, key=lambda turn: turn[:3]):
             layer = self.workload[piece.layers[i]]
-            self.layer, self.pending = self.builder.layer(layer.name), pending[i]
+            self.ops.layer, self.pending = self.ops.builder.layer(layer.name), pending[i]
             self.step(layer, self.mapping.layers[layer.name], step, first=i not in begun)
             begun.add(i)
             for part in step.free_weights:
                 core = self.mapping.layers[layer.name].parts[part].core
-                self.free_weights(part, core, self.soc.cores[core])
+                self.dma.free(part, core, self.soc.cores[core])
         for self.pending in pending:
             self.flush()
             ends += self.barrier
@@ -526,7 +401,7 @@ class _Emitter:
     def step(self, layer: Layer, plan: LayerPlan, step: Step, first: bool) -> None:
         """Emit one tile: weights, inputs, jobs, and the stores of the tile before."""
         names = {i: plan.parts[i].core for i, _ in step.jobs}
-        weights = {i: self.bring_weights(layer, i, self.soc.core_of(plan.parts[i]), size) for i, size in step.weights}
+        weights = {i: self.dma.weights(layer, i, self.soc.core_of(plan.parts[i]), size) for i, size in step.weights}
         before: Sequence[Op] = ()
         if first:
             self.flush()
@@ -542,7 +417,7 @@ class _Emitter:
         self.flush()
         for i, size, op in computed:
             self.pending.append((layer, size, step.at, i, op))
-        if self.serial:
+        if self.ops.serial:
             self.flush()
 
     def parts(
@@ -564,11 +439,11 @@ class _Emitter:
         sizes = [c for c, count in c_parts(form(layer, core), cut_c) for _ in range(count)]
         op = -1
         for n, c in enumerate(sizes):
-            weights = self.bring_weights(layer, part, core, size, c)
+            weights = self.dma.weights(layer, part, core, size, c)
             first, last = n == 0, n == len(sizes) - 1
             wait = (*deps, weights) if first else (weights,)
             op = self.job(layer, mine, size, step.at, plan.unroll, wait, take if first else (), give if last else (), c)
-            self.free_weights(part, mine.core, core)
+            self.dma.free(part, mine.core, core)
         return op
 
     def loads(self, layer: Layer, name: str) -> bool:
@@ -590,10 +465,10 @@ class _Emitter:
             if not parts or not (step.load or copy.sliced):
                 continue
             memory, size = self.soc.cores[names[parts[0]]].memory, dict(step.jobs)[parts[0]]
-            moved = input_transfer(copy.layer, self.soc, memory, size, step.at.under(layer, copy.layer), home, exact)
             take = [(f"{names[i]}.in", SLOTS, 1) for i in parts if self.loads(layer, names[i])]
-            op = self.move(home, memory, moved, "load", before, take)
-            out |= {i: (self.rewrite(names[i], int(moved.bytes), op),) for i in parts}
+            at = step.at.under(layer, copy.layer)
+            op, loaded = self.dma.load(copy.layer, memory, size, at, home, before, take)
+            out |= {i: (self.rewrite(names[i], loaded, op),) for i in parts}
         return out
 
     def rewrite(self, name: str, loaded: int, op: Op | None) -> Op | None:
@@ -602,9 +477,9 @@ class _Emitter:
         moved = int(core.rewritten_bytes(loaded, exact)) if op is not None else 0
         if not moved:
             return op
-        spent = self.over(core.feed_links, moved)
+        spent = self.ops.over(core.feed_links, moved)
         burst = self.burst(core.feed_links)
-        return self.op(name, "feed", (op,), moved=moved, burst=burst, links=core.feed_links, energy_fj=spent)
+        return self.ops.op(name, "feed", (op,), moved=moved, burst=burst, links=core.feed_links, energy_fj=spent)
 
     def fused(self, piece: Piece) -> None:
         """Emit a fused piece, row by row."""
@@ -618,15 +493,15 @@ class _Emitter:
         resident: dict[str, int] = {}  # bytes of weight memory, by layer
         for name in piece.layers:
             layer, part = self.workload[name], on[name]
-            self.layer = self.builder.layer(name)
-            weights[name] = self.bring_weights(layer, 0, self.soc.core_of(part), part.channels)
-            resident[name] = self.held.pop((self.layer, 0), 0)
+            self.ops.layer = self.ops.builder.layer(name)
+            weights[name] = self.dma.weights(layer, 0, self.soc.core_of(part), part.channels)
+            resident[name] = self.dma.held.pop((self.ops.layer, 0), 0)
         done: dict[tuple[str, int], Op] = {}
         fetched: dict[tuple[str, str], tuple[int, Op | None]] = {}
         for row in plan.rows:
             layer, mine = self.workload[row.layer], self.mapping.layers[row.layer]
             name = mine.parts[0].core
-            self.layer = self.builder.layer(row.layer)
+            self.ops.layer = self.ops.builder.layer(row.layer)
             deps: list[Op | None] = [weights[row.layer], *before] if row.row == 0 else []
             deps += [done[need] for need in row.needs]
             deps += self.outside_rows(layer, name, row.row, set(piece.layers), fetched, before)
@@ -639,8 +514,8 @@ class _Emitter:
             op = self.job(layer, on[row.layer], layer.k, _row(layer), mine.unroll, deps, take, give)
             done[row.layer, row.row] = op
             if row.row == layer.oy - 1:
-                self.held[self.layer, 0] = resident[row.layer]
-                self.free_weights(0, name, self.soc.cores[name])
+                self.dma.held[self.ops.layer, 0] = resident[row.layer]
+                self.dma.free(0, name, self.soc.cores[name])
             if leaves:
                 self.barrier = (self.store_row(layer, name, op),)
 
@@ -663,18 +538,17 @@ class _Emitter:
             need = last_row_under(layer, row) + 1
             if need > have:
                 home = self.homes.tensors[tensor]
-                moved = input_transfer(layer, self.soc, memory, layer.k, _row(layer, need - have), home, exact)
-                op = self.move(home, memory, moved, "load", before if have == 0 else ())
+                op, _ = self.dma.load(
+                    layer, memory, layer.k, _row(layer, need - have), home, before if have == 0 else ()
+                )
                 fetched[layer.name, tensor] = (need, op)
             ops.append(op)
         return ops
 
     def store_row(self, layer: Layer, core: str, computed: Op) -> Op:
         """Store one output row of a layer that leaves its group."""
-        memory, home = self.soc.cores[core].memory, self.homes.output(layer)
-        moved = output_transfer(layer, self.soc, memory, layer.k, _row(layer), home, exact)
         slot = [(f"{layer.name}.rows", SLOTS, 1)]
-        return self.move(memory, home, moved, "store", (computed,), give=slot) or computed
+        return self.dma.store(layer, self.soc.cores[core].memory, layer.k, _row(layer), computed, slot)
 
 
 __all__ = ["Step", "lower", "steps"]

@@ -35,6 +35,10 @@ class Homes:
         """The memory that a layer's output is stored to."""
         return self.tensors[layer.name]
 
+    def weight_room(self, soc: SoC, memory: str) -> int:
+        """Bytes of a weight memory in which weights come and go."""
+        return max(soc.memories[memory].capacity_bytes - self.pinned_bytes.get(memory, 0), 1)
+
 
 def tensor_bytes(workload: Workload, name: str) -> int:
     """Bytes of a layer's output, or of a tensor that comes from outside, at 8 bit an element."""

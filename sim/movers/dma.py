@@ -1,262 +1,90 @@
-"""How operands get to a core over a DMA: tiles of tensors as transfers, in bytes, set-ups and contiguous pieces.
+"""Operands of tiles -> ops of a DMA: one op a tile of a tensor, with the set-ups, pieces and bytes of `dma_terms`.
 
-`lower` emits these transfers and the closed form adds them up; both get them from here.
+In the overlapped runtime weights take their bytes of the weight memory until `free` gives them back, and what comes
+from the backing memory takes those of the part of the main memory that it passes through.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby, product
-from typing import Any
-
-import numpy as np
+from collections.abc import Sequence
 
 from cosoc.sim import exact
-from cosoc.sim.exact import Num
-from cosoc.sim.model.mapping import Extent
 from cosoc.sim.model.placement import Homes
-from cosoc.sim.model.soc import Core, Dma, SoC
-from cosoc.sim.model.tiles import (
-    form,
-    make_tile,
-    per_channel,
-)
+from cosoc.sim.model.soc import Core
 from cosoc.sim.model.workload import Layer
+from cosoc.sim.movers.dma_terms import Transfer, Window, input_transfer, output_transfer, weight_transfer_of
+from cosoc.sim.movers.writer import Amounts, Op, Writer
 
 
-@dataclass(frozen=True)
-class Copy:
-    """A copy of a tile's inputs in the cores' memory. layer: the form of the layer that says what is in it. shares:
-    those that read it, by number. sliced: whether it holds the channels of one tile of one share, not all of them."""
+class DmaEmitter:
+    """Writes the transfers of a network's operands. held: bytes of weight memory in use, by layer and part."""
 
-    layer: Layer
-    shares: tuple[int, ...]
-    sliced: bool
+    def __init__(self, ops: Writer, homes: Homes) -> None:
+        self.ops, self.soc, self.homes = ops, ops.soc, homes
+        self.held: dict[tuple[int, int], int] = {}
 
+    def load(
+        self, layer: Layer, memory: str, k: int, at: Window, home: str, after: Sequence[Op | None], take: Amounts = ()
+    ) -> tuple[Op | None, int]:
+        """Bring the inputs under a tile of k channels from `home` into a core's memory: the op, None where nothing
+        moves, and its bytes."""
+        moved = input_transfer(layer, self.soc, memory, k, at, home, exact)
+        return self._move(home, memory, moved, "load", after, take), int(moved.bytes)
 
-def copies(layer: Layer, soc: SoC, shares: Sequence[tuple[int, str]]) -> tuple[Copy, ...]:
-    """How a layer's shares (number, core) share what they read.
+    def weights(self, layer: Layer, part: int, core: Core, k: int, c: int = 0) -> Op | None:
+        """Bring the weights of k output channels, for c input channels (0: all), into a core's weight memory, from the
+        backing memory if they live there."""
+        moved = weight_transfer_of(layer, self.soc, core, k, exact, c, self.homes)
+        if core.weight_memory is None or not moved.bytes:
+            return None
+        main, fetched, stream = self.soc.main_memory, None, []
+        if not self.homes.weights_in_main and self.soc.backing_memory is not None:
+            stream = [(f"{main}.stream", self.homes.stream_bytes, int(moved.bytes))]
+            fetched = self._move(self.soc.backing_memory, main, moved, "weights", take=stream)
+        capacity = self.homes.weight_room(self.soc, core.weight_memory)
+        self.held[self.ops.layer, part] = int(moved.bytes)
+        room = [(core.weight_memory, capacity, int(moved.bytes))]
+        return self._move(main, core.weight_memory, moved, "weights", (fetched,), take=room, give=stream)
 
-    Shares that need all input channels read one copy; those that need their own channels alone read that too where it
-    holds the same window, and else have a slice each.
-    """
-    if layer.alternative is None:
-        if per_channel(layer):
-            return tuple(Copy(layer, (i,), True) for i, _ in shares)
-        return (Copy(layer, tuple(i for i, _ in shares), False),)
-    whole: dict[tuple[object, ...], tuple[Layer, list[int]]] = {}
-    forms = [(i, form(layer, soc.cores[core])) for i, core in shares]
-    for i, own in forms:
-        if not per_channel(own):
-            whole.setdefault(_window(own), (own, []))[1].append(i)
-    alone = []
-    for i, own in forms:
-        if per_channel(own):
-            if _window(own) in whole:
-                whole[_window(own)][1].append(i)
-            else:
-                alone.append(Copy(own, (i,), True))
-    return (*(Copy(own, tuple(sorted(who)), False) for own, who in whole.values()), *alone)
+    def free(self, part: int, name: str, core: Core) -> None:
+        """Give a part's weight memory back once its last job has ended: an op of no duration behind it."""
+        held = self.held.pop((self.ops.layer, part), 0)
+        if held and core.weight_memory is not None and not self.ops.serial:
+            capacity = self.homes.weight_room(self.soc, core.weight_memory)
+            self.ops.op(name, "sync", give=[(core.weight_memory, capacity, held)])
 
+    def store(self, layer: Layer, memory: str, k: int, at: Window, computed: Op, give: Amounts) -> Op:
+        """Take a tile's results home; the op after which they are there."""
+        home = self.homes.output(layer)
+        moved = output_transfer(layer, self.soc, memory, k, at, home, exact)
+        out = self._move(memory, home, moved, "store", (computed,), give=give)
+        return computed if out is None else out
 
-def _window(layer: Layer) -> tuple[object, ...]:
-    """What decides which rows and columns of which tensors are read."""
-    y = (layer.iy, layer.fy, layer.stride_y, layer.pad_y, layer.dilation_y)
-    return layer.inputs, y, (layer.ix, layer.fx, layer.stride_x, layer.pad_x, layer.dilation_x)
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """One tile's way through a DMA: bytes (alignment included), calls (set-ups of the DMA), and pieces: contiguous runs
-    of bytes after the first of a call, where the DMA goes through several in one."""
-
-    bytes: Num
-    calls: Num
-    pieces: Num = 0
-
-    def times(self, n: Num) -> Transfer:
-        """So many of them."""
-        return self if isinstance(n, int) and n == 1 else Transfer(self.bytes * n, self.calls * n, self.pieces * n)
-
-    def setup_ticks(self, dma: Dma) -> Num:
-        """Ticks in which no byte moves."""
-        return self.calls * dma.setup_cycles + self.pieces * (dma.piece_cycles or 0)
-
-
-NOTHING = Transfer(0, 0)
-
-
-def tile_transfer(channels: Num, rows: Num, cols: Num, all_rows: Any, all_cols: Any, dma: Dma, xp: Any) -> Transfer:
-    """Move a tile of a tensor that lies in memory channel by channel, row by row, one byte an element.
-
-    Whole planes are one piece; whole rows are one piece a channel; parts of rows are one a channel and row. Every
-    piece is padded to the DMA's alignment, and is a call of its own unless the DMA goes from piece to piece by itself.
-    """
-    pieces = xp.where(all_cols, xp.where(all_rows, 1, channels), channels * rows)
-    piece = xp.where(all_cols, xp.where(all_rows, channels * rows * cols, rows * cols), cols)
-    aligned = xp.ceildiv(piece, dma.align_bytes) * dma.align_bytes
-    some = xp.used(channels)
-    if dma.piece_cycles is None:
-        return Transfer(pieces * aligned * some, pieces * some)
-    return Transfer(pieces * aligned * some, some, (pieces - 1) * some)
-
-
-@dataclass(frozen=True)
-class Span:
-    """`count` consecutive tiles along one spatial dimension: `out` outputs each, reading `inp` inputs that exist, or
-    `other` in the layer's alternative form."""
-
-    out: Num
-    inp: Num
-    count: Num
-    other: Num = 0
-
-    def under(self, layer: Layer, read: Layer) -> Span:
-        """The same as a form of the layer (`read`) sees it."""
-        return Span(self.out, self.other, self.count) if read is layer.alternative else self
-
-
-def spans(outputs: int, tile: int, inputs: int, reach: int, stride: int, pad: int) -> list[tuple[int, int]]:
-    """Cut `outputs` into tiles, (outputs, inputs) of each; `reach` inputs lie under one output.
-
-    Padding is not read from memory, so border tiles read less. A single tile reads all of them, also those behind the
-    last output (a 1x1 filter of stride 2 leaves one): skipping them would break whole rows and planes into pieces.
-    """
-    if tile >= outputs:
-        return [(outputs, inputs)]
-    sizes = []
-    for start in range(0, outputs, tile):
-        size = min(tile, outputs - start)
-        first = start * stride - pad
-        sizes.append((size, min(inputs, first + (size - 1) * stride + reach) - max(0, first)))
-    return sizes
-
-
-def _resized_spans(outputs: int, tile: int, inputs: int, taps: int) -> list[tuple[int, int]]:
-    """The same where `inputs` are interpolated to `outputs`, each from its `taps` nearest."""
-    sizes = []
-    for start in range(0, outputs, tile):
-        size = min(tile, outputs - start)
-        first = start * inputs // outputs - taps // 2
-        end = exact.ceildiv((start + size) * inputs, outputs) + taps // 2
-        sizes.append((size, min(inputs, end) - max(0, first)))
-    return sizes
-
-
-def _spans(layer: Layer, tile: int, cut: Callable[[Layer, int], list[tuple[int, int]]]) -> tuple[Span, ...]:
-    """Tiles of a layer and of its alternative, equal neighbours counted, not repeated."""
-    own = cut(layer, tile)
-    other = [inp for _, inp in cut(layer.alternative, tile)] if layer.alternative else [0] * len(own)
-    both = groupby(zip(own, other, strict=True))
-    return tuple(Span(out, inp, len(list(same)), alt) for ((out, inp), alt), same in both)
-
-
-def _rows(layer: Layer, oy: int) -> list[tuple[int, int]]:
-    if layer.op == "resize":
-        return _resized_spans(layer.oy, oy, layer.iy, layer.fy)
-    reach = (layer.fy - 1) * layer.dilation_y + 1
-    return spans(layer.oy, oy, layer.iy, reach, layer.stride_y, layer.pad_y)
-
-
-def _cols(layer: Layer, ox: int) -> list[tuple[int, int]]:
-    if layer.op == "resize":
-        return _resized_spans(layer.ox, ox, layer.ix, layer.fx)
-    reach = (layer.fx - 1) * layer.dilation_x + 1
-    return spans(layer.ox, ox, layer.ix, reach, layer.stride_x, layer.pad_x)
-
-
-def spans_y(layer: Layer, oy: int) -> tuple[Span, ...]:
-    """The layer's output rows in tiles of `oy`, equal neighbours as one."""
-    return _spans(layer, oy, _rows)
-
-
-def spans_x(layer: Layer, ox: int) -> tuple[Span, ...]:
-    """The layer's output columns in tiles of `ox`, equal neighbours as one."""
-    return _spans(layer, ox, _cols)
-
-
-@dataclass(frozen=True)
-class Window:
-    """`count` tiles of equal size: n images, rows and columns of outputs."""
-
-    n: int
-    y: Span
-    x: Span
-    count: Num
-
-    def under(self, layer: Layer, read: Layer) -> Window:
-        """The same as a form of the layer (`read`) sees it."""
-        return replace(self, y=self.y.under(layer, read), x=self.x.under(layer, read))
-
-
-def windows(layer: Layer, tile: Extent) -> list[Window]:
-    """The tiles of a layer along images, rows and columns, equal neighbours as one; the last is the last tile's.
-
-    oy and ox may be integer arrays of equal length, of so many tilings at once: so are the spans then, those that a
-    tiling does not have counting 0.
-    """
-    rows, cols = _spans_of(layer, tile.oy, spans_y), _spans_of(layer, tile.ox, spans_x)
-    images = [(min(tile.n, layer.n), layer.n // tile.n or 1)]
-    if layer.n > tile.n and layer.n % tile.n:
-        images.append((layer.n % tile.n, 1))
-    return [Window(n, y, x, times * y.count * x.count) for (n, times), y, x in product(images, rows, cols)]
-
-
-def _spans_of(layer: Layer, tile: Num, cut: Callable[[Layer, int], tuple[Span, ...]]) -> tuple[Span, ...]:
-    """Spans of a tile size, or of an array of sizes."""
-    if isinstance(tile, int):
-        return cut(layer, tile)
-    sizes, at = np.unique(tile, return_inverse=True)
-    each = [cut(layer, int(size)) for size in sizes]
-    most = max(len(own) for own in each)
-    # What is missing stands before the last as often as need be, no time: first and last stay where they are.
-    full = [(*own[:-1], *[replace(own[-1], count=0)] * (most - len(own)), own[-1]) for own in each]
-
-    def column(values: list[int]) -> Num:
-        return np.array(values, np.int64)[at]
-
-    return tuple(
-        Span(
-            column([own[i].out for own in full]),
-            column([own[i].inp for own in full]),
-            column([own[i].count for own in full]),
-            column([own[i].other for own in full]),
+    def _move(
+        self,
+        source: str,
+        target: str,
+        moved: Transfer,
+        kind: str,
+        deps: Sequence[Op | None] = (),
+        take: Amounts = (),
+        give: Amounts = (),
+    ) -> Op | None:
+        """Write a transfer; nothing if there is nothing to move."""
+        if source == target or not moved.bytes:
+            return None
+        route, n_bytes = self.soc.route(source, target), int(moved.bytes)
+        dma = self.soc.dma(route.dma)
+        return self.ops.op(
+            route.dma,
+            kind,
+            deps,
+            take,
+            give,
+            setup=int(moved.setup_ticks(dma)),
+            moved=n_bytes,
+            burst=dma.burst_bytes,
+            links=route.links,
+            energy_fj=self.ops.over(route.links, n_bytes)
+            | {name: self.ops.access_fj(name, n_bytes) for name in (source, target)},
         )
-        for i in range(most)
-    )
-
-
-def input_transfer(layer: Layer, soc: SoC, memory: str, k: Num, at: Window, home: str, xp: Any) -> Transfer:
-    """Load the inputs under one tile, all operands, from `home` to a core's memory; nothing if they lie there."""
-    y, x = at.y, at.x
-    if home == memory:
-        return Transfer(0, 0)
-    channels = k if per_channel(layer) else layer.c
-    dma = soc.dma(soc.route(home, memory).dma)
-    one = tile_transfer(channels, y.inp, x.inp, y.inp == layer.iy, x.inp == layer.ix, dma, xp)
-    operands = len(layer.inputs) if layer.op in ("add", "eltwise", "concat") else 1
-    if layer.op == "concat":  # its operands share the channels between them
-        return Transfer(one.bytes, one.calls + operands - 1, one.pieces).times(at.n)
-    return Transfer(one.bytes * operands, one.calls * operands, one.pieces * operands).times(at.n)
-
-
-def output_transfer(layer: Layer, soc: SoC, memory: str, k: Num, at: Window, home: str, xp: Any) -> Transfer:
-    """Store one tile's results from a core's memory to `home`; nothing if they stay there."""
-    y, x = at.y, at.x
-    if home == memory:
-        return Transfer(0 * k, 0 * k)
-    dma = soc.dma(soc.route(memory, home).dma)
-    return tile_transfer(k, y.out, x.out, y.out == layer.oy, x.out == layer.ox, dma, xp).times(at.n)
-
-
-def weight_transfer_of(
-    layer: Layer, soc: SoC, core: Core, k: Num, xp: Any, c: int = 0, homes: Homes | None = None
-) -> Transfer:
-    """Bring the weights of k output channels, for c input channels (0: all), into a core's weight memory; nothing
-    where there are none, or where `homes` has them there already."""
-    if layer.op != "conv" or core.weight_memory is None or (homes is not None and layer.name in homes.pinned):
-        return Transfer(0 * k, 0 * k)
-    dma = soc.dma(soc.route(soc.main_memory, core.weight_memory).dma)
-    size_bytes = core.weight_bytes(make_tile(form(layer, core), k, layer.oy, layer.ox, c=c), xp)
-    return Transfer(xp.ceildiv(size_bytes, dma.align_bytes) * dma.align_bytes, xp.used(size_bytes))

@@ -16,8 +16,8 @@ import pytest
 from cosoc.sim.cores.digital_array import DigitalArray
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc, list_clusters, list_socs, soc_folder
-from cosoc.sim.lower.emit import _Emitter
-from cosoc.sim.movers.dma import Transfer
+from cosoc.sim.movers.dma_terms import Transfer
+from cosoc.sim.movers.writer import Writer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -54,7 +54,7 @@ def _no_start(self: DigitalArray, tile: Any) -> Any:
     return tile.c * tile.fy * tile.fx + self.refill_cycles * tile.c * tile.fy
 
 
-def _no_energy(self: _Emitter, links: Any, moved: int) -> int:
+def _no_energy(self: Writer, link: str, moved: int) -> int:
     return 0
 
 
@@ -63,7 +63,7 @@ def _no_energy(self: _Emitter, links: Any, moved: int) -> int:
     [
         (Transfer, "setup_ticks", _no_setup, "dmas.dma.setup_cycles"),
         (DigitalArray, "_block_cycles", _no_start, "cores.digital.block_start_cycles"),
-        (_Emitter, "links_fj", _no_energy, "links.l2_read.energy_pj_per_byte"),
+        (Writer, "link_fj", _no_energy, "links.l2_read.energy_pj_per_byte"),
     ],
 )
 def test_a_key_that_is_no_longer_read_is_found(

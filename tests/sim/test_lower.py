@@ -27,7 +27,7 @@ from cosoc.sim.model.placement import place
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import k_tiles, tiled
 from cosoc.sim.model.workload import INPUT, Layer, Workload
-from cosoc.sim.movers.dma import spans
+from cosoc.sim.movers.dma_terms import spans
 from cosoc.sim.theta import Theta
 from cosoc.sim.tiler import best_tiling, complete, cuts, homes_of, problems, tile_problems
 from cosoc.sim.work import layer_work

@@ -26,7 +26,7 @@ from cosoc.sim.importers.torch_export import from_module
 from cosoc.sim.lower.fusion import buffer_bytes
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.workload import INPUT, Layer, Workload
-from cosoc.sim.movers.dma import spans_x, spans_y
+from cosoc.sim.movers.dma_terms import spans_x, spans_y
 from cosoc.sim.simulate import simulate
 
 onnx = pytest.importorskip("onnx", reason="the optional package onnx is not installed")

@@ -1,0 +1,91 @@
+"""Ops of a lowered network, as walk, cores and movers write them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from cosoc.sim.machine.program import Builder
+from cosoc.sim.model.soc import Dma, SoC
+from cosoc.sim.movers.cached_terms import cached_cores
+from cosoc.sim.movers.cached_units import TICKS_PER_CYCLE
+from cosoc.sim.movers.links import HOST_TIME, link_level, server_of
+
+Op = int  # a Builder handle
+Amounts = Sequence[tuple[str, int, int]]  # pool of credits, its capacity, amount
+
+
+class Writer:
+    """Writes ops into a Builder, with a SoC's units, servers and cycles.
+
+    layer: the label of what is written. last: the op before, for which in the serial runtime every op waits.
+    """
+
+    def __init__(self, name: str, soc: SoC, serial: bool) -> None:
+        self.soc, self.serial = soc, serial
+        cached = cached_cores(soc)
+        self.ticks = TICKS_PER_CYCLE if cached else 1  # of a cycle
+        self.builder = Builder(name, soc.tick_hz * self.ticks)
+        self.units = {name: self.builder.unit(name) for name in soc.cores if name not in cached}
+        dmas = {name: soc.dma(name) for name, mover in soc.dmas.items() if isinstance(mover, Dma)}
+        self.units |= {n: self.builder.unit(n, lanes=d.lanes, priority=d.priority) for n, d in dmas.items()}
+        # The way back to an array counts ticks, as its mover's constants are finer than a byte's time.
+        inner = {mover.return_link for _, mover in cached.values()}
+        self.servers = {
+            name: server_of(self.builder, name, link, self.ticks)
+            for name, link in soc.links.items()
+            if name not in inner
+        }
+        # The host configures one job at a time, whichever asks first: its time is a server of one tick a tick.
+        self.servers[HOST_TIME] = self.builder.server(HOST_TIME, rate_bytes=1)
+        self.layer = -1
+        self.last: Op | None = None
+
+    def op(
+        self,
+        unit: str,
+        kind: str,
+        deps: Sequence[Op | None] = (),
+        take: Amounts = (),
+        give: Amounts = (),
+        *,
+        setup: int = 0,
+        run: int = 0,
+        moved: int = 0,
+        burst: int = 0,
+        links: Sequence[str] = (),
+        macs: int = 0,
+        energy_fj: Mapping[str, int] | None = None,
+    ) -> Op:
+        """Write an op. take, give: only the overlapped runtime has them. energy_fj: by level."""
+        amounts = [[(self.builder.credit(n, cap), a) for n, cap, a in side if a] for side in (take, give)]
+        if self.serial:
+            deps, amounts = (self.last,), [[], []]
+        op = self.builder.op(
+            self.units[unit],
+            setup=setup * self.ticks,
+            run=run * self.ticks,
+            bytes=moved,
+            burst=burst,
+            route=tuple(self.servers[n] for n in links),
+            deps=tuple(dict.fromkeys(d for d in deps if d is not None)),
+            take=tuple(amounts[0]),
+            give=tuple(amounts[1]),
+            kind=kind,
+            layer=self.layer,
+            macs=macs,
+            energy_fj=energy_fj or {},
+        )
+        self.last = op
+        return op
+
+    def over(self, links: Sequence[str], moved: int) -> dict[str, int]:
+        """Energy of moving so many bytes over links, fJ, by level."""
+        return {link_level(name): self.link_fj(name, moved) for name in links}
+
+    def link_fj(self, link: str, moved: int) -> int:
+        """Energy of moving so many bytes over a link, fJ."""
+        return round(1000 * moved * self.soc.links[link].energy_pj_per_byte)
+
+    def access_fj(self, memory: str, moved: int) -> int:
+        """Energy of reading or writing so many bytes in a memory, fJ."""
+        return round(1000 * moved * self.soc.memories[memory].access_pj_per_byte)
