@@ -375,7 +375,7 @@ def _bounds(program: Program, trace: Trace) -> Iterator[str]:
     if makespan > in_a_row:
         yield f"makespan {makespan}: all ops one after the other take {in_a_row}"
     for name, busy, ports in zip(program.server_names, trace.busy, program.servers["ports"], strict=True):
-        if ports and busy > makespan * ports:
+        if busy > makespan * ports:
             yield f"makespan {makespan}: {name} is busy for {busy} on {ports} ports"
     for unit, lanes in enumerate(units["lanes"]):
         work = int(((alone + least) * times)[rows["unit"] == unit].sum())

@@ -33,7 +33,7 @@ from cosoc.sim.tiler import checked
 
 TOLERATED = 1.01
 NETWORKS = ("resnet8", "dscnn", "mobilenet_v1_025")
-# What is more when it is larger: of memories, links, movers and cores. Of links `ports: 0` has no bound already.
+# What is more when it is larger: of memories, links, movers and cores.
 RAISED = {
     "size_bytes", "bytes_per_period", "ports", "lanes", "rows", "cols", "side", "cores", "channels", "fmas", "arrays",
     "rows_in_flight", "mvin_bytes", "l2_ways", "llc_ways", "bytes_per_cycle", "macs_per_cycle", "taps",

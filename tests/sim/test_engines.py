@@ -282,7 +282,7 @@ SKIP_MUTANTS = {
     "the last burst is full": ("hold = rows[row].alone_last", "hold = alone"),
     "loose rows are not alone": ("(rows[\"bursts\"] - 1) * rows[\"base\"] + rows[\"base_last\"]",
                                  "rows[\"bursts\"] * rows[\"base\"]"),
-    "asks a tick late": ("        if until > t:\n", "        if until >= t:\n"),
+    "asks a tick late": ("    if until > t:\n", "    if until >= t:\n"),
     "tags are no state": ("picture[n] = servers[server].tag", "picture[n] = 0"),
     "free ports are no state": ("picture[n] = freed[i] - t", "picture[n] = 0"),
     "ports are freed once": ("freed[i] += times * dt", "pass"),
