@@ -15,8 +15,9 @@ In a cluster pipelines of two stages run over every pair of devices, one of a ki
 batches; another throughput, energy, fill or latency of an item shows.
 
 What is left is dead. Some keys decide only who of several goes first (bursts, lanes): they are tried on a machine whose
-DMAs have two lanes, too. Ports matter where bursts wait for them so long that nothing else hides it: they are tried
-where links with several are as slow as the slowest beside them, too.
+DMAs have two lanes, too; others what a voltage does not change: on one that runs below its nominal one. Ports matter
+where bursts wait for them so long that nothing else hides it: they are tried where links with several are as slow as
+the slowest beside them, too.
 """
 
 from __future__ import annotations
@@ -192,6 +193,7 @@ def _fused(workload: Workload, soc: SoC) -> Mapping:
 
 
 TWO_LANES = 2
+SLOW = 0.75  # of the nominal voltage
 SMALL_BYTES, CROWDED_BYTES = 4 << 10, 16 << 10
 TIGHT_BYTES = 10 << 10  # of a main memory that the small network overflows
 
@@ -207,6 +209,7 @@ def scenarios(soc: SoC) -> list[Scenario]:
     rows = [name for name, core in soc.cores.items() if core.takes_rows]
     near = [name for name, core in soc.cores.items() if name not in rows and core.memory != soc.main_memory]
     moving: dict[Path, Any] = {("cores", n, "keeps_weights"): False for n, c in soc.cores.items() if c.keeps_weights}
+    slow: dict[Path, Any] = {("voltage_v",): SLOW * soc.nominal_voltage_v} if soc.nominal_voltage_v else {}
     return [
         Scenario("overlapped", small, _default("overlapped")),
         Scenario("serial", small, _default("serial")),
@@ -221,6 +224,9 @@ def scenarios(soc: SoC) -> list[Scenario]:
         Scenario("fused", chain(16, 16), _fused),
         Scenario("tight", small, _default("overlapped"), 2, tight, (("memories",), ("dmas",))),
         Scenario("tight serial", small, _default("serial"), 1, tight),
+        Scenario("slow", small, _default("overlapped"), 1, slow, (("memories",), ("links",))),
+        Scenario("slow and tight", small, _default("overlapped"), 2, tight | slow, (("memories",), ("links",))),
+        Scenario("slow, weights move", small, _default("overlapped"), 2, tight | moving | slow, (("links",),)),
         Scenario("weights move", small, _default("overlapped"), 2, moving, (("dmas",), ("links",))),
         Scenario("weights move on lanes", small, _default("overlapped"), 2, moving | lanes, (("dmas",),)),
         Scenario("tight lanes", small, _default("overlapped"), 2, tight | lanes, (("dmas",),)),
