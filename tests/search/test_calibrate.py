@@ -150,8 +150,8 @@ def test_tiles_behind_caches_are_fitted_on_networks_that_overflow_them() -> None
     assert len(made) == 7 and all(sample.made.cached for sample in made)
     ticks, joules = library.estimates(made, Theta(), soc)
     assert np.abs(np.log(ticks / np.array([sample.ticks for sample in made]))).max() < 0.7
-    # Beside that, tensors begin and end within lines, of which the estimate knows nothing: of three tensors up to a line
-    # of the DRAM's 128 bytes and one of the L2's 64 each.
+    # Beside that, tensors begin and end within lines, of which the estimate knows nothing: of three tensors up to a
+    # line of the DRAM's 128 bytes and one of the L2's 64 each.
     l2, llc, dram = (soc.memories[name].access_pj_per_byte for name in ("l2", "llc", "dram"))
     part_lines = 3 * (128 * (dram + llc) + 64 * (llc + l2)) * 1e-12
     assert joules == pytest.approx([sample.energy_j for sample in made], rel=0.05, abs=part_lines)
