@@ -266,7 +266,8 @@ class Relaxed:
         fixed = fixed + outer * relax.ceildiv(channels, machine.side) * window * (2 - 1 / links.steps)
         works = 1 - shape.add
         fixed = fixed + stays * k_blocks * shape.c * taps * works
-        streamed = (1 - stays) * 2 * relax.ceildiv(tiles.k, machine.side) * tiles.c * taps * works
+        whole = torch.where((tiles.k > shape.k - 0.5) & (tiles.c > shape.c - 0.5), 1.0, 2.0)  # one tile needs no second
+        streamed = (1 - stays) * whole * relax.ceildiv(tiles.k, machine.side) * tiles.c * taps * works
         return found, fixed, streamed, y * x
 
     def objective(self, soft: Soft, objective: Objective, heat: float, noise: Tensor | None, strict: float) -> Tensor:
