@@ -1,9 +1,12 @@
-"""Is energy charged where a byte was served, and what do searches gain by it?
+"""Are links shared as closed forms say, is energy charged where a byte was served, does any upgrade harm?
 
     python benchmarks/memory_truth.py [--quick] [--seed N] [--seconds S] [--json FILE]
 
 In the JSON file:
 
+- sharing: {case: {ours, closed_form}} of small machines (`sharing.py`).
+- slower_upgrades: what takes more than 1 % longer on a chip with more of something, each with its cause (`upgrades.py`;
+  --quick: of Darkside and a board, with one network).
 - energy_identity: {run: relative error}. Of SoC/network under its default mapping, the largest error of: levels against
   the whole; each link's energy against the bytes that it carried times its figure; behind a cached mover the DRAM's
   energy against the bytes on its link times its figure, and the last-level cache's against what it served.
@@ -22,6 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from common import arguments, state, write_json
+from sharing import sharing
+from upgrades import NETWORKS as NETWORKS_UPGRADED
+from upgrades import slower_upgrades
 
 from cosoc.search.spaces.tile_search import TileConfig, search_tiles
 from cosoc.sim.files.catalog import find_soc, list_socs
@@ -34,6 +40,7 @@ from cosoc.sim.report.result import Result
 from cosoc.sim.simulate import simulate
 
 ARRAY = "gemmini"
+UPGRADED = ("diana", "darkside", "gemmini", "hetero", "isaac", "rpi4")
 QUICK_NETWORKS, NETWORKS = ("resnet8", "resnet18"), ("resnet18", "resnet50", "mobilenet_v1", "bert_base_block")
 QUICK_RUNS, RUNS = ("resnet8",), ("resnet8", "dscnn", "resnet18", "mobilenet_v1", "bert_base_block")
 
@@ -42,6 +49,26 @@ def default_run(soc: SoC, network: str) -> Result:
     """A network under the default mapping."""
     workload = find_workload(network)
     return simulate(soc, workload, named_mapping(DEFAULT, workload, soc))
+
+
+def shared() -> dict[str, dict[str, float]]:
+    """Links against closed forms."""
+    found = sharing()
+    worst = max(found, key=lambda case: abs(found[case]["ours"] / found[case]["closed_form"] - 1))
+    off = found[worst]["ours"] / found[worst]["closed_form"] - 1
+    print(f"sharing of links against closed forms: {len(found)} cases, worst {off:+.2%} ({worst})")
+    return found
+
+
+def slower(quick: bool) -> list[str]:
+    """Upgrades that harm, with their causes."""
+    names, networks = (("darkside", "rpi4"), ("resnet8",)) if quick else (UPGRADED, NETWORKS_UPGRADED)
+    tried, out = 0, list[str]()
+    for name in names:
+        some, found = slower_upgrades(find_soc(name), networks)
+        tried, out = tried + some, [*out, *map(str, found)]
+    print(f"upgrades: {tried} tried, {len(out)} more than 1 % slower", *out, sep="\n  ", flush=True)
+    return out
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -128,7 +155,9 @@ def main() -> None:
     seconds = asked.seconds or (4.0 if asked.quick else 60.0)
     networks = QUICK_NETWORKS if asked.quick else NETWORKS
     sections: tuple[Callable[[], dict[str, Any]], ...] = (
+        lambda: {"sharing": shared()},
         lambda: {"energy_identity": energy_identity(asked.quick)},
+        lambda: {"slower_upgrades": slower(asked.quick)},
         lambda: levels(asked.quick),
         lambda: gains(networks, seconds, asked.seed),
     )

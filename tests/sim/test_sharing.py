@@ -6,8 +6,10 @@ the others divide the rest. Answers may be off by 2 %: runs have a beginning and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise, product
+import sys
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,22 +19,17 @@ from cosoc.sim.machine import engine_fast, engine_reference
 from cosoc.sim.machine.program import Builder, Program, row_of
 from cosoc.sim.machine.trace import Run
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from sharing import BURST, NODES, PACKET, ROUTER, WIDTH, all_to_all, bisection_cycles, fair_shares, send, sharing
+
 ENGINES = {"reference": engine_reference.run, "fast": engine_fast.run}
 WITHIN = 0.02
-BURST = 64  # bytes
 
 
 @pytest.fixture(params=ENGINES)
 def run(request: pytest.FixtureRequest) -> Run:
     return ENGINES[request.param]
-
-
-def fair_shares(capacity: float, most: Sequence[float]) -> list[float]:
-    """What each of several has of a capacity, if each can use so much at most."""
-    share = dict.fromkeys(range(len(most)), 0.0)
-    for n_before, i in enumerate(sorted(share, key=lambda i: most[i])):
-        share[i] = min(most[i], (capacity - sum(share.values())) / (len(most) - n_before))
-    return list(share.values())
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 8])
@@ -177,41 +174,6 @@ def test_a_wait_is_at_most_a_burst_of_every_other_lane(random_program: Callable[
 # ---------------------------------------------------------------------------------------------------------------------
 # A network on chip, hop by hop
 
-SIDE = 4  # nodes in a row and in a column
-ROUTER, WIDTH, PACKET = 3, 16, 64  # cycles in a router; bytes a cycle of a link; bytes of a packet
-NODES = tuple(product(range(SIDE), range(SIDE)))
-Node = tuple[int, int]
-
-
-def path(source: Node, target: Node) -> list[Node]:
-    """The nodes that a packet passes: along its row first, then along its column."""
-    (row, column), found = source, [source]
-    while column != target[1]:
-        column += 1 if target[1] > column else -1
-        found.append((row, column))
-    while row != target[0]:
-        row += 1 if target[0] > row else -1
-        found.append((row, column))
-    return found
-
-
-def send(b: Builder, source: Node, target: Node) -> int:
-    """Emit a packet, an op a hop: it passes the router and then holds the link, once there is a place in the next
-    router's buffer, which it leaves when it has passed the next link. Returns its last op."""
-    hops = list(pairwise(path(source, target)))
-    before: tuple[int, ...] = ()
-    place: list[tuple[int, int]] = []
-    for number, (here, there) in enumerate(hops):
-        link = b.server(f"{here} to {there}", rate_bytes=WIDTH)
-        unit = b.unit(f"{source} to {target}, hop {number}", lanes=2)
-        last = number == len(hops) - 1
-        after = [] if last else [(b.credit(f"{source} to {target}, buffer {number}", 4), 1)]
-        before = (
-            b.op(unit, setup=ROUTER, bytes=PACKET, burst=PACKET, route=(link,), deps=before, take=after, give=place),
-        )
-        place = after
-    return before[0]
-
 
 def test_a_packet_alone_takes_its_hops(run: Run) -> None:
     """Every pair of nodes: a hop is a router and a link."""
@@ -223,21 +185,9 @@ def test_a_packet_alone_takes_its_hops(run: Run) -> None:
             assert run(b.build(), ()).makespan == hops * (ROUTER + PACKET // WIDTH)
 
 
-def all_to_all(packets: int) -> Program:
-    """Every node sends so many packets to every other one."""
-    b = Builder("all to all", 1)
-    with b.repeat(packets):
-        for source, target in product(NODES, NODES):
-            if source != target:
-                send(b, source, target)
-    return b.build()
-
-
 def test_a_mesh_saturates_at_its_bisection() -> None:
-    """Half of the nodes send to the other half over SIDE links each way: each of these carries (SIDE^2 / 2)^2 / SIDE
-    packets a round, and no link carries more. So it is busy from the beginning to the end."""
-    trace, packets = engine_fast.run(all_to_all(100)), 100
-    bound = packets * (SIDE**2 // 2) ** 2 // SIDE * PACKET // WIDTH
+    """The links across the bisection carry most, and so are busy from the beginning to the end."""
+    trace, bound = engine_fast.run(all_to_all(100)), bisection_cycles(100)
     assert trace.busy.max() == bound
     assert bound <= trace.makespan <= bound * (1 + WITHIN)
 
@@ -247,3 +197,7 @@ def test_engines_agree_on_the_mesh() -> None:
     fast, reference = engine_fast.run(program), engine_reference.run(program)
     for key in ("issue", "end", "service", "busy"):
         assert getattr(fast, key).tolist() == getattr(reference, key).tolist()
+
+
+def test_every_case_of_the_benchmark_is_within_its_closed_form() -> None:
+    assert {name: one for name, one in sharing().items() if abs(one["ours"] / one["closed_form"] - 1) > WITHIN} == {}
