@@ -315,7 +315,6 @@ SKIP_MUTANTS = {
     "free ports are no state": ("picture[n] = freed[i] - t", "picture[n] = 0"),
     "ports are freed once": ("freed[i] += times * dt", "pass"),
     "service is no state": ("picture[n + 4] = slots[s].service", "picture[n + 4] = 0"),
-    "ends are no state": ("(slots[s].until if waits else tree[s]) - t", "0"),
     "deps join no units": ("marks[_root(marks, other)].root = _root", "_root"),
     "free credits are no state": ("picture[n + credit] = credits[credit].free", "picture[n + credit] = 0"),
     "heads that queue are no state": ("units[unit].asked - t if state == QUEUED", "0 if state == QUEUED"),
