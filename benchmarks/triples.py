@@ -328,38 +328,52 @@ def _under(layer: Layer, axis: str) -> int:
     return len([at for at in seen if 0 <= at < size])
 
 
-def _holds(program: Program, size: Any) -> tuple[Any, Any]:
-    """Least and most ticks for which a burst of so many bytes [rows] holds its route, by the rates alone."""
-    rows, servers = program.rows, program.servers
+def _routes(program: Program) -> tuple[Any, Any]:
+    """The row and the server of every entry of a route."""
+    rows = program.rows
     owner = np.repeat(np.arange(len(rows)), rows["route_n"])
-    at = program.routes[entries_of(rows["route_at"], rows["route_n"])]
+    return owner, program.routes[entries_of(rows["route_at"], rows["route_n"])]
+
+
+def _holds(program: Program, size: Any) -> tuple[Any, Any]:
+    """Least and most ticks for which a burst of so many bytes [rows] holds each server of its route, by the rates
+    alone: [entries of routes]."""
+    rows, servers = program.rows, program.servers
+    owner, at = _routes(program)
     plain = -(-size[owner] * servers["rate_ticks"][at] // servers["rate_bytes"][at])
     tables = [program.stretch[s["stretch_at"] :][: s["stretch_n"]] for s in servers]
     low, high = (np.array([pick(t[1:] if len(t) > 1 else t) for t in tables], np.int64) for pick in (np.min, np.max))
     switch = np.where(rows["tag"][owner] >= 0, servers["switch"][at], 0)
-    least, most = np.ones(len(rows), np.int64), np.ones(len(rows), np.int64)
-    np.maximum.at(least, owner, (plain * low[at]) >> 8)
-    np.maximum.at(most, owner, ((plain * high[at]) >> 8) + switch)
+    return np.maximum((plain * low[at]) >> 8, 1), np.maximum(((plain * high[at]) >> 8) + switch, 1)
+
+
+def server_bounds(program: Program) -> tuple[Any, Any]:
+    """Least and most ticks for which each row's bursts hold each server of its route: [entries of routes]."""
+    rows, bursts = program.rows, bursts_of(program.rows)
+    last = rows["bytes"] - np.maximum(bursts - 1, 0) * rows["burst"]
+    whole, rest = _holds(program, np.minimum(rows["burst"], rows["bytes"])), _holds(program, last)
+    n = bursts[_routes(program)[0]]
+    least, most = (np.where(n > 0, (n - 1) * w + r, 0) for w, r in zip(whole, rest, strict=True))
     return least, most
 
 
 def service_bounds(program: Program) -> tuple[Any, Any]:
-    """Least and most ticks of each row's bursts: [rows]."""
-    rows, bursts = program.rows, bursts_of(program.rows)
-    last = rows["bytes"] - np.maximum(bursts - 1, 0) * rows["burst"]
-    whole, rest = _holds(program, np.minimum(rows["burst"], rows["bytes"])), _holds(program, last)
-    least, most = (np.where(bursts > 0, (bursts - 1) * w + r, 0) for w, r in zip(whole, rest, strict=True))
+    """Least and most ticks of each row's bursts: [rows]. Side by side at all servers of the route; or, where others are
+    in between, at one after the other."""
+    owner, _ = _routes(program)
+    least, most = (np.zeros(len(program.rows), np.int64) for _ in range(2))
+    found = server_bounds(program)
+    np.maximum.at(least, owner, found[0])
+    np.add.at(most, owner, found[1])
     return least, most
 
 
 def _links(program: Program, trace: Trace) -> Iterator[str]:
-    rows, times = program.rows, _times(program)
-    owner = np.repeat(np.arange(len(rows)), rows["route_n"])
-    at = program.routes[entries_of(rows["route_at"], rows["route_n"])]
+    (owner, at), times = _routes(program), _times(program)
     bounds = []
-    for ticks in service_bounds(program):
+    for ticks in server_bounds(program):
         busy = np.zeros(len(program.servers), np.int64)
-        np.add.at(busy, at, (ticks * times)[owner])
+        np.add.at(busy, at, ticks * times[owner])
         bounds.append(busy)
     for name, low, busy, high in zip(program.server_names, bounds[0], trace.busy, bounds[1], strict=True):
         if not low <= busy <= high:
@@ -440,7 +454,7 @@ def looked_at(number: int, seed: int, full: bool) -> dict[str, Any]:
 
 def _exact(program: Program) -> bool:
     """Whether rates alone decide every hold."""
-    least, most = service_bounds(program)
+    least, most = server_bounds(program)
     return bool((least == most).all())
 
 

@@ -22,7 +22,7 @@ from cosoc.sim.exact import Num
 from cosoc.sim.model.energy import power_energy_j
 from cosoc.sim.model.mapping import Runtime
 from cosoc.sim.model.placement import Homes
-from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.soc import Link, SoC
 from cosoc.sim.model.workload import Layer
 from cosoc.sim.movers.dma_terms import Transfer
 from cosoc.sim.theta import Theta
@@ -84,9 +84,13 @@ def transfer_ticks(moved: Transfer, soc: SoC, source: str, target: str, xp: Any)
         return 0 * moved.calls
     route = soc.route(source, target)
     dma = soc.dma(route.dma)
-    links = [soc.links[name] for name in route.links]
-    per_burst = max(-(-dma.burst_bytes * link.period_cycles // link.bytes_per_period) for link in links)
+    per_burst = max(_burst_ticks(soc.links[name], dma.burst_bytes) for name in route.links)
     return moved.setup_ticks(dma) + xp.ceildiv(moved.bytes, dma.burst_bytes) * per_burst
+
+
+def _burst_ticks(link: Link, burst_bytes: int) -> int:
+    """Ticks for which a burst holds a link."""
+    return -(-burst_bytes * link.period_cycles // link.bytes_per_period)
 
 
 def _mean_stretch(soc: SoC, links: Sequence[str], link: str, others: Sequence[Num]) -> Num:
@@ -94,7 +98,7 @@ def _mean_stretch(soc: SoC, links: Sequence[str], link: str, others: Sequence[Nu
     shares of the time, independently. As the engines have it, the ticks of a burst are rounded down."""
     table = soc.links[link].stretch
     burst = min(soc.links[name].bytes_per_period for name in links) * FEED_PERIODS
-    ticks = -(-burst * soc.links[link].period_cycles // soc.links[link].bytes_per_period)
+    ticks = _burst_ticks(soc.links[link], burst)
     odds: list[Num] = [1.0]  # of so many others at once
     for share in others:
         odds = [stay * (1 - share) + come * share for stay, come in zip([*odds, 0.0], [0.0, *odds], strict=True)]
@@ -127,9 +131,10 @@ class _Account:
         self.spend(moved.bytes, route.links)
         accessed = sum(self.soc.memories[name].access_pj_per_byte for name in (source, target))
         self.pj = self.pj + moved.bytes * accessed
+        burst = self.soc.dma(route.dma).burst_bytes
         for name in (name for name in route.links if self.soc.links[name].stretch):
-            bursts = transfer_ticks(Transfer(moved.bytes, 0), self.soc, source, target, self.xp)
-            self.held[name] = self.held.get(name, 0) + bursts
+            bursts = self.xp.ceildiv(moved.bytes, burst)  # each at this link for as long as its own rate needs
+            self.held[name] = self.held.get(name, 0) + bursts * _burst_ticks(self.soc.links[name], burst)
         return self.occupy(route.dma, transfer_ticks(moved, self.soc, source, target, self.xp))
 
     def spend(self, moved_bytes: Num, links: Sequence[str]) -> None:

@@ -50,7 +50,7 @@ from cosoc.sim.theta import Theta, factors_of
 from cosoc.sim.tiler import checked, fused_problems, weight_bytes
 
 ROUNDS = 2
-NEAR, FAR = 5, 12  # neighbours of each section that are simulated; where a time budget says when to stop
+NEAR, FAR = 8, 12  # neighbours of each section that are simulated; where a time budget says when to stop
 TRIES = 24  # whole networks that a round's descent simulates, where no time budget says otherwise
 LARGEST = 5_000  # tiles that are simulated in about half a second
 
