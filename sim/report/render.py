@@ -117,7 +117,7 @@ def _unit_table(result: Result) -> Table:
             ticks = (unit.busy_ticks, unit.wait_dep_ticks, unit.wait_credit_ticks, unit.wait_server_ticks)
             busy, *waits = (_cycles(result, t) for t in ticks)
             out.add_row(unit.unit, busy, f"{unit.utilisation:.1%}", *waits, energy)
-    out.add_row("base and static power", "", "", "", "", "", _uj(result.base_energy_j))
+    out.add_row("base, static", "", "", "", "", "", _uj(result.base_energy_j))
     if any(unit.energy_j is None for unit in result.by_unit if unit.ops or unit.busy_ticks):
         out.caption, out.caption_justify = "-: no figure of its own, inside the base and core powers", "left"
     return out
