@@ -152,8 +152,7 @@ def simulate(
         options = (mapping, runtime, engine, inferences or STREAMED, json_file, input_shape, overrides, carrier, quiet)
         _simulate_cluster(soc, workload, *options)
         return
-    if carrier is not None:
-        raise InputError("--carrier: means nothing with one SoC; leave it out")
+    _only(ctx, "one SoC", *(name for name in ctx.params if name != "carrier"))
     _check_outputs({"--json": json_file, "--trace": trace_file, "--gantt": gantt_file, "--report": report_file})
     if gantt_file and gantt_file.suffix.lower() != ".png":
         raise InputError(f"--gantt {gantt_file}: the chart is a PNG; give a name that ends in .png")
@@ -243,8 +242,7 @@ def compare(
         _only(ctx, "two results", "a", "b", "carrier")
         _print(why.comparison(why.result_json(Path(a)), why.result_json(Path(b)), carrier))
         return
-    if carrier is not None:
-        raise InputError("--carrier: means nothing with one SoC; leave it out")
+    _only(ctx, "one SoC", *(name for name in ctx.params if name != "carrier"))
     if len(mappings) != 2:
         raise InputError(
             f"--mapping: found {len(mappings)}; two are needed, such as --mapping default --mapping mine.yaml"

@@ -1,4 +1,4 @@
-"""Golden files: `pytest --update-golden` rewrites what the code now says, for review in a diff."""
+"""The command line, run in a test; golden files, which `pytest --update-golden` rewrites for review in a diff."""
 
 from __future__ import annotations
 
@@ -12,6 +12,19 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden/*.txt")
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """run("list"), as on the command line -> exit status, standard output, standard error."""
+    from cosoc.cli import main
+
+    def call(*words: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main([str(word) for word in words])
+        return status, *capsys.readouterr()
+
+    return call
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from cosoc import __version__
-from cosoc.cli import main
 from cosoc.sim.files.catalog import find_soc, load_soc, soc_folder
 from cosoc.sim.files.mapping_file import load_mapping
 from cosoc.sim.files.workload_file import find_workload, load_workload, workload_folder
@@ -23,18 +22,6 @@ from cosoc.sim.files.workload_file import find_workload, load_workload, workload
 HEAVY = {"torch", "numba", "simpy", "matplotlib", "scipy", "sklearn"}
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """run("list") -> exit status, standard output, standard error."""
-
-    def call(*words: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = main([str(word) for word in words])
-        return status, *capsys.readouterr()
-
-    return call
 
 
 # ------------------------------------------------------------------------------------------ speed, as modules loaded

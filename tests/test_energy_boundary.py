@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from cosoc.cli import main
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import bounded_cluster, find_cluster, list_clusters, load_cluster
 
@@ -25,16 +24,6 @@ links:
   x: {kind: pcie, between: [chip, board], bytes_per_s: 500_000_000, latency_ns: 500, burst_bytes: 256}
 """
 MAPPING = "runtime: serial\nstages:\n  - {device: chip, behind: layer1.0.add}\n  - {device: board, behind: fc}\n"
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*words: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = main([str(word) for word in words])
-        return status, *capsys.readouterr()
-
-    return call
 
 
 @pytest.mark.parametrize("name", list_clusters())

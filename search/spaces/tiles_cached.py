@@ -277,36 +277,38 @@ class CachedTiles:
     def cost(self, section: Section) -> Cost:
         """The cost of a section; InputError where it is not legal. Remembered."""
         if section not in self._costs:
-            if not section.plan.reuse:
-                energy, time = self.cost_of(self.terms_of(section))
-                fits = np.ones(1, bool)
-            elif section.piece is None:
+            if section.plan.reuse:
                 row = self.row(section)[None]
-                energy, time = self.cost_of(self.single_terms(section.first, row))
-                fits = self.single_fits(section.first, row)
-            else:
-                row = self.row(section)[None]
-                energy, time = self.fused_cost(section.first, section.last, row)
-                fits = self.fused_fits(section.first, section.last, row)
-            if not fits[0]:
-                name = self.workload.layers[section.first].name
-                raise InputError(f"layer {name}: its tile does not fit, or that of the group it begins")
-            point = self.points(np.reshape(energy, -1)[:1], np.reshape(time, -1)[:1])[0]
-            self._costs[section] = Cost(float(point[0]), float(point[1]))
+                if section.piece is None:
+                    fits = self.single_fits(section.first, row)
+                else:
+                    fits = self.fused_fits(section.first, section.last, row)
+                if not fits[0]:
+                    name = self.workload.layers[section.first].name
+                    raise InputError(f"layer {name}: its tile does not fit, or that of the group it begins")
+            self.price([section])
         return self._costs[section]
 
     def price(self, sections: Iterable[Section]) -> None:
-        """Remember the costs of legal sections in tiles that stay: those of the same layers are computed at once."""
+        """Remember the costs of legal sections. Those of the same layers in tiles that stay are computed at once."""
         alike: dict[tuple[int, int, bool], list[Section]] = {}
         for section in dict.fromkeys(sections):
-            if section not in self._costs and section.plan.reuse:
+            if section in self._costs:
+                continue
+            if section.plan.reuse:
                 alike.setdefault((section.first, section.last, section.piece is None), []).append(section)
+            else:
+                self._remember([section], *self.cost_of(self.terms_of(section)))
         for (first, last, single), some in alike.items():
             rows = np.stack([self.row(section) for section in some])
-            found = self.cost_of(self.single_terms(first, rows)) if single else self.fused_cost(first, last, rows)
-            energy, time = (np.broadcast_to(x, len(rows)) for x in found)
-            costs = (Cost(float(e), float(t)) for e, t in self.points(energy, time))
-            self._costs |= dict(zip(some, costs, strict=True))
+            self._remember(
+                some, *(self.cost_of(self.single_terms(first, rows)) if single else self.fused_cost(first, last, rows))
+            )
+
+    def _remember(self, sections: Sequence[Section], energy: Any, time: Any) -> None:
+        """Costs of sections, pJ and cycles, of each or of all alike."""
+        points = self.points(*(np.broadcast_to(x, len(sections)) for x in (energy, time)))
+        self._costs |= {one: Cost(float(e), float(t)) for one, (e, t) in zip(sections, points, strict=True)}
 
     def plan_cost(self, sections: Sequence[Section]) -> Cost:
         """The cost of a whole plan; layers that the array does not run are the same for every plan, and left out."""
