@@ -44,7 +44,7 @@ from numba import njit
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from cosoc.sim.machine.program import Ints, Program, Records, bases, bursts_of, deadlock, entries_of
+from cosoc.sim.machine.program import Ints, Program, Records, bases, bursts_of, deadlock, entries_of, tag_at
 from cosoc.sim.machine.trace import WAIT, Trace
 
 NEVER = 1 << 62
@@ -64,12 +64,13 @@ def _record(*names: str) -> np.dtype[np.void]:
 # burst at the slowest loose one, 0 without any; whole: of all bursts there, if all are loose. alone, alone_last: ticks
 # of a full and of the last burst that follows one of the same op, nobody else on the route.
 _ROW = _record(
-    "unit", "setup", "run", "bursts", "tag", "base", "base_last", "whole", "alone", "alone_last",
+    "unit", "setup", "run", "bursts", "base", "base_last", "whole", "alone", "alone_last",
     "hop_at", "hop_n", "dep_at", "dep_n", "take_at", "take_n", "give_at", "give_n",
 )  # fmt: skip
 # A server on a row's route. full, last: ticks there for a full and for the last burst, not yet stretched if the
-# server's stretch varies with the occupancy; alone, alone_last: the same, stretched for one.
-_HOP = _record("server", "full", "last", "alone", "alone_last")
+# server's stretch varies with the occupancy; alone, alone_last: the same, stretched for one. tag: what the server sees
+# of the row's tag, -1 if that is no matter.
+_HOP = _record("server", "full", "last", "alone", "alone_last", "tag")
 # A block, and the number of its first op.
 _BLOCK = _record("base", "first_row", "n_rows", "times")
 # The rows of one unit in one block: order[at : at + n].
@@ -290,12 +291,14 @@ def _prepare_rows(program: Program, varies: Any, loose: Any) -> tuple[Records, R
     [n_servers]."""
     given = program.rows
     rows = np.zeros(len(given), _ROW)
-    for key in ("unit", "setup", "run", "tag", "dep_at", "dep_n", "take_at", "take_n", "give_at", "give_n"):
+    for key in ("unit", "setup", "run", "dep_at", "dep_n", "take_at", "take_n", "give_at", "give_n"):
         rows[key] = given[key]
     rows["bursts"] = bursts_of(given)
     row, server = _hops(program)
     hops = np.zeros(len(row), _HOP)
     hops["server"] = server
+    seen = tag_at(program.servers, server, given["tag"][row])
+    hops["tag"] = np.where(program.servers["switch"][server] > 0, seen, -1)
     given_n = given["route_n"]
     moves = np.flatnonzero(given_n)
     first = (np.cumsum(given_n) - given_n)[moves]  # place of each route that is not empty
@@ -614,7 +617,7 @@ def _alone(slots, servers, freed, holder, rows, hops, s, t):
         server = hops[i].server
         if servers[server].queued or servers[server].owner >= 0:
             return False
-        if rows[row].tag >= 0 and servers[server].switch and servers[server].tag != rows[row].tag:
+        if hops[i].tag >= 0 and servers[server].tag != hops[i].tag:
             return False
         for j in range(servers[server].hold_at, servers[server].hold_at + servers[server].held):
             if freed[j] > t and holder[j] != s:
@@ -815,9 +818,9 @@ def _strike_out(slots, waits, chain, s):
 
 
 @njit(forceinline=True)
-def _hold(slots, servers, rows, hops, stretch, s, hop, occupancy):
+def _hold(slots, servers, hops, stretch, s, hop, occupancy):
     """Ticks that the burst of slot `s` holds the server of a hop, granted just now; sets the tag."""
-    server, tag = hops[hop].server, rows[slots[s].row].tag
+    server, tag = hops[hop].server, hops[hop].tag
     ticks = hops[hop].last if slots[s].left == 1 else hops[hop].full
     if servers[server].stretch_n:
         entry = min(occupancy, servers[server].stretch_n - 1)
@@ -848,7 +851,7 @@ def _serve(
             servers[server].final = -1
         nodes[node].waits = 0
         place = node - slots[s].node_at
-        hold = _hold(slots, servers, rows, hops, stretch, s, rows[slots[s].row].hop_at + place, held + n)
+        hold = _hold(slots, servers, hops, stretch, s, rows[slots[s].row].hop_at + place, held + n)
         until = t + hold
         servers[server].busy += hold
         servers[server].last_op = slots[s].op

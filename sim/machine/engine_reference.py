@@ -170,13 +170,14 @@ class _Machine:
     def hold(self, s: int, burst: _Burst) -> int:
         """Ticks that a burst holds a server which has just granted it."""
         server, tag = self.servers[s], self.rows[burst.key[-1]]["tag"]
+        seen = (tag >> server["tag_shift"]) % (1 << server["tag_bits"])
         ticks = -(-burst.size * server["rate_ticks"] // server["rate_bytes"])
         entry = min(self.holders[s], server["stretch_n"] - 1)
         ticks = ticks * int(self.program.stretch[server["stretch_at"] + entry]) >> 8
         if tag >= 0:
-            if tag != self.tag[s]:
+            if seen != self.tag[s]:
                 ticks += server["switch"]
-            self.tag[s] = tag
+            self.tag[s] = seen
         return max(1, ticks)
 
     def serve(self, server: int, burst: _Burst, hold: int) -> Generator[simpy.Event, Any, None]:

@@ -27,10 +27,10 @@ server free with no tag. At tick t:
    wait. What a burst waits for at one server keeps it from no other.
    After all grants of a server in a tick, in grant order, each burst of b bytes (`burst`, or what is left) gets its
    hold of that server: (ceil(b * rate_ticks / rate_bytes) * stretch[occupancy]) >> 8, plus the server's `switch` if
-   the op's tag is not negative and differs from the server's last tag, and at least 1 tick; a tag that is not
-   negative becomes the server's last tag. The occupancy of a server is the number of bursts that hold it after all
-   grants of the tick; a table shorter than that is read at its last entry. A hold does not change afterwards. The
-   server is done with the burst, and its port free, at t + hold.
+   the op's tag is not negative and the server's view of it differs from its last, and at least 1 tick. Its view of a
+   tag is (tag >> tag_shift) mod 2^tag_bits; of a tag that is not negative it becomes the server's last. The occupancy
+   of a server is the number of bursts that hold it after all grants of the tick; a table shorter than that is read at
+   its last entry. A hold does not change afterwards. The server is done with the burst, and its port free, at t + hold.
    The burst is over when the last server is done with it. That one (of several, the one with the longest hold; then
    the first of the route) counts its ticks: its hold is the burst's part of the op's `service`, and until it granted,
    the op waited for it.
@@ -40,7 +40,8 @@ server free with no tag. At tick t:
 
 Credits start at their capacity; giving more than was taken raises them above it, which is allowed.
 Re-asking per burst, oldest first, is round robin; a burst as long as the transfer is first come, first served; bursts
-of different sizes are weights; buffers, queues and outstanding requests are credits and lanes. Engines know nothing
+of different sizes are weights; buffers, queues and outstanding requests are credits and lanes. Views let a tag say
+several things: a bank looks at its bits for the row, the data bus at the one for the direction. Engines know nothing
 else: names, kinds, layers, MACs, energies and levels below are labels for reports.
 
 **Sharing.** The servers of a route pass a burst side by side: alone, it takes as long as the slowest of them, and each
@@ -89,8 +90,10 @@ def _record(*names: str) -> np.dtype[np.void]:
 
 # One row a unit. priority: smaller goes first; lanes: ops in flight at once, >= 1.
 UNIT = _record("lanes", "priority")
-# One row a server. rate = rate_bytes per rate_ticks, at each port; stretch: slice of `stretch`, in 1/256.
-SERVER = _record("rate_bytes", "rate_ticks", "ports", "switch", "stretch_at", "stretch_n")
+# One row a server. rate = rate_bytes per rate_ticks, at each port; stretch: slice of `stretch`, in 1/256. Of a tag it
+# looks at tag_bits bits, from bit tag_shift on.
+SERVER = _record("rate_bytes", "rate_ticks", "ports", "switch", "stretch_at", "stretch_n", "tag_shift", "tag_bits")
+WHOLE_TAG = 0, 63  # tag_shift, tag_bits of a server that looks at all of a tag
 # One row a credit pool.
 CREDIT = _record("capacity")
 # One row an op. route, deps, takes, gives: slices (at, n) of the arrays of that name. tag -1: none. payload_bytes, a
@@ -234,6 +237,9 @@ def _check_nouns(program: Program) -> list[str]:
         ("server", servers, "ports", 1), ("server", servers, "switch", 0), ("credit", credits, "capacity", 1),
     ):  # fmt: skip
         _report(reasons, noun, records[key] < least, f"{key} is {{}}, must be at least {least}", records[key])
+    for key, least, most in (("tag_shift", 0, 62), ("tag_bits", 1, 63)):
+        bad = (servers[key] < least) | (servers[key] > most)
+        _report(reasons, "server", bad, f"{key} is {{}}, must be {least}..{most}", servers[key])
     at, n_entries = servers["stretch_at"], servers["stretch_n"]
     bad = (at < 0) | (n_entries < 1) | (at + n_entries > len(program.stretch))
     _report(reasons, "server", bad, f"stretch table {{}}+{{}} of {len(program.stretch)} entries", at, n_entries)
@@ -346,6 +352,12 @@ def _check_figures(program: Program) -> list[str]:
     return reasons
 
 
+def tag_at(servers: Records, server: Ints, tag: Ints) -> Ints:
+    """What each server sees of a tag (rule 3); -1 where there is none. server, tag: [n], and so is the answer."""
+    seen = (tag >> servers["tag_shift"][server]) & ~(-1 << servers["tag_bits"][server])
+    return np.where(tag < 0, -1, seen)
+
+
 def entries_of(at: Ints, n: Ints) -> Ints:
     """Indices at[0] .. at[0]+n[0]-1, at[1] .. and so on: all entries of the slices, in row order."""
     starts = np.cumsum(n) - n
@@ -446,7 +458,7 @@ class Builder:
     def __init__(self, name: str, tick_hz: int) -> None:
         self._name, self._tick_hz = name, tick_hz
         self._units: dict[str, tuple[int, tuple[int, int]]] = {}
-        self._servers: dict[str, tuple[int, tuple[int, int, int, int, tuple[int, ...]]]] = {}
+        self._servers: dict[str, tuple[int, tuple[int, int, int, int, tuple[int, ...], int, int]]] = {}
         self._credits: dict[str, tuple[int, tuple[int]]] = {}
         self._layers: dict[str, tuple[int, tuple[()]]] = {}
         self._levels: dict[str, tuple[int, tuple[()]]] = {}
@@ -463,10 +475,12 @@ class Builder:
 
     def server(
         self, name: str, *, rate_bytes: int, rate_ticks: int = 1, ports: int = 1, switch: int = 0,
-        stretch: tuple[int, ...] = (256,),
+        stretch: tuple[int, ...] = (256,), tag_shift: int = WHOLE_TAG[0], tag_bits: int = WHOLE_TAG[1],
     ) -> int:  # fmt: skip
-        """A shared server: rate_bytes per rate_ticks, `switch` ticks on a new tag, stretch[occupancy] in 1/256."""
-        return _named(self._servers, "server", name, (rate_bytes, rate_ticks, ports, switch, tuple(stretch)))
+        """A shared server: rate_bytes per rate_ticks, `switch` ticks on a new tag, stretch[occupancy] in 1/256. Of a
+        tag it looks at tag_bits bits, from bit tag_shift on."""
+        figures = (rate_bytes, rate_ticks, ports, switch, tuple(stretch), tag_shift, tag_bits)
+        return _named(self._servers, "server", name, figures)
 
     def credit(self, name: str, capacity: int) -> int:
         """A pool of credits, full at tick 0."""
@@ -613,11 +627,11 @@ class Builder:
         stretch: list[int] = []
         tables: dict[tuple[int, ...], int] = {}
         servers = []
-        for _, (*figures, table) in self._servers.values():
+        for _, (*figures, table, tag_shift, tag_bits) in self._servers.values():
             if table not in tables:
                 tables[table] = len(stretch)
                 stretch.extend(table)
-            servers.append((*figures, tables[table], len(table)))
+            servers.append((*figures, tables[table], len(table), tag_shift, tag_bits))
         packed = self._rows
         packed.pack()
         program = Program(
@@ -662,11 +676,17 @@ def digest(program: Program) -> str:
     sha = hashlib.sha256()
     names = (program.unit_names, program.server_names, program.credit_names, program.layers, program.levels)
     sha.update(repr((program.name, program.tick_hz, *names)).encode())
-    # Where no op states a payload the column counts for nothing.
-    columns = np.ascontiguousarray(program.rows).view(np.int64).reshape(len(program.rows), len(ROW.names or ()))
-    rows = columns if (program.rows["payload_bytes"] >= 0).any() else columns[:, :-1]
+    # Where no op states a payload the column counts for nothing; nor do those of views where all see the whole tag.
+    rows, servers = (
+        np.ascontiguousarray(records).view(np.int64).reshape(len(records), len(records.dtype.names or ()))
+        for records in (program.rows, program.servers)
+    )
+    if (program.rows["payload_bytes"] < 0).all():
+        rows = rows[:, :-1]
+    if (servers[:, -2:] == WHOLE_TAG).all():
+        servers = servers[:, :-2]
     for array in (
-        program.units, program.servers, program.credits, program.stretch, rows, program.routes,
+        program.units, servers, program.credits, program.stretch, rows, program.routes,
         program.deps, program.takes, program.gives, program.blocks, program.spent,
     ):  # fmt: skip
         sha.update(len(array).to_bytes(8, "little") + array.tobytes())
@@ -690,7 +710,10 @@ def to_text(program: Program) -> str:
     for name, s in zip(program.server_names, program.servers, strict=True):
         table = program.stretch[s["stretch_at"] : s["stretch_at"] + s["stretch_n"]]
         rate = f"rate={s['rate_bytes']}/{s['rate_ticks']}"
-        lines.append(f"server {_quote(name)} {rate} ports={s['ports']} switch={s['switch']} stretch={_join(table)}")
+        whole = (s["tag_shift"], s["tag_bits"]) == WHOLE_TAG
+        view = "" if whole else f" tag_shift={s['tag_shift']} tag_bits={s['tag_bits']}"
+        figures = f"{rate} ports={s['ports']} switch={s['switch']} stretch={_join(table)}{view}"
+        lines.append(f"server {_quote(name)} {figures}")
     for name, credit in zip(program.credit_names, program.credits, strict=True):
         lines.append(f"credit {_quote(name)} capacity={credit['capacity']}")
     lines += [f"layer {_quote(name)}" for name in program.layers]
@@ -775,7 +798,8 @@ class _Reader:
             rate_bytes, rate_ticks = map(int, values["rate"].split("/"))
             stretch = tuple(map(int, values["stretch"].split(",")))
             b.server(name, rate_bytes=rate_bytes, rate_ticks=rate_ticks, ports=ints["ports"], switch=ints["switch"],
-                     stretch=stretch)  # fmt: skip
+                     stretch=stretch, tag_shift=ints.get("tag_shift", WHOLE_TAG[0]),
+                     tag_bits=ints.get("tag_bits", WHOLE_TAG[1]))  # fmt: skip
         elif noun == "credit":
             b.credit(name, ints["capacity"])
         elif noun == "layer":

@@ -29,6 +29,7 @@ def _random_program(seed: int, n_rows: int = 24, n_servers: int | None = None) -
         b.server(
             f"s{i}", rate_bytes=pick(1, 3, 8, 8), rate_ticks=pick(1, 1, 2), ports=pick(9, 1, 1, 1, 2, 3),
             switch=pick(0, 0, 2, 5), stretch=tables[g.integers(len(tables))],
+            tag_shift=pick(0, 0, 1), tag_bits=pick(63, 63, 1, 2),
         )
         for i in range(n_servers or g.integers(1, 5))
     ]  # fmt: skip
@@ -53,7 +54,8 @@ def _random_program(seed: int, n_rows: int = 24, n_servers: int | None = None) -
                 figures: dict[str, int] = {"setup": pick(0, 0, 1, 3)}
                 route: tuple[int, ...] = ()
                 if g.random() < 0.6:
-                    figures |= {"bytes": int(g.integers(1, 60)), "burst": pick(1, 8, 8, 16, 100), "tag": pick(-1, 0, 1)}
+                    figures |= {"bytes": int(g.integers(1, 60)), "burst": pick(1, 8, 8, 16, 100)}
+                    figures["tag"] = pick(-1, 0, 1, 2, 5)
                     figures["burst"] = max(figures["burst"], figures["bytes"] // 8)
                     n_hops = min(len(servers), int(g.integers(1, 4)))
                     route = tuple(int(s) for s in g.choice(servers, n_hops, replace=False))
@@ -83,7 +85,8 @@ def _random_loop(seed: int) -> Program:
     tables = ((256,), (256, 256, 384, 640), (512,))
     shared = [
         b.server(f"s{i}", rate_bytes=pick(1, 4, 8), rate_ticks=pick(1, 1, 2), ports=pick(9, 1, 1, 2),
-                 switch=pick(0, 0, 3), stretch=tables[g.integers(3)])
+                 switch=pick(0, 0, 3), stretch=tables[g.integers(3)], tag_shift=pick(0, 0, 1),
+                 tag_bits=pick(63, 63, 1))
         for i in range(pick(1, 2, 3))
     ]  # fmt: skip
     sides = []
@@ -113,7 +116,7 @@ def _random_loop(seed: int) -> Program:
             figures: dict[str, int] = {"setup": pick(0, 0, 2, 5)}
             route: tuple[int, ...] = ()
             if g.random() < 0.6:
-                figures |= {"bytes": int(g.integers(1, 200)), "burst": pick(8, 16, 64), "tag": pick(-1, -1, 0, 1)}
+                figures |= {"bytes": int(g.integers(1, 200)), "burst": pick(8, 16, 64), "tag": pick(-1, -1, 0, 1, 2)}
                 hops = g.choice(shared, min(len(shared), pick(1, 1, 2)), replace=False).tolist()
                 route = (*hops, local) if g.random() < 0.5 else tuple(hops)
             else:

@@ -254,11 +254,15 @@ REFERENCE_MUTANTS = {
     "rates round down": ('-(-burst.size * server["rate_ticks"] // server["rate_bytes"])',
                          '(burst.size * server["rate_ticks"] // server["rate_bytes"])'),
     "no tag is a tag": ("if tag >= 0:", "if True:"),
-    "the first tag is free": ("if tag != self.tag[s]:", "if tag != self.tag[s] >= 0:"),
+    "the first tag is free": ("if seen != self.tag[s]:", "if seen != self.tag[s] >= 0:"),
+    "a view is all of the tag": ('(tag >> server["tag_shift"]) % (1 << server["tag_bits"])', "tag"),
+    "a view begins at bit 0": ('(tag >> server["tag_shift"])', "tag"),
+    "a view goes on to the last bit": (' % (1 << server["tag_bits"])', ""),
+    "all of the tag is kept": ("self.tag[s] = seen", "self.tag[s] = tag"),
     "a switch is stretched": (
         'ticks = ticks * int(self.program.stretch[server["stretch_at"] + entry]) >> 8',
         (
-            'ticks = (ticks + server["switch"] * (-1 < tag != self.tag[s])) '
+            'ticks = (ticks + server["switch"] * (tag >= 0 and seen != self.tag[s])) '
             '* int(self.program.stretch[server["stretch_at"] + entry]) >> 8'
         ),
     ),
@@ -287,6 +291,11 @@ FAST_MUTANTS = {
     "ties in slot order": ("slots[other].tie < tie", "other < s"),
     "occupancy is not counted": ("entry = min(occupancy,", "entry = min(1,"),
     "tags are not kept": ("servers[server].tag = tag", "pass"),
+    "a view is all of the tag": ('tag_at(program.servers, server, given["tag"][row])', 'given["tag"][row]'),
+    "a view goes on to the last bit": ('tag_at(program.servers, server, given["tag"][row])',
+                                       'given["tag"][row] >> program.servers["tag_shift"][server]'),
+    "a view begins at bit 0": ('tag_at(program.servers, server, given["tag"][row])', (
+        'np.where(given["tag"][row] < 0, -1, given["tag"][row] & ~(-1 << program.servers["tag_bits"][server]))')),
     "heads are not in order": ("units[other].asked == t and other < unit", "units[other].asked == t"),
     "no rescan when a credit returns": ("free += gives[i].amount\n        m[0].scan_queue = 1",
                                         "free += gives[i].amount"),
@@ -300,8 +309,8 @@ SKIP_MUTANTS = {
     "other streams are no matter": ("if servers[server].queued or servers[server].owner >= 0:",
                                     "if servers[server].queued:"),
     "others on the route are no matter": ("if freed[j] > t and holder[j] != s:", "if freed[j] < 0:"),
-    "tags that came and went are no matter": ("servers[server].switch and servers[server].tag != rows[row].tag",
-                                              "servers[server].switch < 0"),
+    "tags that came and went are no matter": ("if hops[i].tag >= 0 and servers[server].tag != hops[i].tag:",
+                                              "if hops[i].tag < -1:"),
     "nobody splits": ("other = servers[server].owner\n        ", "other = -1\n        "),
     "a split stream holds its servers whole": ("_hold_port(servers, freed, holder, server, s, start + here)",
                                                "_hold_port(servers, freed, holder, server, s, start + hold)"),
@@ -460,6 +469,44 @@ def test_a_new_tag_costs_a_switch(run: Run) -> None:
     for tag in (0, 0, 1, -1, 1):
         b.op(unit, bytes=32, burst=32, route=(dram,), tag=tag)
     assert times(run(b.build(), ())) == [(0, 9), (9, 13), (13, 22), (22, 26), (26, 30)]
+
+
+def test_servers_look_at_bits_of_a_tag(run: Run) -> None:
+    """Bit 0 is the direction, the rest a row: the bus turns round for 3 ticks, the bank opens rows in 5; data take 4.
+
+    tag    row  dir  bank        bus         over
+    0b010   1    0   0-9   new   0-7   new    9
+    0b011   1    1   9-13        9-16  new   16
+    0b101   2    1   16-25 new   16-20       25
+    0b001   0    1   25-34 new   25-29       34
+    none             34-38       34-38       38
+    0b1001  4    1   38-47 new   38-42       47
+    0b1000  4    0   47-51       47-54 new   54
+    """
+    b = Builder("views", 1)
+    unit = b.unit("dma")
+    bank = b.server("bank", rate_bytes=8, switch=5, tag_shift=1)
+    bus = b.server("bus", rate_bytes=8, switch=3, tag_bits=1)
+    for tag in (0b010, 0b011, 0b101, 0b001, -1, 0b1001, 0b1000):
+        b.op(unit, bytes=32, burst=32, route=(bank, bus), tag=tag)
+    assert run(b.build(), ()).end.tolist() == [9, 16, 25, 34, 38, 47, 54]
+    b = Builder("some bits", 1)
+    unit, bank = b.unit("dma"), b.server("bank", rate_bytes=8, switch=5, tag_shift=1, tag_bits=2)
+    for tag in (0b001, 0b1001, 0b1010):  # rows 0, 4 mod 4 = 0 and 5 mod 4 = 1
+        b.op(unit, bytes=32, burst=32, route=(bank,), tag=tag)
+    assert run(b.build(), ()).end.tolist() == [9, 13, 22]
+
+
+def test_a_stream_meets_its_own_view_of_a_tag() -> None:
+    """Directions go 0 1 0 1 in four ops of the same rows: at a server that sees rows alone nothing ever switches again,
+    so that its last burst, of tag 3, leaves the server as a burst of tag 2 needs it."""
+    b = Builder("rows", 1)
+    bank = b.server("bank", rate_bytes=8, switch=5, tag_shift=1)
+    for tag in (2, 3, 2, 3):
+        b.op(b.unit("dma"), bytes=320, burst=32, route=(bank,), tag=tag)
+    trace, skipped = engine_fast.counted(b.build())
+    assert times(trace) == [(0, 45), (45, 85), (85, 125), (125, 165)]
+    assert skipped.streams == 4
 
 
 def test_two_ports_and_a_stretch(run: Run) -> None:

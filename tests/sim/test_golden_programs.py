@@ -19,7 +19,7 @@ from cosoc.sim.files.mapping_file import find_mapping
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import lower
 from cosoc.sim.machine import engine_fast
-from cosoc.sim.machine.program import Program, entries_of, to_text
+from cosoc.sim.machine.program import WHOLE_TAG, Program, entries_of, to_text
 from cosoc.sim.model.mapping import Mapping, Piece, Runtime
 from cosoc.sim.model.workload import Layer, Workload
 
@@ -61,6 +61,9 @@ def machine_digest(program: Program) -> str:
     sha.update(
         repr((tables, plain, program.units.tolist(), program.credits.tolist(), program.blocks.tolist())).encode()
     )
+    views = program.servers[["tag_shift", "tag_bits"]].tolist()
+    if set(views) - {WHOLE_TAG}:
+        sha.update(repr(views).encode())
     for key in ("unit", "setup", "run", "bytes", "burst", "tag", "kind", "layer", "macs", "energy_fj"):
         sha.update(np.ascontiguousarray(rows[key]).tobytes())
     for key, entries in (

@@ -44,7 +44,8 @@ def tagged_pair() -> Program:
     b = Builder("tagged pair", 1000)
     left, right = b.unit("left", lanes=2, priority=1), b.unit("right")
     memory = b.server("memory [0]", rate_bytes=3, rate_ticks=2, ports=2, switch=5, stretch=(256, 256, 384))
-    first = b.op(left, bytes=10, burst=4, route=(memory,), tag=0, kind="load")
+    bus = b.server("bus", rate_bytes=8, switch=3, tag_bits=1)
+    first = b.op(left, bytes=10, burst=4, route=(memory, bus), tag=0, kind="load")
     second = b.op(right, setup=1, bytes=4, burst=4, route=(memory,), tag=1, kind="store")
     b.op(right, deps=(first, second), kind="sync")
     return b.build()
@@ -132,6 +133,8 @@ def set_field(key: str, name: str, value: int) -> Callable[[Program], Program]:
         (set_field("servers", "rate_ticks", -1), "server 0: rate_ticks is -1"),
         (set_field("servers", "ports", -1), "server 0: ports is -1"),
         (set_field("servers", "switch", -1), "server 0: switch is -1"),
+        (set_field("servers", "tag_shift", 63), "server 0: tag_shift is 63, must be 0..62"),
+        (set_field("servers", "tag_bits", 0), "server 0: tag_bits is 0, must be 1..63"),
         (set_field("servers", "stretch_n", 9), "server 0: stretch table 0+9 of 1 entries"),
         (set_field("credits", "capacity", 0), "credit 0: capacity is 0"),
         (set_field("blocks", "times", 0), "block 0: 2 rows x 0"),
