@@ -34,15 +34,16 @@ Three things are skipped, with the same integers as a result (`coalesce`, `skip`
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 from cosoc.sim.machine.program import Ints, Program, Records, bases, bursts_of, deadlock, entries_of, tag_at
 from cosoc.sim.machine.trace import WAIT, Trace
@@ -95,10 +96,11 @@ _SLOT = _record(
 _NODE = _record("slot", "waits", "next", "before", "since", "behind")
 # held: entries of `freed` and `holder` from hold_at on: ticks in which ports are freed, ascending, and the slots that
 # hold them; those that are past count no more. first, final, queued: of the nodes that wait. stretch_n 0: the
-# stretch does not vary. owner: the slot whose stream runs over it, -1 if there is none.
+# stretch does not vary. owner: the slot whose stream runs over it, -1 if there is none. asking: how many have asked for
+# it in this tick that are not seen to yet.
 _SERVER = _record(
     "ports", "hold_at", "held", "first", "final", "queued", "touched", "switch", "tag", "busy", "last_op",
-    "stretch_at", "stretch_n", "owner",
+    "stretch_at", "stretch_n", "owner", "asking",
 )  # fmt: skip
 _CREDIT = _record("free", "blocked")
 # Where a unit stood when the picture was kept: root: a unit that names its component in the loop, -1 if it has no row
@@ -356,24 +358,114 @@ def _tree(n_slots: int) -> tuple[Ints, Ints]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The kernel. Every helper but the rare two is inlined, and no array in it is reference counted (see `_bare`): an atomic
-# count per array and call would cost several times what the rules do.
+# Arrays as the kernel sees them
+
+
+class _Bare(types.Type):
+    """An array of integers or records as where it is and how long: of `ndim` 1 or 2 dimensions, C-contiguous.
+
+    An array of numba's has an owner, whose references are counted at every call, and each index is looked at for being
+    negative, that is, counted from the end. Both together took most of the kernel's time. Here an index is what it is.
+    Sound because the caller of the kernel holds all arrays while it runs, and no index in it is negative.
+    """
+
+    def __init__(self, dtype: Any, ndim: int) -> None:
+        self.dtype, self.ndim = dtype, ndim
+        super().__init__(name=f"Bare({dtype}, {ndim})")
+
+
+@register_model(_Bare)
+class _BareModel(models.StructModel):
+    """data: of the first item; rows: items, or rows of items; columns: items in a row."""
+
+    def __init__(self, manager: Any, kind: Any) -> None:
+        members = [("data", types.CPointer(kind.dtype)), ("rows", types.intp), ("columns", types.intp)]
+        super().__init__(manager, kind, members)
+
+
+@intrinsic
+def _bare(_typing: Any, array: Any) -> Any:
+    """The same array as a `_Bare`."""
+    kind = _Bare(array.dtype, array.ndim)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        given = context.make_array(signature.args[0])(context, builder, value=args[0])
+        shape = cgutils.unpack_tuple(builder, given.shape, array.ndim)
+        bare = cgutils.create_struct_proxy(kind)(context, builder)
+        bare.data, bare.rows, bare.columns = given.data, shape[0], shape[-1]
+        return bare._getvalue()
+
+    return kind(array), codegen
+
+
+@type_callable(operator.getitem)
+def _type_of_item(_context: Any) -> Any:
+    return lambda array, index: array.dtype if isinstance(array, _Bare) else None
+
+
+@type_callable(operator.setitem)
+def _type_of_setting(_context: Any) -> Any:
+    return lambda array, index, item: types.none if isinstance(array, _Bare) else None
+
+
+@type_callable(len)
+def _type_of_length(_context: Any) -> Any:
+    return lambda array: types.intp if isinstance(array, _Bare) else None
+
+
+def _item(context: Any, builder: Any, kinds: Any, args: Any) -> Any:
+    """Where an item is. kinds, args: of the array and of an index, or of a pair of them."""
+    array = cgutils.create_struct_proxy(kinds[0])(context, builder, value=args[0])
+    if kinds[0].ndim == 1:
+        at = context.cast(builder, args[1], kinds[1], types.intp)
+    else:
+        pair = cgutils.unpack_tuple(builder, args[1], 2)
+        row, column = (context.cast(builder, *index, types.intp) for index in zip(pair, kinds[1].types, strict=True))
+        at = builder.add(builder.mul(row, array.columns), column)
+    return builder.gep(array.data, [at], inbounds=True)
+
+
+@lower_builtin(operator.getitem, _Bare, types.Any)
+def _get_item(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    return context.unpack_value(builder, signature.return_type, _item(context, builder, signature.args, args))
+
+
+@lower_builtin(operator.setitem, _Bare, types.Any, types.Any)
+def _set_item(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    array, _, kind = signature.args
+    item = context.cast(builder, args[2], kind, array.dtype)
+    context.pack_value(builder, array.dtype, item, _item(context, builder, signature.args, args))
+    return context.get_dummy_value()
+
+
+@lower_builtin(len, _Bare)
+def _length(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    return cgutils.create_struct_proxy(signature.args[0])(context, builder, value=args[0]).rows
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The kernel. Every helper but the rare ones is inlined.
 
 
 @njit(forceinline=True)
 def _set_event(tree, levels, slot, t):
     """The next event of `slot` is at t (NEVER: none)."""
-    i = slot
-    tree[i] = t
+    i, before = slot, tree[slot]
+    tree[i] = least = t
     for level in range(len(levels) - 1):
         first = levels[level] + (i & ~(FAN - 1))
-        least = tree[first]
-        for child in range(first + 1, first + FAN):
-            least = min(least, tree[child])
         i //= FAN
         node = levels[level + 1] + i
-        if tree[node] == least:
-            return
+        known = tree[node]
+        if least >= known:
+            if before > known:
+                return
+            least = tree[first]  # it may have been the first of these
+            for child in range(first + 1, first + FAN):
+                least = min(least, tree[child])
+            if known == least:
+                return
+        before = known
         tree[node] = least
 
 
@@ -833,6 +925,26 @@ def _hold(slots, servers, hops, stretch, s, hop, occupancy):
 
 
 @njit(forceinline=True)
+def _have(slots, servers, freed, holder, rows, hops, lists, stretch, m, server, s, place, occupancy, t):
+    """The server at a place of its route grants slot `s` a port."""
+    hold = _hold(slots, servers, hops, stretch, s, rows[slots[s].row].hop_at + place, occupancy)
+    until = t + hold
+    servers[server].busy += hold
+    servers[server].last_op = slots[s].op
+    _hold_port(servers, freed, holder, server, s, until)
+    last, longest = slots[s].until, slots[s].hold
+    if until > last or (until == last and (hold > longest or (hold == longest and place < slots[s].place))):
+        slots[s].until = until
+        slots[s].hold = hold
+        slots[s].server = server
+        slots[s].place = place
+    slots[s].pending -= 1
+    if slots[s].pending == 0:
+        lists[GRANTED, m[0].granted] = s
+        m[0].granted += 1
+
+
+@njit(forceinline=True)
 def _serve(
     slots, servers, nodes, freed, holder, rows, hops, lists, stretch, watched, waits, chain, m, server, t,
 ):  # fmt: skip
@@ -850,24 +962,24 @@ def _serve(
         else:
             servers[server].final = -1
         nodes[node].waits = 0
-        place = node - slots[s].node_at
-        hold = _hold(slots, servers, hops, stretch, s, rows[slots[s].row].hop_at + place, held + n)
-        until = t + hold
-        servers[server].busy += hold
-        servers[server].last_op = slots[s].op
-        _hold_port(servers, freed, holder, server, s, until)
         if len(watched) > 0 and watched[slots[s].op]:
             _note(slots, nodes, waits, chain, m, node, t, server, -1)
-        last, longest = slots[s].until, slots[s].hold
-        if until > last or (until == last and (hold > longest or (hold == longest and place < slots[s].place))):
-            slots[s].until = until
-            slots[s].hold = hold
-            slots[s].server = server
-            slots[s].place = place
-        slots[s].pending -= 1
-        if slots[s].pending == 0:
-            lists[GRANTED, m[0].granted] = s
-            m[0].granted += 1
+        _have(
+            slots,
+            servers,
+            freed,
+            holder,
+            rows,
+            hops,
+            lists,
+            stretch,
+            m,
+            server,
+            s,
+            node - slots[s].node_at,
+            held + n,
+            t,
+        )
     servers[server].queued -= n
     if len(watched) > 0:
         node = servers[server].first
@@ -897,6 +1009,15 @@ def _grant(
     """Rule 3."""
     asked = 0
     while asked < m[0].asking:  # a split makes it longer
+        row = slots[lists[ASKED, asked]].row
+        for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+            server = hops[i].server
+            servers[server].asking += 1
+            other = servers[server].owner
+            if other >= 0:
+                _split(slots, servers, freed, holder, rows, hops, tree, levels, lists, m, other, t)
+        asked += 1
+    for asked in range(m[0].asking):
         s = lists[ASKED, asked]
         row, unit = slots[s].row, slots[s].unit
         slots[s].key = (units[unit].rank << 50) | t
@@ -909,14 +1030,17 @@ def _grant(
         slots[s].pending = rows[row].hop_n
         for i in range(rows[row].hop_n):
             server = hops[rows[row].hop_at + i].server
-            other = servers[server].owner
-            if other >= 0:
-                _split(slots, servers, freed, holder, rows, hops, tree, levels, lists, m, other, t)
+            if servers[server].asking == 1 and servers[server].queued == 0:  # nobody else wants it
+                held = _past(servers, freed, holder, server, t)
+                if held < servers[server].ports:
+                    servers[server].asking = 0
+                    _have(slots, servers, freed, holder, rows, hops, lists, stretch, m, server, s, i, held + 1, t)
+                    continue
+            servers[server].asking = 0
             _ask(slots, servers, nodes, lists, m, s, slots[s].node_at + i, server)
         if rows[row].hop_n == 0:
             lists[GRANTED, m[0].granted] = s
             m[0].granted += 1
-        asked += 1
     m[0].asking = 0
     for i in range(m[0].servers):
         _serve(
@@ -1148,6 +1272,27 @@ def _steady(
     A kernel of its own, called between ticks: in `_run` it would double the time to compile that. So as not to be
     called for every iteration of a loop without a period, it rests longer after each picture that never came back.
     """
+    units = _bare(units)
+    slots = _bare(slots)
+    servers = _bare(servers)
+    nodes = _bare(nodes)
+    freed = _bare(freed)
+    holder = _bare(holder)
+    credits = _bare(credits)
+    rows = _bare(rows)
+    hops = _bare(hops)
+    tree = _bare(tree)
+    levels = _bare(levels)
+    stretches = _bare(stretches)
+    order = _bare(order)
+    blocks = _bare(blocks)
+    deps = _bare(deps)
+    issue = _bare(issue)
+    end = _bare(end)
+    service = _bare(service)
+    marks = _bare(marks)
+    kept_busy = _bare(kept_busy)
+    m = _bare(m)
     m[0].check = 0
     block, t = stretches[units[m[0].anchor].stretch].block, m[0].tick
     if m[0].block != block:
@@ -1160,7 +1305,21 @@ def _steady(
         if slots[s].event == STREAM:
             _set_event(tree, levels, s, _unfold(slots, servers, freed, holder, rows, hops, m, s, t + 1))
     size = _picture(
-        units, slots, servers, nodes, freed, holder, credits, rows, tree, stretches, blocks, marks, pictures[NOW], m, t
+        units,
+        slots,
+        servers,
+        nodes,
+        freed,
+        holder,
+        credits,
+        rows,
+        tree,
+        stretches,
+        blocks,
+        marks,
+        _bare(pictures[NOW]),
+        m,
+        t,
     )
     same = size > 0 and size == m[0].size
     for i in range(size):
@@ -1186,22 +1345,6 @@ def _steady(
         else:
             m[0].pause = m[0].rest
             m[0].rest *= 2
-
-
-@intrinsic
-def _bare(_typing: Any, array: Any) -> Any:
-    """The same array without an owner: numba then counts no references to it, which took three quarters of the time.
-
-    Sound because the caller of `_run` holds all arrays while it runs.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        bare = context.make_array(signature.args[0])(context, builder, value=args[0])
-        bare.meminfo = cgutils.get_null_value(bare.meminfo.type)
-        bare.parent = cgutils.get_null_value(bare.parent.type)
-        return bare._getvalue()
-
-    return array(array), codegen
 
 
 @njit(cache=True)
