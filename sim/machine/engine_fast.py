@@ -45,7 +45,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
-from cosoc.sim.machine.program import Ints, Program, Records, bases, bursts_of, deadlock, entries_of, tag_at
+from cosoc.sim.machine.program import Ints, Program, Records, bases, deadlock
 from cosoc.sim.machine.trace import WAIT, Trace
 
 NEVER = 1 << 62
@@ -187,7 +187,7 @@ def _simulate(program: Program, watched: Any, room: int, flags: tuple[bool, bool
     state, waits, chain = np.zeros(1, _STATE), np.zeros(room, WAIT), np.zeros(room, np.int64)
     state["coalesce"], state["skip"] = flags
     state["anchor"] = -1
-    deps, takes, gives, stretch = (_own(a) for a in (program.deps, program.takes, program.gives, program.stretch))
+    deps, takes, gives, stretch = map(_typed, (program.deps, program.takes, program.gives, program.stretch))
     going = True
     while going:
         _run(
@@ -213,9 +213,9 @@ def _simulate(program: Program, watched: Any, room: int, flags: tuple[bool, bool
 # Preparation, in numpy
 
 
-def _own(array: Any) -> Any:
-    """A copy that is writable, contiguous and of the type that the kernel is compiled for, whatever `array` is."""
-    return np.array(array, dtype=array.dtype if array.dtype.names else np.int64)
+def _typed(array: Any) -> Any:
+    """The array, or a copy, of the one type that kernels are compiled for: writable, contiguous, int64 or records."""
+    return np.require(array, array.dtype if array.dtype.names else np.int64, ["C", "W"])
 
 
 def _prepare_blocks(program: Program) -> Records:
@@ -269,12 +269,9 @@ def _prepare_servers(
     servers["tag"] = servers["last_op"] = servers["owner"] = servers["first"] = servers["final"] = -1
     tables = [program.stretch[s["stretch_at"] : s["stretch_at"] + s["stretch_n"]] for s in servers]
     varies = np.array([len(t) > 1 and bool((t[1:] != t[1]).any()) for t in tables], np.bool_)
-    row, server = _hops(program)
-    goes_over = np.zeros((len(servers), len(program.units)), np.bool_)
-    goes_over[server, program.rows["unit"][row]] = True
+    goes_over, tagged = np.zeros((len(servers), len(program.units)), np.bool_), np.zeros(len(servers), np.bool_)
+    _mark(_typed(program.rows), _typed(program.routes), goes_over, tagged)
     lanes = goes_over @ np.bincount(slots["unit"], minlength=len(program.units))  # that go over each server
-    tagged = np.zeros(len(servers), np.bool_)
-    tagged[server[program.rows["tag"][row] >= 0]] = True
     loose = (servers["ports"] >= lanes) & ~varies & ~(tagged & (servers["switch"] > 0))
     servers["stretch_n"][~varies] = 0
     servers["held"] = np.where(loose, 0, np.minimum(servers["ports"], lanes))
@@ -282,58 +279,72 @@ def _prepare_servers(
     return servers, varies, loose
 
 
-def _hops(program: Program) -> tuple[Ints, Ints]:
-    """(row, server) of every place on every row's route, in order."""
-    at, n = program.rows["route_at"], program.rows["route_n"]
-    return np.repeat(np.arange(len(n)), n), program.routes[entries_of(at, n)]
+@njit(cache=True)
+def _mark(given, routes, goes_over, tagged):
+    """Mark the units that go over each server, [n_servers, n_units], and the servers over which tags go."""
+    for i in range(len(given)):
+        row = given[i]
+        for j in range(row.route_at, row.route_at + row.route_n):
+            goes_over[routes[j], row.unit] = True
+            tagged[routes[j]] |= row.tag >= 0
 
 
 def _prepare_rows(program: Program, varies: Any, loose: Any) -> tuple[Records, Records, Ints]:
     """Rows; the servers on their routes that are not loose, with ticks per burst; and the busy ticks of the others,
     [n_servers]."""
-    given = program.rows
-    rows = np.zeros(len(given), _ROW)
-    for key in ("unit", "setup", "run", "dep_at", "dep_n", "take_at", "take_n", "give_at", "give_n"):
-        rows[key] = given[key]
-    rows["bursts"] = bursts_of(given)
-    row, server = _hops(program)
-    hops = np.zeros(len(row), _HOP)
-    hops["server"] = server
-    seen = tag_at(program.servers, server, given["tag"][row])
-    hops["tag"] = np.where(program.servers["switch"][server] > 0, seen, -1)
-    given_n = given["route_n"]
-    moves = np.flatnonzero(given_n)
-    first = (np.cumsum(given_n) - given_n)[moves]  # place of each route that is not empty
-    table = program.servers["stretch_at"] + np.minimum(1, program.servers["stretch_n"] - 1)
-    alone, rate_ticks, rate_bytes = (
-        array[server] for array in (program.stretch[table], *(program.servers[k] for k in ("rate_ticks", "rate_bytes")))
-    )
-    is_loose = loose[server]
-    full = np.minimum(given["burst"], given["bytes"])
-    last = given["bytes"] - (rows["bursts"] - 1) * full
-    for key, size in (("full", full), ("last", last)):
-        name, base = ("alone", "base") if key == "full" else ("alone_last", "base_last")
-        ticks = -(-size[row] * rate_ticks // rate_bytes)
-        stretched = ticks * alone >> 8
-        # Where the stretch is the same at every occupancy, it is applied here once.
-        hops[key] = np.where(varies[server], ticks, stretched)
-        hops[name] = stretched = np.maximum(1, stretched)
-        if len(moves):
-            rows[name][moves] = np.maximum.reduceat(stretched, first)
-            rows[base][moves] = np.maximum.reduceat(np.where(is_loose, stretched, 0), first)
-    times = np.zeros(len(rows) + 1, np.int64)
+    given, routes, about, stretch = map(_typed, (program.rows, program.routes, program.servers, program.stretch))
+    times = np.zeros(len(given) + 1, np.int64)
     np.add.at(times, program.blocks["first_row"], program.blocks["times"])
     np.add.at(times, program.blocks["first_row"] + program.blocks["n_rows"], -program.blocks["times"])
-    busy = np.zeros(len(program.servers), np.int64)
-    idle = np.flatnonzero(is_loose)
-    spent = (rows["bursts"][row[idle]] - 1) * hops["alone"][idle] + hops["alone_last"][idle]
-    np.add.at(busy, server[idle], np.cumsum(times)[row[idle]] * spent)
-    tight = ~is_loose
-    rows["hop_n"] = np.bincount(row[tight], minlength=len(rows))
-    rows["hop_at"] = np.cumsum(rows["hop_n"]) - rows["hop_n"]
-    moved = (rows["hop_n"] == 0) & (rows["bursts"] > 0)
-    rows["whole"] = np.where(moved, (rows["bursts"] - 1) * rows["base"] + rows["base_last"], 0)
-    return rows, hops[tight], busy
+    rows, busy = np.zeros(len(given), _ROW), np.zeros(len(about), np.int64)
+    hops = np.zeros(int(given["route_n"].sum()), _HOP)
+    n_hops = _fill(given, routes, about, stretch, varies, loose, np.cumsum(times), rows, hops, busy)
+    return rows, hops[:n_hops], busy
+
+
+@njit(cache=True)
+def _fill(given, routes, about, stretch, varies, loose, times, rows, hops, busy):
+    """Write rows, hops and busy ticks (see `_prepare_rows`); how many hops there are. times: of each row."""
+    at = 0
+    for i in range(len(given)):
+        row, new = given[i], rows[i]
+        new.unit, new.setup, new.run = row.unit, row.setup, row.run
+        new.dep_at, new.dep_n = row.dep_at, row.dep_n
+        new.take_at, new.take_n = row.take_at, row.take_n
+        new.give_at, new.give_n = row.give_at, row.give_n
+        new.hop_at = at
+        if row.bytes == 0:
+            continue
+        full = min(row.burst, row.bytes)
+        new.bursts = (row.bytes + full - 1) // full
+        last = row.bytes - (new.bursts - 1) * full
+        for j in range(row.route_at, row.route_at + row.route_n):
+            server = routes[j]
+            its = about[server]
+            ticks = (full * its.rate_ticks + its.rate_bytes - 1) // its.rate_bytes
+            ticks_last = (last * its.rate_ticks + its.rate_bytes - 1) // its.rate_bytes
+            factor = stretch[its.stretch_at + min(1, its.stretch_n - 1)]
+            alone, alone_last = max(1, ticks * factor >> 8), max(1, ticks_last * factor >> 8)
+            new.alone, new.alone_last = max(new.alone, alone), max(new.alone_last, alone_last)
+            if loose[server]:
+                new.base, new.base_last = max(new.base, alone), max(new.base_last, alone_last)
+                busy[server] += times[i] * ((new.bursts - 1) * alone + alone_last)
+                continue
+            hop = hops[at]
+            hop.server = server
+            # Where the stretch is the same at every occupancy, it is applied here once.
+            if not varies[server]:
+                ticks, ticks_last = ticks * factor >> 8, ticks_last * factor >> 8
+            hop.full, hop.last = ticks, ticks_last
+            hop.alone, hop.alone_last = alone, alone_last
+            hop.tag = -1
+            if row.tag >= 0 and its.switch > 0:
+                hop.tag = (row.tag >> its.tag_shift) & ~(-1 << its.tag_bits)
+            at += 1
+        new.hop_n = at - new.hop_at
+        if new.hop_n == 0:
+            new.whole = (new.bursts - 1) * new.base + new.base_last
+    return at
 
 
 def _prepare_nodes(rows: Records, slots: Records) -> Records:

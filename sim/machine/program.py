@@ -352,12 +352,6 @@ def _check_figures(program: Program) -> list[str]:
     return reasons
 
 
-def tag_at(servers: Records, server: Ints, tag: Ints) -> Ints:
-    """What each server sees of a tag (rule 3); -1 where there is none. server, tag: [n], and so is the answer."""
-    seen = (tag >> servers["tag_shift"][server]) & ~(-1 << servers["tag_bits"][server])
-    return np.where(tag < 0, -1, seen)
-
-
 def entries_of(at: Ints, n: Ints) -> Ints:
     """Indices at[0] .. at[0]+n[0]-1, at[1] .. and so on: all entries of the slices, in row order."""
     starts = np.cumsum(n) - n
