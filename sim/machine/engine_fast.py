@@ -173,8 +173,8 @@ def _simulate(program: Program, watched: Any, room: int, flags: tuple[bool, bool
     blocks = _prepare_blocks(program)
     units, slots, stretches, order = _prepare_units(program)
     servers, varies, loose = _prepare_servers(program, slots)
-    rows, hops, busy = _prepare_rows(program, varies, loose)
-    nodes = _prepare_nodes(rows, slots)
+    rows, hops, busy, longest = _prepare_rows(program, varies, loose)
+    nodes = _prepare_nodes(longest, slots)
     freed, holder = np.zeros((2, max(1, int(servers["held"].sum()))), np.int64)
     servers["held"] = 0
     credits = np.zeros(len(program.credits), _CREDIT)
@@ -234,7 +234,9 @@ def _prepare_units(program: Program) -> tuple[Records, Records, Records, Ints]:
     unit = program.rows["unit"][row]
     by_unit = np.lexsort((block, unit))  # stable, so rows stay in order
     order, unit, block = row[by_unit], unit[by_unit], block[by_unit]
-    starts = np.flatnonzero(np.diff(unit, prepend=-1) | np.diff(block, prepend=-1))
+    begins = np.ones(len(order), np.bool_)
+    begins[1:] = (unit[1:] != unit[:-1]) | (block[1:] != block[:-1])
+    starts = np.flatnonzero(begins)
     stretches = np.zeros(len(starts), _STRETCH)
     stretches["at"], stretches["block"] = starts, block[starts]
     stretches["n"] = np.diff(starts, append=len(order))
@@ -267,10 +269,9 @@ def _prepare_servers(
     for key in ("ports", "switch", "stretch_at", "stretch_n"):
         servers[key] = program.servers[key]
     servers["tag"] = servers["last_op"] = servers["owner"] = servers["first"] = servers["final"] = -1
-    tables = [program.stretch[s["stretch_at"] : s["stretch_at"] + s["stretch_n"]] for s in servers]
-    varies = np.array([len(t) > 1 and bool((t[1:] != t[1]).any()) for t in tables], np.bool_)
-    goes_over, tagged = np.zeros((len(servers), len(program.units)), np.bool_), np.zeros(len(servers), np.bool_)
-    _mark(_typed(program.rows), _typed(program.routes), goes_over, tagged)
+    goes_over = np.zeros((len(servers), len(program.units)), np.bool_)
+    varies, tagged = np.zeros((2, len(servers)), np.bool_)
+    _mark(*map(_typed, (program.rows, program.routes, program.stretch)), servers, goes_over, varies, tagged)
     lanes = goes_over @ np.bincount(slots["unit"], minlength=len(program.units))  # that go over each server
     loose = (servers["ports"] >= lanes) & ~varies & ~(tagged & (servers["switch"] > 0))
     servers["stretch_n"][~varies] = 0
@@ -280,8 +281,13 @@ def _prepare_servers(
 
 
 @njit(cache=True)
-def _mark(given, routes, goes_over, tagged):
-    """Mark the units that go over each server, [n_servers, n_units], and the servers over which tags go."""
+def _mark(given, routes, stretch, servers, goes_over, varies, tagged):
+    """Mark the units that go over each server, [n_servers, n_units], and the servers whose stretch varies or over which
+    tags go, [n_servers]."""
+    for server in range(len(servers)):
+        first = servers[server].stretch_at + 1  # the entry before is never read
+        for i in range(first, first - 1 + servers[server].stretch_n):
+            varies[server] |= stretch[i] != stretch[first]
     for i in range(len(given)):
         row = given[i]
         for j in range(row.route_at, row.route_at + row.route_n):
@@ -289,22 +295,22 @@ def _mark(given, routes, goes_over, tagged):
             tagged[routes[j]] |= row.tag >= 0
 
 
-def _prepare_rows(program: Program, varies: Any, loose: Any) -> tuple[Records, Records, Ints]:
-    """Rows; the servers on their routes that are not loose, with ticks per burst; and the busy ticks of the others,
-    [n_servers]."""
+def _prepare_rows(program: Program, varies: Any, loose: Any) -> tuple[Records, Records, Ints, Ints]:
+    """Rows; the servers on their routes that are not loose, with ticks per burst; the busy ticks of the others,
+    [n_servers]; and how many of the former there are on the longest route of each unit, [n_units]."""
     given, routes, about, stretch = map(_typed, (program.rows, program.routes, program.servers, program.stretch))
     times = np.zeros(len(given) + 1, np.int64)
     np.add.at(times, program.blocks["first_row"], program.blocks["times"])
     np.add.at(times, program.blocks["first_row"] + program.blocks["n_rows"], -program.blocks["times"])
-    rows, busy = np.zeros(len(given), _ROW), np.zeros(len(about), np.int64)
+    rows, busy, longest = np.zeros(len(given), _ROW), *(np.zeros(len(of), np.int64) for of in (about, program.units))
     hops = np.zeros(int(given["route_n"].sum()), _HOP)
-    n_hops = _fill(given, routes, about, stretch, varies, loose, np.cumsum(times), rows, hops, busy)
-    return rows, hops[:n_hops], busy
+    n_hops = _fill(given, routes, about, stretch, varies, loose, np.cumsum(times), rows, hops, busy, longest)
+    return rows, hops[:n_hops], busy, longest
 
 
 @njit(cache=True)
-def _fill(given, routes, about, stretch, varies, loose, times, rows, hops, busy):
-    """Write rows, hops and busy ticks (see `_prepare_rows`); how many hops there are. times: of each row."""
+def _fill(given, routes, about, stretch, varies, loose, times, rows, hops, busy, longest):
+    """Write what `_prepare_rows` returns; how many hops there are. times: how often each row runs, [n_rows]."""
     at = 0
     for i in range(len(given)):
         row, new = given[i], rows[i]
@@ -342,15 +348,14 @@ def _fill(given, routes, about, stretch, varies, loose, times, rows, hops, busy)
                 hop.tag = (row.tag >> its.tag_shift) & ~(-1 << its.tag_bits)
             at += 1
         new.hop_n = at - new.hop_at
+        longest[row.unit] = max(longest[row.unit], new.hop_n)
         if new.hop_n == 0:
             new.whole = (new.bursts - 1) * new.base + new.base_last
     return at
 
 
-def _prepare_nodes(rows: Records, slots: Records) -> Records:
+def _prepare_nodes(longest: Ints, slots: Records) -> Records:
     """As many nodes for each slot as the longest route of its unit has places."""
-    longest = np.zeros(int(max(rows["unit"].max(initial=0), slots["unit"].max(initial=0))) + 1, np.int64)
-    np.maximum.at(longest, rows["unit"], rows["hop_n"])
     n = longest[slots["unit"]]
     slots["node_at"] = np.cumsum(n) - n
     nodes = np.zeros(int(n.sum()), _NODE)
