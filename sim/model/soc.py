@@ -157,7 +157,7 @@ class CachedMover(Model):
     return_link: Name
     outer_link: Name
     dram_link: Name
-    mvin_bytes: Positive  # widest row of a mvin, and largest request
+    mvin_bytes: Positive  # widest row of a mvin; its requests are as large, up to a line of the L2
     rows_in_flight: Positive  # a further mvin may start while fewer rows than this are outstanding
     setup_cycles: Cycles  # from a mvin's start to its first beat, where the L2 has it
     fill_cycles: Cycles  # for which a line that comes into the L2 keeps its port from reads and writes
@@ -591,6 +591,9 @@ class SoC(Model):
         if mover.return_link in self.links:
             beat = self.links[mover.return_link].bytes_per_period
             keys.append((("links", mover.return_link, "bytes_per_period"), beat))
+            if beat > mover.l2_line_bytes:
+                what = f"found {beat}: a beat is of one line, and those of the L2 have {mover.l2_line_bytes} bytes"
+                out.append((("links", mover.return_link, "bytes_per_period"), what))
         out += [(at, f"found {size}: mover {name} needs a power of two") for at, size in keys if size & (size - 1)]
         if len(set(mover.links)) < len(mover.links):
             out.append((("dmas", name, "return_link"), "its three links must be three"))

@@ -545,9 +545,11 @@ def terms(
     cols = _span(tiles.ox, shape.stride_x, tiles.fx, shape.add)
     mvins = taps * k_parts * c_blocks * again.weights * works + i_requests / xp.minimum(cols, side + 0 * cols)
     result_rows = pixels * k_blocks
-    st_requests = pixels * xp.where(shape.gemm > 0, k_parts, k_blocks) * flow.dram_out
+    request_bytes = min(machine.mvin_bytes, machine.line_bytes)
+    k_requests = along(shape.k, tiles.k, lambda x: xp.ceildiv(x, request_bytes), xp)
+    st_requests = pixels * xp.where(shape.gemm > 0, k_requests, k_blocks) * flow.dram_out
     store = result_rows * (flow.dram_out + flow.spad_out) + st_requests * machine.store_request_cycles
-    store = store + partial * (1 / machine.beat_bytes + machine.store_request_cycles / machine.mvin_bytes)
+    store = store + partial * (1 / machine.beat_bytes + machine.store_request_cycles / request_bytes)
 
     # --- lines that narrow rows take a part of
     k_rest = along(shape.k, tiles.k, lambda x: xp.ceildiv(x, machine.line_bytes), xp) - shape.k / machine.line_bytes

@@ -1,10 +1,11 @@
 """What tiles touch: requests, cycles on the return path, and lines missed in L2 and last-level cache.
 
 Residency is decided here and timing by the engine. Both are exact for what they see: a mvin is split into requests as
-the DMA splits it (aligned windows of one beat, two, four .. up to its largest request), and every line that a request
-touches is looked up in two set-associative caches with random replacement. The approximation is in the order of
-look-ups: the tiles come one after another, in a tile all loads in the order of the load controller and then all stores,
-while in the machine stores of one tile overlap loads of the next.
+the DMA splits it (aligned windows of one beat, two, four .. up to a mvin's width, but no more than a line, which is the
+most that a bus between caches transfers at once), and the line that a request lies in is looked up in two
+set-associative caches with random replacement. The approximation is in the order of look-ups: the tiles come one after
+another, in a tile all loads in the order of the load controller and then all stores, while in the machine stores of one
+tile overlap loads of the next.
 
 Sources: LoopConv.scala, LoopMatmul.scala and DMA.scala of Gemmini; LastLevelCache.scala of FASED.
 """
@@ -94,7 +95,7 @@ class Caches:
     l2_line_bytes: int = 64
     llc_line_bytes: int = 128
     beat_bytes: int = 16
-    mvin_bytes: int = 64  # widest row of a mvin, and largest request of the DMA
+    mvin_bytes: int = 64  # widest row of a mvin; its requests are as large, up to a line of the L2
 
 
 @dataclass(frozen=True)
@@ -241,11 +242,11 @@ def _row(state, address, n_bytes, row_bytes, p, record):
     """One row of a mvin or mvout: of the aligned windows at its address the one with most bytes, smaller on a tie.
     row_bytes: of the memory that it goes to; 0: it comes from there."""
     record[BYTES] += n_bytes
-    left = n_bytes
+    left, most = n_bytes, min(p[2], 1 << p[4])
     while left > 0:
         best = window = 0
         size = 1 << p[3]
-        while size <= p[2] or best == 0:
+        while size <= most or best == 0:
             got = min(size - (address & (size - 1)), left)
             if got > best:
                 best, window = got, size

@@ -323,6 +323,7 @@ def test_every_number_of_the_file_counts_or_is_refused(key: str) -> None:
         ({"dmas.mover.model": "cache"}, "dmas.mover: a mover's model is dma or cached"),
         ({"backing_memory": "dram"}, "mover mover reads from dram only; leave it out"),
         ({"dmas.mover.l2_line_bytes": "48"}, "l2_line_bytes: found 48: mover mover needs a power of two"),
+        ({"links.return_path.bytes_per_period": "128"}, "found 128: a beat is of one line, and those of"),
         ({"dmas.mover.return_link": "outer_port"}, "its three links must be three"),
         ({"cores.host.memory": "scratchpad"}, "a core of model host_cpu takes whole tiles, mover mover brings rows"),
     ],

@@ -89,6 +89,21 @@ def test_requests_of_a_convolution_are_those_of_its_rows(c: int, k: int) -> None
     assert least <= seen.seen.mvins[:, BEATS].sum() <= least + 2 * len(expected)
 
 
+@pytest.mark.parametrize("offset", [0, 8, 56])
+def test_a_wider_mvin_asks_for_no_more_than_a_line_at_once(offset: int) -> None:
+    """A bus between caches transfers a line at most. Where a narrow mvin cuts a row within a line, both halves ask for
+    that line; a wide one asks once. A window of 128 bytes once took 8 beats for 64 bytes across two lines."""
+    k, c = 128, 8
+    machine = replace(MACHINE, conv_offset_bytes=offset)
+    narrow = walk(conv(k, c, 1), machine=machine).seen.mvins
+    wide = walk_nest(conv(k, c, 1), replace(machine, mvin_bytes=128), ALL, replace(CACHES, mvin_bytes=128)).seen.mvins
+    rows = [offset + (4 << 20) + ch * k for ch in range(c)]
+    inputs = requests_of(offset, c)
+    assert wide[:, REQUESTS].sum() == len([r for row in rows for r in requests_of(row, k)] + inputs)
+    assert wide[:, REQUESTS].sum() <= narrow[:, REQUESTS].sum()
+    assert wide[:, BEATS].sum() <= narrow[:, BEATS].sum()
+
+
 def test_stores_come_with_the_last_reduction_only() -> None:
     seen = walk(gemm(32, 64, 32, tile=(16, 16, 1, 1, 1, 32)))
     assert seen.tiled.table[:, LEAVES].tolist() == [0, 0, 0, 1] * 2  # och outside, kch inside
