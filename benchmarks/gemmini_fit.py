@@ -1,11 +1,14 @@
 """Choose the ten fitted constants of the Gemmini model on half of the problem shapes; score them on the other half.
 
-    python benchmarks/gemmini_fit.py --data FILE [--json FILE] [--rounds N] [--step N]
+    python benchmarks/gemmini_fit.py --data FILE [--folds] [--json FILE] [--rounds N] [--step N]
 
 Every Nth row, of all five sides, split by problem shape into two folds; each fold's constants are scored on the other
-fold. Minimised is the mean of |log(simulated / measured)|, each row's capped at 0.7, plus a penalty on the distance
-from the middle of the plausible range; the search goes along one constant at a time, from those of the SoC file on.
-The split is by CRC of the shape: no randomness, no seed.
+fold. --folds: on all rows of the file whose shapes are in the other, with traces as long as benchmarks/gemmini_rtl.py
+has them; in the JSON file `grouped_folds`, with its groups and load_bound.
+
+Minimised is the mean of |log(simulated / measured)|, each row's capped at 0.7, plus a penalty on the distance from the
+middle of the plausible range; the search goes along one constant at a time, from those of the SoC file on. The split is
+by CRC of the shape: no randomness, no seed.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from common import state, write_json
-from gemmini_rtl import Row, read, score
+from gemmini_rtl import Row, read, score, show_scores, simulate_all
 
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.machine import engine_fast
@@ -69,11 +72,16 @@ def machine_of(side: int, texts: Mapping[str, str]) -> SoC:
     return find_soc("gemmini_firesim", {"cores.gemmini.side": str(side), **texts})
 
 
-def predict(rows: Sequence[Row], walked: Sequence[Walked], values: Sequence[float]) -> np.ndarray[Any, Any]:
-    """Cycles of the rows with these constants; addresses were walked before, as no constant changes them."""
+def machines_of(rows: Sequence[Row], values: Sequence[float]) -> dict[int, SoC]:
+    """By side, the machines of some rows with these constants."""
     pairs = zip(CONSTANTS, values, strict=True)
     texts = {c.path: str(round(v) if c.path in WHOLE else float(v)) for c, v in pairs}
-    socs = {side: machine_of(side, texts) for side in {row.nest.side for row in rows}}
+    return {side: machine_of(side, texts) for side in {row.nest.side for row in rows}}
+
+
+def predict(rows: Sequence[Row], walked: Sequence[Walked], values: Sequence[float]) -> np.ndarray[Any, Any]:
+    """Cycles of the rows with these constants; addresses were walked before, as no constant changes them."""
+    socs = machines_of(rows, values)
     lowered = [lower(each, socs[row.nest.side]) for row, each in zip(rows, walked, strict=True)]
     return np.array([each.cycles(engine_fast.run(each.program)) for each in lowered])
 
@@ -129,15 +137,27 @@ def fold(rows: Sequence[Row], number: int, rounds: int) -> dict[str, Any]:
     return {"constants": dict(zip((c.path for c in CONSTANTS), values, strict=True))} | scores
 
 
+def grouped_folds(rows: Sequence[Row], folds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Scores of all rows, each with the constants that were fitted on the fold which its shape is not in."""
+    machines = [machines_of(rows, list(each["constants"].values())) for each in folds]
+    socs = [machines[1 - fold_of(row)][row.nest.side] for row in rows]
+    print(f"\nall {len(rows)} rows, each with the constants of the other fold")
+    found = show_scores(rows, simulate_all(rows, "folds", socs))
+    scores: dict[str, Any] = found["groups"]["all"]
+    return scores | found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="DOSA's measurements, CSV")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--rounds", type=int, default=6, metavar="N", help="rounds over the constants")
     parser.add_argument("--step", type=int, default=4, metavar="N", help="every Nth row")
+    parser.add_argument("--folds", action="store_true", help="score every row of the file, with the other constants")
     options = parser.parse_args()
     state()
-    rows = read(options.data)["mapped"][:: options.step]
+    every = read(options.data)["mapped"]
+    rows = every[:: options.step]
     print(f"{len(rows)} rows, {sum(map(fold_of, rows))} of them in fold 1")
     with ProcessPoolExecutor(2) as pool:
         folds = list(pool.map(fold, (rows, rows), (0, 1), (options.rounds, options.rounds)))
@@ -151,7 +171,10 @@ def main() -> None:
                 continue
             print(f"fold {number}, {name:14}: {s['n']} rows, MAPE {100 * s['mape']:.1f} %, median "
                   f"{100 * s['median']:.1f} %, Spearman {s['spearman']:.4f}")  # fmt: skip
-    write_json(options.json, {"folds": folds})
+    figures: dict[str, Any] = {"folds": folds}
+    if options.folds:
+        figures["grouped_folds"] = grouped_folds(every, folds)
+    write_json(options.json, figures)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@
 FILE is DOSA's firesim_results.csv or a file of the same columns; what a row says and how it was executed stands in
 `cosoc.sim.importers.dosa`. Repeats of one row are averaged first. Where the columns dse.auto_tiling and
 target.gemmini_auto_cycle exist, the run with Gemmini's default tiling is scored as a second set; as such a file comes
-from one array, its side is then the largest that any row needs (--side sets it). Constants were fitted on rows of
-16x16 PEs, on one half of the problem shapes and on the other: benchmarks/gemmini_fit.py tells the errors on the half
-not fitted. Rows of other sides are predictions. The seed of the caches' random replacement is fixed in the model.
+from one array, its side is then the largest that any row needs (--side sets it). benchmarks/gemmini_fit.py --folds
+scores the same rows with constants that were fitted on other shapes. The seed of the caches' random replacement is
+fixed in the model.
 """
 
 from __future__ import annotations
@@ -33,9 +33,13 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.importers.dosa import Problem, decode, decode_default
 from cosoc.sim.machine import engine_fast
-from cosoc.sim.machine.trace import critical_path
+from cosoc.sim.machine.program import Program
+from cosoc.sim.machine.trace import Trace, critical_path
 from cosoc.sim.model.soc import SoC
-from cosoc.sim.movers.measured import CAP, Nest, NestRun, lower_nest, run_nest
+from cosoc.sim.movers.cached_terms import Machine, array_and_mover
+from cosoc.sim.movers.cached_units import CONTROL, EXECUTE, LOAD, STORE, UNITS, name_of
+from cosoc.sim.movers.links import HOST_TIME
+from cosoc.sim.movers.measured import CAP, Nest, lower_nest
 
 DIMENSIONS = ("K", "C", "P", "Q", "R", "S")
 MAPPED = ("mapping.mapping", "target.gemmini_cycle")
@@ -53,6 +57,16 @@ class Row:
     nest: Nest
     cycles: float
     repeats: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RowRun:
+    """What a simulated row gave. whole: whether all of its tiles were run; bound: the unit that has most to do."""
+
+    cycles: float
+    bursts: int
+    whole: bool
+    bound: str
 
 
 @dataclass(frozen=True)
@@ -173,19 +187,42 @@ def soc_of(side: int) -> SoC:
     return find_soc("gemmini_firesim", {"cores.gemmini.side": str(side)})
 
 
-def simulate(nest: Nest, cap: int = CAP) -> NestRun:
-    """One row, in a worker."""
-    return run_nest(nest, soc_of(nest.side), cap)
+def slowest(program: Program, trace: Trace, soc: SoC) -> str:
+    """The unit that alone would take longest: of loads the return path, the mvins one after another, or a link."""
+    name, _, mover = array_and_mover(soc)
+    machine = Machine.of(soc)
+    at = {u: program.rows["unit"] == program.unit_names.index(name_of(soc, name, UNITS[u]))
+          for u in (LOAD, EXECUTE, STORE)}  # fmt: skip
+    busy = dict(zip(program.server_names, trace.busy.tolist(), strict=True))
+    loads = program.rows[at[LOAD]]
+    port = int(loads["bytes"].sum())  # the return path counts ticks
+    ticks = {
+        UNITS[LOAD]: max(
+            port, (port + int(loads["setup"].sum())) / machine.mvins_in_flight,
+            busy[mover.outer_link], busy[mover.dram_link],
+        ),
+        UNITS[CONTROL]: busy[HOST_TIME],
+    } | {UNITS[u]: int(program.rows["run"][at[u]].sum()) for u in (EXECUTE, STORE)}  # fmt: skip
+    return max(ticks, key=lambda unit: ticks[unit])
 
 
-def simulate_all(rows: Sequence[Row], name: str) -> list[NestRun]:
-    """All rows on all cores, in their order, behind a progress bar on stderr."""
+def simulate(nest: Nest, soc: SoC, cap: int = CAP) -> RowRun:
+    """One row."""
+    lowered = lower_nest(nest, soc, cap)
+    trace = engine_fast.run(lowered.program)
+    return RowRun(lowered.cycles(trace), trace.bursts, lowered.is_whole, slowest(lowered.program, trace, soc))
+
+
+def simulate_all(rows: Sequence[Row], name: str, socs: Sequence[SoC] | None = None) -> list[RowRun]:
+    """All rows on all cores, in their order, behind a progress bar on stderr. socs: of each row, in place of the file's
+    with an array of its side."""
     nests = [row.nest for row in rows]
-    simulate(nests[0], 100)  # compiles or loads the kernels once, not in every worker
+    socs = socs or [soc_of(nest.side) for nest in nests]
+    simulate(nests[0], socs[0], 100)  # compiles or loads the kernels once, not in every worker
     with ProcessPoolExecutor() as pool, Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(f"{name}: {len(rows)} rows", total=len(rows))
         runs = []
-        for run in pool.map(simulate, nests, chunksize=8):
+        for run in pool.map(simulate, nests, socs, chunksize=8):
             runs.append(run)
             bar.advance(task)
     return runs
@@ -234,21 +271,33 @@ def path_of(row: Row) -> str:
     return ", ".join(f"{name} {100 * ticks / trace.makespan:.0f} %" for name, ticks in largest if ticks)
 
 
-def show(name: str, rows: Sequence[Row], runs: Sequence[NestRun]) -> dict[str, Any]:
-    """Print the tables of one set; its figures for the JSON file (rows: number, measured, simulated)."""
+def show_scores(rows: Sequence[Row], runs: Sequence[RowRun]) -> dict[str, Any]:
+    """Print scores of all rows and of groups of them, and how far those that loads bound are off; the same by name."""
     predicted = [run.cycles for run in runs]
-    floor = noise(rows)
-    n_cut = sum(run.tiles_run < run.tiles for run in runs)
-    print(f"\n{name}: {len(rows)} rows used, {n_cut} of them extended linearly beyond {CAP:,} requests")
     print(
         f"{'':10} {'n':>5} {'MAPE':>6} {'median':>6} {'p90':>6} {'bias':>6} {'Spearman':>8} {'Kendall':>7} {'<10 %':>6}"
     )
-    scores = {}
+    scores, load_bound = {}, {}
     for group, where in groups(rows).items():
         s = scores[group] = score([rows[i] for i in where], [predicted[i] for i in where])
         ranks = "" if s["spearman"] is None else f"{s['spearman']:8.4f} {s['kendall']:7.3f}"
         print(f"{group:10} {s['n']:5} {100 * s['mape']:5.1f}% {100 * s['median']:5.1f}% {100 * s['p90']:5.1f}% "
               f"{100 * s['bias']:+5.1f}% {ranks:16} {100 * s['within10']:5.0f}%")  # fmt: skip
+        off = [predicted[i] / rows[i].cycles - 1 for i in where if runs[i].bound == UNITS[LOAD]]
+        if off:
+            load_bound[group] = {"n": len(off), "median": float(np.median(off))}
+    shown = ", ".join(f"{group} {100 * b['median']:+.1f} % ({b['n']})" for group, b in load_bound.items())
+    print(f"rows that loads bound, median of the error with its sign (rows): {shown or 'none'}")
+    return {"groups": scores, "load_bound": load_bound}
+
+
+def show(name: str, rows: Sequence[Row], runs: Sequence[RowRun]) -> dict[str, Any]:
+    """Print the tables of one set; its figures for the JSON file (rows: number, measured, simulated)."""
+    predicted = [run.cycles for run in runs]
+    floor = noise(rows)
+    n_cut = sum(not run.whole for run in runs)
+    print(f"\n{name}: {len(rows)} rows used, {n_cut} of them extended linearly beyond {CAP:,} requests")
+    found = show_scores(rows, runs)
     if floor["n"]:
         print(f"noise floor, {floor['n']} repeated runs: MAPE {100 * floor['mape']:.1f} %, "
               f"median {100 * floor['median']:.1f} %")  # fmt: skip
@@ -259,8 +308,8 @@ def show(name: str, rows: Sequence[Row], runs: Sequence[NestRun]) -> dict[str, A
     for i in np.argsort(-np.abs(np.log(ratio)))[:10]:
         print(f"  row {rows[i].number:4} {rows[i].nest.kind}, side {rows[i].nest.side}: {ratio[i]:.2f} x "
               f"{rows[i].cycles:,.0f}: {path_of(rows[i])}")  # fmt: skip
-    each = [[row.number, row.cycles, round(found)] for row, found in zip(rows, predicted, strict=True)]
-    return scores["all"] | {"groups": scores, "noise": floor, "rows": each}
+    each = [[row.number, row.cycles, round(cycles)] for row, cycles in zip(rows, predicted, strict=True)]
+    return found["groups"]["all"] | found | {"noise": floor, "rows": each}
 
 
 def main() -> None:

@@ -64,15 +64,16 @@ CAUSES = (
         "grow with the array",
     ),
     Cause(
-        r"cores\.gemmini\.side", r"mobilenet.*|dscnn", 3.1,
-        "a depthwise channel uses one column, and a block takes `side` cycles at least to preload",
+        r"cores\.gemmini\.side", r"mobilenet.*|dscnn", 4.0,
+        "a depthwise channel uses one column, and a block takes `side` cycles at least to preload, so at most as many "
+        "times as long as the side is larger",
     ),
     Cause(
-        r"cores\.gemmini\.side", r"resnet8", 1.04,
+        r"cores\.gemmini\.side", r"resnet8", 1.36,
         "a block takes `side` cycles at least to preload, and a layer of 16 or 32 channels has no more work for it",
     ),
     Cause(
-        r"memories\.accumulator\.size_bytes", r"resnet8", 1.1,
+        r"memories\.accumulator\.size_bytes", r"resnet8|mobilenet.*", 1.13,
         "the library fills half of the accumulator, whatever overlap that leaves: fewer and larger tiles wait longer "
         "for their loads (the tiles as shipped are as fast as before)",
     ),
