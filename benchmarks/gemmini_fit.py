@@ -130,7 +130,7 @@ def fold(rows: Sequence[Row], number: int, rounds: int) -> dict[str, Any]:
         name: score([rows[i] for i in where], [float(found[i]) for i in where])
         for name, where in (("fitted", inside), ("other", outside))
     }
-    sides = sorted({row.nest.side for row in rows})
+    sides = sorted({rows[i].nest.side for i in outside})
     by_side = {side: [i for i in outside if rows[i].nest.side == side] for side in sides}
     scores |= {f"other, side {side}": score([rows[i] for i in at], [float(found[i]) for i in at])
                for side, at in by_side.items()}  # fmt: skip
