@@ -169,8 +169,9 @@ def main() -> None:
         for name, s in each.items():
             if name == "constants":
                 continue
+            ranks = "" if s["spearman"] is None else f", Spearman {s['spearman']:.4f}"
             print(f"fold {number}, {name:14}: {s['n']} rows, MAPE {100 * s['mape']:.1f} %, median "
-                  f"{100 * s['median']:.1f} %, Spearman {s['spearman']:.4f}")  # fmt: skip
+                  f"{100 * s['median']:.1f} %{ranks}")  # fmt: skip
     figures: dict[str, Any] = {"folds": folds}
     if options.folds:
         figures["grouped_folds"] = grouped_folds(every, folds)
