@@ -1,10 +1,12 @@
 """How links are shared, against closed forms: cases on the fast engine, {ours, closed_form} in bytes a cycle or cycles.
+And what the banks of dynamic memories make of streams, strides and random rows.
 
     python benchmarks/sharing.py [--json FILE]
 
 The closed forms of shared rates are max-min fair shares (water filling): who can use less than an equal share has what
 it can use, the others divide the rest. On the mesh a packet alone takes its hops, and all to all is bounded by the
-links across the bisection.
+links across the bisection. A dynamic memory is bound by its data bus, less refresh and turnarounds, or by the row
+cycles of the banks that are asked.
 """
 
 from __future__ import annotations
@@ -12,10 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise, product
 
+import numpy as np
 from common import arguments, state, write_json
 
+from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.machine import engine_fast
 from cosoc.sim.machine.program import Builder, Program
+from cosoc.sim.model.soc import Dram
+from cosoc.sim.movers.links import banks_of
 
 BURST = 64  # bytes
 
@@ -91,6 +97,52 @@ def bisection_cycles(packets: int) -> int:
     return packets * (SIDE**2 // 2) ** 2 // SIDE * PACKET // WIDTH
 
 
+# Dynamic memories, by what they are: the SoC files that they stand in, and their bursts [bytes].
+MEMORIES = {"DDR3-2133": ("gemmini", 64)}
+DEEP = 256  # requests in flight: a queue that never runs dry
+FINE = 20  # ticks of a program in a cycle
+
+
+def asked(memory: Dram, size: int, streams: Sequence[tuple[Sequence[int], bool]], in_flight: int) -> float:
+    """Bytes a cycle of units that ask for one burst after the other, (addresses, written or read), so many at once."""
+    b = Builder("dynamic memory", FINE)
+    servers = banks_of(b, "memory", memory, FINE)
+    for i, (addresses, out) in enumerate(streams):
+        unit = b.unit(f"u{i}", lanes=in_flight)
+        for address in addresses:
+            route, tag = servers.over(address // memory.row_bytes, out)
+            b.op(unit, bytes=size, burst=size, route=route, tag=tag)
+    return sum(len(addresses) for addresses, _ in streams) * size * FINE / engine_fast.run(b.build()).makespan
+
+
+def dram(seed: int = 0) -> dict[str, dict[str, float]]:
+    """What each memory moves, in bytes a cycle, and what its figures say."""
+    out: dict[str, dict[str, float]] = {}
+    for name, (soc, burst) in MEMORIES.items():
+        chip = find_soc(soc)
+        about = chip.memories[chip.main_memory].dram
+        assert about is not None
+        row, around = about.row_bytes, about.row_bytes * about.banks
+        bus, n = about.rate[0] / about.rate[1], 6000
+        opened = burst / about.row_cycles  # by one bank that opens a row for every burst
+        turned = burst / (burst / bus + about.turnaround_cycles / about.batch_bursts)
+        some = np.random.default_rng(seed).permutation(n)  # each row once, as many of each bank
+        again = [burst * i % row for i in range(n)]  # in one row
+        other = [about.banks // 2 * row + at for at in again]  # in one of another bank
+        in_a_row = max(row // 4096, 1)
+        for case, streams, in_flight, closed_form in (
+            ("a stream read", [([burst * i for i in range(n)], False)], DEEP, bus),
+            ("one read and one written in turn", [(again, False), (other, True)], 1, turned),
+            ("every 4 KB", [([4096 * i for i in range(n)], False)], DEEP, min(bus, in_a_row * about.banks * opened)),
+            ("each in the next row", [([row * i for i in range(n)], False)], DEEP, min(bus, about.banks * opened)),
+            ("each in a row of one bank", [([around * i for i in range(n)], False)], DEEP, opened),
+            ("random rows", [([row * int(page) for page in some], False)], DEEP, min(bus, about.banks * opened)),
+        ):
+            found = {"ours": asked(about, burst, streams, in_flight), "closed_form": closed_form}
+            out[f"{name}, {case}: B/cycle of {about.bytes_per_period / about.period_cycles:g}"] = found
+    return out
+
+
 # ------------------------------------------------------------------------------------------ cases
 
 
@@ -130,7 +182,7 @@ def sharing() -> dict[str, dict[str, float]]:
 def main() -> None:
     args = arguments(__doc__).parse_args()
     state()
-    found = sharing()
+    found = sharing() | dram()
     for name, one in found.items():
         off = one["ours"] / one["closed_form"] - 1
         print(f"{name:70} {one['ours']:10.2f} {one['closed_form']:10.2f} {off:+.2%}")

@@ -84,13 +84,20 @@ def transfer_ticks(moved: Transfer, soc: SoC, source: str, target: str, xp: Any)
         return 0 * moved.calls
     route = soc.route(source, target)
     dma = soc.dma(route.dma)
-    per_burst = max(_burst_ticks(soc.links[name], dma.burst_bytes) for name in route.links)
+    links = (_burst_ticks(soc.links[name], dma.burst_bytes) for name in route.links)
+    per_burst = max(*links, _bus_cycles(soc, (source, target), dma.burst_bytes))
     return moved.setup_ticks(dma) + xp.ceildiv(moved.bytes, dma.burst_bytes) * per_burst
 
 
 def _burst_ticks(link: Link, burst_bytes: int) -> int:
     """Ticks for which a burst holds a link."""
     return -(-burst_bytes * link.period_cycles // link.bytes_per_period)
+
+
+def _bus_cycles(soc: SoC, memories: Sequence[str], burst_bytes: int) -> Num:
+    """Cycles for which a burst holds the data bus of the dynamic memory among these; 0 where none is."""
+    drams = [soc.memories[name].dram for name in memories]
+    return max((burst_bytes * dram.rate[1] / dram.rate[0] for dram in drams if dram is not None), default=0)
 
 
 def _mean_stretch(soc: SoC, links: Sequence[str], link: str, others: Sequence[Num]) -> Num:

@@ -6,6 +6,7 @@ checks it and refuses it with `file:line:column`. Cycles in the file are cycles 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self, get_args
@@ -85,8 +86,56 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class Dram(Model):
+    """The banks of a dynamic memory and their data bus; all cycles are the SoC's.
+
+    The bus moves bytes_per_period in period_cycles. Consecutive `row_bytes` lie in one row of one bank, the next ones
+    in the next bank. A bank has one row open. A burst of another row keeps its bank, not the bus, for `row_cycles`, so
+    that one bank opens no rows faster than that, and several open theirs side by side. The bus rests for
+    `turnaround_cycles` when its direction changes, once in `batch_bursts` of the changes that are asked for, as
+    controllers gather bursts of one direction. Nothing moves for `refresh_cycles` of every `refresh_interval_cycles`,
+    which is taken off the rate.
+
+    Simpler than the device: the first burst of a row comes after the whole row cycle, where a bank that was left alone
+    needs precharge, activation and the burst itself; activations of several banks are not spaced (tRRD, tFAW: with
+    eight banks to a rank, no stricter than their row cycles); no rank is switched; nothing overtakes at a bank.
+    """
+
+    bytes_per_period: Positive
+    period_cycles: Positive = 1
+    banks: Positive  # of all ranks
+    row_bytes: Positive
+    row_cycles: Positive
+    turnaround_cycles: Count
+    batch_bursts: Positive
+    refresh_cycles: Count
+    refresh_interval_cycles: Positive
+
+    @property
+    def rate(self) -> tuple[int, int]:
+        """Bytes on the bus in so many cycles, what refresh takes taken off."""
+        interval = self.refresh_interval_cycles
+        n_bytes, cycles = self.bytes_per_period * (interval - self.refresh_cycles), self.period_cycles * interval
+        common = math.gcd(n_bytes, cycles)
+        return n_bytes // common, cycles // common
+
+    @model_validator(mode="after")
+    def _rows_by_address(self) -> Dram:
+        if self.row_bytes & (self.row_bytes - 1):
+            raise ValueError(f"row_bytes: found {self.row_bytes}, must be a power of two")
+        return self
+
+    @model_validator(mode="after")
+    def _refresh_ends(self) -> Dram:
+        if self.refresh_cycles >= self.refresh_interval_cycles:
+            found = f"{self.refresh_cycles} of {self.refresh_interval_cycles}"
+            raise ValueError(f"refresh_cycles: found {found} refresh_interval_cycles; nothing would ever move")
+        return self
+
+
 class Memory(Model):
-    """A store. `reserved_bytes` of it no mapping may fill."""
+    """A store. `reserved_bytes` of it no mapping may fill. dram: its banks and their bus, over which its bytes go
+    beside the links of a route, if it is a dynamic memory of which that is told."""
 
     FORMER: ClassVar[Mapping[str, str]] = {"usable_bytes": "give reserved_bytes, size_bytes less what may be filled"}
 
@@ -95,6 +144,7 @@ class Memory(Model):
     access_pj_per_byte: Watts = 0.0  # of a byte read or written there: by a mover or a core, or as a cache's line
     area_mm2: Watts = 0.0
     off_chip: bool = False  # supplied from outside: the chip's voltage does not change its energy
+    dram: Dram | None = None
 
     @property
     def capacity_bytes(self) -> int:
@@ -527,6 +577,9 @@ class SoC(Model):
                 known(("routes", i, "links"), link, self.links, "link")
             if len(set(route.links)) != len(route.links):
                 out.append((("routes", i, "links"), "a link is named twice in one route; name each once"))
+            if all(end in self.memories and self.memories[end].dram for end in (route.source, route.target)):
+                what = "both of its memories have banks, and a transfer opens the rows of one; give one of them no dram"
+                out.append((("routes", i), what))
             if (route.source, route.target) in seen:
                 out.append((("routes", i), f"a second route from {route.source} to {route.target}; keep one"))
             seen.add((route.source, route.target))

@@ -71,7 +71,7 @@ from cosoc.sim.movers.cached_units import (
     name_of,
 )
 from cosoc.sim.movers.fused_steps import Chain
-from cosoc.sim.movers.links import HOST_TIME, link_level, server_of
+from cosoc.sim.movers.links import HOST_TIME, banks_of, link_level, server_of
 from cosoc.sim.movers.tile_table import (
     AFTER,
     BEGINS,
@@ -106,6 +106,7 @@ from cosoc.sim.movers.touches import (
     GROUPS,
     LLC,
     LOCAL,
+    PAGE,
     POOLED,
     REQUESTS,
     SUM,
@@ -117,7 +118,7 @@ from cosoc.sim.movers.touches import (
 )
 
 MOST_FJ = 1 << 62  # energies are 64-bit integers
-RETURN_PATH, OUTER, DRAM_PATH, HOST = range(4)
+RETURN_PATH, OUTER, DRAM_PATH, HOST, BANKS = range(5)  # routes: over each link, the host's time, and the DRAM's banks
 
 
 def caches_in(machine: Machine) -> Caches:
@@ -125,7 +126,7 @@ def caches_in(machine: Machine) -> Caches:
     return Caches(
         machine.l2_bytes // (machine.line_bytes * machine.l2_ways), machine.l2_ways,
         machine.llc_bytes // (machine.llc_line_bytes * machine.llc_ways), machine.llc_ways,
-        machine.line_bytes, machine.llc_line_bytes, machine.beat_bytes, machine.mvin_bytes,
+        machine.line_bytes, machine.llc_line_bytes, machine.beat_bytes, machine.mvin_bytes, machine.page_bytes,
     )  # fmt: skip
 
 
@@ -147,14 +148,19 @@ class TileEmitter:
         self.units = np.array(
             [builder.unit(name_of(soc, core, UNITS[u]), lanes=lanes.get(u, 1)) for u in range(len(UNITS))], np.int64
         )
-        servers = [
+        links = [
             server_of(builder, name, soc.links[name], TICKS_PER_CYCLE, counts_ticks=at == RETURN_PATH)
             for at, name in enumerate(self.mover.links)
         ]
-        servers.append(builder.server(HOST_TIME, rate_bytes=1))
-        self.servers = servers
+        self.host = builder.server(HOST_TIME, rate_bytes=1)
+        routes: list[tuple[int, ...]] = [(server,) for server in (*links, self.host)]
+        dram = soc.memories[self.memory].dram
+        self.banks = None if dram is None else banks_of(builder, self.memory, dram, TICKS_PER_CYCLE)
+        if self.banks is not None:
+            inside = (self.banks.over(bank, out=False)[0] for bank in range(len(self.banks.banks)))
+            routes += [(links[DRAM_PATH], *each) for each in inside]
         slots = builder.credit(name_of(soc, core, "tile_slots"), 1 if serial else self.machine.tiles_in_flight)
-        self.routes = np.array([builder.slice_of("route", [server]) for server in servers], np.int64)
+        self.routes = np.array([builder.slice_of("route", route) for route in routes], np.int64)
         # A tile in flight is a credit, which its last op gives back.
         self.takes, self.gives = (np.array([builder.slice_of(key, [(slots, 1)])], np.int64) for key in ("take", "give"))
 
@@ -185,7 +191,7 @@ class TileEmitter:
         if begun is not None:
             start = _ticks(self.machine.start_cycles)
             self.builder.op(
-                int(self.units[CONTROL]), bytes=start, burst=start, route=[self.servers[HOST]] if start else (),
+                int(self.units[CONTROL]), bytes=start, burst=start, route=[self.host] if start else (),
                 deps=after, kind="launch", layer=self.builder.layer(begun),
             )  # fmt: skip
         seen = touch(tiled, self.state, caches_in(self.machine), self.machine.side, self.machine.min_rows)
@@ -269,6 +275,13 @@ class TileEmitter:
         }  # fmt: skip
         return self._spend(unit, labels, filled), self._spend(unit + 1, labels, brought)
 
+    def _row(self, page: Ints, out: bool) -> tuple[Ints, Ints]:
+        """The route over the bank that has a page of the DRAM, and the tag; where it has no banks, over its link."""
+        if self.banks is None:
+            return np.full_like(page, DRAM_PATH), np.full_like(page, OUT if out else INTO_SCRATCHPAD)
+        tags = [self.banks.over(each, out)[1] for each in page.tolist()]
+        return BANKS + page % len(self.banks.banks), np.array(tags, np.int64)
+
     def _loads(self, mvins: Ints, labels: Ints) -> Ints:
         """Of every mvin, see the kernel."""
         m = self.machine
@@ -292,7 +305,7 @@ class TileEmitter:
                 _ticks(port), outer, fetched, _ticks(from_l2), _ticks(from_l2 + m.llc_cycles),
                 _ticks(from_l2 + m.llc_cycles + m.dram_cycles), _ticks(mvins[:, LOCAL]), mvins[:, BYTES], kind,
                 np.where(into_sums, INTO_ACCUMULATOR, INTO_SCRATCHPAD), spent,
-                *self._lines(FILL, labels, outer, fetched),
+                *self._lines(FILL, labels, outer, fetched), *self._row(mvins[:, PAGE], out=False),
             ),
             axis=1,
         )  # fmt: skip
@@ -321,7 +334,7 @@ class TileEmitter:
         return np.stack(
             (
                 _ticks(beats + tiles[:, LLC] * m.fill_cycles), outer, fetched, _ticks(run), tiles[:, BYTES],
-                spent, *self._lines(STORE_FILL, labels, outer, fetched),
+                spent, *self._lines(STORE_FILL, labels, outer, fetched), *self._row(tiles[:, PAGE], out=True),
             ),
             axis=1,
         )  # fmt: skip
@@ -345,11 +358,11 @@ def _fj(picojoules: Any) -> Ints:
 
 (
     L_PORT, L_OUTER, L_DRAM, L_SETUP, L_OUTER_SETUP, L_DRAM_SETUP, L_LOCAL, L_BYTES, L_KIND, L_TAG, L_FJ, L_OUTER_FJ,
-    L_DRAM_FJ,
-) = range(13)  # fmt: skip
+    L_DRAM_FJ, L_DRAM_ROUTE, L_DRAM_TAG,
+) = range(15)  # fmt: skip
 G_MVINS, G_RUN, G_MACS, G_FJ = range(4)
 T_SOFTWARE, T_GROUPS, T_BEGINS, T_AFTER, T_GEMM, T_LABEL, T_LEAVES, T_MOVES, T_MOVE_RUN, T_MOVE_FJ = range(10)
-S_PORT, S_OUTER, S_DRAM, S_RUN, S_BYTES, S_FJ, S_OUTER_FJ, S_DRAM_FJ = range(8)
+S_PORT, S_OUTER, S_DRAM, S_RUN, S_BYTES, S_FJ, S_OUTER_FJ, S_DRAM_FJ, S_DRAM_ROUTE, S_DRAM_TAG = range(10)
 
 _AT = {name: i for i, name in enumerate(ROW.names or ())}
 _UNIT, _SETUP, _RUN, _BYTES, _BURST, _TAG = (_AT[k] for k in ("unit", "setup", "run", "bytes", "burst", "tag"))
@@ -369,10 +382,11 @@ def _op(rows, n, unit, kind, label, setup, run, fj, payload, dep_at):
 
 
 @njit(cache=True)
-def _over(rows, n, link, n_bytes, burst, tag):
-    """Let the last op move bytes over one link."""
+def _over(rows, n, route, n_bytes, burst, tag):
+    """Let the last op move bytes over a route: one link, or that to the DRAM, its bus and a bank."""
     row = rows[n - 1]
-    row[_BYTES], row[_BURST], row[_ROUTE_AT], row[_ROUTE_N], row[_TAG] = n_bytes, burst, link, 1, tag
+    row[_BYTES], row[_BURST], row[_TAG] = n_bytes, burst, tag
+    row[_ROUTE_AT], row[_ROUTE_N] = route, 3 if route >= BANKS else 1
 
 
 @njit(cache=True)
@@ -402,8 +416,10 @@ def _emit_mvin(rows, deps, n, n_deps, load, label, slot, last, before, room, mov
         run = load[L_LOCAL] if link == 0 else 0
         n = _op(rows, n, LOAD + link, load[L_KIND], label, setup, run, fj, payload, n_deps)
         rows[n - 1, _TAG] = load[L_TAG]
-        if n_bytes:
-            _over(rows, n, link, n_bytes, n_bytes if link == 0 else lines[link - 1], load[L_TAG])
+        if n_bytes and link == DRAM_PATH:
+            _over(rows, n, load[L_DRAM_ROUTE], n_bytes, lines[1], load[L_DRAM_TAG])
+        elif n_bytes:
+            _over(rows, n, link, n_bytes, n_bytes if link == 0 else lines[0], load[L_TAG])
         n_deps = _dep(rows, deps, n_deps, n - 1, slot)
         if link == 0:
             if load[L_TAG] == INTO_ACCUMULATOR:
@@ -480,7 +496,10 @@ def _emit(rows, deps, ends, loads, groups, tiles, stores, in_flight, drain, seri
                     fj = store[S_FJ] if link == 0 else store[S_OUTER_FJ + link - 1]
                     payload = store[S_BYTES] if link == 0 else 0
                     n = _op(rows, n, STORE_PORT + link, _STORES, label, drain, 0, fj, payload, n_deps)
-                    _over(rows, n, link, n_bytes, n_bytes if link == 0 else lines[link - 1], OUT)
+                    if link == DRAM_PATH:
+                        _over(rows, n, store[S_DRAM_ROUTE], n_bytes, lines[1], store[S_DRAM_TAG])
+                    else:
+                        _over(rows, n, link, n_bytes, n_bytes if link == 0 else lines[0], OUT)
                     n_deps = _store_deps(rows, deps, n, n_deps, execute, previous, last, beside)
     return n, n_deps
 

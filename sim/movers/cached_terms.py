@@ -92,6 +92,7 @@ class Machine:
     llc_bytes: int
     llc_ways: int
     outer_cycles_per_byte: float
+    page_bytes: int
     dram_cycles_per_byte: float
     hz: int
     mac_pj: float
@@ -113,6 +114,7 @@ class Machine:
         access, execute, software = array.access, array.execute, array.software
         spad, acc = soc.memories[array.memory].capacity_bytes, soc.memories[array.accumulator].capacity_bytes
         back, outer, dram = (soc.links[link] for link in (mover.return_link, mover.outer_link, mover.dram_link))
+        device = soc.memories[soc.main_memory].dram
         scratchpad_pj, accumulator_pj = access.of(spad / 1024, acc / 1024, array.side)
         return Machine(
             side=array.side,
@@ -144,7 +146,10 @@ class Machine:
             llc_bytes=soc.memories[mover.llc].capacity_bytes,
             llc_ways=mover.llc_ways,
             outer_cycles_per_byte=outer.period_cycles / outer.bytes_per_period,
-            dram_cycles_per_byte=dram.period_cycles / dram.bytes_per_period,
+            page_bytes=device.row_bytes if device else mover.llc_line_bytes,
+            dram_cycles_per_byte=max(
+                dram.period_cycles / dram.bytes_per_period, device.rate[1] / device.rate[0] if device else 0.0
+            ),
             hz=soc.tick_hz,
             mac_pj=access.mac_pj,
             register_pj=access.register_pj,

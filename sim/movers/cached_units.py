@@ -17,8 +17,9 @@ INTO_SCRATCHPAD, INTO_ACCUMULATOR, OUT = range(3)
 
 
 def ticks_per_cycle(soc: SoC) -> int:
-    """Ticks in a cycle of the SoC: one, but where a cached mover's constants are finer than that."""
-    return TICKS_PER_CYCLE if cached_cores(soc) else 1
+    """Ticks in a cycle of the SoC: one, but where something is finer than that: a cached mover's constants, and the
+    bursts of a dynamic memory, of whose rate refresh takes a few per cent."""
+    return TICKS_PER_CYCLE if cached_cores(soc) or any(memory.dram for memory in soc.memories.values()) else 1
 
 
 def name_of(soc: SoC, core: str, part: str) -> str:

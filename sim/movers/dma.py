@@ -85,6 +85,7 @@ class DmaEmitter:
             moved=n_bytes,
             burst=dma.burst_bytes,
             links=route.links,
+            memories=(source, target),
             energy_fj=self.ops.over(route.links, n_bytes)
             | {name: self.ops.access_fj(name, n_bytes) for name in (source, target)},
         )

@@ -77,10 +77,11 @@ Floats = npt.NDArray[np.float64]
 
 # Columns of the records: of a mvin and, for its stores, of a tile; of an execute group (a whole tile of a convolution,
 # some k blocks of a product; EX_MVINS counts all mvins up to and with its own); and of a tile.
-REQUESTS, BEATS, LLC, DRAM, BYTES = range(5)
-WHAT, LOCAL = 5, 6  # of mvins: what it brings; rows that it takes from the scratchpad
+# PAGE: the row of the main memory, counted through all banks, in which the first line that no cache has lies.
+REQUESTS, BEATS, LLC, DRAM, BYTES, PAGE = range(6)
+WHAT, LOCAL = 6, 7  # of mvins: what it brings; rows that it takes from the scratchpad
 EX_TILE, EX_MVINS, EX_ROWS, EX_PAIRS, EX_C = range(5)  # EX_C: input channels
-GROUPS, POOLED = 5, 6  # of tiles: groups up to and with its own; rows that its stores read besides those they store
+GROUPS, POOLED = 6, 7  # of tiles: groups up to and with its own; rows that its stores read besides those they store
 INPUT, WEIGHT, ADDEND, SUM = range(4)  # what a mvin brings; the last two go into the accumulator
 
 
@@ -96,14 +97,15 @@ class Caches:
     llc_line_bytes: int = 128
     beat_bytes: int = 16
     mvin_bytes: int = 64  # widest row of a mvin; its requests are as large, up to a line of the L2
+    page_bytes: int = 8192  # of a row of the main memory
 
 
 @dataclass(frozen=True)
 class Touched:
-    """mvins [n, 7]: requests, cycles on the return path, lines from the last-level cache, lines from DRAM, bytes, what,
-    rows from the scratchpad. groups [n, 5]: tile, mvins so far, rows streamed through the array, preload/compute pairs,
-    input channels. tiles [tiles, 7]: as mvins for its stores, with beats for cycles; groups so far; rows read besides
-    those stored."""
+    """mvins [n, 8]: requests, cycles on the return path, lines from the last-level cache, lines from DRAM, bytes, page
+    of the first line from DRAM, what, rows from the scratchpad. groups [n, 5]: tile, mvins so far, rows streamed
+    through the array, preload/compute pairs, input channels. tiles [tiles, 8]: as mvins for its stores, with beats for
+    cycles; groups so far; rows read besides those stored."""
 
     mvins: Ints
     groups: Ints
@@ -129,15 +131,16 @@ def touch(tiled: Tiled, state: Any, sizes: Caches, side: int, min_rows: int) -> 
     return Touched(mvins[:n_mvins], groups, tiles)
 
 
-def _powers(sizes: Caches) -> tuple[int, int, int]:
-    beat, line, llc_line = (n.bit_length() - 1 for n in (sizes.beat_bytes, sizes.l2_line_bytes, sizes.llc_line_bytes))
-    return beat, line, llc_line
+def _powers(sizes: Caches) -> tuple[int, int, int, int]:
+    sized = (sizes.beat_bytes, sizes.l2_line_bytes, sizes.llc_line_bytes, sizes.page_bytes)
+    beat, line, llc_line, page = (n.bit_length() - 1 for n in sized)
+    return beat, line, llc_line, page
 
 
 def sweep(state: Any, arrays: Sequence[tuple[int, int]], sizes: Caches) -> None:
     """Touch arrays, (address, bytes), once from end to end."""
     bases, lengths = (np.array(each, np.int64) for each in zip(*arrays, strict=True))
-    _sweep(state, bases, lengths, sizes.l2_line_bytes.bit_length() - 1, sizes.llc_line_bytes.bit_length() - 1)
+    _sweep(state, bases, lengths, (0, 0, 0, *_powers(sizes)))
 
 
 def groups_of(tiled: Tiled, side: int, mvin_bytes: int) -> Ints:
@@ -173,7 +176,7 @@ def row_cycles(sizes: Caches, row_bytes: int, pitch: int) -> Floats:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Kernels. p: side, least rows, mvin bytes, and as powers of two a beat and the lines of L2 and last-level cache.
+# Kernels. p: side, least rows, mvin bytes, and as powers of two a beat, lines of L2 and last-level cache, and a page.
 
 
 @njit(cache=True)
@@ -204,14 +207,17 @@ def _look_up(state, address, p, record):
     l2, llc, rng = state
     if _miss(l2, address >> p[4], rng):
         record[LLC] += 1
-        record[DRAM] += _miss(llc, address >> p[5], rng)
+        if _miss(llc, address >> p[5], rng):
+            if record[DRAM] == 0:
+                record[PAGE] = address >> p[6]
+            record[DRAM] += 1
 
 
 @njit(cache=True)
-def _sweep(state, bases, sizes, line, llc_line):
-    record, p = np.zeros(5, np.int64), (0, 0, 0, 0, line, llc_line)
+def _sweep(state, bases, sizes, p):
+    record = np.zeros(6, np.int64)
     for array in range(len(bases)):
-        for address in range(bases[array], bases[array] + sizes[array], 1 << line):
+        for address in range(bases[array], bases[array] + sizes[array], 1 << p[4]):
             _look_up(state, address, p, record)
 
 
@@ -267,7 +273,7 @@ def _fill_row_cycles(table, row_bytes, p):
     state = np.full((1, 1), -1, np.int64), np.full((1, 1), -1, np.int64), np.ones(1, np.int64)
     for phase in range(table.shape[0]):
         for n_bytes in range(1, table.shape[1]):
-            record = np.zeros(5, np.int64)
+            record = np.zeros(6, np.int64)
             _row(state, phase, n_bytes, row_bytes, p, record)
             table[phase, n_bytes] = record[BEATS]
 
@@ -353,7 +359,7 @@ def _wrapped(pixels, of, address, channels, p, record):
     As many as begin at all phases of a window stand for the rest."""
     wide = p[2]
     nowhere = np.full((1, 1), -1, np.int64), np.full((1, 1), -1, np.int64), np.ones(1, np.int64)
-    some = np.zeros(5, np.int64)
+    some = np.zeros(6, np.int64)
     for pixel in range(wide):
         for ch in range(0, channels, wide):
             _row(nowhere, address + pixel * of[IN_PITCH] + ch, min(wide, channels - ch), p[0], p, some)

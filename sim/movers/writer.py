@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from cosoc.sim.machine.program import Builder
 from cosoc.sim.model.soc import Dma, SoC
 from cosoc.sim.movers.cached_terms import cached_cores
-from cosoc.sim.movers.cached_units import TICKS_PER_CYCLE
-from cosoc.sim.movers.links import HOST_TIME, link_level, server_of
+from cosoc.sim.movers.cached_units import ticks_per_cycle
+from cosoc.sim.movers.links import HOST_TIME, banks_of, link_level, server_of
 
 Op = int  # a Builder handle
 Amounts = Sequence[tuple[str, int, int]]  # pool of credits, its capacity, amount
@@ -17,13 +17,14 @@ Amounts = Sequence[tuple[str, int, int]]  # pool of credits, its capacity, amoun
 class Writer:
     """Writes ops into a Builder, with a SoC's units, servers and cycles.
 
-    layer: the label of what is written. last: the op before, for which in the serial runtime every op waits.
+    layer: the label of what is written. last: the op before, for which in the serial runtime every op waits. pages: of
+    each dynamic memory, the row in which the next transfer of a DMA begins.
     """
 
     def __init__(self, name: str, soc: SoC, serial: bool) -> None:
         self.soc, self.serial = soc, serial
         cached = cached_cores(soc)
-        self.ticks = TICKS_PER_CYCLE if cached else 1  # of a cycle
+        self.ticks = ticks_per_cycle(soc)
         self.builder = Builder(name, soc.tick_hz * self.ticks)
         self.units = {name: self.builder.unit(name) for name in soc.cores if name not in cached}
         dmas = {name: soc.dma(name) for name, mover in soc.dmas.items() if isinstance(mover, Dma)}
@@ -37,6 +38,9 @@ class Writer:
         }
         # The host configures one job at a time, whichever asks first: its time is a server of one tick a tick.
         self.servers[HOST_TIME] = self.builder.server(HOST_TIME, rate_bytes=1)
+        drams = {name: memory.dram for name, memory in soc.memories.items() if memory.dram is not None}
+        self.banks = {name: banks_of(self.builder, name, dram, self.ticks) for name, dram in drams.items()}
+        self.pages = dict.fromkeys(drams, 0)
         self.layer = -1
         self.last: Op | None = None
 
@@ -53,20 +57,27 @@ class Writer:
         moved: int = 0,
         burst: int = 0,
         links: Sequence[str] = (),
+        memories: Sequence[str] = (),
         macs: int = 0,
         energy_fj: Mapping[str, int] | None = None,
     ) -> Op:
-        """Write an op. take, give: only the overlapped runtime has them. energy_fj: by level."""
+        """Write an op. take, give: only the overlapped runtime has them. memories: that it moves bytes from and to.
+        energy_fj: by level."""
         amounts = [[(self.builder.credit(n, cap), a) for n, cap, a in side if a] for side in (take, give)]
         if self.serial:
             deps, amounts = (self.last,), [[], []]
+        route, tag = tuple(self.servers[name] for name in links), -1
+        for memory in memories:
+            if memory in self.banks:
+                inside, tag = self._rows(memory, moved, kind == "store")
+                route += inside
         op = self.builder.op(
             self.units[unit],
             setup=setup * self.ticks,
             run=run * self.ticks,
             bytes=moved,
             burst=burst,
-            route=tuple(self.servers[n] for n in links),
+            route=route,
             deps=tuple(dict.fromkeys(d for d in deps if d is not None)),
             take=tuple(amounts[0]),
             give=tuple(amounts[1]),
@@ -74,9 +85,20 @@ class Writer:
             layer=self.layer,
             macs=macs,
             energy_fj=energy_fj or {},
+            tag=tag,
         )
         self.last = op
         return op
+
+    def _rows(self, memory: str, moved: int, out: bool) -> tuple[tuple[int, ...], int]:
+        """Servers of a dynamic memory that a transfer goes over, and its tag. DMAs know no addresses: a transfer begins
+        where the one before has ended, in a row that is closed; the rows that follow are opened ahead, in other banks.
+        In a loop it begins in the same row every time."""
+        found = self.banks[memory].over(self.pages[memory], out)
+        dram = self.soc.memories[memory].dram
+        assert dram is not None  # it has banks
+        self.pages[memory] += -(-moved // dram.row_bytes)
+        return found
 
     def over(self, links: Sequence[str], moved: int) -> dict[str, int]:
         """Energy of moving so many bytes over links, fJ, by level."""

@@ -18,6 +18,7 @@ from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.movers.cached_units import core_of_unit, name_of
+from cosoc.sim.movers.links import BANKS, BUS
 from cosoc.sim.report.result import CAUSES, Result
 from cosoc.sim.simulate import simulate
 
@@ -53,9 +54,12 @@ def proposals(result: Result, soc: SoC) -> list[str]:
             for change in _remedies(result, soc, share.cause, share.unit):
                 weight[change] = weight.get(change, 0) + share.ticks
     for server, holders in result.critical_path.waits_ticks.items():
-        if server in soc.links:
-            change = f"links.{server}.rate=x2"
-            weight[change] = weight.get(change, 0) + sum(holders.values())
+        for end, key in (("", "links.{}.rate=x2"), (BUS, "memories.{}.dram.period_cycles=x0.5"),
+                         (BANKS, "memories.{}.dram.row_cycles=x0.5")):  # fmt: skip
+            name = server.removesuffix(end)
+            if server.endswith(end) and name in (soc.memories if end else soc.links):
+                change = key.format(name)
+                weight[change] = weight.get(change, 0) + sum(holders.values())
     return [change for change in sorted(weight, key=lambda change: -weight[change]) if _possible(soc, change)]
 
 

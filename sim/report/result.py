@@ -31,7 +31,7 @@ from cosoc.sim.model.soc import Boundary, Route, SoC
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.movers.cached_terms import cached_cores
 from cosoc.sim.movers.cached_units import INTO_SCRATCHPAD, core_of_unit
-from cosoc.sim.movers.links import HOST_TIME, link_level
+from cosoc.sim.movers.links import HOST_TIME, link_level, together, told_as
 from cosoc.sim.tiler import homes_of
 from cosoc.sim.work import layer_work
 
@@ -520,7 +520,8 @@ def _waits(program: Program, path: Records, all_ops: _Ops) -> dict[str, dict[str
     out: dict[str, dict[str, int]] = {}
     for number, ticks in _first_seen((path["server"] + 1) * len(holders) + who, path["end"] - path["start"]).items():
         server, holder = divmod(number, len(holders))
-        out.setdefault(_server_name(program, server - 1), {})[holders[holder]] = ticks
+        held = out.setdefault(_server_name(program, server - 1), {})
+        held[holders[holder]] = held.get(holders[holder], 0) + ticks
     return out
 
 
@@ -532,7 +533,7 @@ def _holders(program: Program, path: Records, all_ops: _Ops) -> tuple[Ints, list
 
 
 def _server_name(program: Program, server: int) -> str:
-    return program.server_names[server] if server >= 0 else "?"
+    return told_as(program.server_names[server]) if server >= 0 else "?"
 
 
 def _parts(program: Program, path: Records, all_ops: _Ops) -> tuple[CriticalPart, ...]:
@@ -726,15 +727,15 @@ def _by_server(program: Program, trace: Trace, occupied: Occupancy, all_ops: _Op
     return tuple(
         ServerPart(
             server=name,
-            ports=int(program.servers["ports"][number]),
-            bytes=int(moved[number]),
-            bursts=int(granted[number]),
-            busy_ticks=int(trace.busy[number]),
-            utilisation=float(occupied.server_utilisation[number]),
+            ports=int(program.servers["ports"][ours].sum()),
+            bytes=int(moved[ours].sum()),
+            bursts=int(granted[ours].sum()),
+            busy_ticks=int(trace.busy[ours].sum()),
+            utilisation=float(occupied.server_utilisation[ours].mean()),
             energy_j=_joules(spent.get(link_level(name), 0)),
             note="the host's time: its bytes are cycles" if name == HOST_TIME else "",
         )
-        for number, name in enumerate(program.server_names)
+        for name, ours in together(program.server_names).items()
     )
 
 
@@ -754,7 +755,7 @@ def _by_memory(
     for row, moved in _transfers(program, soc, all_ops):
         unit, kind = program.unit_names[row["unit"]], KINDS[row["kind"]]
         servers = program.routes[row["route_at"] : row["route_at"] + row["route_n"]].tolist()
-        links = [program.server_names[server] for server in servers]
+        links = [name for name in (program.server_names[server] for server in servers) if name in soc.links]
         over_fj = 1000 * moved * sum(soc.links[name].energy_pj_per_byte for name in links)
         if unit in core_of:
             core, mover = cached[core_of[unit]]
@@ -820,7 +821,8 @@ def route_ends(program: Program, row: np.void, soc: SoC, mapping: Mapping, layer
     A split layer's weights may go to several memories over the same links; then there are several.
     """
     dma, kind = program.unit_names[row["unit"]], KINDS[row["kind"]]
-    links = tuple(program.server_names[s] for s in program.routes[row["route_at"] : row["route_at"] + row["route_n"]])
+    servers = program.routes[row["route_at"] : row["route_at"] + row["route_n"]].tolist()
+    links = tuple(name for name in (program.server_names[server] for server in servers) if name in soc.links)
     cores = [soc.core_of(part) for part in mapping.layers[layer].parts if part.channels]
     near = {core.memory for core in cores}
     if kind == "weights":

@@ -20,6 +20,7 @@ from cosoc.sim.machine.trace import Trace, held_ticks
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.movers.links import together
 from cosoc.sim.report.memory_use import MemoryUse, memory_use
 from cosoc.sim.report.render import bottleneck
 from cosoc.sim.report.result import CAUSES, Result
@@ -183,11 +184,11 @@ def occupancy_data(result: Result) -> dict[str, Any]:
         level = _mean_level(when[mine], change[mine].astype(float), span) / int(program.credits["capacity"][number])
         out.append(_series(name, "credits held", level, True))
     route_of, servers, held = held_ticks(program, trace)
-    for number, name in enumerate(program.server_names):
-        mine = np.flatnonzero(servers == number)
+    for name, ours in together(program.server_names).items():
+        mine = np.flatnonzero(np.isin(servers, ours))
         ops = route_of[mine]
         lasted = np.maximum(trace.end[ops] - asked[ops], 1)
-        share = held[mine] / lasted / int(program.servers["ports"][number])
+        share = held[mine] / lasted / int(program.servers["ports"][ours].sum())
         level = _mean_level(
             np.concatenate((asked[ops], asked[ops] + lasted)), np.concatenate((share, -share)), span
         )  # fmt: skip
