@@ -4,7 +4,7 @@
 
 In the JSON file:
 
-- sharing: {case: {ours, closed_form}} of small machines (`sharing.py`).
+- sharing: {case: {ours, closed_form}} of small machines and of dynamic memories (`sharing.py`).
 - slower_upgrades: what takes more than 1 % longer on a chip with more of something, each with its cause (`upgrades.py`;
   --quick: of Darkside and a board, with one network).
 - energy_identity: {run: relative error}. Of SoC/network under its default mapping, the largest error of: levels against
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from common import arguments, state, write_json
-from sharing import sharing
+from sharing import dram, sharing
 from upgrades import NETWORKS as NETWORKS_UPGRADED
 from upgrades import slower_upgrades
 
@@ -53,7 +53,7 @@ def default_run(soc: SoC, network: str) -> Result:
 
 def shared() -> dict[str, dict[str, float]]:
     """Links against closed forms."""
-    found = sharing()
+    found = sharing() | dram()
     worst = max(found, key=lambda case: abs(found[case]["ours"] / found[case]["closed_form"] - 1))
     off = found[worst]["ours"] / found[worst]["closed_form"] - 1
     print(f"sharing of links against closed forms: {len(found)} cases, worst {off:+.2%} ({worst})")
