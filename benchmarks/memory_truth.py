@@ -5,6 +5,9 @@
 In the JSON file:
 
 - sharing: {case: {ours, closed_form}} of small machines and of dynamic memories (`sharing.py`).
+- three_cores: {core: {before, before_closed_form, ours, closed_form}}, bytes a cycle of three unlike cores on one
+  memory: as a burst held its route for the slowest server of it, emulated by a program as no engine has that rule any
+  more, and as today.
 - slower_upgrades: what takes more than 1 % longer on a chip with more of something, each with its cause (`upgrades.py`;
   --quick: of Darkside and a board, with one network).
 - energy_identity: {run: relative error}. Of SoC/network under its default mapping, the largest error of: levels against
@@ -25,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from common import arguments, state, write_json
-from sharing import dram, sharing
+from sharing import CORES, MEMORY, dram, sharing, three_cores
 from upgrades import NETWORKS as NETWORKS_UPGRADED
 from upgrades import slower_upgrades
 
@@ -51,13 +54,17 @@ def default_run(soc: SoC, network: str) -> Result:
     return simulate(soc, workload, named_mapping(DEFAULT, workload, soc))
 
 
-def shared() -> dict[str, dict[str, float]]:
-    """Links against closed forms."""
-    found = sharing() | dram()
+def shared() -> dict[str, Any]:
+    """Links and memories against closed forms, and three cores before servers granted by themselves and today."""
+    found, cores = sharing() | dram(), three_cores()
     worst = max(found, key=lambda case: abs(found[case]["ours"] / found[case]["closed_form"] - 1))
     off = found[worst]["ours"] / found[worst]["closed_form"] - 1
     print(f"sharing of links against closed forms: {len(found)} cases, worst {off:+.2%} ({worst})")
-    return found
+    for key, when in (("before", "a burst held its route for the slowest server"), ("ours", "today")):
+        rates = ", ".join(f"{one[key]:.1f} on its link of {CORES[name]}" for name, one in cores.items())
+        total = sum(one[key] for one in cores.values())
+        print(f"three cores on a memory of {MEMORY} B/cycle, {when}: {rates}; {total:.1f} in all")
+    return {"sharing": found, "three_cores": cores}
 
 
 def slower(quick: bool) -> list[str]:
@@ -155,7 +162,7 @@ def main() -> None:
     seconds = asked.seconds or (4.0 if asked.quick else 60.0)
     networks = QUICK_NETWORKS if asked.quick else NETWORKS
     sections: tuple[Callable[[], dict[str, Any]], ...] = (
-        lambda: {"sharing": shared()},
+        shared,
         lambda: {"energy_identity": energy_identity(asked.quick)},
         lambda: {"slower_upgrades": slower(asked.quick)},
         lambda: levels(asked.quick),

@@ -44,6 +44,45 @@ def behind_links(capacity: int, ports: int, links: Sequence[int], work: Sequence
     return b.build()
 
 
+# Three unlike cores on one memory of MEMORY bytes a cycle: bytes a cycle of the link of each.
+MEMORY, CORES = 64, {"array": 16, "signal processor": 8, "vector unit": 64}
+
+
+def held_for_the_slowest(n: int) -> Program:
+    """The three cores under the rule that there was before servers granted by themselves, n bursts each: a burst held
+    its whole route for the slowest server of it.
+
+    That rule is no longer in any engine. With one memory on all routes, one port there, and a link that nobody else
+    uses, it comes to one server that a burst holds for the cycles of its slower one, which are its bytes here.
+    """
+    b = Builder("held for the slowest", 1)
+    memory = b.server("memory", rate_bytes=1)
+    for name, rate in CORES.items():
+        cycles = BURST // min(rate, MEMORY)
+        b.op(b.unit(name), bytes=cycles * n, burst=cycles, route=(memory,))
+    return b.build()
+
+
+def three_cores(cycles: int = 4000) -> dict[str, dict[str, float]]:
+    """Bytes a cycle of each core, all streaming: under that rule (before) and today (ours), each with its closed form.
+
+    Before, bursts take turns, and a round lasts for the slower servers of all three together: each core has a burst a
+    round. Today they have fair shares of the memory.
+    """
+    round_cycles = sum(BURST / min(rate, MEMORY) for rate in CORES.values())
+    shares = fair_shares(MEMORY, list(CORES.values()))
+    n = cycles // round(round_cycles)
+    before = engine_fast.run(held_for_the_slowest(n)).end.tolist()
+    ours = engine_fast.run(behind_links(MEMORY, 1, list(CORES.values()), [share * cycles for share in shares])).end
+    return {
+        name: {
+            "before": n * BURST / end_before, "before_closed_form": BURST / round_cycles,
+            "ours": share * cycles / end, "closed_form": share,
+        }
+        for name, share, end_before, end in zip(CORES, shares, before, ours.tolist(), strict=True)
+    }  # fmt: skip
+
+
 # A network on chip, hop by hop: 4 x 4 nodes.
 SIDE = 4  # nodes in a row and in a column
 ROUTER, WIDTH, PACKET = 3, 16, 64  # cycles in a router; bytes a cycle of a link; bytes of a packet
@@ -182,11 +221,14 @@ def sharing() -> dict[str, dict[str, float]]:
 def main() -> None:
     args = arguments(__doc__).parse_args()
     state()
-    found = sharing() | dram()
+    found, cores = sharing() | dram(), three_cores()
     for name, one in found.items():
         off = one["ours"] / one["closed_form"] - 1
         print(f"{name:70} {one['ours']:10.2f} {one['closed_form']:10.2f} {off:+.2%}")
-    write_json(args.json, {"sharing": found})
+    print(f"\n{'three cores on a memory of ' + str(MEMORY) + ' B/cycle':40} before, closed form; today, closed form")
+    for name, one in cores.items():
+        print(f"  on a link of {CORES[name]:2}, {name:24}" + "".join(f"{rate:8.2f}" for rate in one.values()))
+    write_json(args.json, {"sharing": found, "three_cores": cores})
 
 
 if __name__ == "__main__":

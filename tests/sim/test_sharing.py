@@ -21,7 +21,19 @@ from cosoc.sim.machine.trace import Run
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from sharing import BURST, NODES, PACKET, ROUTER, WIDTH, all_to_all, bisection_cycles, fair_shares, send, sharing
+from sharing import (
+    BURST,
+    NODES,
+    PACKET,
+    ROUTER,
+    WIDTH,
+    all_to_all,
+    bisection_cycles,
+    fair_shares,
+    send,
+    sharing,
+    three_cores,
+)
 
 ENGINES = {"reference": engine_reference.run, "fast": engine_fast.run}
 WITHIN = 0.02
@@ -197,6 +209,16 @@ def test_engines_agree_on_the_mesh() -> None:
     fast, reference = engine_fast.run(program), engine_reference.run(program)
     for key in ("issue", "end", "service", "busy"):
         assert getattr(fast, key).tolist() == getattr(reference, key).tolist()
+
+
+def test_three_cores_before_and_today() -> None:
+    """Closed forms drawn by hand: before, a round of bursts of 64 bytes is 4 + 8 + 1 cycles, so each core has 64 / 13;
+    today the slow ones have what their links of 16 and 8 carry, and the fast one the 40 that are left of 64."""
+    found = three_cores()
+    for when, rates in (("before", [64 / 13] * 3), ("ours", [16, 8, 40])):
+        assert [core[when] for core in found.values()] == pytest.approx(rates, rel=WITHIN)
+        closed = "closed_form" if when == "ours" else "before_closed_form"
+        assert [core[closed] for core in found.values()] == pytest.approx(rates, rel=1e-12)
 
 
 def test_every_case_of_the_benchmark_is_within_its_closed_form() -> None:
