@@ -138,7 +138,20 @@ def _override(document: _Document, key: str, text: str) -> None:
         node = node[part]
     if not isinstance(node, dict):
         raise InputError(f"--set {key}={text}: {'.'.join(parents)} is a value, not a section")
-    node[last] = _scalar(yaml.ScalarNode("tag:yaml.org,2002:str", text))
+    node[last] = _value(key, text)
+
+
+def _value(key: str, text: str) -> Any:
+    """A value as it would stand in the file: a number, a word, or a list of them in brackets."""
+    if not text.startswith("["):
+        return _scalar(yaml.ScalarNode("tag:yaml.org,2002:str", text))
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError:
+        root = None
+    if not isinstance(root, yaml.SequenceNode) or not all(isinstance(one, yaml.ScalarNode) for one in root.value):
+        raise InputError(f"--set {key}={text}: a list of values is needed, such as [1, 2, 4]")
+    return [_scalar(one) for one in root.value]
 
 
 def load_model(
