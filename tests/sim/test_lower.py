@@ -52,8 +52,8 @@ def makespan(workload: Workload, mapping: Mapping, soc: SoC) -> int:
 
 
 def test_dianas_timings_are_within_ten_per_cent_by_one_set_of_figures(diana: SoC) -> None:
-    """Depth first: silicon, by Stream's validation of DIANA. Layer by layer: a magazine's figure. ResNet-20, first layer
-    digital: a second-hand table, 1.26 ms at 250 MHz and 11.6 uJ."""
+    """Depth first: silicon, by Stream's validation of DIANA. Layer by layer: a magazine's figure. ResNet-20, its first
+    layer digital: a second-hand table, 1.26 ms at 250 MHz and 11.6 uJ."""
     segment, net = find_workload("resnet18_segment"), find_workload("resnet20")
     silicon = find_mapping("silicon", segment, diana)
     fused, layers = (makespan(segment, m, diana) for m in (silicon, replace(silicon, pieces=())))
