@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 SHOWN_FAILURES = 5  # of a campaign, on the terminal
 DEFAULT_MAPPING = "default"
+WITH_RANGES = ("mapping", "runtime", "engine", "batch", "json_file", "input_shape", "overrides", "ranges", "seed")
 STREAMED = 1000  # inferences through a cluster, where none are stated
 
 Engine = Literal["fast", "reference"]
@@ -159,8 +160,7 @@ def simulate(
         _simulate_cluster(soc, workload, *options)
         return
     if ranges:
-        known = ("mapping", "runtime", "engine", "batch", "json_file", "input_shape", "overrides", "ranges", "seed")
-        _only(ctx, "--ranges", *known)
+        _only(ctx, "--ranges", *WITH_RANGES)
         _check_outputs({"--json": json_file})
         _, network, placed = _inputs(soc, workload, mapping or DEFAULT_MAPPING, runtime, input_shape, overrides, batch)
         _ranges(soc, network, [placed], overrides, engine, seed, json_file, quiet)

@@ -210,7 +210,7 @@ def _add(table: Table, name: str, ticks: dict[str, int], causes: Sequence[str], 
 
 
 def ranged(found: Ranged) -> RenderableType:
-    """Intervals of each mapping, what single figures do, and what turns which mapping is the fastest, for a terminal."""
+    """Intervals of each mapping, what single figures do, and what makes another mapping the fastest, for a terminal."""
     from rich.console import Group
 
     n = len(found.ranges)

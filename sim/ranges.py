@@ -84,14 +84,15 @@ class Ranged:
 
 
 def over_ranges(
-    load: Callable[[MappingOf[str, str]], SoC], ranges: Sequence[Range], workload: Workload, mappings: Sequence[Mapping],
-    seed: int = 0, corners: int = CORNERS, engine: str = "fast", report: Report = lambda done, total, what: None,
+    load: Callable[[MappingOf[str, str]], SoC], ranges: Sequence[Range], workload: Workload,
+    mappings: Sequence[Mapping], seed: int = 0, corners: int = CORNERS, engine: str = "fast",
+    report: Report = lambda done, total, what: None,
 ) -> Ranged:  # fmt: skip
     """Simulate mappings of a workload over the ranges of a SoC's figures.
 
     load: the SoC with some of its values replaced, by path, as text. The mappings stay as they are; what they leave to
-    the tiler it fills in for each SoC. Raises InputError where there are no ranges, where two mappings have one name, or
-    where a SoC within them cannot run a mapping.
+    the tiler it fills in for each SoC. Raises InputError where there are no ranges, where two mappings have one name,
+    or where a SoC within them cannot run a mapping.
     """
     if not ranges:
         raise InputError("the SoC file states no ranges that are not fixed by --set, such as `# assumed, 4 .. 8: why`")

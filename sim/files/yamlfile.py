@@ -110,8 +110,9 @@ class _Document:
             if not here or "#" not in line:
                 continue
             column = line.find("#", max(end for end, _, _ in here))
-            if column >= 0 and _MEANT.search(line[column:]):
-                yield self._range(line[column:], [(at, value) for _, at, value in here], f"{number + 1}:{column + 1}")
+            comment = line[column:] if column >= 0 else ""
+            if _RANGE.fullmatch(comment) or _MEANT.search(comment):
+                yield self._range(comment, [(at, value) for _, at, value in here], f"{number + 1}:{column + 1}")
 
     def _range(self, comment: str, here: Sequence[tuple[Place, Any]], where: str) -> Range:
         right = "write it as `# assumed, 4 .. 8: why`"
@@ -227,8 +228,6 @@ def load_model(
     if not isinstance(document.data, dict):
         found = "nothing" if document.data is None else f"a {type(document.data).__name__}"
         raise InputError(f"{path}:1:1: found {found}; a mapping of keys to values is needed")
-    if ranged:
-        list(document.ranges())
     for key, text in (overrides or {}).items():
         _override(document, key, text)
     try:
@@ -239,6 +238,8 @@ def load_model(
         _report(document, tuple(first["loc"]), first, model)
     for place, message in problems(loaded):
         document.fail(place, message)
+    if ranged:
+        list(document.ranges())
     return loaded
 
 
