@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 SHOWN_FAILURES = 5  # of a campaign, on the terminal
 DEFAULT_MAPPING = "default"
 WITH_RANGES = ("mapping", "runtime", "engine", "batch", "json_file", "input_shape", "overrides", "ranges", "seed")
-STREAMED = 1000  # inferences through a cluster, where none are stated
+WITH_PIPELINED = ("mapping", "runtime", "engine", "inferences", "json_file", "input_shape", "overrides", "pipelined")
+STREAMED = 1000  # inferences through a cluster or a pipelined chip, where none are stated
 
 Engine = Literal["fast", "reference"]
 Estimator = Literal["expectation", "montecarlo", "score"]
@@ -129,7 +130,7 @@ def simulate(
     engine: Annotated[Engine, typer.Option("--engine", help="Both give the same result to the tick.")] = "fast",
     inferences: Annotated[
         int | None,
-        typer.Option("--inferences", min=1, help="One after the other [default: 1; through a cluster 1000]."),
+        typer.Option("--inferences", min=1, help="One after the other [default: 1; streams 1000]."),
     ] = None,
     batch: Batch = 1,
     json_file: JsonFile = None,
@@ -147,6 +148,10 @@ def simulate(
     carrier: Carrier = None,
     ranges: Ranges = False,
     seed: CornerSeed = 0,
+    pipelined: Annotated[
+        bool,
+        typer.Option("--pipelined", help="Crossbar chips: all layers at once, on images in a stream [default: 1000]."),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Run a mapped workload on a SoC, or stream it through a cluster. Says how long it takes and why, and what energy
@@ -164,6 +169,12 @@ def simulate(
         _check_outputs({"--json": json_file})
         _, network, placed = _inputs(soc, workload, mapping or DEFAULT_MAPPING, runtime, input_shape, overrides, batch)
         _ranges(soc, network, [placed], overrides, engine, seed, json_file, quiet)
+        return
+    if pipelined:
+        _only(ctx, "--pipelined", *WITH_PIPELINED)
+        _check_outputs({"--json": json_file})
+        case = _inputs(soc, workload, mapping or DEFAULT_MAPPING, runtime, input_shape, overrides)
+        _pipelined(*case, engine, inferences or STREAMED, json_file, quiet)
         return
     _only(ctx, "one SoC", *(name for name in ctx.params if name not in ("carrier", "seed")))
     _check_outputs({"--json": json_file, "--trace": trace_file, "--gantt": gantt_file, "--report": report_file})
@@ -217,6 +228,21 @@ def _ranges(
         write_json(json_file, {"soc": soc, "workload": workload.name} | to_json(found))
     if not quiet:
         _print(why.ranged(found))
+
+
+def _pipelined(
+    soc: SoC, workload: Workload, mapping: Mapping, engine: Engine, inferences: int, json_file: Path | None, quiet: bool
+) -> None:
+    from cosoc import why
+    from cosoc.sim.pipelined import simulate_pipelined, to_json
+
+    if engine == "fast" and not quiet:
+        _announce_compilation()
+    result = simulate_pipelined(soc, workload, mapping, engine, inferences)
+    if json_file:
+        write_json(json_file, to_json(result))
+    if not quiet:
+        _print(why.pipelined(result))
 
 
 def _simulate_cluster(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from cosoc.search import result as search_result
+    from cosoc.sim.pipelined import PipelinedResult
     from cosoc.sim.ranges import Ranged, Spread
 
 T = TypeVar("T")
@@ -207,6 +208,20 @@ def _add(table: Table, name: str, ticks: dict[str, int], causes: Sequence[str], 
 
     shares = [f"{ticks[cause] / total:.1%}" if ticks.get(cause) else "" for cause in causes[:5]]
     table.add_row(escape(name), f"{sum(ticks.values()) / total:.1%}", *shares)
+
+
+def pipelined(result: PipelinedResult) -> RenderableType:
+    """A chip's layers at once: what each takes and how busy it is, and the stream's figures, for a terminal."""
+    from rich.console import Group
+
+    table = _table("Layers at once", "layer", "core", "us", "copies", "tiles", "busy")
+    for one in result.layers:
+        tiles = f"{one.tiles:,}" if one.tiles else ""
+        table.add_row(one.layer, one.core, f"{one.seconds * 1e6:.4g}", f"{one.copies}", tiles, f"{one.utilisation:.1%}")
+    said = f"{result.workload} on {result.soc}, {result.mapping}, pipelined: {result.throughput:,.1f} images a second, "
+    said += f"{result.energy_j * 1e6:.4g} uJ each, {result.latency_s * 1e6:.4g} us under way. "
+    said += f"{result.bottleneck} sets the rate. Layer after layer: {1 / result.layer_after_layer_s:,.1f} a second."
+    return Group(table, "", said)
 
 
 def ranged(found: Ranged) -> RenderableType:
