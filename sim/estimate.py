@@ -145,7 +145,8 @@ class _Account:
 
 @dataclass(frozen=True)
 class _Chain:
-    """One core's part of a layer as jobs one after the other; ticks. own: arrays and feeds; fed: of these the feeds.
+    """One core's part of a layer as jobs one after the other; ticks. own: arrays and feeds; fed: of these the feeds;
+    streamed: of bytes that move beside the arrays, ahead of need.
     refill: later weights that wait until the ones before are used up, because their memory does not hold both. last:
     the last job. first, later: launches, the first and the others. offset: how much later than the group's first chain
     it starts. stored: whether the DMA takes its results away."""
@@ -154,6 +155,7 @@ class _Chain:
     jobs: Num
     own: Num
     fed: Num
+    streamed: Num
     refill: Num
     last: Num
     first: Num
@@ -277,7 +279,17 @@ def _part(layer: Layer, work: LayerWork, account: _Account, homes: Homes) -> _Pa
         stored = core.memory != target and not soc.is_cached(part.core)
         chains.append(
             _Chain(
-                part.core, part.jobs, own, part.fed, refill, part.last, first_launch, launch - first_launch, 0, stored
+                part.core,
+                part.jobs,
+                own,
+                part.fed,
+                part.streamed,
+                refill,
+                part.last,
+                first_launch,
+                launch - first_launch,
+                0,
+                stored,
             )
         )
     return _Part(tuple(chains), load, store, weights, fetch)
@@ -319,12 +331,12 @@ def _stretched(sides: list[list[_Chain]], moving: Num, account: _Account) -> lis
         extra: Num = 0
         links = soc.cores[chain.core].feed_links
         for name in stretching.intersection(links):
-            held = [c.fed for c in chains if c is not chain and name in soc.cores[c.core].feed_links]
+            held = [c.fed + c.streamed for c in chains if c is not chain and name in soc.cores[c.core].feed_links]
             held += [account.held[name]] if name in account.held else []
             factor = _mean_stretch(soc, links, name, [ticks / span for ticks in held])
-            extra = xp.maximum(extra, chain.fed * (factor - 1))
-        longer = 1 + extra / xp.maximum(chain.own, 1)
-        return replace(chain, own=chain.own + extra, last=chain.last * longer)
+            longer = xp.maximum(chain.streamed * factor - (chain.own - chain.fed), 0)
+            extra = xp.maximum(extra, chain.fed * (factor - 1) + longer)
+        return replace(chain, own=chain.own + extra, last=chain.last * (1 + extra / xp.maximum(chain.own, 1)))
 
     return [[stretched(chain) for chain in side] for side in sides]
 

@@ -51,7 +51,7 @@ from cosoc.sim.movers.fused_steps import chain
 from cosoc.sim.movers.links import HOST_TIME
 from cosoc.sim.movers.writer import Op, Writer
 from cosoc.sim.tiler import checked, homes_of, living
-from cosoc.sim.work import access_pj, core_cycles, feed_ticks
+from cosoc.sim.work import access_pj, core_cycles, feed_ticks, job_cycles
 
 if TYPE_CHECKING:
     from cosoc.sim.movers.cached import TileEmitter
@@ -217,6 +217,10 @@ class _Emitter:
         }
         run = int(core_cycles(core, tile, at.n, exact))
         feeds = [(links, int(feed) * at.n, self.burst(links)) for links, feed in core.feeds(tile, exact) if feed]
+        if core.streams:
+            (links, feed, burst), spent = feeds[0], self.ops.over(feeds[0][0], feeds[0][1])
+            first = self.ops.op(name, "feed", deps, take, moved=feed, burst=burst, links=links, energy_fj=spent)
+            return self.streaming(name, first, run, int(core.stream_bytes(tile, exact)) * at.n, give, macs, energy)
         for n in range(core.feed_pieces):
             for links, feed, burst in feeds:
                 now = _piece(feed, n, core.feed_pieces, burst)
@@ -230,6 +234,38 @@ class _Emitter:
                 deps, take = (), ()
         now = _piece(run, core.feed_pieces - 1, core.feed_pieces, 1)
         return self.ops.op(name, "compute", deps, take, give, run=now, macs=macs, energy_fj=energy)
+
+    def streaming(
+        self,
+        name: str,
+        first: Op,
+        run: int,
+        streamed: int,
+        give: Sequence[tuple[str, int, int]],
+        macs: int,
+        energy: dict[str, int],
+    ) -> Op:
+        """Emit what a job does after its first words: array cycles beside the bytes that run ahead of them, piece by
+        piece, neither of them further than a piece ahead. Ends with an op of no duration when both have ended."""
+        core, piece = self.soc.cores[name], (first,)
+        word = min(self.soc.links[link].bytes_per_period for link in core.feed_links)
+        for n in range(core.feed_pieces):
+            at_once, last = list[Op](), n == core.feed_pieces - 1
+            moved, now = _piece(streamed, n, core.feed_pieces, word), _piece(run, n, core.feed_pieces, 1)
+            if moved:
+                at_once.append(self.stream(name, piece, moved))
+            if now or last:
+                work, spent = (macs, energy) if last else (0, {})
+                op = self.ops.op(name, "compute", piece, run=now, macs=work, energy_fj=spent, within=True)
+                at_once.append(op)
+            piece = tuple(at_once) or piece
+        return self.ops.op(name, "sync", piece, give=give, within=True)
+
+    def stream(self, name: str, after: Sequence[Op], moved: int) -> Op:
+        """Emit bytes that a core moves beside its array cycles."""
+        links = self.soc.cores[name].feed_links
+        spent, burst = self.ops.over(links, moved), self.burst(links)
+        return self.ops.op(name, "feed", after, moved=moved, burst=burst, links=links, energy_fj=spent, within=True)
 
     # -- layers --------------------------------------------------------------------------------------------
 
@@ -396,7 +432,7 @@ class _Emitter:
         core = self.soc.core_of(part)
         tile = make_tile(form(layer, core), size, at.y.out, at.x.out, self.mapping.layers[layer.name].unroll)
         fed = feed_ticks(tile, self.soc, core, exact, at.n)
-        return int(core.launch_cycles + fed + core_cycles(core, tile, at.n, exact))
+        return int(core.launch_cycles + fed + job_cycles(core, tile, self.soc, exact, at.n))
 
     def step(self, layer: Layer, plan: LayerPlan, step: Step, first: bool) -> None:
         """Emit one tile: weights, inputs, jobs, and the stores of the tile before."""

@@ -314,6 +314,16 @@ class Core(Model):
         """What one job moves before its array cycles, one after the other: (links, bytes), `feed_bytes` in all."""
         return ((self.feed_links, self.feed_bytes(tile, xp)),)
 
+    @property
+    def streams(self) -> bool:
+        """Whether it moves `stream_bytes` beside its array cycles."""
+        return False
+
+    def stream_bytes(self, tile: Tile, xp: Any) -> Num:
+        """Bytes that one job moves over `feed_links` beside its array cycles, ahead of need in FIFOs: as much of the
+        job as its array cycles take hides them."""
+        return 0 * tile.k
+
     def rewritten_bytes(self, loaded: Num, xp: Any) -> Num:
         """Bytes that it moves over `feed_links` to bring so many bytes of loaded inputs into its own format."""
         return 0 * loaded

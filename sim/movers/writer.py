@@ -17,7 +17,8 @@ Amounts = Sequence[tuple[str, int, int]]  # pool of credits, its capacity, amoun
 class Writer:
     """Writes ops into a Builder, with a SoC's units, servers and cycles.
 
-    layer: the label of what is written. last: the op before, for which in the serial runtime every op waits.
+    layer: the label of what is written. last: the op before, for which in the serial runtime every op waits. latest:
+    the op before on each core that streams, which has two ops in flight within a job only.
     """
 
     def __init__(self, name: str, soc: SoC, serial: bool) -> None:
@@ -25,7 +26,12 @@ class Writer:
         cached = cached_cores(soc)
         self.ticks = TICKS_PER_CYCLE if cached else 1  # of a cycle
         self.builder = Builder(name, soc.tick_hz * self.ticks)
-        self.units = {name: self.builder.unit(name) for name in soc.cores if name not in cached}
+        # A core that streams moves bytes while it computes, as two ops in flight.
+        self.units = {
+            name: self.builder.unit(name, lanes=2 if core.streams else 1)
+            for name, core in soc.cores.items()
+            if name not in cached
+        }
         dmas = {name: soc.dma(name) for name, mover in soc.dmas.items() if isinstance(mover, Dma)}
         self.units |= {n: self.builder.unit(n, lanes=d.lanes, priority=d.priority) for n, d in dmas.items()}
         # The way back to an array counts ticks, as its mover's constants are finer than a byte's time.
@@ -39,6 +45,7 @@ class Writer:
         self.servers[HOST_TIME] = self.builder.server(HOST_TIME, rate_bytes=1)
         self.layer = -1
         self.last: Op | None = None
+        self.latest: dict[str, Op | None] = {name: None for name, core in soc.cores.items() if core.streams}
 
     def op(
         self,
@@ -55,11 +62,16 @@ class Writer:
         links: Sequence[str] = (),
         macs: int = 0,
         energy_fj: Mapping[str, int] | None = None,
+        within: bool = False,
     ) -> Op:
-        """Write an op. take, give: only the overlapped runtime has them. energy_fj: by level."""
+        """Write an op. take, give: only the overlapped runtime has them. energy_fj: by level. within: an op of a job
+        that has begun, which waits for its deps alone: in the serial runtime, and on a core that streams, all others
+        wait for the op before."""
         amounts = [[(self.builder.credit(n, cap), a) for n, cap, a in side if a] for side in (take, give)]
         if self.serial:
-            deps, amounts = (self.last,), [[], []]
+            deps, amounts = deps if within else (self.last,), [[], []]
+        elif unit in self.latest and not within:
+            deps = (*deps, self.latest[unit])
         op = self.builder.op(
             self.units[unit],
             setup=setup * self.ticks,
@@ -76,6 +88,8 @@ class Writer:
             energy_fj=energy_fj or {},
         )
         self.last = op
+        if unit in self.latest:
+            self.latest[unit] = op
         return op
 
     def over(self, links: Sequence[str], moved: int) -> dict[str, int]:
