@@ -273,8 +273,9 @@ def _part(layer: Layer, work: LayerWork, account: _Account, homes: Homes) -> _Pa
         account.spend(part.feed, core.feed_links)
         account.pj = account.pj + part.energy_pj
         own = account.occupy(part.core, part.array + part.fed)
-        launch, first_launch = part.jobs * core.launch_cycles, xp.used(part.jobs) * core.launch_cycles
-        if core.launch_cycles:
+        first_launch = xp.used(part.jobs) * (core.launch_cycles + core.layer_launch_cycles)
+        launch = part.jobs * core.launch_cycles + xp.used(part.jobs) * core.layer_launch_cycles
+        if core.launch_cycles or core.layer_launch_cycles:
             account.occupy(soc.host, launch)
         stored = core.memory != target and not soc.is_cached(part.core)
         chains.append(

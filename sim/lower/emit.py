@@ -184,6 +184,7 @@ class _Emitter:
         self.written: dict[str, tuple[Op, ...]] = {}  # the ops after which a tensor is in place
         self.barrier: tuple[Op, ...] = ()  # the stores of the layer before
         self.pending: list[tuple[Layer, int, Window, int, Op]] = []  # stores that wait for the next loads to go
+        self.begun_on: set[tuple[str, int]] = set()  # cores that have a job of a layer (its label) in this inference
         self.since: tuple[Op, ...] | None = None  # what the layers of a parallel group wait for, in place of `barrier`
 
     # -- jobs ----------------------------------------------------------------------------------------------
@@ -207,8 +208,12 @@ class _Emitter:
         """Emit one job: its launch by the host, its reads and writes, its array cycles."""
         name, core = part.core, self.soc.core_of(part)
         tile = make_tile(form(layer, core), size, at.y.out, at.x.out, unroll, c)
-        if core.launch_cycles:  # the next job is configured when the one before it has ended
-            launch = core.launch_cycles * self.ops.ticks
+        cycles = core.launch_cycles
+        if (name, self.ops.layer) not in self.begun_on:
+            self.begun_on.add((name, self.ops.layer))
+            cycles += core.layer_launch_cycles
+        if cycles:  # the next job is configured when the one before it has ended
+            launch = cycles * self.ops.ticks
             self.ops.op(name, "launch", moved=launch, burst=launch, links=(HOST_TIME,))
         macs = at.n * tile.k * tile.c * tile.fy * tile.fx * tile.oy * tile.ox if tile.op in ("conv", "matmul") else 0
         energy = {
@@ -271,6 +276,7 @@ class _Emitter:
 
     def network(self) -> None:
         """Emit one inference."""
+        self.begun_on.clear()
         self.written |= dict.fromkeys(self.workload.incoming, self.barrier)
         pieces = {name: piece for piece in self.mapping.pieces for name in piece.layers}
         done: set[int] = set()
