@@ -1,17 +1,17 @@
-"""NE16: an engine for convolutions with weights of 2 to 8 bits, `edge` x `edge` pixels and `outputs` channels at a time.
+"""NE16: an engine for convolutions with weights of 2 to 8 bits, edge x edge pixels of `outputs` channels at a time.
 
 Its units multiply an 8-bit activation by one bit of a weight: edge^2 taps x edge^2 pixels x `channels` input channels a
-cycle, 1,296 in all. A window of edge x edge spends a cycle on every bit and output channel; 1x1 has the bits of a weight
-side by side where a window has its taps, and spends a cycle on every output channel, whatever their width; depthwise
-works like a window, with `channels` channels in and out. A block is edge x edge pixels of `outputs` channels:
+cycle, 1,296 in all. A window of edge x edge spends a cycle on every bit and output channel; 1x1 has the bits of a
+weight side by side where a window has its taps, and spends a cycle on every output channel, whatever their width;
+depthwise works like a window, with `channels` channels in and out. A block is edge x edge pixels of `outputs` channels:
 
     parts (load + fill + steps + index) + normalise + store,  parts = ceil(c / channels)
 
-load: fill, and a pixel a cycle of the input buffer (1x1: a few more to set out, and only the pixels of the block). steps:
-fill, and a cycle for every output channel (and bit). normalise: a word of partial sums of `multipliers` a cycle, biases
-of `adders`. store: a pixel a cycle. The law is that of NE16's published performance model (PLiNIO, MATCH, DORY use it).
-With stride 2 the input buffer, edge + 2 pixels wide, holds half as many outputs along an edge: ours, as it says nothing
-of strides. Reads and writes go through a wide port of its own at the scratchpad, and are in these cycles.
+load: fill, and a pixel a cycle of the input buffer (1x1: a few more to set out, and only the pixels of the block).
+steps: fill, and a cycle for every output channel (and bit). normalise: a word of partial sums of `multipliers` a cycle,
+biases of `adders`. store: a pixel a cycle. The law is that of NE16's published performance model (PLiNIO, MATCH, DORY
+use it). With stride 2 the input buffer, edge + 2 pixels wide, holds half as many outputs along an edge: ours, as it
+says nothing of strides. Reads and writes go through a wide port of its own at the scratchpad, and are in these cycles.
 
 A window of other sizes is made of windows of edge x edge and of 1x1 there; here it is refused, as the cores of the
 cluster beside it are said to be faster at those.

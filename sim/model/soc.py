@@ -354,8 +354,9 @@ class SoC(Model):
     A file's figures are those at `nominal_voltage_v`. Where it runs at another `voltage_v`, V times the nominal one,
     its clock (all of its clocks are one here) is `clock_hz`, or V times as fast where that is not known, the fastest
     that the voltage allows by the linear law; energies of operations, accesses and links go with V^2, so powers of busy
-    units and the base power with V^2 and the clock, and what leaks with V. What is supplied from outside stays: memories and links that are `off_chip`, and the base
-    power of a board or at the wall. `at_its_voltage` makes it so; `load_soc` calls it.
+    units and the base power with V^2 and the clock, and what leaks with V. What is supplied from outside stays:
+    memories and links that are `off_chip`, and the base power of a board or at the wall. `at_its_voltage` makes it so;
+    `load_soc` calls it.
     """
 
     name: Name
