@@ -13,8 +13,8 @@ biases of `adders`. store: a pixel a cycle. The law is that of NE16's published 
 use it). With stride 2 the input buffer, edge + 2 pixels wide, holds half as many outputs along an edge: ours, as it
 says nothing of strides. Reads and writes go through a wide port of its own at the scratchpad, and are in these cycles.
 
-A window of other sizes is made of windows of edge x edge and of 1x1 there; here it is refused, as the cores of the
-cluster beside it are said to be faster at those.
+A window of other sizes can be made of windows of edge x edge and of 1x1; here it is refused (assumed: the cluster
+beside the engine runs those layers, and those of fewer than `least_channels` input channels).
 """
 
 from __future__ import annotations

@@ -252,7 +252,8 @@ class _Emitter:
     ) -> Op:
         """Emit what a job does after its first words: array cycles beside the bytes that run ahead of them, piece by
         piece, neither of them further than a piece ahead. Ends with an op of no duration when both have ended."""
-        core, piece = self.soc.cores[name], (first,)
+        core = self.soc.cores[name]
+        piece: tuple[Op, ...] = (first,)
         word = min(self.soc.links[link].bytes_per_period for link in core.feed_links)
         for n in range(core.feed_pieces):
             at_once, last = list[Op](), n == core.feed_pieces - 1
