@@ -152,7 +152,8 @@ class _Account:
 
 @dataclass(frozen=True)
 class _Chain:
-    """One core's part of a layer as jobs one after the other; ticks. own: arrays and feeds; fed: of these the feeds.
+    """One core's part of a layer as jobs one after the other; ticks. own: arrays and feeds; fed: of these the feeds;
+    streamed: of bytes that move beside the arrays, ahead of need.
     refill: later weights that wait until the ones before are used up, because their memory does not hold both. last:
     the last job. first, later: launches, the first and the others. offset: how much later than the group's first chain
     it starts. stored: whether the DMA takes its results away."""
@@ -161,6 +162,7 @@ class _Chain:
     jobs: Num
     own: Num
     fed: Num
+    streamed: Num
     refill: Num
     last: Num
     first: Num
@@ -278,13 +280,24 @@ def _part(layer: Layer, work: LayerWork, account: _Account, homes: Homes) -> _Pa
         account.spend(part.feed, core.feed_links)
         account.pj = account.pj + part.energy_pj
         own = account.occupy(part.core, part.array + part.fed)
-        launch, first_launch = part.jobs * core.launch_cycles, xp.used(part.jobs) * core.launch_cycles
-        if core.launch_cycles:
+        first_launch = xp.used(part.jobs) * (core.launch_cycles + core.layer_launch_cycles)
+        launch = part.jobs * core.launch_cycles + xp.used(part.jobs) * core.layer_launch_cycles
+        if core.launch_cycles or core.layer_launch_cycles:
             account.occupy(soc.host, launch)
         stored = core.memory != target and not soc.is_cached(part.core)
         chains.append(
             _Chain(
-                part.core, part.jobs, own, part.fed, refill, part.last, first_launch, launch - first_launch, 0, stored
+                part.core,
+                part.jobs,
+                own,
+                part.fed,
+                part.streamed,
+                refill,
+                part.last,
+                first_launch,
+                launch - first_launch,
+                0,
+                stored,
             )
         )
     return _Part(tuple(chains), load, store, weights, fetch)
@@ -326,12 +339,12 @@ def _stretched(sides: list[list[_Chain]], moving: Num, account: _Account) -> lis
         extra: Num = 0
         links = soc.cores[chain.core].feed_links
         for name in stretching.intersection(links):
-            held = [c.fed for c in chains if c is not chain and name in soc.cores[c.core].feed_links]
+            held = [c.fed + c.streamed for c in chains if c is not chain and name in soc.cores[c.core].feed_links]
             held += [account.held[name]] if name in account.held else []
             factor = _mean_stretch(soc, links, name, [ticks / span for ticks in held])
-            extra = xp.maximum(extra, chain.fed * (factor - 1))
-        longer = 1 + extra / xp.maximum(chain.own, 1)
-        return replace(chain, own=chain.own + extra, last=chain.last * longer)
+            longer = xp.maximum(chain.streamed * factor - (chain.own - chain.fed), 0)
+            extra = xp.maximum(extra, chain.fed * (factor - 1) + longer)
+        return replace(chain, own=chain.own + extra, last=chain.last * (1 + extra / xp.maximum(chain.own, 1)))
 
     return [[stretched(chain) for chain in side] for side in sides]
 

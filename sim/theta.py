@@ -68,6 +68,11 @@ def factors_of(soc: SoC, cores: Iterable[str] | None = None) -> tuple[str, ...]:
         core = soc.cores[name]
         if soc.is_cached(name):
             there.add("decoupled")
-        elif isinstance(soc.mover_of(name), Dma) or core.weight_memory is not None or core.launch_cycles:
+        elif (
+            isinstance(soc.mover_of(name), Dma)
+            or core.weight_memory is not None
+            or core.launch_cycles
+            or core.layer_launch_cycles
+        ):
             there.add("in-order")
     return tuple(name for name, factor in FACTORS.items() if factor.of in there)

@@ -44,8 +44,9 @@ from cosoc.sim.theta import Theta
 class CoreWork:
     """One core's part of a layer, summed over its jobs.
 
-    jobs: count. array: array cycles. fed: ticks of its feeds, of `feed` bytes, those that bring loaded inputs into its
-    own format included. weights: transfers to its weight memory. stores: transfers of its results. first_weights: those
+    jobs: count. array: array cycles, or what is streamed beside them where that takes longer. fed: ticks of its feeds,
+    those that bring loaded inputs into its own format included; streamed: of what moves beside its array cycles. feed:
+    the bytes of both. weights: transfers to its weight memory. stores: transfers of its results. first_weights: those
     of its first job. last: array and feed of the last job of the first channels, ticks.
     """
 
@@ -53,6 +54,7 @@ class CoreWork:
     jobs: Num
     array: Num
     fed: Num
+    streamed: Num
     feed: Num
     weights: Transfer
     stores: Transfer
@@ -103,6 +105,17 @@ def core_cycles(core: Core, tile: Tile, n: int, xp: Any) -> Num:
     return core.cycles(tile, xp) if n == 1 else core.batch_cycles(tile, n, xp)
 
 
+def stream_ticks(tile: Tile, soc: SoC, core: Core, xp: Any, n: int = 1) -> Num:
+    """Unloaded time of what one job moves beside its array cycles, over n images."""
+    return link_ticks(core.stream_bytes(tile, xp) * n, core.feed_links, soc, xp) if core.streams else 0 * tile.k
+
+
+def job_cycles(core: Core, tile: Tile, soc: SoC, xp: Any, n: int = 1) -> Num:
+    """Unloaded time of one job over n images but for its feeds: array cycles, or what moves beside them."""
+    cycles = core_cycles(core, tile, n, xp)
+    return xp.maximum(cycles, stream_ticks(tile, soc, core, xp, n)) if core.streams else cycles
+
+
 def _total(parts: Sequence[tuple[Transfer, Num]]) -> Transfer:
     return Transfer(
         sum(t.bytes * n for t, n in parts), sum(t.calls * n for t, n in parts), sum(t.pieces * n for t, n in parts)
@@ -114,10 +127,10 @@ def _cached_work(layer: Layer, soc: SoC, part: Part, k: Num, plan: LayerPlan, xp
     so that to the others it is one job without transfers."""
     none = Transfer(0 * k, 0 * k)
     if not part.channels and not xp.used(k):
-        return CoreWork(part.core, 0 * k, 0 * k, 0 * k, 0 * k, none, none, 0.0 * k, none, 0 * k)
+        return CoreWork(part.core, 0 * k, 0 * k, 0 * k, 0 * k, 0 * k, none, none, 0.0 * k, none, 0 * k)
     own, machine = channel_slice(layer, max(part.channels, 1)), Machine.of(soc, part.core)
     found = estimate_nest(own, replace(plan, parts=(part,)), machine, theta, xp, channels=k)
-    return CoreWork(part.core, xp.used(k), found.cycles, 0 * k, 0 * k, none, none, found.energy_pj, none, 0 * k)
+    return CoreWork(part.core, xp.used(k), found.cycles, 0 * k, 0 * k, 0 * k, none, none, found.energy_pj, none, 0 * k)
 
 
 def layer_work(
@@ -225,6 +238,7 @@ def _core_work(
     energy: Num = 0.0
     last: Num = None
     fed: Num = 0
+    streamed: Num = 0
     weights, stores = [], []
     parts = c_parts(own, cut_channels(layer, soc, plan))
     n_parts = sum(n for _, n in parts)
@@ -239,8 +253,9 @@ def _core_work(
             times = count * at.count
             for c, n in parts:
                 tile = make_tile(own, size, at.y.out, at.x.out, plan.unroll, c)
-                read = core.feed_bytes(tile, xp) * at.n
-                one = core_cycles(core, tile, at.n, xp), feed_ticks(tile, soc, core, xp, at.n)
+                read = (core.feed_bytes(tile, xp) + core.stream_bytes(tile, xp)) * at.n
+                one = job_cycles(core, tile, soc, xp, at.n), feed_ticks(tile, soc, core, xp, at.n)
+                streamed = streamed + stream_ticks(tile, soc, core, xp, at.n) * times * n
                 array, fed = array + one[0] * times * n, fed + one[1] * times * n
                 feed = feed + read * times * n
                 energy = energy + (core.energy_pj(tile, xp) + access_pj(tile, soc, core)) * (times * at.n) * n
@@ -248,4 +263,4 @@ def _core_work(
         if last is None:
             last = one[0] + one[1]
     first = weight_transfer_of(layer, soc, core, sizes[0][0], xp, parts[0][0], homes)
-    return CoreWork(part.core, jobs, array, fed, feed, _total(weights), _total(stores), energy, first, last)
+    return CoreWork(part.core, jobs, array, fed, streamed, feed, _total(weights), _total(stores), energy, first, last)

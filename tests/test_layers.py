@@ -21,7 +21,7 @@ LAYERS = (
     ("errors", "exact"),
     ("machine",),
     ("figures", "model.workload", "model.mapping", "files.yamlfile"),
-    ("model.soc", "lower.fusion", "lower.walk", "model.cuts"),
+    ("model.soc", "lower.fusion", "lower.walk", "model.cuts", "model.mobilenets"),
     ("cores", "model.cluster", "model.placement", "theta"),
     ("files.catalog", "model.energy", "model.tiles"),
     ("movers",),
@@ -37,6 +37,7 @@ LAYERS = (
     ("manual", "report.explain", "ranges", "pipelined"),
     ("files",),
     ("importers",),
+    ("truth",),
     ("search",),
     ("cosoc",),  # what stands in cosoc/ itself: the command line
 )

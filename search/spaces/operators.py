@@ -35,6 +35,7 @@ from cosoc.sim.importers.torch_export import from_module
 from cosoc.sim.model.mapping import LayerPlan, Part, Runtime
 from cosoc.sim.model.mapping import Mapping as NetworkMapping
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.tiles import form
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.tiler import default_core, unsupported
 
@@ -324,16 +325,19 @@ def _alternatives(layer: Layer, block: ChoiceBlock, exported: Workload) -> list[
 
 
 def _pair(layer: Layer, soc: SoC) -> tuple[str, str] | str:
-    """The cores of a layer's two operators, or why there are none: the second must not be able to run the first."""
+    """The cores of a layer's two operators, or why there are none: the second must compute the alternative."""
     other = layer.alternative
     assert other is not None
     try:
-        first = default_core(replace(layer, alternative=None), soc)
+        default_core(replace(layer, alternative=None), soc)
     except InputError as error:
         return str(error)
+    first = default_core(layer, soc)
+    if form(layer, soc.cores[first]) is other:
+        return f"has no core of its own for {layer.name}: {first} takes alternatives"
     able = [name for name, core in soc.cores.items() if core.weight_memory is not None]
     fit = [name for name in able if not unsupported(other, soc, name)]
-    apart = [name for name in fit if unsupported(replace(layer, alternative=None), soc, name)]
+    apart = [name for name in fit if form(layer, soc.cores[name]) is other]
     if not apart:
         reasons = "; ".join(f"{name} {', '.join(unsupported(other, soc, name))}" for name in able if name not in fit)
         return f"has no core of its own for {other.name}" + (f": {reasons}" if reasons else "")

@@ -14,6 +14,7 @@ from cosoc.sim.cores.crossbar import Crossbar
 from cosoc.sim.cores.depthwise_engine import DepthwiseEngine
 from cosoc.sim.cores.digital_array import DigitalArray
 from cosoc.sim.cores.host_cpu import HostCpu
+from cosoc.sim.cores.ne16 import Ne16
 from cosoc.sim.cores.roofline import Roofline
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.cores.tensor_engine import TensorEngine
@@ -27,6 +28,7 @@ CORES: dict[str, type[Core]] = {
     "depthwise_engine": DepthwiseEngine,
     "digital_array": DigitalArray,
     "host_cpu": HostCpu,
+    "ne16": Ne16,
     "roofline": Roofline,
     "systolic": Systolic,
     "tensor_engine": TensorEngine,

@@ -2,15 +2,22 @@
 
 Convolution: every processor gathers the inputs under two pixels (im2col) and multiplies them with four filters at a
 time; `im2col_cycles` a byte, `inner_cycles` a word of the reduction, `group_cycles` for the outputs of four filters.
-Two rows of pixels by as many columns as there are processors are worked on at once:
+A kernel divides that among its processors in one of two ways (`shares`). By `columns`, two rows of pixels by as many
+columns as there are processors are worked on at once:
 
     it = ceil(oy / 2) ceil(ox / cores),  n = fy fx c
     it (im2col n + ceil(k / 4) (inner ceil(n / lanes) + group))
 
-The law is the one that ODiMO and PLiNIO use for this family; lanes = 4 at 8 bit, 8 at 4 bit, 16 at 2 bit is ours. Of
-the inner cycles `inner_loads` are loads. Loads and stores are fed over the links to the scratchpad (4 bytes in a cycle
-for each processor that has a column), the rest is array cycles; unloaded, both together are the law where the links
-carry `law_feed_bytes` a cycle.
+That law is the one that ODiMO and PLiNIO use for this family; lanes = 4 at 8 bit, 8 at 4 bit, 16 at 2 bit is ours. By
+`blocks`, each processor takes its share of all blocks of two pixels and four filters, as kernels do that multiply
+matrices; what lies under a window of one pixel is read where it is:
+
+    ceil(ceil(oy ox / 2) ceil(k / 4) / cores) (inner ceil(n / lanes) + group)
+    + ceil(ceil(oy ox / 2) / cores) im2col n  if fy fx > 1
+
+Which of the two, and the cycles, are the kernels' of a library, not a chip's. Of the inner cycles `inner_loads` are
+loads. Loads and stores are fed over the links to the scratchpad (4 bytes in a cycle for each processor that has a
+column), the rest is array cycles; unloaded, both together are the law where the links carry `law_feed_bytes` a cycle.
 """
 
 from __future__ import annotations
@@ -31,6 +38,7 @@ class Cluster(Core):
 
     model: Literal["cluster"]
     cores: Positive
+    shares: Literal["columns", "blocks"] = "columns"  # what of a product each processor takes
     im2col_cycles: Positive  # per byte gathered
     inner_cycles: Positive  # per word of the reduction, four filters and two pixels
     inner_loads: Count  # of these, loads
@@ -67,8 +75,16 @@ class Cluster(Core):
             return [f"runs no grouped convolution (groups {tile.groups}), only depthwise"]
         return []
 
-    def _blocks(self, tile: Tile, xp: Any) -> Num:
-        return xp.ceildiv(tile.oy, PIXELS) * xp.ceildiv(tile.ox, self.cores)
+    def _work(self, tile: Tile, processors: int, xp: Any) -> tuple[Num, Num]:
+        """Gatherings of two pixels and blocks of two pixels and four filters, one after the other, that so many
+        processors do, or 1: all of them."""
+        groups, once = xp.ceildiv(tile.k, FILTERS), xp.used(tile.k)
+        if self.shares == "columns":
+            turns = xp.ceildiv(tile.oy, PIXELS) * xp.ceildiv(tile.ox, processors)
+            return turns * once, turns * groups
+        pairs = xp.ceildiv(tile.oy * tile.ox, PIXELS)
+        gathered = xp.where(tile.fy * tile.fx > 1, xp.ceildiv(pairs, processors) * once, 0 * pairs)
+        return gathered, xp.ceildiv(pairs * groups, processors)
 
     def law(self, tile: Tile, xp: Any) -> Num:
         """Cycles of a job with nobody else at the scratchpad."""
@@ -82,32 +98,33 @@ class Cluster(Core):
         reduction = taps * tile.c
         steps = xp.ceildiv(reduction, self.linear_inputs * self.lanes // 4) * groups
         linear = xp.ceildiv(steps * self.linear_cycles, self.cores)
-        gathered = xp.ceildiv(reduction * self.simd_bits, 8)
-        product = groups * (self.inner_cycles * xp.ceildiv(reduction, self.lanes) + self.group_cycles)
-        blocked = self._blocks(tile, xp) * (self.im2col_cycles * gathered + product) * xp.used(tile.k)
+        gathers, blocks = self._work(tile, self.cores, xp)
+        gathered = self.im2col_cycles * xp.ceildiv(reduction * self.simd_bits, 8)
+        blocked = gathers * gathered + blocks * (
+            self.inner_cycles * xp.ceildiv(reduction, self.lanes) + self.group_cycles
+        )
         return xp.where(_linear(tile), linear, blocked)
 
     def accesses(self, tile: Tile, xp: Any) -> Num:
         """Of these, cycles in which processors load or store: half of gathering, the inner loads, a store for four
         outputs; where there is no blocked product, half of all cycles."""
-        return self._access(tile, self._blocks(tile, xp), 1, xp)
+        return self._access(tile, self._work(tile, self.cores, xp), 1, xp)
 
     def feed_bytes(self, tile: Tile, xp: Any) -> Num:
-        """A word for each processor that has a column in a cycle of accesses."""
+        """A word for each processor that has work in a cycle of accesses."""
         if not self.feed_links:
             return 0 * tile.k
-        columns = xp.ceildiv(tile.oy, PIXELS) * tile.ox
-        return self._access(tile, columns, self.cores, xp) * WORD_BYTES
+        return self._access(tile, self._work(tile, 1, xp), self.cores, xp) * WORD_BYTES
 
-    def _access(self, tile: Tile, blocks: Num, processors: int, xp: Any) -> Num:
-        """Accesses of so many processors in the cycles of a law without blocks, or of so many blocks."""
+    def _access(self, tile: Tile, work: tuple[Num, Num], processors: int, xp: Any) -> Num:
+        """Accesses of so many processors in the cycles of a law without blocks, or of so many gatherings and blocks."""
         half = xp.ceildiv(self.law(tile, xp), 2) * processors
         if (tile.op != "conv" and tile.op != "matmul") or tile.depthwise:
             return half
         reduction = tile.fy * tile.fx * tile.c
         gathered = xp.ceildiv(xp.ceildiv(reduction * self.simd_bits, 8) * self.im2col_cycles, 2)
-        product = xp.ceildiv(tile.k, FILTERS) * (self.inner_loads * xp.ceildiv(reduction, self.lanes) + PIXELS)
-        return xp.where(_linear(tile), half, blocks * (gathered + product) * xp.used(tile.k))
+        product = self.inner_loads * xp.ceildiv(reduction, self.lanes) + PIXELS
+        return xp.where(_linear(tile), half, work[0] * gathered + work[1] * product)
 
     def cycles(self, tile: Tile, xp: Any) -> Num:
         if not self.feed_links:

@@ -84,6 +84,7 @@ class Roofline(Core):
         "act_bits": "number_bits of its runtime is its format",
         "channel_step": "a kernel takes all channels",
         "launch_cycles": "kernel_cycles of its runtime is the start of a kernel",
+        "layer_launch_cycles": "kernel_cycles of its runtime is the start of a kernel",
     }
 
     model: Literal["roofline"]

@@ -75,6 +75,7 @@ class Systolic(Core):
         "act_bits": "it computes in 8 bits",
         "channel_step": "side is its step",
         "launch_cycles": "software has what the host does for it",
+        "layer_launch_cycles": "software has what the host does for it",
     }
 
     model: Literal["systolic"]

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.yamlfile import Place, load_model
+from cosoc.sim.model.mobilenets import by_name
 from cosoc.sim.model.workload import INPUT, OPS, Layer, Workload
 
 MOST = 1 << 24  # of any size
@@ -351,9 +352,10 @@ def list_workloads() -> tuple[str, ...]:
 def find_workload(name: str, input_shape: tuple[int, ...] | None = None, input_name: str | None = None) -> Workload:
     """A workload by what a user calls it.
 
-    `name` is a built-in's, the path of a workload file or an ONNX file, or `package.module:factory` for a torch module.
-    `input_shape` is that of the network's input, batch of one first: (1, 3, 32, 32). A torch module needs it, an ONNX
-    file where its own leaves sizes open; there `input_name` may say whose shape it is. Raises InputError.
+    `name` is a built-in's, that of a MobileNet by its rule (mobilenet_v2_160_0.75: version, input size, width), the
+    path of a workload file or an ONNX file, or `package.module:factory` for a torch module. `input_shape` is that of
+    the network's input, batch of one first: (1, 3, 32, 32). A torch module needs it, an ONNX file where its own leaves
+    sizes open; there `input_name` may say whose shape it is. Raises InputError.
     """
     if name.endswith(".onnx"):
         from cosoc.sim.importers.onnx_file import from_onnx
@@ -369,6 +371,9 @@ def find_workload(name: str, input_shape: tuple[int, ...] | None = None, input_n
         return load_workload(workload_folder() / f"{name}.yaml")
     if name.endswith((".yaml", ".yml")):
         return load_workload(Path(name))
+    by_rule = by_name(name)
+    if by_rule is not None:
+        return by_rule
     known = ", ".join(list_workloads())
     other = "a .yaml or .onnx file or package.module:factory"
     raise InputError(f"no workload named {name!r}; there is {known}, or give {other}")

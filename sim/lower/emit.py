@@ -51,7 +51,7 @@ from cosoc.sim.movers.fused_steps import chain
 from cosoc.sim.movers.links import HOST_TIME
 from cosoc.sim.movers.writer import Op, Writer
 from cosoc.sim.tiler import checked, homes_of, living
-from cosoc.sim.work import access_pj, core_cycles, feed_ticks
+from cosoc.sim.work import access_pj, core_cycles, feed_ticks, job_cycles
 
 if TYPE_CHECKING:
     from cosoc.sim.movers.cached import TileEmitter
@@ -184,6 +184,7 @@ class _Emitter:
         self.written: dict[str, tuple[Op, ...]] = {}  # the ops after which a tensor is in place
         self.barrier: tuple[Op, ...] = ()  # the stores of the layer before
         self.pending: list[tuple[Layer, int, Window, int, Op]] = []  # stores that wait for the next loads to go
+        self.begun_on: set[tuple[str, int]] = set()  # cores that have a job of a layer (its label) in this inference
         self.since: tuple[Op, ...] | None = None  # what the layers of a parallel group wait for, in place of `barrier`
 
     # -- jobs ----------------------------------------------------------------------------------------------
@@ -207,8 +208,12 @@ class _Emitter:
         """Emit one job: its launch by the host, its reads and writes, its array cycles."""
         name, core = part.core, self.soc.core_of(part)
         tile = make_tile(form(layer, core), size, at.y.out, at.x.out, unroll, c)
-        if core.launch_cycles:  # the next job is configured when the one before it has ended
-            launch = core.launch_cycles * self.ops.ticks
+        cycles = core.launch_cycles
+        if (name, self.ops.layer) not in self.begun_on:
+            self.begun_on.add((name, self.ops.layer))
+            cycles += core.layer_launch_cycles
+        if cycles:  # the next job is configured when the one before it has ended
+            launch = cycles * self.ops.ticks
             self.ops.op(name, "launch", moved=launch, burst=launch, links=(HOST_TIME,))
         macs = at.n * tile.k * tile.c * tile.fy * tile.fx * tile.oy * tile.ox if tile.op in ("conv", "matmul") else 0
         energy = {
@@ -217,6 +222,10 @@ class _Emitter:
         }
         run = int(core_cycles(core, tile, at.n, exact))
         feeds = [(links, int(feed) * at.n, self.burst(links)) for links, feed in core.feeds(tile, exact) if feed]
+        if core.streams:
+            (links, feed, burst), spent = feeds[0], self.ops.over(feeds[0][0], feeds[0][1])
+            first = self.ops.op(name, "feed", deps, take, moved=feed, burst=burst, links=links, energy_fj=spent)
+            return self.streaming(name, first, run, int(core.stream_bytes(tile, exact)) * at.n, give, macs, energy)
         for n in range(core.feed_pieces):
             for links, feed, burst in feeds:
                 now = _piece(feed, n, core.feed_pieces, burst)
@@ -231,10 +240,44 @@ class _Emitter:
         now = _piece(run, core.feed_pieces - 1, core.feed_pieces, 1)
         return self.ops.op(name, "compute", deps, take, give, run=now, macs=macs, energy_fj=energy)
 
+    def streaming(
+        self,
+        name: str,
+        first: Op,
+        run: int,
+        streamed: int,
+        give: Sequence[tuple[str, int, int]],
+        macs: int,
+        energy: dict[str, int],
+    ) -> Op:
+        """Emit what a job does after its first words: array cycles beside the bytes that run ahead of them, piece by
+        piece, neither of them further than a piece ahead. Ends with an op of no duration when both have ended."""
+        core = self.soc.cores[name]
+        piece: tuple[Op, ...] = (first,)
+        word = min(self.soc.links[link].bytes_per_period for link in core.feed_links)
+        for n in range(core.feed_pieces):
+            at_once, last = list[Op](), n == core.feed_pieces - 1
+            moved, now = _piece(streamed, n, core.feed_pieces, word), _piece(run, n, core.feed_pieces, 1)
+            if moved:
+                at_once.append(self.stream(name, piece, moved))
+            if now or last:
+                work, spent = (macs, energy) if last else (0, {})
+                op = self.ops.op(name, "compute", piece, run=now, macs=work, energy_fj=spent, within=True)
+                at_once.append(op)
+            piece = tuple(at_once) or piece
+        return self.ops.op(name, "sync", piece, give=give, within=True)
+
+    def stream(self, name: str, after: Sequence[Op], moved: int) -> Op:
+        """Emit bytes that a core moves beside its array cycles."""
+        links = self.soc.cores[name].feed_links
+        spent, burst = self.ops.over(links, moved), self.burst(links)
+        return self.ops.op(name, "feed", after, moved=moved, burst=burst, links=links, energy_fj=spent, within=True)
+
     # -- layers --------------------------------------------------------------------------------------------
 
     def network(self) -> None:
         """Emit one inference."""
+        self.begun_on.clear()
         self.written |= dict.fromkeys(self.workload.incoming, self.barrier)
         pieces = {name: piece for piece in self.mapping.pieces for name in piece.layers}
         done: set[int] = set()
@@ -396,7 +439,7 @@ class _Emitter:
         core = self.soc.core_of(part)
         tile = make_tile(form(layer, core), size, at.y.out, at.x.out, self.mapping.layers[layer.name].unroll)
         fed = feed_ticks(tile, self.soc, core, exact, at.n)
-        return int(core.launch_cycles + fed + core_cycles(core, tile, at.n, exact))
+        return int(core.launch_cycles + fed + job_cycles(core, tile, self.soc, exact, at.n))
 
     def step(self, layer: Layer, plan: LayerPlan, step: Step, first: bool) -> None:
         """Emit one tile: weights, inputs, jobs, and the stores of the tile before."""

@@ -66,17 +66,17 @@ def _tuple(value: Any) -> Any:
 FromList = BeforeValidator(_tuple)
 
 
-def _rescaled(part: Any, v: float) -> Any:
-    """A core or mover at V times its voltage: by the units in the names of its keys."""
+def _rescaled(part: Any, v: float, f: float) -> Any:
+    """A core or mover at V times its voltage and F times its clock: by the units in the names of its keys."""
     changes = {}
     for key in type(part).model_fields:
         value = getattr(part, key)
         if isinstance(value, Model):
-            changes[key] = _rescaled(value, v)
+            changes[key] = _rescaled(value, v, f)
         elif isinstance(value, float) and (key.endswith("_pj") or "_pj_per_" in key):
             changes[key] = value * v**2
         elif isinstance(value, float) and key.endswith("_mw"):
-            changes[key] = value * v**3
+            changes[key] = value * v**2 * f
     return part.model_copy(update={key: new for key, new in changes.items() if new != getattr(part, key)})
 
 
@@ -276,8 +276,10 @@ class Core(Model):
     weight_bits: Positive = 8  # the format it computes in
     weight_formats: Annotated[tuple[Positive, ...], FromList] = ()  # widths of weights that a mapping may ask for
     act_bits: Positive = 8
+    takes_alternatives: bool = False  # of layers that have one it computes the alternative, though it can run the layer
     channel_step: Positive = 1  # a search gains nothing by finer steps of output channels
     launch_cycles: Count = 0  # host work to configure and start one job and to see it end
+    layer_launch_cycles: Count = 0  # host work on top of it before the first job of a layer
     power_mw: Watts = 0.0  # on top of the base power, while it is busy
     feed_links: Annotated[
         tuple[Name, ...], FromList
@@ -364,6 +366,16 @@ class Core(Model):
         """What one job moves before its array cycles, one after the other: (links, bytes), `feed_bytes` in all."""
         return ((self.feed_links, self.feed_bytes(tile, xp)),)
 
+    @property
+    def streams(self) -> bool:
+        """Whether it moves `stream_bytes` beside its array cycles."""
+        return False
+
+    def stream_bytes(self, tile: Tile, xp: Any) -> Num:
+        """Bytes that one job moves over `feed_links` beside its array cycles, ahead of need in FIFOs: as much of the
+        job as its array cycles take hides them."""
+        return 0 * tile.k
+
     def rewritten_bytes(self, loaded: Num, xp: Any) -> Num:
         """Bytes that it moves over `feed_links` to bring so many bytes of loaded inputs into its own format."""
         return 0 * loaded
@@ -391,10 +403,11 @@ class SoC(Model):
     add theirs while busy.
 
     A file's figures are those at `nominal_voltage_v`. Where it runs at another `voltage_v`, V times the nominal one,
-    its clock (all of its clocks are one here) is V times as fast, the fastest that the voltage allows by the linear
-    law; energies of operations, accesses and links go with V^2, so powers of busy units and the base power with V^3,
-    and what leaks with V. What is supplied from outside stays: memories and links that are `off_chip`, and the base
-    power of a board or at the wall. `at_its_voltage` makes it so; `load_soc` calls it.
+    its clock (all of its clocks are one here) is `clock_hz`, or V times as fast where that is not known, the fastest
+    that the voltage allows by the linear law; energies of operations, accesses and links go with V^2, so powers of busy
+    units and the base power with V^2 and the clock, and what leaks with V. What is supplied from outside stays:
+    memories and links that are `off_chip`, and the base power of a board or at the wall. `at_its_voltage` makes it so;
+    `load_soc` calls it.
     """
 
     name: Name
@@ -412,6 +425,7 @@ class SoC(Model):
     static_power_mw: Watts = 0.0
     nominal_voltage_v: Volts | None = None
     voltage_v: Volts | None = None  # that it runs at
+    clock_hz: Positive | None = None  # at voltage_v; None: tick_hz at the nominal voltage, else by the linear law
     energy_boundary: Boundary | None = None  # how far its energies reach
 
     @property
@@ -421,9 +435,13 @@ class SoC(Model):
 
     def at_its_voltage(self) -> Self:
         """The same machine with all figures as they are at `voltage_v`, which is then the nominal one."""
-        if self.voltage_v is None or self.nominal_voltage_v is None or self.voltage_v == self.nominal_voltage_v:
+        if self.voltage_v is None or self.nominal_voltage_v is None:
             return self
         v = self.voltage_v / self.nominal_voltage_v
+        hz = max(1, round(self.tick_hz * v)) if self.clock_hz is None else self.clock_hz
+        f = v if self.clock_hz is None else hz / self.tick_hz
+        if v == f == 1:
+            return self.model_copy(update={"clock_hz": None}) if self.clock_hz is not None else self
         outside = self.energy_boundary in ("board", "wall")
         memories = {
             name: one if one.off_chip else one.model_copy(update={"access_pj_per_byte": one.access_pj_per_byte * v**2})
@@ -434,14 +452,15 @@ class SoC(Model):
             for name, one in self.links.items()
         }
         changes = {
-            "tick_hz": max(1, round(self.tick_hz * v)),
+            "tick_hz": hz,
             "memories": memories,
             "links": links,
-            "cores": {name: _rescaled(core, v) for name, core in self.cores.items()},
-            "dmas": {name: _rescaled(mover, v) for name, mover in self.dmas.items()},
-            "base_power_mw": self.base_power_mw * (1.0 if outside else v**3),
+            "cores": {name: _rescaled(core, v, f) for name, core in self.cores.items()},
+            "dmas": {name: _rescaled(mover, v, f) for name, mover in self.dmas.items()},
+            "base_power_mw": self.base_power_mw * (1.0 if outside else v**2 * f),
             "static_power_mw": self.static_power_mw * v,
             "nominal_voltage_v": self.voltage_v,
+            "clock_hz": None,
         }
         return self.model_copy(update=changes)
 
@@ -592,6 +611,8 @@ class SoC(Model):
                 out += self._cached_problems(name, mover)
         if self.voltage_v is None and self.nominal_voltage_v is not None:
             out.append((("nominal_voltage_v",), "changes nothing without voltage_v, at which it runs; give both"))
+        if self.clock_hz is not None and self.voltage_v is None:
+            out.append((("clock_hz",), "is the clock at voltage_v; give that, too"))
         if self.voltage_v is not None:
             nominal = self.nominal_voltage_v
             if nominal is None:

@@ -31,10 +31,14 @@ def channels_read(layer: Layer) -> int:
 
 
 def form(layer: Layer, core: Core) -> Layer:
-    """The layer as a core computes it: itself, or its alternative on a core that cannot run it."""
-    if layer.alternative is None or not core.fits(make_tile(layer, layer.k, layer.oy, layer.ox)):
+    """The layer as a core computes it: itself, or its alternative on a core that cannot run it, or that takes
+    alternatives where it can."""
+    other = layer.alternative
+    if other is None:
         return layer
-    return layer.alternative
+    if core.takes_alternatives and not core.fits(make_tile(other, other.k, other.oy, other.ox)):
+        return other
+    return other if core.fits(make_tile(layer, layer.k, layer.oy, layer.ox)) else layer
 
 
 def whole(layer: Layer) -> Extent:

@@ -17,8 +17,9 @@ Amounts = Sequence[tuple[str, int, int]]  # pool of credits, its capacity, amoun
 class Writer:
     """Writes ops into a Builder, with a SoC's units, servers and cycles.
 
-    layer: the label of what is written. last: the op before, for which in the serial runtime every op waits. pages: of
-    each dynamic memory, the row in which the next transfer of a DMA begins.
+    layer: the label of what is written. last: the op before, for which in the serial runtime every op waits. latest:
+    the op before on each core that streams, which has two ops in flight within a job only. pages: of each dynamic
+    memory, the row in which the next transfer of a DMA begins.
     """
 
     def __init__(self, name: str, soc: SoC, serial: bool) -> None:
@@ -26,7 +27,12 @@ class Writer:
         cached = cached_cores(soc)
         self.ticks = ticks_per_cycle(soc)
         self.builder = Builder(name, soc.tick_hz * self.ticks)
-        self.units = {name: self.builder.unit(name) for name in soc.cores if name not in cached}
+        # A core that streams moves bytes while it computes, as two ops in flight.
+        self.units = {
+            name: self.builder.unit(name, lanes=2 if core.streams else 1)
+            for name, core in soc.cores.items()
+            if name not in cached
+        }
         dmas = {name: soc.dma(name) for name, mover in soc.dmas.items() if isinstance(mover, Dma)}
         self.units |= {n: self.builder.unit(n, lanes=d.lanes, priority=d.priority) for n, d in dmas.items()}
         # The way back to an array counts ticks, as its mover's constants are finer than a byte's time.
@@ -43,6 +49,7 @@ class Writer:
         self.pages = dict.fromkeys(drams, 0)
         self.layer = -1
         self.last: Op | None = None
+        self.latest: dict[str, Op | None] = {name: None for name, core in soc.cores.items() if core.streams}
 
     def op(
         self,
@@ -60,12 +67,16 @@ class Writer:
         memories: Sequence[str] = (),
         macs: int = 0,
         energy_fj: Mapping[str, int] | None = None,
+        within: bool = False,
     ) -> Op:
         """Write an op. take, give: only the overlapped runtime has them. memories: that it moves bytes from and to.
-        energy_fj: by level."""
+        energy_fj: by level. within: an op of a job that has begun, which waits for its deps alone: in the serial
+        runtime, and on a core that streams, all others wait for the op before."""
         amounts = [[(self.builder.credit(n, cap), a) for n, cap, a in side if a] for side in (take, give)]
         if self.serial:
-            deps, amounts = (self.last,), [[], []]
+            deps, amounts = deps if within else (self.last,), [[], []]
+        elif unit in self.latest and not within:
+            deps = (*deps, self.latest[unit])
         route, tag = tuple(self.servers[name] for name in links), -1
         for memory in memories:
             if memory in self.banks:
@@ -88,6 +99,8 @@ class Writer:
             tag=tag,
         )
         self.last = op
+        if unit in self.latest:
+            self.latest[unit] = op
         return op
 
     def _rows(self, memory: str, moved: int, out: bool) -> tuple[tuple[int, ...], int]:

@@ -76,8 +76,8 @@ def test_serial_timeline_by_hand(soc: SoC) -> None:
     assert end[0] - issue[0] == 192
     tensor = soc.cores["tensor"]
     assert isinstance(tensor, TensorEngine)
-    # The engine's own law: 8 x 1 blocks of 8 x 16 outputs, 4 cycles a term and 20 to start.
-    assert end[-1] - end[1] == 8 * (4 * 32 + 20) + 96
+    # The engine's own law: 8 x 1 blocks of 8 x 16 outputs, 16 cycles for four terms; 56 to start, and 28 first words.
+    assert end[-1] - end[1] == 8 * 16 * 8 + 56 + 28 + 96
     stores = program.rows["kind"] == KINDS.index("store")
     assert trace.issue[stores].min() == end[-1]
     assert simulate(without(soc), workload(layer), mapped(layer, soc, None)).ticks == trace.makespan - 192 - 96
