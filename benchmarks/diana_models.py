@@ -28,9 +28,8 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
+from cosoc.sim.truth.diana import SILICON_CYCLES, STREAM_CYCLES
 
-SILICON_CYCLES = 812_000  # measured; Stream's validation of DIANA, main_validation_diana_test.py
-STREAM_CYCLES = 785_995  # Stream's own prediction, released code run
 STREAM_ANALOG = {"64,64,3,56": 150_584}  # the same run: one 3x3 layer on the analog core
 FEED = "links.analog_feed.bytes_per_period"
 

@@ -37,6 +37,7 @@ LAYERS = (
     ("manual", "report.explain"),
     ("files",),
     ("importers",),
+    ("truth",),
     ("search",),
     ("cosoc",),  # what stands in cosoc/ itself: the command line
 )
