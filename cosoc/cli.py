@@ -325,6 +325,47 @@ def _calibrate_measured(file: Path, json_file: Path | None, quiet: bool) -> None
 
 
 @app.command()
+def validate(
+    sets: Annotated[
+        list[str] | None, typer.Argument(metavar="[SET]...", help="Sets of measured rows by name [default: all].")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="FILE|DIR", help="Rows of a SET (or, with --soc, of your own); sets' folders."),
+    ] = None,
+    soc: Annotated[
+        str | None, typer.Option("--soc", metavar="SOC", help="The SoC that the rows in --data were measured on.")
+    ] = None,
+    json_file: JsonFile = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE.html", help="Write a page with every row.")
+    ] = None,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Hold the simulator against what was measured: errors by set, what was fitted, what others reach. Exit status 1
+    where an error is above the one claimed."""
+    if overrides and soc is None:
+        raise InputError("--set: goes with --soc; leave it out")
+    _check_outputs({"--json": json_file, "--html": html_file})
+    machine = None if soc is None else _soc(soc, overrides)
+    from cosoc import validate as library
+
+    with reporting(quiet) as progress:
+        outcomes = library.validate(sets or (), data, machine, progress)
+    if json_file:
+        write_json(json_file, library.to_json(outcomes))
+    if html_file:
+        write_text(html_file, library.html(outcomes))
+    if not quiet:
+        _print(library.table(outcomes))
+    over = [one.truth.name for one in outcomes if one.exceeds]
+    if over:
+        _say(f"above the error that is claimed: {', '.join(over)}")
+        raise typer.Exit(FAILED)
+
+
+@app.command()
 def search(
     ctx: typer.Context,
     soc: SocName,
@@ -778,7 +819,7 @@ def _say(message: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (default: that of the process) and return its exit status, having said in one line what
-    went wrong: 0 done, 1 out of memory, 2 bad input, 130 interrupted."""
+    went wrong: 0 done, 1 out of memory or an error above the one claimed, 2 bad input, 130 interrupted."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         status = app(words or ["--help"], prog_name="cosoc", standalone_mode=False) or DONE

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from cosoc.sim.cores.crossbar import Crossbar, peak
+from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import named_mapping
@@ -63,10 +64,11 @@ ROWS = (
 
 
 def crossbar(soc: SoC) -> Crossbar:
-    """The SoC's core of crossbars."""
-    core = soc.cores["cim"]
-    assert isinstance(core, Crossbar)
-    return core
+    """The SoC's core of crossbars; InputError where it has none."""
+    for core in soc.cores.values():
+        if isinstance(core, Crossbar):
+            return core
+    raise InputError(f"{soc.name} has no core of crossbars")
 
 
 def vgg8(clock_ns: float, leak_mw: float) -> tuple[float, float, float]:
@@ -120,12 +122,11 @@ def compare(rows: Sequence[Mapping[str, str]]) -> Iterator[Compared]:
             label = f"{name}, {bits[0]} bit in, {bits[1]} out"
             with reading(number, "name"):
                 soc = find_soc(name, {"cores.cim.act_bits": bits[0], "cores.cim.adc_bits": bits[1]})
-            ours_s, ours_j = at_peak(soc)
+                ours_s, ours_j = at_peak(soc)
         else:
             label = f"{name}, peak"
             with reading(number, "name"):
-                soc = find_soc(name)
-            ours_s, ours_j = at_peak(soc)
+                ours_s, ours_j = at_peak(find_soc(name))
         yield Compared(
             label, positive(row, number, "seconds"), ours_s, positive(row, number, "joules"), ours_j
         )  # fmt: skip

@@ -46,11 +46,12 @@ def compare(rows: Sequence[Mapping[str, str]]) -> Iterator[Compared]:
     for number, row in enumerate(rows, 1):
         clock_hz = positive(row, number, "clock_hz")
         soc = find_soc("diana", {"tick_hz": str(round(clock_hz))})
+        network, placed = text(row, number, "workload"), text(row, number, "mapping")
         with reading(number, "workload"):
-            workload = find_workload(text(row, number, "workload"))
+            workload = find_workload(network)
         runtime = one_of(row, number, "runtime", RUNTIMES)
         with reading(number, "mapping"):
-            mapping = find_mapping(text(row, number, "mapping"), workload, soc, runtime)
+            mapping = find_mapping(placed, workload, soc, runtime)
         if one_of(row, number, "order", ORDERS) == "layer_by_layer":
             mapping = replace(mapping, pieces=())
         result = simulate(soc, workload, mapping)
