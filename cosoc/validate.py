@@ -139,8 +139,8 @@ def _how(truth: TruthSet) -> str:
 
 
 def to_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """By set that has rows: n, mape, median and spearman (fractions; None where there is no rank), energy likewise where
-    rows have it, and the rows."""
+    """By set that has rows: n, mape, median (fractions) and spearman (None where nothing can be ranked), energy likewise
+    where rows have it, and the rows, in the set's unit and in joules."""
     return {one.truth.name: _set_json(one) for one in outcomes if one.rows}
 
 
@@ -195,10 +195,16 @@ def table(outcomes: Sequence[Outcome]) -> RenderableType:
 def _cells(outcome: Outcome) -> tuple[str, ...]:
     found, energy, claim = of_rows(outcome.rows), of_energies(outcome.rows), outcome.truth.claim_mape
     return (
-        outcome.truth.name, str(found.n), f"{found.mape:.1%}", f"{found.median:.1%}", f"{found.low:+.0%} .. {found.high:+.0%}",
-        "-" if found.spearman is None else f"{found.spearman:.4f}", f"{claim:.1%}" if math.isfinite(claim) else "-",
-        f"{energy.mape:.1%}" if energy else "-", peers_text(outcome) or "-",
-    )  # fmt: skip
+        outcome.truth.name,
+        str(found.n),
+        f"{found.mape:.1%}",
+        f"{found.median:.1%}",
+        f"{found.low:+.0%} .. {found.high:+.0%}",
+        "-" if found.spearman is None else f"{found.spearman:.4f}",
+        f"{claim:.1%}" if math.isfinite(claim) else "-",
+        f"{energy.mape:.1%}" if energy else "-",
+        peers_text(outcome) or "-",
+    )
 
 
 def _notes(outcome: Outcome) -> list[str]:
@@ -218,9 +224,12 @@ def _notes(outcome: Outcome) -> list[str]:
 
 
 def _far(row: Compared, truth: TruthSet) -> str:
-    return (
-        f"{row.label}: {row.ours:,.6g} {truth.unit}, measured {row.measured:,.6g} ({row.ours / row.measured - 1:+.0%})"
-    )
+    error = row.ours / row.measured - 1
+    return f"{row.label}: {_number(row.ours)} {truth.unit}, measured {_number(row.measured)} ({error:+.0%})"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def html(outcomes: Sequence[Outcome]) -> str:
@@ -237,38 +246,40 @@ def html(outcomes: Sequence[Outcome]) -> str:
 
 def _section(outcome: Outcome) -> dict[str, Any]:
     truth, found, energy = outcome.truth, of_rows(outcome.rows), of_energies(outcome.rows)
+    spread = f"10 to 90 % of rows {found.low:+.1%} to {found.high:+.1%}"
     about = [
-        truth.about, f"Fitted: {truth.fitted or 'nothing'}.",
-        f"{found.n} rows: mean error {found.mape:.1%}, median {found.median:.1%}, 10 to 90 % of rows {found.low:+.1%} to "
-        f"{found.high:+.1%}.",
+        truth.about,
+        f"Fitted: {truth.fitted or 'nothing'}.",
+        f"{found.n} rows: mean error {found.mape:.1%}, median {found.median:.1%}, {spread}.",
         *([f"Energy of {energy.n} rows: mean error {energy.mape:.1%}."] if energy else []),
         *(f"{one.who}: {one.error:.1%}, {one.source}." for one in truth.published),
-    ]  # fmt: skip
+    ]
 
     def points(values: Sequence[tuple[Compared, float]]) -> list[tuple[float, float, str]]:
         return [
-            (math.log10(row.measured), 100 * (value / row.measured - 1),
-             f"{row.label}\nmeasured {row.measured:,.6g} {truth.unit}, predicted {value:,.6g}")
+            (
+                math.log10(row.measured),
+                100 * (value / row.measured - 1),
+                f"{row.label}\nmeasured {_number(row.measured)} {truth.unit}, predicted {_number(value)}",
+            )
             for row, value in values
-        ]  # fmt: skip
+        ]
 
-    others = [(row, value) for row in outcome.rows for value in row.peers.values()]
-    drawn = chart(
-        f"log10 of measured {truth.unit}", "error, %",
-        series("cosoc", BLUE, points([(row, row.ours) for row in outcome.rows])), series("others", ORANGE, points(others)),
-    )  # fmt: skip
+    ours = series("cosoc", BLUE, points([(row, row.ours) for row in outcome.rows]))
+    others = series("others", ORANGE, points([(row, v) for row in outcome.rows for v in row.peers.values()]))
+    drawn = chart(f"log10 of measured {truth.unit}", "error, %", ours, others)
     rows = [
-        [row.label, f"{row.measured:,.6g}", f"{row.ours:,.6g}", f"{row.ours / row.measured - 1:+.1%}",
-         *([_energy(row)] if energy else [])]
+        [
+            row.label,
+            _number(row.measured),
+            _number(row.ours),
+            f"{row.ours / row.measured - 1:+.1%}",
+            *([_energy(row)] if energy else []),
+        ]
         for row in sorted(outcome.rows, key=lambda row: -abs(math.log(row.ours / row.measured)))
-    ]  # fmt: skip
-    head = [
-        "row",
-        f"measured, {truth.unit}",
-        f"simulated, {truth.unit}",
-        "error",
-        *(["energy error"] if energy else []),
     ]
+    units = [f"measured, {truth.unit}", f"simulated, {truth.unit}"]
+    head = ["row", *units, "error", *(["energy error"] if energy else [])]
     return {"title": truth.name, "about": " ".join(about), "charts": [drawn], "head": head, "rows": rows}
 
 
