@@ -266,9 +266,15 @@ def report(
 
 @app.command()
 def calibrate(
+    ctx: typer.Context,
     soc: OptionalSocName = None,
     measured_file: Annotated[
-        Path | None, typer.Option("--measured", metavar="FILE.csv", help="In place of SOC: latencies of devices.")
+        Path | None,
+        typer.Option(
+            "--measured",
+            metavar="FILE.csv",
+            help="With SOC: networks that were timed on it, to refit its file to; without: latencies of devices.",
+        ),
     ] = None,
     space: Annotated[
         Calibrated | None,
@@ -280,24 +286,31 @@ def calibrate(
     samples: Annotated[int, typer.Option("--samples", min=1, help="Mappings to simulate.")] = 1000,
     seed: Seed = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Save the fitted estimate, for search --estimate.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Save the fitted estimate, for search --estimate, or the refitted SoC.",
+        ),
     ] = None,
     json_file: JsonFile = None,
     overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:
-    """Fit the estimate of a SoC to the simulator, or CPUs and GPUs to latencies that others have measured. Shows the
-    error on networks that it was not fitted to."""
-    if (soc is None) == (measured_file is None):
-        raise InputError("calibrate: give either SOC or --measured FILE.csv, and one of them only")
+    """Fit the estimate of a SoC to the simulator, a SoC's file to networks that were timed on it, or CPUs and GPUs to
+    latencies that others have measured. Shows the error on networks that it was not fitted to."""
     _check_outputs({"--out": out, "--json": json_file})
-    if measured_file is not None:
-        for option, given in (("--out", out), ("--set", overrides), ("--space", space)):
-            if given:
-                raise InputError(f"{option}: goes with SOC, not with --measured, whose result --json FILE writes")
+    if soc is None:
+        if measured_file is None:
+            raise InputError("calibrate: give SOC, or --measured FILE.csv, or both")
+        _only(ctx, "--measured and no SOC", "measured_file", "json_file")
         _calibrate_measured(measured_file, json_file, quiet)
         return
-    assert soc is not None
+    if measured_file is not None:
+        _only(ctx, "SOC and --measured", "measured_file", "out", "json_file")
+        _refit(soc, measured_file, out, json_file, quiet)
+        return
     machine = _soc(soc, overrides)
     from cosoc.search import calibrate as library
     from cosoc.search.surrogate import save
@@ -322,6 +335,31 @@ def _calibrate_measured(file: Path, json_file: Path | None, quiet: bool) -> None
         _print(measured.table(predictions))
     if json_file:
         write_json(json_file, measured.to_json(predictions, measured.fit(rows)))
+
+
+def _refit(soc: str, measured_file: Path, out: Path | None, json_file: Path | None, quiet: bool) -> None:
+    if out is not None and out.suffix.lower() not in (".yaml", ".yml"):
+        raise InputError(f"--out {out}: a SoC file is written; give a name that ends in .yaml")
+    from cosoc.search import refit as library
+    from cosoc.sim.files.catalog import load_soc
+    from cosoc.sim.truth.own import NEEDED, own_rows
+    from cosoc.sim.truth.tables import read_table
+
+    try:
+        rows = own_rows(read_table(measured_file, NEEDED).rows)
+        with reporting(quiet) as progress:
+            found = library.refit(soc, rows, measured_file, progress)
+    except InputError as error:
+        text = str(error)
+        raise InputError(f"{measured_file}: {text}" if text.startswith("row ") else text) from None
+    if out:
+        with replacing(out) as part:
+            part.write_text(library.renamed(found.text, out), encoding="utf-8")
+            load_soc(part)  # a file that cosoc itself could not read is not written
+    if json_file:
+        write_json(json_file, library.to_json(found))
+    if not quiet:
+        _print(library.table(found))
 
 
 @app.command()

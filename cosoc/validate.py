@@ -139,8 +139,8 @@ def _how(truth: TruthSet) -> str:
 
 
 def to_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """By set that has rows: n, mape, median (fractions) and spearman (None where nothing can be ranked), energy likewise
-    where rows have it, and the rows, in the set's unit and in joules."""
+    """By set that has rows: n, mape and median (fractions), spearman (None where nothing can be ranked), the same of
+    energies where rows have them, and the rows, in the set's unit and in joules."""
     return {one.truth.name: _set_json(one) for one in outcomes if one.rows}
 
 
@@ -164,11 +164,16 @@ def _row_json(row: Compared) -> dict[str, Any]:
     return out | ({"peers": dict(row.peers)} if row.peers else {})
 
 
-def peers_text(outcome: Outcome) -> str:
-    """The best prediction of others, by the rows' peers and by what is published; empty where there is none."""
-    known = [(one.error, f"{one.who} {one.error:.1%}") for one in outcome.truth.published]
-    known += [(one.mape, f"{who} {one.mape:.1%}") for who, one in of_peers(outcome.rows).items()]
-    return min(known)[1] if known else ""
+def others_best(outcome: Outcome) -> str:
+    """The best prediction of others, from the rows, or where they have none from what is published; empty where there
+    is neither."""
+    known = {one.who: (one.error, "") for one in outcome.truth.published}
+    for who, one in of_peers(outcome.rows).items():
+        known[who] = one.mape, f" ({one.n} of {len(outcome.rows)} rows)" if one.n < len(outcome.rows) else ""
+    if not known:
+        return ""
+    who = min(known, key=lambda name: known[name])
+    return f"{who} {known[who][0]:.1%}{known[who][1]}"
 
 
 def far_rows(outcome: Outcome) -> list[Compared]:
@@ -180,7 +185,7 @@ def far_rows(outcome: Outcome) -> list[Compared]:
 def table(outcomes: Sequence[Outcome]) -> RenderableType:
     """All sets as one table, and below it what was fitted, what others reach, rows far off, and what is not at hand."""
     out = RichTable(box=None, padding=(0, 1, 0, 0))
-    for name in ("set", "rows", "mean", "median", "10..90 % of rows", "Spearman", "claimed", "energy", "others' best"):
+    for name in ("set", "rows", "mean", "median", "10..90 %", "Spearman", "claimed", "energy", "others' best"):
         out.add_column(name, justify="left" if name in ("set", "others' best") else "right")
     parts: list[RenderableType] = [out]
     for one in outcomes:
@@ -203,7 +208,7 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
         "-" if found.spearman is None else f"{found.spearman:.4f}",
         f"{claim:.1%}" if math.isfinite(claim) else "-",
         f"{energy.mape:.1%}" if energy else "-",
-        peers_text(outcome) or "-",
+        others_best(outcome) or "-",
     )
 
 
