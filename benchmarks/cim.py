@@ -20,44 +20,16 @@ from rich.console import Console
 from rich.table import Table
 
 from cosoc.sim import exact
-from cosoc.sim.cores.crossbar import Crossbar, peak
+from cosoc.sim.cores.crossbar import peak
 from cosoc.sim.files.catalog import find_soc
-from cosoc.sim.files.workload_file import find_workload
-from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import make_tile
-from cosoc.sim.model.workload import INPUT, Layer, Workload
-from cosoc.sim.simulate import simulate
+from cosoc.sim.model.workload import Layer
+from cosoc.sim.truth.cim import LAYERS, NEURRAM, PEAKS, VGG8, crossbar, layer, simulated, v14
+from cosoc.sim.truth.cim import vgg8 as vgg8_run
 from cosoc.sim.work import feed_ticks
 
-PEAKS = {"isaac": (41.3, 65.8), "puma": (52.3, 62.5)}  # 16 bit TOPS, W: the papers'; PUMA's W is recalled
-
-# Input bits, output bits, TOPS, TOPS/W: Wan et al., Nature 2022, as digitised in CiMLoop's tests (d6e1390).
-NEURRAM = ((1, 3, 2.12, 43.1), (2, 4, 1.79, 40.3), (3, 5, 1.17, 23.1))
-
-# DNN+NeuroSim V1.5-dev's own committed outputs (cddb7d3) for VGG-8: clock ns, period us, dynamic uJ, leakage mW.
-ROWS = {"rram": (1.780, 95.42, 56.62, 5.48), "nvcap": (5.221, 252.4, 52.20, 5.80)}
-
-# A run of NeuroSim V1.4 (ac828e6, RRAM, not pipelined, synthetic data): input and output side (it pads nothing), c, k,
-# filter side; latency us, dynamic uJ.
-LAYERS = (
-    (32, 30, 3, 128, 3, 133.91, 1.274),
-    (32, 30, 128, 128, 3, 133.23, 10.007),
-    (16, 14, 128, 256, 3, 31.13, 4.373),
-    (16, 14, 256, 256, 3, 53.07, 7.934),
-    (8, 6, 256, 512, 3, 10.22, 2.922),
-    (8, 6, 512, 512, 3, 18.68, 5.537),
-    (1, 1, 8192, 1024, 1, 0.682, 0.546),
-    (1, 1, 1024, 10, 1, 0.355, 0.002),
-)
-V14 = {"tick_hz": str(round(1e9 / 1.663)), "base_power_mw": "2.23"}
 RATES = [n / 2 for n in range(8, 49)]  # bytes a cycle, tried for each of the two links
-
-
-def crossbar(soc: SoC) -> Crossbar:
-    core = soc.cores["cim"]
-    assert isinstance(core, Crossbar)
-    return core
 
 
 def peaks() -> dict[str, dict[str, float]]:
@@ -92,44 +64,25 @@ def neurram() -> list[dict[str, float]]:
 
 def vgg8() -> dict[str, dict[str, float]]:
     """VGG-8 on the NeuroSim chip, and on the same chip at nvCap's clock and leakage."""
-    network, out = find_workload("vgg8"), {}
-    for name, (clock_ns, period_us, dynamic_uj, leak_mw) in ROWS.items():
-        soc = find_soc("neurosim_22nm", {"tick_hz": str(round(1e9 / clock_ns)), "base_power_mw": str(leak_mw)})
-        result = simulate(soc, network, named_mapping("all_8bit", network, soc))
-        slowest = max(result.by_layer, key=lambda part: part.ticks_critical)
-        period = slowest.ticks_critical / result.tick_hz
-        spent = result.ops_energy_j + leak_mw * 1e-3 * period
+    out = {}
+    for name, (clock_ns, period_us, dynamic_uj, leak_mw) in VGG8.items():
+        period, spent, latency = vgg8_run(clock_ns, leak_mw)
         out[name] = {"period_us": 1e6 * period, "neurosim_period_us": period_us, "energy_uj": 1e6 * spent,
                      "neurosim_energy_uj": dynamic_uj + leak_mw * 1e-3 * period_us,
-                     "latency_us": 1e6 * result.seconds}  # fmt: skip
+                     "latency_us": 1e6 * latency}  # fmt: skip
     return out
 
 
-def layer(row: Sequence[float]) -> Layer:
+def layer_of(row: Sequence[float]) -> Layer:
     inp, out, c, k, side, *_ = (int(value) for value in row[:5])
-    return Layer("x", "conv", (INPUT,), k, c, out, out, inp, inp, side, side)
-
-
-def v14(buffer: float, lane: float) -> SoC:
-    """The NeuroSim chip as V1.4 has it, with two bandwidths in bytes a cycle."""
-    links = {"tile_buffer": buffer, "h_tree_lane": lane}
-    rates = {f"links.{name}.bytes_per_period": str(round(2 * rate)) for name, rate in links.items()}
-    return find_soc("neurosim_22nm", V14 | rates | {f"links.{name}.period_cycles": "2" for name in links})
+    return layer(inp, out, c, k, side)
 
 
 def unloaded_us(row: Sequence[float], soc: SoC) -> float:
     """A layer's latency in closed form, which the simulator gives too where nothing else is under way."""
-    one = layer(row)
+    one = layer_of(row)
     tile = make_tile(one, one.k, one.oy, one.ox)
     return 1e6 * int(crossbar(soc).cycles(tile, exact) + feed_ticks(tile, soc, crossbar(soc), exact)) / soc.tick_hz
-
-
-def simulated(row: Sequence[float], soc: SoC) -> tuple[float, float]:
-    """A layer's latency, us, and the energy of its operations, uJ."""
-    one = layer(row)
-    network = Workload("layer", (one.c, one.iy, one.ix), (one,), ("x",))
-    result = simulate(soc, network, named_mapping("all_8bit", network, soc))
-    return 1e6 * result.seconds, 1e6 * result.ops_energy_j
 
 
 def fit(rows: Sequence[int], table: dict[tuple[float, float], list[float]]) -> tuple[float, float]:
@@ -150,7 +103,7 @@ def per_layer() -> dict[str, Any]:
     near = [(coarse[0] + a / 2, coarse[1] + b / 2) for a in range(-4, 5) for b in range(-4, 5)]
     table |= {p: [unloaded_us(row, v14(*p)) for row in LAYERS] for p in near if p not in table and min(p) > 0}
     best = fit(everything, table)
-    runs = [simulated(row, v14(*best)) for row in LAYERS]
+    runs = [(1e6 * s, 1e6 * j) for s, j in (simulated(layer_of(row), v14(*best)) for row in LAYERS)]
     scale = math.exp(sum(math.log(row[6] / uj) for row, (_, uj) in list(zip(LAYERS, runs, strict=True))[:7]) / 7)
     rows = []
     for i, (row, (us, uj)) in enumerate(zip(LAYERS, runs, strict=True)):

@@ -2,7 +2,7 @@
 
     python benchmarks/devices.py [--quick] [--json FILE]
 
-Latencies are those of benchmarks/data/latencies.csv. For each device the table has the error of the fit to all of them,
+Latencies are those of sim/truth/boards.csv. For each device the table has the error of the fit to all of them,
 of fits without one network on that device, and of the fit without any network of that device. The device files hold
 the fit to all; that the simulator gives the same times is checked for every latency (for the first of each device with
 --quick). There is no randomness, hence no seed.
@@ -17,20 +17,13 @@ from common import arguments, state, write_json
 from rich.console import Console
 
 from cosoc.search import measured
-from cosoc.sim.files.catalog import find_soc
-from cosoc.sim.files.workload_file import find_workload
-from cosoc.sim.manual import named_mapping
-from cosoc.sim.simulate import simulate
+from cosoc.sim.truth.boards import simulated_s
 
-DATA = Path(__file__).with_name("data") / "latencies.csv"
+DATA = Path(__file__).parents[1] / "sim" / "truth" / "boards.csv"
 
 
-def simulated_s(row: measured.Measured) -> float:
-    """A network simulated on its device file as it stands."""
-    core = measured.core_name(find_soc(row.device))
-    soc = find_soc(row.device, {f"cores.{core}.runtime": row.runtime})
-    network = find_workload(row.network)
-    return simulate(soc, network, named_mapping("all_8bit", network, soc)).seconds
+def _simulated_s(row: measured.Measured) -> float:
+    return simulated_s(row.device, row.runtime, row.network)
 
 
 def main() -> None:
@@ -42,7 +35,7 @@ def main() -> None:
     Console(width=120).print(measured.table(predictions))
     groups = measured.by_device(predictions)
     compared = [mine[0] for mine in groups.values()] if options.quick else list(predictions)
-    worst = max(abs(simulated_s(p.measured) / p.fitted_s - 1) for p in compared)
+    worst = max(abs(_simulated_s(p.measured) / p.fitted_s - 1) for p in compared)
     print(f"simulated on the device files, {len(compared)} latencies: within {worst:.2%} of the fit")
     enough = [p for mine in groups.values() if len(mine) >= measured.ENOUGH for p in mine]
     over = [" ".join(key) for key, mine in groups.items()

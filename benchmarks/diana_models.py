@@ -30,9 +30,8 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import figures, simulate
+from cosoc.sim.truth.diana import SILICON_CYCLES, STREAM_CYCLES
 
-SILICON_CYCLES = 812_000  # measured; Stream's validation of DIANA, main_validation_diana_test.py
-STREAM_CYCLES = 785_995  # Stream's own prediction, released code run
 STREAM_ANALOG = {"64,64,3,56": 150_584}  # the same run: one 3x3 layer on the analog core
 LAYER_BY_LAYER_CYCLES = 1_400_000  # second hand, a magazine: the same, layer by layer; depth first saves some 40 %
 SAVED = 0.40

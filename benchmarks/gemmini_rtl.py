@@ -13,25 +13,21 @@ fixed in the model.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from common import state, write_json
 from rich.progress import Progress
-from scipy.stats import kendalltau, spearmanr
+from scipy.stats import kendalltau
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.catalog import find_soc
-from cosoc.sim.importers.dosa import Problem, decode, decode_default
+from cosoc.sim.importers.dosa import decode, decode_default
 from cosoc.sim.machine import engine_fast
 from cosoc.sim.machine.program import Program
 from cosoc.sim.machine.trace import Trace, critical_path
@@ -40,23 +36,22 @@ from cosoc.sim.movers.cached_terms import Machine, array_and_mover
 from cosoc.sim.movers.cached_units import CONTROL, EXECUTE, LOAD, STORE, UNITS, name_of
 from cosoc.sim.movers.links import HOST_TIME
 from cosoc.sim.movers.measured import CAP, Nest, lower_nest
-
-DIMENSIONS = ("K", "C", "P", "Q", "R", "S")
-MAPPED = ("mapping.mapping", "target.gemmini_cycle")
-AUTO = ("dse.auto_tiling", "target.gemmini_auto_cycle")
-STRIDES = ("prob.Wstride", "prob.Hstride")
-Decoder = Callable[[str, Problem, Any], Nest]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measured run, its repeats averaged. number: of its first line in the file, from 0."""
-
-    number: int
-    problem: Problem
-    nest: Nest
-    cycles: float
-    repeats: tuple[float, ...]
+from cosoc.sim.truth.gemmini_rtl import (
+    AUTO,
+    COLUMNS,
+    MAPPED,
+    Line,
+    Row,
+    averaged,
+    cycles_in,
+    in_order,
+    lines_of,
+    nest_in,
+    side_of,
+    soc_of,
+)
+from cosoc.sim.truth.score import errors
+from cosoc.sim.truth.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -69,16 +64,6 @@ class RowRun:
     bound: str
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of a file. place: file:line; cells: text by column; problem: its layer."""
-
-    place: str
-    number: int
-    cells: dict[str, str]
-    problem: Problem
-
-
 def read(path: Path, limit: int | None = None, side: int | None = None) -> dict[str, list[Row]]:
     """The rows of a file by set (mapped and, where its columns are there, auto). InputError names what is wrong, by
     file and line.
@@ -87,16 +72,15 @@ def read(path: Path, limit: int | None = None, side: int | None = None) -> dict[
     the mapped set is the benchmark, and a second measurement does not stop it.
     """
     lines = _lines(path)[:limit]
-    if side is None and all(name in lines[0].cells for name in AUTO):
-        side = max(16, *(_nest(line, MAPPED[0], decode, None).side for line in _lines(path)))
-    sets = {"mapped": _averaged(lines, MAPPED, decode, side)}
+    side = side_of(_lines(path)) if side is None else side
+    sets = {"mapped": averaged(lines, MAPPED, decode, side)}
     if all(name in lines[0].cells for name in AUTO):
         measured = [line for line in lines if not all(_is_empty(line.cells[name]) for name in AUTO)]
         good = []
         for line in measured:
             try:
-                _cycles(line, AUTO[1])
-                _nest(line, AUTO[0], decode_default, side)
+                cycles_in(line, AUTO[1])
+                nest_in(line, AUTO[0], decode_default, side)
             except InputError as error:
                 print(error, file=sys.stderr)
             else:
@@ -104,7 +88,7 @@ def read(path: Path, limit: int | None = None, side: int | None = None) -> dict[
         if len(good) < len(measured):
             print(f"auto: {len(measured) - len(good)} of {len(measured)} runs cannot be read and are left out")
         if good:
-            sets["auto"] = _averaged(good, AUTO, decode_default, side)
+            sets["auto"] = averaged(good, AUTO, decode_default, side)
     return sets
 
 
@@ -114,77 +98,8 @@ def _is_empty(cell: str | None) -> bool:
 
 
 def _lines(path: Path) -> list[Line]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            cells = [(reader.line_num, each) for each in reader]
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: is no CSV file in UTF-8: {error}") from None
-    if not cells:
-        raise InputError(f"{path}: has no rows")
-    needed = (*MAPPED, *STRIDES, *(f"prob.{d}" for d in (*DIMENSIONS, "N")))
-    missing = [name for name in needed if name not in cells[0][1]]
-    if missing:
-        raise InputError(f"{path}: has no column {', '.join(missing)}; these are needed: {', '.join(needed)}")
-    return [
-        Line(f"{path}:{at}", number, each, _problem(f"{path}:{at}", each)) for number, (at, each) in enumerate(cells)
-    ]
-
-
-def _problem(place: str, cells: dict[str, str]) -> Problem:
-    names = (*DIMENSIONS, "N", "Wstride", "Hstride")
-    sizes = {name: _number(cells[f"prob.{name}"]) for name in names}
-    odd = {name: cells[f"prob.{name}"] for name, size in sizes.items() if size < 1 or not size.is_integer()}
-    if odd:
-        raise InputError(f"{place}: found {odd}; whole numbers of at least 1 are needed")
-    if sizes["N"] != 1 or sizes["R"] != sizes["S"] or sizes["Wstride"] != sizes["Hstride"]:
-        found = {name: int(size) for name, size in sizes.items()}
-        raise InputError(f"{place}: found {found}; needed are N = 1, R = S and equal strides")
-    return Problem(*(int(sizes[d]) for d in DIMENSIONS), stride=int(sizes["Wstride"]))
-
-
-def _number(cell: str | None) -> float:
-    """A finite number of a cell, or 0."""
-    try:
-        value = float(cell or "")
-    except ValueError:
-        return 0.0
-    return value if np.isfinite(value) else 0.0
-
-
-def _cycles(line: Line, column: str) -> float:
-    value = _number(line.cells[column])
-    if value <= 0:
-        raise InputError(f"{line.place}: {column} is {line.cells[column]!r}; a positive number is needed")
-    return value
-
-
-def _nest(line: Line, column: str, nest_of: Decoder, side: int | None) -> Nest:
-    try:
-        return nest_of(line.cells[column] or "", line.problem, side)
-    except InputError as error:
-        raise InputError(f"{line.place}: {error}") from None
-
-
-def _averaged(lines: Sequence[Line], columns: tuple[str, str], nest_of: Decoder, side: int | None) -> list[Row]:
-    """Rows of a set: the runs of one layer in one tiling are one row."""
-    repeats: dict[tuple[str, Problem], list[Line]] = defaultdict(list)
-    for line in lines:
-        repeats[(line.cells[columns[0]] or "").strip(), line.problem].append(line)
-    rows = []
-    for runs in repeats.values():
-        cycles = tuple(_cycles(line, columns[1]) for line in runs)
-        nest = _nest(runs[0], columns[0], nest_of, side)
-        rows.append(Row(runs[0].number, runs[0].problem, nest, float(np.mean(cycles)), cycles))
-    return rows
-
-
-@cache
-def soc_of(side: int) -> SoC:
-    """The measured machine with an array of this side."""
-    return find_soc("gemmini_firesim", {"cores.gemmini.side": str(side)})
+    table = read_table(path, COLUMNS)
+    return lines_of(table.rows, [f"{path}:{number}" for number in table.lines])
 
 
 def slowest(program: Program, trace: Trace, soc: SoC) -> str:
@@ -217,12 +132,10 @@ def simulate_all(rows: Sequence[Row], name: str, socs: Sequence[SoC] | None = No
     """All rows on all cores, in their order, behind a progress bar on stderr. socs: of each row, in place of the file's
     with an array of its side."""
     nests = [row.nest for row in rows]
-    socs = socs or [soc_of(nest.side) for nest in nests]
-    simulate(nests[0], socs[0], 100)  # compiles or loads the kernels once, not in every worker
-    with ProcessPoolExecutor() as pool, Progress(disable=not sys.stderr.isatty()) as bar:
+    with Progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(f"{name}: {len(rows)} rows", total=len(rows))
         runs = []
-        for run in pool.map(simulate, nests, socs, chunksize=8):
+        for run in in_order(simulate, nests, socs or [soc_of(nest.side) for nest in nests]):
             runs.append(run)
             bar.advance(task)
     return runs
@@ -231,15 +144,12 @@ def simulate_all(rows: Sequence[Row], name: str, socs: Sequence[SoC] | None = No
 def score(rows: Sequence[Row], predicted: Sequence[float]) -> dict[str, Any]:
     """Errors relative to the measurement; bias is the mean of log(simulated / measured)."""
     measured, found = np.array([row.cycles for row in rows]), np.array(predicted)
-    error = np.abs(found - measured) / measured
-    ranked = np.ptp(measured) > 0 and np.ptp(found) > 0  # ranks of equal values are none
-    return {
-        "n": len(rows), "mape": float(error.mean()), "median": float(np.median(error)),
-        "p90": float(np.quantile(error, 0.9)), "bias": float(np.log(found / measured).mean()),
-        "spearman": float(spearmanr(found, measured)[0]) if ranked else None,
+    found_errors = errors(measured.tolist(), found.tolist())
+    ranked = found_errors.spearman is not None
+    return asdict(found_errors) | {
         "kendall": float(kendalltau(found, measured)[0]) if ranked else None,
-        "within10": float((error <= 0.1).mean()),
-    }  # fmt: skip
+        "within10": float((np.abs(found / measured - 1) <= 0.1).mean()),
+    }
 
 
 def noise(rows: Sequence[Row]) -> dict[str, Any]:

@@ -204,7 +204,7 @@ def sources() -> dict[str, list[bytes]]:
         "soc": _some(SOCS, "diana.yaml rpi4.yaml gemmini_firesim.yaml"),
         "mapping": [path.read_bytes() for path in sorted((SOCS / "mappings" / "diana").glob("*.yaml"))],
         "onnx": [],
-        "csv": [b"\n".join((HERE / "data" / "latencies.csv").read_bytes().splitlines()[:6]) + b"\n"],
+        "csv": [b"\n".join((HERE.parent / "sim" / "truth" / "boards.csv").read_bytes().splitlines()[:6]) + b"\n"],
     }
     spec = importlib.util.find_spec("onnx")
     for place in (spec.submodule_search_locations or []) if spec else []:

@@ -173,8 +173,8 @@ def simulate(
     if pipelined:
         _only(ctx, "--pipelined", *WITH_PIPELINED)
         _check_outputs({"--json": json_file})
-        case = _inputs(soc, workload, mapping or DEFAULT_MAPPING, runtime, input_shape, overrides)
-        _pipelined(*case, engine, inferences or STREAMED, json_file, quiet)
+        stream = _inputs(soc, workload, mapping or DEFAULT_MAPPING, runtime, input_shape, overrides)
+        _pipelined(*stream, engine, inferences or STREAMED, json_file, quiet)
         return
     _only(ctx, "one SoC", *(name for name in ctx.params if name not in ("carrier", "seed")))
     _check_outputs({"--json": json_file, "--trace": trace_file, "--gantt": gantt_file, "--report": report_file})
@@ -338,9 +338,15 @@ def report(
 
 @app.command()
 def calibrate(
+    ctx: typer.Context,
     soc: OptionalSocName = None,
     measured_file: Annotated[
-        Path | None, typer.Option("--measured", metavar="FILE.csv", help="In place of SOC: latencies of devices.")
+        Path | None,
+        typer.Option(
+            "--measured",
+            metavar="FILE.csv",
+            help="With SOC: networks that were timed on it, to refit its file to; without: latencies of devices.",
+        ),
     ] = None,
     space: Annotated[
         Calibrated | None,
@@ -352,24 +358,31 @@ def calibrate(
     samples: Annotated[int, typer.Option("--samples", min=1, help="Mappings to simulate.")] = 1000,
     seed: Seed = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Save the fitted estimate, for search --estimate.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Save the fitted estimate, for search --estimate, or the refitted SoC.",
+        ),
     ] = None,
     json_file: JsonFile = None,
     overrides: Overrides = None,
     quiet: Quiet = False,
 ) -> None:
-    """Fit the estimate of a SoC to the simulator, or CPUs and GPUs to latencies that others have measured. Shows the
-    error on networks that it was not fitted to."""
-    if (soc is None) == (measured_file is None):
-        raise InputError("calibrate: give either SOC or --measured FILE.csv, and one of them only")
+    """Fit the estimate of a SoC to the simulator, a SoC's file to networks that were timed on it, or CPUs and GPUs to
+    latencies that others have measured. Shows the error on networks that it was not fitted to."""
     _check_outputs({"--out": out, "--json": json_file})
-    if measured_file is not None:
-        for option, given in (("--out", out), ("--set", overrides), ("--space", space)):
-            if given:
-                raise InputError(f"{option}: goes with SOC, not with --measured, whose result --json FILE writes")
+    if soc is None:
+        if measured_file is None:
+            raise InputError("calibrate: give SOC, or --measured FILE.csv, or both")
+        _only(ctx, "--measured and no SOC", "measured_file", "json_file")
         _calibrate_measured(measured_file, json_file, quiet)
         return
-    assert soc is not None
+    if measured_file is not None:
+        _only(ctx, "SOC and --measured", "measured_file", "out", "json_file")
+        _refit(soc, measured_file, out, json_file, quiet)
+        return
     machine = _soc(soc, overrides)
     from cosoc.search import calibrate as library
     from cosoc.search.surrogate import save
@@ -394,6 +407,72 @@ def _calibrate_measured(file: Path, json_file: Path | None, quiet: bool) -> None
         _print(measured.table(predictions))
     if json_file:
         write_json(json_file, measured.to_json(predictions, measured.fit(rows)))
+
+
+def _refit(soc: str, measured_file: Path, out: Path | None, json_file: Path | None, quiet: bool) -> None:
+    if out is not None and out.suffix.lower() not in (".yaml", ".yml"):
+        raise InputError(f"--out {out}: a SoC file is written; give a name that ends in .yaml")
+    from cosoc.search import refit as library
+    from cosoc.sim.files.catalog import load_soc
+    from cosoc.sim.truth.own import NEEDED, own_rows
+    from cosoc.sim.truth.tables import read_table
+
+    try:
+        rows = own_rows(read_table(measured_file, NEEDED).rows)
+        with reporting(quiet) as progress:
+            found = library.refit(soc, rows, measured_file, progress)
+    except InputError as error:
+        text = str(error)
+        raise InputError(f"{measured_file}: {text}" if text.startswith("row ") else text) from None
+    if out:
+        with replacing(out) as part:
+            part.write_text(library.renamed(found.text, out), encoding="utf-8")
+            load_soc(part)  # a file that cosoc itself could not read is not written
+    if json_file:
+        write_json(json_file, library.to_json(found))
+    if not quiet:
+        _print(library.table(found))
+
+
+@app.command()
+def validate(
+    sets: Annotated[
+        list[str] | None, typer.Argument(metavar="[SET]...", help="Sets of measured rows by name [default: all].")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="FILE|DIR", help="Rows of a SET (or, with --soc, of your own); sets' folders."),
+    ] = None,
+    soc: Annotated[
+        str | None, typer.Option("--soc", metavar="SOC", help="The SoC that the rows in --data were measured on.")
+    ] = None,
+    json_file: JsonFile = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE.html", help="Write a page with every row.")
+    ] = None,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Hold the simulator against what was measured: errors by set, what was fitted, what others reach. Exit status 1
+    where an error is above the one claimed."""
+    if overrides and soc is None:
+        raise InputError("--set: goes with --soc; leave it out")
+    _check_outputs({"--json": json_file, "--html": html_file})
+    machine = None if soc is None else _soc(soc, overrides)
+    from cosoc import validate as library
+
+    with reporting(quiet) as progress:
+        outcomes = library.validate(sets or (), data, machine, progress)
+    if json_file:
+        write_json(json_file, library.to_json(outcomes))
+    if html_file:
+        write_text(html_file, library.html(outcomes))
+    if not quiet:
+        _print(library.table(outcomes))
+    over = [one.truth.name for one in outcomes if one.exceeds]
+    if over:
+        _say(f"above the error that is claimed: {', '.join(over)}")
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -850,7 +929,7 @@ def _say(message: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (default: that of the process) and return its exit status, having said in one line what
-    went wrong: 0 done, 1 out of memory, 2 bad input, 130 interrupted."""
+    went wrong: 0 done, 1 out of memory or an error above the one claimed, 2 bad input, 130 interrupted."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         status = app(words or ["--help"], prog_name="cosoc", standalone_mode=False) or DONE

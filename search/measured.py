@@ -21,7 +21,7 @@ import numpy as np
 from rich.table import Table
 
 from cosoc.sim import exact
-from cosoc.sim.cores.roofline import OP_CLASSES, Efficiency, Roofline, op_class
+from cosoc.sim.cores.roofline import OP_CLASSES, Efficiency, Roofline, core_name, op_class
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc, list_socs
 from cosoc.sim.files.workload_file import find_workload, list_workloads
@@ -162,11 +162,6 @@ def _row(path: Path, number: int, row: Mapping[str, str], unit: str) -> Measured
     if not row["source"]:
         raise refuse("source", "say who published it")
     return Measured(row["device"], row["runtime"], row["network"], value * UNITS[unit], row["source"], row["evidence"])
-
-
-def core_name(soc: SoC) -> str | None:
-    """The name of the SoC's roofline core, None if it has none."""
-    return next((name for name, core in soc.cores.items() if isinstance(core, Roofline)), None)
 
 
 def roofline(soc: SoC) -> Roofline:

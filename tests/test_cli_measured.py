@@ -69,11 +69,10 @@ def test_an_unknown_unit_is_refused_with_its_line(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "either SOC or --measured FILE.csv"),
-        (["diana", "--measured", "x.csv"], "one of them only"),
+        ([], "give SOC, or --measured FILE.csv, or both"),
         (["--measured", "none.csv"], "none.csv: no such file"),
-        (["--measured", "x.csv", "--out", "e.json"], "--out: goes with SOC"),
-        (["--measured", "x.csv", "--set", "tick_hz=1"], "--set: goes with SOC"),
+        (["--measured", "x.csv", "--out", "e.json"], "--out: means nothing with --measured and no SOC"),
+        (["--measured", "x.csv", "--set", "tick_hz=1"], "--set: means nothing with --measured and no SOC"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

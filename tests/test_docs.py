@@ -29,7 +29,7 @@ from cosoc.cli import main as cosoc
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = ("python", "tutorial", "errors")
+PAGES = ("python", "tutorial", "errors", "validate")
 FENCE = re.compile(r'^```(\w+)(?: title="([^"]+)")?[^\n]*\n(.*?)^```$', re.M | re.S)
 ALIKE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 BAD_INPUT = 2

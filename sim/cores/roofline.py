@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from cosoc.sim.model.soc import NO_FEED, Core, Count, Model, Name, Num, Positive
+from cosoc.sim.model.soc import NO_FEED, Core, Count, Model, Name, Num, Positive, SoC
 from cosoc.sim.model.workload import Tile
 
 OpClass = Literal["conv3x3", "conv1x1", "depthwise", "fc", "attention", "other"]
@@ -175,4 +175,9 @@ def _over(amount: Num, rate: float, xp: Any) -> Num:
     return xp.ceildiv(amount * FRACTION, max(round(rate * FRACTION), 1))
 
 
-__all__ = ["OP_CLASSES", "Efficiency", "InferenceRuntime", "OpClass", "Roofline", "op_class"]
+def core_name(soc: SoC) -> str | None:
+    """The name of the SoC's roofline core, None if it has none."""
+    return next((name for name, core in soc.cores.items() if isinstance(core, Roofline)), None)
+
+
+__all__ = ["OP_CLASSES", "Efficiency", "InferenceRuntime", "OpClass", "Roofline", "core_name", "op_class"]

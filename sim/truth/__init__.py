@@ -1,10 +1,16 @@
-"""Tables of what was measured, each with how the simulator is held against it."""
+"""Sets of truth: tables of measured rows, each with how the simulator is held against it. One module a set."""
 
 from __future__ import annotations
 
-from cosoc.sim.truth import gap8_mobilenets, gap9_mlperf_tiny, redmule_rtl
-from cosoc.sim.truth.compared import Compared, TruthSet
+from cosoc.sim.truth import boards, cim, diana, gap8_mobilenets, gap9_mlperf_tiny, gemmini_rtl, redmule_rtl
+from cosoc.sim.truth.compared import TruthSet
 
-SETS: dict[str, TruthSet] = {one.name: one for one in (redmule_rtl.SET, gap8_mobilenets.SET, gap9_mlperf_tiny.SET)}
-
-__all__ = ["SETS", "Compared", "TruthSet"]
+SETS: tuple[TruthSet, ...] = (
+    gemmini_rtl.SET,
+    redmule_rtl.SET,
+    gap8_mobilenets.SET,
+    gap9_mlperf_tiny.SET,
+    diana.SET,
+    boards.SET,
+    cim.SET,
+)

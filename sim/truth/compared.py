@@ -1,4 +1,4 @@
-"""Measured rows, and how the simulator is held against them."""
+"""What a set of truth is: a table of measured rows, and what the simulator says of each."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class Published:
+    """How far another's predictions are from such measurements."""
+
+    who: str
+    error: float  # a fraction
+    source: str  # where that stands, and on which rows
+
+
+@dataclass(frozen=True)
 class TruthSet:
     """A table of measured rows and how to hold the simulator against it."""
 
@@ -30,3 +39,8 @@ class TruthSet:
     claim_mape: float  # the error that README claims, a fraction; worse is exit status 1
     compare: Callable[[Sequence[Mapping[str, str]]], Iterator[Compared]]  # rows of the table, as text by column
     built_in: Sequence[Mapping[str, str]] = ()  # rows whose figures may be printed and come with cosoc
+    published: tuple[Published, ...] = ()  # what others reach on these measurements or on their like
+    files: tuple[str, ...] = (
+        "train.csv",
+    )  # paths of its tables below DIR/name or DIR, each optional; first wins there
+    how_to_get: str = ""  # where the table can be had

@@ -21,7 +21,7 @@ from cosoc.sim.model.workload import INPUT, Layer
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import complete
 
-LATENCIES = Path(__file__).parents[2] / "benchmarks" / "data" / "latencies.csv"
+LATENCIES = Path(__file__).parents[2] / "sim" / "truth" / "boards.csv"
 
 
 def core(number_bits: int = 16, winograd_tile: int = 1, sum_macs: int = 0) -> Roofline:

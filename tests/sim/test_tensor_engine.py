@@ -15,7 +15,7 @@ from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Tile, Workload
 from cosoc.sim.simulate import simulate
-from cosoc.sim.truth import SETS
+from cosoc.sim.truth import redmule_rtl
 from cosoc.sim.truth.redmule_rtl import job_cycles
 
 
@@ -33,7 +33,7 @@ def tensor(soc: SoC) -> TensorEngine:
 
 def test_jobs_take_what_the_rtl_takes() -> None:
     """Rows of RedMulE's RTL, some with grants refused: 1 % on average without, 3 % with."""
-    truth = SETS["redmule_rtl"]
+    truth = redmule_rtl.SET
     found = list(truth.compare(truth.built_in))
     errors = np.array([abs(row.ours / row.measured - 1) for row in found])
     refused = np.array([float(row["stall_probability"]) > 0 for row in truth.built_in])
