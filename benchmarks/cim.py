@@ -3,8 +3,9 @@
     python benchmarks/cim.py [--quick] [--json FILE]
 
 Peaks of ISAAC and PUMA follow from the SoC files. NeuRRAM is compared with its measured points, its one fitted value
-(the power) also fitted without each point. VGG-8 on the NeuroSim chip is simulated: a chip that is a pipeline takes as
-long for an image as its slowest layer; the same chip with another memory (nvCap) is held out but for its clock. The
+(the power) also fitted without each point. VGG-8 on the NeuroSim chip is simulated layer after layer and pipelined, its
+layers at once on a stream of images; the same chip with another memory (nvCap) is held out but for its clock. What
+copies of weights do is shown by taking NeuroSim's away and spending the tiles on copies of whole layers. The
 eight layers of a run of NeuroSim V1.4 are simulated one by one, with the two bandwidths fitted to them, also without
 each layer. There is no randomness, hence no seed; --quick changes nothing.
 """
@@ -27,6 +28,7 @@ from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.pipelined import simulate_pipelined
 from cosoc.sim.simulate import simulate
 from cosoc.sim.work import feed_ticks
 
@@ -37,6 +39,9 @@ NEURRAM = ((1, 3, 2.12, 43.1), (2, 4, 1.79, 40.3), (3, 5, 1.17, 23.1))
 
 # DNN+NeuroSim V1.5-dev's own committed outputs (cddb7d3) for VGG-8: clock ns, period us, dynamic uJ, leakage mW.
 ROWS = {"rram": (1.780, 95.42, 56.62, 5.48), "nvcap": (5.221, 252.4, 52.20, 5.80)}
+
+# Copies of weights inside of a layer: NeuroSim's are up to 8, on a block of cells. Without them each layer has one.
+SINGLE = {"cores.cim.most_copies": "1", "cores.cim.block_rows": "0", "cores.cim.block_cols": "0"}
 
 # A run of NeuroSim V1.4 (ac828e6, RRAM, not pipelined, synthetic data): input and output side (it pads nothing), c, k,
 # filter side; latency us, dynamic uJ.
@@ -95,13 +100,32 @@ def vgg8() -> dict[str, dict[str, float]]:
     network, out = find_workload("vgg8"), {}
     for name, (clock_ns, period_us, dynamic_uj, leak_mw) in ROWS.items():
         soc = find_soc("neurosim_22nm", {"tick_hz": str(round(1e9 / clock_ns)), "base_power_mw": str(leak_mw)})
-        result = simulate(soc, network, named_mapping("all_8bit", network, soc))
-        slowest = max(result.by_layer, key=lambda part: part.ticks_critical)
-        period = slowest.ticks_critical / result.tick_hz
-        spent = result.ops_energy_j + leak_mw * 1e-3 * period
-        out[name] = {"period_us": 1e6 * period, "neurosim_period_us": period_us, "energy_uj": 1e6 * spent,
-                     "neurosim_energy_uj": dynamic_uj + leak_mw * 1e-3 * period_us,
-                     "latency_us": 1e6 * result.seconds}  # fmt: skip
+        result = simulate_pipelined(soc, network, named_mapping("all_8bit", network, soc))
+        out[name] = {"period_us": 1e6 / result.throughput, "neurosim_period_us": period_us,
+                     "energy_uj": 1e6 * result.energy_j, "neurosim_energy_uj": dynamic_uj + leak_mw * 1e-3 * period_us,
+                     "latency_us": 1e6 * result.layer_after_layer_s}  # fmt: skip
+    return out
+
+
+def pipelines() -> list[dict[str, Any]]:
+    """VGG-8, images a second: layer after layer, and pipelined with copies of weights of either kind."""
+    network, out = find_workload("vgg8"), []
+    cases: dict[str, tuple[str, dict[str, str], bool]] = {
+        "NeuroSim's chip": ("neurosim_22nm", {}, True),
+        "NeuroSim's chip, one copy of each": ("neurosim_22nm", SINGLE, False),
+        "NeuroSim's chip, copies of whole layers": ("neurosim_22nm", SINGLE, True),
+        "ISAAC, one copy of each": ("isaac", {}, False),
+        "ISAAC, copies of whole layers": ("isaac", {}, True),
+        "PUMA, one copy of each": ("puma", {}, False),
+        "PUMA, copies of whole layers": ("puma", {}, True),
+    }
+    for what, (name, sets, copies) in cases.items():
+        soc = find_soc(name, sets)
+        result = simulate_pipelined(soc, network, named_mapping("all_8bit", network, soc), copies=copies)
+        out.append({"what": what, "layer_after_layer_per_s": 1 / result.layer_after_layer_s,
+                    "pipelined_per_s": result.throughput, "latency_us": 1e6 * result.latency_s,
+                    "energy_uj": 1e6 * result.energy_j, "bottleneck": result.bottleneck,
+                    "copies": {one.layer: one.copies for one in result.layers if one.copies > 1}})  # fmt: skip
     return out
 
 
@@ -183,12 +207,20 @@ def show(result: dict[str, Any]) -> None:
         add(f"V1.4 layer {i}, us", row["us"], row["neurosim_us"], row["left_out_us"])
         add(f"V1.4 layer {i}, uJ", row["uj"], row["neurosim_uj"])
     Console(width=110).print(table)
+    table = Table("VGG-8, images a second", "layer after layer", "pipelined", "us under way", "uJ", "copies")
+    for one in result["pipelines"]:
+        copies = ", ".join(f"{n}" for n in one["copies"].values())
+        table.add_row(one["what"], f"{one['layer_after_layer_per_s']:,.0f}", f"{one['pipelined_per_s']:,.0f}",
+                      f"{one['latency_us']:,.0f}", f"{one['energy_uj']:,.1f}", copies)  # fmt: skip
+    Console(width=110).print(table)
+    print(f"NeuroSim V1.5: {1e6 / ROWS['rram'][1]:,.0f} a second")
 
 
 def main() -> None:
     options = arguments(__doc__).parse_args()
     state()
-    result = {"quick": options.quick, "peaks": peaks(), "neurram": neurram(), "vgg8": vgg8(), "per_layer": per_layer()}
+    result = {"quick": options.quick, "peaks": peaks(), "neurram": neurram(), "vgg8": vgg8(), "pipelines": pipelines(),
+              "per_layer": per_layer()}  # fmt: skip
     show(result)
     found = result["per_layer"]
     print(f"V1.4: {found['tile_buffer_bytes_per_cycle']} and {found['h_tree_lane_bytes_per_cycle']} bytes a cycle")
