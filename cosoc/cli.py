@@ -173,8 +173,8 @@ def simulate(
     if pipelined:
         _only(ctx, "--pipelined", *WITH_PIPELINED)
         _check_outputs({"--json": json_file})
-        stream = _inputs(soc, workload, mapping or DEFAULT_MAPPING, runtime, input_shape, overrides)
-        _pipelined(*stream, engine, inferences or STREAMED, json_file, quiet)
+        inputs = _inputs(soc, workload, mapping or DEFAULT_MAPPING, runtime, input_shape, overrides)
+        _pipelined(*inputs, engine, inferences or STREAMED, json_file, quiet)
         return
     _only(ctx, "one SoC", *(name for name in ctx.params if name not in ("carrier", "seed")))
     _check_outputs({"--json": json_file, "--trace": trace_file, "--gantt": gantt_file, "--report": report_file})
