@@ -26,6 +26,9 @@ PEAKS = {
     ("darkside", "depthwise_engine"): 16 * 9 / 4,  # ODiMO's law; the abstract says up to 30
     ("darkside", "cluster"): 8 * 4,  # published: 8 processors with SIMD of 32 bits, at 8 bit
     ("darkside", "tensor"): 32,  # published: 18.2 GFLOPS at 290 MHz, of 32 multiply-adds
+    ("gap8", "cluster"): 8 * 4,  # published: as Darkside's
+    ("gap9", "ne16"): 1296 / 8,  # published: 1,296 units of a bit of a weight each
+    ("gap9", "cluster"): 8 * 4,  # published: as Darkside's
     ("gemmini", "gemmini"): 16 * 16,
     ("gemmini_large", "gemmini"): 32 * 32,
     ("hetero", "digital"): 16 * 16,
