@@ -185,8 +185,10 @@ def far_rows(outcome: Outcome) -> list[Compared]:
 def table(outcomes: Sequence[Outcome]) -> RenderableType:
     """All sets as one table, and below it what was fitted, what others reach, rows far off, and what is not at hand."""
     out = RichTable(box=None, padding=(0, 1, 0, 0))
-    for name in ("set", "rows", "mean", "median", "10..90 %", "Spearman", "claimed", "energy", "others' best"):
-        out.add_column(name, justify="left" if name in ("set", "others' best") else "right")
+    out.add_column("set", min_width=max(len(one.truth.name) for one in outcomes))
+    for name in ("rows", "mean", "median", "10..90 %", "Spearman", "claimed", "energy"):
+        out.add_column(name, justify="right")
+    out.add_column("others' best")
     parts: list[RenderableType] = [out]
     for one in outcomes:
         if not one.rows:

@@ -63,7 +63,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         target + path.relative_to(ROOT / folder).as_posix()
         for target, folder in folders.items()
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".yaml", ".json")
+        if path.suffix in (".py", ".yaml", ".json", ".csv", ".html")
     }
     assert inside == tree
     assert any(name.endswith("licenses/LICENSE") for name in names)

@@ -40,7 +40,6 @@ class TruthSet:
     compare: Callable[[Sequence[Mapping[str, str]]], Iterator[Compared]]  # rows of the table, as text by column
     built_in: Sequence[Mapping[str, str]] = ()  # rows whose figures may be printed and come with cosoc
     published: tuple[Published, ...] = ()  # what others reach on these measurements or on their like
-    files: tuple[str, ...] = (
-        "train.csv",
-    )  # paths of its tables below DIR/name or DIR, each optional; first wins there
+    # its tables, as paths below DIR/NAME or else below DIR; all that are there are read, in turn
+    files: tuple[str, ...] = ("train.csv",)
     how_to_get: str = ""  # where the table can be had
