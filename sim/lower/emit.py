@@ -21,6 +21,7 @@ from cosoc.sim import exact
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.estimate import FEED_PERIODS
 from cosoc.sim.lower.fusion import last_row_under, schedule
+from cosoc.sim.lower.together import CLOCK
 from cosoc.sim.lower.walk import INPUTS, OWN_INPUTS, WEIGHTS, Bools, Positions, final, fresh, positions
 from cosoc.sim.machine.program import Program
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece
@@ -65,11 +66,22 @@ def lower(workload: Workload, mapping: Mapping, soc: SoC, inferences: int = 1) -
     A mapping silent about parts or tiles is completed first. Raises InputError listing every reason why the machine
     cannot run it.
     """
+    return stream(workload, mapping, soc, inferences)[0]
+
+
+def stream(
+    workload: Workload, mapping: Mapping, soc: SoC, inferences: int = 1, period_cycles: int = 0
+) -> tuple[Program, tuple[int, ...]]:
+    """The same, and for each inference the number of its first op. period_cycles: each but the first begins no sooner
+    than so many cycles after the one before it was due; 0: as soon as that one has ended."""
     mapping = checked(mapping, workload, soc)
-    emitter = _Emitter(workload, mapping, soc, homes_of(workload, mapping, soc))
-    for _ in range(inferences):
+    emitter, firsts = _Emitter(workload, mapping, soc, homes_of(workload, mapping, soc)), list[int]()
+    for number in range(inferences):
+        firsts.append(emitter.ops.builder.n_ops)
+        if number and period_cycles:
+            emitter.release(period_cycles)
         emitter.network()
-    return emitter.ops.builder.build_for(f"{workload.name} on {soc.name}")
+    return emitter.ops.builder.build_for(f"{workload.name} on {soc.name}"), tuple(firsts)
 
 
 @dataclass(frozen=True)
@@ -252,6 +264,17 @@ class _Emitter:
                 else:
                     self.fused(piece)
         self.flush()
+
+    def release(self, period_cycles: int) -> None:
+        """Let the next inference wait until it is due, but for weights that may come in early."""
+        self.ops.layer = -1
+        due = self.ops.builder.op(
+            self.ops.builder.unit(CLOCK), run=period_cycles * self.ops.ticks, kind="sync", layer=self.ops.layer
+        )
+        self.barrier = (*self.barrier, due)
+        if self.ops.serial:
+            before = (due,) if self.ops.last is None else (self.ops.last, due)
+            self.ops.last = self.ops.builder.op(self.ops.units[self.soc.host], deps=before, kind="sync")
 
     def flush(self) -> None:
         """Emit the stores that were held back, and let the next layer wait for them."""
