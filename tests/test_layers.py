@@ -38,6 +38,7 @@ LAYERS = (
     ("manual", "report.explain"),
     ("files",),
     ("importers",),
+    ("truth",),
     ("search",),
     ("cosoc",),  # what stands in cosoc/ itself: the command line
 )

@@ -13,10 +13,12 @@ from cosoc.sim.cores.cluster import Cluster
 from cosoc.sim.cores.crossbar import Crossbar
 from cosoc.sim.cores.depthwise_engine import DepthwiseEngine
 from cosoc.sim.cores.digital_array import DigitalArray
+from cosoc.sim.cores.dla import Dla
 from cosoc.sim.cores.host_cpu import HostCpu
 from cosoc.sim.cores.roofline import Roofline
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.cores.tensor_engine import TensorEngine
+from cosoc.sim.cores.tensor_gpu import TensorGpu
 from cosoc.sim.cores.vector_unit import VectorUnit
 from cosoc.sim.model.soc import Core
 
@@ -26,10 +28,12 @@ CORES: dict[str, type[Core]] = {
     "crossbar": Crossbar,
     "depthwise_engine": DepthwiseEngine,
     "digital_array": DigitalArray,
+    "dla": Dla,
     "host_cpu": HostCpu,
     "roofline": Roofline,
     "systolic": Systolic,
     "tensor_engine": TensorEngine,
+    "tensor_gpu": TensorGpu,
     "vector_unit": VectorUnit,
 }
 

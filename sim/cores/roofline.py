@@ -156,10 +156,10 @@ class Roofline(Core):
         if self.folded(tile):
             return 0 * tile.k
         used = self.runtimes[self.runtime]
-        spent = _over(self.moved_bytes(tile, xp, batch), self.memory_bytes_per_cycle, xp)
+        spent = over(self.moved_bytes(tile, xp, batch), self.memory_bytes_per_cycle, xp)
         if tile.op in ("conv", "matmul"):
             rate = used.peak_macs_per_cycle * getattr(used.efficiency, op_class(tile))
-            spent = xp.maximum(spent, _over(self.counted_macs(tile, xp, batch), rate, xp))
+            spent = xp.maximum(spent, over(self.counted_macs(tile, xp, batch), rate, xp))
         return (used.kernel_cycles + spent) * xp.used(tile.k)
 
     def weight_bytes(self, tile: Tile, xp: Any) -> Num:
@@ -169,9 +169,9 @@ class Roofline(Core):
         return xp.ceildiv(tile.k * tile.c * tile.fy * tile.fx * self.runtimes[self.runtime].number_bits, 8)
 
 
-def _over(amount: Num, rate: float, xp: Any) -> Num:
+def over(amount: Num, rate: float, xp: Any) -> Num:
     """Whole cycles for an amount at a rate a cycle."""
     return xp.ceildiv(amount * FRACTION, max(round(rate * FRACTION), 1))
 
 
-__all__ = ["OP_CLASSES", "Efficiency", "InferenceRuntime", "OpClass", "Roofline", "op_class"]
+__all__ = ["OP_CLASSES", "Efficiency", "InferenceRuntime", "OpClass", "Rate", "Roofline", "op_class", "over"]

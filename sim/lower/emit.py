@@ -26,7 +26,7 @@ from cosoc.sim.lower.walk import INPUTS, OWN_INPUTS, WEIGHTS, Bools, Positions, 
 from cosoc.sim.machine.program import Program
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.placement import Homes
-from cosoc.sim.model.soc import CachedMover, SoC
+from cosoc.sim.model.soc import CachedMover, Core, SoC
 from cosoc.sim.model.tiles import (
     behind_caches,
     behind_dma,
@@ -196,13 +196,14 @@ class _Emitter:
         self.written: dict[str, tuple[Op, ...]] = {}  # the ops after which a tensor is in place
         self.barrier: tuple[Op, ...] = ()  # the stores of the layer before
         self.pending: list[tuple[Layer, int, Window, int, Op]] = []  # stores that wait for the next loads to go
+        self.handed: set[tuple[str, str]] = set()  # (tensor, core that made it): others can read it
         self.since: tuple[Op, ...] | None = None  # what the layers of a parallel group wait for, in place of `barrier`
 
     # -- jobs ----------------------------------------------------------------------------------------------
 
-    def burst(self, links: Sequence[str]) -> int:
+    def burst(self, core: Core, links: Sequence[str]) -> int:
         """Bytes of a burst of a core's own traffic."""
-        return min(self.soc.links[name].bytes_per_period for name in links) * FEED_PERIODS
+        return core.feed_burst(min(self.soc.links[name].bytes_per_period for name in links) * FEED_PERIODS)
 
     def job(
         self,
@@ -228,7 +229,7 @@ class _Emitter:
             self.soc.serves(core): round(1000 * at.n * access_pj(tile, self.soc, core)),
         }
         run = int(core_cycles(core, tile, at.n, exact))
-        feeds = [(links, int(feed) * at.n, self.burst(links)) for links, feed in core.feeds(tile, exact) if feed]
+        feeds = [(links, int(feed) * at.n, self.burst(core, links)) for links, feed in core.feeds(tile, exact) if feed]
         for n in range(core.feed_pieces):
             for links, feed, burst in feeds:
                 now = _piece(feed, n, core.feed_pieces, burst)
@@ -248,6 +249,7 @@ class _Emitter:
     def network(self) -> None:
         """Emit one inference."""
         self.written |= dict.fromkeys(self.workload.incoming, self.barrier)
+        self.handed.clear()
         pieces = {name: piece for piece in self.mapping.pieces for name in piece.layers}
         done: set[int] = set()
         living_names = {layer.name for layer in living(self.workload, self.mapping, self.soc)}
@@ -294,6 +296,21 @@ class _Emitter:
         self.ops.layer = before
         return stored
 
+    def hand_over(self, layer: Layer) -> None:
+        """Let cores whose tensors the layer reads on another one hand them over, once each."""
+        readers = {part.core for part in self.mapping.layers[layer.name].parts if part.channels}
+        for tensor in layer.reads:
+            made = self.mapping.layers.get(tensor)
+            for name in dict.fromkeys(part.core for part in made.parts if part.channels) if made else ():
+                core = self.soc.cores[name]
+                if not core.handover or (tensor, name) in self.handed or readers <= {name}:
+                    continue
+                self.handed.add((tensor, name))
+                self.flush()
+                self.ops.layer = self.ops.builder.layer(tensor)
+                done = self.ops.op(name, "sync", self.barrier, run=core.handover)
+                self.barrier = (*self.barrier, done)
+
     def array_emitters(self, cached: dict[str, tuple[Systolic, CachedMover]]) -> dict[str, TileEmitter]:
         """Who emits for each array behind a cached mover; those behind the same caches share them."""
         if not cached:
@@ -314,6 +331,7 @@ class _Emitter:
     def single(self, layer: Layer) -> None:
         """Emit a layer by itself: its parts behind caches beside those behind a DMA."""
         plan = self.mapping.layers[layer.name]
+        self.hand_over(layer)
         cached = behind_caches(plan, self.soc)
         if not cached:
             self.tiled(layer)
@@ -385,6 +403,8 @@ class _Emitter:
     def together(self, piece: Piece) -> None:
         """Emit layers that run at once: tile by tile in the order in which they would start if nothing held them up, so
         that transfers of one do not queue behind all those of another."""
+        for name in piece.layers:
+            self.hand_over(self.workload[name])
         self.flush()
         self.since, ends = self.barrier, list[Op]()
         turns: list[tuple[int, int, int, Step]] = []
@@ -501,7 +521,7 @@ class _Emitter:
         if not moved:
             return op
         spent = self.ops.over(core.feed_links, moved)
-        burst = self.burst(core.feed_links)
+        burst = self.burst(core, core.feed_links)
         return self.ops.op(name, "feed", (op,), moved=moved, burst=burst, links=core.feed_links, energy_fj=spent)
 
     def fused(self, piece: Piece) -> None:
