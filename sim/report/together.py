@@ -123,6 +123,17 @@ def summed_up(
     return TogetherResult(soc.name, engine, trace.makespan / hz, soc.energy_boundary, total, networks, links)
 
 
+def while_all_run(result: TogetherResult) -> tuple[float, ...]:
+    """Seconds of an inference of each network, the mean over those that end while all still run; of its own where none
+    does."""
+    until = min(one.ended_s for one in result.networks.values())
+    out = []
+    for one in result.networks.values():
+        ends = [end for end in one.ends_s if end <= until]
+        out.append(ends[-1] / len(ends) if ends else one.seconds)
+    return tuple(out)
+
+
 def _own(trace: Trace, ops: Any) -> Trace:
     """What happened to some of the ops. Servers and waits, which are not theirs alone, are left out."""
     end = trace.end[ops]
@@ -186,4 +197,4 @@ def summary(result: TogetherResult) -> str:
     )
 
 
-__all__ = ["Load", "NetworkPart", "TogetherResult", "summary", "summed_up", "table", "to_json"]
+__all__ = ["Load", "NetworkPart", "TogetherResult", "summary", "summed_up", "table", "to_json", "while_all_run"]

@@ -19,7 +19,7 @@ from cosoc.sim.files.workload_file import find_workload, list_workloads
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.mapping import Mapping as Placed
 from cosoc.sim.model.workload import Layer, Workload
-from cosoc.sim.report.together import Load
+from cosoc.sim.report.together import Load, while_all_run
 from cosoc.sim.simulate import simulate, simulate_together
 from cosoc.sim.truth.cells import one_of, positive, refusal, text
 from cosoc.sim.truth.compared import Compared, TruthSet
@@ -113,13 +113,8 @@ def together_seconds(a: str, on_a: str, b: str, on_b: str) -> tuple[float, float
         Load(network(name), _placed(network(name), engine), count)
         for name, engine, count in zip(names, engines, counts, strict=True)
     ]
-    found = tuple(simulate_together(soc, loads).networks.values())
-    until = min(one.ended_s for one in found)
-    means = []
-    for one in found:
-        ends = [end for end in one.ends_s if end <= until]
-        means.append(ends[-1] / len(ends) if ends else one.seconds)
-    return means[0], means[1]
+    first, second = while_all_run(simulate_together(soc, loads))
+    return first, second
 
 
 def compare(rows: Sequence[Mapping[str, str]]) -> Iterator[Compared]:
