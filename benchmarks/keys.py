@@ -122,6 +122,14 @@ def branches(side: int, c: int) -> Workload:
 
 
 @functools.cache
+def image(side: int) -> Workload:
+    """Large filters over an image of 3 channels, normalised, and a convolution behind."""
+    wide = _conv("wide", _source(3, side, side), 16, 7)
+    norm = _same("norm", "norm", wide, fn="LRN")
+    return Workload("image", (3, side, side), (wide, norm, _conv("last", norm, 16)), ("last",))
+
+
+@functools.cache
 def chain(side: int, c: int, n: int = 3, f: int = 3) -> Workload:
     """Convolutions of f x f filters, one after the other."""
     layers = [_source(c, side, side)]
@@ -188,6 +196,17 @@ def _in_format(core: str, bits: int) -> Callable[[Workload, SoC], Mapping]:
     return mapping
 
 
+def _handed_on(core: str) -> Callable[[Workload, SoC], Mapping]:
+    """All layers but the last that a core can run on that core, the last on another one."""
+
+    def mapping(workload: Workload, soc: SoC) -> Mapping:
+        alone, last = _only(core)(workload, soc), workload.layers[-1]
+        other = next(name for name in soc.cores if name != core and not unsupported(last, soc, name))
+        return replace(alone, layers=dict(alone.layers) | {last.name: LayerPlan((Part(other, last.k),))})
+
+    return mapping
+
+
 def _fused(workload: Workload, soc: SoC) -> Mapping:
     return Mapping("fused", "overlapped", {}, (Piece(tuple(layer.name for layer in workload)),))
 
@@ -218,6 +237,11 @@ def scenarios(soc: SoC) -> list[Scenario]:
             Scenario(f"{bits} bit on {name}", small, _in_format(name, bits), about=(("cores", name),))
             for name, core in soc.cores.items()
             for bits in core.weight_formats
+        ),
+        *(
+            Scenario(f"handed on by {name}", image(32), _handed_on(name), about=(("cores", name),))
+            for name, core in soc.cores.items()
+            if core.handover
         ),
         Scenario("attention", attention(16, 32), _default("overlapped")),
         Scenario("at once", branches(16, 16), _at_once),
@@ -456,8 +480,12 @@ class Sweep:
                 continue
             run = Run(scenario, placed)
             figures = run.kept(machine)
+            # What was made for one of two equal cores gives the figures of the other.
+            same = (scenario.settings, scenario.about)
             alike = [
-                self.before[Run.kept, i] for i, r in enumerate(self.runs) if r.scenario.settings == scenario.settings
+                self.before[Run.kept, i]
+                for i, run_before in enumerate(self.runs)
+                if (run_before.scenario.settings, run_before.scenario.about) == same
             ]
             if figures not in alike:
                 self.before[Run.kept, len(self.runs)] = figures

@@ -152,10 +152,24 @@ def simulate(
         bool,
         typer.Option("--pipelined", help="Crossbar chips: all layers at once, on images in a stream [default: 1000]."),
     ] = False,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="WORKLOAD", help="Another network that runs at once; may be repeated."),
+    ] = None,
+    mappings_beside: Annotated[
+        list[str] | None,
+        typer.Option("--mapping-with", metavar="NAME|FILE", help="The mapping of each --with [default: default]."),
+    ] = None,
+    periods: Annotated[
+        str | None,
+        typer.Option(
+            "--period", metavar="S[,S]", help="Seconds after which the next inference is due: of all, or of each."
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Run a mapped workload on a SoC, or stream it through a cluster. Says how long it takes and why, and what energy
-    it takes."""
+    """Run a mapped workload on a SoC, several of them at once, or stream one through a cluster. Says how long it takes
+    and why, and what energy it takes."""
     from cosoc.sim.files.catalog import is_cluster
 
     if is_cluster(soc):
@@ -175,6 +189,13 @@ def simulate(
         _check_outputs({"--json": json_file})
         inputs = _inputs(soc, workload, mapping or DEFAULT_MAPPING, runtime, input_shape, overrides)
         _pipelined(*inputs, engine, inferences or STREAMED, json_file, quiet)
+        return
+    if beside or mappings_beside or periods:
+        several = ("mapping", "runtime", "engine", "inferences", "batch", "json_file", "overrides")
+        _only(ctx, "several networks at once", *several, "beside", "mappings_beside", "periods")
+        networks, placed_by = [workload, *(beside or ())], [mapping or DEFAULT_MAPPING, *(mappings_beside or ())]
+        repeated = (inferences or 1, batch, periods)
+        _simulate_together(soc, networks, placed_by, runtime, engine, *repeated, json_file, overrides, quiet)
         return
     _only(ctx, "one SoC", *(name for name in ctx.params if name not in ("carrier", "seed")))
     _check_outputs({"--json": json_file, "--trace": trace_file, "--gantt": gantt_file, "--report": report_file})
@@ -243,6 +264,46 @@ def _pipelined(
         write_json(json_file, to_json(result))
     if not quiet:
         _print(why.pipelined(result))
+
+
+def _simulate_together(
+    soc: str, workloads: Sequence[str], mappings: Sequence[str], runtime: Runtime | None, engine: Engine,
+    inferences: int, batch: int, periods: str | None, json_file: Path | None, overrides: list[str] | None, quiet: bool,
+) -> None:  # fmt: skip
+    _check_outputs({"--json": json_file})
+    if len(mappings) > len(workloads):
+        raise InputError(
+            f"--mapping-with: found {len(mappings) - 1} for {len(workloads) - 1} --with; one each, at most"
+        )
+    named = [*mappings, *[DEFAULT_MAPPING] * (len(workloads) - len(mappings))]
+    due = _periods(periods, len(workloads))
+    from cosoc.sim.report.together import Load, table, to_json
+    from cosoc.sim.simulate import simulate_together
+
+    loads = []
+    for name, placed, period_s in zip(workloads, named, due, strict=True):
+        machine, network, chosen = _inputs(soc, name, placed, runtime, None, overrides, batch)
+        loads.append(Load(network, chosen, inferences, period_s))
+    if engine == "fast" and not quiet:
+        _announce_compilation()
+    result = simulate_together(machine, loads, engine)
+    if json_file:
+        write_json(json_file, to_json(result))
+    if not quiet:
+        _print(table(result))
+
+
+def _periods(text: str | None, n: int) -> list[float]:
+    """Seconds between inferences of each of n networks; 0 where none are stated."""
+    if text is None:
+        return [0.0] * n
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in (1, n) or not all(math.isfinite(v) and v > 0 for v in values):
+        raise InputError(f"--period {text}: one number of seconds > 0 is needed, or {n} with commas, such as 0.033")
+    return values * n if len(values) == 1 else values
 
 
 def _simulate_cluster(

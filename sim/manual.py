@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from cosoc.sim.cores.dla import Dla
+from cosoc.sim.cores.roofline import Roofline
+from cosoc.sim.cores.tensor_gpu import TensorGpu
 from cosoc.sim.errors import InputError
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Runtime
-from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.soc import Core, SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import default_core, unsupported
 
 DEFAULT = "default"
-MANUAL = ("all_8bit", "io_8bit_backbone_ternary", "all_ternary", "min_cost")
+MANUAL = ("all_8bit", "io_8bit_backbone_ternary", "all_ternary", "min_cost", "gpu", "dla")
+KINDS_OF_CORE: dict[str, Callable[[Core], bool]] = {
+    "gpu": lambda core: isinstance(core, TensorGpu) or (isinstance(core, Roofline) and core.kind == "gpu"),
+    "dla": lambda core: isinstance(core, Dla),
+}
 Objective = Literal["latency", "energy"]
 
 
@@ -27,14 +34,17 @@ def named_mapping(
     out, that of the stacks that run today: overlapped where an array has controllers of its own, else serial.
     all_8bit: every layer on its default core, never a ternary one. all_ternary: every layer that a ternary core can run
     is on it. io_8bit_backbone_ternary: the same, but the first and the last layer with weights are 8 bit. min_cost:
-    every layer on its own is split so that its simulated time (or energy) is least, ties to 8 bit.
-    Raises InputError for another name, and where the SoC has no ternary core to speak of.
+    every layer on its own is split so that its simulated time (or energy) is least, ties to 8 bit. gpu, dla: all that
+    the first core of that kind can run is on it, the rest where it is by default.
+    Raises InputError for another name, and where the SoC has no core of the kind to speak of.
     """
     runtime = runtime or ("overlapped" if any(soc.is_cached(core) for core in soc.cores) else "serial")
     if name == DEFAULT:
         return replace(named_mapping("all_8bit", workload, soc, runtime), name=name)
     if name not in MANUAL:
         raise InputError(f"no manual mapping named {name!r}; there is {', '.join((DEFAULT, *MANUAL))}")
+    if name in KINDS_OF_CORE:
+        return _on_kind(name, workload, soc, runtime)
     ternary = [core for core in soc.cores if soc.cores[core].ternary]
     if not ternary and name != "all_8bit":
         raise InputError(f"mapping {name} needs a ternary core, and {soc.name} has none; use all_8bit")
@@ -51,6 +61,14 @@ def named_mapping(
         else:
             layers[layer.name] = LayerPlan((Part(able[0], layer.k),))
     return Mapping(name, runtime, layers)
+
+
+def _on_kind(kind: str, workload: Workload, soc: SoC, runtime: Runtime) -> Mapping:
+    found = next((name for name, core in soc.cores.items() if KINDS_OF_CORE[kind](core)), None)
+    if found is None:
+        raise InputError(f"mapping {kind} needs a core of that kind, and {soc.name} has none; use default")
+    cores = {layer: default_core(layer, soc) if unsupported(layer, soc, found) else found for layer in workload}
+    return Mapping(kind, runtime, {layer.name: LayerPlan((Part(core, layer.k),)) for layer, core in cores.items()})
 
 
 def alone(workload: Workload, layer: Layer) -> Workload:

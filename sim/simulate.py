@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping as MappingOf
+from collections.abc import Sequence
 from typing import Literal
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures
 from cosoc.sim.files.catalog import boundary_of
-from cosoc.sim.lower.emit import lower
+from cosoc.sim.lower.emit import lower, stream
 from cosoc.sim.lower.pipeline import replay
+from cosoc.sim.lower.together import together
 from cosoc.sim.machine.trace import Run
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.mapping import Mapping
-from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.soc import CachedMover, SoC
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.price import program_figures
 from cosoc.sim.report.pipeline_result import ClusterResult
 from cosoc.sim.report.result import Result, report
+from cosoc.sim.report.together import Load, TogetherResult, summed_up
 from cosoc.sim.stages import Pricer, check_cluster_mapping, pipeline_of, pricers, stage_figures
 from cosoc.sim.stages import peak_bytes as peak_of_devices
 from cosoc.sim.tiler import checked
@@ -63,6 +67,52 @@ def simulate(soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast
     trace = run(program, ())
     wall_s = time.perf_counter() - start
     return report(program, trace, soc, workload, mapping, engine=engine, run=run, inferences=inferences, wall_s=wall_s)
+
+
+def simulate_together(soc: SoC, loads: Sequence[Load], engine: str = "fast") -> TogetherResult:
+    """Simulate several networks at once, each from tick 0 under its mapping.
+
+    Cores, movers and links are shared in time. A memory that several of them use is shared in space: each has an equal
+    part of it, for which its tiles are chosen. Raises InputError where a network does not fit its part, or the machine
+    cannot run it as mapped (every reason named), or on an unknown engine.
+    """
+    run = engine_run(engine)
+    used = [_memories_used(soc, load) for load in loads]
+    users = Counter(memory for mine in used for memory in mine)
+    programs, firsts = [], []
+    for load in loads:
+        if load.inferences < 1:
+            raise InputError(f"inferences is {load.inferences}, must be at least 1")
+        part = _part_of(soc, users)
+        program, first = stream(load.workload, load.mapping, part, load.inferences, round(load.period_s * soc.tick_hz))
+        programs.append(program)
+        firsts.append(first)
+    whole = together(" with ".join(load.workload.name for load in loads), programs)
+    trace = run(whole.program, ())
+    alone = [run(program, ()) for program in programs]
+    return summed_up(soc, loads, firsts, programs, whole, trace, alone, engine)
+
+
+def _memories_used(soc: SoC, load: Load) -> set[str]:
+    """The memories that a network's tensors, weights and tiles are in, caches on their way included."""
+    full = checked(load.mapping, load.workload, soc)
+    out = {soc.main_memory} | ({soc.backing_memory} if soc.backing_memory else set())
+    for name in {part.core for plan in full.layers.values() for part in plan.parts if part.channels}:
+        core, mover = soc.cores[name], soc.mover_of(name)
+        out |= {core.memory, core.weight_memory or core.memory, *(getattr(core, key) for key in core.own_memories())}
+        out |= {mover.l2, mover.llc} if isinstance(mover, CachedMover) else set()
+    return out
+
+
+def _part_of(soc: SoC, users: MappingOf[str, int]) -> SoC:
+    """The SoC with the part of each memory that one of so many users has."""
+    memories = {
+        name: memory.model_copy(
+            update={"reserved_bytes": memory.size_bytes - memory.capacity_bytes // max(users.get(name, 1), 1)}
+        )
+        for name, memory in soc.memories.items()
+    }
+    return soc.model_copy(update={"memories": memories})
 
 
 def simulate_cluster(

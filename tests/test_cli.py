@@ -461,3 +461,31 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err.strip()) == (130, "interrupted; nothing was written")
     assert not list(tmp_path.iterdir())
+
+
+def test_several_networks_at_once(run: Run, tmp_path: Path) -> None:
+    """The same as by the library: each network's time and energy, and all of it; the table names both."""
+    file = tmp_path / "both.json"
+    status, out, _ = run("simulate", "rpi4", "resnet8", "--with", "dscnn", "--json", str(file))
+    assert status == 0
+    assert "resnet8" in out and "dscnn" in out
+    found = json.loads(file.read_text())
+    assert set(found["networks"]) == {"resnet8", "dscnn"}
+    assert found["seconds"] == max(one["ended_s"] for one in found["networks"].values())
+    assert sum(one["energy_j"] for one in found["networks"].values()) == pytest.approx(found["energy_j"])
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--with", "dscnn", "--explain"), "--explain: means nothing with several networks at once"),
+        (("--with", "dscnn", "--period", "0"), "--period 0: one number of seconds > 0 is needed, or 2 with commas"),
+        (("--mapping-with", "default"), "--mapping-with: found 1 for 0 --with"),
+        (("--with", "dscnn", "--with", "nobody"), "nobody"),
+    ],
+)
+def test_wrong_words_for_several_networks(run: Run, words: tuple[str, ...], why: str) -> None:
+    status, _, err = run("simulate", "rpi4", "resnet8", *words)
+    assert status == 2
+    assert why in err
+    assert err.count("\n") == 1

@@ -33,6 +33,7 @@ LAYERS = (
     ("price",),
     ("stages",),
     ("report.pipeline_result",),
+    ("report.together",),
     ("simulate",),
     ("manual", "report.explain", "ranges", "pipelined"),
     ("files",),

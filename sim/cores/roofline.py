@@ -157,10 +157,10 @@ class Roofline(Core):
         if self.folded(tile):
             return 0 * tile.k
         used = self.runtimes[self.runtime]
-        spent = _over(self.moved_bytes(tile, xp, batch), self.memory_bytes_per_cycle, xp)
+        spent = over(self.moved_bytes(tile, xp, batch), self.memory_bytes_per_cycle, xp)
         if tile.op in ("conv", "matmul"):
             rate = used.peak_macs_per_cycle * getattr(used.efficiency, op_class(tile))
-            spent = xp.maximum(spent, _over(self.counted_macs(tile, xp, batch), rate, xp))
+            spent = xp.maximum(spent, over(self.counted_macs(tile, xp, batch), rate, xp))
         return (used.kernel_cycles + spent) * xp.used(tile.k)
 
     def weight_bytes(self, tile: Tile, xp: Any) -> Num:
@@ -170,7 +170,7 @@ class Roofline(Core):
         return xp.ceildiv(tile.k * tile.c * tile.fy * tile.fx * self.runtimes[self.runtime].number_bits, 8)
 
 
-def _over(amount: Num, rate: float, xp: Any) -> Num:
+def over(amount: Num, rate: float, xp: Any) -> Num:
     """Whole cycles for an amount at a rate a cycle."""
     return xp.ceildiv(amount * FRACTION, max(round(rate * FRACTION), 1))
 
@@ -180,4 +180,14 @@ def core_name(soc: SoC) -> str | None:
     return next((name for name, core in soc.cores.items() if isinstance(core, Roofline)), None)
 
 
-__all__ = ["OP_CLASSES", "Efficiency", "InferenceRuntime", "OpClass", "Roofline", "core_name", "op_class"]
+__all__ = [
+    "OP_CLASSES",
+    "Efficiency",
+    "InferenceRuntime",
+    "OpClass",
+    "Rate",
+    "Roofline",
+    "core_name",
+    "op_class",
+    "over",
+]

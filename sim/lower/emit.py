@@ -21,11 +21,12 @@ from cosoc.sim import exact
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.estimate import FEED_PERIODS
 from cosoc.sim.lower.fusion import last_row_under, schedule
+from cosoc.sim.lower.together import CLOCK
 from cosoc.sim.lower.walk import INPUTS, OWN_INPUTS, WEIGHTS, Bools, Positions, final, fresh, positions
 from cosoc.sim.machine.program import Program
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.placement import Homes
-from cosoc.sim.model.soc import CachedMover, SoC
+from cosoc.sim.model.soc import CachedMover, Core, SoC
 from cosoc.sim.model.tiles import (
     behind_caches,
     behind_dma,
@@ -65,11 +66,22 @@ def lower(workload: Workload, mapping: Mapping, soc: SoC, inferences: int = 1) -
     A mapping silent about parts or tiles is completed first. Raises InputError listing every reason why the machine
     cannot run it.
     """
+    return stream(workload, mapping, soc, inferences)[0]
+
+
+def stream(
+    workload: Workload, mapping: Mapping, soc: SoC, inferences: int = 1, period_cycles: int = 0
+) -> tuple[Program, tuple[int, ...]]:
+    """The same, and for each inference the number of its first op. period_cycles: each but the first begins no sooner
+    than so many cycles after the one before it was due; 0: as soon as that one has ended."""
     mapping = checked(mapping, workload, soc)
-    emitter = _Emitter(workload, mapping, soc, homes_of(workload, mapping, soc))
-    for _ in range(inferences):
+    emitter, firsts = _Emitter(workload, mapping, soc, homes_of(workload, mapping, soc)), list[int]()
+    for number in range(inferences):
+        firsts.append(emitter.ops.builder.n_ops)
+        if number and period_cycles:
+            emitter.release(period_cycles)
         emitter.network()
-    return emitter.ops.builder.build_for(f"{workload.name} on {soc.name}")
+    return emitter.ops.builder.build_for(f"{workload.name} on {soc.name}"), tuple(firsts)
 
 
 @dataclass(frozen=True)
@@ -185,13 +197,14 @@ class _Emitter:
         self.barrier: tuple[Op, ...] = ()  # the stores of the layer before
         self.pending: list[tuple[Layer, int, Window, int, Op]] = []  # stores that wait for the next loads to go
         self.begun_on: set[tuple[str, int]] = set()  # cores that have a job of a layer (its label) in this inference
+        self.handed: set[tuple[str, str]] = set()  # (tensor, core that made it): others can read it
         self.since: tuple[Op, ...] | None = None  # what the layers of a parallel group wait for, in place of `barrier`
 
     # -- jobs ----------------------------------------------------------------------------------------------
 
-    def burst(self, links: Sequence[str]) -> int:
+    def burst(self, core: Core, links: Sequence[str]) -> int:
         """Bytes of a burst of a core's own traffic."""
-        return min(self.soc.links[name].bytes_per_period for name in links) * FEED_PERIODS
+        return core.feed_burst(min(self.soc.links[name].bytes_per_period for name in links) * FEED_PERIODS)
 
     def job(
         self,
@@ -221,7 +234,7 @@ class _Emitter:
             self.soc.serves(core): round(1000 * at.n * access_pj(tile, self.soc, core)),
         }
         run = int(core_cycles(core, tile, at.n, exact))
-        feeds = [(links, int(feed) * at.n, self.burst(links)) for links, feed in core.feeds(tile, exact) if feed]
+        feeds = [(links, int(feed) * at.n, self.burst(core, links)) for links, feed in core.feeds(tile, exact) if feed]
         if core.streams:
             (links, feed, burst), spent = feeds[0], self.ops.over(feeds[0][0], feeds[0][1])
             first = self.ops.op(name, "feed", deps, take, moved=feed, burst=burst, links=links, energy_fj=spent)
@@ -269,8 +282,9 @@ class _Emitter:
 
     def stream(self, name: str, after: Sequence[Op], moved: int) -> Op:
         """Emit bytes that a core moves beside its array cycles."""
-        links = self.soc.cores[name].feed_links
-        spent, burst = self.ops.over(links, moved), self.burst(links)
+        core = self.soc.cores[name]
+        links = core.feed_links
+        spent, burst = self.ops.over(links, moved), self.burst(core, links)
         return self.ops.op(name, "feed", after, moved=moved, burst=burst, links=links, energy_fj=spent, within=True)
 
     # -- layers --------------------------------------------------------------------------------------------
@@ -279,6 +293,7 @@ class _Emitter:
         """Emit one inference."""
         self.begun_on.clear()
         self.written |= dict.fromkeys(self.workload.incoming, self.barrier)
+        self.handed.clear()
         pieces = {name: piece for piece in self.mapping.pieces for name in piece.layers}
         done: set[int] = set()
         living_names = {layer.name for layer in living(self.workload, self.mapping, self.soc)}
@@ -295,6 +310,17 @@ class _Emitter:
                 else:
                     self.fused(piece)
         self.flush()
+
+    def release(self, period_cycles: int) -> None:
+        """Let the next inference wait until it is due, but for weights that may come in early."""
+        self.ops.layer = -1
+        due = self.ops.builder.op(
+            self.ops.builder.unit(CLOCK), run=period_cycles * self.ops.ticks, kind="sync", layer=self.ops.layer
+        )
+        self.barrier = (*self.barrier, due)
+        if self.ops.serial:
+            before = (due,) if self.ops.last is None else (self.ops.last, due)
+            self.ops.last = self.ops.builder.op(self.ops.units[self.soc.host], deps=before, kind="sync")
 
     def flush(self) -> None:
         """Emit the stores that were held back, and let the next layer wait for them."""
@@ -313,6 +339,21 @@ class _Emitter:
         stored = self.dma.store(layer, self.soc.cores[name].memory, k, at, computed, slot)
         self.ops.layer = before
         return stored
+
+    def hand_over(self, layer: Layer) -> None:
+        """Let cores whose tensors the layer reads on another one hand them over, once each."""
+        readers = {part.core for part in self.mapping.layers[layer.name].parts if part.channels}
+        for tensor in layer.reads:
+            made = self.mapping.layers.get(tensor)
+            for name in dict.fromkeys(part.core for part in made.parts if part.channels) if made else ():
+                core = self.soc.cores[name]
+                if not core.handover or (tensor, name) in self.handed or readers <= {name}:
+                    continue
+                self.handed.add((tensor, name))
+                self.flush()
+                self.ops.layer = self.ops.builder.layer(tensor)
+                done = self.ops.op(name, "sync", self.barrier, run=core.handover)
+                self.barrier = (*self.barrier, done)
 
     def array_emitters(self, cached: dict[str, tuple[Systolic, CachedMover]]) -> dict[str, TileEmitter]:
         """Who emits for each array behind a cached mover; those behind the same caches share them."""
@@ -334,6 +375,7 @@ class _Emitter:
     def single(self, layer: Layer) -> None:
         """Emit a layer by itself: its parts behind caches beside those behind a DMA."""
         plan = self.mapping.layers[layer.name]
+        self.hand_over(layer)
         cached = behind_caches(plan, self.soc)
         if not cached:
             self.tiled(layer)
@@ -405,6 +447,8 @@ class _Emitter:
     def together(self, piece: Piece) -> None:
         """Emit layers that run at once: tile by tile in the order in which they would start if nothing held them up, so
         that transfers of one do not queue behind all those of another."""
+        for name in piece.layers:
+            self.hand_over(self.workload[name])
         self.flush()
         self.since, ends = self.barrier, list[Op]()
         turns: list[tuple[int, int, int, Step]] = []
@@ -521,7 +565,7 @@ class _Emitter:
         if not moved:
             return op
         spent = self.ops.over(core.feed_links, moved)
-        burst = self.burst(core.feed_links)
+        burst = self.burst(core, core.feed_links)
         return self.ops.op(name, "feed", (op,), moved=moved, burst=burst, links=core.feed_links, energy_fj=spent)
 
     def fused(self, piece: Piece) -> None:

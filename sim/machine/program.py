@@ -535,6 +535,11 @@ class Builder:
         self._next += 1
         return self._next - 1
 
+    @property
+    def n_ops(self) -> int:
+        """Ops so far, loops counted with all their iterations."""
+        return self._next
+
     def handle_of(self, unit: str) -> int:
         """The handle of a unit that there is; KeyError where there is none."""
         return self._units[unit][0]

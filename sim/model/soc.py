@@ -376,6 +376,16 @@ class Core(Model):
         job as its array cycles take hides them."""
         return 0 * tile.k
 
+    @property
+    def handover(self) -> int:
+        """Cycles of its own until a tensor that it made can be read by another core: to bring it into a form that
+        others read, and to tell them."""
+        return 0
+
+    def feed_burst(self, plain: int) -> int:
+        """Bytes of a burst of its own over links where a plain one has so many: more, if its bytes take longer."""
+        return plain
+
     def rewritten_bytes(self, loaded: Num, xp: Any) -> Num:
         """Bytes that it moves over `feed_links` to bring so many bytes of loaded inputs into its own format."""
         return 0 * loaded

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from cosoc.sim.truth import boards, cim, diana, gap8_mobilenets, gap9_mlperf_tiny, gemmini_rtl, redmule_rtl
+from cosoc.sim.truth import (
+    boards,
+    cim,
+    diana,
+    gap8_mobilenets,
+    gap9_mlperf_tiny,
+    gemmini_rtl,
+    redmule_rtl,
+    xavier_gpu_dla,
+)
 from cosoc.sim.truth.compared import TruthSet
 
 SETS: tuple[TruthSet, ...] = (
@@ -10,6 +19,7 @@ SETS: tuple[TruthSet, ...] = (
     redmule_rtl.SET,
     gap8_mobilenets.SET,
     gap9_mlperf_tiny.SET,
+    xavier_gpu_dla.SET,
     diana.SET,
     boards.SET,
     cim.SET,
