@@ -38,6 +38,7 @@ from torch import nn
 from cosoc.search.campaigns.work import area_mm2
 from cosoc.search.spaces.channels import prepare
 from cosoc.sim import exact
+from cosoc.sim.cores.cluster import Cluster as Processors
 from cosoc.sim.cores.roofline import Roofline
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import SoCFile, find_cluster, find_soc, is_cluster, list_clusters, list_socs
@@ -136,6 +137,14 @@ def chain(side: int, c: int, n: int = 3, f: int = 3) -> Workload:
     for i in range(n):
         layers.append(_conv(f"conv{i}", layers[-1], c, f))
     return Workload("chain", (c, side, side), tuple(layers[1:]), (layers[-1].name,))
+
+
+@functools.cache
+def choice(side: int, c: int) -> Workload:
+    """A layer that has an alternative which most cores can run as well."""
+    image = _source(c, side, side)
+    full, deep = _conv("choice", image, c, 3), _conv("deep", image, c, 3, groups=c)
+    return Workload("choice", (c, side, side), (replace(full, alternative=deep),), ("choice",))
 
 
 # ------------------------------------------------------------------------------------------ runs
@@ -242,6 +251,11 @@ def scenarios(soc: SoC) -> list[Scenario]:
             Scenario(f"handed on by {name}", image(32), _handed_on(name), about=(("cores", name),))
             for name, core in soc.cores.items()
             if core.handover
+        ),
+        *(
+            Scenario(f"choice on {name}", choice(16, 16), _only(name), about=(("cores", name, "takes_alternatives"),))
+            for name, core in soc.cores.items()
+            if isinstance(core, Processors)
         ),
         Scenario("attention", attention(16, 32), _default("overlapped")),
         Scenario("at once", branches(16, 16), _at_once),

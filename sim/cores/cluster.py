@@ -48,7 +48,12 @@ class Cluster(Core):
     linear_inputs: Positive  # inputs of a step of a fully connected layer, for four outputs, at 8 bit
     linear_cycles: Positive  # of such a step, one processor
     element_cycles: Positive  # per element read, one processor
+    takes_alternatives: bool = False  # of layers that have one it computes the alternative, though it can run the layer
     bias_bytes: Count = 4  # per output channel, moved with the weights
+
+    @property
+    def prefers_alternatives(self) -> bool:
+        return self.takes_alternatives
 
     @property
     def simd_bits(self) -> int:

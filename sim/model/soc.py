@@ -276,7 +276,6 @@ class Core(Model):
     weight_bits: Positive = 8  # the format it computes in
     weight_formats: Annotated[tuple[Positive, ...], FromList] = ()  # widths of weights that a mapping may ask for
     act_bits: Positive = 8
-    takes_alternatives: bool = False  # of layers that have one it computes the alternative, though it can run the layer
     channel_step: Positive = 1  # a search gains nothing by finer steps of output channels
     launch_cycles: Count = 0  # host work to configure and start one job and to see it end
     layer_launch_cycles: Count = 0  # host work on top of it before the first job of a layer
@@ -289,6 +288,11 @@ class Core(Model):
     @property
     def unrolls(self) -> bool:
         """Whether it computes several pixels at once, as many as a mapping may limit (`unroll`)."""
+        return False
+
+    @property
+    def prefers_alternatives(self) -> bool:
+        """Whether it computes the alternative of a layer that has one, though it could run the layer itself."""
         return False
 
     @property

@@ -36,7 +36,7 @@ def form(layer: Layer, core: Core) -> Layer:
     other = layer.alternative
     if other is None:
         return layer
-    if core.takes_alternatives and not core.fits(make_tile(other, other.k, other.oy, other.ox)):
+    if core.prefers_alternatives and not core.fits(make_tile(other, other.k, other.oy, other.ox)):
         return other
     return other if core.fits(make_tile(layer, layer.k, layer.oy, layer.ox)) else layer
 

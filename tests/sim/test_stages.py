@@ -153,7 +153,7 @@ def test_a_serial_network_is_the_sum_of_its_stages(soc: str, behind: str, resnet
     two = [pricer.cost((False,) * len(every), cut, 1), pricer.cost(cut, every, 1)]
     whole = simulate(machine, resnet8, mapping)
     assert sum(cost.seconds for cost in two) == pytest.approx(whole.seconds, rel=1e-12)
-    base_j = machine.base_power_mw * 1e-3 * whole.seconds
+    base_j = machine.idle_power_mw * 1e-3 * whole.seconds
     assert sum(cost.joules for cost in two) + base_j == pytest.approx(whole.energy_j, rel=1e-9)
 
 
