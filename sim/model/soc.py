@@ -314,6 +314,10 @@ class Core(Model):
         """What one job moves before its array cycles, one after the other: (links, bytes), `feed_bytes` in all."""
         return ((self.feed_links, self.feed_bytes(tile, xp)),)
 
+    def unmeasured_class(self, tile: Tile) -> str:
+        """The class of operators that a tile is of, if no measurement of the device covers it; '' else."""
+        return ""
+
     @property
     def handover(self) -> int:
         """Cycles of its own until a tensor that it made can be read by another core: to bring it into a form that
