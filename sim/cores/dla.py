@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from cosoc.sim.cores.roofline import Rate, over
+from cosoc.sim.cores.roofline import Rate, Unmeasured, class_among, over
 from cosoc.sim.cores.tensor_gpu import NO_TILES, folded, plain_bytes, weights_in_main
 from cosoc.sim.model.soc import Core, Count, Num, Positive, refuse
 from cosoc.sim.model.workload import Tile
@@ -49,6 +49,7 @@ class Dla(Core):
     access_factor: Annotated[float, Field(ge=1)]
     norm_passes: Positive
     handover_cycles: Count
+    unmeasured: Unmeasured = ()
 
     @model_validator(mode="after")
     def _reads_over_a_link(self) -> Dla:
@@ -59,6 +60,9 @@ class Dla(Core):
     @property
     def handover(self) -> int:
         return self.handover_cycles
+
+    def unmeasured_class(self, tile: Tile) -> str:
+        return class_among(tile, self.unmeasured)
 
     def improvements(self) -> tuple[str, ...]:
         return "macs_per_cycle=x2", "start_cycles=x0.5", "buffer_bytes=x2"

@@ -16,17 +16,19 @@ One device behaves differently under each runtime; a SoC file holds a table for 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from cosoc.sim.model.soc import NO_FEED, Core, Count, Model, Name, Num, Positive, SoC
+from cosoc.sim.model.soc import NO_FEED, Core, Count, FromList, Model, Name, Num, Positive, SoC
 from cosoc.sim.model.workload import Tile
 
 OpClass = Literal["conv3x3", "conv1x1", "depthwise", "fc", "attention", "other"]
 OP_CLASSES: tuple[OpClass, ...] = get_args(OpClass)
 Rate = Annotated[float, Field(gt=0)]
+# Classes of operators that no measurement of the device covers: their figures are others', and results say so.
+Unmeasured = Annotated[tuple[OpClass, ...], FromList]
 FRACTION = 1 << 20  # rates are rounded to this part of a MAC or byte a cycle, so that ints stay ints
 
 
@@ -46,6 +48,11 @@ def op_class(tile: Tile) -> OpClass:
         return "conv1x1"
     plain = (tile.fy, tile.fx, tile.stride_y, tile.stride_x, tile.dilation) == (3, 3, 1, 1, 1)
     return "conv3x3" if plain else "other"
+
+
+def class_among(tile: Tile, classes: Sequence[OpClass]) -> str:
+    """The class of a layer with MACs if it is one of these, '' else."""
+    return found if tile.op in ("conv", "matmul") and (found := op_class(tile)) in classes else ""
 
 
 class Efficiency(Model):
@@ -71,6 +78,7 @@ class InferenceRuntime(Model):
     sum_macs: Count = 0
     chain_cycles: Count = 0
     efficiency: Efficiency
+    unmeasured: Unmeasured = ()
 
 
 class Roofline(Core):
@@ -105,6 +113,9 @@ class Roofline(Core):
 
     def fits(self, tile: Tile) -> list[str]:
         return []
+
+    def unmeasured_class(self, tile: Tile) -> str:
+        return class_among(tile, self.runtimes[self.runtime].unmeasured)
 
     def _winograd(self, tile: Tile) -> int:
         multiplies = tile.op in ("conv", "matmul")
@@ -187,6 +198,8 @@ __all__ = [
     "OpClass",
     "Rate",
     "Roofline",
+    "Unmeasured",
+    "class_among",
     "core_name",
     "op_class",
     "over",

@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from cosoc.sim.cores.roofline import Rate, over
+from cosoc.sim.cores.roofline import Rate, Unmeasured, class_among, over
 from cosoc.sim.model.soc import Core, Count, FromList, Num, Positive, refuse
 from cosoc.sim.model.workload import Tile
 
@@ -79,6 +79,7 @@ class TensorGpu(Core):
     fill_bytes: Count
     norm_passes: Positive
     handover_cycles: Count
+    unmeasured: Unmeasured = ()
 
     @model_validator(mode="after")
     def _reads_over_a_link(self) -> TensorGpu:
@@ -89,6 +90,9 @@ class TensorGpu(Core):
     @property
     def handover(self) -> int:
         return self.handover_cycles
+
+    def unmeasured_class(self, tile: Tile) -> str:
+        return class_among(tile, self.unmeasured)
 
     def improvements(self) -> tuple[str, ...]:
         return "peak_macs_per_cycle=x2", "l2_bytes_per_cycle=x2", "kernel_cycles=x0.5"

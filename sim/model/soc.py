@@ -370,6 +370,10 @@ class Core(Model):
         """What one job moves before its array cycles, one after the other: (links, bytes), `feed_bytes` in all."""
         return ((self.feed_links, self.feed_bytes(tile, xp)),)
 
+    def unmeasured_class(self, tile: Tile) -> str:
+        """The class of operators that a tile is of, if no measurement of the device covers it; '' else."""
+        return ""
+
     @property
     def streams(self) -> bool:
         """Whether it moves `stream_bytes` beside its array cycles."""

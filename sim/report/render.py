@@ -29,7 +29,8 @@ def table(result: Result) -> RenderableType:
     from rich.console import Group
 
     tables = _layer_table(result), _unit_table(result), _level_table(result), _cause_table(result)
-    return Group(*(part for one in tables for part in (one, "")), summary(result))
+    notes = (f"Note: {note}." for note in result.unmeasured)
+    return Group(*(part for one in tables for part in (one, "")), summary(result), *notes)
 
 
 def summary(result: Result) -> str:

@@ -28,6 +28,7 @@ from cosoc.sim.model.energy import power_energy_j, unit_power_mw
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import Boundary, Route, SoC
+from cosoc.sim.model.tiles import form, make_tile
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.movers.cached_terms import cached_cores
 from cosoc.sim.movers.cached_units import INTO_SCRATCHPAD, core_of_unit
@@ -215,8 +216,9 @@ class Result:
     energy_boundary: how far energies reach, None where the SoC file does not say. base_energy_j: of what is always
     drawn, over the makespan: base and static power; powers_energy_j: of units while busy; ops_energy_j: of single
     ops; energy_j is their sum. by_level: the same told apart by where it is spent, J: memories, links (`link NAME`),
-    cores by their ops, `power of NAME` of units while busy, base and static power; it sums to energy_j. path: the
-    critical path segment by segment, `trace.PATH` records whose causes are numbers of PATH_NAMES.
+    cores by their ops, `power of NAME` of units while busy, base and static power; it sums to energy_j. unmeasured:
+    what of it no measurement of the device covers, a sentence for each class of operators. path: the critical path
+    segment by segment, `trace.PATH` records whose causes are numbers of PATH_NAMES.
     """
 
     soc: str
@@ -240,6 +242,7 @@ class Result:
     by_server: tuple[ServerPart, ...]
     by_memory: tuple[MemoryPart, ...]
     critical_path: CriticalPath
+    unmeasured: tuple[str, ...]
     ops: int
     bursts: int
     wall_s: float
@@ -255,7 +258,7 @@ def to_json(result: Result) -> dict[str, Any]:
         if field.name not in ("program", "trace", "path"):
             value = getattr(result, field.name)
             if isinstance(value, tuple):
-                value = [asdict(part) for part in value]
+                value = [part if isinstance(part, str) else asdict(part) for part in value]
             out[field.name] = asdict(value) if isinstance(value, CriticalPath) else value
     return out
 
@@ -437,12 +440,30 @@ def report(
         by_server=_by_server(program, trace, occupied, all_ops),
         by_memory=_by_memory(program, soc, workload, mapping, homes, inferences, all_ops),
         critical_path=critical,
+        unmeasured=_unmeasured(workload, mapping, soc, critical, trace.makespan),
         ops=program.n_ops,
         bursts=trace.bursts,
         wall_s=wall_s,
         program=program,
         trace=trace,
         path=path,
+    )
+
+
+def _unmeasured(workload: Workload, mapping: Mapping, soc: SoC, path: CriticalPath, makespan: int) -> tuple[str, ...]:
+    """What of a run is of classes of operators that no measurement of the device covers, with its share of the time."""
+    layers: dict[tuple[str, str], list[str]] = {}
+    for layer in workload:
+        for part in mapping.layers[layer.name].parts:
+            core = soc.core_of(part)
+            tile = make_tile(form(layer, core), part.channels, layer.oy, layer.ox)
+            if part.channels and (found := core.unmeasured_class(tile)):
+                layers.setdefault((part.core, found), []).append(layer.name)
+    return tuple(
+        f"no measurement of {soc.name} covers {found} on {core}: {len(names)} layers, "
+        f"{sum(path.by_layer_ticks.get(name, 0) for name in names) / max(makespan, 1):.0%} of the time, are by figures "
+        "of other devices or assumed"
+        for (core, found), names in layers.items()
     )
 
 

@@ -31,6 +31,11 @@ PEAKS = {
     ("gap9", "cluster"): 8 * 4,  # published: as Darkside's
     ("gemmini", "gemmini"): 16 * 16,
     ("gemmini_large", "gemmini"): 32 * 32,
+    ("agx_xavier_dla", "gpu"): 5500,  # published: 11 TFLOP/s fp16 at a cycle of a nanosecond
+    # Published: 2.5 TFLOP/s fp16; of 3 x 3 filters Winograd's algorithm on 2 x 2 outputs does 16 of 36 products.
+    ("agx_xavier_dla", "dla0"): 1250 * 36 / 16,
+    ("agx_orin_dla", "gpu"): 21250,  # derived: 170 TOPS sparse int8, a quarter of it dense fp16
+    ("agx_orin_dla", "dla0"): 13125 / 2 * 36 / 16,  # derived: 26.25 TOPS dense int8, half of it fp16; as above
     ("hetero", "digital"): 16 * 16,
     ("hetero", "gemmini"): 16 * 16,
 }

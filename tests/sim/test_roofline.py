@@ -231,3 +231,13 @@ def test_device_files_hold_the_fit_to_the_published_latencies() -> None:
 def test_a_network_left_out_is_met_within_a_fifth_on_average(device: str, runtime: str) -> None:
     predictions = measured.by_device(measured.cross_validate(measured.load(LATENCIES)))
     assert measured.mape(predictions[device, runtime], "left_out_s") <= 0.2
+
+
+def test_a_result_says_what_no_measurement_covers() -> None:
+    """Attention on Jetson Nano: no measured network has any, so a transformer's result says so, and a network of
+    convolutions has nothing to say."""
+    soc = find_soc("jetson_nano")
+    vit, plain = find_workload("vit_base"), find_workload("resnet18")
+    (note,) = simulate(soc, vit, named_mapping("default", vit, soc)).unmeasured
+    assert note.startswith("no measurement of jetson_nano covers attention on gpu")
+    assert simulate(soc, plain, named_mapping("default", plain, soc)).unmeasured == ()
