@@ -4,7 +4,8 @@ What lives where: a *slot* is one lane of one unit and holds the op in flight th
 event, in a tree of minima. Rows are prepared once (ticks per burst at each server); loops stay loops. A tick costs
 work only for what changed in it: slots whose event fell due, units that were *touched* (a lane freed, the head moved,
 the head's last dep ended), the heads queued for credits if a credit was given, and servers that were touched: asked
-for, or freed while somebody waits.
+for, or freed while somebody waits. Who alone asks for a server in a tick, with nobody waiting and a port free, is
+granted it at once.
 
 A server keeps no event for the end of a hold, but the ticks in which its ports are freed; they count when it is looked
 at. Only where somebody waits must that be at the tick of the next one: it is, as the burst that holds the port is

@@ -164,8 +164,8 @@ def test_when_a_port_is_free_is_part_of_the_state() -> None:
 
 # Loops of 100 ticks whose first two iterations end alike but for one thing about x, which is in flight then. `beat`
 # begins the iterations; deps are distances back, to the beat or to `late` of the iteration before, so that the first
-# has none; `first` is done by its end. The comments have the ticks of the first iteration, and those of later ones less
-# the hundreds.
+# has none; `first` is done by its end, and until then nothing is kept to be compared with. The comments have the ticks of
+# the first iteration, and those of later ones less the hundreds.
 WAITERS = {
     # x is done with `b` at 50, before r has it; but in the first iteration `first` has it until then and r goes before.
     # So x waits for a alone at 100, or for both; it is over at 115 and later at 110.
@@ -189,6 +189,7 @@ block x50
     # x asks at 40 and later, held up by `late`, at 60, w at 50; both wait for b, which h has until 105, and x, when it
     # asks, for a until 70. So x goes before w at first, and after it later: over at 115 and at 120.
     "since when it waits": """
+unit first lanes=1 priority=0
 unit beat lanes=1 priority=0
 unit p lanes=2 priority=0
 unit h lanes=2 priority=0
@@ -197,6 +198,8 @@ unit w lanes=2 priority=0
 unit x lanes=2 priority=0
 server a rate=1/1 ports=1 switch=0 stretch=256
 server b rate=1/1 ports=1 switch=0 stretch=256
+block x1
+  first compute run=50
 block x50
   beat compute run=100
   p load setup=30 bytes=40 burst=40 route=a deps=7
@@ -208,6 +211,7 @@ block x50
     # x asks at 75. z, of higher priority, does too, and has a until 95; later it is held up until 85, by when x is done
     # there. So a is held until 105 by x, or by z; x has b at 103, and is over at 105, by a, and later at 104, by b.
     "until when it is served elsewhere": """
+unit first lanes=1 priority=0
 unit beat lanes=1 priority=0
 unit k lanes=2 priority=0
 unit h lanes=2 priority=0
@@ -217,6 +221,8 @@ unit x lanes=2 priority=0
 server a rate=3/1 ports=1 switch=0 stretch=256
 server b rate=30/1 ports=1 switch=0 stretch=256
 server d rate=2/1 ports=1 switch=0 stretch=256
+block x1
+  first compute run=50
 block x50
   beat compute run=100
   k load setup=30 bytes=120 burst=120 route=d deps=7
