@@ -164,7 +164,7 @@ def test_when_a_port_is_free_is_part_of_the_state() -> None:
 
 # Loops of 100 ticks whose first two iterations end alike but for one thing about x, which is in flight then. `beat`
 # begins the iterations; deps are distances back, to the beat or to `late` of the iteration before, so that the first
-# has none; `first` is done by its end, and until then nothing is kept to be compared with. The comments have the ticks of
+# has none; `first` is done by its end, and until then nothing is kept to be compared with. The comments have ticks of
 # the first iteration, and those of later ones less the hundreds.
 WAITERS = {
     # x is done with `b` at 50, before r has it; but in the first iteration `first` has it until then and r goes before.
