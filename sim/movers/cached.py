@@ -30,8 +30,11 @@ Each op carries the energy of what it does, told apart by levels, and a byte is 
 So the energy of the DRAM is that of the bytes that cross its link, and of nothing else. A line that a store misses
 crosses a link once: fetched, or in its place a dirty one taken out.
 
-Left out, as they changed nothing on the measured rows: writes of zeros for padding and bias, page walks, the other way
-of dirty victims.
+Pixels of the padding are mvins of zeros: a row of the scratchpad a cycle, by a writer of their own, but in their turn
+among the loads. Their energy is not charged.
+
+Left out, as they changed nothing on the measured rows: writes of zeros for a bias, page walks, the other way of dirty
+victims.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, no-any-return"
@@ -112,6 +115,7 @@ from cosoc.sim.movers.touches import (
     SUM,
     WEIGHT,
     WHAT,
+    ZEROS,
     Caches,
     Touched,
     touch,
@@ -303,7 +307,8 @@ class TileEmitter:
         return np.stack(
             (
                 _ticks(port), outer, fetched, _ticks(from_l2), _ticks(from_l2 + m.llc_cycles),
-                _ticks(from_l2 + m.llc_cycles + m.dram_cycles), _ticks(mvins[:, LOCAL]), mvins[:, BYTES], kind,
+                _ticks(from_l2 + m.llc_cycles + m.dram_cycles), _ticks(mvins[:, LOCAL] + mvins[:, ZEROS]),
+                mvins[:, BYTES], kind,
                 np.where(into_sums, INTO_ACCUMULATOR, INTO_SCRATCHPAD), spent,
                 *self._lines(FILL, labels, outer, fetched), *self._row(mvins[:, PAGE], out=False),
             ),
@@ -424,7 +429,7 @@ def _emit_mvin(rows, deps, n, n_deps, load, label, slot, last, before, room, mov
         if link == 0:
             if load[L_TAG] == INTO_ACCUMULATOR:
                 n_deps = _dep(rows, deps, n_deps, n - 1, room)
-            if load[L_LOCAL]:
+            if load[L_TAG] == INTO_ACCUMULATOR and load[L_LOCAL]:
                 n_deps = _dep(rows, deps, n_deps, n - 1, moved)
         for other in range(3):
             if other != link:

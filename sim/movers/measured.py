@@ -55,7 +55,7 @@ from cosoc.sim.movers.tile_table import (
     fill_windows,
     spans_of,
 )
-from cosoc.sim.movers.touches import Caches, Touched, caches_of, mvins_at_most, row_cycles, sweep, touch
+from cosoc.sim.movers.touches import Caches, Touched, caches_of, mvins_at_most, row_cycles, sweep, touch, zero_mvins
 
 # Requests of a nest that are simulated one by one; of a longer nest the rest is extended linearly.
 CAP = 100_000
@@ -271,9 +271,8 @@ def _efforts(nest: Nest, at: walk.Positions, machine: Machine) -> tuple[Any, Int
     lines = np.minimum(of[IN_PITCH], -(-c // machine.line_bytes) * machine.line_bytes)
     slowest = lines * max(machine.outer_cycles_per_byte, machine.dram_cycles_per_byte)
     port = port + pixel * pixels + np.maximum(pixel, slowest) * wrapped
-    loading = np.maximum(
-        port, (port + mvins_at_most(tiled, side, wide) * machine.setup_cycles) / machine.mvins_in_flight
-    )
+    fetching = mvins_at_most(tiled, side, wide) - zero_mvins(tiled, side, wide)
+    loading = np.maximum(port, (port + fetching * machine.setup_cycles) / machine.mvins_in_flight)
     tile_cycles = machine.gemm_tile_cycles if nest.kind == "gemm" else machine.conv_tile_cycles
     software = tile_cycles + machine.loop_cycles * table[:, ENDED]
     effort = exact.maximum(loading, streamed, pairs * machine.pair_cycles, 3.0 * stored, software)

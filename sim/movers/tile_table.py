@@ -39,12 +39,13 @@ Ints = npt.NDArray[np.int64]
 # `window`). WEIGHTS, INPUTS, SUMS: 1 where weights, inputs from memory and partial sums come for the tile; INSIDE:
 # operands that lie in the scratchpad. BEGINS: 1 where it takes another part of the accumulator than the tile before.
 # LEAVES: bytes of each result that goes to memory (0: none does); MOVES: 1 where results go to the scratchpad. ENDED:
-# software loops that end before it. AFTER: the tile whose results must be in the scratchpad, or -1.
+# software loops that end before it. AFTER: the tile whose results must be in the scratchpad, or -1. TOP .. RIGHT: rows
+# and columns of its windows in the padding around the input, which are written as zeros.
 (
     MEMBER, N0, N, K0, K, C0, C, FY0, FY, FX0, FX, OY0, OY, OX0, OX, ROW, ROW_END, COL, COL_END, WRAPPED, WEIGHTS,
-    INPUTS, INSIDE, SUMS, BEGINS, LEAVES, MOVES, ENDED, AFTER,
-) = range(29)  # fmt: skip
-COLUMNS = 29
+    INPUTS, INSIDE, SUMS, BEGINS, LEAVES, MOVES, ENDED, AFTER, TOP, BOTTOM, LEFT, RIGHT,
+) = range(33)  # fmt: skip
+COLUMNS = 33
 _AT = {"n": (N0, N), "k": (K0, K), "c": (C0, C), "fy": (FY0, FY), "fx": (FX0, FX), "oy": (OY0, OY), "ox": (OX0, OX)}
 
 # Columns of the members' figures. Pitches are bytes from one pixel of inputs or outputs, or one input channel of the
@@ -195,10 +196,11 @@ def spans_of(
 def fill_windows(
     table: Ints, stride_y: int, stride_x: int, pad_y: int, pad_x: int, rows: int, cols: int, exact: bool = False
 ) -> None:
-    """Set ROW .. COL_END and WRAPPED. exact: windows as they are, not as the hardware's loop counts them."""
+    """Set ROW .. COL_END, WRAPPED and TOP .. RIGHT. exact: windows as they are, not as the hardware's loop counts
+    them."""
     y0, y, fy0, fy, x0, x, fx0, fx = (table[:, i] for i in (OY0, OY, FY0, FY, OX0, OX, FX0, FX))
-    row, row_end, n_rows = window(y0, y, fy0, fy, stride_y, pad_y, rows, exact)
-    col, col_end, n_cols = window(x0, x, fx0, fx, stride_x, pad_x, cols, exact)
+    row, row_end, n_rows, table[:, TOP], table[:, BOTTOM] = window(y0, y, fy0, fy, stride_y, pad_y, rows, exact)
+    col, col_end, n_cols, table[:, LEFT], table[:, RIGHT] = window(x0, x, fx0, fx, stride_x, pad_x, cols, exact)
     beside = (row > row_end) | (col > col_end)
     table[:, ROW], table[:, ROW_END], table[:, COL], table[:, COL_END] = row, row_end, col, col_end
     table[:, WRAPPED] = 0 if exact else np.where(beside, n_rows * n_cols, 0)
@@ -206,8 +208,9 @@ def fill_windows(
 
 def window(
     out: Any, n_out: Any, tap: Any, taps: Any, stride: int, pad: int, size: int, exact: bool = False
-) -> tuple[Any, Any, Any]:
-    """First input row (or column) of a tile that exists, the end of them, and how many the hardware counts.
+) -> tuple[Any, Any, Any, Any, Any]:
+    """First input row (or column) of a tile that exists, the end of them, how many the hardware counts, and how many of
+    its windows lie before and behind those that exist.
 
     What lies in the padding is left out. The hardware's loop brings stride - 1 rows more than the last window needs
     (LoopConv.scala: rows x stride + taps - 1). Its counter has 16 bits and no sign: where the padding on one side is
@@ -215,8 +218,9 @@ def window(
     """
     first = out * stride + tap - pad
     end = first + n_out * stride + taps - 1 - (stride - 1 if exact else 0)
-    counted = end - first - np.maximum(-first, 0) - np.maximum(end - size, 0)
-    return np.maximum(first, 0), np.minimum(end, size), counted % _COUNTER
+    before, behind = np.maximum(-first, 0), np.maximum(end - size, 0)
+    counted = (end - first - before - behind) % _COUNTER
+    return np.maximum(first, 0), np.minimum(end, size), counted, before, behind
 
 
 def of_group(

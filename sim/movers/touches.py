@@ -26,6 +26,7 @@ from numba import njit
 from cosoc.sim.model.mapping import PARTIAL_BYTES
 from cosoc.sim.movers.tile_table import (
     ADDS,
+    BOTTOM,
     C0,
     C_ALL,
     COL,
@@ -44,6 +45,7 @@ from cosoc.sim.movers.tile_table import (
     K0,
     K_PITCH,
     LEAVES,
+    LEFT,
     MEMBER,
     N0,
     OPERAND,
@@ -57,11 +59,13 @@ from cosoc.sim.movers.tile_table import (
     OX_ALL,
     OY,
     OY0,
+    RIGHT,
     ROW,
     ROW_END,
     SUMS,
     SUMS_AT,
     TAPS,
+    TOP,
     W_IMAGE,
     WEIGHTS,
     WEIGHTS_AT,
@@ -79,7 +83,7 @@ Floats = npt.NDArray[np.float64]
 # some k blocks of a product; EX_MVINS counts all mvins up to and with its own); and of a tile.
 # PAGE: the row of the main memory, counted through all banks, in which the first line that no cache has lies.
 REQUESTS, BEATS, LLC, DRAM, BYTES, PAGE = range(6)
-WHAT, LOCAL = 6, 7  # of mvins: what it brings; rows that it takes from the scratchpad
+WHAT, LOCAL, ZEROS = 6, 7, 8  # of mvins: what it brings; rows that it takes from the scratchpad; rows of zeros
 EX_TILE, EX_MVINS, EX_ROWS, EX_PAIRS, EX_C = range(5)  # EX_C: input channels
 GROUPS, POOLED = 6, 7  # of tiles: groups up to and with its own; rows that its stores read besides those they store
 INPUT, WEIGHT, ADDEND, SUM = range(4)  # what a mvin brings; the last two go into the accumulator
@@ -102,10 +106,10 @@ class Caches:
 
 @dataclass(frozen=True)
 class Touched:
-    """mvins [n, 8]: requests, cycles on the return path, lines from the last-level cache, lines from DRAM, bytes, page
-    of the first line from DRAM, what, rows from the scratchpad. groups [n, 5]: tile, mvins so far, rows streamed
-    through the array, preload/compute pairs, input channels. tiles [tiles, 8]: as mvins for its stores, with beats for
-    cycles; groups so far; rows read besides those stored."""
+    """mvins [n, 9]: requests, cycles on the return path, lines from the last-level cache, lines from DRAM, bytes, page
+    of the first line from DRAM, what, rows from the scratchpad, rows of zeros. groups [n, 5]: tile, mvins so far, rows
+    streamed through the array, preload/compute pairs, input channels. tiles [tiles, 8]: as mvins for its stores, with
+    beats for cycles; groups so far; rows read besides those stored."""
 
     mvins: Ints
     groups: Ints
@@ -123,7 +127,7 @@ def touch(tiled: Tiled, state: Any, sizes: Caches, side: int, min_rows: int) -> 
     """Walk all tiles. state: of `caches_of`, as what came before left it. side, min_rows: of the array."""
     limits = mvins_at_most(tiled, side, sizes.mvin_bytes), groups_of(tiled, side, sizes.mvin_bytes)
     mvins, groups = (
-        np.zeros((int(n.sum()), width), np.int64) for n, width in zip(limits, (LOCAL + 1, EX_C + 1), strict=True)
+        np.zeros((int(n.sum()), width), np.int64) for n, width in zip(limits, (ZEROS + 1, EX_C + 1), strict=True)
     )
     tiles = np.zeros((len(tiled.table), POOLED + 1), np.int64)
     figures = (side, min_rows, sizes.mvin_bytes, *_powers(sizes))
@@ -150,6 +154,17 @@ def groups_of(tiled: Tiled, side: int, mvin_bytes: int) -> Ints:
     return np.where(tiled.members[table[:, MEMBER], GEMM] > 0, by_parts, 1).astype(np.int64)
 
 
+def zero_mvins(tiled: Tiled, side: int, mvin_bytes: int) -> Ints:
+    """[tiles]: mvins that write zeros where the windows of each lie in the padding."""
+    table, of = tiled.table, tiled.members[tiled.table[:, MEMBER]]
+    channels = np.where(of[:, OWN] > 0, table[:, K], table[:, C])
+    rows, cols = table[:, ROW_END] - table[:, ROW], table[:, COL_END] - table[:, COL]
+    outside, beside = table[:, TOP] + table[:, BOTTOM], -(-table[:, LEFT] // side) + -(-table[:, RIGHT] // side)
+    each = (outside * -(-cols // side) + (rows + outside) * beside) * -(-channels // mvin_bytes)
+    pads = (of[:, ADDS] + of[:, GEMM] + table[:, WRAPPED] == 0) & (table[:, INPUTS] > 0)
+    return np.asarray(pads * table[:, N] * each * of[:, OPERANDS], np.int64)
+
+
 def mvins_at_most(tiled: Tiled, side: int, mvin_bytes: int) -> Ints:
     """[tiles]: no fewer than the mvins of each."""
     table, of = tiled.table, tiled.members[tiled.table[:, MEMBER]]
@@ -162,7 +177,7 @@ def mvins_at_most(tiled: Tiled, side: int, mvin_bytes: int) -> Ints:
     sums = table[:, OY] * -(-table[:, OX] // side) * -(-k // side)
     images = table[:, N]
     found = table[:, WEIGHTS] * weights + images * (table[:, INPUTS] * inputs + table[:, SUMS] * sums)
-    return np.asarray(found + table[:, INSIDE], np.int64)
+    return np.asarray(found + table[:, INSIDE] + zero_mvins(tiled, side, mvin_bytes), np.int64)
 
 
 def row_cycles(sizes: Caches, row_bytes: int, pitch: int) -> Floats:
@@ -334,19 +349,40 @@ def _weights(tile, of, p, state, mvins, at):
 
 
 @njit(cache=True)
+def _zeros(pixels, channels, p, mvins, at):
+    """Pixels of the padding: the ZeroWriter fills a row of the scratchpad in a cycle."""
+    side, wide = p[0], p[2]
+    for pixel in range(0, pixels, side):
+        for ch in range(0, channels, wide):
+            mvins[at, ZEROS] = min(side, pixels - pixel) * _ceil(min(wide, channels - ch), side)
+            mvins[at, WHAT] = INPUT
+            at += 1
+    return at
+
+
+@njit(cache=True)
 def _inputs(tile, of, base, p, state, mvins, at):
+    """Row by row as LoopConv.scala goes: its padding on the left, its pixels, its padding on the right."""
     side, wide = p[0], p[2]
     first, channels = (tile[K0], tile[K]) if of[OWN] else (tile[C0], tile[C])
+    top, bottom, left, right = tile[TOP], tile[BOTTOM], tile[LEFT], tile[RIGHT]
+    if of[ADDS] or tile[WRAPPED]:
+        top = bottom = left = right = 0
     for image in range(tile[N0], tile[N0] + tile[N]):
-        for irow in range(tile[ROW], tile[ROW_END]):
-            for icol in range(tile[COL], tile[COL_END], side):
-                for ch in range(0, channels, wide):
-                    address = base + image * of[IN_IMAGE] + (irow * of[IX] + icol) * of[IN_PITCH] + first + ch
-                    for _ in range(icol, min(icol + side, tile[COL_END])):
-                        _row(state, address, min(wide, channels - ch), side, p, mvins[at])
-                        address += of[IN_PITCH]
-                    mvins[at, WHAT] = ADDEND if of[ADDS] else INPUT
-                    at += 1
+        for irow in range(tile[ROW] - top, tile[ROW_END] + bottom):
+            at = _zeros(left, channels, p, mvins, at)
+            if irow < tile[ROW] or irow >= tile[ROW_END]:
+                at = _zeros(tile[COL_END] - tile[COL], channels, p, mvins, at)
+            else:
+                for icol in range(tile[COL], tile[COL_END], side):
+                    for ch in range(0, channels, wide):
+                        address = base + image * of[IN_IMAGE] + (irow * of[IX] + icol) * of[IN_PITCH] + first + ch
+                        for _ in range(icol, min(icol + side, tile[COL_END])):
+                            _row(state, address, min(wide, channels - ch), side, p, mvins[at])
+                            address += of[IN_PITCH]
+                        mvins[at, WHAT] = ADDEND if of[ADDS] else INPUT
+                        at += 1
+            at = _zeros(right, channels, p, mvins, at)
     if tile[WRAPPED]:
         _wrapped(tile[WRAPPED], of, base + first, channels, p, mvins[at])
         at += 1

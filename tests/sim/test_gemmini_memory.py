@@ -10,9 +10,20 @@ import pytest
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.importers.dosa import Problem, decode
 from cosoc.sim.movers.cached_terms import Machine
-from cosoc.sim.movers.measured import Nest, Walked, walk_nest
+from cosoc.sim.movers.measured import Nest, Walked, lower, walk_nest
 from cosoc.sim.movers.tile_table import LEAVES
-from cosoc.sim.movers.touches import BEATS, DRAM, EX_PAIRS, EX_ROWS, LLC, REQUESTS, Caches, row_cycles
+from cosoc.sim.movers.touches import (
+    BEATS,
+    DRAM,
+    EX_PAIRS,
+    EX_ROWS,
+    LLC,
+    REQUESTS,
+    ZEROS,
+    Caches,
+    row_cycles,
+    zero_mvins,
+)
 
 CACHES = Caches(l2_sets=1024, l2_ways=8, llc_sets=4096, llc_ways=8)
 MACHINE = Machine.of(find_soc("gemmini_firesim"))
@@ -102,6 +113,20 @@ def test_a_wider_mvin_asks_for_no_more_than_a_line_at_once(offset: int) -> None:
     assert wide[:, REQUESTS].sum() == len([r for row in rows for r in requests_of(row, k)] + inputs)
     assert wide[:, REQUESTS].sum() <= narrow[:, REQUESTS].sum()
     assert wide[:, BEATS].sum() <= narrow[:, BEATS].sum()
+
+
+def test_padding_is_written_as_zeros_by_mvins_of_their_own() -> None:
+    """5 x 5 pixels of 64 channels in a frame of one, LoopConv.scala: rows of the frame are cut at its corners, three
+    mvins each, and every other row has a pixel of it at each end. A pixel is four rows of the scratchpad."""
+    seen = walk(conv(16, 64, 5, kernel=3))
+    zeros = seen.seen.mvins[:, ZEROS]
+    assert zeros[zeros > 0].tolist() == [4, 20, 4] + [4] * 10 + [4, 20, 4]
+    assert zero_mvins(seen.tiled, 16, 64).tolist() == [16]
+    assert seen.seen.mvins[zeros > 0, REQUESTS].sum() == 0
+    program = lower(seen, find_soc("gemmini_firesim")).program
+    unmoved = program.rows[(program.rows["unit"] == program.unit_names.index("load")) & (program.rows["bytes"] == 0)]
+    assert unmoved["run"].tolist() == [20 * rows for rows in zeros[zeros > 0].tolist()]  # a row a cycle, of 20 ticks
+    assert not walk(conv(16, 64, 5)).seen.mvins[:, ZEROS].any()
 
 
 def test_stores_come_with_the_last_reduction_only() -> None:
