@@ -9,7 +9,8 @@ broadcasts: a `Shape` may hold an array of layers, a `Tiles` an array of mapping
   innermost software loop, loops that an operand does not depend on are free until the first that it does depend on;
   from there on every loop multiplies. So no mapping is credited two reuses at once. Inputs are loaded with their halo;
   rows and columns of padding are not. Where a reduction (c, fy, fx) is left and come back to, partial sums of
-  PARTIAL_BYTES leave and come back.
+  PARTIAL_BYTES leave and come back. Where the padding is longer than a tile, the hardware's count of rows wraps, and it
+  loads some 65,000 of them, which no cache has.
 - *Execute.* As `Systolic` has it: per block as many cycles as rows stream, at least `min_rows`; at least
   `pair_cycles` per preload/compute pair; a depthwise layer uses one column of the array.
 - *Load, store.* Beats of the bus, and of rows that do not begin at one the cycles lost; of stores what a request costs
@@ -33,7 +34,7 @@ of one tile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -49,6 +50,7 @@ from cosoc.sim.theta import Theta
 ARRAY_OPS = ("conv", "matmul", "add")  # what Gemmini runs
 POOLS = ("max_pool", "avg_pool")  # what goes through its memories only
 NEST_DIMS = DIMS[1:]  # images of a batch follow one another
+COUNTER = 1 << 16  # of input rows and columns in LoopConv.scala
 
 # The orders that no other beats: the innermost run of loops can leave only one operand where it is.
 WS: tuple[Dim, ...] = ("k", "c", "fy", "fx", "oy", "ox")  # weights stay while pixels pass
@@ -460,16 +462,40 @@ def _rows_read(
     n, taps = xp.ceildiv(out, tile), xp.ceildiv(filter_, filter_tile)
     total = (out - n) * stride * taps + n * filter_ + n * taps * spare
     total = total - keep * (n - 1) * xp.maximum(filter_ + spare - stride, 0 * stride)
-    last = out - (n - 1) * tile
-    for i in range(most_pad):  # the tiles next to an edge
+    for beyond, span in _at_edges(out, tile, filter_, filter_tile, stride, spare, pads, most_pad, xp):
+        total = total - xp.minimum(xp.maximum(beyond, 0 * beyond), span)
+    return total
+
+
+def _rows_wrapped(
+    out: Num, tile: Num, filter_: Num, filter_tile: Num, stride: Num, spare: Num, pads: tuple[Num, Num], most_pad: int,
+    xp: Any,
+) -> Num:  # fmt: skip
+    """Rows (or columns) that tiles load whose windows lie in the padding alone: the hardware's count of those that are
+    not padding is negative there, and has 16 bits."""
+    total: Num = 0
+    for beyond, span in _at_edges(out, tile, filter_, filter_tile, stride, spare, pads, most_pad, xp):
+        total = total + xp.where(beyond > span, COUNTER + span - beyond, 0 * beyond)
+    return total
+
+
+def _at_edges(
+    out: Num, tile: Num, filter_: Num, filter_tile: Num, stride: Num, spare: Num, pads: tuple[Num, Num], most_pad: int,
+    xp: Any,
+) -> Iterator[tuple[Num, Num]]:  # fmt: skip
+    """Of the tiles next to an edge: how far their windows reach beyond it (0 or less: not at all, or there is no such
+    tile), and how long these are."""
+    n, taps = xp.ceildiv(out, tile), xp.ceildiv(filter_, filter_tile)
+    last, last_tap = out - (n - 1) * tile, filter_ - (taps - 1) * filter_tile
+    for i in range(most_pad):
         for j in range(most_pad):
             there = xp.where(n > i, 1, 0) * xp.where(taps > j, 1, 0)
-            top = pads[0] - i * tile * stride - j * filter_tile
-            behind = xp.where(n > i, 1, 0) * (last + (i - 1) * tile) * stride if i else 0
-            tap_behind = (filter_ - (taps - 1) * filter_tile) + (j - 1) * filter_tile if j else 0
-            end = pads[1] - behind - tap_behind
-            total = total - there * (xp.maximum(top, 0 * top) + xp.maximum(end, 0 * end))
-    return total
+            size, tap = xp.where(n - 1 > i, tile, last), xp.where(taps - 1 > j, filter_tile, last_tap)
+            yield there * (pads[0] - i * tile * stride - j * filter_tile), (size - 1) * stride + tap + spare
+            size, tap = (tile if i else last), (filter_tile if j else last_tap)
+            behind = (last + (i - 1) * tile) * stride if i else 0
+            tap_behind = last_tap + (j - 1) * filter_tile if j else 0
+            yield there * (pads[1] - behind - tap_behind), (size - 1) * stride + tap + spare
 
 
 def _chunk_rows(ox: Num, machine: Machine, gemm: Num, xp: Any) -> Num:
@@ -520,6 +546,11 @@ def terms(
         shape.most_pad, 0, xp,
     )  # fmt: skip
     in_pixels = in_rows * in_cols
+    edges_y = shape.oy, tiles.oy, shape.fy, tiles.fy, shape.stride_y, _spare(shape.stride_y, shape.add), pads_y
+    edges_x = shape.ox, tiles.ox, shape.fx, tiles.fx, shape.stride_x, _spare(shape.stride_x, shape.add), pads_x
+    more_y, more_x = (_rows_wrapped(*edges, shape.most_pad, xp) for edges in (edges_y, edges_x))
+    wrapped = more_y * in_cols + more_x * in_rows + more_y * more_x
+    wrapped = wrapped * again.inputs * flow.dram_in * works
     once_y = _span(shape.oy, shape.stride_y, shape.fy, shape.add) - shape.pad_top - shape.pad_bottom
     once_x = _span(shape.ox, shape.stride_x, shape.fx, shape.add) - shape.pad_left - shape.pad_right
     in_once = once_y * once_x * channels
@@ -531,7 +562,8 @@ def terms(
     loaded = weight_bytes + input_bytes + spilled * PARTIAL_BYTES
     first_in = xp.minimum(input_bytes, in_once * flow.dram_in)
     first_out = xp.minimum(spilled, outputs) * PARTIAL_BYTES  # where sums are put for the first time
-    first_bytes = weights + first_in + outputs * flow.dram_out + first_out
+    line_bytes = xp.minimum(channels + 0.0 * wrapped, _line_bytes(channel_tile, channels, machine.line_bytes, xp))
+    first_bytes = weights + first_in + outputs * flow.dram_out + first_out + wrapped * line_bytes * n["c"]
     lost = _lost(shape, tiles, again, machine, xp)
     sums_again = 2 * spilled * PARTIAL_BYTES - first_out
     again_bytes = (weight_bytes - weights) + (input_bytes - first_in) + sums_again
@@ -541,7 +573,7 @@ def terms(
     # --- load and store: beats of the bus, and requests
     weight_rows = shape.c * taps * again.weights * works
     w_beats = weight_rows * along(shape.k, tiles.k, lambda x: _row_cycles(x, shape.gemm, machine, xp), xp)
-    moved = in_pixels * again.inputs
+    moved = in_pixels * again.inputs + wrapped
     channel_beats = along(channels, channel_tile, lambda x: _row_cycles(x, shape.gemm, machine, xp), xp)
     i_beats = moved * channel_beats * (flow.dram_in + flow.spad_in)
     i_requests = moved * along(channels, channel_tile, lambda x: xp.ceildiv(x, machine.mvin_bytes), xp) * flow.dram_in

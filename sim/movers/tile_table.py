@@ -22,6 +22,7 @@ from cosoc.sim.model.mapping import DIMS, PARTIAL_BYTES, Extent
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.movers.cached_terms import (
     ARRAY_OPS,
+    COUNTER,
     POOLS,
     Machine,
     as_rows,
@@ -56,8 +57,6 @@ _AT = {"n": (N0, N), "k": (K0, K), "c": (C0, C), "fy": (FY0, FY), "fx": (FX0, FX
     SUMS_AT, OPERAND, OPERANDS, TAPS, W_IMAGE,
 ) = range(19)  # fmt: skip
 FIGURES = 19
-
-_COUNTER = 1 << 16  # of input rows and columns in LoopConv.scala
 
 
 @dataclass(frozen=True)
@@ -219,7 +218,7 @@ def window(
     first = out * stride + tap - pad
     end = first + n_out * stride + taps - 1 - (stride - 1 if exact else 0)
     before, behind = np.maximum(-first, 0), np.maximum(end - size, 0)
-    counted = (end - first - before - behind) % _COUNTER
+    counted = (end - first - before - behind) % COUNTER
     return np.maximum(first, 0), np.minimum(end, size), counted, before, behind
 
 

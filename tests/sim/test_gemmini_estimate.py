@@ -34,6 +34,7 @@ from cosoc.sim.movers.cached_terms import (
     cycles,
     energy_pj,
     estimate_nest,
+    every_tile,
     nest_order,
     reloads,
     rows_needed,
@@ -41,6 +42,7 @@ from cosoc.sim.movers.cached_terms import (
 )
 from cosoc.sim.movers.fused_steps import chain, group_cost, reach, why_not
 from cosoc.sim.movers.measured import Nest, lower_nest, walk_nest
+from cosoc.sim.movers.tile_table import WRAPPED, plain_table
 from cosoc.sim.movers.touches import BEATS, EX_PAIRS, EX_ROWS, REQUESTS, _miss
 from cosoc.sim.theta import Theta
 
@@ -126,6 +128,24 @@ def test_traffic_is_that_of_a_walk_over_the_tiles(layer: Layer) -> None:
         assert t.moved_bytes == moved == t.first_bytes + t.again_bytes
         tile_cycles = MACHINE.gemm_tile_cycles if layer is GEMM else MACHINE.conv_tile_cycles
         assert t.software == found["tiles"] * tile_cycles
+
+
+@pytest.mark.parametrize("filter_tile", [1, 2, 3, 7])
+@pytest.mark.parametrize("tile", [1, 2, 3, 5, 9])
+def test_a_counter_that_wraps_is_counted(tile: int, filter_tile: int) -> None:
+    """Windows of a tile that lie in the padding alone (LoopConv.scala: rows that exist less those of the padding, in 16
+    bits): the closed form asks for as many pixels more as the tiles of the program do. ResNet-50's first layer in rows
+    was once thought to take a twentieth of its time."""
+    layer = Layer("stem", "conv", ("input",), 16, 3, oy=9, ox=9, iy=18, ix=18, fy=7, fx=7, stride_y=2, stride_x=2,
+                  pad_y=3, pad_x=3)  # fmt: skip
+    shape, nest = Shape.of(layer), planned(16, 3, filter_tile, 7, tile, 4)
+    extents = {d: int(getattr(shape, d)) for d in NEST_DIMS} | {"n": 1}
+    table = plain_table(layer, extents, nest.tile, nest.loops, False, {})
+    t = terms(shape, Tiles.of(nest.tile), every_tile(shape, Tiles.of(nest.tile), exact), MACHINE)
+    pixels = int(table[:, WRAPPED].sum())
+    if filter_tile == 7 or tile == filter_tile == 1:  # longer than the padding of three rows, and shorter
+        assert (pixels > 0) == (filter_tile == 1)
+    assert t.first_bytes + t.again_bytes - t.moved_bytes == 3 * pixels  # of three channels each
 
 
 def test_the_address_walk_counts_the_same_work() -> None:
