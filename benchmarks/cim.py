@@ -3,8 +3,9 @@
     python benchmarks/cim.py [--quick] [--json FILE]
 
 Peaks of ISAAC and PUMA follow from the SoC files. NeuRRAM is compared with its measured points, its one fitted value
-(the power) also fitted without each point. VGG-8 on the NeuroSim chip is simulated: a chip that is a pipeline takes as
-long for an image as its slowest layer; the same chip with another memory (nvCap) is held out but for its clock. The
+(the power) also fitted without each point. VGG-8 on the NeuroSim chip is simulated layer after layer and pipelined, its
+layers at once on a stream of images; the same chip with another memory (nvCap) is held out but for its clock. What
+copies of weights do is shown by taking NeuroSim's away and spending the tiles on copies of whole layers. The
 eight layers of a run of NeuroSim V1.4 are simulated one by one, with the two bandwidths fitted to them, also without
 each layer. There is no randomness, hence no seed; --quick changes nothing.
 """
@@ -22,13 +23,18 @@ from rich.table import Table
 from cosoc.sim import exact
 from cosoc.sim.cores.crossbar import peak
 from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import Layer
+from cosoc.sim.pipelined import simulate_pipelined
 from cosoc.sim.truth.cim import LAYERS, NEURRAM, PEAKS, VGG8, crossbar, layer, simulated, v14
 from cosoc.sim.truth.cim import vgg8 as vgg8_run
 from cosoc.sim.work import feed_ticks
 
+# Copies of weights inside of a layer: NeuroSim's are up to 8, on a block of cells. Without them each layer has one.
+SINGLE = {"cores.cim.most_copies": "1", "cores.cim.block_rows": "0", "cores.cim.block_cols": "0"}
 RATES = [n / 2 for n in range(8, 49)]  # bytes a cycle, tried for each of the two links
 
 
@@ -70,6 +76,28 @@ def vgg8() -> dict[str, dict[str, float]]:
         out[name] = {"period_us": 1e6 * period, "neurosim_period_us": period_us, "energy_uj": 1e6 * spent,
                      "neurosim_energy_uj": dynamic_uj + leak_mw * 1e-3 * period_us,
                      "latency_us": 1e6 * latency}  # fmt: skip
+    return out
+
+
+def pipelines() -> list[dict[str, Any]]:
+    """VGG-8, images a second: layer after layer, and pipelined with copies of weights of either kind."""
+    network, out = find_workload("vgg8"), []
+    cases: dict[str, tuple[str, dict[str, str], bool]] = {
+        "NeuroSim's chip": ("neurosim_22nm", {}, True),
+        "NeuroSim's chip, one copy of each": ("neurosim_22nm", SINGLE, False),
+        "NeuroSim's chip, copies of whole layers": ("neurosim_22nm", SINGLE, True),
+        "ISAAC, one copy of each": ("isaac", {}, False),
+        "ISAAC, copies of whole layers": ("isaac", {}, True),
+        "PUMA, one copy of each": ("puma", {}, False),
+        "PUMA, copies of whole layers": ("puma", {}, True),
+    }
+    for what, (name, sets, copies) in cases.items():
+        soc = find_soc(name, sets)
+        result = simulate_pipelined(soc, network, named_mapping("all_8bit", network, soc), copies=copies)
+        out.append({"what": what, "layer_after_layer_per_s": 1 / result.layer_after_layer_s,
+                    "pipelined_per_s": result.throughput, "latency_us": 1e6 * result.latency_s,
+                    "energy_uj": 1e6 * result.energy_j, "bottleneck": result.bottleneck,
+                    "copies": {one.layer: one.copies for one in result.layers if one.copies > 1}})  # fmt: skip
     return out
 
 
@@ -136,12 +164,20 @@ def show(result: dict[str, Any]) -> None:
         add(f"V1.4 layer {i}, us", row["us"], row["neurosim_us"], row["left_out_us"])
         add(f"V1.4 layer {i}, uJ", row["uj"], row["neurosim_uj"])
     Console(width=110).print(table)
+    table = Table("VGG-8, images a second", "layer after layer", "pipelined", "us under way", "uJ", "copies")
+    for one in result["pipelines"]:
+        copies = ", ".join(f"{n}" for n in one["copies"].values())
+        table.add_row(one["what"], f"{one['layer_after_layer_per_s']:,.0f}", f"{one['pipelined_per_s']:,.0f}",
+                      f"{one['latency_us']:,.0f}", f"{one['energy_uj']:,.1f}", copies)  # fmt: skip
+    Console(width=110).print(table)
+    print(f"NeuroSim V1.5: {1e6 / VGG8['rram'][1]:,.0f} a second")
 
 
 def main() -> None:
     options = arguments(__doc__).parse_args()
     state()
-    result = {"quick": options.quick, "peaks": peaks(), "neurram": neurram(), "vgg8": vgg8(), "per_layer": per_layer()}
+    result = {"quick": options.quick, "peaks": peaks(), "neurram": neurram(), "vgg8": vgg8(), "pipelines": pipelines(),
+              "per_layer": per_layer()}  # fmt: skip
     show(result)
     found = result["per_layer"]
     print(f"V1.4: {found['tile_buffer_bytes_per_cycle']} and {found['h_tree_lane_bytes_per_cycle']} bytes a cycle")

@@ -1,14 +1,16 @@
-"""DIANA by four models and one measurement: ours, ODiMO's, MATCH's, Stream's, and the silicon.
+"""DIANA by four models and what is known of the chip: ours, ODiMO's, MATCH's, Stream's, and the silicon.
 
     python benchmarks/diana_models.py [--quick] [--json FILE]
 
-Three tables: single layers, the ResNet-18 segment that was measured (with the two parameters that public data leave
-open swept), and whole networks under both ends of the open range. Published values come with their origin:
-"released code" was computed from formulas or run from the tools released by the authors.
+Tables: all that is known of the chip as a whole, by the one set of figures in its file; the joint fit that gave this
+set (feed, unroll, launches and off-chip link against three timings); single layers; and whole networks at both ends of
+the feed's range. Published values come with their origin: "released code" was computed from formulas or run from the
+tools released by the authors.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,11 +29,24 @@ from cosoc.sim.model.mapping import RUNTIMES, LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import INPUT, Layer, Workload
-from cosoc.sim.simulate import simulate
-from cosoc.sim.truth.diana import SILICON_CYCLES, STREAM_CYCLES
+from cosoc.sim.simulate import figures, simulate
+from cosoc.sim.truth.diana import (
+    LAYER_BY_LAYER_CYCLES,
+    RESNET20_HZ,
+    RESNET20_J,
+    RESNET20_S,
+    SILICON_CYCLES,
+    STREAM_CYCLES,
+)
 
 STREAM_ANALOG = {"64,64,3,56": 150_584}  # the same run: one 3x3 layer on the analog core
+SAVED = 0.40
+IMAGENET_TOPS_PER_W = 5.56  # chip paper (abstract); ResNet-18 is assumed
+PEAK_TOPS_PER_W = {"digital": 14.0, "analog": 600.0}  # chip paper (abstract)
 FEED = "links.analog_feed.bytes_per_period"
+OFF_CHIP = "links.off_chip.bytes_per_period"
+UNROLLS = "cores.analog.ox_unrolls"
+LAUNCHES = tuple(f"cores.{core}.launch_cycles" for core in ("digital", "analog", "pool", "simd"))
 
 
 @dataclass(frozen=True)
@@ -96,28 +111,73 @@ def layer_rows(soc: SoC) -> list[dict[str, Any]]:
     return rows
 
 
-def segment_rows(quick: bool) -> list[dict[str, Any]]:
-    """The measured segment as the feed rate and the unroll are swept."""
-    workload = find_workload("resnet18_segment")
+def timings(overrides: dict[str, str], unroll: int) -> dict[str, float]:
+    """Cycles of the segment depth first and layer by layer, and of ResNet-20, at so many pixels an operation."""
+    soc = find_soc("diana", {UNROLLS: f"[{', '.join(map(str, range(1, unroll + 1)))}]"} | overrides)
+    segment, net = find_workload("resnet18_segment"), find_workload("resnet20")
+    silicon = find_mapping("silicon", segment, soc)
+    layers = {name: replace(one, unroll=unroll) if one.unroll else one for name, one in silicon.layers.items()}
+    silicon = replace(silicon, layers=layers)
+    runs = {
+        "depth_first": (segment, silicon),
+        "layer_by_layer": (segment, replace(silicon, pieces=())),
+        "resnet20": (net, find_mapping("io_8bit_backbone_ternary", net, soc, "serial")),
+    }
+    return {name: figures(soc, *run).latency_s * soc.tick_hz for name, run in runs.items()}
+
+
+def fit_rows(quick: bool) -> list[dict[str, Any]]:
+    """The joint fit: errors of the three timings for each set of figures, the best first."""
+    known = {"depth_first": SILICON_CYCLES, "layer_by_layer": LAYER_BY_LAYER_CYCLES,
+             "resnet20": RESNET20_S * RESNET20_HZ}  # fmt: skip
     rows = []
     for unroll in (1, 2):
-        for rate in (8, 64) if quick else (6, 7, 8, 10, 12, 16, 32, 64):
-            soc = find_soc("diana", {FEED: str(rate)})
-            silicon = find_mapping("silicon", workload, soc)
-            layers = {
-                name: replace(given, unroll=unroll) if given.unroll else given for name, given in silicon.layers.items()
-            }
-            ticks = simulate(soc, workload, replace(silicon, layers=layers)).ticks
-            rows.append({"ox_unroll": unroll, "feed": rate, "cycles": ticks, "error": ticks / SILICON_CYCLES - 1})
-    return rows
+        for feed in (8, 10) if quick else (6, 8, 10, 12, 16):
+            for launch in (500,) if quick else (300, 500, 800):
+                for off_chip in (16,) if quick else (1, 16, 32):
+                    sets = {FEED: str(feed), OFF_CHIP: str(off_chip)} | dict.fromkeys(LAUNCHES, str(launch))
+                    errors = {name: cycles / known[name] - 1 for name, cycles in timings(sets, unroll).items()}
+                    mean = math.sqrt(sum(math.log1p(error) ** 2 for error in errors.values()) / len(errors))
+                    rows.append({"ox_unroll": unroll, "feed": feed, "launch": launch, "off_chip": off_chip, **errors,
+                                 "rms": mean})  # fmt: skip
+    return sorted(rows, key=lambda row: float(row["rms"]))
+
+
+def known_rows() -> list[dict[str, Any]]:
+    """All that is known of the chip as a whole beside ours, by the file as it is."""
+    soc, at_hz = find_soc("diana"), find_soc("diana", {"tick_hz": str(RESNET20_HZ)})
+    cycles = timings({}, 1)
+    cifar, imagenet = find_workload("resnet20"), find_workload("resnet18")
+    mapping = "io_8bit_backbone_ternary"
+    r20 = figures(at_hz, cifar, find_mapping(mapping, cifar, at_hz, "serial"))
+    r18 = figures(soc, imagenet, find_mapping(mapping, imagenet, soc, "serial"))
+    digital, analog = soc.cores["digital"], soc.cores["analog"]
+    full = make_tile(Shape(128, 512, 3, 1).layer(), 512, 1, 1)
+    peaks = {
+        "digital": 2 * digital.rows * digital.cols * soc.tick_hz / (digital.power_mw * 1e9),  # type: ignore[attr-defined]
+        "analog": 2 * full.c * full.k * 9 / float(analog.energy_pj(full, exact)),
+    }
+    saved = 1 - cycles["depth_first"] / cycles["layer_by_layer"]
+    rows = [
+        ("segment depth first, cycles", cycles["depth_first"], SILICON_CYCLES, "silicon"),
+        ("segment layer by layer, cycles", cycles["layer_by_layer"], LAYER_BY_LAYER_CYCLES, "second hand"),
+        ("time left of that depth first", 1 - saved, 1 - SAVED, "second hand"),
+        ("ResNet-20 at 250 MHz, ms", r20.latency_s * 1e3, RESNET20_S * 1e3, "second hand"),
+        ("ResNet-20, uJ", r20.energy_j * 1e6, RESNET20_J * 1e6, "second hand"),
+        ("CIFAR-10 (ResNet-20), TOPS/W", 2e-12 * cifar.macs / r20.energy_j, 7.02, "chip paper"),
+        ("ImageNet (ResNet-18), TOPS/W", 2e-12 * imagenet.macs / r18.energy_j, IMAGENET_TOPS_PER_W, "chip paper"),
+        *((f"{core} array alone, TOPS/W", peaks[core], known, "chip paper") for core, known in PEAK_TOPS_PER_W.items()),
+    ]
+    return [{"what": what, "ours": ours, "known": known, "error": ours / known - 1, "evidence": evidence}
+            for what, ours, known, evidence in rows]  # fmt: skip
 
 
 def network_rows(quick: bool) -> list[dict[str, Any]]:
-    """Manual mappings of whole networks, both runtimes, at the fitted feed rate and at the port's full rate."""
+    """Manual mappings of whole networks, both runtimes, at both ends of the feed's range."""
     rows = []
     for name in ("resnet8",) if quick else ("resnet8", "resnet20", "mobilenet_v1_025"):
         workload = find_workload(name)
-        for rate in (8, 64):
+        for rate in (8, 16):
             soc = find_soc("diana", {FEED: str(rate)})
             for runtime in RUNTIMES:
                 for manual in MANUAL:
@@ -156,8 +216,15 @@ def table(title: str, rows: list[dict[str, Any]], columns: dict[str, str]) -> Ta
 def main() -> None:
     args = arguments(__doc__).parse_args()
     state()
-    layers, segment, networks = layer_rows(find_soc("diana")), segment_rows(args.quick), network_rows(args.quick)
+    known, fit = known_rows(), fit_rows(args.quick)
+    layers, networks = layer_rows(find_soc("diana")), network_rows(args.quick)
     console = Console()
+    columns = {"what": "s", "ours": ",.7g", "known": ",.7g", "error": "+.1%", "evidence": "s"}
+    console.print(table("DIANA as a whole, by one set of figures", known, columns))
+    columns = {"ox_unroll": "d", "feed": "d", "launch": "d", "off_chip": "d", "depth_first": "+.1%",
+               "layer_by_layer": "+.1%", "resnet20": "+.1%", "rms": ".1%"}  # fmt: skip
+    console.print(table("The joint fit, best and worst: errors of the timings", [*fit[:12], *fit[-2:]], columns))
+    print(f"Stream's prediction of depth first: {STREAM_CYCLES:,} cycles, {STREAM_CYCLES / SILICON_CYCLES - 1:+.1%}")
     for core, others in (
         ("digital", ("odimo_digital", "match_digital")),
         ("analog", ("odimo_analog", "stream_analog")),
@@ -165,13 +232,10 @@ def main() -> None:
         keys = (f"{core}_array", *(["analog_feed_bytes"] if core == "analog" else []), f"{core}_simulated", *others)
         columns = {"layer": "s"} | dict.fromkeys(keys, ",.0f")
         console.print(table(f"Layers c,k,f,out on {core}, cycles", layers, columns))
-    columns = {"ox_unroll": "d", "feed": "d", "cycles": ",d", "error": "+.1%"}
-    console.print(table(f"ResNet-18 segment, measured {SILICON_CYCLES:,} cycles", segment, columns))
-    print(f"Stream's prediction: {STREAM_CYCLES:,} cycles, {STREAM_CYCLES / SILICON_CYCLES - 1:+.1%}")
     columns = {"network": "s", "mapping": "s", "runtime": "s", "feed": "d", "cycles": ",d", "ms": ".3f", "uj": ".2f",
                "odimo_cycles": ",.0f"}  # fmt: skip
     console.print(table("Networks", networks, columns))
-    write_json(args.json, {"layers": layers, "segment": segment, "networks": networks})
+    write_json(args.json, {"known": known, "fit": fit, "layers": layers, "networks": networks})
 
 
 if __name__ == "__main__":

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 SHOWN_FAILURES = 5  # of a campaign, on the terminal
 DEFAULT_MAPPING = "default"
-STREAMED = 1000  # inferences through a cluster, where none are stated
+WITH_RANGES = ("mapping", "runtime", "engine", "batch", "json_file", "input_shape", "overrides", "ranges", "seed")
+WITH_PIPELINED = ("mapping", "runtime", "engine", "inferences", "json_file", "input_shape", "overrides", "pipelined")
+STREAMED = 1000  # inferences through a cluster or a pipelined chip, where none are stated
 
 Engine = Literal["fast", "reference"]
 Estimator = Literal["expectation", "montecarlo", "score"]
@@ -83,6 +85,10 @@ Carrier = Annotated[
         "--carrier", metavar="W", min=0.0, help="What a board draws beside a chip, added to energies that stop there."
     ),
 ]
+Ranges = Annotated[
+    bool, typer.Option("--ranges", help="The intervals that the ranges in the SoC file give, and what turns over them.")
+]
+CornerSeed = Annotated[int, typer.Option("--seed", min=0, help="With --ranges: of the corners that are drawn.")]
 Html = Annotated[Path | None, typer.Option("--report", metavar="FILE.html", help="Write a report for a browser.")]
 RunPath = Annotated[
     Path, typer.Argument(metavar="RUN", help="A folder of `cosoc search`, a mapping in it, or a result's JSON.")
@@ -124,7 +130,7 @@ def simulate(
     engine: Annotated[Engine, typer.Option("--engine", help="Both give the same result to the tick.")] = "fast",
     inferences: Annotated[
         int | None,
-        typer.Option("--inferences", min=1, help="One after the other [default: 1; through a cluster 1000]."),
+        typer.Option("--inferences", min=1, help="One after the other [default: 1; streams 1000]."),
     ] = None,
     batch: Batch = 1,
     json_file: JsonFile = None,
@@ -140,6 +146,12 @@ def simulate(
     input_shape: InputShape = None,
     overrides: Overrides = None,
     carrier: Carrier = None,
+    ranges: Ranges = False,
+    seed: CornerSeed = 0,
+    pipelined: Annotated[
+        bool,
+        typer.Option("--pipelined", help="Crossbar chips: all layers at once, on images in a stream [default: 1000]."),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Run a mapped workload on a SoC, or stream it through a cluster. Says how long it takes and why, and what energy
@@ -152,7 +164,19 @@ def simulate(
         options = (mapping, runtime, engine, inferences or STREAMED, json_file, input_shape, overrides, carrier, quiet)
         _simulate_cluster(soc, workload, *options)
         return
-    _only(ctx, "one SoC", *(name for name in ctx.params if name != "carrier"))
+    if ranges:
+        _only(ctx, "--ranges", *WITH_RANGES)
+        _check_outputs({"--json": json_file})
+        _, network, placed = _inputs(soc, workload, mapping or DEFAULT_MAPPING, runtime, input_shape, overrides, batch)
+        _ranges(soc, network, [placed], overrides, engine, seed, json_file, quiet)
+        return
+    if pipelined:
+        _only(ctx, "--pipelined", *WITH_PIPELINED)
+        _check_outputs({"--json": json_file})
+        inputs = _inputs(soc, workload, mapping or DEFAULT_MAPPING, runtime, input_shape, overrides)
+        _pipelined(*inputs, engine, inferences or STREAMED, json_file, quiet)
+        return
+    _only(ctx, "one SoC", *(name for name in ctx.params if name not in ("carrier", "seed")))
     _check_outputs({"--json": json_file, "--trace": trace_file, "--gantt": gantt_file, "--report": report_file})
     if gantt_file and gantt_file.suffix.lower() != ".png":
         raise InputError(f"--gantt {gantt_file}: the chart is a PNG; give a name that ends in .png")
@@ -181,6 +205,44 @@ def simulate(
         _print(why.explanation(result, case, what_if or ()))
     elif not quiet:
         _print(render.table(result))
+
+
+def _ranges(
+    soc: str, workload: Workload, mappings: Sequence[Mapping], overrides: list[str] | None, engine: Engine, seed: int,
+    json_file: Path | None, quiet: bool,
+) -> None:  # fmt: skip
+    from cosoc import why
+    from cosoc.sim.files.catalog import find_soc, soc_ranges
+    from cosoc.sim.ranges import over_ranges, to_json
+
+    fixed = _overrides(overrides)
+    ranges = soc_ranges(soc, fixed)
+    if engine == "fast" and not quiet:
+        _announce_compilation()
+    with reporting(quiet) as progress:
+        found = over_ranges(
+            lambda values: find_soc(soc, {**fixed, **values}), ranges, workload, mappings, seed,
+            engine=engine, report=progress,
+        )  # fmt: skip
+    if json_file:
+        write_json(json_file, {"soc": soc, "workload": workload.name} | to_json(found))
+    if not quiet:
+        _print(why.ranged(found))
+
+
+def _pipelined(
+    soc: SoC, workload: Workload, mapping: Mapping, engine: Engine, inferences: int, json_file: Path | None, quiet: bool
+) -> None:
+    from cosoc import why
+    from cosoc.sim.pipelined import simulate_pipelined, to_json
+
+    if engine == "fast" and not quiet:
+        _announce_compilation()
+    result = simulate_pipelined(soc, workload, mapping, engine, inferences)
+    if json_file:
+        write_json(json_file, to_json(result))
+    if not quiet:
+        _print(why.pipelined(result))
 
 
 def _simulate_cluster(
@@ -234,20 +296,30 @@ def compare(
     input_shape: InputShape = None,
     overrides: Overrides = None,
     carrier: Carrier = None,
+    ranges: Ranges = False,
+    seed: CornerSeed = 0,
+    json_file: JsonFile = None,
+    quiet: Quiet = False,
 ) -> None:
-    """Set two results or mappings side by side, layer by layer: cycles, energy, and the cause that shifted most."""
+    """Set two results or mappings side by side, layer by layer: cycles, energy, and the cause that shifted most; or,
+    with --ranges, say where the faster of two mappings is no longer the faster."""
     from cosoc import why
 
     if mappings is None:
         _only(ctx, "two results", "a", "b", "carrier")
         _print(why.comparison(why.result_json(Path(a)), why.result_json(Path(b)), carrier))
         return
-    _only(ctx, "one SoC", *(name for name in ctx.params if name != "carrier"))
+    only = ("carrier",) if ranges else ("carrier", "seed", "json_file", "quiet")
+    _only(ctx, "one SoC" if ranges else "two mappings", *(name for name in ctx.params if name not in only))
     if len(mappings) != 2:
         raise InputError(
             f"--mapping: found {len(mappings)}; two are needed, such as --mapping default --mapping mine.yaml"
         )
     one, other = (why.Case(*_inputs(a, b, name, runtime, input_shape, overrides)) for name in mappings)
+    if ranges:
+        _check_outputs({"--json": json_file})
+        _ranges(a, one.workload, [one.mapping, other.mapping], overrides, "fast", seed, json_file, quiet)
+        return
     _print(why.comparison(why.simulated_json(one), why.simulated_json(other)))
 
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from cosoc.search import result as search_result
+    from cosoc.sim.pipelined import PipelinedResult
+    from cosoc.sim.ranges import Ranged, Spread
 
 T = TypeVar("T")
 
@@ -206,6 +208,60 @@ def _add(table: Table, name: str, ticks: dict[str, int], causes: Sequence[str], 
 
     shares = [f"{ticks[cause] / total:.1%}" if ticks.get(cause) else "" for cause in causes[:5]]
     table.add_row(escape(name), f"{sum(ticks.values()) / total:.1%}", *shares)
+
+
+def pipelined(result: PipelinedResult) -> RenderableType:
+    """A chip's layers at once: what each takes and how busy it is, and the stream's figures, for a terminal."""
+    from rich.console import Group
+
+    table = _table("Layers at once", "layer", "core", "us", "copies", "tiles", "busy")
+    for one in result.layers:
+        tiles = f"{one.tiles:,}" if one.tiles else ""
+        table.add_row(one.layer, one.core, f"{one.seconds * 1e6:.4g}", f"{one.copies}", tiles, f"{one.utilisation:.1%}")
+    said = f"{result.workload} on {result.soc}, {result.mapping}, pipelined: {result.throughput:,.1f} images a second, "
+    said += f"{result.energy_j * 1e6:.4g} uJ each, {result.latency_s * 1e6:.4g} us under way. "
+    said += f"{result.bottleneck} sets the rate. Layer after layer: {1 / result.layer_after_layer_s:,.1f} a second."
+    return Group(table, "", said)
+
+
+def ranged(found: Ranged) -> RenderableType:
+    """Intervals of each mapping, what single figures do, and what makes another mapping the fastest, for a terminal."""
+    from rich.console import Group
+
+    n = len(found.ranges)
+    drawn = "all" if found.corners == found.all_corners else f"{found.corners} of {found.all_corners:,}"
+    said = f"Tried: {n} figures at both ends of their ranges, {drawn} corners of all together (seed {found.seed})."
+    table = _table("Over the ranges of the SoC file", "mapping", "ms", "from", "to", "uJ", "from", "to")
+    for one in found.spreads:
+        ms = [f"{value * 1e3:.4g}" for value in (one.seconds.nominal, one.seconds.low, one.seconds.high)]
+        uj = [f"{value * 1e6:.4g}" for value in (one.energy_j.nominal, one.energy_j.low, one.energy_j.high)]
+        table.add_row(one.mapping, *ms, *uj)
+    parts: list[RenderableType] = [table]
+    for one in found.spreads:
+        parts += ["", _effects(one, {by.path: f"{by.low} .. {by.high}" for by in found.ranges})]
+    parts += ["", said]
+    if len(found.spreads) > 1:
+        parts += [_turns(found)]
+    return Group(*parts)
+
+
+def _effects(spread: Spread, ranges: dict[str, str]) -> Table:
+    out = _table(f"{spread.mapping}: each figure alone", "figure", "range", "ms", "to", "uJ", "to")
+    for one in spread.effects:
+        if one.seconds[0] != one.seconds[1] or one.energy_j[0] != one.energy_j[1]:
+            ms = [f"{value * 1e3:.4g}" for value in one.seconds]
+            uj = [f"{value * 1e6:.4g}" for value in one.energy_j]
+            out.add_row(one.path, ranges[one.path], *ms, *uj)
+    return out
+
+
+def _turns(found: Ranged) -> str:
+    said = f"{found.fastest} is the fastest by the file, and in {found.fastest_in_corners[found.fastest]} of "
+    said += f"{found.corners} corners."
+    if not found.flips:
+        return f"{said} No single figure turns that."
+    turns = [f"from {flip.path} {flip.value:g} on {flip.faster} is" for flip in found.flips]
+    return f"{said} Alone, {'; '.join(turns)}."
 
 
 def comparison(a: dict[str, Any], b: dict[str, Any], carrier_w: float | None = None) -> RenderableType:

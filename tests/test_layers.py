@@ -34,7 +34,7 @@ LAYERS = (
     ("stages",),
     ("report.pipeline_result",),
     ("simulate",),
-    ("manual", "report.explain"),
+    ("manual", "report.explain", "ranges", "pipelined"),
     ("files",),
     ("importers",),
     ("truth",),

@@ -5,7 +5,8 @@ shifted, give that many pixels an operation. A larger filter or more channels ta
 operation its new inputs are written to the drivers and after it the results are read, over `feed_links`.
 
 Time of an operation and the unroll rule are ODiMO's. What the feed costs is where public models of DIANA
-disagree by 8x on the same layer; the rate stands in the SoC file and can be swept.
+disagree by 8x on the same layer; the rate stands in the SoC file and can be swept. An operation spends energy by the
+cells that it works with: rows of all its taps, laid out as for the unroll, times columns in use.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from cosoc.sim import exact
-from cosoc.sim.model.soc import Core, Count, FromList, Num, Positive
+from cosoc.sim.model.soc import Core, Count, FromList, Num, Positive, Watts
 from cosoc.sim.model.workload import Tile
 
 
@@ -39,6 +40,7 @@ class AnalogArray(Core):
     store_cols_step: Positive = 1  # ... and this many columns
     cell_bits: Positive = 2
     bias_bytes: Count = 0  # per output channel, moved with the weights
+    operation_pj: Watts = 0.0  # of an operation with all cells at work
 
     @property
     def unrolls(self) -> bool:
@@ -96,13 +98,19 @@ class AnalogArray(Core):
         cols = xp.ceildiv(tile.k, self.store_cols_step) * self.store_cols_step
         return xp.ceildiv(rows * cols * self.cell_bits, 8) + self.bias_bytes * tile.k
 
+    def _cells(self, tile: Tile, unroll: Num, xp: Any) -> Num:
+        """Cells that a layer's filters and their shifted copies take, over all of its operations on one place."""
+        rows = xp.maximum(tile.c, self.min_channels) * tile.fy * ((unroll - 1) * tile.stride_x + tile.fx)
+        return rows * tile.k * unroll
+
+    def energy_pj(self, tile: Tile, xp: Any) -> Num:
+        unroll = self.unroll(tile, xp)
+        places = tile.oy * xp.ceildiv(tile.ox, unroll)
+        return places * self._cells(tile, unroll, xp) * (self.operation_pj / (self.rows * self.cols))
+
     def resident(self, tiles: Sequence[Tile]) -> list[str]:
         """Cells needed by all filters and their shifted copies, against the cells there are."""
-        need = 0
-        for tile in tiles:
-            unroll = self.unroll(tile, exact)
-            rows = max(tile.c, self.min_channels) * tile.fy * ((unroll - 1) * tile.stride_x + tile.fx)
-            need += rows * tile.k * unroll
+        need = sum(self._cells(tile, self.unroll(tile, exact), exact) for tile in tiles)
         if need <= self.rows * self.cols:
             return []
         return [f"needs {need} cells for the filters of the group, and has {self.rows * self.cols}; lower ox_unroll"]

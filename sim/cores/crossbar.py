@@ -63,6 +63,7 @@ class Crossbar(Core):
     most_copies: Positive = 1
     block_rows: Count = 0  # copies of a layer, where there are several, fill a block of cells ...
     block_cols: Count = 0  # ... that many rows and columns large
+    pipelined: bool = False  # layers stand in tiles of their own, with buffers and lanes, and can all work at once
     read_pj: Watts = 0.0
     dac_pj: Watts = 0.0
     adc_pj: Watts = 0.0

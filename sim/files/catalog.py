@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from pydantic import SerializeAsAny
 
 from cosoc.sim.cores.own import AnyCore
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.yamlfile import load_model
+from cosoc.sim.files.yamlfile import Range, load_model, ranges_of
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.soc import BOUNDARIES, Boundary, Core, Name, SoC, mixed
 
@@ -28,7 +28,7 @@ class SoCFile(SoC):
 def load_soc(path: Path, overrides: Mapping[str, str] | None = None) -> SoC:
     """Read and check a SoC file; `overrides` are dotted paths to values. InputError names file, line and column. Its
     figures are those at the voltage that it runs at."""
-    return load_model(path, SoCFile, overrides, problems=SoC.problems).at_its_voltage()
+    return load_model(path, SoCFile, overrides, problems=SoC.problems, ranged=True).at_its_voltage()
 
 
 def soc_folder() -> Path:
@@ -43,12 +43,21 @@ def list_socs() -> tuple[str, ...]:
 
 def find_soc(name_or_path: str, overrides: Mapping[str, str] | None = None) -> SoC:
     """A built-in SoC by name, or a SoC file by path."""
+    return load_soc(_soc_path(name_or_path), overrides)
+
+
+def soc_ranges(name_or_path: str, fixed: Container[str] = ()) -> tuple[Range, ...]:
+    """The ranges that a SoC's file states, but of keys that are fixed."""
+    return tuple(one for one in ranges_of(_soc_path(name_or_path)) if one.path not in fixed)
+
+
+def _soc_path(name_or_path: str) -> Path:
     if name_or_path in list_socs():
-        return load_soc(soc_folder() / f"{name_or_path}.yaml", overrides)
+        return soc_folder() / f"{name_or_path}.yaml"
     if name_or_path in list_clusters():
         raise InputError(f"{name_or_path} is a cluster, and a SoC is needed here, such as one of its devices")
     if name_or_path.endswith((".yaml", ".yml")) or Path(name_or_path).exists():
-        return load_soc(Path(name_or_path), overrides)
+        return Path(name_or_path)
     raise InputError(f"no SoC named {name_or_path!r}; there is {', '.join(list_socs())}, or give a .yaml file")
 
 
@@ -193,5 +202,5 @@ def json_schema() -> dict[str, Any]:
 __all__ = [
     "Core", "SoCFile", "boundary_of", "bounded_cluster", "cluster_json_schema", "device_soc", "find_cluster",
     "find_soc", "is_cluster", "json_schema",
-    "list_clusters", "list_socs", "load_cluster", "load_soc",
+    "list_clusters", "list_socs", "load_cluster", "load_soc", "soc_ranges",
 ]  # fmt: skip

@@ -2,13 +2,18 @@
 
 Stricter than YAML on purpose: duplicate keys, aliases and several documents are refused; only `true` and `false`
 are booleans (YAML 1.1 reads `on`, `no` and `y` as booleans too); `1e9` is a number.
+
+A file of figures may say behind a number in which range it may be, as part of its evidence:
+
+    bytes_per_period: 10            # fitted, 8 .. 16: both timings are met in all of that
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 
@@ -32,6 +37,23 @@ _SCALARS = (
 )
 
 
+EVIDENCE = ("published", "model", "fitted", "assumed", "derived", "measured", "recalled")
+_MEANT = re.compile(r"\.\s*\.\s*-?[\d.]|\d\s*\.\.|^#\s*range\b")  # what was surely to be a range
+_RANGE = re.compile(r"#\s*(\w+), (\S+) \.\. ([^\s:]+)(?::(?: .*)?)?\s*")
+
+
+@dataclass(frozen=True)
+class Range:
+    """In which range a file says that one of its numbers may be. path: of its key, dotted. low, high: in the number's
+    unit, low <= value <= high. evidence: the word that the number is classed by."""
+
+    path: str
+    value: int | float
+    low: int | float
+    high: int | float
+    evidence: str
+
+
 class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -52,8 +74,9 @@ def _scalar(node: yaml.ScalarNode) -> Any:
 class _Document:
     """A parsed file: plain data, and the place of every value in it by path."""
 
-    def __init__(self, path: Path, root: yaml.Node | None) -> None:
-        self.path = path
+    def __init__(self, path: Path, text: str, root: yaml.Node | None) -> None:
+        self.path, self.lines = path, text.splitlines()
+        self.ends: dict[int, list[tuple[int, Place, Any]]] = {}  # of scalars by line: column behind, path, value
         self.marks: dict[Place, yaml.Mark] = {}
         self.key_marks: dict[Place, yaml.Mark] = {}
         self.data = self._convert(root, ()) if root is not None else None
@@ -76,7 +99,40 @@ class _Document:
                 out[key] = self._convert(value_node, (*at, key))
             return out
         assert isinstance(node, yaml.ScalarNode)
-        return _scalar(node)
+        value = _scalar(node)
+        self.ends.setdefault(node.end_mark.line, []).append((node.end_mark.column, at, value))
+        return value
+
+    def ranges(self) -> Iterator[Range]:
+        """What the comments behind numbers say of their ranges; InputError where one is meant and none is stated."""
+        for number, line in enumerate(self.lines):
+            here = self.ends.get(number)
+            if not here or "#" not in line:
+                continue
+            column = line.find("#", max(end for end, _, _ in here))
+            comment = line[column:] if column >= 0 else ""
+            if _RANGE.fullmatch(comment) or _MEANT.search(comment):
+                yield self._range(comment, [(at, value) for _, at, value in here], f"{number + 1}:{column + 1}")
+
+    def _range(self, comment: str, here: Sequence[tuple[Place, Any]], where: str) -> Range:
+        right = "write it as `# assumed, 4 .. 8: why`"
+        found = _RANGE.fullmatch(comment)
+        at, value = here[-1]
+        name = _dotted(at)
+        if found is None or found[1] not in EVIDENCE:
+            words = "" if found is None else f" and one of {', '.join(EVIDENCE)} before it"
+            raise InputError(f"{self.path}:{where}: {name}found {comment!r}: a range, {right}{words}")
+        if len(here) > 1 or type(value) not in (int, float):
+            what = "several values stand" if len(here) > 1 else f"{value!r} stands"
+            raise InputError(f"{self.path}:{where}: {name}{what} before a range; one number on a line of its own may")
+        low, high = (_scalar(yaml.ScalarNode("tag:yaml.org,2002:str", end)) for end in (found[2], found[3]))
+        kinds = (int,) if type(value) is int else (int, float)
+        if type(low) not in kinds or type(high) not in kinds:
+            kind = "whole numbers, as the value is one" if type(value) is int else "numbers"
+            raise InputError(f"{self.path}:{where}: {name}found {found[2]} .. {found[3]}: {kind} are needed; {right}")
+        if not low <= value <= high or low == high:
+            raise InputError(f"{self.path}:{where}: {name}{value} is not within its range, {found[2]} .. {found[3]}")
+        return Range(".".join(map(str, at)), value, low, high, found[1])
 
     def fail(self, at: Place, what: str, mark: yaml.Mark | None = None) -> NoReturn:
         """Raise InputError for the value at a path, or for its nearest ancestor that stands in the file."""
@@ -117,7 +173,7 @@ def _parse(path: Path) -> _Document:
     text = read_text(path)
     try:
         root = yaml.compose(text, Loader=_Loader)
-        return _Document(path, root)
+        return _Document(path, text, root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
@@ -138,7 +194,20 @@ def _override(document: _Document, key: str, text: str) -> None:
         node = node[part]
     if not isinstance(node, dict):
         raise InputError(f"--set {key}={text}: {'.'.join(parents)} is a value, not a section")
-    node[last] = _scalar(yaml.ScalarNode("tag:yaml.org,2002:str", text))
+    node[last] = _value(key, text)
+
+
+def _value(key: str, text: str) -> Any:
+    """A value as it would stand in the file: a number, a word, or a list of them in brackets."""
+    if not text.startswith("["):
+        return _scalar(yaml.ScalarNode("tag:yaml.org,2002:str", text))
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError:
+        root = None
+    if not isinstance(root, yaml.SequenceNode) or not all(isinstance(one, yaml.ScalarNode) for one in root.value):
+        raise InputError(f"--set {key}={text}: a list of values is needed, such as [1, 2, 4]")
+    return [_scalar(one) for one in root.value]
 
 
 def load_model(
@@ -146,10 +215,12 @@ def load_model(
     model: type[M],
     overrides: Mapping[str, str] | None = None,
     problems: Callable[[M], Sequence[tuple[Place, str]]] = lambda m: (),
+    ranged: bool = False,
 ) -> M:
     """Read a YAML file into a pydantic model.
 
     `overrides` maps dotted paths to values written as in YAML; they replace (or add) what the file says.
+    ranged: comments behind its numbers may state ranges, and must be right where they do (`ranges_of`).
     `problems` returns what is wrong beyond types, as (path in the file, message); the first is reported.
     Raises InputError, one line `file:line:column: path: what was found, what would be right`.
     """
@@ -167,7 +238,14 @@ def load_model(
         _report(document, tuple(first["loc"]), first, model)
     for place, message in problems(loaded):
         document.fail(place, message)
+    if ranged:
+        list(document.ranges())
     return loaded
+
+
+def ranges_of(path: Path) -> tuple[Range, ...]:
+    """The ranges that a file states, in its order. InputError at the line of one that is malformed."""
+    return tuple(_parse(path).ranges())
 
 
 def _report(document: _Document, at: Place, error: Mapping[str, Any], model: type[BaseModel]) -> NoReturn:

@@ -21,6 +21,7 @@ from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.pipelined import simulate_pipelined
 from cosoc.sim.simulate import simulate
 from cosoc.sim.truth.cells import one_of, positive, reading, refusal, text
 from cosoc.sim.truth.compared import Compared, TruthSet
@@ -72,13 +73,12 @@ def crossbar(soc: SoC) -> Crossbar:
 
 
 def vgg8(clock_ns: float, leak_mw: float) -> tuple[float, float, float]:
-    """VGG-8 on the NeuroSim chip at a clock and a leakage: period s, energy J of an image, latency s. A chip that is a
-    pipeline takes as long for an image as its slowest layer."""
+    """VGG-8 on the NeuroSim chip, pipelined, at a clock and a leakage: period s, energy J of an image, and the latency,
+    s, of one image layer after layer."""
     network = find_workload("vgg8")
     soc = find_soc("neurosim_22nm", {"tick_hz": str(round(1e9 / clock_ns)), "base_power_mw": str(leak_mw)})
-    result = simulate(soc, network, named_mapping("all_8bit", network, soc))
-    period = max(part.ticks_critical for part in result.by_layer) / result.tick_hz
-    return period, result.ops_energy_j + leak_mw * 1e-3 * period, result.seconds
+    result = simulate_pipelined(soc, network, named_mapping("all_8bit", network, soc))
+    return 1 / result.throughput, result.energy_j, result.layer_after_layer_s
 
 
 def layer(inp: int, out: int, c: int, k: int, side: int) -> Layer:

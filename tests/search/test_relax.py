@@ -14,7 +14,7 @@ from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import INPUT, Layer
 
-SOC = find_soc("diana")
+SOC = find_soc("diana", {"cores.analog.ox_unrolls": "[1, 2, 4]"})  # those of DORY's template
 COUNTS = st.integers(0, 2000)
 SIZES = st.integers(1, 600)
 

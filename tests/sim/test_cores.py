@@ -11,7 +11,8 @@ from cosoc.sim.model.workload import Tile
 
 @pytest.fixture(scope="module")
 def diana() -> SoC:
-    return find_soc("diana")
+    """With the unrolls of DORY's template."""
+    return find_soc("diana", {"cores.analog.ox_unrolls": "[1, 2, 4]"})
 
 
 def conv(k: int, c: int, oy: int, ox: int, f: int, stride: int = 1, ox_unroll: int = 0) -> Tile:
@@ -73,6 +74,15 @@ def test_analog_large_filters_take_one_operation_a_block(diana: SoC) -> None:
     assert one == 91
     assert analog.cycles(conv(512, 256, 1, 5, 3), exact) == 2 * one
     assert analog.cycles(conv(513, 128, 1, 5, 3), exact) == 2 * one
+
+
+def test_analog_energy_is_that_of_the_cells_at_work(diana: SoC) -> None:
+    """16 channels are laid out as 64 a tap (ODiMO); 8 pixels of 3x3, 16 filters, 4 at once: two operations, each of
+    64 x 3 x (3 taps + 3 shifts) rows and 16 x 4 columns of 1152 x 512 cells."""
+    analog = diana.cores["analog"]
+    one = 1966.0 * (64 * 3 * 6) * (16 * 4) / (1152 * 512)
+    assert analog.energy_pj(conv(16, 16, 1, 8, 3), exact) == pytest.approx(2 * one)
+    assert analog.energy_pj(conv(16, 16, 1, 8, 3, ox_unroll=1), exact) == pytest.approx(8 * 1966.0 * 576 * 16 / 589_824)
 
 
 def test_analog_feed_reads_each_column_once_a_row_and_writes_each_output(diana: SoC) -> None:

@@ -16,7 +16,8 @@ from cosoc.sim.tiler import complete
 
 @pytest.fixture(scope="module")
 def diana() -> SoC:
-    return find_soc("diana")
+    """With the unrolls of DORY's template."""
+    return find_soc("diana", {"cores.analog.ox_unrolls": "[1, 2, 4]"})
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc, list_socs, load_soc, soc_folder
+from cosoc.sim.model.workload import Tile
 
 DIANA = (soc_folder() / "diana.yaml").read_text()
 
@@ -23,7 +25,7 @@ DIANA = (soc_folder() / "diana.yaml").read_text()
         ("links: [l2_read, l1]", "links: [l1, l1]", "[l1, l1]", "named twice in one route"),
         ("reserved_bytes: 6144 ", "reserved_bytes: 262145 ", "size_bytes: 262144", "more than size_bytes"),
         ("weight_memory: digital_weights", "weight_memory: flash2", "flash2", "no memory named 'flash2'"),
-        ("base_power_mw: 11.31 ", "base_power_mw: -1 ", "-1 ", "base_power_mw: found -1"),
+        ("base_power_mw: 8.81 ", "base_power_mw: -1 ", "-1 ", "base_power_mw: found -1"),
         ("dma: dma, links: [l1, l2_write]", "links: [l1, l2_write]", "{from: l1, to: l2, links", "key is missing"),
     ],
 )
@@ -82,11 +84,13 @@ def test_every_number_of_a_soc_file_names_its_evidence(name: str) -> None:
             assert comment.split(":")[0].split()[0].strip(":;,") in classes, f"{name}.yaml:{number}: {line}"
 
 
-def test_dianas_power_increments_follow_from_the_three_mode_powers() -> None:
-    # ODiMO hw_models.py: digital 24.96, analog 28.74, both 42.39 mW.
+def test_dianas_arrays_reach_their_published_efficiency() -> None:
+    """Chip paper: 14 TOPS/W of the 16 x 16 digital array, 600 TOPS/W of the 1152 x 512 analog one, each at full use."""
     soc = find_soc("diana")
-    base, digital, analog = soc.base_power_mw, soc.cores["digital"].power_mw, soc.cores["analog"].power_mw
-    assert [round(x, 9) for x in (base + digital, base + analog, base + digital + analog)] == [24.96, 28.74, 42.39]
+    digital, analog = soc.cores["digital"], soc.cores["analog"]
+    assert 2 * 16 * 16 * soc.tick_hz / (digital.power_mw * 1e-3) == pytest.approx(14e12, rel=1e-3)
+    full = Tile("conv", 512, 128, 1, 1, 3, 3)  # 1152 rows and 512 columns: one operation
+    assert 2 * 1152 * 512 / (float(analog.energy_pj(full, exact)) * 1e-12) == pytest.approx(600e12, rel=1e-3)
 
 
 @pytest.mark.parametrize(
