@@ -30,13 +30,17 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import figures, simulate
-from cosoc.sim.truth.diana import SILICON_CYCLES, STREAM_CYCLES
+from cosoc.sim.truth.diana import (
+    LAYER_BY_LAYER_CYCLES,
+    RESNET20_HZ,
+    RESNET20_J,
+    RESNET20_S,
+    SILICON_CYCLES,
+    STREAM_CYCLES,
+)
 
 STREAM_ANALOG = {"64,64,3,56": 150_584}  # the same run: one 3x3 layer on the analog core
-LAYER_BY_LAYER_CYCLES = 1_400_000  # second hand, a magazine: the same, layer by layer; depth first saves some 40 %
 SAVED = 0.40
-RESNET20_S, RESNET20_HZ = 1.26e-3, 250_000_000  # second hand, a table: first layer digital, the rest mainly analog
-RESNET20_J = 11.6e-6  # the same table; 81.6 M operations are then 7.03 TOPS/W, the chip paper's 7.02 on CIFAR-10
 IMAGENET_TOPS_PER_W = 5.56  # chip paper (abstract); ResNet-18 is assumed
 PEAK_TOPS_PER_W = {"digital": 14.0, "analog": 600.0}  # chip paper (abstract)
 FEED = "links.analog_feed.bytes_per_period"

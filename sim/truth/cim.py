@@ -73,8 +73,8 @@ def crossbar(soc: SoC) -> Crossbar:
 
 
 def vgg8(clock_ns: float, leak_mw: float) -> tuple[float, float, float]:
-    """VGG-8 on the NeuroSim chip at a clock and a leakage, pipelined as NeuroSim: period s, energy J of an image,
-    and s of an image whose layers come one after another."""
+    """VGG-8 on the NeuroSim chip, pipelined, at a clock and a leakage: period s, energy J of an image, and the latency,
+    s, of one image layer after layer."""
     network = find_workload("vgg8")
     soc = find_soc("neurosim_22nm", {"tick_hz": str(round(1e9 / clock_ns)), "base_power_mw": str(leak_mw)})
     result = simulate_pipelined(soc, network, named_mapping("all_8bit", network, soc))
