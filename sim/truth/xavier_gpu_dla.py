@@ -178,4 +178,5 @@ SET = TruthSet(
     claim_mape=0.25,
     compare=compare,
     files=("groups.csv", "together.csv", "googlenet_marks.csv"),
+    how_to_get="the artifact of HaX-CoNN (PPoPP 2024), whose tables are reduced to the columns of docs/xavier.md",
 )
