@@ -51,6 +51,7 @@ from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime, St
 from cosoc.sim.model.soc import CachedMover, Dma, Model, SoC
 from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.pipelined import simulate_pipelined
 from cosoc.sim.report.memory_use import memory_use
 from cosoc.sim.report.result import energy_j
 from cosoc.sim.simulate import simulate, simulate_cluster
@@ -222,6 +223,7 @@ def _fused(workload: Workload, soc: SoC) -> Mapping:
 
 TWO_LANES = 2
 SLOW = 0.75  # of the nominal voltage
+NARROWER = 16  # times as slow as the slowest link, so that bursts meet that pass by one another else
 SMALL_BYTES, CROWDED_BYTES = 4 << 10, 16 << 10
 TIGHT_BYTES = 10 << 10  # of a main memory that the small network overflows
 
@@ -270,6 +272,7 @@ def scenarios(soc: SoC) -> list[Scenario]:
         Scenario("tight lanes", small, _default("overlapped"), 2, tight | lanes, (("dmas",),)),
         *(Scenario(f"long on {core}", chain(14, 200, 2), _only(core), about=(("cores", core),)) for core in soc.cores),
         Scenario("narrow", branches(16, 16), _at_once, 2, _narrow(soc), (("links",),)),
+        Scenario("narrower", branches(16, 16), _at_once, 2, _narrow(soc, NARROWER), (("links",),)),
         Scenario("tight large", large, _default("overlapped"), 1, tighter, (("dmas",),)),
         Scenario("weights in parts", large, _default("overlapped"), 1, moving | _in_parts(soc, large)),
         Scenario("large", large, _default("overlapped")),
@@ -285,15 +288,16 @@ def scenarios(soc: SoC) -> list[Scenario]:
     ]
 
 
-def _narrow(soc: SoC) -> dict[Path, Any]:
-    """Links with several ports, as slow as the slowest link that bursts over them pass."""
+def _narrow(soc: SoC, times: int = 1) -> dict[Path, Any]:
+    """Links with several ports, so many times as slow as the slowest link that bursts over them pass."""
     ways = [route.links for route in soc.routes] + [core.feed_links for core in soc.cores.values()]
     out: dict[Path, Any] = {}
     for name, link in soc.links.items():
         if link.ports > 1:
             beside = [soc.links[other] for way in ways if name in way for other in way]
             slowest = min(beside, key=lambda other: other.bytes_per_period / other.period_cycles)
-            out |= {("links", name, key): getattr(slowest, key) for key in ("bytes_per_period", "period_cycles")}
+            out |= {("links", name, "bytes_per_period"): slowest.bytes_per_period}
+            out |= {("links", name, "period_cycles"): times * slowest.period_cycles}
     return out
 
 
@@ -398,6 +402,16 @@ def format_figures(soc: SoC) -> Figures:
         layer.gates = torch.softmax(layer.logits.detach(), 1)
     with torch.no_grad():
         return (*mixed(x).flatten().tolist(), area_mm2(soc))
+
+
+def streams(soc: SoC) -> str:
+    """Whether the chip runs a tiny network's layers at once, or why not."""
+    _, workload, _ = _tiny()
+    try:
+        simulate_pipelined(soc, workload, named_mapping("default", workload, soc), inferences=2)
+    except InputError as error:
+        return str(error)
+    return "at once"
 
 
 # ------------------------------------------------------------------------------------------ keys
@@ -535,6 +549,9 @@ class Sweep:
             for other in tries:
                 if format_figures(with_values(self.soc, [(path, other)])) != format_figures(self.soc):
                     return f"format or area, {other}"
+        if path[-1] == "pipelined":
+            there, other = (streams(with_values(self.soc, [(path, switch)])) for switch in (value, not value))
+            return f"layers at once, {not value}" if there != other else ""
         made_for = [any(path[: len(about)] == about for about in run.scenario.about) for run in self.runs]
         order = sorted(range(len(self.runs)), key=lambda i: not made_for[i])
         for look in sorted(LOOKS, key=lambda look: path[-1] == "bias_bytes" and look is Run.tiled_anew):
