@@ -137,7 +137,7 @@ def bisection_cycles(packets: int) -> int:
 
 
 # Dynamic memories, by what they are: the SoC files that they stand in, and their bursts [bytes].
-MEMORIES = {"DDR3-2133": ("gemmini", 64)}
+MEMORIES = {"DDR3-2133": ("gemmini", 64), "LPDDR4x-4266": ("agx_xavier_dla", 512)}
 DEEP = 256  # requests in flight: a queue that never runs dry
 FINE = 20  # ticks of a program in a cycle
 

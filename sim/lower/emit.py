@@ -236,15 +236,14 @@ class _Emitter:
         run = int(core_cycles(core, tile, at.n, exact))
         feeds = [(links, int(feed) * at.n, self.burst(core, links)) for links, feed in core.feeds(tile, exact) if feed]
         if core.streams:
-            (links, feed, burst), spent = feeds[0], self.ops.over(feeds[0][0], feeds[0][1])
-            first = self.ops.op(name, "feed", deps, take, moved=feed, burst=burst, links=links, energy_fj=spent)
+            links, feed, burst = feeds[0]
+            first = self.feed(name, deps, feed, burst, links, take)
             return self.streaming(name, first, run, int(core.stream_bytes(tile, exact)) * at.n, give, macs, energy)
         for n in range(core.feed_pieces):
             for links, feed, burst in feeds:
                 now = _piece(feed, n, core.feed_pieces, burst)
                 if now:
-                    spent = self.ops.over(links, now)
-                    self.ops.op(name, "feed", deps, take, moved=now, burst=burst, links=links, energy_fj=spent)
+                    self.feed(name, deps, now, burst, links, take)
                     deps, take = (), ()
             now = _piece(run, n, core.feed_pieces, 1)
             if now and n < core.feed_pieces - 1:
@@ -280,12 +279,22 @@ class _Emitter:
             piece = tuple(at_once) or piece
         return self.ops.op(name, "sync", piece, give=give, within=True)
 
+    def feed(
+        self, name: str, after: Sequence[Op | None], moved: int, burst: int, links: Sequence[str],
+        take: Sequence[tuple[str, int, int]] = (), within: bool = False,
+    ) -> Op:  # fmt: skip
+        """Emit bytes that a core moves to or from the memory that it computes from."""
+        memories, spent = (self.soc.cores[name].memory,), self.ops.over(links, moved)
+        return self.ops.op(
+            name, "feed", after, take, moved=moved, burst=burst, links=links, memories=memories, energy_fj=spent,
+            within=within,
+        )  # fmt: skip
+
     def stream(self, name: str, after: Sequence[Op], moved: int) -> Op:
         """Emit bytes that a core moves beside its array cycles."""
         core = self.soc.cores[name]
         links = core.feed_links
-        spent, burst = self.ops.over(links, moved), self.burst(core, links)
-        return self.ops.op(name, "feed", after, moved=moved, burst=burst, links=links, energy_fj=spent, within=True)
+        return self.feed(name, after, moved, self.burst(core, links), links, within=True)
 
     # -- layers --------------------------------------------------------------------------------------------
 
@@ -564,9 +573,7 @@ class _Emitter:
         moved = int(core.rewritten_bytes(loaded, exact)) if op is not None else 0
         if not moved:
             return op
-        spent = self.ops.over(core.feed_links, moved)
-        burst = self.burst(core, core.feed_links)
-        return self.ops.op(name, "feed", (op,), moved=moved, burst=burst, links=core.feed_links, energy_fj=spent)
+        return self.feed(name, (op,), moved, self.burst(core, core.feed_links), core.feed_links)
 
     def fused(self, piece: Piece) -> None:
         """Emit a fused piece, row by row."""

@@ -49,6 +49,10 @@ class Banks:
         whether it is written."""
         return (self.bus, self.banks[page % len(self.banks)]), page // len(self.banks) << _DIRECTION_BITS | out
 
+    def streamed(self) -> tuple[tuple[int], int]:
+        """Servers and tag of what is read in no order that is known: it opens no row."""
+        return (self.bus,), 0
+
 
 def banks_of(builder: Builder, name: str, dram: Dram, ticks_per_cycle: int) -> Banks:
     """The servers of a dynamic memory. Cycles of the SoC are so many ticks of the program."""

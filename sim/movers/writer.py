@@ -80,7 +80,9 @@ class Writer:
         route, tag = tuple(self.servers[name] for name in links), -1
         for memory in memories:
             if memory in self.banks:
-                inside, tag = self._rows(memory, moved, kind == "store")
+                # What a core reads while it works are several streams, over all banks: its bursts take the bus alone.
+                stream = kind == "feed"
+                inside, tag = self.banks[memory].streamed() if stream else self._rows(memory, moved, kind == "store")
                 route += inside
         op = self.builder.op(
             self.units[unit],
