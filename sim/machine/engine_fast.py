@@ -240,10 +240,11 @@ def _prepare_units(program: Program) -> tuple[Records, Records, Records, Ints]:
     starts = np.flatnonzero(begins)
     stretches = np.zeros(len(starts), _STRETCH)
     stretches["at"], stretches["block"] = starts, block[starts]
-    stretches["n"] = np.diff(starts, append=len(order))
+    stretches["n"] = np.concatenate((starts[1:], [len(order)]))[: len(starts)] - starts
 
     units = np.zeros(len(program.units), _UNIT)
-    units["rank"] = np.unique(program.units["priority"], return_inverse=True)[1]
+    priority = program.units["priority"]
+    units["rank"] = np.searchsorted(np.sort(priority), priority)
     of_unit = np.arange(len(units))
     units["stretch"] = np.searchsorted(unit[starts], of_unit, side="left") - 1
     units["last"] = np.searchsorted(unit[starts], of_unit, side="right") - 1
