@@ -43,10 +43,10 @@ def named_mapping(
     runtime = runtime or ("overlapped" if any(soc.is_cached(core) for core in soc.cores) else "serial")
     if name == DEFAULT:
         return replace(named_mapping("all_8bit", workload, soc, runtime), name=name)
-    if name not in MANUAL:
-        raise InputError(f"no manual mapping named {name!r}; there is {', '.join(RULES)}")
     if name in KINDS_OF_CORE:
         return _on_kind(name, workload, soc, runtime)
+    if name not in MANUAL:
+        raise InputError(f"no manual mapping named {name!r}; there is {', '.join(RULES)}")
     ternary = [core for core in soc.cores if soc.cores[core].ternary]
     if not ternary and name != "all_8bit":
         raise InputError(f"mapping {name} needs a ternary core, and {soc.name} has none; use all_8bit")
