@@ -27,7 +27,7 @@ from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.model.soc import SoC
 
-PAIRS = ("googlenet+resnet18", "googlenet+googlenet", "resnet50+googlenet", "vgg19+resnet50", "resnet152+vgg16")
+PAIRS = ("googlenet+resnet18", "googlenet+googlenet", "resnet50+googlenet", "vgg19+resnet50")
 QUICK = PAIRS[:1]
 GROUPS, KEPT = 12, 6
 

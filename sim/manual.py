@@ -17,11 +17,13 @@ from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import default_core, unsupported
 
 DEFAULT = "default"
-MANUAL = ("all_8bit", "io_8bit_backbone_ternary", "all_ternary", "min_cost", "gpu", "dla")
+MANUAL = ("all_8bit", "io_8bit_backbone_ternary", "all_ternary", "min_cost")
+# Mappings to the first core of a kind, by the name of the kind.
 KINDS_OF_CORE: dict[str, Callable[[Core], bool]] = {
     "gpu": lambda core: isinstance(core, TensorGpu) or (isinstance(core, Roofline) and core.kind == "gpu"),
     "dla": lambda core: isinstance(core, Dla),
 }
+RULES = (DEFAULT, *MANUAL, *KINDS_OF_CORE)  # all names of `named_mapping`
 Objective = Literal["latency", "energy"]
 
 
@@ -41,10 +43,10 @@ def named_mapping(
     runtime = runtime or ("overlapped" if any(soc.is_cached(core) for core in soc.cores) else "serial")
     if name == DEFAULT:
         return replace(named_mapping("all_8bit", workload, soc, runtime), name=name)
-    if name not in MANUAL:
-        raise InputError(f"no manual mapping named {name!r}; there is {', '.join((DEFAULT, *MANUAL))}")
     if name in KINDS_OF_CORE:
         return _on_kind(name, workload, soc, runtime)
+    if name not in MANUAL:
+        raise InputError(f"no manual mapping named {name!r}; there is {', '.join(RULES)}")
     ternary = [core for core in soc.cores if soc.cores[core].ternary]
     if not ternary and name != "all_8bit":
         raise InputError(f"mapping {name} needs a ternary core, and {soc.name} has none; use all_8bit")
@@ -101,4 +103,4 @@ def _cheapest_split(
     return best[2]
 
 
-__all__ = ["MANUAL", "alone", "named_mapping", "splits"]
+__all__ = ["MANUAL", "RULES", "alone", "named_mapping", "splits"]

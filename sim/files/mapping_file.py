@@ -45,7 +45,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import device_soc
 from cosoc.sim.files.yamlfile import Place, load_model
-from cosoc.sim.manual import DEFAULT, MANUAL, named_mapping
+from cosoc.sim.manual import RULES, named_mapping
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.mapping import (
     DIMS,
@@ -327,12 +327,12 @@ def _built_in(soc: str) -> dict[str, Path]:
 
 def list_mappings(soc: str) -> tuple[str, ...]:
     """Names that `find_mapping` knows for a SoC: rules for any workload, and files that come with the SoC."""
-    return (DEFAULT, *MANUAL, *_built_in(soc))
+    return (*RULES, *_built_in(soc))
 
 
 def find_mapping(name_or_path: str, workload: Workload, soc: SoC, runtime: Runtime | None = None) -> Mapping:
     """A mapping by rule name (`all_8bit`, ...), by the name of one that comes with the SoC, or by file."""
-    if name_or_path in (DEFAULT, *MANUAL):
+    if name_or_path in RULES:
         return named_mapping(name_or_path, workload, soc, runtime)
     files = _built_in(soc.name)
     if name_or_path in files:

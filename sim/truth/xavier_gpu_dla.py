@@ -26,6 +26,7 @@ from cosoc.sim.truth.compared import Compared, TruthSet
 
 SOC = "agx_xavier_dla"
 ENGINES = ("gpu", "dla")
+DERIVED = ("caffenet", "resnet101")  # networks that `network` makes of cosoc's own
 OVERLAPS = 4  # inferences of the slower network for which the two run at once
 
 # The layers, as TensorRT counts those of Caffe's networks -> how the names of ours in that group begin.
@@ -58,7 +59,12 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
 @cache
 def network(name: str) -> Workload:
     """A network as the artifact has it: Caffe's GoogLeNet has filters of 5x5 where torchvision's has 3x3, and both it
-    and Caffe's AlexNet normalise across channels twice; the others are cosoc's own."""
+    and Caffe's AlexNet normalise across channels twice (CaffeNet behind its pools); ResNet-101 is a shorter 152; the
+    others are cosoc's own."""
+    if name == "resnet101":
+        return _shortened(find_workload("resnet152"), {"layer2": 4, "layer3": 23})
+    if name == "caffenet":
+        return _normalised(find_workload("alexnet"), {"features.2": "norm1", "features.5": "norm2"})
     workload = find_workload(name)
     if name == "googlenet":
         large = {layer.name for layer in workload if ".branch3.1" in layer.name}
@@ -69,6 +75,21 @@ def network(name: str) -> Workload:
     if name == "alexnet":
         return _normalised(workload, {"features.0": "norm1", "features.3": "norm2"})
     return workload
+
+
+def _shortened(workload: Workload, blocks: Mapping[str, int]) -> Workload:
+    """The network with so many blocks of some stages, the first ones; whoever reads the last reads its last."""
+
+    def there(name: str) -> bool:
+        stage, _, rest = name.partition(".")
+        return stage not in blocks or int(rest.partition(".")[0]) < blocks[stage]
+
+    def reads(name: str) -> str:
+        stage, _, rest = name.partition(".")
+        return name if there(name) else f"{stage}.{blocks[stage] - 1}.{rest.partition('.')[2]}"
+
+    kept = (layer for layer in workload if there(layer.name))
+    return replace(workload, layers=tuple(replace(la, inputs=tuple(map(reads, la.inputs))) for la in kept))
 
 
 def _normalised(workload: Workload, behind: Mapping[str, str]) -> Workload:
@@ -132,7 +153,7 @@ def compare(rows: Sequence[Mapping[str, str]]) -> Iterator[Compared]:
 
 
 def _together(row: Mapping[str, str], number: int) -> Iterator[Compared]:
-    known = list_workloads()
+    known = (*list_workloads(), *DERIVED)
     names = tuple(one_of(row, number, side, known) for side in ("a", "b"))
     engines = tuple(one_of(row, number, f"on_{side}", ENGINES) for side in ("a", "b"))
     measured = [1e-3 * positive(row, number, f"{side}_together_ms") for side in ("a", "b")]
@@ -146,7 +167,7 @@ def _together(row: Mapping[str, str], number: int) -> Iterator[Compared]:
 
 
 def _groups(row: Mapping[str, str], number: int) -> Iterator[Compared]:
-    name = one_of(row, number, "network", list_workloads())
+    name = one_of(row, number, "network", (*list_workloads(), *DERIVED))
     layers = text(row, number, "layers")
     if layers != "all" and layers not in GROUPS.get(name, {}):
         known = ", ".join(GROUPS.get(name, {}))

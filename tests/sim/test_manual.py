@@ -96,3 +96,10 @@ def test_min_cost_of_a_network_is_no_slower_than_the_rules_when_layers_run_one_b
     workload = find_workload("digits_cnn")
     seconds = {name: simulate(SOC, workload, named_mapping(name, workload, SOC, "serial")).seconds for name in MANUAL}
     assert seconds["min_cost"] == min(seconds.values())
+
+
+def test_a_mapping_to_a_kind_of_core_needs_one() -> None:
+    """gpu, dla: refused in one line on a chip that has none."""
+    workload = find_workload("resnet8")
+    with pytest.raises(InputError, match="mapping dla needs a core of that kind, and diana has none; use default"):
+        named_mapping("dla", workload, find_soc("diana"))

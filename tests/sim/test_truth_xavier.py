@@ -28,6 +28,14 @@ def test_caffes_networks_have_more_work_than_torchvisions() -> None:
         assert len(network(name).layers) == len(find_workload(name).layers) + 2
 
 
+def test_a_shorter_resnet_is_resnet_101() -> None:
+    """Published: 7.80 G multiply-accumulates and 44.5 M parameters, 33 blocks of three convolutions."""
+    workload = network("resnet101")
+    assert workload.macs == pytest.approx(7.80e9, rel=0.01)
+    assert workload.params == pytest.approx(44.5e6, rel=0.01)
+    assert sum(layer.op == "conv" for layer in workload) == 1 + 33 * 3 + 4 + 1
+
+
 def test_rows_of_each_kind() -> None:
     """A group is one row an engine; a mark one; two networks at once are two alone and two at once."""
     group = {"network": "googlenet", "layers": "0-9", "gpu_ms": "1", "dla_ms": "2"}
