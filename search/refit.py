@@ -25,8 +25,8 @@ from rich.text import Text
 
 from cosoc import __version__
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.catalog import find_soc, list_socs, soc_folder
-from cosoc.sim.files.yamlfile import read_text
+from cosoc.sim.files.catalog import find_soc, list_socs, soc_folder, soc_ranges
+from cosoc.sim.files.yamlfile import Range, read_text
 from cosoc.sim.truth.compared import Compared
 from cosoc.sim.truth.own import OwnRow, compared
 from cosoc.sim.truth.score import Errors, of_energies, of_rows
@@ -42,15 +42,13 @@ STEPS, FOLD_STEPS = 8, 3  # at most; a fold starts where the fit to all rows end
 CONVERGED = 1e-3  # of the cost
 FOLDS = 10  # of more rows than that, a tenth is left out at once
 
-_NUMBER = r"-?\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?"
-_RANGE = re.compile(rf"\w+,\s*({_NUMBER})\s*\.\.\s*({_NUMBER})")
-_VALUE = re.compile(_NUMBER)
+_VALUE = re.compile(r"-?\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
 class Open:
-    """A figure of a SoC file that may be refitted. span: its range as the file has it, empty where it has none. at,
+    """A figure of a SoC file that may be refitted. span: the range that the file states, or nothing. at,
     until: where its digits stand in the text; comment: what its line says of it."""
 
     path: str
@@ -97,10 +95,10 @@ class Refit:
     text: str = field(repr=False)
 
 
-def open_figures(text: str) -> list[Open]:
-    """The figures of a SoC file that may be refitted, in its order. InputError for a range that does not hold its
-    figure."""
+def open_figures(text: str, ranges: Sequence[Range]) -> list[Open]:
+    """The figures of a SoC file that may be refitted, in its order. ranges: those that it states."""
     out: list[Open] = []
+    stated = {one.path: one for one in ranges}
     lines = text.splitlines()
 
     def walk(node: yaml.Node, path: tuple[str, ...]) -> None:
@@ -108,7 +106,7 @@ def open_figures(text: str) -> list[Open]:
             for key, value in node.value:
                 walk(value, (*path, key.value))
         elif isinstance(node, yaml.ScalarNode) and node.style is None and _VALUE.fullmatch(node.value):
-            found = _open(node, path, lines[node.start_mark.line])
+            found = _open(node, ".".join(path), lines[node.start_mark.line], stated.get(".".join(path)))
             if found is not None:
                 out.append(found)
 
@@ -118,23 +116,17 @@ def open_figures(text: str) -> list[Open]:
     return out
 
 
-def _open(node: yaml.ScalarNode, path: tuple[str, ...], line: str) -> Open | None:
+def _open(node: yaml.ScalarNode, path: str, line: str, given: Range | None) -> Open | None:
     comment = line[node.end_mark.column :].partition("#")[2].strip()
     value = float(node.value.replace("_", ""))
-    given = _RANGE.match(comment)
-    if value <= 0 or not (given or comment.startswith("fitted") or "efficiency" in path):
+    if value <= 0 or not (given or comment.startswith("fitted") or "efficiency" in path.split(".")):
         return None
-    low, high = (float(word.replace("_", "")) for word in given.groups()) if given else (value / FREE, value * FREE)
-    if not low <= value <= high:
-        raise InputError(
-            f"line {node.start_mark.line + 1}: {'.'.join(path)} is {node.value}, outside its range "
-            f"{low:g} .. {high:g}; give a range that holds it"
-        )
+    low, high = (given.low, given.high) if given else (value / FREE, value * FREE)
     low = max(low, value / LEAST)  # steps are of logarithms
     whole = not set(node.value) & set(".eE")
     return Open(
-        path=".".join(path), digits=node.value, value=value, low=low, high=high, whole=whole,
-        span=f"{given[1]} .. {given[2]}" if given else "", at=node.start_mark.index, until=node.end_mark.index,
+        path=path, digits=node.value, value=value, low=low, high=high, whole=whole,
+        span=f"{given.low} .. {given.high}" if given else "", at=node.start_mark.index, until=node.end_mark.index,
         comment=comment,
     )  # fmt: skip
 
@@ -242,10 +234,7 @@ def refit(soc: str, rows: Sequence[OwnRow], source: Path, report: Report | None 
     path = soc_path(soc)
     find_soc(str(path))  # what is wrong with it is said by its own reader
     text = read_text(path)
-    try:
-        everything = open_figures(text)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    everything = open_figures(text, soc_ranges(soc))
     if not everything:
         raise InputError(
             f"{path}: nothing in it may be refitted; say so behind a number: `# fitted: to what`, or with a range "

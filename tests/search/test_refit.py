@@ -10,7 +10,7 @@ import pytest
 
 from cosoc.search.refit import NOISE, PRIOR, _folds, open_figures, refit, renamed
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.catalog import find_soc, load_soc, soc_folder
+from cosoc.sim.files.catalog import find_soc, load_soc, soc_folder, soc_ranges
 from cosoc.sim.truth.own import compared, own_rows
 
 # DIANA without a word about its figures, so that a test says itself which are open.
@@ -96,10 +96,12 @@ def test_the_file_is_the_one_read_but_for_what_was_fitted(tmp_path: Path) -> Non
     (_, name), (_, now) = changed
     assert name == "name: mine"
     assert re.fullmatch(
-        r"tick_hz: \d+ +# fitted, 200_000_000 \.\. 400_000_000: to rows.csv, was 260_000_000: as its like", now
+        r"tick_hz: \d+ +# fitted, 200000000 \.\. 400000000: to rows.csv, was 260_000_000: as its like", now
     )
     assert load_soc(out).tick_hz == found.figures[0][1]
-    assert {one.path for one in open_figures(out.read_text())} == {"tick_hz"}  # and it may be refitted again
+    assert {one.path for one in open_figures(out.read_text(), soc_ranges(str(out)))} == {
+        "tick_hz"
+    }  # and it may be refitted again
 
 
 def test_what_no_row_depends_on_is_named_and_left(tmp_path: Path) -> None:
