@@ -60,7 +60,7 @@ def main() -> None:
     state()
     figures: dict[str, Any] = {}
     for name in PULP:
-        truth = SETS[name]
+        truth = next(one for one in SETS if one.name == name)
         rows = rows_of(truth, args.data)[:: 10 if args.quick and name == "redmule_rtl" else 1]
         found = list(truth.compare(rows))
         groups = [group(truth, row) for row in rows]

@@ -128,9 +128,9 @@ def test_a_soft_share_moves_the_estimate_between_its_whole_neighbours() -> None:
 # ------------------------------------------------------------------------------------------ searches
 
 
-@pytest.mark.parametrize("target_ms", [0.0136, 0.015])
+@pytest.mark.parametrize("target_ms", [0.0142, 0.015])
 def test_a_target_holds_by_simulation(target_ms: float, tmp_path: Path) -> None:
-    """Between the fastest mapping (13.5 us) and all-8-bit (16.2 us): the mapping as written, simulated afresh, meets
+    """Between the fastest mapping (14.1 us) and all-8-bit (16.2 us): the mapping as written, simulated afresh, meets
     it, and uses the room: no layer could go back to 8 bit as a whole."""
     content = search_trained(replace(config(tmp_path), target_ms=target_ms), quiet).content()
     (point,) = content["points"]
@@ -149,7 +149,7 @@ def test_a_target_holds_by_simulation(target_ms: float, tmp_path: Path) -> None:
 def test_a_target_out_of_reach_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     """Its figure is that of a mapping that exists: asked for as the target, it is accepted."""
     wanted = replace(config(tmp_path / "run"), target_ms=0.01)
-    with pytest.raises(InputError, match=r"target 0\.01 ms: digits_cnn on diana takes 0\.0135\d ms simulated"):
+    with pytest.raises(InputError, match=r"target 0\.01 ms: digits_cnn on diana takes 0\.0141\d ms simulated"):
         search_trained(wanted, quiet)
     assert not wanted.out.exists()
     with pytest.raises(InputError, match="bounds the latency; objective energy has none"):

@@ -17,7 +17,7 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Tile, Workload
 from cosoc.sim.report.result import Result
 from cosoc.sim.simulate import simulate
-from cosoc.sim.truth import SETS
+from cosoc.sim.truth import gap8_mobilenets, gap9_mlperf_tiny, redmule_rtl
 
 FASTER = {"voltage_v": "0.8", "clock_hz": "370000000"}  # GAP9's other published point
 
@@ -189,14 +189,15 @@ def test_the_rule_makes_the_network_that_comes_with_cosoc() -> None:
 
 def test_gap9_takes_what_silicon_takes() -> None:
     """MLPerf Tiny v1.0, the two networks and points that its figures were fitted on."""
-    for row in SETS["gap9_mlperf_tiny"].compare(SETS["gap9_mlperf_tiny"].built_in):
+    truth = gap9_mlperf_tiny.SET
+    for row in truth.compare(truth.built_in):
         assert row.ours == pytest.approx(row.measured, rel=0.05), row.label
         assert row.energy_ours_j == pytest.approx(row.energy_measured_j, rel=0.1), row.label
 
 
 def test_gap8_takes_what_silicon_takes() -> None:
     """Six rows of GreenWaves' table: 10 % on average, and none a fifth off."""
-    truth = SETS["gap8_mobilenets"]
+    truth = gap8_mobilenets.SET
     found = list(truth.compare(truth.built_in))
     errors = [abs(row.ours / row.measured - 1) for row in found]
     assert sum(errors) / len(errors) <= 0.1 and max(errors) < 0.2
@@ -204,12 +205,12 @@ def test_gap8_takes_what_silicon_takes() -> None:
 
 
 def test_rows_that_name_nothing_known_are_refused() -> None:
-    for name, row, message in (
-        ("gap8_mobilenets", {"network": "ResNet 224", "fps": "1", "energy_mj": "1"}, "column network must read"),
-        ("gap9_mlperf_tiny", {"operating_point": "gap9_650_240", "benchmark": "x"}, "column benchmark is none of"),
-        ("gap9_mlperf_tiny", {"operating_point": "fast", "benchmark": "keyword_spotting"}, "column operating_point"),
-        ("redmule_rtl", {"m_rows": "0", "n_reduction": "8", "k_cols": "8", "stall_probability": "0", "cycles": "1"},
+    for truth, row, message in (
+        (gap8_mobilenets.SET, {"network": "ResNet 224", "fps": "1", "energy_mj": "1"}, "column network must read"),
+        (gap9_mlperf_tiny.SET, {"operating_point": "gap9_650_240", "benchmark": "x"}, "column benchmark is none of"),
+        (gap9_mlperf_tiny.SET, {"operating_point": "fast", "benchmark": "keyword_spotting"}, "column operating_point"),
+        (redmule_rtl.SET, {"m_rows": "0", "n_reduction": "8", "k_cols": "8", "stall_probability": "0", "cycles": "1"},
          "row 0x8x8: column m_rows is '0', must be 1 to 4096"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
-            list(SETS[name].compare([row]))
+            list(truth.compare([row]))
