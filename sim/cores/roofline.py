@@ -4,12 +4,17 @@
 
 The nominal MACs of a layer are counted, so an efficiency may exceed one: a runtime that computes 3x3 filters by
 Winograd's algorithm multiplies less often. It does so by tiles of outputs, so that maps count as rounded up to whole
-tiles, and keeps the filters transformed, which makes them larger. A GPU needs outputs in flight to be busy: a thread's
-next multiply-add waits `chain_cycles` for its last one, so that a kernel takes at least that for every input of a sum,
-over the efficiency, beside what its MACs take. Pools, sums and other operators without MACs are
-bound by memory, and pointwise operators of one operand cost nothing, as runtimes apply them while the layer before
-writes its results. Inputs, weights and outputs are moved once each. A tile is one item's; `batch_cycles` is for several
-in one kernel, which moves the weights once. One core is the whole processor, with all its threads.
+tiles, and keeps the filters transformed, which makes them larger.
+
+A GPU needs outputs in flight to be busy: a thread's next multiply-add waits `chain_cycles` for its last one, and each
+multiprocessor wants a tile of outputs, which makes `fill_outputs` on all of them. A kernel takes as long as if it had
+the larger of the two numbers of outputs more, so that its efficiency grows with the images that share it. Images are to
+it what pixels are: no cut is faster than the whole.
+
+Pools, sums and other operators without MACs are bound by memory, and pointwise operators of one operand cost nothing,
+as runtimes apply them while the layer before writes its results. Inputs, weights and outputs are moved once each. A
+tile is one item's; `batch_cycles` is for several in one kernel, which moves the weights once. One core is the whole
+processor, with all its threads.
 
 One device behaves differently under each runtime; a SoC file holds a table for each and names the one in use.
 """
@@ -69,7 +74,8 @@ class Efficiency(Model):
 class InferenceRuntime(Model):
     """What a runtime makes of the processor. peak_macs_per_cycle: with the arithmetic that it uses. number_bits: of
     weights and activations in memory. kernel_cycles: start and end of a kernel. sum_macs: MACs that starting and ending
-    a sum is worth. chain_cycles: from one multiply-add to the next that needs it."""
+    a sum is worth. chain_cycles: from one multiply-add to the next that needs it. fill_outputs: of one tile on each
+    multiprocessor."""
 
     peak_macs_per_cycle: Rate
     number_bits: Positive
@@ -77,6 +83,7 @@ class InferenceRuntime(Model):
     winograd_tile: Positive = 1
     sum_macs: Count = 0
     chain_cycles: Count = 0
+    fill_outputs: Count = 0
     efficiency: Efficiency
     unmeasured: Unmeasured = ()
 
@@ -131,20 +138,21 @@ class Roofline(Core):
         return tile.k * (tile.c * tile.fy * tile.fx + self.runtimes[self.runtime].sum_macs) * pixels
 
     def counted_macs(self, tile: Tile, xp: Any, batch: int = 1) -> Num:
-        """What a kernel's time is over the rate of its class: the MACs of each item of a batch, and once those that the
-        processor could do while one sum waits for itself."""
+        """What a kernel's time is over the rate of its class: the MACs of each item of a batch, and once those of the
+        outputs that it takes to have no lane wait for a sum and no multiprocessor without a tile."""
         macs = batch * self.macs(tile, xp)
         if tile.op not in ("conv", "matmul"):
             return macs
         used = self.runtimes[self.runtime]
-        lanes = round(used.chain_cycles * used.peak_macs_per_cycle)
+        lanes = max(round(used.chain_cycles * used.peak_macs_per_cycle), used.fill_outputs)
         return macs + lanes * tile.c * tile.fy * tile.fx * xp.used(tile.k)
 
     def moved_bytes(self, tile: Tile, xp: Any, batch: int = 1) -> Num:
-        """Bytes over the memory interface: inputs and outputs of each item of a batch, weights once."""
+        """Bytes over the memory interface: inputs and outputs of each item of a batch, weights once. Inputs are whole:
+        pixels that a stride skips come with those beside them."""
         outputs = tile.k * tile.oy * tile.ox
-        rows = (tile.oy - 1) * tile.stride_y + tile.fy
-        cols = (tile.ox - 1) * tile.stride_x + tile.fx
+        rows = (tile.oy - 1) * tile.stride_y + max(tile.fy, tile.stride_y)
+        cols = (tile.ox - 1) * tile.stride_x + max(tile.fx, tile.stride_x)
         if tile.op in ("conv", "matmul") and not tile.depthwise:
             inputs = tile.c * tile.groups * rows * cols
         else:

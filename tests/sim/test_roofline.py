@@ -17,7 +17,7 @@ from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.tiles import make_tile
-from cosoc.sim.model.workload import INPUT, Layer
+from cosoc.sim.model.workload import INPUT, Layer, batched
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import complete
 
@@ -87,6 +87,66 @@ def test_few_outputs_leave_lanes_idle() -> None:
     assert cycles(conv(16, 64, 32), gpu) == 100 + -(-64 * (16 * 1024 + 30) // 5)
     tile = make_tile(conv(16, 64, 32), 16, 32, 32)
     assert gpu.batch_cycles(tile, 8, exact) == 100 + -(-64 * (8 * 16 * 1024 + 30) // 5)
+
+
+def filled(**figures: float) -> Roofline:
+    """10 MACs a cycle, and what a test is about of what a GPU needs in flight."""
+    used = core().runtimes["r"].model_copy(update=figures)
+    return core().model_copy(update={"runtimes": {"r": used}})
+
+
+def test_multiprocessors_without_a_tile_wait() -> None:
+    """By hand: with 500 outputs to fill it, 16 channels on 4x4 pixels over 64 inputs take 64 x (256 + 500) MACs at 5 a
+    cycle, and four images 64 x (1,024 + 500); the 30 that hide a chain of 3 cycles are among the 500."""
+    gpu = filled(chain_cycles=3, fill_outputs=500)
+    tile = make_tile(conv(16, 64, 4), 16, 4, 4)
+    assert gpu.cycles(tile, exact) == 100 + -(-64 * (256 + 500) // 5)
+    assert gpu.batch_cycles(tile, 4, exact) == 100 + -(-64 * (1_024 + 500) // 5)
+    assert gpu.cycles(make_tile(conv(16, 64, 8), 16, 8, 8), exact) == gpu.batch_cycles(tile, 4, exact)  # as many pixels
+
+
+KERNELS = [
+    conv(64, 64, 14, kernel=3), conv(256, 64, 14), conv(128, 64, 14, stride=2), conv(1000, 512, 1),
+    conv(64, 3, 14, kernel=7, stride=2), conv(96, 96, 14, kernel=3, groups=96),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layer", KERNELS, ids=str)
+@pytest.mark.parametrize("bandwidth", [0.05, 4.0, 1000.0])
+def test_cutting_a_kernel_never_pays(layer: Layer, bandwidth: float) -> None:
+    """A kernel moves its operands once and fills the processor once: two that do its work together do either twice.
+    Along channels, rows, columns and images, at a memory that bounds all of these kernels, some, and none."""
+    gpu = filled(chain_cycles=3, fill_outputs=20_000, winograd_tile=4, kernel_cycles=0)
+    gpu = gpu.model_copy(update={"memory_bytes_per_cycle": bandwidth})
+
+    def cost(k: int, oy: int, ox: int, n: int) -> int:
+        return int(gpu.batch_cycles(make_tile(layer, k, oy, ox), n, exact))
+
+    whole = (layer.k, layer.oy, layer.ox, 8)
+    for dim in range(4):
+        for part in {1, whole[dim] // 3, whole[dim] // 2} - {0, whole[dim]}:
+            one, other = ((*whole[:dim], size, *whole[dim + 1 :]) for size in (part, whole[dim] - part))
+            assert cost(*one) + cost(*other) >= cost(*whole), (dim, part)
+
+
+@pytest.mark.parametrize("layer", KERNELS, ids=str)
+def test_images_together_are_never_slower_than_one_by_one(layer: Layer) -> None:
+    """And each image costs no more in a larger batch; where a processor is not full, less."""
+    gpu = filled(chain_cycles=3, fill_outputs=20_000)
+    tile = make_tile(layer, layer.k, layer.oy, layer.ox)
+    each = [gpu.batch_cycles(tile, n, exact) / n for n in (1, 2, 8, 64)]
+    assert gpu.batch_cycles(tile, 1, exact) == gpu.cycles(tile, exact)
+    assert each == sorted(each, reverse=True)
+    assert each[-1] < 0.9 * each[0]
+
+
+@pytest.mark.parametrize("device", ["xavier_nx", "orin_nx", "agx_orin"])
+def test_kernels_of_a_batch_are_left_whole(device: str) -> None:
+    """Nothing is gained by cutting them, so that ResNet-18 in a batch of 8 is the sum of its whole kernels."""
+    soc = find_soc(device, {"cores.gpu.runtime": "tensorrt_int8"})
+    network, model = batched(find_workload("resnet18"), 8), measured.roofline(soc)
+    ticks = sum(int(model.batch_cycles(make_tile(x, x.k, x.oy, x.ox), 8, exact)) for x in network)
+    assert simulate(soc, network, named_mapping("default", network, soc)).ticks == ticks
 
 
 def test_numbers_of_twice_the_width_move_at_half_the_speed() -> None:
