@@ -136,8 +136,23 @@ def bisection_cycles(packets: int) -> int:
     return packets * (SIDE**2 // 2) ** 2 // SIDE * PACKET // WIDTH
 
 
-# Dynamic memories, by what they are: the SoC files that they stand in, and their bursts [bytes].
-MEMORIES = {"DDR3-2133": ("gemmini", 64), "LPDDR4x-4266": ("agx_xavier_dla", 512)}
+# LPDDR4x-4266 in ns, 16 channels of 16 bits side by side as on Jetson AGX Xavier: JESD209-4's RAS 42 and RPpb 18, REFI
+# 3,904, WTR 10 and RL 17, pages of 2 KB, bursts of 16 in 3.75 ns (published); RFCab of 8 Gb a channel (recalled);
+# one rank, and 32 bursts of one direction at a time (assumed). The boards' own files have links that were measured.
+LPDDR4X = Dram(
+    bytes_per_period=2048, period_cycles=15, banks=8, row_bytes=32768, row_cycles=60, turnaround_cycles=16,
+    batch_bursts=32, refresh_cycles=280, refresh_interval_cycles=3904,
+)  # fmt: skip
+
+
+def memories() -> dict[str, tuple[Dram, int]]:
+    """Dynamic memories by what they are, and their bursts, bytes."""
+    gemmini = find_soc("gemmini")
+    ddr3 = gemmini.memories[gemmini.main_memory].dram
+    assert ddr3 is not None
+    return {"DDR3-2133": (ddr3, 64), "LPDDR4x-4266": (LPDDR4X, 512)}
+
+
 DEEP = 256  # requests in flight: a queue that never runs dry
 FINE = 20  # ticks of a program in a cycle
 
@@ -157,10 +172,7 @@ def asked(memory: Dram, size: int, streams: Sequence[tuple[Sequence[int], bool]]
 def dram(seed: int = 0) -> dict[str, dict[str, float]]:
     """What each memory moves, in bytes a cycle, and what its figures say."""
     out: dict[str, dict[str, float]] = {}
-    for name, (soc, burst) in MEMORIES.items():
-        chip = find_soc(soc)
-        about = chip.memories[chip.main_memory].dram
-        assert about is not None
+    for name, (about, burst) in memories().items():
         row, around = about.row_bytes, about.row_bytes * about.banks
         bus, n = about.rate[0] / about.rate[1], 6000
         opened = burst / about.row_cycles  # by one bank that opens a row for every burst

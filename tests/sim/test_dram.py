@@ -25,6 +25,7 @@ from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part
 from cosoc.sim.model.soc import Dram
 from cosoc.sim.movers.links import banks_of, told_as
+from cosoc.sim.simulate import simulate
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -142,6 +143,21 @@ def test_a_dmas_transfers_go_on_from_row_to_row() -> None:
         if "bank" in program.server_names[program.routes[row["route_at"] + at]]
     ]
     assert len(pages) == len(mine) and all(a < b for a, b in pairwise(pages))
+
+
+def test_a_cores_own_traffic_goes_over_the_bus() -> None:
+    """A bus of 20 bytes a cycle behind a link of 109 holds the GPU up as a link of 20 does. It is finer: a link takes
+    whole cycles for a burst."""
+    soc, network = find_soc("agx_xavier_dla"), find_workload("resnet8")
+    slow = MEMORY.model_copy(update={"bytes_per_period": 20, "period_cycles": 1})
+    memory = soc.memories["dram"].model_copy(update={"dram": slow})
+    link = soc.links["emc"].model_copy(update={"bytes_per_period": 20})
+    changes: tuple[dict[str, object], ...] = ({"memories": {"dram": memory}}, {"links": {"emc": link}})
+    seconds = [
+        simulate(chip, network, named_mapping("gpu", network, chip)).seconds
+        for chip in (soc, *(soc.model_copy(update=change) for change in changes))
+    ]
+    assert seconds[1] == pytest.approx(seconds[2], rel=0.02) and seconds[1] > 1.5 * seconds[0]
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def both(soc: SoC) -> tuple[Load, Load]:
 
 def test_who_shares_a_memory_waits_and_no_longer_than_the_other_holds_it() -> None:
     """GPU and DLA at once are each slower than alone, by no more than the time for which the other was at the link;
-    on a link with a port for each, before a memory without a bus to share, they do not feel one another."""
+    on a link with a port for each they do not feel one another."""
     soc = chip()
     found = simulate_together(soc, both(soc))
     on_gpu, on_dla = found.networks.values()
@@ -170,8 +170,7 @@ def test_who_shares_a_memory_waits_and_no_longer_than_the_other_holds_it() -> No
     assert on_gpu.seconds - on_gpu.alone_seconds <= held["dla"] * 1.01
     assert on_dla.seconds - on_dla.alone_seconds <= held["gpu"] * 1.01
     emc = soc.links["emc"].model_copy(update={"ports": 3})
-    memory = soc.memories["dram"].model_copy(update={"dram": None})  # whose data bus they share as well
-    apart = soc.model_copy(update={"links": {"emc": emc}, "memories": {"dram": memory}})
+    apart = soc.model_copy(update={"links": {"emc": emc}})
     for one in simulate_together(apart, both(apart)).networks.values():
         assert one.seconds == pytest.approx(one.alone_seconds, rel=1e-6)
 
