@@ -4,8 +4,9 @@
 
 An atomic operation multiplies atomic_c input channels for atomic_k filters, so that channels count as rounded up to
 these; the image that a network begins with has its channels and a row of a filter packed together. Filters of 3x3 with
-stride 1 go by Winograd's algorithm, on tiles of winograd_tile outputs a side: fewer products, larger filters. Layers
-that the array has no unit for (`fits`) fall back to another core.
+stride 1 go by Winograd's algorithm, on tiles of winograd_tile outputs a side: fewer products, larger filters. The array
+knows no groups: filters of a convolution in groups are filled up with zeros to all input channels, where it is not
+depthwise. Layers that the array has no unit for (`fits`) fall back to another core.
 
 What an operator moves over the memory's link (`feed_links`): inputs, filters and outputs; where neither inputs nor
 filters fit the convolution buffer, one of them again for every buffer full of the other. A byte takes `access_factor`
@@ -17,6 +18,7 @@ of the link's time too, until the first have come and the last results are out. 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -28,6 +30,13 @@ from cosoc.sim.model.workload import Tile
 
 RUNS = ("conv", "add", "max_pool", "avg_pool", "concat", "norm", "eltwise")
 LARGEST_FILTER = 32  # rows and columns that the array's registers count
+
+
+def ungrouped(tile: Tile) -> Tile:
+    """A convolution in groups as one whose filters have all input channels, most of them zeros."""
+    if tile.groups == 1 or tile.depthwise:
+        return tile
+    return replace(tile, c=tile.c * tile.groups, groups=1)
 
 
 class Dla(Core):
@@ -82,9 +91,7 @@ class Dla(Core):
 
     def _products(self, tile: Tile, xp: Any) -> Num:
         """Products that the array does, those of channels that are rounded up included."""
-        channels = xp.ceildiv(tile.k, self.atomic_k * tile.groups) * self.atomic_k * tile.groups
-        if tile.depthwise:
-            channels = xp.ceildiv(tile.k, self.atomic_k) * self.atomic_k
+        channels = xp.ceildiv(tile.k, self.atomic_k) * self.atomic_k
         if self._winograd(tile):
             edge = self.winograd_tile
             tiles = xp.ceildiv(tile.oy, edge) * xp.ceildiv(tile.ox, edge)
@@ -98,12 +105,13 @@ class Dla(Core):
     def cycles(self, tile: Tile, xp: Any) -> Num:
         if folded(tile):
             return 0 * tile.k
-        spent = over(self._products(tile, xp), self.macs_per_cycle, xp) if tile.op == "conv" else 0
+        spent = over(self._products(ungrouped(tile), xp), self.macs_per_cycle, xp) if tile.op == "conv" else 0
         return (self.start_cycles + spent) * xp.used(tile.k)
 
     def feed_bytes(self, tile: Tile, xp: Any) -> Num:
         if folded(tile) or tile.op == "concat":  # its inputs are written to where they belong
             return 0 * tile.k
+        tile = ungrouped(tile)
         edge = self.winograd_tile + 2
         filters = (edge, edge) if self._winograd(tile) else (tile.fy, tile.fx)
         moved = plain_bytes(tile, self.number_bits, xp, filters)
@@ -120,14 +128,14 @@ class Dla(Core):
         """Bytes that come again, as neither inputs nor filters fit the buffer."""
         rows = (tile.oy - 1) * tile.stride_y + tile.fy
         cols = (tile.ox - 1) * tile.stride_x + tile.fx
-        channels = tile.k if tile.depthwise else tile.c * tile.groups
+        channels = tile.k if tile.depthwise else tile.c
         inputs = xp.ceildiv(channels * rows * cols * self.number_bits, 8)
         weights = xp.ceildiv(tile.k * tile.c * filters[0] * filters[1] * self.number_bits, 8)
         more = [xp.maximum(xp.ceildiv(one, self.buffer_bytes) - 1, 0) for one in (inputs, weights)]
         return xp.minimum(more[0] * weights, more[1] * inputs)
 
     def weight_bytes(self, tile: Tile, xp: Any) -> Num:
-        return weights_in_main(tile, self.number_bits, xp)
+        return weights_in_main(ungrouped(tile), self.number_bits, xp)
 
 
 __all__ = ["LARGEST_FILTER", "RUNS", "Dla"]

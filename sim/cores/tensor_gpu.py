@@ -5,7 +5,9 @@ that tiles come in *waves* of as many as there are multiprocessors, and the last
 
     cycles = kernel_cycles + waves x inputs of a sum x (products / rate of a multiprocessor + operands / rate of the L2)
 
-with the tile that is fastest (of two sides, each one of tile_sizes). Depthwise layers multiply on the plain lanes.
+with the tile that is fastest (of two sides, each one of tile_sizes), and with the inputs of each pixel filled up to
+tensor cores' LEAST_CHANNELS. The plain lanes multiply what has no product of matrices for tensor cores: convolutions in
+groups, depthwise ones among them, and a matrix by one vector, whose weights all come from memory once.
 What a kernel moves over the memory's link (`feed_links`) is its inputs, weights and outputs once each, and
 `fill_bytes`: the link's time that goes until its first operands have come through cold caches and its last results are
 out. Arithmetic and memory take turns, in `feed_pieces`.
@@ -23,6 +25,7 @@ from cosoc.sim.model.soc import Core, Count, FromList, Num, Positive, refuse
 from cosoc.sim.model.workload import Tile
 
 LEAST_ROWS = 8  # of a product that a tensor core does at once
+LEAST_CHANNELS = 8  # recalled: halves in a row of its operands; an image's 3 channels are stored as so many
 
 NO_TILES = {
     "weight_memory": "it reads weights where tensors live",
@@ -109,15 +112,19 @@ class TensorGpu(Core):
             return 0 * tile.k
         spent: Num = 0
         if tile.op in ("conv", "matmul"):
-            spent = self._lanes(tile, batch, xp) if tile.depthwise else self._tensor_cores(tile, batch, xp)
+            spent = self._lanes(tile, batch, xp)
+            if tile.op == "matmul" or tile.groups == 1:  # groups of a matmul are products of matrices, one a head
+                vector = batch * tile.oy * tile.ox == 1
+                spent = xp.where(vector, spent, self._tensor_cores(tile, batch, xp))
         return (self.kernel_cycles + spent) * xp.used(tile.k)
 
     def _lanes(self, tile: Tile, batch: int, xp: Any) -> Num:
-        macs = batch * tile.k * tile.fy * tile.fx * tile.oy * tile.ox
+        macs = batch * tile.k * tile.c * tile.fy * tile.fx * tile.oy * tile.ox
         return over(macs, self.lane_macs_per_cycle, xp)
 
     def _tensor_cores(self, tile: Tile, batch: int, xp: Any) -> Num:
-        pixels, sums = batch * tile.oy * tile.ox, tile.c * tile.fy * tile.fx
+        pixels = batch * tile.oy * tile.ox
+        sums = xp.ceildiv(tile.c, LEAST_CHANNELS) * LEAST_CHANNELS * tile.fy * tile.fx
         channels = xp.ceildiv(tile.k, tile.groups)
         found = []
         whole = xp.ceildiv(pixels, LEAST_ROWS) * LEAST_ROWS

@@ -29,12 +29,14 @@ ENGINES = ("gpu", "dla")
 DERIVED = ("caffenet", "resnet101")  # networks that `network` makes of cosoc's own
 OVERLAPS = 4  # inferences of the slower network for which the two run at once
 
-# The layers, as TensorRT counts those of Caffe's networks -> how the names of ours in that group begin.
+# The layers, as upstream counts them -> how the names of ours in that group begin. GoogLeNet's are in the order of Caffe's
+# file, activations and concatenations counted: the pool before the third stage is 9, 24 is the first convolution of that
+# stage's second module. Of AlexNet only a group's number is known; what it holds is read from what the groups take.
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "googlenet": {
         "0-9": ("stem.", "norm"),
-        "10-24": ("stage3.0.",),
-        "25-38": ("stage3.1.", "pool3"),
+        "10-24": ("stage3.0.", "stage3.1.branch1."),
+        "25-38": ("stage3.1.branch2.", "stage3.1.branch3.", "stage3.1.branch4.", "stage3.1.cat", "pool3"),
         "39-52": ("stage4.0.",),
         "53-66": ("stage4.1.",),
         "67-80": ("stage4.2.",),
@@ -46,9 +48,9 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "alexnet": {
         "0": ("features.0",),
         "1": ("norm1", "features.2"),
-        "2": ("features.3",),
-        "3": ("norm2", "features.5"),
-        "4": ("features.6", "features.8", "features.10", "features.12"),
+        "2": ("features.3", "norm2"),
+        "3": ("features.5", "features.6"),
+        "4": ("features.8", "features.10", "features.12"),
         "5": ("classifier.0",),
         "6": ("classifier.2",),
         "7": ("classifier.4",),

@@ -47,11 +47,26 @@ def conv(k: int, c: int, edge: int, filter: int = 1, **more: int) -> Tile:
 
 def test_a_wave_of_tiles() -> None:
     """By hand, one size of tiles and an L2 that costs nothing: 16 x 16 pixels and 256 channels are 4 x 4 tiles of 64 x
-    64, two waves on 8 multiprocessors; each multiplies 64 x 64 for every one of 100 inputs at an eighth of 5500."""
+    64, two waves on 8 multiprocessors; each multiplies 64 x 64 for every one of 104 inputs at an eighth of 5500."""
     core = gpu(tile_sizes=(64,), l2_bytes_per_cycle=1e9, kernel_cycles=0)
-    assert core.cycles(conv(256, 100, 16), exact) == pytest.approx(2 * 100 * 64 * 64 * 8 / 5500, abs=2)
+    assert core.cycles(conv(256, 104, 16), exact) == pytest.approx(2 * 104 * 64 * 64 * 8 / 5500, abs=2)
     # One channel more is a column of 4 tiles more, and a third wave.
-    assert core.cycles(conv(257, 100, 16), exact) == pytest.approx(3 * 100 * 64 * 64 * 8 / 5500, abs=2)
+    assert core.cycles(conv(257, 104, 16), exact) == pytest.approx(3 * 104 * 64 * 64 * 8 / 5500, abs=2)
+    # Inputs come in rows of 8 channels: 97 take as long as 104, an image's 3 as long as 8.
+    assert core.cycles(conv(256, 97, 16), exact) == core.cycles(conv(256, 104, 16), exact)
+    assert core.cycles(conv(256, 3, 16, 3), exact) == core.cycles(conv(256, 8, 16, 3), exact)
+
+
+def test_convolutions_in_groups_run_on_the_lanes() -> None:
+    """Two groups of 48 to 128 channels, 5 x 5, on 27 x 27 pixels (AlexNet's second): 224 M products at the lanes' 1410."""
+    core = gpu(kernel_cycles=0)
+    tile = Tile("conv", k=256, c=48, oy=27, ox=27, fy=5, fx=5, groups=2)
+    assert core.cycles(tile, exact) == math.ceil(256 * 48 * 25 * 27 * 27 / 1410)
+    depthwise = Tile("conv", k=64, c=1, oy=27, ox=27, fy=3, fx=3, groups=64, depthwise=True)
+    assert core.cycles(depthwise, exact) == math.ceil(64 * 9 * 27 * 27 / 1410)
+    # Heads of an attention are groups of a product of matrices, which tensor cores do.
+    heads = Tile("matmul", k=2364, c=64, oy=1, ox=197, groups=12)
+    assert core.cycles(heads, exact) < 2364 * 64 * 197 / 1410
 
 
 def test_a_batch_fills_the_last_wave() -> None:
@@ -69,7 +84,10 @@ def test_a_layer_of_weights_streams_at_the_links_rate() -> None:
     tile = conv(4096, 4096, 1)
     moved = 2 * (4096 * 4096 + 4096 + 4096)
     assert core.feed_bytes(tile, exact) == moved
-    assert core.cycles(tile, exact) < 0.2 * moved / soc.links["emc"].bytes_per_period
+    assert core.cycles(tile, exact) == math.ceil(4096 * 4096 / 1410)
+    assert core.cycles(tile, exact) < 0.05 * moved / soc.links["emc"].bytes_per_period
+    # Of 8 images the weights serve each, and tensor cores have rows to multiply.
+    assert core.batch_cycles(tile, 8, exact) < 8 * core.cycles(tile, exact)
 
 
 def test_an_operator_of_the_dla() -> None:
@@ -81,6 +99,18 @@ def test_an_operator_of_the_dla() -> None:
     assert core.cycles(conv(40, 48, 10, 3, stride_y=2, stride_x=2), exact) == math.ceil(64 * 48 * 100 * 9 / 1024)
     # An image's 3 channels are stored as 4; a row of 7 of them takes one atom of 32 in place of seven.
     assert core.cycles(conv(16, 3, 10, 7), exact) == math.ceil(32 * 7 * 16 * 100 / 1024)
+
+
+def test_the_array_knows_no_groups() -> None:
+    """Two groups are a convolution of all channels, half of whose weights are zeros; a depthwise one stays one."""
+    core = dla()
+    grouped = Tile("conv", k=256, c=48, oy=27, ox=27, fy=5, fx=5, groups=2)
+    whole = Tile("conv", k=256, c=96, oy=27, ox=27, fy=5, fx=5)
+    assert core.cycles(grouped, exact) == core.cycles(whole, exact)
+    assert core.feed_bytes(grouped, exact) == core.feed_bytes(whole, exact)
+    assert core.weight_bytes(grouped, exact) == core.weight_bytes(whole, exact) == 2 * 256 * 96 * 25
+    depthwise = Tile("conv", k=64, c=1, oy=27, ox=27, fy=3, fx=3, groups=64, depthwise=True)
+    assert core.weight_bytes(depthwise, exact) == 2 * 64 * 9
 
 
 def test_what_does_not_fit_the_buffer_comes_again() -> None:
