@@ -440,7 +440,7 @@ def report(
         by_server=_by_server(program, trace, occupied, all_ops),
         by_memory=_by_memory(program, soc, workload, mapping, homes, inferences, all_ops),
         critical_path=critical,
-        unmeasured=_unmeasured(workload, mapping, soc, critical, trace.makespan),
+        unmeasured=unmeasured_classes(workload, mapping, soc, critical.by_layer_ticks, trace.makespan),
         ops=program.n_ops,
         bursts=trace.bursts,
         wall_s=wall_s,
@@ -450,8 +450,11 @@ def report(
     )
 
 
-def _unmeasured(workload: Workload, mapping: Mapping, soc: SoC, path: CriticalPath, makespan: int) -> tuple[str, ...]:
-    """What of a run is of classes of operators that no measurement of the device covers, with its share of the time."""
+def unmeasured_classes(
+    workload: Workload, mapping: Mapping, soc: SoC, layer_ticks: dict[str, int], makespan: int
+) -> tuple[str, ...]:
+    """What of a run is of classes of operators that no measurement of the device covers, with its share of the time.
+    layer_ticks: how long the run was at each layer."""
     layers: dict[tuple[str, str], list[str]] = {}
     for layer in workload:
         for part in mapping.layers[layer.name].parts:
@@ -461,7 +464,7 @@ def _unmeasured(workload: Workload, mapping: Mapping, soc: SoC, path: CriticalPa
                 layers.setdefault((part.core, found), []).append(layer.name)
     return tuple(
         f"no measurement of {soc.name} covers {found} on {core}: {len(names)} layers, "
-        f"{sum(path.by_layer_ticks.get(name, 0) for name in names) / max(makespan, 1):.0%} of the time, are by figures "
+        f"{sum(layer_ticks.get(name, 0) for name in names) / max(makespan, 1):.0%} of the time, are by figures "
         "of other devices or assumed"
         for (core, found), names in layers.items()
     )
@@ -865,4 +868,6 @@ def _weights_into(workload: Workload, name: str, soc: SoC, mapping: Mapping, hom
     return out
 
 
-__all__ = ["CAUSES", "NO_LAYER", "PATH_NAMES", "Result", "busy_ticks", "energy_j", "report", "to_json"]
+__all__ = [
+    "CAUSES", "NO_LAYER", "PATH_NAMES", "Result", "busy_ticks", "energy_j", "report", "to_json", "unmeasured_classes",
+]  # fmt: skip

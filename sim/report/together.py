@@ -15,7 +15,7 @@ from cosoc.sim.model.energy import power_energy_j
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import Boundary, SoC
 from cosoc.sim.model.workload import Workload
-from cosoc.sim.report.result import busy_ticks, energy_j
+from cosoc.sim.report.result import busy_ticks, energy_j, unmeasured_classes
 
 if TYPE_CHECKING:  # slow to import
     from rich.console import RenderableType
@@ -40,7 +40,8 @@ class NetworkPart:
     its end. worst_seconds: the longest. alone_seconds: of an inference of the same program without the others.
     energy_j: of an inference: its ops, the powers of units while they are busy for it, and of what is always drawn an
     equal share with whom else is not done yet. ended_s: when its last inference ended. ends_s: when each ended.
-    busy_s: seconds for which each unit was busy for it.
+    busy_s: seconds for which each unit was busy for it. unmeasured: what of it no measurement of the device covers, a
+    sentence for each class of operators, with its share of the time alone.
     """
 
     workload: str
@@ -55,6 +56,7 @@ class NetworkPart:
     ended_s: float
     ends_s: tuple[float, ...]
     busy_s: dict[str, float]
+    unmeasured: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,9 @@ def summed_up(
                 for unit, ticks in zip(program.unit_names, busy, strict=True)
                 if ticks and (unit in soc.cores or unit in soc.dmas)
             },
+            unmeasured=unmeasured_classes(
+                load.workload, load.mapping, soc, _layer_ticks(program, by_itself, soc), by_itself.makespan
+            ),
         )
     ports = whole.program.servers["ports"].tolist()
     links = {
@@ -121,6 +126,12 @@ def summed_up(
         if name in soc.links
     }
     return TogetherResult(soc.name, engine, trace.makespan / hz, soc.energy_boundary, total, networks, links)
+
+
+def _layer_ticks(program: Program, trace: Trace, soc: SoC) -> dict[str, int]:
+    """For how long the unit that worked longest on a layer did so, by layer."""
+    longest = busy_ticks(program, trace, soc).max(axis=0).tolist()
+    return dict(zip(program.layers, longest, strict=False))  # the last: of no layer
 
 
 def while_all_run(result: TogetherResult) -> tuple[float, ...]:
@@ -184,7 +195,8 @@ def table(result: TogetherResult) -> RenderableType:
         busy.add_row(unit, *(f"{one.busy_s.get(unit, 0.0) / whole:.0%}" for one in result.networks.values()))
     for link, share in result.links_busy.items():
         busy.add_row(f"link {link}", f"{share:.0%} in all", *[""] * (len(result.networks) - 1))
-    return Group(rows, "", busy, "", summary(result))
+    notes = (f"Note, {name}: {note}." for name, one in result.networks.items() for note in one.unmeasured)
+    return Group(rows, "", busy, "", summary(result), *notes)
 
 
 def summary(result: TogetherResult) -> str:

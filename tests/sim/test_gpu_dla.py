@@ -58,7 +58,7 @@ def test_a_wave_of_tiles() -> None:
 
 
 def test_convolutions_in_groups_run_on_the_lanes() -> None:
-    """Two groups of 48 to 128 channels, 5 x 5, on 27 x 27 pixels (AlexNet's second): 224 M products at the lanes' 1410."""
+    """Two groups of 48 to 128 channels, 5 x 5, on 27 x 27 pixels (AlexNet's second): 224 M products at 1410 a cycle."""
     core = gpu(kernel_cycles=0)
     tile = Tile("conv", k=256, c=48, oy=27, ox=27, fy=5, fx=5, groups=2)
     assert core.cycles(tile, exact) == math.ceil(256 * 48 * 25 * 27 * 27 / 1410)

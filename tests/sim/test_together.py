@@ -109,6 +109,16 @@ def test_inferences_are_due_at_periods() -> None:
     assert one.worst_seconds == pytest.approx(alone, rel=1e-9)
 
 
+def test_each_network_says_what_no_measurement_covers() -> None:
+    """Depthwise layers on Xavier's GPU: what a network says of itself alone, it says beside another."""
+    soc = find_soc("agx_xavier_dla")
+    loads = [Load(one, named_mapping("gpu", one, soc)) for one in map(find_workload, ("mobilenet_v1_025", "resnet8"))]
+    small, plain = simulate_together(soc, loads).networks.values()
+    assert small.unmeasured == simulate(soc, loads[0].workload, loads[0].mapping).unmeasured
+    assert "depthwise on gpu: 13 layers" in small.unmeasured[0]
+    assert plain.unmeasured == ()
+
+
 def test_networks_that_do_not_fit_a_memory_together_are_refused() -> None:
     """Two VGG-16 have 276 million weights of 32 bit: 1.1 GB, and half of a 1 GB memory holds one of them at most."""
     soc = find_soc("rpi4", {"memories.dram.size_bytes": "1000000000"})
