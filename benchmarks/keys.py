@@ -277,12 +277,22 @@ def scenarios(soc: SoC) -> list[Scenario]:
         Scenario("weights in parts", large, _default("overlapped"), 1, moving | _in_parts(soc, large)),
         Scenario("large", large, _default("overlapped")),
         *(Scenario(f"large on {core}", large, _only(core), about=(("cores", core),)) for core in soc.cores),
+        *(
+            Scenario(f"tight large on {name}", large, _only(name), 1, tighter, (("cores", name, "channel_step"),))
+            for name, core in soc.cores.items()
+            if core.memory == soc.main_memory and soc.backing_memory is not None
+        ),
         Scenario("small tiles", large, _default("overlapped"), 1, _small_tiles(soc)),
         *(
             Scenario(f"small tiles on {core}", large, _only(core), 1, _small_tiles(soc), (("cores", core),))
             for core in near
         ),
         *(Scenario(f"much for {core}", chain(160, 32, 2, 1), _default("overlapped")) for core in rows),
+        *(
+            Scenario(f"slow bus of {name}", large, _default("overlapped"), 1, _slow_bus(name), (("memories", name),))
+            for name, memory in soc.memories.items()
+            if memory.dram is not None
+        ),
         *(Scenario(f"crowded {core}", large, _default("overlapped"), 1, _crowded(soc, core)) for core in rows),
         Scenario("tight attention", attention(64, 64), _default("overlapped"), 2, tight),
     ]
@@ -299,6 +309,11 @@ def _narrow(soc: SoC, times: int = 1) -> dict[Path, Any]:
             out |= {("links", name, "bytes_per_period"): slowest.bytes_per_period}
             out |= {("links", name, "period_cycles"): times * slowest.period_cycles}
     return out
+
+
+def _slow_bus(memory: str) -> dict[Path, Any]:
+    """The data bus of a dynamic memory, slower than the links before it."""
+    return {("memories", memory, "dram", "period_cycles"): 400}
 
 
 def _small_tiles(soc: SoC) -> dict[Path, Any]:
