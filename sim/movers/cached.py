@@ -283,8 +283,7 @@ class TileEmitter:
         """The route over the bank that has a page of the DRAM, and the tag; where it has no banks, over its link."""
         if self.banks is None:
             return np.full_like(page, DRAM_PATH), np.full_like(page, OUT if out else INTO_SCRATCHPAD)
-        tags = [self.banks.over(each, out)[1] for each in page.tolist()]
-        return BANKS + page % len(self.banks.banks), np.array(tags, np.int64)
+        return BANKS + page % len(self.banks.banks), self.banks.tag(page, out)
 
     def _loads(self, mvins: Ints, labels: Ints) -> Ints:
         """Of every mvin, see the kernel."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cosoc.sim.machine.program import Builder
 from cosoc.sim.model.soc import Dram, Link
@@ -47,7 +48,11 @@ class Banks:
     def over(self, page: int, out: bool) -> tuple[tuple[int, int], int]:
         """Servers and tag of a transfer that begins in this page: a row of some bank, counted through all banks. out:
         whether it is written."""
-        return (self.bus, self.banks[page % len(self.banks)]), page // len(self.banks) << _DIRECTION_BITS | out
+        return (self.bus, self.banks[page % len(self.banks)]), self.tag(page, out)
+
+    def tag(self, page: Any, out: bool) -> Any:
+        """The tag of a transfer that begins in a page; of an array of pages, theirs."""
+        return page // len(self.banks) << _DIRECTION_BITS | int(out)
 
     def streamed(self) -> tuple[tuple[int], int]:
         """Servers and tag of what is read in no order that is known: it opens no row."""
