@@ -10,6 +10,7 @@ from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.mobilenets import mobilenet
 from cosoc.sim.simulate import simulate
+from cosoc.sim.truth.cells import positive
 from cosoc.sim.truth.compared import Compared, TruthSet
 
 NAME = re.compile(r"MobileNet V([12]) (\d+) (\d+(?:\.\d+)?)")  # version, input size, width
@@ -19,16 +20,15 @@ COLUMNS = ("network", "fps", "energy_mj")
 def compare(rows: Sequence[Mapping[str, str]]) -> Iterator[Compared]:
     """Each row's network on the cluster, double-buffered through L2 and L1."""
     soc = find_soc("gap8")
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         found = NAME.fullmatch(row["network"])
         if found is None:
             what = "column network must read MobileNet V1|V2 INPUT_SIZE WIDTH"
             raise InputError(f"row {row['network']!r}: {what}")
+        fps, energy_mj = (positive(row, number, column) for column in COLUMNS[1:])
         workload = mobilenet(int(found[1]), int(found[2]), float(found[3]))
         ours = simulate(soc, workload, named_mapping("default", workload, soc, "overlapped"))
-        yield Compared(
-            row["network"], 1 / float(row["fps"]), ours.seconds, 1e-3 * float(row["energy_mj"]), ours.energy_j
-        )
+        yield Compared(row["network"], 1 / fps, ours.seconds, 1e-3 * energy_mj, ours.energy_j)
 
 
 SET = TruthSet(

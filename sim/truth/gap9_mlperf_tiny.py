@@ -10,6 +10,7 @@ from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.simulate import simulate
+from cosoc.sim.truth.cells import positive
 from cosoc.sim.truth.compared import Compared, TruthSet
 
 NETWORKS = {
@@ -24,19 +25,19 @@ COLUMNS = ("operating_point", "benchmark", "inferences_per_s", "energy_uj")
 
 def compare(rows: Sequence[Mapping[str, str]]) -> Iterator[Compared]:
     """Each row's network on every layer's default core, double-buffered, at the row's voltage and clock."""
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         point, network = row["operating_point"], NETWORKS.get(row["benchmark"])
         label, found = f"{row['benchmark']}, {point}", POINT.fullmatch(point)
         if network is None:
             raise InputError(f"row {label}: column benchmark is none of {', '.join(NETWORKS)}")
         if found is None:
             raise InputError(f"row {label}: column operating_point must be gap9_MILLIVOLTS_MEGAHERTZ")
+        per_s, energy_uj = (positive(row, number, column) for column in COLUMNS[2:])
         volts, hertz = int(found[1]) / 1000, int(found[2]) * 1_000_000
         soc = find_soc("gap9", {"voltage_v": str(volts), "clock_hz": str(hertz)})
         workload = find_workload(network)
         ours = simulate(soc, workload, named_mapping("default", workload, soc, "overlapped"))
-        measured, spent = float(row["inferences_per_s"]), 1e-6 * float(row["energy_uj"])
-        yield Compared(label, 1 / measured, ours.seconds, spent, ours.energy_j)
+        yield Compared(label, 1 / per_s, ours.seconds, 1e-6 * energy_uj, ours.energy_j)
 
 
 SET = TruthSet(

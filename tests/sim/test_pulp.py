@@ -209,6 +209,10 @@ def test_rows_that_name_nothing_known_are_refused() -> None:
         (gap8_mobilenets.SET, {"network": "ResNet 224", "fps": "1", "energy_mj": "1"}, "column network must read"),
         (gap9_mlperf_tiny.SET, {"operating_point": "gap9_650_240", "benchmark": "x"}, "column benchmark is none of"),
         (gap9_mlperf_tiny.SET, {"operating_point": "fast", "benchmark": "keyword_spotting"}, "column operating_point"),
+        (gap8_mobilenets.SET, {"network": "MobileNet V1 128 0.25", "fps": "fast", "energy_mj": "1"},
+         "row 1, fps: found 'fast'; a positive number is needed"),
+        (gap9_mlperf_tiny.SET, {"operating_point": "gap9_650_240", "benchmark": "keyword_spotting",
+                                "inferences_per_s": "1", "energy_uj": "0"}, "row 1, energy_uj: found '0'"),
         (redmule_rtl.SET, {"m_rows": "0", "n_reduction": "8", "k_cols": "8", "stall_probability": "0", "cycles": "1"},
          "row 0x8x8: column m_rows is '0', must be 1 to 4096"),
     ):  # fmt: skip
