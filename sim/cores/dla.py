@@ -21,11 +21,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from cosoc.sim.cores.roofline import Rate, Unmeasured, class_among, over
-from cosoc.sim.cores.tensor_gpu import NO_TILES, folded, plain_bytes, weights_in_main
-from cosoc.sim.model.soc import Core, Count, Num, Positive, refuse
+from cosoc.sim.cores.roofline import Rate, over
+from cosoc.sim.cores.tensor_gpu import NO_TILES, OnMainMemory, folded, plain_bytes, weights_in_main
+from cosoc.sim.model.soc import Count, Num, Positive
 from cosoc.sim.model.workload import Tile
 
 RUNS = ("conv", "add", "max_pool", "avg_pool", "concat", "norm", "eltwise")
@@ -39,9 +39,8 @@ def ungrouped(tile: Tile) -> Tile:
     return replace(tile, c=tile.c * tile.groups, groups=1)
 
 
-class Dla(Core):
-    """See the module docstring. image_channels: that a pixel of an image is stored with. handover_cycles: until a
-    tensor that it made can be read by another core."""
+class Dla(OnMainMemory):
+    """See the module docstring. image_channels: that a pixel of an image is stored with."""
 
     UNUSED: ClassVar[Mapping[str, str]] = NO_TILES | {"launch_cycles": "start_cycles is the start of an operator"}
 
@@ -57,21 +56,6 @@ class Dla(Core):
     fill_bytes: Count
     access_factor: Annotated[float, Field(ge=1)]
     norm_passes: Positive
-    handover_cycles: Count
-    unmeasured: Unmeasured = ()
-
-    @model_validator(mode="after")
-    def _reads_over_a_link(self) -> Dla:
-        if not self.feed_links:
-            refuse("core", "feed_links", self.feed_links, "name the link of the memory that it computes from")
-        return self
-
-    @property
-    def handover(self) -> int:
-        return self.handover_cycles
-
-    def unmeasured_class(self, tile: Tile) -> str:
-        return class_among(tile, self.unmeasured)
 
     def improvements(self) -> tuple[str, ...]:
         return "macs_per_cycle=x2", "start_cycles=x0.5", "buffer_bytes=x2"

@@ -16,7 +16,7 @@ out. Arithmetic and memory take turns, in `feed_pieces`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -64,10 +64,31 @@ def folded(tile: Tile) -> bool:
     return tile.op == "eltwise" and tile.operands == 1
 
 
-class TensorGpu(Core):
+class OnMainMemory(Core):
+    """An engine that computes from the main memory, over a link that it shares with others. handover_cycles: until a
+    tensor that it made can be read by another core."""
+
+    handover_cycles: Count
+    unmeasured: Unmeasured = ()
+
+    @model_validator(mode="after")
+    def _reads_over_a_link(self) -> Self:
+        if not self.feed_links:
+            refuse("core", "feed_links", self.feed_links, "name the link of the memory that it computes from")
+        return self
+
+    @property
+    def handover(self) -> int:
+        return self.handover_cycles
+
+    def unmeasured_class(self, tile: Tile) -> str:
+        return class_among(tile, self.unmeasured)
+
+
+class TensorGpu(OnMainMemory):
     """See the module docstring. peak_macs_per_cycle, of all multiprocessors; lane_macs_per_cycle: of their plain lanes.
     l2_bytes_per_cycle: operands from the L2, to all of them. norm_passes: over its bytes, of a normalisation or
-    softmax. handover_cycles: until a tensor that it made can be read by another core."""
+    softmax."""
 
     UNUSED: ClassVar[Mapping[str, str]] = NO_TILES | {"launch_cycles": "kernel_cycles is the start of a kernel"}
 
@@ -81,21 +102,6 @@ class TensorGpu(Core):
     kernel_cycles: Count
     fill_bytes: Count
     norm_passes: Positive
-    handover_cycles: Count
-    unmeasured: Unmeasured = ()
-
-    @model_validator(mode="after")
-    def _reads_over_a_link(self) -> TensorGpu:
-        if not self.feed_links:
-            refuse("core", "feed_links", self.feed_links, "name the link of the memory that it computes from")
-        return self
-
-    @property
-    def handover(self) -> int:
-        return self.handover_cycles
-
-    def unmeasured_class(self, tile: Tile) -> str:
-        return class_among(tile, self.unmeasured)
 
     def improvements(self) -> tuple[str, ...]:
         return "peak_macs_per_cycle=x2", "l2_bytes_per_cycle=x2", "kernel_cycles=x0.5"
