@@ -593,6 +593,10 @@ def search(
         Path | None, typer.Option("--out", metavar="DIR", help="Run folder [default: runs/SOC-WORKLOAD].")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    redo: Annotated[
+        str | None,
+        typer.Option("--redo", metavar="PHASE", help="With --resume: that phase again, and what follows from it."),
+    ] = None,
     inferences: Annotated[
         int, typer.Option("--inferences", min=1, help="With --space splits: inferences that each replay streams.")
     ] = 1000,
@@ -609,14 +613,14 @@ def search(
     objective = objective or USUAL[space]
     parsed(objective)
     folder = out or Path("runs") / "-".join(Path(n.replace(":", "_")).stem for n in (soc, workload))
-    common = ("objective", "seed", "out", "resume", "input_shape", "overrides")
+    common = ("objective", "seed", "out", "resume", "redo", "input_shape", "overrides")
     if space == "splits":
         _only(ctx, "--space splits", *common, "inferences", "carrier")
-        options = (objective, seed, folder, resume)
+        options = (objective, seed, folder, resume, redo)
         run = _splits(soc, workload, inferences, input_shape, overrides, carrier, *options)
     elif space == "tiles":
         _only(ctx, "--space tiles", *common, "mapping", "time_budget", "estimate")
-        options = (objective, seed, folder, resume)
+        options = (objective, seed, folder, resume, redo)
         run = _tiles(soc, workload, mapping, time_budget, estimate, input_shape, overrides, *options)
     else:
         others = (
@@ -635,13 +639,13 @@ def search(
         _check_trainable(workload, space)
         machine, shape = _soc(soc, overrides), _shape(input_shape)
         theta = _theta(estimate, machine)
-        _check_run_folder(folder, resume)
+        _check_run_folder(folder, resume, redo)
         from cosoc.search.training.space import TrainingConfig, search_trained
 
         config = TrainingConfig(
             soc=machine, workload=workload, space=space, template=template, cut=cut, input_shape=shape, data=data,
             objective=objective, strengths=weights, target_ms=target_ms, estimator=estimator,
-            epochs=epochs, seed=seed, out=folder, resume=resume, theta=theta,
+            epochs=epochs, seed=seed, out=folder, resume=resume, redo=redo, theta=theta,
         )  # fmt: skip
         run = functools.partial(search_trained, config)
     try:
@@ -676,28 +680,31 @@ def _theta(estimate: Path | None, soc: SoC) -> Theta | None:
 def _tiles(
     soc: str, workload: str, mapping: str, budget_s: float | None, estimate: Path | None, input_shape: str | None,
     overrides: list[str] | None, objective: str, seed: int, folder: Path, resume: bool,
+    redo: str | None,
 ) -> Callable[[Progress], Result]:  # fmt: skip
     machine, network, given = _inputs(soc, workload, mapping, "overlapped", input_shape, overrides)
     from cosoc.search.spaces.tile_search import TileConfig, search_tiles
 
     theta = _theta(estimate, machine)
-    config = TileConfig(machine, network, given, objective, budget_s, seed, folder, resume, theta)
+    config = TileConfig(machine, network, given, objective, budget_s, seed, folder, resume, redo, theta)
     space = config.space()  # what is wrong with it is said before a folder is made
-    _check_run_folder(folder, resume)
+    _check_run_folder(folder, resume, redo)
     return functools.partial(search_tiles, config, space=space)
 
 
 def _splits(
     cluster: str, workload: str, inferences: int, input_shape: str | None, overrides: list[str] | None,
     carrier: float | None, objective: str, seed: int, folder: Path, resume: bool,
+    redo: str | None,
 ) -> Callable[[Progress], Result]:  # fmt: skip
     machines = _cluster(cluster, overrides, carrier)
     network = _workload(workload, input_shape)
     from cosoc.search.spaces.split_space import SplitConfig, SplitSpace, search_splits
 
-    config = SplitConfig(machines, network, inferences, objective=objective, seed=seed, out=folder, resume=resume)
+    config = SplitConfig(machines, network, inferences, objective=objective, seed=seed, out=folder, resume=resume,
+                         redo=redo)  # fmt: skip
     made = SplitSpace(config)  # what is wrong with it is said before a folder is made
-    _check_run_folder(folder, resume)
+    _check_run_folder(folder, resume, redo)
     return functools.partial(search_splits, config, space=made)
 
 
@@ -933,7 +940,9 @@ def _check_outputs(files: dict[str, Path | None]) -> None:
             raise InputError(f"{other} and {option} both name {path}; give each its own file")
 
 
-def _check_run_folder(folder: Path, resume: bool) -> None:
+def _check_run_folder(folder: Path, resume: bool, redo: str | None) -> None:
+    from cosoc.search import manifest
+
     try:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--out {folder}: is a file; a folder is needed")
@@ -942,6 +951,10 @@ def _check_run_folder(folder: Path, resume: bool) -> None:
             raise InputError(f"--out {folder}: is not empty; --resume goes on with it, or name another folder")
         if resume and not used:
             raise InputError(f"--resume: there is no run in {folder}")
+        if redo is not None and not resume:
+            raise InputError(f"--redo {redo}: goes with --resume; give both, or neither")
+        if resume and redo is None:
+            manifest.look_at(folder)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be made: {error.strerror}") from None

@@ -1,10 +1,7 @@
 """The one search: a space proposes, what it proposes is written and simulated, and what is not dominated is the result.
 
 A round that is finished is kept in the folder (`done/NAME.figures.json`) and never done again. What is reported of a
-mapping is simulated from the file that holds it.
-
-In the folder: config.yaml, environment.json, metrics.jsonl, done/, weights/ and checkpoint.pt of what is trained
-(`runfolder`), mappings/NAME.yaml, workload.yaml, result.json, front.png.
+mapping is simulated from the file that holds it. What is in the folder: see `runfolder`.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ from typing import Any
 
 from cosoc.search.oracle import Oracle, Pair
 from cosoc.search.result import Found, Result, found_from
-from cosoc.search.runfolder import RunFolder, replace_text
+from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Candidate, Report, Space
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import objective
@@ -30,13 +27,15 @@ DRIFT = 0.05  # of the estimate, from which on a space learns from what was simu
 @dataclass(frozen=True)
 class Asked:
     """What is asked of any search. objective: a name of `OBJECTIVES` or a product of powers of them. stated: all that
-    a run is, as plain data, in config.yaml: a resumed run must state the same."""
+    a run is, as plain data, in config.yaml: a resumed run must state the same. redo: the phase of a resumed run to do
+    again, with what follows from it."""
 
     objective: str
     seed: int
     out: Path
     stated: Mapping[str, Any]
     resume: bool = False
+    redo: str | None = None
 
 
 def search(space: Space, oracle: Oracle, asked: Asked, report: Report) -> Result:
@@ -45,8 +44,20 @@ def search(space: Space, oracle: Oracle, asked: Asked, report: Report) -> Result
     report is called with (done, of how many, what). InputError for a folder that is another run's, or not empty.
     """
     objective(asked.objective)
-    folder = RunFolder(asked.out, asked.stated, asked.resume)
-    replace_text(folder.path / "workload.yaml", dump_workload(oracle.workload))
+    with RunFolder(asked.out, asked.stated, asked.resume, asked.redo) as folder:
+        folder.begin_with("workload.yaml", dump_workload(oracle.workload))
+        found = _searched(space, oracle, folder, report)
+        heading = {
+            oracle.kind: oracle.machine.name, "workload": oracle.workload.name, "space": space.name, "seed": asked.seed,
+            "energy_boundary": boundary_of(oracle.machine),
+        }  # fmt: skip
+        result = Result(heading, asked.objective, tuple(found), space.optimum(), space.about())
+        result.write(folder)
+    return result
+
+
+def _searched(space: Space, oracle: Oracle, folder: RunFolder, report: Report) -> Sequence[Found]:
+    """Do every round that has not been done, and take up what those found that have."""
     found: list[Found] = []
     for name in space.rounds():
         done = folder.finished(f"{name}.figures")
@@ -60,13 +71,7 @@ def search(space: Space, oracle: Oracle, asked: Asked, report: Report) -> Result
             found += again
     if not found:
         raise InputError(f"space {space.name}: proposes nothing for {oracle.workload.name} on {oracle.machine.name}")
-    heading = {
-        oracle.kind: oracle.machine.name, "workload": oracle.workload.name, "space": space.name, "seed": asked.seed,
-        "energy_boundary": boundary_of(oracle.machine),
-    }  # fmt: skip
-    result = Result(heading, asked.objective, tuple(found), space.optimum(), space.about())
-    result.write(folder.path)
-    return result
+    return found
 
 
 def _round(
@@ -79,7 +84,7 @@ def _round(
         if candidate.name in taken:
             raise ValueError(f"round {name}: a candidate named {candidate.name} has been before")
         taken.add(candidate.name)
-        found.append(priced(candidate, oracle, folder))
+        found.append(priced(candidate, oracle, folder, name))
     if any(pair.drift > DRIFT for pair in oracle.pairs[before:]):
         space.learn(oracle)
     done = {
@@ -90,21 +95,21 @@ def _round(
     return found
 
 
-def priced(candidate: Candidate, oracle: Oracle, folder: RunFolder) -> Found:
-    """Write a candidate's mapping, whole, into its file, and simulate what stands there."""
-    file = Path("mappings") / f"{candidate.name}.yaml"
-    replace_text(folder.path / file, dump_mapping(oracle.whole(candidate.mapping)))
+def priced(candidate: Candidate, oracle: Oracle, folder: RunFolder, name: str) -> Found:
+    """Write a candidate's mapping, whole, into its file, and simulate what stands there. name: of its round."""
+    file = f"mappings/{candidate.name}.yaml"
+    folder.put(f"{name}.figures", {file: dump_mapping(oracle.whole(candidate.mapping))})
     mapping = oracle.read(folder.path / file)
     simulated = oracle.simulate(mapping)
     if candidate.estimated is not None:
         oracle.pairs.append(Pair(mapping, candidate.estimated, simulated))
     return Found(
-        candidate.name, str(file), simulated, candidate.estimated, candidate.accuracy, candidate.known, candidate.about
+        candidate.name, file, simulated, candidate.estimated, candidate.accuracy, candidate.known, candidate.about
     )
 
 
 def _remember(oracle: Oracle, one: Found, folder: RunFolder) -> None:
     """What an earlier run has simulated is not simulated again."""
     if one.estimated is not None:
-        mapping = oracle.read(folder.path / one.mapping)
+        mapping = oracle.read(folder.files.path(one.mapping))
         oracle.pairs.append(Pair(mapping, one.estimated, one.simulated))

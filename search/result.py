@@ -8,17 +8,18 @@ bounded; about (of the space).
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from cosoc.search.front import hypervolume, non_dominated
-from cosoc.search.runfolder import replace_text, replacing
+from cosoc.search.manifest import RESULT
+from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Optimum
 from cosoc.sim.figures import Figures, objective
 
@@ -124,11 +125,10 @@ class Result:
             **exact, "about": dict(self.about),
         }  # fmt: skip
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: RunFolder) -> None:
         """result.json and front.png."""
         content = json.dumps(self.content(), indent=1, allow_nan=False)
-        replace_text(folder / "result.json", content + "\n")
-        _plot(self, folder / "front.png")
+        folder.put(RESULT, {"result.json": content + "\n", "front.png": _plot(self)})
 
     def table(self) -> Table:
         """What was simulated, best first, for a terminal; of more than SHOWN mappings the rest stands in result.json.
@@ -196,8 +196,8 @@ def label(axis: str) -> str:
     return "test accuracy, %" if axis == "accuracy" else DRAWN.get(axis, (1.0, axis))[1] + " (simulated)"
 
 
-def _plot(result: Result, path: Path) -> None:
-    """Draw points, what is known, and the front."""
+def _plot(result: Result) -> bytes:
+    """Points, what is known, and the front, as a PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -226,6 +226,7 @@ def _plot(result: Result, path: Path) -> None:
     axis.legend(loc="best", fontsize=8)
     machine = result.heading.get("soc") or result.heading.get("cluster")
     figure.suptitle(f"{result.heading['workload']} on {machine}, {result.heading['space']}")
-    with replacing(path) as part:
-        figure.savefig(part, dpi=130, format="png")
+    drawing = io.BytesIO()
+    figure.savefig(drawing, dpi=130, format="png")
     pyplot.close(figure)
+    return drawing.getvalue()

@@ -30,10 +30,11 @@ class TileConfig:
     seed: int = 0
     out: Path = Path("run")
     resume: bool = False
+    redo: str | None = None
     theta: Theta | None = None
 
     def stated(self) -> dict[str, Any]:
-        """The configuration as plain data; `out` and `resume` are not part of what a run is."""
+        """The configuration as plain data; `out`, `resume` and `redo` are not part of what a run is."""
         return {
             "space": "tiles", "objective": self.objective, "time_budget_s": self.time_budget_s, "seed": self.seed,
             "theta": self.theta and asdict(self.theta),
@@ -53,5 +54,5 @@ class TileConfig:
 def search_tiles(config: TileConfig, report: Report, space: TileSpace | None = None) -> Result:
     """Run (or go on with) a search of tiles; the results are in `config.out`. space: that of the configuration, where
     it has been made already."""
-    asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume)
+    asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume, config.redo)
     return search(space or config.space(), Oracle(config.soc, config.workload), asked, report)

@@ -81,6 +81,7 @@ class TrainingConfig:
     seed: int = 0
     out: Path = Path("run")
     resume: bool = False
+    redo: str | None = None
     runtime: Runtime = "overlapped"
     batch: int = 64
     train_images: int | None = None
@@ -92,9 +93,9 @@ class TrainingConfig:
     manual: tuple[str, ...] | None = None
 
     def stated(self) -> dict[str, Any]:
-        """The configuration as plain data; `out` and `resume` are not part of what a run is."""
+        """The configuration as plain data; `out`, `resume` and `redo` are not part of what a run is."""
         plain = asdict(replace(self, soc=None, out=None))  # type: ignore[arg-type]
-        kept = {key: value for key, value in plain.items() if key not in ("out", "resume")}
+        kept = {key: value for key, value in plain.items() if key not in ("out", "resume", "redo")}
         return kept | {"soc": self.soc.model_dump(mode="json", by_alias=True, exclude_unset=True)}
 
 
@@ -105,7 +106,7 @@ def search_trained(config: TrainingConfig, report: Report) -> Result:
     any training.
     """
     space = TrainedSpace(config)
-    asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume)
+    asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume, config.redo)
     return search(space, space.oracle, asked, report)
 
 

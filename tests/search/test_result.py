@@ -15,6 +15,7 @@ from cosoc.cli import main
 from cosoc.search.front import hypervolume
 from cosoc.search.oracle import Oracle
 from cosoc.search.result import Found, Result, result_from
+from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Optimum
 from cosoc.search.spaces.shares import ShareCosts, SoftFigures
 from cosoc.search.training.space import TrainingConfig, search_trained
@@ -155,10 +156,11 @@ def test_a_gap_is_of_estimates() -> None:
 
 def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     result = Result(HEADING, "edp", (found("a", 1, 4), found("b", 2, 2, known=True)), about={"x": [1]})
-    result.write(tmp_path)
-    again = result_from(json.loads((tmp_path / "result.json").read_text()))
+    with RunFolder(tmp_path / "run", {}, resume=False) as folder:
+        result.write(folder)
+    again = result_from(json.loads((tmp_path / "run" / "result.json").read_text()))
     assert again == result and again.content() == result.content()
-    assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "run" / "front.png").read_bytes().startswith(b"\x89PNG")
 
 
 # ------------------------------------------------------------------------------------------ every space
