@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
@@ -21,6 +22,7 @@ from cosoc import __version__
 from cosoc.output import check_writable, replacing, reporting, workload_table, write_json, write_text
 from cosoc.sim.errors import Deadlock, InputError
 from cosoc.sim.model.mapping import Runtime
+from cosoc.sim.processes import Ended, Signals, end_workers, ending_by_signals
 
 if TYPE_CHECKING:
     from cosoc.search.result import Result
@@ -107,7 +109,7 @@ app.add_typer(show_app, name="show")
 
 
 class Interrupted(Exception):
-    """Ctrl-C; the message says what is left of the work."""
+    """A signal has come; the message says what is left of the work."""
 
 
 # ------------------------------------------------------------------------------------------ commands
@@ -651,7 +653,7 @@ def search(
     try:
         with reporting(quiet) as progress:
             result = run(progress)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Ended):
         raise Interrupted(f"what is finished is in {folder}; --resume goes on from there") from None
     if not quiet:
         _print(result.table())
@@ -734,7 +736,7 @@ def sweep(
     try:
         with reporting(quiet) as progress:
             found = sweeps.sweep(config, progress)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Ended):
         raise Interrupted(f"what is finished is in {out / 'results.sqlite'}; go on with --resume") from None
     if json_file:
         write_json(json_file, sweeps.to_json(found))
@@ -1003,17 +1005,31 @@ def _say(message: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (default: that of the process) and return its exit status, having said in one line what
-    went wrong: 0 done, 1 out of memory or an error above the one claimed, 2 bad input, 130 interrupted."""
-    words = sys.argv[1:] if arguments is None else list(arguments)
+    went wrong: 0 done, 1 out of memory or an error above the one claimed, 2 bad input, 128 + n ended by the signal n
+    (130: Ctrl-C)."""
+    with ending_by_signals() as signals:
+        return _main(sys.argv[1:] if arguments is None else list(arguments), signals)
+
+
+def _run(words: Sequence[str], signals: Signals) -> int:
+    """Run a command; what fails because a signal has ended it is an interruption, whatever it looks like."""
     try:
-        status = app(words or ["--help"], prog_name="cosoc", standalone_mode=False) or DONE
+        return app(words or ["--help"], prog_name="cosoc", standalone_mode=False) or DONE
+    except Exception as error:
+        if signals.number is None or isinstance(error, Interrupted):
+            raise
+        raise Ended(signals.number) from error
+
+
+def _main(words: Sequence[str], signals: Signals) -> int:
+    try:
+        status = _run(words, signals)
     except (InputError, Deadlock) as error:
         _say(str(error))
         return BAD_INPUT
     except Interrupted as error:
-        _say(f"interrupted; {error}")
-        return INTERRUPTED
-    except (KeyboardInterrupt, typer.Abort):
+        return _ended(signals, str(error))
+    except (KeyboardInterrupt, Ended, typer.Abort):
         status = INTERRUPTED
     except MemoryError as error:
         _say(f"out of memory: {error}")
@@ -1035,9 +1051,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         _say(f"out of memory: {error}")
         return FAILED
-    if status == INTERRUPTED:
-        _say("interrupted; nothing was written")
-    return int(status)
+    return _ended(signals, "nothing was written") if status == INTERRUPTED else int(status)
+
+
+def _ended(signals: Signals, left: str) -> int:
+    """End what works for this command, and say what is left of it."""
+    end_workers()
+    number = signals.number or signal.SIGINT
+    _say(f"interrupted{'' if number == signal.SIGINT else f' by {signal.Signals(number).name}'}; {left}")
+    return 128 + number
 
 
 def _usage(error: Any) -> str:

@@ -7,10 +7,8 @@ and what was under way is run again, one by one, so that the task that kills its
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +19,11 @@ from rich.table import Table
 
 from cosoc.search.campaigns.plan import Plan, Task, load_plan, tasks
 from cosoc.search.campaigns.store import Store
-from cosoc.search.campaigns.work import boundary_of, perform, start_worker
+from cosoc.search.campaigns.work import boundary_of, perform
 from cosoc.search.front import non_dominated
 from cosoc.sim.errors import InputError
 from cosoc.sim.model.soc import BOUNDARIES, mixed
+from cosoc.sim.processes import Workers
 
 Progress = Callable[[int, int, str], None]  # done, of how many, what
 Done = Iterator[tuple[Task, dict[str, Any]]]
@@ -64,7 +63,7 @@ def sweep(config: SweepConfig, progress: Progress) -> SweepResult:
     """Run a campaign, or go on with it. Raises InputError for a plan or folder that is not fit for it, and for one
     whose fronts would mix energies of different boundaries.
 
-    On KeyboardInterrupt what is finished is in the file, and the exception goes on.
+    On KeyboardInterrupt, as on any exception, what is finished is in the file.
     """
     plan = load_plan(config.plan)
     store = Store(config.out / "results.sqlite", plan.model_dump_json(), config.resume)
@@ -111,10 +110,8 @@ class ProcessPool:
         self, queue: list[Task], workers: int, folder: Path, memo: Path
     ) -> Generator[tuple[Task, dict[str, Any]], None, list[Task]]:
         """Work off `queue` from its end; returns the tasks that were under way when a worker died, if one did."""
-        context = multiprocessing.get_context("spawn")
         under_way: dict[Future[dict[str, Any]], Task] = {}
-        pool = ProcessPoolExecutor(workers, context, start_worker, (os.getpid(),))
-        try:
+        with Workers(workers) as pool:
             while queue or under_way:
                 while queue and len(under_way) < 2 * workers:  # one waits behind each that runs
                     task = queue.pop()
@@ -131,8 +128,6 @@ class ProcessPool:
                         return list(under_way.values())
                     yield under_way.pop(future), outcome
             return []
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import re
 import sqlite3
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -35,18 +33,6 @@ from cosoc.sim.tiler import checked
 def engine_version() -> str:
     """A digest of what decides a program's result."""
     return simulator_digest()
-
-
-def start_worker(parent: int) -> None:
-    """Prepare a process of the pool: one thread for torch, and an end when its parent has ended in whatever way."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def perform(kind: str, spec: Mapping[str, Any], folder: str, memo: str | None) -> dict[str, Any]:
