@@ -720,6 +720,9 @@ def sweep(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the campaign in --out.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="With --resume: failed tasks again.")] = False,
+    redo: Annotated[
+        str | None, typer.Option("--redo", metavar="ID", help="With --resume: that task again; `start`: all of them.")
+    ] = None,
     carrier: Carrier = None,
     json_file: JsonFile = None,
     quiet: Quiet = False,
@@ -732,7 +735,8 @@ def sweep(
     if workers is not None and scheduler is not None:
         raise InputError("--workers is for processes here; with --scheduler the cluster has its own")
     _check_outputs({"--json": json_file})
-    config = sweeps.SweepConfig(plan, out, workers or os.cpu_count() or 1, scheduler, resume, retry_failed, carrier)
+    processes = workers or os.cpu_count() or 1
+    config = sweeps.SweepConfig(plan, out, processes, scheduler, resume, retry_failed, redo, carrier)
     try:
         with reporting(quiet) as progress:
             found = sweeps.sweep(config, progress)

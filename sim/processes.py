@@ -19,7 +19,8 @@ from concurrent.futures import Future
 from types import FrameType, TracebackType
 from typing import ParamSpec, TypeVar
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Ended(BaseException):

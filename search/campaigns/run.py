@@ -7,6 +7,7 @@ and what was under way is run again, one by one, so that the task that kills its
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +22,7 @@ from cosoc.search.campaigns.plan import Plan, Task, load_plan, tasks
 from cosoc.search.campaigns.store import Store
 from cosoc.search.campaigns.work import boundary_of, perform
 from cosoc.search.front import non_dominated
+from cosoc.search.manifest import MANIFEST, START, discard
 from cosoc.sim.errors import InputError
 from cosoc.sim.model.soc import BOUNDARIES, mixed
 from cosoc.sim.processes import Workers
@@ -32,7 +34,8 @@ Done = Iterator[tuple[Task, dict[str, Any]]]
 @dataclass(frozen=True)
 class SweepConfig:
     """plan: its file. out: folder of results.sqlite and of the searches' runs. workers: processes. scheduler: address
-    of a Dask scheduler, in place of processes here. retry_failed: run failed tasks of a resumed campaign again.
+    of a Dask scheduler, in place of processes here. retry_failed: run failed tasks of a resumed campaign again. redo:
+    the id of a task of a resumed campaign to run again, or `start`: all of them.
     carrier_w: what a board draws beside a chip, for fronts over SoCs whose energies do not reach equally far."""
 
     plan: Path
@@ -41,6 +44,7 @@ class SweepConfig:
     scheduler: str | None = None
     resume: bool = False
     retry_failed: bool = False
+    redo: str | None = None
     carrier_w: float | None = None
 
 
@@ -66,9 +70,12 @@ def sweep(config: SweepConfig, progress: Progress) -> SweepResult:
     On KeyboardInterrupt, as on any exception, what is finished is in the file.
     """
     plan = load_plan(config.plan)
-    store = Store(config.out / "results.sqlite", plan.model_dump_json(), config.resume)
+    store = Store(config.out / "results.sqlite", plan.model_dump_json(), config.resume, config.redo)
     try:
         every = list(tasks(plan))
+        for task in every:
+            if config.redo in (START, task.id) and os.path.lexists(config.out / "runs" / task.id / MANIFEST):
+                discard(config.out / "runs" / task.id)
         if config.carrier_w is None:
             _check_boundaries(every)
         known = store.finished()

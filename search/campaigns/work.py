@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-import sqlite3
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from cosoc.search.campaigns.store import FIGURES
+from cosoc.search.campaigns.store import simulated_before
+from cosoc.search.manifest import Damaged
 from cosoc.search.surrogate import simulator_digest
 from cosoc.sim.errors import Deadlock, InputError
+from cosoc.sim.figures import Figures
 from cosoc.sim.files.catalog import bounded_cluster, device_soc, find_cluster, find_soc
 from cosoc.sim.files.mapping_file import find_mapping
 from cosoc.sim.files.workload_file import find_workload
@@ -27,6 +28,8 @@ from cosoc.sim.model.workload import Workload
 from cosoc.sim.price import program_figures
 from cosoc.sim.simulate import engine_run
 from cosoc.sim.tiler import checked
+
+FIGURES = tuple(field.name for field in fields(Figures))
 
 
 @functools.cache
@@ -42,6 +45,8 @@ def perform(kind: str, spec: Mapping[str, Any], folder: str, memo: str | None) -
     try:
         found = _simulate(spec, memo) if kind == "simulate" else _search(spec, Path(folder))
         out: dict[str, Any] = {"result": found}
+    except Damaged as error:  # of the search's own folder
+        out = {"error": f"{error.what}; --resume --redo {Path(folder).name} runs the search anew"}
     except (InputError, Deadlock) as error:
         out = {"error": str(error)}
     except Exception as error:  # a task that fails in a new way must not stop the others
@@ -106,9 +111,11 @@ def _simulate(spec: Mapping[str, Any], memo: str | None) -> dict[str, Any]:
     mapping = checked(find_mapping(spec["mapping"], workload, soc, spec["runtime"]), workload, soc)
     program = lower(workload, mapping, soc)
     key = _priced(digest(program), soc)
-    found = _remembered(memo, key)
-    remembered = found is not None
-    if found is None:
+    before = simulated_before(memo, key, engine_version()) if memo is not None else None
+    remembered = before is not None
+    if before is not None:
+        found = {name: before[name] for name in FIGURES}
+    else:
         found = asdict(program_figures(program, soc, workload, mapping, engine_run("fast")))
     return {
         **found,
@@ -125,20 +132,11 @@ def _priced(program: str, soc: SoC) -> str:
     return hashlib.sha256(f"{program} {powers!r}".encode()).hexdigest()
 
 
-def _remembered(memo: str | None, key: str) -> dict[str, Any] | None:
-    """The figures that another task found for an equal program."""
-    if memo is None:
-        return None
-    with sqlite3.connect(f"file:{memo}?mode=ro", uri=True, timeout=30) as connection:
-        query = f"select {', '.join(FIGURES)} from memo where digest = ? and engine = ?"
-        row = connection.execute(query, (key, engine_version())).fetchone()
-    connection.close()
-    return None if row is None else dict(zip(FIGURES, row, strict=True))
-
-
 def _search(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     common = {"objective": spec["objective"], "seed": spec["seed"], "out": folder}
-    common["resume"] = (folder / "config.yaml").exists()
+    if folder.is_symlink() or folder.parent.is_symlink():
+        raise InputError(f"{folder}: is a link; a campaign writes into folders of its own")
+    common["resume"] = folder.exists() and any(folder.iterdir())
     if spec["space"] == "splits":
         from cosoc.search.spaces.split_space import SplitConfig, search_splits
 
