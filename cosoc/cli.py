@@ -21,6 +21,7 @@ from cosoc import __version__
 from cosoc.output import check_writable, replacing, reporting, workload_table, write_json, write_text
 from cosoc.sim.errors import Deadlock, InputError
 from cosoc.sim.model.mapping import Runtime
+from cosoc.sim.trust import trust, trusting
 
 if TYPE_CHECKING:
     from cosoc.search.result import Result
@@ -36,6 +37,13 @@ DEFAULT_MAPPING = "default"
 WITH_RANGES = ("mapping", "runtime", "engine", "batch", "json_file", "input_shape", "overrides", "ranges", "seed")
 WITH_PIPELINED = ("mapping", "runtime", "engine", "inferences", "json_file", "input_shape", "overrides", "pipelined")
 STREAMED = 1000  # inferences through a cluster or a pipelined chip, where none are stated
+
+
+
+def _trusting(said: bool) -> None:
+    if said:
+        trust()
+
 
 Engine = Literal["fast", "reference"]
 Estimator = Literal["expectation", "montecarlo", "score"]
@@ -94,6 +102,12 @@ RunPath = Annotated[
     Path, typer.Argument(metavar="RUN", help="A folder of `cosoc search`, a mapping in it, or a result's JSON.")
 ]
 Point = Annotated[str | None, typer.Option("--point", metavar="NAME", help="Which mapping of RUN [default: the best].")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Run core models and networks that files name as package.module:Class.", callback=_trusting
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table: files and errors only.")]
 
 app = typer.Typer(
@@ -166,6 +180,7 @@ def simulate(
             "--period", metavar="S[,S]", help="Seconds after which the next inference is due: of all, or of each."
         ),
     ] = None,
+    trusted: Trust = False,
     quiet: Quiet = False,
 ) -> None:
     """Run a mapped workload on a SoC, several of them at once, or stream one through a cluster. Says how long it takes
@@ -329,7 +344,7 @@ def _simulate_cluster(
 
 
 @app.command()
-def explain(run: RunPath, point: Point = None, what_if: WhatIf = None) -> None:
+def explain(run: RunPath, point: Point = None, what_if: WhatIf = None, trusted: Trust = False) -> None:
     """Say why a run takes as long as it does, and what a change of the SoC would do to it, simulated."""
     from cosoc import why
     from cosoc.sim.simulate import simulate
@@ -360,6 +375,7 @@ def compare(
     ranges: Ranges = False,
     seed: CornerSeed = 0,
     json_file: JsonFile = None,
+    trusted: Trust = False,
     quiet: Quiet = False,
 ) -> None:
     """Set two results or mappings side by side, layer by layer: cycles, energy, and the cause that shifted most; or,
@@ -389,6 +405,7 @@ def report(
     run: RunPath,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="Where to write it.")],
     point: Point = None,
+    trusted: Trust = False,
 ) -> None:
     """Write one HTML file about a run: front, layers, timeline, occupancy, critical path, provenance."""
     _check_outputs({"--out": out})
@@ -429,6 +446,7 @@ def calibrate(
     ] = None,
     json_file: JsonFile = None,
     overrides: Overrides = None,
+    trusted: Trust = False,
     quiet: Quiet = False,
 ) -> None:
     """Fit the estimate of a SoC to the simulator, a SoC's file to networks that were timed on it, or CPUs and GPUs to
@@ -512,6 +530,7 @@ def validate(
         Path | None, typer.Option("--html", metavar="FILE.html", help="Write a page with every row.")
     ] = None,
     overrides: Overrides = None,
+    trusted: Trust = False,
     quiet: Quiet = False,
 ) -> None:
     """Hold the simulator against what was measured: errors by set, what was fitted, what others reach. Exit status 1
@@ -599,6 +618,7 @@ def search(
     input_shape: InputShape = None,
     overrides: Overrides = None,
     carrier: Carrier = None,
+    trusted: Trust = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a network together with its mapping, choose its tiles and fusion, or split it over a cluster. What it
@@ -713,6 +733,7 @@ def sweep(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="With --resume: failed tasks again.")] = False,
     carrier: Carrier = None,
     json_file: JsonFile = None,
+    trusted: Trust = False,
     quiet: Quiet = False,
 ) -> None:
     """Run a campaign: every combination of the SoCs, workloads, mappings, searches and SoC values that a plan names."""
@@ -755,7 +776,7 @@ def list_names() -> None:
 
 
 @show_app.command("soc")
-def show_soc(soc: SocName, overrides: Overrides = None) -> None:
+def show_soc(soc: SocName, overrides: Overrides = None, trusted: Trust = False) -> None:
     """Print a SoC as YAML, overrides applied."""
     import yaml
 
@@ -789,6 +810,7 @@ def show_mapping(
     batch: Batch = 1,
     input_shape: InputShape = None,
     overrides: Overrides = None,
+    trusted: Trust = False,
 ) -> None:
     """Print a mapping as YAML, with the cores and tiles that it leaves open filled in."""
     from cosoc.sim.files.mapping_file import dump_mapping
@@ -808,6 +830,7 @@ def import_mapping(
     soc: Annotated[str, typer.Option("--soc", metavar="SOC", help="A SoC with a systolic array.")] = "gemmini",
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the mapping file there.")] = None,
     overrides: Overrides = None,
+    trusted: Trust = False,
 ) -> None:
     """Turn Timeloop or DOSA mapping strings into a mapping file for `--mapping`."""
     from cosoc.sim.files.mapping_file import dump_mapping
@@ -834,6 +857,7 @@ def show_program(
     runtime: RuntimeName = None,
     input_shape: InputShape = None,
     overrides: Overrides = None,
+    trusted: Trust = False,
 ) -> None:
     """Print the program that the engines run, one line an op, loops as loops."""
     from cosoc.sim.lower.emit import lower
@@ -877,7 +901,7 @@ def _only(ctx: typer.Context, mode: str, *names: str) -> None:
         if (
             given is not None
             and given.name == "COMMANDLINE"
-            and name not in ("soc", "workload", "space", "quiet", *names)
+            and name not in ("soc", "workload", "space", "trusted", "quiet", *names)
         ):
             raise InputError(f"{parameter.opts[0]}: means nothing with {mode}; leave it out")
 
@@ -993,7 +1017,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     went wrong: 0 done, 1 out of memory or an error above the one claimed, 2 bad input, 130 interrupted."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        status = app(words or ["--help"], prog_name="cosoc", standalone_mode=False) or DONE
+        with trusting(said=False):
+            status = app(words or ["--help"], prog_name="cosoc", standalone_mode=False) or DONE
     except (InputError, Deadlock) as error:
         _say(str(error))
         return BAD_INPUT
