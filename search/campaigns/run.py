@@ -147,7 +147,7 @@ class DaskPool:
         try:
             from distributed import Client, as_completed
         except ImportError as error:
-            raise InputError("--scheduler needs Dask: install cosoc[cluster]") from error
+            raise InputError("--scheduler needs Dask: pip install 'cosoc[cluster]'") from error
         try:
             client = Client(self.address, timeout=5)
         except (OSError, ValueError) as error:

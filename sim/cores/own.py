@@ -1,8 +1,8 @@
 """Core models from outside of this package: `model: package.module:Class` in a SoC file.
 
 The class is a subclass of `cosoc.sim.model.soc.Core`, and its fields are the keys that the file may give. The module is
-imported when a file that names it is read and the user trusts it (`cosoc.sim.trust`), from wherever Python finds it; the
-working directory is looked in last.
+imported when a file that names it is read and the user trusts it (`cosoc.sim.trust`), from wherever Python finds it;
+the working directory is looked in last.
 """
 
 from __future__ import annotations
