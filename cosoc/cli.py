@@ -757,6 +757,9 @@ def sweep(
     if workers is not None and scheduler is not None:
         raise InputError("--workers is for processes here; with --scheduler the cluster has its own")
     _check_outputs({"--json": json_file})
+    warning = sweeps.exposed(scheduler) if scheduler and not quiet else None
+    if warning:
+        say(warning)
     config = sweeps.SweepConfig(plan, out, workers or os.cpu_count() or 1, scheduler, resume, retry_failed, carrier)
     try:
         with reporting(quiet) as progress:
