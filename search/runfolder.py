@@ -21,6 +21,7 @@ import json
 import os
 import platform
 import textwrap
+import zipfile
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +34,7 @@ import yaml
 from cosoc.search import manifest
 from cosoc.search.manifest import METRICS, START, Damaged, Files
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.yamlfile import read_plain
 
 SHOWN = 120  # characters of a setting, in a message
 CONFIG, ENVIRONMENT, CHECKPOINT, LINES = "config.yaml", "environment.json", "checkpoint.pt", "metrics.jsonl"
@@ -45,6 +47,18 @@ def differences(was: Any, asked: Any, at: str = "") -> Iterator[tuple[str, Any, 
             yield from differences(was.get(key), asked.get(key), f"{at}.{key}" if at else str(key))
     elif was != asked:
         yield at, was, asked
+
+
+def check_stored(content: bytes) -> None:
+    """InputError unless a file of torch.save is as torch writes it: a ZIP archive that compresses nothing and holds no
+    byte twice. What it takes in memory is then bounded by its own size, so that no archive is a bomb."""
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        raise InputError("it is no archive of torch.save")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        entries = archive.infolist()
+    size, held = len(content), sum(entry.file_size for entry in entries)
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or held > size:
+        raise InputError(f"its {len(entries)} entries unpack to {held:,} bytes; the file's own {size:,} are the most")
 
 
 class RunFolder:
@@ -110,7 +124,7 @@ class RunFolder:
             self._lock = None
 
     def _check_same(self, asked: dict[str, Any]) -> None:
-        was = yaml.safe_load(self.files.text(CONFIG))
+        was = read_plain(self.files.path(CONFIG))
         for key, found, given in differences(was, asked):
             had, wanted = (textwrap.shorten(repr(value), SHOWN, placeholder=" ...") for value in (found, given))
             file = self.path / CONFIG
@@ -193,10 +207,11 @@ class RunFolder:
     def _load(self, name: str) -> dict[str, Any]:
         content = self.files.read(name)
         try:
+            check_stored(content)
             loaded: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
         except Exception as error:  # torch raises several kinds for what is not tensors
-            path, phase = self.path / name, self.files.known[name].phase
-            raise Damaged(f"{path}: cannot be read back ({type(error).__name__})", phase) from None
+            why = str(error) if isinstance(error, InputError) else type(error).__name__
+            raise Damaged(f"{self.path / name}: cannot be read back ({why})", self.files.known[name].phase) from None
         return loaded
 
 
