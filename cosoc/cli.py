@@ -565,12 +565,12 @@ def search(
     mapping: Annotated[
         str,
         typer.Option(
-            "--mapping", metavar="NAME|FILE", help="With --space tiles, tiles+fusion: the mapping whose cores are kept."
+            "--mapping", metavar="NAME|FILE", help="Where nothing is trained: the mapping whose cores are kept."
         ),
     ] = DEFAULT_MAPPING,
     time_budget: Annotated[
         float | None,
-        typer.Option("--time-budget", metavar="S", help="With --space tiles, tiles+fusion: seconds to search."),
+        typer.Option("--time-budget", metavar="S", help="Where nothing is trained: seconds to search."),
     ] = None,
     estimate: Annotated[
         Path | None,
@@ -602,7 +602,12 @@ def search(
     cut: Annotated[
         Cut, typer.Option("--cut", help="With --space operators: how the cut between them is made soft.")
     ] = "cumulative",
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the data, for each point.")] = 40,
+    epochs: Annotated[
+        int,
+        typer.Option(
+            "--epochs", min=0, help="Passes over the data, for each point; 0: nothing is trained, costs decide."
+        ),
+    ] = 40,
     seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Run folder [default: runs/SOC-WORKLOAD].")
@@ -632,10 +637,10 @@ def search(
     if parts[0] == "splits":
         _only(ctx, f"--space {space}", *common, "inferences", "carrier")
         run = _splits(soc, workload, parts[1:], inferences, input_shape, overrides, carrier, *asked)
-    elif parts[0] == "tiles":
-        _only(ctx, f"--space {space}", *common, "mapping", "time_budget", "estimate")
-        fusion = "fusion" in parts
-        run = _tiles(soc, workload, mapping, fusion, time_budget, estimate, input_shape, overrides, *asked)
+    elif "tiles" in parts and (parts[0] == "tiles" or not _is_trained(workload, epochs)):
+        by_cost = f"--space {space}" + (", where nothing is trained" if parts[0] != "tiles" else "")
+        _only(ctx, by_cost, *common, "mapping", "time_budget", "estimate", *(["epochs"] if epochs == 0 else []))
+        run = _tiles(soc, workload, mapping, parts, time_budget, estimate, input_shape, overrides, *asked)
     else:
         trained = cast(Trained, parts[0])
         others = (
@@ -648,6 +653,8 @@ def search(
         _only(ctx, f"--space {space}", *(name for name in ctx.params if name not in others))
         if strengths is not None and bounds:
             raise InputError("--strengths and targets exclude each other; give one")
+        if epochs == 0:
+            raise InputError(f"--epochs 0: --space {space} trains the network; {trained}+tiles can do without")
         weights = _strengths("0.03,0.1,0.3,1,3" if strengths is None else strengths) if not bounds else ()
         _check_trainable(workload, trained)
         machine, shape = _soc(soc, overrides), _shape(input_shape)
@@ -671,13 +678,21 @@ def search(
         print(f"results in {folder}")
 
 
+def _is_trained(workload: str, epochs: int) -> bool:
+    """Whether a chain that begins with channels or operators has a network to train: not a file, which has shapes and
+    no module, nor a built-in workload that is one."""
+    from cosoc.search.training.nets import NETWORKS
+
+    return epochs > 0 and (":" in workload or workload in NETWORKS)
+
+
 def _check_trainable(workload: str, space: Trained) -> None:
     """InputError for a file: it has shapes, but no module to train."""
     if Path(workload).suffix.lower() in (".onnx", ".yaml", ".yml"):
         raise InputError(
             f"{workload}: --space {space} trains the network, so it needs a torch module, not a file: give "
             "package.module:factory, such as mynet:build for a function build() in ./mynet.py that returns the "
-            "torch.nn.Module; --space tiles takes files"
+            f"torch.nn.Module; --space tiles and {space}+tiles take files"
         )
 
 
@@ -691,16 +706,18 @@ def _theta(estimate: Path | None, soc: SoC) -> Theta | None:
 
 
 def _tiles(
-    soc: str, workload: str, mapping: str, fusion: bool, budget_s: float | None, estimate: Path | None,
+    soc: str, workload: str, mapping: str, parts: tuple[str, ...], budget_s: float | None, estimate: Path | None,
     input_shape: str | None, overrides: list[str] | None, objective: str, bounds: tuple[Target, ...], seed: int,
     folder: Path, resume: bool,
 ) -> Callable[[Progress], Result]:  # fmt: skip
     machine, network, given = _inputs(soc, workload, mapping, "overlapped", input_shape, overrides)
+    from cosoc.search.spaces.joint import Outer
     from cosoc.search.spaces.tile_search import TileConfig, search_tiles
 
     config = TileConfig(
-        machine, network, given, objective, budget_s, seed, folder, resume, _theta(estimate, machine), fusion, bounds
-    )
+        machine, network, given, objective, budget_s, seed, folder, resume, _theta(estimate, machine),
+        "fusion" in parts, cast(Outer, parts[0]), bounds,
+    )  # fmt: skip
     space = config.space()  # what is wrong with it is said before a folder is made
     _check_run_folder(folder, resume)
     return functools.partial(search_tiles, config, space=space)
