@@ -798,9 +798,7 @@ def sweep(
 @app.command("list")
 def list_names() -> None:
     """Name the built-in SoCs, clusters, workloads and mappings."""
-    from cosoc.sim.files.catalog import list_clusters, list_socs
-    from cosoc.sim.files.mapping_file import list_mappings
-    from cosoc.sim.files.workload_file import list_workloads
+    from cosoc.sim.files.names import list_clusters, list_mappings, list_socs, list_workloads
 
     print("socs:", *list_socs(), sep="\n  ")
     print("clusters:", *list_clusters(), sep="\n  ")
