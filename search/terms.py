@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping as MappingOf
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from cosoc.sim.model.tiles import c_parts, cut_channels
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.movers.dma_terms import weight_transfer_of
 from cosoc.sim.theta import Theta
-from cosoc.sim.tiler import best_tiling, complete, default_core, homes_of, living, weight_bytes
+from cosoc.sim.tiler import TilingCache, complete, homes_of, living, weight_bytes
 from cosoc.sim.work import LayerWork, layer_work
 
 TERMS = tuple(f.name for f in fields(Terms))
@@ -40,13 +40,6 @@ class Estimate:
     ticks: Tensor
     energy_j: Tensor
     by_layer: Tensor
-
-
-@dataclass
-class TilingCache:
-    """Tilings already chosen, for one SoC. A layer is known by its geometry, so that equal ones share an entry."""
-
-    plans: dict[tuple[object, ...], LayerPlan] = field(default_factory=dict)
 
 
 def tilings_for(
@@ -63,31 +56,10 @@ def tilings_for(
     Layers not named run on their default core. A core with 0 channels keeps its place, so that a gradient can reach it.
     pieces: of layers that run at once. Raises InputError where a layer can run nowhere or no tile of it fits.
     """
-    layers = {}
-    for layer in workload:
-        given = shares.get(layer.name) or {default_core(layer, soc): layer.k}
-        layers[layer.name] = LayerPlan(tuple(Part(core, int(k)) for core, k in given.items()))
-    mapping = Mapping(name, runtime, layers, pieces)
-    homes = homes_of(workload, mapping, soc)
-    at_once = {member for piece in pieces for member in piece.layers}
-    for layer in workload:
-        if layer.name in at_once:  # its tiles depend on the piece
-            continue
-        key = _key(layer, layers[layer.name], runtime, homes)
-        if key not in cache.plans:
-            cache.plans[key] = best_tiling(layer, layers[layer.name], soc, runtime, homes)
-        layers[layer.name] = cache.plans[key]
-    mapping = replace(mapping, layers=layers)
-    return complete(mapping, workload, soc) if at_once else mapping
-
-
-def _key(layer: Layer, plan: LayerPlan, runtime: Runtime, homes: Homes) -> tuple[object, ...]:
-    geometry = replace(layer, name="", inputs=("",) * len(layer.inputs), fn="", activation="")
-    if layer.alternative is not None:
-        same = ("" if layer.alternative.inputs == layer.inputs else "other",)
-        geometry = replace(geometry, alternative=replace(layer.alternative, name="", inputs=same))
-    at = (homes.inputs(layer), homes.output(layer), homes.weights_in_main, homes.stream_bytes)
-    return geometry, plan, runtime, at
+    layers = {
+        layer: LayerPlan(tuple(Part(core, int(k)) for core, k in given.items())) for layer, given in shares.items()
+    }
+    return complete(Mapping(name, runtime, layers, pieces), workload, soc, cache)
 
 
 def emitted(workload: Workload, mapping: Mapping, soc: SoC) -> Workload:

@@ -264,10 +264,13 @@ class Core(Model):
 
     A model says what it can do (`fits`), what a job costs unloaded (`cycles`), and what it moves (`feed_bytes`,
     `weight_bytes`), each written once for ints, arrays and tensors. A key of the common ones that would change nothing
-    in a model stands in its `UNUSED`, with the reason, and is refused in files.
+    in a model stands in its `UNUSED`, with the reason, and is refused in files. A model whose formulas take arrays of
+    k, oy and ox, none of them asking what only one tile can answer, says so (`BY_ARRAYS`): then it is asked for many
+    tiles at once.
     """
 
     UNUSED: ClassVar[Mapping[str, str]] = {}
+    BY_ARRAYS: ClassVar[bool] = False
 
     model: str
     memory: Name  # where its inputs and outputs lie
