@@ -125,7 +125,7 @@ def _relaxed(stage_c, hop_s, hop_c, limit, prices):  # type: ignore[no-untyped-d
                             following[i, k] = q
     rows = np.empty((n_cuts, 3), np.int64)
     n_rows, at = 0, 0
-    k = np.argmin(begin[0])
+    k = int(np.argmin(begin[0]))
     if begin[0, k] < np.inf:
         while at < n_cuts - 1:
             rows[n_rows, 0], rows[n_rows, 1], rows[n_rows, 2] = k, at, to[at, k]
