@@ -34,9 +34,10 @@ from cosoc.search.spaces.sections import Section, mapping_of
 from cosoc.search.spaces.tiles import LARGEST, TileSpace
 from cosoc.search.surrogate import Calibrated, Surrogate, make
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.names import DEFAULT
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import lowered
-from cosoc.sim.manual import DEFAULT, alone, named_mapping
+from cosoc.sim.manual import alone, named_mapping
 from cosoc.sim.model.energy import power_energy_j
 from cosoc.sim.model.mapping import RUNTIMES, Mapping, Runtime
 from cosoc.sim.model.soc import SoC

@@ -19,7 +19,8 @@ from cosoc.search.spaces.splits import Bools, Cuts, Floats, Plan, Problem, cuts_
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import device_soc
-from cosoc.sim.manual import DEFAULT, named_mapping
+from cosoc.sim.files.names import DEFAULT
+from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.cuts import elements, last_layers
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Piece, Runtime, Stage

@@ -137,18 +137,17 @@ def prefetchable(workload: Workload, soc: SoC, mapping: Mapping) -> list[bool]:
     out: list[bool] = []
     before: dict[str, int] = {}
     for turn in turns(workload, mapping):
-        first, _ = _held(turn[0], soc, mapping)
+        first, _ = held_weights(turn[0], soc, mapping.layers[turn[0].name])
         room = (soc.memories[m].capacity_bytes >= n + before.get(m, 0) for m, n in first.items())
         out.append(bool(out) and all(room))
         before = {}
         for layer in turn:
-            before |= _held(layer, soc, mapping)[1]
+            before |= held_weights(layer, soc, mapping.layers[layer.name])[1]
     return out
 
 
-def _held(layer: Layer, soc: SoC, mapping: Mapping) -> tuple[dict[str, int], dict[str, int]]:
-    """Bytes of each weight memory that a layer's first weights take, and its last."""
-    given = mapping.layers[layer.name]
+def held_weights(layer: Layer, soc: SoC, given: LayerPlan) -> tuple[dict[str, int], dict[str, int]]:
+    """Bytes of each weight memory that the first weights of a layer under a plan take, and its last."""
     first, last = dict[str, int](), dict[str, int]()
     c = c_parts(layer, cut_channels(layer, soc, given))[0][0]
     for part in given.parts:
@@ -163,19 +162,20 @@ def _held(layer: Layer, soc: SoC, mapping: Mapping) -> tuple[dict[str, int], dic
 
 def unstreamed_ticks(terms: Terms, room: Tensor, theta: Theta, starts: Sequence[int] = (0,)) -> Tensor:
     """Ticks of each turn within its network in the overlapped runtime, [turns], if all weights are in the main
-    memory. room: `prefetchable`, as 0 and 1. starts: where networks begin, if there are several in a row."""
+    memory. room: `prefetchable`, as 0 and 1. starts: where networks begin, if there are several in a row. Terms and
+    room may be [turns, mappings]."""
     follows = torch.ones_like(room)
     follows[list(starts)] = 0
-    first = Before(terms.tile.roll(1) * room * follows, terms.store.roll(1) * follows)
+    first = Before(terms.tile.roll(1, 0) * room * follows, terms.store.roll(1, 0) * follows)
     _, launch = starting(terms, theta, relax, first)
     free = terms.free + terms.single * launch
-    before = replace(first, free=free.roll(1) * room * follows)
+    before = replace(first, free=free.roll(1, 0) * room * follows)
     ticks: Tensor = compose(terms, "overlapped", theta, relax, before)
     return ticks
 
 
 def network_ticks(terms: Terms, room: Tensor, ahead: int, runtime: Runtime, theta: Theta) -> Tensor:
-    """Ticks of each turn within its network, [turns]. ahead: `stream_ticks`."""
+    """Ticks of each turn within its network, [turns], or [turns, mappings]. ahead: `stream_ticks`."""
     if runtime == "serial":
         total: Tensor = terms.total
         return total

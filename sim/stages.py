@@ -32,7 +32,7 @@ from cosoc.sim.model.mapping import Mapping, Stage
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import Workload, batched
-from cosoc.sim.price import program_figures
+from cosoc.sim.price import time_and_energy
 from cosoc.sim.tiler import (
     Problem,
     TilingCache,
@@ -157,8 +157,8 @@ class Pricer:
         if board is not None and runs_whole(mapping):
             return roofline_cost(self.soc, board, layers)
         at = placed(mapping, layers, self.soc, self._known.tilings)
-        found = program_figures(lowered(at), at, self._run)
-        return StageCost(found.latency_s, found.energy_j - found.latency_s * self.soc.idle_power_mw * 1e-3)
+        seconds, joules = time_and_energy(lowered(at), at, self._run)
+        return StageCost(seconds, joules - seconds * self.soc.idle_power_mw * 1e-3)
 
 
 def within(mapping: Mapping, layers: Workload) -> Mapping:

@@ -472,6 +472,16 @@ def _key(layer: Layer, plan: LayerPlan, runtime: Runtime, homes: Homes) -> tuple
     return shape_of_layer(layer), plan, runtime, ends, room, layer.name in homes.pinned, held
 
 
+def tiled_once(
+    layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes, cache: TilingCache
+) -> LayerPlan:
+    """`tiled_plan`, remembered."""
+    key = _key(layer, plan, runtime, homes)
+    if key not in cache.plans:
+        cache.plans[key] = tiled_plan(layer, plan, soc, runtime, homes)
+    return cache.plans[key]
+
+
 def complete(mapping: Mapping, workload: Workload, soc: SoC, cache: TilingCache | None = None) -> Mapping:
     """The same mapping with parts for every layer, and tiles for every layer outside fused pieces that go row by row.
 
@@ -488,10 +498,7 @@ def _completed(mapping: Mapping, workload: Workload, soc: SoC, cache: TilingCach
     by_rows = {name for name in fused if name in layers and behind_dma(layers[name], soc).parts}
     untiled = {name for name, given in layers.items() if not given.is_tiled and name not in by_rows}
     for layer in (layer for layer in workload if layer.name in untiled):
-        key = _key(layer, layers[layer.name], mapping.runtime, homes)
-        if key not in cache.plans:
-            cache.plans[key] = tiled_plan(layer, layers[layer.name], soc, mapping.runtime, homes)
-        layers[layer.name] = cache.plans[key]
+        layers[layer.name] = tiled_once(layer, layers[layer.name], soc, mapping.runtime, homes, cache)
     for piece in at_once(mapping):
         members = [workload[name] for name in piece.layers]
         alone = {name: layers[name] for name in piece.layers}
@@ -505,11 +512,11 @@ def with_parts(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
     layers = {}
     for layer in workload:
         given = mapping.layers.get(layer.name)
-        layers[layer.name] = _as_stored(layer, given or LayerPlan((Part(default_core(layer, soc), layer.k),)), soc)
+        layers[layer.name] = as_stored(layer, given or LayerPlan((Part(default_core(layer, soc), layer.k),)), soc)
     return replace(mapping, layers=layers)
 
 
-def _as_stored(layer: Layer, plan: LayerPlan, soc: SoC) -> LayerPlan:
+def as_stored(layer: Layer, plan: LayerPlan, soc: SoC) -> LayerPlan:
     """The plan with the format that the network has its weights in, on cores with that format, where it is silent."""
     bits = layer.weight_bits
     if all(part.core not in soc.cores or bits not in soc.cores[part.core].weight_formats for part in plan.parts):

@@ -16,8 +16,9 @@ from torch import nn
 from cosoc.search.spaces import operators
 from cosoc.search.spaces.channels import Assignment, MixedNet, make_contiguous, prepare
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.names import MANUAL
 from cosoc.sim.importers.torch_export import from_module
-from cosoc.sim.manual import MANUAL, named_mapping
+from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.mapping import Mapping as NetworkMapping
 from cosoc.sim.model.mapping import Runtime
 from cosoc.sim.model.soc import SoC

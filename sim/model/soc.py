@@ -361,8 +361,9 @@ class Core(Model):
     def batch_cycles(self, tile: Tile, batch: int, xp: Any) -> Num:
         """The same of one job that computes the tile for each image of a batch: one after the other, but a dense
         layer's images are to a core what pixels are."""
-        if tile.op == "conv" and tile.oy == tile.ox == tile.fy == tile.fx == tile.groups == 1:
-            return self.cycles(replace(tile, ox=batch), xp)
+        if tile.op == "conv" and tile.fy == tile.fx == tile.groups == 1:
+            dense = (tile.oy == 1) & (tile.ox == 1)
+            return xp.where(dense, self.cycles(replace(tile, ox=batch), xp), batch * self.cycles(tile, xp))
         return batch * self.cycles(tile, xp)
 
     def feed_bytes(self, tile: Tile, xp: Any) -> Num:
