@@ -63,7 +63,7 @@ from cosoc.sim.model.mapping import (
 from cosoc.sim.model.soc import FromList, Model, Name, Positive, SoC
 from cosoc.sim.model.tiles import form, whole
 from cosoc.sim.model.workload import Layer, Workload, batched
-from cosoc.sim.stages import cluster_problems, sections_of, stage_problems, stages_example
+from cosoc.sim.stages import Prices, cluster_problems, sections_of, stage_problems, stages_example
 from cosoc.sim.tiler import problems
 
 
@@ -249,8 +249,11 @@ def load_mapping(path: Path, workload: Workload, soc: SoC, runtime: Runtime | No
     return _mapping(load_model(path, MappingFile, problems=check), path.stem, runtime, workload, socs)
 
 
-def load_cluster_mapping(path: Path, workload: Workload, cluster: Cluster, runtime: Runtime | None = None) -> Mapping:
-    """The same for a cluster."""
+def load_cluster_mapping(
+    path: Path, workload: Workload, cluster: Cluster, runtime: Runtime | None = None,
+    known: MappingOf[str, Prices] | None = None,
+) -> Mapping:  # fmt: skip
+    """The same for a cluster. known: prices of stages by device; what has one is not looked into again."""
 
     def mapped(file: MappingFile) -> Mapping:
         layers = batched(workload, workload.n * file.micro_batch)
@@ -259,7 +262,7 @@ def load_cluster_mapping(path: Path, workload: Workload, cluster: Cluster, runti
     def check(file: MappingFile) -> list[tuple[Place, str]]:
         wrong = stage_problems(tuple(one.stage for one in file.stages), workload, cluster)
         wrong = wrong or _structure(file, workload, _socs(file, workload, cluster))
-        return wrong or cluster_problems(mapped(file), workload, cluster)
+        return wrong or cluster_problems(mapped(file), workload, cluster, known)
 
     return mapped(load_model(path, MappingFile, problems=check))
 
@@ -268,7 +271,8 @@ def _socs(file: MappingFile, workload: Workload, cluster: Cluster) -> dict[str, 
     """The SoC that runs each layer, where the stages are right."""
     stages = tuple(one.stage for one in file.stages)
     sections = sections_of(workload, stages)
-    return {layer.name: device_soc(cluster, stage.device)
+    socs = {stage.device: device_soc(cluster, stage.device) for stage in stages}
+    return {layer.name: socs[stage.device]
             for stage, section in zip(stages, sections, strict=True) for layer in section}  # fmt: skip
 
 
