@@ -282,15 +282,18 @@ def _part(layer: Layer, work: LayerWork, account: _Account, homes: Homes) -> _Pa
         core = soc.cores[part.core]
         refill: Num = 0
         if core.weight_memory is not None:
+            fetched: Num = 0 * work.steps
             if not homes.weights_in_main and soc.backing_memory is not None:
-                fetch = fetch + account.move(part.weights, soc.backing_memory, main)
+                fetched = account.move(part.weights, soc.backing_memory, main)
+            fetch = fetch + fetched
             brought = account.move(part.weights, main, core.weight_memory)
             first = transfer_ticks(part.first_weights, soc, main, core.weight_memory, xp)
-            streams.append(_Stream(part.weights.calls, part.first_weights.bytes, brought, first))
             weights = weights + first
             held_up = xp.where(part.weights.calls > work.steps, 0, part.weights.calls - part.first_weights.calls)
             tight = 2 * part.first_weights.bytes > soc.memories[core.weight_memory].capacity_bytes
             refill = xp.where(tight, brought - first + held_up * loads, 0)
+            moved = part.weights.calls, part.first_weights.bytes
+            streams.append(_Stream(len(chains), *moved, fetched, brought, first, part.last, tight))
         if not soc.is_cached(part.core):
             account.move(part.stores, core.memory, target)
         account.spend(part.feed, core.feed_links)
@@ -316,19 +319,39 @@ def _part(layer: Layer, work: LayerWork, account: _Account, homes: Homes) -> _Pa
                 stored,
             )
         )
+    for one in streams:
+        chain, between = chains[one.chain], _between(one, streams, homes.stream_bytes, xp)
+        chains[one.chain] = replace(chain, refill=chain.refill + xp.where(one.tight, between, 0))
     waits, queued = (0, 0) if homes.weights_in_main else _queued(streams, homes.stream_bytes, xp)
     return _Part(tuple(chains), load, store, weights, fetch, waits, queued)
 
 
 @dataclass(frozen=True)
 class _Stream:
-    """Weights of one core that pass through the main memory: tiles, bytes of the first, and ticks in which all of them,
-    and the first, go on to the core's memory."""
+    """Weights of one core. chain: its number. tiles: how often they come; tile_bytes: of the first time. fetched,
+    brought: ticks of all fetches from the backing memory, and of all transfers to the core's memory; first: the first
+    of the latter. job: ticks of one job. tight: whether the core's memory does not hold two tiles."""
 
+    chain: int
     tiles: Num
     tile_bytes: Num
+    fetched: Num
     brought: Num
     first: Num
+    job: Num
+    tight: Any
+
+
+def _between(one: _Stream, streams: Sequence[_Stream], room: int, xp: Any) -> Num:
+    """Ticks for which a core that has used up its weights waits while those of others are brought, which come before
+    its next ones; and fetched before, where both do not find room on their way. One job hides some of each."""
+    out: Num = 0
+    for other in streams:
+        if other is not one:
+            fetched = xp.where(one.tile_bytes + other.tile_bytes > room, other.fetched, 0)
+            lane = (other.brought + fetched) / xp.maximum(other.tiles, 1)
+            out = out + xp.minimum(one.tiles, other.tiles) * xp.maximum(lane - one.job, 0)
+    return out
 
 
 def _queued(streams: Sequence[_Stream], room: int, xp: Any) -> tuple[Num, Num]:
