@@ -459,6 +459,61 @@ def calibrate(
         write_json(json_file, library.to_json(calibration))
 
 
+@app.command()
+def estimate(
+    soc: SocName,
+    workload: WorkloadName,
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=1, help="Share vectors to draw [default: 10000].")
+    ] = None,
+    shares_file: Annotated[
+        Path | None,
+        typer.Option("--shares", metavar="FILE.csv", help="In place of drawn ones: columns LAYER:CORE, of channels."),
+    ] = None,
+    runtime: RuntimeName = None,
+    estimate: Annotated[
+        Path | None, typer.Option("--estimate", metavar="FILE", help="The estimate that `cosoc calibrate --out` saved.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="Where torch composes: cpu, cuda, cuda:1.")] = "cpu",
+    check: Annotated[int, typer.Option("--check", min=0, help="Vectors to simulate, to hold the table against.")] = 0,
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE.csv", help="Write vectors and figures there.")
+    ] = None,
+    json_file: JsonFile = None,
+    input_shape: InputShape = None,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Estimate many mappings at once: latency, energy and peak of each vector of channel shares, as a table. The
+    figures are of the closed form, not simulated; --check says how far that is off."""
+    _check_outputs({"--out": out, "--json": json_file})
+    if samples is not None and shares_file is not None:
+        raise InputError("--samples and --shares exclude each other; give one")
+    machine, network = _soc(soc, overrides), _workload(workload, input_shape)
+    theta, mode = _theta(estimate, machine), runtime or "overlapped"
+    from cosoc import tables
+    from cosoc.search import share_table as library
+
+    library.check_device(device)
+    if shares_file is not None:
+        shares = tables.read_shares(shares_file)
+    else:
+        shares = library.random_vectors(network, machine, samples or 10_000, seed)
+    with reporting(quiet) as progress:
+        found = library.estimated(network, machine, shares, mode, theta, device, progress)
+        if found.none_runs:
+            raise InputError(f"{machine.name} can run none of the vectors: {found.why}")
+        checked = library.checked_on(network, machine, shares, found, check, mode, seed, progress) if check else None
+    content = tables.to_json(shares, found, checked)
+    if out:
+        write_text(out, tables.to_csv(shares, found))
+    if json_file:
+        write_json(json_file, content)
+    if not quiet:
+        _print(tables.summary(f"{network.name} on {machine.name}, {mode}: {len(shares.channels):,} vectors", content))
+
+
 def _calibrate_measured(file: Path, json_file: Path | None, quiet: bool) -> None:
     from cosoc.search import measured
 

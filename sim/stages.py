@@ -23,7 +23,7 @@ from cosoc.sim.cores.roofline import Roofline
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import device_soc
 from cosoc.sim.files.yamlfile import Place
-from cosoc.sim.lower.emit import lower
+from cosoc.sim.lower.emit import lowered
 from cosoc.sim.lower.pipeline import TICK_HZ, PipelineHop, PipelineStage
 from cosoc.sim.machine.trace import Run
 from cosoc.sim.model.cluster import Cluster, Device
@@ -33,7 +33,7 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import Workload, batched
 from cosoc.sim.price import program_figures
-from cosoc.sim.tiler import Problem, checked, default_core, pinned_weights, problems, weight_bytes
+from cosoc.sim.tiler import Problem, default_core, pinned_weights, placed, problems, weight_bytes
 
 NS = 1e-9
 PJ = 1e-12
@@ -134,8 +134,8 @@ class Pricer:
         mapping, board = within(self.mapping, layers), lone_roofline(self.soc)
         if board is not None and runs_whole(mapping):
             return roofline_cost(self.soc, board, layers)
-        full = checked(mapping, layers, self.soc)
-        found = program_figures(lower(layers, full, self.soc), self.soc, layers, full, self._run)
+        at = placed(mapping, layers, self.soc)
+        found = program_figures(lowered(at), at, self._run)
         return StageCost(found.latency_s, found.energy_j - found.latency_s * self.soc.idle_power_mw * 1e-3)
 
 

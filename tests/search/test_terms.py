@@ -10,7 +10,7 @@ import torch
 
 from cosoc.search import relax
 from cosoc.search.sampling import random_branches, random_mapping
-from cosoc.search.terms import TERMS, TilingCache, network_estimate, network_terms, tilings_for
+from cosoc.search.terms import TERMS, network_estimate, network_terms, tilings_for
 from cosoc.sim import exact
 from cosoc.sim.estimate import layer_terms
 from cosoc.sim.files.catalog import find_soc
@@ -24,7 +24,7 @@ from cosoc.sim.model.tiles import tiled
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.report.result import energy_j
 from cosoc.sim.theta import Theta
-from cosoc.sim.tiler import homes_of
+from cosoc.sim.tiler import TilingCache, homes_of
 from cosoc.sim.work import layer_work
 
 SOC, DARKSIDE = find_soc("diana"), find_soc("darkside")
