@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cosoc.sim.errors import InputError
+from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Layer, Workload
 
@@ -58,6 +59,36 @@ def lifetimes(workload: Workload) -> dict[str, tuple[int, int]]:
     for name in workload.outputs:
         last[name] = len(workload.layers)
     return {name: (first[name], last[name]) for name in first}
+
+
+@dataclass(frozen=True)
+class Handover:
+    """A tensor that a core made and that other cores which a layer names (with channels or without) cannot read yet."""
+
+    tensor: str
+    core: str
+    readers: tuple[str, ...]
+
+
+def handovers(workload: Workload, mapping: Mapping, soc: SoC) -> dict[str, tuple[Handover, ...]]:
+    """What has to be handed over before each layer, if one of the readers has channels of it: each tensor once by each
+    core that made it. mapping: with parts for every layer."""
+    done = set[tuple[str, str]]()
+    out = {}
+    for layer in workload:
+        plan, found = mapping.layers[layer.name], list[Handover]()
+        present = {part.core for part in plan.parts if part.channels}
+        for tensor in layer.reads:
+            made = mapping.layers.get(tensor)
+            for core in dict.fromkeys(part.core for part in made.parts if part.channels) if made else ():
+                readers = tuple(part.core for part in plan.parts if part.core != core)
+                if not soc.cores[core].handover or (tensor, core) in done or not readers:
+                    continue
+                found.append(Handover(tensor, core, readers))
+                if present.intersection(readers):
+                    done.add((tensor, core))
+        out[layer.name] = tuple(found)
+    return out
 
 
 def place(
