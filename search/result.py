@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from cosoc.search.front import hypervolume, non_dominated
@@ -22,6 +21,8 @@ from cosoc.search.runfolder import replace_text, replacing
 from cosoc.search.space import Optimum
 from cosoc.search.targets import Target, met, within
 from cosoc.sim.figures import Figures, objective
+from cosoc.sim.report.figure import drawn_figure
+from cosoc.sim.shown import shown
 
 SHOWN = 30  # rows of a table; of more, the front's come first
 WIDE = 10  # between the largest and the smallest of an axis: from there on a logarithmic scale
@@ -138,7 +139,7 @@ class Result:
         """What was simulated, best first, for a terminal; of more than SHOWN mappings the rest stands in result.json.
         A `note` in a mapping's `about` is said behind its throughput."""
         machine = self.heading.get("soc") or self.heading.get("cluster")
-        out = Table(title=escape(f"{self.heading['workload']} on {machine}, objective {self.objective} (simulated)"))
+        out = Table(title=f"{self.heading['workload']} on {machine}, objective {self.objective} (simulated)")
         in_mj = any(one.simulated.energy_j >= LARGE_J for one in self.found)
         trained = ("accuracy",) if self.trained else ()
         for name in ("mapping", *trained, "ms", "mJ" if in_mj else "uJ", "peak KiB", "1/s", "estimated"):
@@ -149,7 +150,7 @@ class Result:
             f = one.simulated
             drift = self.value(one.estimated) / self.value(f) - 1 if one.estimated else None
             out.add_row(
-                escape(one.name) + (" *" if one.name in front else ""), *(f"{one.accuracy:.2%}" for _ in trained),
+                one.name + (" *" if one.name in front else ""), *(f"{one.accuracy:.2%}" for _ in trained),
                 f"{f.latency_s * MILLI:.4f}", f"{f.energy_j * (MILLI if in_mj else MICRO):.3f}",
                 f"{f.peak_bytes * KIB:.1f}", f"{f.throughput:.4g}{one.about.get('note', '')}",
                 f"{drift:+.1%}" if drift is not None else "",
@@ -164,7 +165,7 @@ class Result:
             )
         if self.optimum is not None and self.best.estimated:
             gap = self.value(self.best.estimated) / self.optimum.bound - 1
-            out.caption += f"\n{self.best.name}: {gap:.2%} above the bound of the estimate"
+            out.caption += f"; {self.best.name}: {gap:.2%} above the bound of the estimate"
         return out
 
 
@@ -208,34 +209,30 @@ def label(axis: str) -> str:
 
 def _plot(result: Result, path: Path) -> None:
     """Draw points, what is known, and the front."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     x, y = result.axes
     kinds = {
         "search": ([one for one in result.found if not one.known], "tab:blue", "o"),
         "known": ([one for one in result.found if one.known], "tab:orange", "s"),
     }
     front = result.front()
-    axis.plot(drawn(result, x, front), drawn(result, y, front), color="tab:green", linewidth=1, label="not dominated")
-    for name, (found, colour, marker) in kinds.items():
-        if found:
-            xs, ys = drawn(result, x, found), drawn(result, y, found)
-            axis.scatter(xs, ys, color=colour, marker=marker, label=name, zorder=3)
-            for one, at in zip(found, zip(xs, ys, strict=True), strict=True):
-                axis.annotate(one.name, at, xytext=(4, 4), textcoords="offset points", fontsize=7)
-    every = drawn(result, x, result.found)
-    if max(every) > WIDE * min(every) > 0:
-        axis.set_xscale("log")
-    axis.set(xlabel=label(x), ylabel=label(y))
-    axis.grid(alpha=0.3)
-    axis.margins(0.12)
-    axis.legend(loc="best", fontsize=8)
-    machine = result.heading.get("soc") or result.heading.get("cluster")
-    figure.suptitle(f"{result.heading['workload']} on {machine}, {result.heading['space']}")
-    with replacing(path) as part:
-        figure.savefig(part, dpi=130, format="png")
-    pyplot.close(figure)
+    with drawn_figure(7, 4.5) as figure:
+        axis = figure.add_subplot()
+        axis.plot(drawn(result, x, front), drawn(result, y, front), color="tab:green", linewidth=1,
+                  label="not dominated")  # fmt: skip
+        for name, (found, colour, marker) in kinds.items():
+            if found:
+                xs, ys = drawn(result, x, found), drawn(result, y, found)
+                axis.scatter(xs, ys, color=colour, marker=marker, label=name, zorder=3)
+                for one, at in zip(found, zip(xs, ys, strict=True), strict=True):
+                    axis.annotate(shown(one.name), at, xytext=(4, 4), textcoords="offset points", fontsize=7)
+        every = drawn(result, x, result.found)
+        if max(every) > WIDE * min(every) > 0:
+            axis.set_xscale("log")
+        axis.set(xlabel=label(x), ylabel=label(y))
+        axis.grid(alpha=0.3)
+        axis.margins(0.12)
+        axis.legend(loc="best", fontsize=8)
+        machine = result.heading.get("soc") or result.heading.get("cluster")
+        figure.suptitle(shown(f"{result.heading['workload']} on {machine}, {result.heading['space']}"))
+        with replacing(path) as part:
+            figure.savefig(part, dpi=130, format="png")
