@@ -398,7 +398,7 @@ class OperatorLayer(MixedLayer):
         if estimator == "expectation":
             first = self._expected(temperature)
         elif estimator == "montecarlo" and self.kind == "cumulative":
-            uniform = torch.rand(self.cut.shape, generator=generator).clamp(1e-9, 1 - 1e-7)
+            uniform = torch.rand(self.cut.shape, generator=generator).clamp(1e-9, 1 - 1e-7).to(self.cut.device)
             relaxed = torch.softmax((self.cut - (-uniform.log()).log()) / temperature, 0)
             drawn = functional.one_hot(relaxed.argmax(), len(relaxed)).to(relaxed.dtype)
             first = self._ahead(ste(drawn, relaxed))

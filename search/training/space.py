@@ -9,9 +9,8 @@ mappings alike are then trained from the start, for as many epochs each.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping as MappingOf
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,12 +31,11 @@ from cosoc.search.spaces.operators import Cut, Template
 from cosoc.search.spaces.shares import CostModel, ShareCosts, Tangent
 from cosoc.search.training.data import Data, Split, load_data
 from cosoc.search.training.gates import Choice, Estimator, score_loss
-from cosoc.search.training.nets import NETWORKS, build
+from cosoc.search.training.opening import Device, check_channels, check_device, check_network, network, seeded
 from cosoc.search.training.repair import Move, meet, repair, wide
 from cosoc.search.training.train import Phase, Progress, accuracy, generator, train
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import objective
-from cosoc.sim.importers.torch_export import load_module
 from cosoc.sim.model.mapping import Mapping, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.theta import Theta
@@ -426,43 +424,15 @@ def _limited(data: Data, images: int | None) -> Data:
     return replace(data, train=Split(data.train.x[:images], data.train.y[:images]), val=val)
 
 
-def _network(config: TrainingConfig, data: Data) -> nn.Module:
-    """The float network for the data's channels and classes, its weights drawn from the seed."""
-    with _seeded(config.seed, "weights"):
-        if config.workload in NETWORKS:
-            net = build(config.workload, data.input_shape[0], len(data.classes))
-        elif ":" in config.workload:
-            net = load_module(config.workload)
-        else:
-            raise InputError(
-                f"no network named {config.workload!r}; there is {', '.join(NETWORKS)}, or package.module:factory"
-            )
-    shape = config.input_shape
-    if shape is not None and tuple(shape)[-3:] != data.input_shape:
-        raise InputError(f"--input-shape {shape}: the images of {data.name} are {data.input_shape}")
-    with torch.no_grad():
-        outputs = net.eval()(data.val.x[:2]).shape
-    if tuple(outputs) != (min(2, len(data.val.y)), len(data.classes)):
-        raise InputError(f"{config.workload} gives {tuple(outputs)}; {data.name} has {len(data.classes)} classes")
-    return net
-
-
 def _opened(config: TrainingConfig, data: Data) -> Opened:
     name, shape = config.workload.replace(":", "."), data.input_shape
-    net = _network(config, data)
+    net = network(config.workload, data, config.input_shape, config.seed)
     if config.space == "channels":
         return channel_space(net, shape, config.soc, config.runtime, name, config.manual)
     if config.estimator == "score":
         raise InputError("estimator score: draws channels one by one; space operators takes expectation or montecarlo")
-    with _seeded(config.seed, "blocks"):
+    with seeded(config.seed, "blocks"):
         return operator_space(net, shape, config.soc, config.runtime, name, config.manual, config.template, config.cut)
-
-
-@contextmanager
-def _seeded(seed: int, what: str) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator(seed, what))))
-        yield
 
 
 def _counts(mapping: Mapping) -> dict[str, dict[str, int]]:
