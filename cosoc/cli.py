@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -25,6 +25,7 @@ from cosoc.sim.model.mapping import Runtime
 if TYPE_CHECKING:
     from cosoc.search.result import Result
     from cosoc.search.space import Report as Progress
+    from cosoc.search.targets import Target
     from cosoc.sim.model.cluster import Cluster
     from cosoc.sim.model.mapping import Mapping
     from cosoc.sim.model.soc import SoC
@@ -41,7 +42,7 @@ Engine = Literal["fast", "reference"]
 Estimator = Literal["expectation", "montecarlo", "score"]
 Template = Literal["conv-dw", "dws-dw", "conv-dws"]
 Cut = Literal["cumulative", "point"]
-Space = Literal["channels", "operators", "tiles", "splits"]
+Trained = Literal["channels", "operators"]
 Calibrated = Literal["channels", "tiles"]
 
 SocName = Annotated[str, typer.Argument(metavar="SOC", help="A built-in SoC (see `cosoc list`) or a .yaml file.")]
@@ -542,11 +543,12 @@ def search(
     soc: SocName,
     workload: WorkloadName,
     space: Annotated[
-        Space,
+        str,
         typer.Option(
             "--space",
-            help="What is searched: shares of channels, operators of blocks (Darkside), tiles and fusion, splits (SOC "
-            "is then a cluster).",
+            metavar="A+B",
+            help="What is searched: shares of channels, operators of blocks (Darkside), tiles, tiles+fusion, splits "
+            "(SOC is then a cluster), or a chain such as channels+tiles, whose parts are chosen together.",
         ),
     ] = "channels",
     data: Annotated[
@@ -562,10 +564,13 @@ def search(
     ] = None,
     mapping: Annotated[
         str,
-        typer.Option("--mapping", metavar="NAME|FILE", help="With --space tiles: the mapping whose cores are kept."),
+        typer.Option(
+            "--mapping", metavar="NAME|FILE", help="With --space tiles, tiles+fusion: the mapping whose cores are kept."
+        ),
     ] = DEFAULT_MAPPING,
     time_budget: Annotated[
-        float | None, typer.Option("--time-budget", metavar="S", help="With --space tiles: seconds to search.")
+        float | None,
+        typer.Option("--time-budget", metavar="S", help="With --space tiles, tiles+fusion: seconds to search."),
     ] = None,
     estimate: Annotated[
         Path | None,
@@ -575,8 +580,18 @@ def search(
         str | None,
         typer.Option("--strengths", metavar="A,B,C", help="Weights of the cost, one a point."),
     ] = None,
-    target_ms: Annotated[
-        float | None, typer.Option("--target-ms", help="Instead of strengths: the latency to end below.")
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            metavar="NAME=VALUE",
+            help="What must hold while the objective is small: latency=5ms, energy=2mJ, edp=3mJms, throughput=30, "
+            "peak=256KB; may be repeated. Where a network is trained, one point that meets it, instead of strengths.",
+        ),
+    ] = None,
+    peak: Annotated[
+        str | None,
+        typer.Option("--peak", metavar="BYTES", help="The most that the main memory may hold, such as 256KB."),
     ] = None,
     estimator: Annotated[
         Estimator, typer.Option("--estimator", help="How the cost gets its gradient.")
@@ -603,44 +618,46 @@ def search(
 ) -> None:
     """Train a network together with its mapping, choose its tiles and fusion, or split it over a cluster. What it
     reports is simulated."""
+    from cosoc.search.spaces.chain import chain
+    from cosoc.search.targets import targets
     from cosoc.sim.figures import USUAL
     from cosoc.sim.figures import objective as parsed
 
-    objective = objective or USUAL[space]
+    parts, bounds = chain(space), targets(target, peak)
+    objective = objective or USUAL[parts[0]]
     parsed(objective)
     folder = out or Path("runs") / "-".join(Path(n.replace(":", "_")).stem for n in (soc, workload))
-    common = ("objective", "seed", "out", "resume", "input_shape", "overrides")
-    if space == "splits":
-        _only(ctx, "--space splits", *common, "inferences", "carrier")
-        options = (objective, seed, folder, resume)
-        run = _splits(soc, workload, inferences, input_shape, overrides, carrier, *options)
-    elif space == "tiles":
-        _only(ctx, "--space tiles", *common, "mapping", "time_budget", "estimate")
-        options = (objective, seed, folder, resume)
-        run = _tiles(soc, workload, mapping, time_budget, estimate, input_shape, overrides, *options)
+    common = ("objective", "target", "peak", "seed", "out", "resume", "input_shape", "overrides")
+    asked = (objective, bounds, seed, folder, resume)
+    if parts[0] == "splits":
+        _only(ctx, f"--space {space}", *common, "inferences", "carrier")
+        run = _splits(soc, workload, parts[1:], inferences, input_shape, overrides, carrier, *asked)
+    elif parts[0] == "tiles":
+        _only(ctx, f"--space {space}", *common, "mapping", "time_budget", "estimate")
+        fusion = "fusion" in parts
+        run = _tiles(soc, workload, mapping, fusion, time_budget, estimate, input_shape, overrides, *asked)
     else:
+        trained = cast(Trained, parts[0])
         others = (
             "inferences",
             "time_budget",
             "mapping",
             "carrier",
-            *(("template", "cut") if space == "channels" else ()),
+            *(("template", "cut") if trained == "channels" else ()),
         )
         _only(ctx, f"--space {space}", *(name for name in ctx.params if name not in others))
-        if strengths is not None and target_ms is not None:
-            raise InputError("--strengths and --target-ms exclude each other; give one")
-        if target_ms is not None and not (math.isfinite(target_ms) and target_ms > 0):
-            raise InputError(f"--target-ms {target_ms}: a positive number of milliseconds is needed")
-        weights = _strengths("0.03,0.1,0.3,1,3" if strengths is None else strengths) if target_ms is None else ()
-        _check_trainable(workload, space)
+        if strengths is not None and bounds:
+            raise InputError("--strengths and targets exclude each other; give one")
+        weights = _strengths("0.03,0.1,0.3,1,3" if strengths is None else strengths) if not bounds else ()
+        _check_trainable(workload, trained)
         machine, shape = _soc(soc, overrides), _shape(input_shape)
         theta = _theta(estimate, machine)
         _check_run_folder(folder, resume)
         from cosoc.search.training.space import TrainingConfig, search_trained
 
         config = TrainingConfig(
-            soc=machine, workload=workload, space=space, template=template, cut=cut, input_shape=shape, data=data,
-            objective=objective, strengths=weights, target_ms=target_ms, estimator=estimator,
+            soc=machine, workload=workload, space=trained, inner=parts[1:], template=template, cut=cut,
+            input_shape=shape, data=data, objective=objective, strengths=weights, targets=bounds, estimator=estimator,
             epochs=epochs, seed=seed, out=folder, resume=resume, theta=theta,
         )  # fmt: skip
         run = functools.partial(search_trained, config)
@@ -654,7 +671,7 @@ def search(
         print(f"results in {folder}")
 
 
-def _check_trainable(workload: str, space: Space) -> None:
+def _check_trainable(workload: str, space: Trained) -> None:
     """InputError for a file: it has shapes, but no module to train."""
     if Path(workload).suffix.lower() in (".onnx", ".yaml", ".yml"):
         raise InputError(
@@ -674,28 +691,34 @@ def _theta(estimate: Path | None, soc: SoC) -> Theta | None:
 
 
 def _tiles(
-    soc: str, workload: str, mapping: str, budget_s: float | None, estimate: Path | None, input_shape: str | None,
-    overrides: list[str] | None, objective: str, seed: int, folder: Path, resume: bool,
+    soc: str, workload: str, mapping: str, fusion: bool, budget_s: float | None, estimate: Path | None,
+    input_shape: str | None, overrides: list[str] | None, objective: str, bounds: tuple[Target, ...], seed: int,
+    folder: Path, resume: bool,
 ) -> Callable[[Progress], Result]:  # fmt: skip
     machine, network, given = _inputs(soc, workload, mapping, "overlapped", input_shape, overrides)
     from cosoc.search.spaces.tile_search import TileConfig, search_tiles
 
-    theta = _theta(estimate, machine)
-    config = TileConfig(machine, network, given, objective, budget_s, seed, folder, resume, theta)
+    config = TileConfig(
+        machine, network, given, objective, budget_s, seed, folder, resume, _theta(estimate, machine), fusion, bounds
+    )
     space = config.space()  # what is wrong with it is said before a folder is made
     _check_run_folder(folder, resume)
     return functools.partial(search_tiles, config, space=space)
 
 
 def _splits(
-    cluster: str, workload: str, inferences: int, input_shape: str | None, overrides: list[str] | None,
-    carrier: float | None, objective: str, seed: int, folder: Path, resume: bool,
+    cluster: str, workload: str, inner: tuple[str, ...], inferences: int, input_shape: str | None,
+    overrides: list[str] | None, carrier: float | None, objective: str, bounds: tuple[Target, ...], seed: int,
+    folder: Path, resume: bool,
 ) -> Callable[[Progress], Result]:  # fmt: skip
     machines = _cluster(cluster, overrides, carrier)
     network = _workload(workload, input_shape)
     from cosoc.search.spaces.split_space import SplitConfig, SplitSpace, search_splits
 
-    config = SplitConfig(machines, network, inferences, objective=objective, seed=seed, out=folder, resume=resume)
+    config = SplitConfig(
+        machines, network, inferences, inner=inner, objective=objective, targets=bounds, seed=seed, out=folder,
+        resume=resume,
+    )  # fmt: skip
     made = SplitSpace(config)  # what is wrong with it is said before a folder is made
     _check_run_folder(folder, resume)
     return functools.partial(search_splits, config, space=made)

@@ -1,7 +1,7 @@
 """What a search found: one record, one result.json, one table, one picture, for every space.
 
-result.json: soc (or cluster), workload, space, objective, seed; points and known, each with name, mapping (its file),
-simulated and estimated figures, accuracy where a network was trained, about; front (names of what none of them
+result.json: soc (or cluster), workload, space, objective, targets, seed; points and known, each with name, mapping (its
+file), simulated and estimated figures, accuracy where a network was trained, about; front (names of what none of them
 beats), axes (of the front), hypervolume; best (name); optimum, bound and gap, where the estimate's optimum is proven or
 bounded; about (of the space).
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from rich.table import Table
 from cosoc.search.front import hypervolume, non_dominated
 from cosoc.search.runfolder import replace_text, replacing
 from cosoc.search.space import Optimum
+from cosoc.search.targets import Target, met, within
 from cosoc.sim.figures import Figures, objective
 
 SHOWN = 30  # rows of a table; of more, the front's come first
@@ -73,6 +74,7 @@ class Result:
     found: tuple[Found, ...]
     optimum: Optimum | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    targets: tuple[Target, ...] = ()
 
     @property
     def trained(self) -> bool:
@@ -91,10 +93,11 @@ class Result:
 
     @property
     def best(self) -> Found:
-        """The least of the objective, what is known included. Of a trained network, of the points that were searched,
-        as the accuracy speaks too."""
+        """The least of the objective among what meets the targets (where nothing does, what misses them least), what
+        is known included. Of a trained network, of the points that were searched, as the accuracy speaks too."""
         searched = [one for one in self.found if not one.known]
-        return min(searched or self.found if self.trained else self.found, key=lambda one: self.value(one.simulated))
+        aim = within(objective(self.objective), self.targets)
+        return min(searched or self.found if self.trained else self.found, key=lambda one: float(aim(one.simulated)))
 
     def at(self, one: Found) -> tuple[float, float]:
         """Where a candidate is with regard to the front: both to be small."""
@@ -116,7 +119,8 @@ class Result:
             exact = {"optimum": self.optimum.figures.plain(), "bound": least}
             exact["gap"] = self.value(best.estimated) / least - 1 if best.estimated else None
         return {
-            **self.heading, "objective": self.objective, "best": self.best.name,
+            **self.heading, "objective": self.objective, "targets": [asdict(one) for one in self.targets],
+            "targets_met": met(self.best.simulated, self.targets), "best": self.best.name,
             "points": [one.plain() for one in self.found if not one.known],
             "known": [one.plain() for one in self.found if one.known],
             "front": [one.name for one in self.front()], "axes": list(self.axes),
@@ -153,6 +157,11 @@ class Result:
         out.caption = f"* not dominated in {' and '.join(self.axes)}; estimated: the objective's error"
         if len(first) < len(self.found):
             out.caption += f"; {len(self.found) - len(first)} more in result.json"
+        if self.targets:
+            said = ", ".join(map(str, self.targets))
+            out.caption += (
+                f"\n{self.best.name} {'meets' if met(self.best.simulated, self.targets) else 'misses'} {said}"
+            )
         if self.optimum is not None and self.best.estimated:
             gap = self.value(self.best.estimated) / self.optimum.bound - 1
             out.caption += f"\n{self.best.name}: {gap:.2%} above the bound of the estimate"
@@ -168,7 +177,8 @@ def result_from(content: Mapping[str, Any]) -> Result:
         if key in content
     }
     optimum = Optimum(_figures(content["optimum"]), content["bound"]) if content["optimum"] else None
-    return Result(heading, content["objective"], tuple(found), optimum, content["about"])
+    targets = tuple(Target(**one) for one in content["targets"])
+    return Result(heading, content["objective"], tuple(found), optimum, content["about"], targets)
 
 
 # What is drawn of an axis: factor and label of the raw figure; others are drawn as the objective's value.

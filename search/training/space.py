@@ -29,6 +29,7 @@ from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, fix, 
 from cosoc.search.spaces.opened import Opened, channel_space, operator_space
 from cosoc.search.spaces.operators import Cut, Template
 from cosoc.search.spaces.shares import CostModel, ShareCosts, Tangent
+from cosoc.search.targets import Target
 from cosoc.search.training.data import Data, Split, load_data
 from cosoc.search.training.gates import Choice, Estimator, score_loss
 from cosoc.search.training.opening import Device, check_channels, check_device, check_network, network, seeded
@@ -57,11 +58,11 @@ class TrainingConfig:
     workload: a built-in network or package.module:factory; input_shape: only to check it against the data. space: what
     is chosen, the core of a channel or its operator too; template, cut: of the latter. strengths: weights of the cost
     (relative to the space's reference mapping: all 8 bit, all by the first operator) in the loss, one point each; or
-    target_ms: one point that ends below it. epochs: of a point, warm-up included. train_images: at most so many.
+    targets: one point that ends within them. epochs: of a point, warm-up included. train_images: at most so many.
     simulate_every: epochs between simulations of the discretised candidate; tolerance: drift of the estimate at which
     theta is refitted; theta: what it is at first, None where it is first fitted to random mappings. cost_model: what
     drives the search; reports are simulated in any case. adc_bits: 0 leaves the converter out. manual: names of the
-    baselines, None for all that the space knows.
+    baselines, None for all that the space knows. inner: what is chosen with each candidate, as in a chain of spaces.
     """
 
     soc: SoC
@@ -73,7 +74,7 @@ class TrainingConfig:
     input_shape: tuple[int, ...] | None = None
     objective: str = "latency"
     strengths: tuple[float, ...] = (0.1,)
-    target_ms: float | None = None
+    targets: tuple[Target, ...] = ()
     estimator: Estimator = "expectation"
     epochs: int = 40
     seed: int = 0
@@ -88,6 +89,7 @@ class TrainingConfig:
     theta: Theta | None = None
     adc_bits: int = 0
     manual: tuple[str, ...] | None = None
+    inner: tuple[str, ...] = ()
 
     def stated(self) -> dict[str, Any]:
         """The configuration as plain data; `out` and `resume` are not part of what a run is."""
@@ -103,7 +105,7 @@ def search_trained(config: TrainingConfig, report: Report) -> Result:
     any training.
     """
     space = TrainedSpace(config)
-    asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume)
+    asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume, config.targets)
     return search(space, space.oracle, asked, report)
 
 
@@ -115,6 +117,8 @@ class TrainedSpace:
         self.value = objective(config.objective)
         if config.estimator == "score" and config.cost_model != "simulator":
             raise InputError(f"estimator score samples simulated costs; cost_model {config.cost_model} has none")
+        if config.inner:
+            raise InputError(f"space {'+'.join((config.space, *config.inner))}: tiles are the tiler's own so far")
         self.data = _limited(load_data(config.data, config.seed), config.train_images)
         self.opened = _opened(config, self.data)
         self.workload = self.opened.workload
@@ -127,18 +131,19 @@ class TrainedSpace:
             self.costs.prime(PRIMING, config.seed)
         self.reference = self.costs.simulated(_counts(self.opened.reference))
         mixed = self.mixed()  # what cannot be quantised is refused here, before any training
-        if (config.strengths or config.target_ms is not None) and not mixed.searchable():
+        if (config.strengths or config.targets) and not mixed.searchable():
             able = ", ".join(dict.fromkeys(name for layer in mixed.layers.values() for name in layer.cores))
             raise InputError(
                 f"{self.workload.name} on {config.soc.name}: no layer has two cores to choose between ({able} alone "
-                f"can compute them), so there are no {config.space} to search; --space tiles searches tiles and fusion"
+                f"can compute them), so there are no {config.space} to search; --space tiles+fusion searches tiles "
+                "and fusion"
             )
         self.within_target = self._within_target()
         self.n_warm = max(1, round(WARM_UP * config.epochs))
         self.n_search = max(1, round(SEARCH * config.epochs))
         self.n_tune = max(1, config.epochs - self.n_warm - self.n_search)
-        if config.target_ms is not None:
-            self.points = {f"target_{config.target_ms:g}ms": 0.1}
+        if config.targets:
+            self.points = {"target_" + "_".join(map(str, config.targets)).replace("=", "_"): 0.1}
         else:
             self.points = {f"strength_{strength:g}": strength for strength in config.strengths}
         each = self.n_search + self.n_tune
@@ -189,33 +194,33 @@ class TrainedSpace:
         }  # fmt: skip
 
     def _within_target(self) -> Assignment:
-        """An assignment that meets the target (empty without one); InputError if none is found, before any training.
+        """An assignment that meets the targets (empty without any); InputError if none is found, before any training.
 
         From each manual mapping, layers are split anew one at a time for as long as that gains time.
         """
-        target = self.config.target_ms
-        if target is None:
+        targets = self.config.targets
+        if not targets:
             return {}
-        if self.config.objective != "latency":
-            raise InputError(
-                f"a target of {target:g} ms bounds the latency; objective {self.config.objective} has none"
-            )
         net, found = self.mixed(), []
         for name, mapping in self.opened.starts.items():
             start = uniform(net, mapping)
-            chosen, moves = meet(net, start, partial(self._seconds, net), target * 1e-3, self.opened.steps)
-            found.append((self._seconds(net, chosen) * 1e3, len(moves), name, chosen))
+            chosen, moves = meet(net, start, partial(self._missed, net), 1.0, self.opened.steps)
+            found.append((self._missed(net, chosen), len(moves), name, chosen))
         least, moved, name, chosen = min(found, key=lambda one: one[:2])
-        if least > target:
+        if least > 1.0:
+            costs = self.costs.simulated(_of(net, chosen))
+            reached = ", ".join(str(one.reached(costs)) for one in targets)
             raise InputError(
-                f"target {target:g} ms: {self.workload.name} on {self.config.soc.name} takes {least:.4g} ms simulated "
-                f"under the fastest mapping that was found ({name}, {moved} layers split anew); ask for that or more"
+                f"target {', '.join(map(str, targets))}: {self.workload.name} on {self.config.soc.name} has {reached} "
+                f"simulated under the nearest mapping that was found ({name}, {moved} layers split anew); ask for that "
+                "or more"
             )
         return chosen
 
-    def _seconds(self, net: MixedNet, chosen: Assignment) -> float:
-        """The simulated latency of an assignment."""
-        return self.costs.simulated(_of(net, chosen)).latency_s
+    def _missed(self, net: MixedNet, chosen: Assignment) -> float:
+        """The simulated figures of an assignment over the targets, the worst of them; 1 and less where all are met."""
+        costs = self.costs.simulated(_of(net, chosen))
+        return max(float(1.0 + one.excess(costs)) for one in self.config.targets)
 
     # -- phases --------------------------------------------------------------------------------------------
 
@@ -299,17 +304,15 @@ class TrainedSpace:
             for n, layer in net.layers.items():
                 layer.gates = gates[n].detach()
             last = epoch == self.n_search - 1
-            if last or epoch % config.simulate_every == config.simulate_every - 1 or config.target_ms is not None:
+            if last or epoch % config.simulate_every == config.simulate_every - 1 or config.targets:
                 counts = _of(net, chosen)
                 pair = costs.compare(counts, config.tolerance)
                 extra["visited"].append(counts)
                 extra["theta"] = asdict(costs.theta)
                 figures |= {"estimated": pair.estimated.plain(), "simulated": pair.simulated.plain()}
                 figures["theta"] = asdict(costs.theta)
-                if (
-                    config.target_ms is not None
-                ):  # a multiplier that rises while the target is missed, and falls behind it
-                    missed = pair.simulated.latency_s * 1e3 / config.target_ms - 1
+                if config.targets:  # a multiplier that rises while a target is missed, and falls behind it
+                    missed = max(float(one.excess(pair.simulated)) for one in config.targets)
                     extra["strength"] = min(100.0, max(1e-3, extra["strength"] * 4 ** max(-1.0, min(1.0, 4 * missed))))
             return figures
 
@@ -348,17 +351,15 @@ class TrainedSpace:
     def repaired(self, net: MixedNet, chosen: Assignment) -> tuple[Assignment, list[Move]]:
         """The assignment with every channel back in 8 bit (or by the first operator) that costs nothing there.
 
-        With a target: brought below it, then given back what the target leaves room for.
+        With targets: brought within them, then given back what they leave room for.
         """
-        target = self.config.target_ms
-        if target is None:
+        if not self.config.targets:
             return repair(net, chosen, lambda c: self._cost(net, c), self.opened.steps)
-        target_s = target * 1e-3
-        seconds = partial(self._seconds, net)
-        chosen, moves = meet(net, chosen, seconds, target_s, self.opened.steps)
-        if seconds(chosen) > target_s:  # stuck where no layer alone gains time
+        missed = partial(self._missed, net)
+        chosen, moves = meet(net, chosen, missed, 1.0, self.opened.steps)
+        if missed(chosen) > 1.0:  # stuck where no layer alone comes nearer
             chosen = self.within_target
-        chosen, more = repair(net, chosen, lambda c: max(target_s, seconds(c)), self.opened.steps)
+        chosen, more = repair(net, chosen, lambda c: max(1.0, missed(c)), self.opened.steps)
         return chosen, moves + more
 
     def _cost(self, net: MixedNet, chosen: Assignment) -> float:

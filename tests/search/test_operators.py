@@ -28,6 +28,7 @@ from cosoc.search.spaces.operators import (
     with_choices,
 )
 from cosoc.search.spaces.shares import ShareCosts
+from cosoc.search.targets import Target
 from cosoc.search.training.nets import mobilenet_v1_025
 from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.sim.errors import InputError
@@ -276,7 +277,10 @@ def test_a_target_is_met(tiny: TrainingConfig, tmp_path: Path) -> None:
         row["simulated"]["latency_s"] for row in json.loads((tiny.out / "result.json").read_text())["known"]
     )
     target_ms = (0.3 * first + 0.7 * second) * 1e3
-    found = search_trained(replace(tiny, out=tmp_path / "run", strengths=(), target_ms=target_ms, manual=()), quiet)
+    found = search_trained(
+        replace(tiny, out=tmp_path / "run", strengths=(), targets=(Target("latency", target_ms * 1e-3),), manual=()),
+        quiet,
+    )
     assert second * 1e3 <= found.content()["points"][0]["simulated"]["latency_s"] * 1e3 <= target_ms
 
 
