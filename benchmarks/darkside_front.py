@@ -39,8 +39,9 @@ from cosoc.search.spaces.channels import replace_module
 from cosoc.search.spaces.operators import STEP, TEMPLATES, Template, prepare, with_choices
 from cosoc.search.spaces.shares import ShareCosts, Tangent
 from cosoc.search.training.data import load_data
+from cosoc.search.training.gradient import COST_EVERY
 from cosoc.search.training.nets import mobilenet_v1_025
-from cosoc.search.training.space import COST_EVERY, TrainingConfig, search_trained
+from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import load_mapping
 from cosoc.sim.files.workload_file import load_workload

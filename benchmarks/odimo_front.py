@@ -30,8 +30,9 @@ from cosoc.search.front import hypervolume
 from cosoc.search.spaces.channels import prepare
 from cosoc.search.spaces.shares import ShareCosts, Tangent
 from cosoc.search.training.data import load_data
+from cosoc.search.training.gradient import COST_EVERY
 from cosoc.search.training.nets import build
-from cosoc.search.training.space import COST_EVERY, TrainingConfig, search_trained
+from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.importers.torch_export import from_module
 

@@ -102,7 +102,14 @@ def priced(candidate: Candidate, oracle: Oracle, folder: RunFolder) -> Found:
     if candidate.estimated is not None:
         oracle.pairs.append(Pair(mapping, candidate.estimated, simulated))
     return Found(
-        candidate.name, str(file), simulated, candidate.estimated, candidate.accuracy, candidate.known, candidate.about
+        candidate.name,
+        str(file),
+        simulated,
+        candidate.estimated,
+        candidate.accuracy,
+        candidate.known,
+        candidate.about,
+        candidate.accuracies,
     )
 
 

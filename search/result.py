@@ -17,7 +17,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from cosoc.search.front import hypervolume, non_dominated
+from cosoc.search.front import half_width, hypervolume, non_dominated
 from cosoc.search.runfolder import replace_text, replacing
 from cosoc.search.space import Optimum
 from cosoc.search.targets import Target, met, within
@@ -33,7 +33,7 @@ LARGE_J = 0.01  # from here on energies are shown in mJ
 @dataclass(frozen=True)
 class Found:
     """A candidate that has been simulated. mapping: its file within the folder. simulated: what `cosoc simulate` says
-    of that file."""
+    of that file. accuracies: of each training, where there were several; `accuracy` is their mean."""
 
     name: str
     mapping: str
@@ -42,10 +42,13 @@ class Found:
     accuracy: float | None = None
     known: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)
+    accuracies: tuple[float, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """As it stands in result.json."""
-        trained = {} if self.accuracy is None else {"accuracy": self.accuracy}
+        trained: dict[str, Any] = {} if self.accuracy is None else {"accuracy": self.accuracy}
+        if len(self.accuracies) > 1:
+            trained |= {"accuracies": list(self.accuracies), "accuracy_interval": half_width(self.accuracies)}
         return {
             "name": self.name, "mapping": self.mapping, **trained, "simulated": self.simulated.plain(),
             "estimated": self.estimated.plain() if self.estimated else None, "about": dict(self.about),
@@ -57,6 +60,7 @@ def found_from(plain: Mapping[str, Any], known: bool) -> Found:
     return Found(
         plain["name"], plain["mapping"], _figures(plain["simulated"]),
         _figures(plain["estimated"]) if plain["estimated"] else None, plain.get("accuracy"), known, plain["about"],
+        tuple(plain.get("accuracies", ())),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -71,6 +72,15 @@ def cheapest(
     return costs.mapping(found, name)
 
 
+def nearest(choices: Choices, counts: Counts) -> Counts:
+    """Of each layer the option that is nearest to given counts, of which cores without channels may be missing."""
+
+    def away(option: Option, given: Option) -> int:
+        return sum(abs(k - given.get(core, 0)) for core, k in option.items())
+
+    return {name: min(options, key=partial(away, given=counts[name])) for name, options in choices.items()}
+
+
 def priced(cost: Price) -> Price:
     """A cost that is infinite where the machine cannot run it."""
 
@@ -85,7 +95,7 @@ def priced(cost: Price) -> Price:
 
 def least(choices: Choices, price: Price, starts: Sequence[Counts] = ()) -> tuple[Counts, float]:
     """The cheapest counts found, and their price. starts: where to look, too, beside all layers on one core each."""
-    bases = [dict(start) for start in starts] + pure(choices)
+    bases = [nearest(choices, start) for start in starts] + pure(choices)
     base = min(bases, key=price)  # the first of equal ones
     if price(base) == float("inf"):
         raise InputError("no share of channels that was tried can run: some layer has no tile that fits")
@@ -179,10 +189,10 @@ class Front:
 
 def front(costs: Table, losses: Table) -> Front:
     """The front of two tables with the same options."""
-    low = {name: (added[np.isfinite(added)].min(), losses.added[name].min()) for name, added in costs.added.items()}
+    low = [(added[np.isfinite(added)].min(), losses.added[name].min()) for name, added in costs.added.items()]
     sections = {}
-    for i, (name, (cost, loss)) in enumerate(low.items()):
-        sections[i, i + 1] = np.stack((costs.added[name] - cost, losses.added[name] - loss), 1)
+    for i, (name, smallest) in enumerate(zip(costs.added, low, strict=True)):
+        sections[i, i + 1] = np.stack((costs.added[name], losses.added[name]), 1) - smallest
     ways = walk(len(sections), sections)
-    start = np.array([costs.value + sum(cost for cost, _ in low.values()), losses.value + sum(x for _, x in low.values())])
+    start = np.array((costs.value, losses.value)) + np.sum(low, 0)
     return Front(costs, ways.fronts[-1] + start, ways)

@@ -78,6 +78,21 @@ class MixedLayer(nn.Module):
         """What decides on the cores."""
         return [self.logits]
 
+    @torch.no_grad()
+    def prefer(self) -> None:
+        """Let each channel lean towards the cores that keep its weights best: logits are the energies of what their
+        formats lose of it, relative and negative."""
+        weight = self.geometry.weight
+        for i, (bits, ternary) in enumerate(zip(self.weight_bits, self.ternary, strict=True)):
+            kept = ternary_weight(weight, self.log_scale) if ternary else integer_weight(weight, bits)
+            lost, whole = ((x.flatten(1) ** 2).sum(1) for x in (weight - kept, weight))
+            self.logits[:, i] = -lost / whole.clamp_min(1e-12)
+
+    @torch.no_grad()
+    def lean(self, chosen: Tensor, by: float) -> None:
+        """Begin a search near an assignment: the logits of its cores [k] are so much larger."""
+        self.logits.add_(one_hot(chosen, len(self.cores)).to(self.logits), alpha=by)
+
     def effective_weight(self) -> Tensor:
         """Sum over cores of gate times quantised weight, [k, ...]; cores without channels are left out."""
         weight = self.geometry.weight

@@ -19,6 +19,9 @@ from cosoc.search.training.data import Split
 Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]  # net, x, y, generator, part done 0..1
 AfterEpoch = Callable[[int], dict[str, Any]]  # epoch -> figures to log
 
+# Of Adam, by what is trained.
+RATES = {"warm-up": 3e-3, "weights": 1e-3, "quantisers": 1e-3, "logits": 5e-2, "fine-tune": 1e-3}
+
 
 def generator(seed: int, *what: object) -> torch.Generator:
     """A generator of its own for each purpose: nothing depends on what was drawn before."""
