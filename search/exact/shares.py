@@ -34,6 +34,7 @@ Option = Mapping[str, int]  # channels on each of a layer's cores
 Choices = Mapping[str, Sequence[Option]]  # by layer, those preferred among equals first
 Price = Callable[[Counts], float]  # of all layers that have a choice; inf where it cannot run
 
+ROUNDING = 1e-9  # of sums over layers
 GRID = 5  # options of a layer that a table or the first look of a descent has; beside them, neighbours are looked at
 
 
@@ -184,7 +185,8 @@ class Front:
     def within(self, most: float) -> Counts:
         """The least loss of those that cost no more; the cheapest where none does."""
         cost, loss = self.points.T
-        return self.counts(np.where(cost <= most, loss, 1e9 * (1 + cost)))
+        holds = cost <= most + ROUNDING * abs(most)
+        return self.counts(np.where(holds, loss, loss.max() + 1 + cost - cost.min()))
 
 
 def front(costs: Table, losses: Table) -> Front:
