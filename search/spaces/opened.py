@@ -18,13 +18,15 @@ from cosoc.search.spaces import operators
 from cosoc.search.spaces.channels import Assignment, MixedNet, make_contiguous, prepare
 from cosoc.sim.errors import InputError
 from cosoc.sim.importers.torch_export import from_module
-from cosoc.sim.manual import MANUAL, named_mapping
+from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.mapping import Mapping as NetworkMapping
 from cosoc.sim.model.mapping import Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
 
-REFERENCE, CHEAPEST = "all_8bit", "min_cost"  # among the manual mappings of channels; the cheapest of all spaces
+REFERENCE, CHEAPEST = "all_8bit", "cheapest"  # the ends of a front of channels; the second of all fronts
+
+TERNARY = ("io_8bit_backbone_ternary", "all_ternary")  # what one would try first where there is such a format
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def channel_space(
 ) -> Opened:
     """Channels to cores: formats differ, the operator does not. manual: names of mappings, None for all known."""
     ternary = any(core.ternary for core in soc.cores.values())
-    known = MANUAL if ternary else (REFERENCE, CHEAPEST)
+    known = (REFERENCE, *TERNARY, CHEAPEST) if ternary else (REFERENCE, CHEAPEST)
     workload = from_module(net, tuple(input_shape), name)
 
     def named(mapping: str) -> NetworkMapping | None:

@@ -39,7 +39,7 @@ def check_channels(workload: Workload, soc: SoC) -> None:
     if all(len(cores_of(layer, soc)) < 2 for layer in workload if layer.op == "conv"):
         raise InputError(
             f"{workload.name} on {soc.name}: no layer has two cores to choose between ({', '.join(able)} alone can "
-            "compute them), so there are no channels to search; --space tiles searches tiles and fusion"
+            "compute them), so there are no channels to search; --space tiles+fusion searches tiles and fusion"
         )
 
 
