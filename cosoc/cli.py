@@ -545,7 +545,7 @@ def estimate(
     if json_file:
         write_json(json_file, content)
     if not quiet:
-        _print(tables.summary(f"{network.name} on {machine.name}, {mode}: {len(shares.channels):,} vectors", content))
+        put(tables.summary(f"{network.name} on {machine.name}, {mode}: {len(shares.channels):,} vectors", content))
 
 
 def _calibrate_measured(file: Path, json_file: Path | None, quiet: bool) -> None:

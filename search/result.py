@@ -23,8 +23,6 @@ from cosoc.search.runfolder import replace_text
 from cosoc.search.space import Optimum
 from cosoc.search.targets import Target, met, within
 from cosoc.sim.figures import Figures, objective
-from cosoc.sim.report.figure import drawn_figure
-from cosoc.sim.shown import shown
 
 SHOWN = 30  # rows of a table; of more, the front's come first
 BEYOND = 1.1  # times the worst: where the hypervolume of the front ends

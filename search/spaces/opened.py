@@ -17,7 +17,6 @@ from cosoc.search.exact.shares import Choices, channel_choices
 from cosoc.search.spaces import operators
 from cosoc.search.spaces.channels import Assignment, MixedNet, make_contiguous, prepare
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.names import MANUAL
 from cosoc.sim.importers.torch_export import from_module
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.mapping import Mapping as NetworkMapping
