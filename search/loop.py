@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cosoc.search.manifest import RESULT
 from cosoc.search.oracle import Oracle, Pair
+from cosoc.search.picture import plot
 from cosoc.search.result import Found, Result, found_from
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Candidate, Report, Space
+from cosoc.search.targets import Target
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import objective
 from cosoc.sim.files.catalog import boundary_of
@@ -28,7 +31,7 @@ DRIFT = 0.05  # of the estimate, from which on a space learns from what was simu
 class Asked:
     """What is asked of any search. objective: a name of `OBJECTIVES` or a product of powers of them. stated: all that
     a run is, as plain data, in config.yaml: a resumed run must state the same. redo: the phase of a resumed run to do
-    again, with what follows from it."""
+    again, with what follows from it. targets: what must hold of a mapping for it to be the best."""
 
     objective: str
     seed: int
@@ -36,6 +39,7 @@ class Asked:
     stated: Mapping[str, Any]
     resume: bool = False
     redo: str | None = None
+    targets: tuple[Target, ...] = ()
 
 
 def search(space: Space, oracle: Oracle, asked: Asked, report: Report) -> Result:
@@ -51,8 +55,8 @@ def search(space: Space, oracle: Oracle, asked: Asked, report: Report) -> Result
             oracle.kind: oracle.machine.name, "workload": oracle.workload.name, "space": space.name, "seed": asked.seed,
             "energy_boundary": boundary_of(oracle.machine),
         }  # fmt: skip
-        result = Result(heading, asked.objective, tuple(found), space.optimum(), space.about())
-        result.write(folder)
+        result = Result(heading, asked.objective, tuple(found), space.optimum(), space.about(), asked.targets)
+        folder.put(RESULT, {"result.json": result.text(), "front.png": plot(result)})
     return result
 
 
@@ -104,7 +108,14 @@ def priced(candidate: Candidate, oracle: Oracle, folder: RunFolder, name: str) -
     if candidate.estimated is not None:
         oracle.pairs.append(Pair(mapping, candidate.estimated, simulated))
     return Found(
-        candidate.name, file, simulated, candidate.estimated, candidate.accuracy, candidate.known, candidate.about
+        candidate.name,
+        file,
+        simulated,
+        candidate.estimated,
+        candidate.accuracy,
+        candidate.known,
+        candidate.about,
+        candidate.accuracies,
     )
 
 

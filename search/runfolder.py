@@ -208,7 +208,7 @@ class RunFolder:
         content = self.files.read(name)
         try:
             check_stored(content)
-            loaded: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
+            loaded: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises several kinds for what is not tensors
             why = str(error) if isinstance(error, InputError) else type(error).__name__
             raise Damaged(f"{self.path / name}: cannot be read back ({why})", self.files.known[name].phase) from None
