@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -40,6 +40,7 @@ from cosoc.sim.trust import trust, trusting
 if TYPE_CHECKING:
     from cosoc.search.result import Result
     from cosoc.search.space import Report as Progress
+    from cosoc.search.targets import Target
     from cosoc.sim.model.cluster import Cluster
     from cosoc.sim.model.mapping import Mapping
     from cosoc.sim.model.soc import SoC
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 SHOWN_FAILURES = 5  # of a campaign, on the terminal
 DEFAULT_MAPPING = "default"
+DEFAULT_POINTS = 5  # of a front that is trained, between its ends
 WITH_RANGES = ("mapping", "runtime", "engine", "batch", "json_file", "input_shape", "overrides", "ranges", "seed")
 WITH_PIPELINED = ("mapping", "runtime", "engine", "inferences", "json_file", "input_shape", "overrides", "pipelined")
 STREAMED = 1000  # inferences through a cluster or a pipelined chip, where none are stated
@@ -62,7 +64,8 @@ Engine = Literal["fast", "reference"]
 Estimator = Literal["expectation", "montecarlo", "score"]
 Template = Literal["conv-dw", "dws-dw", "conv-dws"]
 Cut = Literal["cumulative", "point"]
-Space = Literal["channels", "operators", "tiles", "splits"]
+Trained = Literal["channels", "operators"]
+Device = Literal["cpu", "cuda"]
 Calibrated = Literal["channels", "tiles"]
 
 SocName = Annotated[str, typer.Argument(metavar="SOC", help="A built-in SoC (see `cosoc list`) or a .yaml file.")]
@@ -490,6 +493,61 @@ def calibrate(
         write_json(json_file, library.to_json(calibration))
 
 
+@app.command()
+def estimate(
+    soc: SocName,
+    workload: WorkloadName,
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=1, help="Share vectors to draw [default: 10000].")
+    ] = None,
+    shares_file: Annotated[
+        Path | None,
+        typer.Option("--shares", metavar="FILE.csv", help="In place of drawn ones: columns LAYER:CORE, of channels."),
+    ] = None,
+    runtime: RuntimeName = None,
+    estimate: Annotated[
+        Path | None, typer.Option("--estimate", metavar="FILE", help="The estimate that `cosoc calibrate --out` saved.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="Where torch composes: cpu, cuda, cuda:1.")] = "cpu",
+    check: Annotated[int, typer.Option("--check", min=0, help="Vectors to simulate, to hold the table against.")] = 0,
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE.csv", help="Write vectors and figures there.")
+    ] = None,
+    json_file: JsonFile = None,
+    input_shape: InputShape = None,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Estimate many mappings at once: latency, energy and peak of each vector of channel shares, as a table. The
+    figures are of the closed form, not simulated; --check says how far that is off."""
+    _check_outputs({"--out": out, "--json": json_file})
+    if samples is not None and shares_file is not None:
+        raise InputError("--samples and --shares exclude each other; give one")
+    machine, network = _soc(soc, overrides), _workload(workload, input_shape)
+    theta, mode = _theta(estimate, machine), runtime or "overlapped"
+    from cosoc import tables
+    from cosoc.search import share_table as library
+
+    library.check_device(device)
+    if shares_file is not None:
+        shares = tables.read_shares(shares_file)
+    else:
+        shares = library.random_vectors(network, machine, samples or 10_000, seed)
+    with reporting(quiet) as progress:
+        found = library.estimated(network, machine, shares, mode, theta, device, progress)
+        if found.none_runs:
+            raise InputError(f"{machine.name} can run none of the vectors: {found.why}")
+        checked = library.checked_on(network, machine, shares, found, check, mode, seed, progress) if check else None
+    content = tables.to_json(shares, found, checked)
+    if out:
+        write_text(out, tables.to_csv(shares, found))
+    if json_file:
+        write_json(json_file, content)
+    if not quiet:
+        put(tables.summary(f"{network.name} on {machine.name}, {mode}: {len(shares.channels):,} vectors", content))
+
+
 def _calibrate_measured(file: Path, json_file: Path | None, quiet: bool) -> None:
     from cosoc.search import measured
 
@@ -574,11 +632,12 @@ def search(
     soc: SocName,
     workload: WorkloadName,
     space: Annotated[
-        Space,
+        str,
         typer.Option(
             "--space",
-            help="What is searched: shares of channels, operators of blocks (Darkside), tiles and fusion, splits (SOC "
-            "is then a cluster).",
+            metavar="A+B",
+            help="What is searched: shares of channels, operators of blocks (Darkside), tiles, tiles+fusion, splits "
+            "(SOC is then a cluster), or a chain such as channels+tiles, whose parts are chosen together.",
         ),
     ] = "channels",
     data: Annotated[
@@ -594,10 +653,13 @@ def search(
     ] = None,
     mapping: Annotated[
         str,
-        typer.Option("--mapping", metavar="NAME|FILE", help="With --space tiles: the mapping whose cores are kept."),
+        typer.Option(
+            "--mapping", metavar="NAME|FILE", help="Where nothing is trained: the mapping whose cores are kept."
+        ),
     ] = DEFAULT_MAPPING,
     time_budget: Annotated[
-        float | None, typer.Option("--time-budget", metavar="S", help="With --space tiles: seconds to search.")
+        float | None,
+        typer.Option("--time-budget", metavar="S", help="Where nothing is trained: seconds to search."),
     ] = None,
     estimate: Annotated[
         Path | None,
@@ -605,10 +667,26 @@ def search(
     ] = None,
     strengths: Annotated[
         str | None,
-        typer.Option("--strengths", metavar="A,B,C", help="Weights of the cost, one a point."),
+        typer.Option("--strengths", metavar="A,B,C", help="Weights of the cost, one a point, instead of --points."),
     ] = None,
-    target_ms: Annotated[
-        float | None, typer.Option("--target-ms", help="Instead of strengths: the latency to end below.")
+    points: Annotated[
+        int | None,
+        typer.Option(
+            "--points", min=1, help="Points between the reference and the cheapest mapping, spread evenly [default: 5]."
+        ),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            metavar="NAME=VALUE",
+            help="What must hold while the objective is small: latency=5ms, energy=2mJ, edp=3mJms, throughput=30, "
+            "peak=256KB; may be repeated. Where a network is trained, one point that meets it, instead of strengths.",
+        ),
+    ] = None,
+    peak: Annotated[
+        str | None,
+        typer.Option("--peak", metavar="BYTES", help="The most that the main memory may hold, such as 256KB."),
     ] = None,
     estimator: Annotated[
         Estimator, typer.Option("--estimator", help="How the cost gets its gradient.")
@@ -619,7 +697,19 @@ def search(
     cut: Annotated[
         Cut, typer.Option("--cut", help="With --space operators: how the cut between them is made soft.")
     ] = "cumulative",
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the data, for each point.")] = 40,
+    epochs: Annotated[
+        int,
+        typer.Option(
+            "--epochs", min=0, help="Passes over the data, for each point; 0: nothing is trained, costs decide."
+        ),
+    ] = 40,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Train each mapping so often, and show mean and interval (95 %).")
+    ] = 1,
+    runtime: Annotated[
+        Runtime, typer.Option("--runtime", help="With channels and operators: of all mappings.")
+    ] = "overlapped",
+    device: Annotated[Device, typer.Option("--device", help="Where torch trains.")] = "cpu",
     seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Run folder [default: runs/SOC-WORKLOAD].")
@@ -636,45 +726,52 @@ def search(
 ) -> None:
     """Train a network together with its mapping, choose its tiles and fusion, or split it over a cluster. What it
     reports is simulated."""
+    from cosoc.search.spaces.chain import chain
+    from cosoc.search.targets import targets
     from cosoc.sim.figures import USUAL
     from cosoc.sim.figures import objective as parsed
 
-    objective = objective or USUAL[space]
+    parts, bounds = chain(space), targets(target, peak)
+    objective = objective or USUAL[parts[0]]
     parsed(objective)
     folder = out or Path("runs") / "-".join(Path(n.replace(":", "_")).stem for n in (soc, workload))
-    common = ("objective", "seed", "out", "resume", "input_shape", "overrides")
-    if space == "splits":
-        _only(ctx, "--space splits", *common, "inferences", "carrier")
-        options = (objective, seed, folder, resume)
-        run = _splits(soc, workload, inferences, input_shape, overrides, carrier, *options)
-    elif space == "tiles":
-        _only(ctx, "--space tiles", *common, "mapping", "time_budget", "estimate")
-        options = (objective, seed, folder, resume)
-        run = _tiles(soc, workload, mapping, time_budget, estimate, input_shape, overrides, *options)
+    common = ("objective", "target", "peak", "seed", "out", "resume", "input_shape", "overrides")
+    asked = (objective, bounds, seed, folder, resume)
+    if parts[0] == "splits":
+        _only(ctx, f"--space {space}", *common, "inferences", "carrier")
+        run = _splits(soc, workload, parts[1:], inferences, input_shape, overrides, carrier, *asked)
+    elif "tiles" in parts and (parts[0] == "tiles" or not _is_trained(workload, epochs)):
+        by_cost = f"--space {space}" + (", where nothing is trained" if parts[0] != "tiles" else "")
+        _only(ctx, by_cost, *common, "mapping", "time_budget", "estimate", *(["epochs"] if epochs == 0 else []))
+        run = _tiles(soc, workload, mapping, parts, time_budget, estimate, input_shape, overrides, *asked)
     else:
+        trained = cast(Trained, parts[0])
         others = (
             "inferences",
             "time_budget",
             "mapping",
             "carrier",
-            *(("template", "cut") if space == "channels" else ()),
+            *(("template", "cut") if trained == "channels" else ()),
         )
         _only(ctx, f"--space {space}", *(name for name in ctx.params if name not in others))
-        if strengths is not None and target_ms is not None:
-            raise InputError("--strengths and --target-ms exclude each other; give one")
-        if target_ms is not None and not (math.isfinite(target_ms) and target_ms > 0):
-            raise InputError(f"--target-ms {target_ms}: a positive number of milliseconds is needed")
-        weights = _strengths("0.03,0.1,0.3,1,3" if strengths is None else strengths) if target_ms is None else ()
-        _check_trainable(workload, space)
+        if strengths is not None and bounds:
+            raise InputError("--strengths and targets exclude each other; give one")
+        if epochs == 0:
+            raise InputError(f"--epochs 0: --space {space} trains the network; {trained}+tiles can do without")
+        if points is not None and (strengths is not None or bounds):
+            raise InputError("--points goes with neither --strengths nor targets, which say where points are; give one")
+        weights = () if strengths is None else _strengths(strengths)
+        _check_trainable(workload, trained)
         machine, shape = _soc(soc, overrides), _shape(input_shape)
         theta = _theta(estimate, machine)
         _check_run_folder(folder, resume)
         from cosoc.search.training.space import TrainingConfig, search_trained
 
         config = TrainingConfig(
-            soc=machine, workload=workload, space=space, template=template, cut=cut, input_shape=shape, data=data,
-            objective=objective, strengths=weights, target_ms=target_ms, estimator=estimator,
-            epochs=epochs, seed=seed, out=folder, resume=resume, theta=theta,
+            soc=machine, workload=workload, space=trained, inner=parts[1:], template=template, cut=cut,
+            input_shape=shape, data=data, objective=objective, strengths=weights, targets=bounds, estimator=estimator,
+            points=points or DEFAULT_POINTS, epochs=epochs, seed=seed, seeds=seeds, device=device,
+            runtime=runtime, out=folder, resume=resume, theta=theta,
         )  # fmt: skip
         run = functools.partial(search_trained, config)
     try:
@@ -687,13 +784,21 @@ def search(
         put(f"results in {folder}")
 
 
-def _check_trainable(workload: str, space: Space) -> None:
+def _is_trained(workload: str, epochs: int) -> bool:
+    """Whether a chain that begins with channels or operators has a network to train: not a file, which has shapes and
+    no module, nor a built-in workload that is one."""
+    from cosoc.search.training.nets import NETWORKS
+
+    return epochs > 0 and (":" in workload or workload in NETWORKS)
+
+
+def _check_trainable(workload: str, space: Trained) -> None:
     """InputError for a file: it has shapes, but no module to train."""
     if Path(workload).suffix.lower() in (".onnx", ".yaml", ".yml"):
         raise InputError(
             f"{workload}: --space {space} trains the network, so it needs a torch module, not a file: give "
             "package.module:factory, such as mynet:build for a function build() in ./mynet.py that returns the "
-            "torch.nn.Module; --space tiles takes files"
+            f"torch.nn.Module; --space tiles and {space}+tiles take files"
         )
 
 
@@ -707,28 +812,36 @@ def _theta(estimate: Path | None, soc: SoC) -> Theta | None:
 
 
 def _tiles(
-    soc: str, workload: str, mapping: str, budget_s: float | None, estimate: Path | None, input_shape: str | None,
-    overrides: list[str] | None, objective: str, seed: int, folder: Path, resume: bool,
+    soc: str, workload: str, mapping: str, parts: tuple[str, ...], budget_s: float | None, estimate: Path | None,
+    input_shape: str | None, overrides: list[str] | None, objective: str, bounds: tuple[Target, ...], seed: int,
+    folder: Path, resume: bool,
 ) -> Callable[[Progress], Result]:  # fmt: skip
     machine, network, given = _inputs(soc, workload, mapping, "overlapped", input_shape, overrides)
+    from cosoc.search.spaces.joint import Outer
     from cosoc.search.spaces.tile_search import TileConfig, search_tiles
 
-    theta = _theta(estimate, machine)
-    config = TileConfig(machine, network, given, objective, budget_s, seed, folder, resume, theta)
+    config = TileConfig(
+        machine, network, given, objective, budget_s, seed, folder, resume, _theta(estimate, machine),
+        "fusion" in parts, cast(Outer, parts[0]), bounds,
+    )  # fmt: skip
     space = config.space()  # what is wrong with it is said before a folder is made
     _check_run_folder(folder, resume)
     return functools.partial(search_tiles, config, space=space)
 
 
 def _splits(
-    cluster: str, workload: str, inferences: int, input_shape: str | None, overrides: list[str] | None,
-    carrier: float | None, objective: str, seed: int, folder: Path, resume: bool,
+    cluster: str, workload: str, inner: tuple[str, ...], inferences: int, input_shape: str | None,
+    overrides: list[str] | None, carrier: float | None, objective: str, bounds: tuple[Target, ...], seed: int,
+    folder: Path, resume: bool,
 ) -> Callable[[Progress], Result]:  # fmt: skip
     machines = _cluster(cluster, overrides, carrier)
     network = _workload(workload, input_shape)
     from cosoc.search.spaces.split_space import SplitConfig, SplitSpace, search_splits
 
-    config = SplitConfig(machines, network, inferences, objective=objective, seed=seed, out=folder, resume=resume)
+    config = SplitConfig(
+        machines, network, inferences, inner=inner, objective=objective, targets=bounds, seed=seed, out=folder,
+        resume=resume,
+    )  # fmt: skip
     made = SplitSpace(config)  # what is wrong with it is said before a folder is made
     _check_run_folder(folder, resume)
     return functools.partial(search_splits, config, space=made)
@@ -796,9 +909,7 @@ def doctor(json_file: JsonFile = None, quiet: Quiet = False) -> None:
 @app.command("list")
 def list_names() -> None:
     """Name the built-in SoCs, clusters, workloads and mappings."""
-    from cosoc.sim.files.catalog import list_clusters, list_socs
-    from cosoc.sim.files.mapping_file import list_mappings
-    from cosoc.sim.files.workload_file import list_workloads
+    from cosoc.sim.files.names import list_clusters, list_mappings, list_socs, list_workloads
 
     names = {"socs": list_socs(), "clusters": list_clusters(), "workloads": list_workloads()}
     for what, known in (names | {f"mappings for {soc}": list_mappings(soc) for soc in list_socs()}).items():

@@ -192,7 +192,7 @@ class RunFolder:
     def _load(self, path: Path) -> dict[str, Any]:
         try:
             check_stored(path)
-            loaded: dict[str, Any] = torch.load(path, weights_only=True)
+            loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except InputError as error:
             raise InputError(f"{path}: cannot be read back: {error}; remove it and resume") from None
         except Exception as error:  # torch raises several kinds for a damaged file
