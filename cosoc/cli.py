@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from cosoc import __version__
-from cosoc.boundary import calm, refused, too_little_memory
+from cosoc.boundary import calm, nonsense, refused, too_little_memory
 from cosoc.output import (
     Lost,
     abandon_output,
@@ -1154,7 +1154,7 @@ def _options(
 def _announce_compilation() -> None:
     from cosoc.sim.machine import engine_fast
 
-    if not engine_fast.is_compiled():
+    if engine_fast.can_compile() and not engine_fast.is_compiled():
         say("compiling the engine for this machine, once; it takes some seconds")
 
 
@@ -1167,9 +1167,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_streams()
     if arguments is None:  # the process is ours
         calm()
-    short = too_little_memory(words)
-    if short:
-        say(short)
+    if line := nonsense():
+        say(line)
+        return BAD_INPUT
+    if line := too_little_memory(words):
+        say(line)
         return FAILED
     with ending_by_signals() as signals:
         return _main(words, signals)
