@@ -1,6 +1,7 @@
 """What simulation is worth: how much slower than need be the mappings are that simpler models believe best.
 
-    python benchmarks/worth.py [--quick] [--json FILE] [--seed S] [--case NAME ...] [--resume] [--trained] [--plot FILE]
+    python benchmarks/worth.py [--quick] [--json FILE] [--seed S] [--case NAME ...] [--resume] [--figure FILE]
+    python benchmarks/worth.py --trained [--quick] [--json FILE] [--seed S] [--seeds N] [--resume]
 
 Cases (`worth_cases.py`) are chips, networks, memory sizes and rates. In each, random mappings, and the greedy ones that
 every model would take at five budgets, are simulated and predicted by
@@ -27,6 +28,7 @@ from __future__ import annotations
 
 import json
 import time
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +36,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import worth_trained
 from common import arguments, state, write_json
 from numpy.random import Generator
 from rich.console import Console
@@ -210,11 +213,71 @@ def table(found: dict[str, Any]) -> Table:
     return out
 
 
+SHOWN = {
+    "law": ("ODiMO's law", "o", "tab:red"),
+    "law_repaired": ("law, repaired by simulation", "o", "none"),
+    "roofline": ("roofline", "s", "tab:orange"),
+    "estimate": ("estimate", "D", "tab:blue"),
+    "estimate_local": ("estimate, then simulation", "D", "none"),
+}
+
+
+def plot(found: dict[str, Any], path: Path) -> None:
+    """Draw the worst regret of every model's front, a line for each case."""
+    from matplotlib.figure import Figure
+
+    names = list(found)
+    drawn = Figure(figsize=(8, 0.32 * len(names) + 1.3), layout="constrained")
+    axes = drawn.subplots()
+    for n, (model, (label, marker, face)) in enumerate(SHOWN.items()):
+        rows = [(i, found[name][model]) for i, name in enumerate(names) if model in found[name]]
+        edge = SHOWN["law" if model.startswith("law") else "estimate" if model.startswith("est") else model][2]
+        x, y = [100 * row["regret_front_max"] for _, row in rows], [i for i, _ in rows]
+        axes.scatter(x, y, marker=marker, facecolors=face, edgecolors=edge, label=label, zorder=3 + n)
+    axes.set_xscale("symlog", linthresh=1)
+    axes.set_xlim(-0.1, None)
+    axes.set_xticks([0, 1, 3, 10, 30, 100, 300], ["0", "1", "3", "10", "30", "100", "300"])
+    axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    axes.invert_yaxis()
+    axes.grid(axis="both", alpha=0.3)
+    axes.set_xlabel("worst regret along the front: slower than need be, simulated, %")
+    axes.legend(fontsize="small", loc="lower right")
+    drawn.savefig(path, dpi=150)
+    print(f"written: {path}")
+
+
+def trained(args: Namespace) -> None:
+    """The searches that train, by seed and case."""
+    budget = worth_trained.QUICK if args.quick else worth_trained.Budget()
+    cases = worth_trained.TRAINED[:1] if args.quick else worth_trained.TRAINED
+    seeds = range(args.seed, args.seed + (1 if args.quick else args.seeds))
+    kept = _kept(args.json, {"budget": str(budget)}) if args.resume else {"runs": {}, "hypervolume": {}}
+    for seed in seeds:
+        for case in cases:
+            runs = kept["runs"].setdefault(case.name, [])
+            if all(one["seed"] != seed for one in runs):
+                runs.append(worth_trained.run(case, seed, budget))
+                kept["hypervolume"][case.name] = worth_trained.summary(runs)
+                print(f"{case.name}, seed {seed}", flush=True)
+                write_json(args.json, {"about": {"budget": str(budget)}} | kept)
+    out = Table(title="Hypervolume over the seeds, mean and 95 % interval")
+    for name in ("case", "search driven by", "hypervolume"):
+        out.add_column(name)
+    for name, variants in kept["hypervolume"].items():
+        for n, (variant, row) in enumerate(variants.items()):
+            half = "" if row["half_interval"] is None else f" +- {row['half_interval']:.4f}"
+            out.add_row("" if n else name, variant, f"{row['mean']:.4f}{half}")
+    Console(width=120).print(out)
+
+
 def main() -> None:
     parser = arguments(__doc__, seed=0)
     names = [case.name for case in CASES]
     parser.add_argument("--case", nargs="+", metavar="NAME", help=f"some cases only: {', '.join(names)}")
-    parser.add_argument("--resume", action="store_true", help="keep the cases that FILE of --json has already")
+    parser.add_argument("--resume", action="store_true", help="keep what FILE of --json has already")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the worst regrets, as PNG or SVG")
+    parser.add_argument("--trained", action="store_true", help="searches that train, driven by each model")
+    parser.add_argument("--seeds", type=int, default=3, help="of --trained: how many seeds, from --seed on")
     args = parser.parse_args()
     if unknown := set(args.case or ()) - set(names):
         parser.error(f"no case named {min(unknown)!r}; there is {', '.join(names)}")
@@ -222,6 +285,9 @@ def main() -> None:
         parser.error("--resume needs the FILE of --json")
     torch.set_num_threads(1)
     state(args.seed)
+    if args.trained:
+        trained(args)
+        return
     wanted = args.case or (QUICK if args.quick else names)
     random = QUICK_RANDOM if args.quick else RANDOM
     about = {"seed": args.seed, "random": random}
@@ -233,13 +299,16 @@ def main() -> None:
         passed = time.monotonic() - start
         print(f"{n + 1}/{len(todo)} {case.name}, about {passed / (n + 1) * (len(todo) - n - 1):.0f} s left", flush=True)
         write_json(args.json, {"about": about} | kept)
-    Console(width=120).print(table({name: kept[name] for name in wanted}))
+    found = {name: kept[name] for name in names if name in wanted}
+    Console(width=120).print(table(found))
+    if args.figure:
+        plot(found, args.figure)
 
 
 def _kept(path: Path, about: dict[str, Any]) -> dict[str, Any]:
     """The cases of a file; InputError where it was made in another way."""
     if not path.exists():
-        return {"causes": {}}
+        return {"causes": {}} if "seed" in about else {"runs": {}, "hypervolume": {}}
     found: dict[str, Any] = json.loads(path.read_text())
     if found.pop("about") != about:
         raise InputError(f"{path}: was made with another seed or number of mappings")
