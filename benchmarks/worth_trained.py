@@ -3,8 +3,9 @@
 For each seed ResNet-8 is trained in floating point, once for all. From there each driver searches at each strength:
 weights and gates together, the loss being cross-entropy plus strength times the driver's cost over its own cost of all
 8 bit; the simulator's gradient is the score function's, of two simulated partitionings a step. The likeliest core of
-each channel is then taken as it is, and for `law_repaired` and `estimate_repaired` repaired by simulation; the network
-is trained on for as many epochs in every variant, and tested. Every latency is simulated.
+each channel is then taken as it is, and besides (`_repaired`) given back where simulation says that it costs nothing,
+as `cosoc search` does; the network is trained on for as many epochs in every variant, and tested. Every latency is
+simulated.
 
 Hypervolume: between a variant's points and (all-8-bit latency, accuracy of always naming one class), each objective
 scaled to 0..1, so that 1 would be perfect accuracy in no time. Intervals are 95 %, by Student's t over the seeds.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import sqrt
 from statistics import mean, stdev
 from typing import Any
@@ -42,7 +44,7 @@ from cosoc.sim.model.mapping import Runtime
 NETWORK = "resnet8"
 STRENGTHS = (0.3, 3.0, 30.0)
 DRIVERS = ("law", "estimate", "simulation")
-REPAIRED = ("law", "estimate")
+
 BATCH, SAMPLES, COST_EVERY, PRIMING = 64, 2, 4, 24
 COOLEST = 0.2  # temperature of the gates at the end, from 1
 RATES = {"weights": 1e-3, "quantisers": 1e-3, "logits": 5e-2, "warm-up": 3e-3}  # of Adam
@@ -71,7 +73,7 @@ TRAINED = (
 class Budget:
     """images: of training; epochs in floating point, of search and of training on."""
 
-    images: int = 600
+    images: int = 400
     warm_up: int = 8
     search: int = 6
     tune: int = 4
@@ -129,6 +131,7 @@ def run(case: Trained, seed: int, budget: Budget) -> dict[str, Any]:
     eight = named_mapping("all_8bit", workload, soc, case.runtime)
     whole = {name: {p.core: p.channels for p in plan.parts} for name, plan in eight.layers.items()}
     slowest_s = costs["simulator"].simulated(whole).latency_s
+    steps = {core: model.channel_step for core, model in soc.cores.items()}
     points: dict[str, list[tuple[float, float]]] = {}
 
     def tuned(variant: str, net: MixedNet, chosen: Assignment) -> None:
@@ -147,10 +150,8 @@ def run(case: Trained, seed: int, budget: Budget) -> dict[str, Any]:
             net = searched(opened(), data, own, driver, strength, budget, seed, whole)
             chosen = assignment(net)
             tuned(driver, net, chosen)
-            if driver in REPAIRED:
-                steps = {core: model.channel_step for core, model in soc.cores.items()}
-                mended, _ = repair(net, chosen, lambda c, net=net: _seconds(costs["simulator"], net, c), steps)  # type: ignore[misc]
-                tuned(f"{driver}_repaired", net, mended)
+            mended, _ = repair(net, chosen, partial(_seconds, costs["simulator"], net), steps)
+            tuned(f"{driver}_repaired", net, mended)
     chance = 1 - 1 / len(data.classes)
     areas = {
         variant: hypervolume([(x, (1 - right) / chance) for x, right in own], (1 + 1e-6, 1.0))
