@@ -249,7 +249,8 @@ def plot(found: dict[str, Any], path: Path) -> None:
 def trained(args: Namespace) -> None:
     """The searches that train, by seed and case."""
     budget = worth_trained.QUICK if args.quick else worth_trained.Budget()
-    cases = worth_trained.TRAINED[:1] if args.quick else worth_trained.TRAINED
+    every = worth_trained.TRAINED[:1] if args.quick else worth_trained.TRAINED
+    cases = [case for case in every if case.name in (args.case or [one.name for one in every])]
     seeds = range(args.seed, args.seed + (1 if args.quick else args.seeds))
     kept = _kept(args.json, {"budget": str(budget)}) if args.resume else {"runs": {}, "hypervolume": {}}
     for seed in seeds:
@@ -272,13 +273,15 @@ def trained(args: Namespace) -> None:
 
 def main() -> None:
     parser = arguments(__doc__, seed=0)
-    names = [case.name for case in CASES]
-    parser.add_argument("--case", nargs="+", metavar="NAME", help=f"some cases only: {', '.join(names)}")
+    names, others = [case.name for case in CASES], [case.name for case in worth_trained.TRAINED]
+    shown = f"some cases only: {', '.join(names)}; of --trained {', '.join(others)}"
+    parser.add_argument("--case", nargs="+", metavar="NAME", help=shown)
     parser.add_argument("--resume", action="store_true", help="keep what FILE of --json has already")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the worst regrets, as PNG or SVG")
     parser.add_argument("--trained", action="store_true", help="searches that train, driven by each model")
     parser.add_argument("--seeds", type=int, default=3, help="of --trained: how many seeds, from --seed on")
     args = parser.parse_args()
+    names = others if args.trained else names
     if unknown := set(args.case or ()) - set(names):
         parser.error(f"no case named {min(unknown)!r}; there is {', '.join(names)}")
     if args.resume and args.json is None:
