@@ -173,7 +173,7 @@ def causes(
     case: Case, pool: Sequence[Choice], law: Sequence[float] | None, budgets: Sequence[float]
 ) -> dict[str, Figures]:
     """How far the law is from simulation with nothing switched off, and with each cause, over the same mappings."""
-    if law is None:
+    if law is None or not case.causes:
         return {}
     out = {}
     variants: dict[str, Case] = {"none": case}
