@@ -23,7 +23,6 @@ import numpy as np
 from numpy.random import Generator
 from rich.console import Group as Lines
 from rich.table import Table
-from rich.text import Text
 from scipy import stats
 
 from cosoc.search.baselines import laws
@@ -34,9 +33,10 @@ from cosoc.search.spaces.sections import Section, mapping_of
 from cosoc.search.spaces.tiles import LARGEST, TileSpace
 from cosoc.search.surrogate import Calibrated, Surrogate, make
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.names import DEFAULT
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import lowered
-from cosoc.sim.manual import DEFAULT, alone, named_mapping
+from cosoc.sim.manual import alone, named_mapping
 from cosoc.sim.model.energy import power_energy_j
 from cosoc.sim.model.mapping import RUNTIMES, Mapping, Runtime
 from cosoc.sim.model.soc import SoC
@@ -524,4 +524,4 @@ def table(calibration: Calibration) -> Lines:
         for row in rows:
             worst.add_row(row.label, row.runtime, f"{row.simulated:,.0f}", f"{row.estimated / row.simulated - 1:+.1%}")
     theta = ", ".join(f"{k} {v:.3g}" for k, v in made.theta.items())
-    return Lines(out, Text(""), worst, Text(f"\ntheta: {theta}"))
+    return Lines(out, "", worst, "", f"theta: {theta}")
