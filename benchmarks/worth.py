@@ -1,10 +1,10 @@
 """What simulation is worth: how much slower than need be the mappings are that simpler models believe best.
 
-    python benchmarks/worth.py [--quick] [--json FILE] [--seed S] [--case NAME ...] [--resume] [--figure FILE]
-    python benchmarks/worth.py --trained [--quick] [--json FILE] [--seed S] [--seeds N] [--resume]
+    python benchmarks/worth.py [--quick] [--json FILE] [--seed S] [--case NAME ...] [--resume] [--figure FILE] [--page]
+    python benchmarks/worth.py --trained [--quick] [--json FILE] [--seed S] [--seeds N] [--case NAME ...] [--resume]
 
 Cases (`worth_cases.py`) are chips, networks, memory sizes and rates. In each, random mappings, and the greedy ones that
-every model would take at five budgets, are simulated and predicted by
+every model would take at six budgets, are simulated and predicted by
 
     law         ODiMO's released formulas, where there are some for the chip
     roofline    the longest of arithmetic and of bytes, by layer
@@ -36,11 +36,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import worth_page
 import worth_trained
 from common import arguments, state, write_json
 from numpy.random import Generator
 from rich.console import Console
-from rich.table import Table
 from scipy import stats
 from worth_cases import CASES, QUICK, Case, Choice, Problem, added, draw, least, problem_of, second
 
@@ -199,53 +199,6 @@ def causes(
     return out
 
 
-def table(found: dict[str, Any]) -> Table:
-    """All cases and models."""
-    out = Table(title="Rank agreement with simulation; regret of the fastest mapping and of the front, mean / worst")
-    for name in ("case", "model", "Spearman", "fastest", "front", "hypervolume"):
-        out.add_column(name, justify="left" if name in ("case", "model") else "right")
-    for case, models in found.items():
-        for n, (model, row) in enumerate(models.items()):
-            rank = "-" if row["spearman"] is None else f"{row['spearman']:.3f}"
-            regrets = f"{row['regret_front_mean']:.1%} / {row['regret_front_max']:.1%}"
-            cells = (rank, f"{row['regret_fastest']:.1%}", regrets, f"{row['hypervolume']:.4f}")
-            out.add_row("" if n else case, model, *cells)
-    return out
-
-
-SHOWN = {
-    "law": ("ODiMO's law", "o", "tab:red"),
-    "law_repaired": ("law, repaired by simulation", "o", "none"),
-    "roofline": ("roofline", "s", "tab:orange"),
-    "estimate": ("estimate", "D", "tab:blue"),
-    "estimate_local": ("estimate, then simulation", "D", "none"),
-}
-
-
-def plot(found: dict[str, Any], path: Path) -> None:
-    """Draw the worst regret of every model's front, a line for each case."""
-    from matplotlib.figure import Figure
-
-    names = list(found)
-    drawn = Figure(figsize=(8, 0.32 * len(names) + 1.3), layout="constrained")
-    axes = drawn.subplots()
-    for n, (model, (label, marker, face)) in enumerate(SHOWN.items()):
-        rows = [(i, found[name][model]) for i, name in enumerate(names) if model in found[name]]
-        edge = SHOWN["law" if model.startswith("law") else "estimate" if model.startswith("est") else model][2]
-        x, y = [100 * row["regret_front_max"] for _, row in rows], [i for i, _ in rows]
-        axes.scatter(x, y, marker=marker, facecolors=face, edgecolors=edge, label=label, zorder=3 + n)
-    axes.set_xscale("symlog", linthresh=1)
-    axes.set_xlim(-0.1, None)
-    axes.set_xticks([0, 1, 3, 10, 30, 100, 300], ["0", "1", "3", "10", "30", "100", "300"])
-    axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
-    axes.invert_yaxis()
-    axes.grid(axis="both", alpha=0.3)
-    axes.set_xlabel("worst regret along the front: slower than need be, simulated, %")
-    axes.legend(fontsize="small", loc="lower right")
-    drawn.savefig(path, dpi=150)
-    print(f"written: {path}")
-
-
 def trained(args: Namespace) -> None:
     """The searches that train, by seed and case."""
     budget = worth_trained.QUICK if args.quick else worth_trained.Budget()
@@ -261,14 +214,10 @@ def trained(args: Namespace) -> None:
                 kept["hypervolume"][case.name] = worth_trained.summary(runs)
                 print(f"{case.name}, seed {seed}", flush=True)
                 write_json(args.json, {"about": {"budget": str(budget)}} | kept)
-    out = Table(title="Hypervolume over the seeds, mean and 95 % interval")
-    for name in ("case", "search driven by", "hypervolume"):
-        out.add_column(name)
-    for name, variants in kept["hypervolume"].items():
-        for n, (variant, row) in enumerate(variants.items()):
-            half = "" if row["half_interval"] is None else f" +- {row['half_interval']:.4f}"
-            out.add_row("" if n else name, variant, f"{row['mean']:.4f}{half}")
-    Console(width=120).print(out)
+    rows = worth_page.volumes(kept["hypervolume"])
+    Console(width=120).print(worth_page.table("Hypervolume over the seeds", *rows))
+    if args.page:
+        worth_page.write("trained", *rows)
 
 
 def main() -> None:
@@ -278,6 +227,7 @@ def main() -> None:
     parser.add_argument("--case", nargs="+", metavar="NAME", help=shown)
     parser.add_argument("--resume", action="store_true", help="keep what FILE of --json has already")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the worst regrets, as PNG or SVG")
+    parser.add_argument("--page", action="store_true", help="write the tables of docs/worth.md anew")
     parser.add_argument("--trained", action="store_true", help="searches that train, driven by each model")
     parser.add_argument("--seeds", type=int, default=3, help="of --trained: how many seeds, from --seed on")
     args = parser.parse_args()
@@ -288,9 +238,14 @@ def main() -> None:
         parser.error("--resume needs the FILE of --json")
     torch.set_num_threads(1)
     state(args.seed)
-    if args.trained:
-        trained(args)
-        return
+    try:
+        trained(args) if args.trained else untrained(args, names)
+    except InputError as error:
+        parser.error(str(error))
+
+
+def untrained(args: Namespace, names: Sequence[str]) -> None:
+    """All models in the cases that are asked for."""
     wanted = args.case or (QUICK if args.quick else names)
     random = QUICK_RANDOM if args.quick else RANDOM
     about = {"seed": args.seed, "random": random}
@@ -303,9 +258,15 @@ def main() -> None:
         print(f"{n + 1}/{len(todo)} {case.name}, about {passed / (n + 1) * (len(todo) - n - 1):.0f} s left", flush=True)
         write_json(args.json, {"about": about} | kept)
     found = {name: kept[name] for name in names if name in wanted}
-    Console(width=120).print(table(found))
+    rows, why = worth_page.models(found), worth_page.causes({n: own for n, own in kept["causes"].items() if own})
+    console = Console(width=120)
+    console.print(worth_page.table("Against simulation: rank, and regret of the fastest and of the front", *rows))
+    console.print(worth_page.table("The law, with causes of its errors switched off", *why))
     if args.figure:
-        plot(found, args.figure)
+        worth_page.plot(found, args.figure)
+    if args.page:
+        worth_page.write("models", *rows)
+        worth_page.write("causes", *why)
 
 
 def _kept(path: Path, about: dict[str, Any]) -> dict[str, Any]:
