@@ -104,5 +104,5 @@ class Oracle:
     def read(self, file: Path) -> Mapping:
         """The mapping in a file."""
         if isinstance(self.machine, Cluster):
-            return load_cluster_mapping(file, self.workload, self.machine)
+            return load_cluster_mapping(file, self.workload, self.machine, known=self._prices)
         return load_mapping(file, self.workload, self.machine)

@@ -16,3 +16,9 @@ def program_figures(program: Program, at: Placed, run: Run) -> Figures:
     seconds = trace.makespan / program.tick_hz
     peak = peak_bytes(program, trace, at)
     return Figures(seconds, energy_j(program, trace, at.soc), peak, at.workload.n / seconds)
+
+
+def time_and_energy(program: Program, at: Placed, run: Run) -> tuple[float, float]:
+    """Its seconds and joules alone."""
+    trace = run(program, ())
+    return trace.makespan / program.tick_hz, energy_j(program, trace, at.soc)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
@@ -156,18 +157,28 @@ def pinned_weights(workload: Workload, mapping: Mapping, soc: SoC) -> tuple[str,
     that fill half of it, while the others pass through the other half. Layers on several cores are not kept."""
     out: list[str] = []
     for name, core in soc.cores.items():
-        if not core.keeps_weights or core.weight_memory is None:
-            continue
-        alone = [n for n in workload if [p.core for p in mapping.layers[n.name].parts if p.channels] == [name]]
-        sizes = {n.name: weight_bytes(n, soc, mapping.layers[n.name].parts) for n in alone if n.op == "conv"}
-        room = soc.memories[core.weight_memory].capacity_bytes
-        if sum(sizes.values()) > room:
-            room //= 2
-        for layer, size in sizes.items():
-            if size <= room:
-                room -= size
-                out.append(layer)
+        if core.keeps_weights and core.weight_memory is not None:
+            sizes = {n.name: n_bytes for n in workload if (n_bytes := kept_bytes(n, mapping, soc, name))}
+            stay = kept(np.array(list(sizes.values()), np.int64), soc.memories[core.weight_memory].capacity_bytes)
+            out += [layer for layer, stays in zip(sizes, stay.tolist(), strict=True) if stays]
     return tuple(out)
+
+
+def kept_bytes(layer: Layer, mapping: Mapping, soc: SoC, core: str) -> int:
+    """Bytes of a layer's weights that a core may keep: those of a layer that it alone computes, else 0."""
+    parts = mapping.layers[layer.name].parts
+    return weight_bytes(layer, soc, parts) if [p.core for p in parts if p.channels] == [core] else 0
+
+
+def kept(sizes: npt.NDArray[np.int64], room: int) -> npt.NDArray[np.bool_]:
+    """[..., layers]: whose weights stay in a memory of so many bytes, of networks whose layers have weights of so many
+    [..., layers], in order: all if all fit, else the first ones that fill half of it."""
+    left = np.where(sizes.sum(-1) > room, room // 2, room)
+    out = np.zeros(sizes.shape, bool)
+    for i in range(sizes.shape[-1]):
+        out[..., i] = sizes[..., i] <= left
+        left = left - np.where(out[..., i], sizes[..., i], 0)
+    return out
 
 
 @dataclass(frozen=True)
@@ -321,7 +332,10 @@ def _channel_choices(
         c = 0 if c == total else c
         choices = []
         for part in plan.parts:
-            alone = replace(plan, parts=(replace(part, channels=max(part.channels, 1), tile=None),))
+            if not part.channels:  # it has a place for a gradient, and no say in how the others are cut
+                choices.append([1])
+                continue
+            alone = replace(plan, parts=(replace(part, tile=None),))
             tiles = channel_tiles(part.channels, soc.cores[part.core].channel_step)
             smallest = tiled(layer, alone, soc, (np.array(tiles, np.int64),), 1, 1, c=c, n=1)
             legal = np.broadcast_to(fits(layer, smallest, soc, runtime, homes), len(tiles))
@@ -480,11 +494,8 @@ def complete(mapping: Mapping, workload: Workload, soc: SoC, cache: TilingCache 
 
 
 def _completed(mapping: Mapping, workload: Workload, soc: SoC, cache: TilingCache) -> tuple[Mapping, Homes]:
-    layers = {}
-    for layer in workload:
-        given = mapping.layers.get(layer.name)
-        layers[layer.name] = as_stored(layer, given or LayerPlan((Part(default_core(layer, soc), layer.k),)), soc)
-    mapping = replace(mapping, layers=layers)
+    mapping = with_parts(mapping, workload, soc)
+    layers = dict(mapping.layers)
     homes = homes_of(workload, mapping, soc)
     fused = {name for piece in mapping.pieces if piece.how == "fused" for name in piece.layers}
     by_rows = {name for name in fused if name in layers and behind_dma(layers[name], soc).parts}
@@ -496,6 +507,16 @@ def _completed(mapping: Mapping, workload: Workload, soc: SoC, cache: TilingCach
         alone = {name: layers[name] for name in piece.layers}
         layers |= _at_once(alone, members, [layer for layer in members if layer.name in untiled], soc, homes)
     return replace(mapping, layers=layers), homes
+
+
+def with_parts(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
+    """The same mapping of the workload's layers with parts for each: on its default core where nothing is said.
+    InputError where a layer can run nowhere."""
+    layers = {}
+    for layer in workload:
+        given = mapping.layers.get(layer.name)
+        layers[layer.name] = as_stored(layer, given or LayerPlan((Part(default_core(layer, soc), layer.k),)), soc)
+    return replace(mapping, layers=layers)
 
 
 def as_stored(layer: Layer, plan: LayerPlan, soc: SoC) -> LayerPlan:

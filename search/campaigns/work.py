@@ -12,9 +12,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cosoc.search.campaigns.store import FIGURES
+from cosoc.search.spaces.chain import chain
 from cosoc.search.surrogate import simulator_digest
 from cosoc.sim.errors import Deadlock, InputError
 from cosoc.sim.files.catalog import bounded_cluster, device_soc, find_cluster, find_soc
@@ -160,26 +161,27 @@ def _remembered(memo: str | None, key: str) -> dict[str, Any] | None:
 def _search(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     common = {"objective": spec["objective"], "seed": spec["seed"], "out": folder}
     common["resume"] = (folder / "config.yaml").exists()
-    if spec["space"] == "splits":
+    first, *inner = chain(spec["space"])
+    if first == "splits":
         from cosoc.search.spaces.split_space import SplitConfig, search_splits
 
         cluster, boundary = bounded_cluster(_cluster(spec["soc"], spec["set"]))
-        config = SplitConfig(cluster, _workload(spec["workload"]), spec["inferences"], **common)
+        config = SplitConfig(cluster, _workload(spec["workload"]), spec["inferences"], inner=tuple(inner), **common)
         socs = [device_soc(cluster, name) for name, device in cluster.devices.items() for _ in range(device.count)]
         return {"content": search_splits(config, _silent).content(), **_chip(boundary, *socs)}
     soc = _soc(spec["soc"], tuple(spec["set"].items()))
-    if spec["space"] == "tiles":
+    if first == "tiles":
         from cosoc.search.spaces.tile_search import TileConfig, search_tiles
 
         workload = _workload(spec["workload"])
         given = find_mapping(spec["mapping"], workload, soc, "overlapped")
-        tiles = TileConfig(soc, workload, given, time_budget_s=spec["time_budget_s"], **common)
+        tiles = TileConfig(soc, workload, given, time_budget_s=spec["time_budget_s"], fusion=bool(inner), **common)
         return {"content": search_tiles(tiles, _silent).content(), **_chip(soc.energy_boundary, soc)}
-    from cosoc.search.training.space import TrainingConfig, search_trained
+    from cosoc.search.training.space import SpaceName, TrainingConfig, search_trained
 
     trained = TrainingConfig(
-        soc, spec["workload"], spec["space"], spec.get("template", "conv-dw"), data=spec["data"],
-        strengths=(spec["strength"],), epochs=spec["epochs"], manual=(), **common,
+        soc, spec["workload"], cast(SpaceName, first), spec.get("template", "conv-dw"), data=spec["data"],
+        strengths=(spec["strength"],), epochs=spec["epochs"], manual=(), inner=tuple(inner), **common,
     )  # fmt: skip
     return {"content": search_trained(trained, _silent).content(), **_chip(soc.energy_boundary, soc)}
 
