@@ -31,7 +31,7 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import channels_read, tiled
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.theta import Theta
-from cosoc.sim.tiler import channel_tiles, cuts, homes_of, room_for, tile_bytes, tile_problems
+from cosoc.sim.tiler import channel_tiles, cuts, fits, homes_of, tile_problems
 from cosoc.sim.work import LayerWork, layer_work
 
 MOST = 1 << 16  # tilings in one call
@@ -106,14 +106,12 @@ class DmaTiles:
         """Which of the tilings fit all memories."""
         soc, runtime = self.soc, self.given.runtime
         # Weights know channels alone: asked of the smallest tiles of pixels.
-        small = [tiled(layer, given, soc, [int(x) for x in k], 1, 1, c=cut_c, n=1) for k in k_choices]
-        held = np.array([not tile_problems(layer, plan, soc, runtime, self.homes) for plan in small])
-        fits = held[at]
-        if fits.any():
-            plan = tiled(layer, given, soc, list(k_choices[at].T), oy, ox, c=cut_c, n=n)
-            for memory, need in tile_bytes(layer, plan, soc, runtime, self.homes).items():
-                fits = fits & (need.total <= room_for(layer, memory, soc, self.homes))
-        return fits
+        small = tiled(layer, given, soc, list(k_choices.T), 1, 1, c=cut_c, n=1)
+        held = np.broadcast_to(fits(layer, small, soc, runtime, self.homes), len(k_choices))[at]
+        if not held.any():
+            return held
+        plan = tiled(layer, given, soc, list(k_choices[at].T), oy, ox, c=cut_c, n=n)
+        return held & np.asarray(fits(layer, plan, soc, runtime, self.homes))
 
     def points(self, layer: Layer, plan: LayerPlan, many: int = 1) -> Floats:
         """J and s [many, 2] of a plan, or of the many tilings in one."""
