@@ -280,7 +280,7 @@ def test_channels_of_a_chip_with_a_systolic_array_beside_other_cores(tmp_path: P
             ["diana", "net.onnx"],
             "net.onnx: --space channels trains the network, so it needs a torch module, not a file",
         ),
-        (["diana", "net.yaml"], "--space tiles takes files"),
+        (["diana", "net.yaml"], "--space tiles and channels+tiles take files"),
         (["diana", "net.onnx", "--space", "tiles"], "net.onnx: cannot be read: No such file"),
         (["gemmini", "digits_cnn"], "no layer has two cores to choose between (gemmini alone can compute them)"),
         (["rpi4", "digits_cnn"], "no layer has two cores to choose between (cpu alone can compute them)"),
