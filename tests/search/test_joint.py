@@ -20,7 +20,6 @@ from cosoc.search.targets import Target, target
 from cosoc.sim.figures import objective
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import load_mapping
-from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
@@ -29,7 +28,14 @@ from cosoc.sim.simulate import figures
 from cosoc.sim.tiler import homes_of
 
 DIANA = find_soc("diana")
-NET = find_workload("digits_cnn")
+NET = Workload(
+    "two", (16, 8, 8),
+    (
+        Layer("first", "conv", ("input",), 32, 16, 8, 8, 8, 8, 3, 3, 1, 1, 1, 1),
+        Layer("second", "conv", ("first",), 64, 32, 4, 4, 8, 8, 3, 3, 2, 2, 1, 1),
+    ),
+    ("second",),
+)  # fmt: skip
 
 
 def quiet(done: int, total: int, what: str) -> None:
@@ -39,7 +45,7 @@ def quiet(done: int, total: int, what: str) -> None:
 def space_of(soc: SoC = DIANA, net: Workload = NET, aim: str = "latency", **changes: Any) -> JointSpace:
     runtime = changes.pop("runtime", "serial")
     given = named_mapping("default", net, soc, runtime)
-    return JointSpace(soc, net, **({"outer": "channels", "aim": aim, "given": given} | changes))
+    return JointSpace(soc, net, **({"outer": "channels", "aim": aim, "given": given, "tries": 20} | changes))
 
 
 def searched(space: JointSpace, out: Path) -> Result:
