@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 SHOWN_FAILURES = 5  # of a campaign, on the terminal
 DEFAULT_MAPPING = "default"
+DEFAULT_POINTS = 5  # of a front that is trained, between its ends
 WITH_RANGES = ("mapping", "runtime", "engine", "batch", "json_file", "input_shape", "overrides", "ranges", "seed")
 WITH_PIPELINED = ("mapping", "runtime", "engine", "inferences", "json_file", "input_shape", "overrides", "pipelined")
 STREAMED = 1000  # inferences through a cluster or a pipelined chip, where none are stated
@@ -43,6 +44,7 @@ Estimator = Literal["expectation", "montecarlo", "score"]
 Template = Literal["conv-dw", "dws-dw", "conv-dws"]
 Cut = Literal["cumulative", "point"]
 Trained = Literal["channels", "operators"]
+Device = Literal["cpu", "cuda"]
 Calibrated = Literal["channels", "tiles"]
 
 SocName = Annotated[str, typer.Argument(metavar="SOC", help="A built-in SoC (see `cosoc list`) or a .yaml file.")]
@@ -578,7 +580,13 @@ def search(
     ] = None,
     strengths: Annotated[
         str | None,
-        typer.Option("--strengths", metavar="A,B,C", help="Weights of the cost, one a point."),
+        typer.Option("--strengths", metavar="A,B,C", help="Weights of the cost, one a point, instead of --points."),
+    ] = None,
+    points: Annotated[
+        int | None,
+        typer.Option(
+            "--points", min=1, help="Points between the reference and the cheapest mapping, spread evenly [default: 5]."
+        ),
     ] = None,
     target: Annotated[
         list[str] | None,
@@ -608,6 +616,13 @@ def search(
             "--epochs", min=0, help="Passes over the data, for each point; 0: nothing is trained, costs decide."
         ),
     ] = 40,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Train each mapping so often, and show mean and interval (95 %).")
+    ] = 1,
+    runtime: Annotated[
+        Runtime, typer.Option("--runtime", help="With channels and operators: of all mappings.")
+    ] = "overlapped",
+    device: Annotated[Device, typer.Option("--device", help="Where torch trains.")] = "cpu",
     seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Run folder [default: runs/SOC-WORKLOAD].")
@@ -648,9 +663,9 @@ def search(
     elif "tiles" in parts and (parts[0] == "tiles" or not _is_trained(workload, epochs)):
         by_cost = f"--space {space}" + (", where nothing is trained" if parts[0] != "tiles" else "")
         known = ("mapping", "time_budget", "estimate", "beside", *(["epochs"] if epochs == 0 else []))
-        _only(ctx, by_cost, *common, *known)
+        _only(ctx, by_cost, *common, *known, *(["runtime"] if parts[0] != "tiles" else []))
         networks = [workload, *(beside or ())]
-        run = _tiles(soc, networks, mapping, parts, time_budget, estimate, input_shape, overrides, *asked)
+        run = _tiles(soc, networks, mapping, parts, runtime, time_budget, estimate, input_shape, overrides, *asked)
     else:
         trained = cast(Trained, parts[0])
         others = (
@@ -666,7 +681,9 @@ def search(
             raise InputError("--strengths and targets exclude each other; give one")
         if epochs == 0:
             raise InputError(f"--epochs 0: --space {space} trains the network; {trained}+tiles can do without")
-        weights = _strengths("0.03,0.1,0.3,1,3" if strengths is None else strengths) if not bounds else ()
+        if points is not None and (strengths is not None or bounds):
+            raise InputError("--points goes with neither --strengths nor targets, which say where points are; give one")
+        weights = () if strengths is None else _strengths(strengths)
         _check_trainable(workload, trained)
         machine, shape = _soc(soc, overrides), _shape(input_shape)
         theta = _theta(estimate, machine)
@@ -676,7 +693,8 @@ def search(
         config = TrainingConfig(
             soc=machine, workload=workload, space=trained, inner=parts[1:], template=template, cut=cut,
             input_shape=shape, data=data, objective=objective, strengths=weights, targets=bounds, estimator=estimator,
-            epochs=epochs, seed=seed, out=folder, resume=resume, theta=theta,
+            points=points or DEFAULT_POINTS, epochs=epochs, seed=seed, seeds=seeds, device=device,
+            runtime=runtime, out=folder, resume=resume, theta=theta,
         )  # fmt: skip
         run = functools.partial(search_trained, config)
     try:
@@ -717,11 +735,11 @@ def _theta(estimate: Path | None, soc: SoC) -> Theta | None:
 
 
 def _tiles(
-    soc: str, workloads: list[str], mapping: str, parts: tuple[str, ...], budget_s: float | None, estimate: Path | None,
-    input_shape: str | None, overrides: list[str] | None, objective: str, bounds: tuple[Target, ...], seed: int,
-    folder: Path, resume: bool,
+    soc: str, workloads: list[str], mapping: str, parts: tuple[str, ...], runtime: Runtime, budget_s: float | None,
+    estimate: Path | None, input_shape: str | None, overrides: list[str] | None, objective: str,
+    bounds: tuple[Target, ...], seed: int, folder: Path, resume: bool,
 ) -> Callable[[Progress], Result]:  # fmt: skip
-    inputs = [_inputs(soc, name, mapping, "overlapped", input_shape, overrides) for name in workloads]
+    inputs = [_inputs(soc, name, mapping, runtime, input_shape, overrides) for name in workloads]
     from cosoc.search.spaces.joint import Outer
     from cosoc.search.spaces.tile_search import TileConfig, search_tiles
     from cosoc.search.spaces.together_space import TogetherSpace, search_together

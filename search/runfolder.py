@@ -181,7 +181,7 @@ class RunFolder:
 
     def _load(self, path: Path) -> dict[str, Any]:
         try:
-            loaded: dict[str, Any] = torch.load(path, weights_only=True)
+            loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises several kinds for a damaged file
             raise InputError(f"{path}: cannot be read back ({type(error).__name__}); remove it and resume") from None
         return loaded
