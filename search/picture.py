@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from cosoc.search.front import half_width
 from cosoc.search.result import Found, Result, drawn, label
 from cosoc.search.runfolder import replacing
+from cosoc.sim.report.figure import drawn_figure
+from cosoc.sim.shown import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,12 +33,6 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top; pixels
 
 def plot(result: Result, path: Path) -> None:
     """Draw a result's front into a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(7, 4.5), layout="constrained", dpi=DPI)
     x, y = result.axes
     beaten = result.beaten()
     front = result.front()
@@ -45,27 +41,31 @@ def plot(result: Result, path: Path) -> None:
         "known": ([one for one in result.found if one.known], "tab:orange", "s"),
         "beaten by others": ([one for one in result.found if one.name in beaten], "lightgrey", "."),
     }
-    axis.plot(drawn(result, x, front), drawn(result, y, front), color="tab:green", linewidth=1, label="not dominated")
-    for name, (found, colour, marker) in kinds.items():
-        if found:
-            xs, ys = drawn(result, x, found), drawn(result, y, found)
-            axis.scatter(xs, ys, color=colour, marker=marker, label=name, zorder=3)
-            if result.seeds > 1:
-                errors = [100 * half_width(one.accuracies) for one in found]
-                axis.errorbar(xs, ys, errors, fmt="none", ecolor=colour, elinewidth=0.8, capsize=2, zorder=2)
-    every = drawn(result, x, result.found)
-    if max(every) > WIDE * min(every) > 0:
-        axis.set_xscale("log")
-    axis.set(xlabel=label(x), ylabel=label(y))
-    axis.grid(alpha=0.3)
-    axis.margins(0.15)
-    axis.legend(loc="best", fontsize=8)
-    machine = result.heading.get("soc") or result.heading.get("cluster")
-    figure.suptitle(f"{result.heading['workload']} on {machine}, {result.heading['space']}")
-    _label(result, figure, axis, front, beaten)
-    with replacing(path) as part:
-        figure.savefig(part, dpi=DPI, format="png")
-    pyplot.close(figure)
+    with drawn_figure(7, 4.5) as figure:
+        figure.set_dpi(DPI)
+        axis = figure.add_subplot()
+        axis.plot(
+            drawn(result, x, front), drawn(result, y, front), color="tab:green", linewidth=1, label="not dominated"
+        )
+        for name, (found, colour, marker) in kinds.items():
+            if found:
+                xs, ys = drawn(result, x, found), drawn(result, y, found)
+                axis.scatter(xs, ys, color=colour, marker=marker, label=name, zorder=3)
+                if result.seeds > 1:
+                    errors = [100 * half_width(one.accuracies) for one in found]
+                    axis.errorbar(xs, ys, errors, fmt="none", ecolor=colour, elinewidth=0.8, capsize=2, zorder=2)
+        every = drawn(result, x, result.found)
+        if max(every) > WIDE * min(every) > 0:
+            axis.set_xscale("log")
+        axis.set(xlabel=label(x), ylabel=label(y))
+        axis.grid(alpha=0.3)
+        axis.margins(0.15)
+        axis.legend(loc="best", fontsize=8)
+        machine = result.heading.get("soc") or result.heading.get("cluster")
+        figure.suptitle(shown(f"{result.heading['workload']} on {machine}, {result.heading['space']}"))
+        _label(result, figure, axis, front, beaten)
+        with replacing(path) as part:
+            figure.savefig(part, dpi=DPI, format="png")
 
 
 def _label(result: Result, figure: Figure, axis: Axes, front: Sequence[Found], beaten: Mapping[str, str]) -> None:
@@ -78,7 +78,7 @@ def _label(result: Result, figure: Figure, axis: Axes, front: Sequence[Found], b
     found = [one for one in order if one.name not in beaten][:LABELLED]
     others = [one for one in order if one not in found]
     figure.canvas.draw()  # which is when the layout, and so pixels, are known
-    size = {one.name: axis.text(0, 0, one.name, fontsize=7, transform=None) for one in found}
+    size = {one.name: axis.text(0, 0, shown(one.name), fontsize=7, transform=None) for one in found}
     extents = {name: text.get_window_extent() for name, text in size.items()}
     at = [axis.transData.transform(point) for point in _points(result, x, y, [*found, *others])]
     frame = axis.get_window_extent()

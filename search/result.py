@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from cosoc.search.front import half_width, hypervolume, non_dominated
@@ -190,7 +189,7 @@ class Result:
         """What was simulated, best first, for a terminal; of more than SHOWN mappings the rest stands in result.json.
         A `note` in a mapping's `about` is said behind its throughput."""
         machine = self.heading.get("soc") or self.heading.get("cluster")
-        out = Table(title=escape(f"{self.heading['workload']} on {machine}, objective {self.objective} (simulated)"))
+        out = Table(title=f"{self.heading['workload']} on {machine}, objective {self.objective} (simulated)")
         in_mj = any(one.simulated.energy_j >= LARGE_J for one in self.found)
         trained = ("accuracy",) if self.trained else ()
         for name in ("mapping", *trained, "ms", "mJ" if in_mj else "uJ", "peak KiB", "1/s", "estimated"):
@@ -202,7 +201,7 @@ class Result:
             f = one.simulated
             drift = self.value(one.estimated) / self.value(f) - 1 if one.estimated else None
             out.add_row(
-                escape(one.name) + (" *" if one.name in front else ""), *(percent(one) for _ in trained),
+                one.name + (" *" if one.name in front else ""), *(percent(one) for _ in trained),
                 f"{f.latency_s * MILLI:.4f}", f"{f.energy_j * (MILLI if in_mj else MICRO):.3f}",
                 f"{f.peak_bytes * KIB:.1f}", f"{f.throughput:.4g}{one.about.get('note', '')}",
                 f"{drift:+.1%}" if drift is not None else "",
@@ -222,7 +221,7 @@ class Result:
             )
         if self.optimum is not None and self.best.estimated:
             gap = self.value(self.best.estimated) / self.optimum.bound - 1
-            out.caption += f"\n{self.best.name}: {gap:.2%} above the bound of the estimate"
+            out.caption += f"; {self.best.name}: {gap:.2%} above the bound of the estimate"
         return out
 
 

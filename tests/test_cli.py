@@ -17,7 +17,8 @@ import pytest
 from cosoc import __version__
 from cosoc.sim.files.catalog import find_soc, load_soc, soc_folder
 from cosoc.sim.files.mapping_file import load_mapping
-from cosoc.sim.files.workload_file import find_workload, load_workload, workload_folder
+from cosoc.sim.files.names import workload_folder
+from cosoc.sim.files.workload_file import find_workload, load_workload
 
 HEAVY = {"torch", "numba", "simpy", "matplotlib", "scipy", "sklearn"}
 

@@ -21,7 +21,7 @@ from cosoc.sim.errors import Deadlock, InputError
 from cosoc.sim.files.catalog import bounded_cluster, device_soc, find_cluster, find_soc
 from cosoc.sim.files.mapping_file import find_mapping
 from cosoc.sim.files.workload_file import find_workload
-from cosoc.sim.lower.emit import lower
+from cosoc.sim.lower.emit import KnownSteps, lowered
 from cosoc.sim.machine.program import digest
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.energy import unit_power_mw
@@ -29,7 +29,7 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.price import program_figures
 from cosoc.sim.simulate import engine_run
-from cosoc.sim.tiler import checked
+from cosoc.sim.tiler import TilingCache, placed
 
 
 @functools.cache
@@ -67,6 +67,12 @@ def perform(kind: str, spec: Mapping[str, Any], folder: str, memo: str | None) -
 @functools.lru_cache(maxsize=64)
 def _soc(name: str, settings: tuple[tuple[str, str], ...]) -> SoC:
     return find_soc(name, dict(settings))
+
+
+@functools.lru_cache(maxsize=64)
+def _known(name: str, settings: tuple[tuple[str, str], ...]) -> tuple[TilingCache, KnownSteps]:
+    """What tasks on one SoC have in common: tiles that were chosen, and steps that were walked."""
+    return TilingCache(), KnownSteps()
 
 
 @functools.lru_cache(maxsize=64)
@@ -118,13 +124,14 @@ def _chip(boundary: str | None, *socs: SoC) -> dict[str, Any]:
 
 def _simulate(spec: Mapping[str, Any], memo: str | None) -> dict[str, Any]:
     soc, workload = _soc(spec["soc"], tuple(spec["set"].items())), _workload(spec["workload"])
-    mapping = checked(find_mapping(spec["mapping"], workload, soc, spec["runtime"]), workload, soc)
-    program = lower(workload, mapping, soc)
+    tilings, steps = _known(spec["soc"], tuple(spec["set"].items()))
+    at = placed(find_mapping(spec["mapping"], workload, soc, spec["runtime"]), workload, soc, tilings)
+    program = lowered(at, known=steps)
     key = _priced(digest(program), soc)
     found = _remembered(memo, key)
     remembered = found is not None
     if found is None:
-        found = asdict(program_figures(program, soc, workload, mapping, engine_run("fast")))
+        found = asdict(program_figures(program, at, engine_run("fast")))
     return {
         **found,
         **_chip(soc.energy_boundary, soc),

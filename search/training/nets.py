@@ -823,7 +823,7 @@ def write_workloads(folder: Path) -> list[Path]:
 
 def main() -> None:
     """Bring the committed workload files up to date."""
-    from cosoc.sim.files.workload_file import workload_folder
+    from cosoc.sim.files.names import workload_folder
 
     changed = write_workloads(workload_folder())
     print(f"{len(NETWORKS)} networks, {len(changed)} files changed: {', '.join(p.name for p in changed) or 'none'}")

@@ -10,7 +10,8 @@ from torch import nn
 
 from cosoc.search.training.nets import NETWORKS, build, export, workload_text, write_workloads
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.workload_file import find_workload, list_workloads, workload_folder
+from cosoc.sim.files.names import list_workloads, workload_folder
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.model.workload import INPUT
 
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
