@@ -93,8 +93,8 @@ class DmaTiles:
         reads = channels_read(layer)
         for n, c in product(cuts(layer.n), cuts(reads)):
             cut_c = 0 if c == reads else c
-            fits = self._fits(layer, given, k_choices, at, oy, ox, cut_c, n)
-            for some in np.array_split(np.flatnonzero(fits), -(-int(fits.sum()) // MOST) or 1):
+            legal = self._fits(layer, given, k_choices, at, oy, ox, cut_c, n)
+            for some in np.array_split(np.flatnonzero(legal), -(-int(legal.sum()) // MOST) or 1):
                 if len(some):
                     k = k_choices[at[some]]
                     plan = tiled(layer, given, self.soc, list(k.T), oy[some], ox[some], c=cut_c, n=n)
@@ -103,15 +103,10 @@ class DmaTiles:
     def _fits(
         self, layer: Layer, given: LayerPlan, k_choices: Ints, at: Ints, oy: Ints, ox: Ints, cut_c: int, n: int
     ) -> npt.NDArray[np.bool_]:
-        """Which of the tilings fit all memories."""
-        soc, runtime = self.soc, self.given.runtime
-        # Weights know channels alone: asked of the smallest tiles of pixels.
-        small = tiled(layer, given, soc, list(k_choices.T), 1, 1, c=cut_c, n=1)
-        held = np.broadcast_to(fits(layer, small, soc, runtime, self.homes), len(k_choices))[at]
-        if not held.any():
-            return held
-        plan = tiled(layer, given, soc, list(k_choices[at].T), oy, ox, c=cut_c, n=n)
-        return held & np.asarray(fits(layer, plan, soc, runtime, self.homes))
+        """Which of the tilings fit all memories. Each is asked for: a small tile can need more than a large one, as
+        its rows are aligned one by one."""
+        plan = tiled(layer, given, self.soc, list(k_choices[at].T), oy, ox, c=cut_c, n=n)
+        return np.broadcast_to(fits(layer, plan, self.soc, self.given.runtime, self.homes), len(at))
 
     def points(self, layer: Layer, plan: LayerPlan, many: int = 1) -> Floats:
         """J and s [many, 2] of a plan, or of the many tilings in one."""
