@@ -1,11 +1,11 @@
 """Do damaged files end in one line and status 2, do invariants hold of whatever is simulated, does a kill cost nothing?
 
     python benchmarks/robustness.py [--inputs 10000] [--triples 200] [--kills 100] [--damages 10000] [--signals 120]
-                                    [--processes 2] [--quick] [--seed 0] [--json FILE]
+                                    [--environments 418] [--processes 2] [--quick] [--seed 0] [--json FILE]
 
 Parts; 0 leaves one out, and its figures in FILE as they are. Triples of SoC, workload and mapping: triples.py. Kills of
-searches and campaigns: kills.py. Damaged run folders: damage.py. Signals: signals.py. Damaged inputs are dealt with
-here:
+searches and campaigns: kills.py. Damaged run folders: damage.py. Signals: signals.py. Commands in hostile surroundings:
+environments.py. Damaged inputs are dealt with here:
 
 Workload, mapping and SoC files, ONNX files and tables of latencies (CSV) are damaged at random and given to the command
 line, in the process, ten seconds of processor time each. Right is status 0 (the damage did no harm), or status 2 and
@@ -36,6 +36,7 @@ from types import FrameType
 from typing import Any
 
 import damage
+import environments
 import kills
 import signals
 import triples
@@ -44,7 +45,7 @@ from common import arguments, state, write_json
 LIMIT_S, KILL_S = 10, 40
 CHUNK = 200
 MEMORY_BYTES = 8 << 30
-QUICK = {"inputs": 400, "triples": 10, "kills": 0, "damages": 0, "signals": 0}
+QUICK = {"inputs": 400, "triples": 10, "kills": 0, "damages": 0, "signals": 0, "environments": 4}
 KINDS = ("workload", "mapping", "soc", "onnx", "csv")
 HERE = Path(__file__).resolve().parent
 SOCS = HERE.parent / "socs"
@@ -321,6 +322,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100, help="of each: searches, campaigns")
     parser.add_argument("--damages", type=int, default=10_000, help="to run folders; of all that there are, at most")
     parser.add_argument("--signals", type=int, default=120, help="to commands")
+    parser.add_argument("--environments", type=int, default=418, help="pairs of a command and an environment")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--kinds", default=",".join(KINDS), help="of files, with commas")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "robustness")
@@ -345,6 +347,11 @@ def main() -> None:
             result[part] = {"seed": options.seed} | measure(number, options.seed, options.keep / part)
             print(f"{part}:", result[part])
             write_json(options.json, result)
+    if options.environments:
+        found = environments.measure(options.environments, options.seed, options.processes)
+        result["environments"] = {"seed": options.seed} | found
+        print("environments:", {key: value for key, value in found.items() if key != "wrong"})
+        write_json(options.json, result)
     if options.inputs:
         result["inputs"] = {"seed": options.seed} | damaged_inputs(options)
         write_json(options.json, result)

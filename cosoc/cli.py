@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from cosoc import __version__
-from cosoc.boundary import calm, refused, too_little_memory
+from cosoc.boundary import calm, nonsense, refused, too_little_memory
 from cosoc.output import (
     Lost,
     abandon_output,
@@ -721,6 +721,14 @@ def search(
         str | None,
         typer.Option("--redo", metavar="PHASE", help="With --resume: that phase again, and what follows from it."),
     ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="WORKLOAD",
+            help="Where nothing is trained: another network at once, searched with the first; may be repeated.",
+        ),
+    ] = None,
     inferences: Annotated[
         int, typer.Option("--inferences", min=1, help="With --space splits: inferences that each replay streams.")
     ] = 1000,
@@ -748,8 +756,10 @@ def search(
         run = _splits(soc, workload, parts[1:], inferences, input_shape, overrides, carrier, *asked)
     elif "tiles" in parts and (parts[0] == "tiles" or not _is_trained(workload, epochs)):
         by_cost = f"--space {space}" + (", where nothing is trained" if parts[0] != "tiles" else "")
-        _only(ctx, by_cost, *common, "mapping", "time_budget", "estimate", *(["epochs"] if epochs == 0 else []))
-        run = _tiles(soc, workload, mapping, parts, time_budget, estimate, input_shape, overrides, *asked)
+        known = ("mapping", "time_budget", "estimate", "beside", *(["epochs"] if epochs == 0 else []))
+        _only(ctx, by_cost, *common, *known, *(["runtime"] if parts[0] != "tiles" else []))
+        networks = [workload, *(beside or ())]
+        run = _tiles(soc, networks, mapping, parts, runtime, time_budget, estimate, input_shape, overrides, *asked)
     else:
         trained = cast(Trained, parts[0])
         others = (
@@ -757,6 +767,7 @@ def search(
             "time_budget",
             "mapping",
             "carrier",
+            "beside",
             *(("template", "cut") if trained == "channels" else ()),
         )
         _only(ctx, f"--space {space}", *(name for name in ctx.params if name not in others))
@@ -818,21 +829,29 @@ def _theta(estimate: Path | None, soc: SoC) -> Theta | None:
 
 
 def _tiles(
-    soc: str, workload: str, mapping: str, parts: tuple[str, ...], budget_s: float | None, estimate: Path | None,
-    input_shape: str | None, overrides: list[str] | None, objective: str, bounds: tuple[Target, ...], seed: int,
-    folder: Path, resume: bool, redo: str | None,
+    soc: str, workloads: list[str], mapping: str, parts: tuple[str, ...], runtime: Runtime, budget_s: float | None,
+    estimate: Path | None, input_shape: str | None, overrides: list[str] | None, objective: str,
+    bounds: tuple[Target, ...], seed: int, folder: Path, resume: bool, redo: str | None,
 ) -> Callable[[Progress], Result]:  # fmt: skip
-    machine, network, given = _inputs(soc, workload, mapping, "overlapped", input_shape, overrides)
+    inputs = [_inputs(soc, name, mapping, runtime, input_shape, overrides) for name in workloads]
     from cosoc.search.spaces.joint import Outer
     from cosoc.search.spaces.tile_search import TileConfig, search_tiles
+    from cosoc.search.spaces.together_space import TogetherSpace, search_together
 
-    config = TileConfig(
-        machine, network, given, objective, budget_s, seed, folder, resume, redo, _theta(estimate, machine),
-        "fusion" in parts, cast(Outer, parts[0]), bounds,
-    )  # fmt: skip
-    space = config.space()  # what is wrong with it is said before a folder is made
+    theta = _theta(estimate, inputs[0][0])
+    configs = [
+        TileConfig(
+            machine, network, given, objective, budget_s, seed, folder, resume, redo, theta, "fusion" in parts,
+            cast(Outer, parts[0]), bounds,
+        )
+        for machine, network, given in inputs
+    ]  # fmt: skip
+    # what is wrong with a space is said before a folder is made
+    made = configs[0].space() if len(configs) == 1 else TogetherSpace(configs)
     _check_run_folder(folder, resume, redo)
-    return functools.partial(search_tiles, config, space=space)
+    if isinstance(made, TogetherSpace):
+        return functools.partial(search_together, configs, space=made)
+    return functools.partial(search_tiles, configs[0], space=made)
 
 
 def _splits(
@@ -1154,7 +1173,7 @@ def _options(
 def _announce_compilation() -> None:
     from cosoc.sim.machine import engine_fast
 
-    if not engine_fast.is_compiled():
+    if engine_fast.can_compile() and not engine_fast.is_compiled():
         say("compiling the engine for this machine, once; it takes some seconds")
 
 
@@ -1167,9 +1186,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_streams()
     if arguments is None:  # the process is ours
         calm()
-    short = too_little_memory(words)
-    if short:
-        say(short)
+    if line := nonsense():
+        say(line)
+        return BAD_INPUT
+    if line := too_little_memory(words):
+        say(line)
         return FAILED
     with ending_by_signals() as signals:
         return _main(words, signals)

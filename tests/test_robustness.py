@@ -411,13 +411,14 @@ def test_a_damaged_result_is_refused(
 
 
 def test_external_data_of_an_onnx_file_is_not_opened(tmp_path: Path) -> None:
-    """Weights whose location is a pipe that nobody fills, outside the folder: opening it would hang, and it is not."""
+    """Weights whose location is a pipe that nobody fills: opening it would hang, and it is not. (One outside of the
+    model's folder is refused: test_strangers.py.)"""
     onnx = pytest.importorskip("onnx")
     helper = onnx.helper
-    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "folder" / "pipe")
     weight = onnx.TensorProto(name="w", data_type=1, dims=[8, 3, 3, 3], data_location=onnx.TensorProto.EXTERNAL)
-    weight.external_data.add(key="location", value="../pipe")
+    weight.external_data.add(key="location", value="pipe")
     shapes = [helper.make_tensor_value_info(n, 1, s) for n, s in (("x", [1, 3, 8, 8]), ("y", [1, 8, 6, 6]))]
     graph = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["y"])], "g", shapes[:1], shapes[1:], [weight])
     path = tmp_path / "folder" / "net.onnx"

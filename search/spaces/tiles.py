@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ from cosoc.search.fit import Made, fit
 from cosoc.search.oracle import Oracle
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Candidate, Optimum, Report
-from cosoc.search.spaces.sections import Cost, Options, Section, listed, mapping_of, sections_of, total
+from cosoc.search.spaces.sections import Cost, Options, Section, listed, mapping_of, nameless, sections_of, total
 from cosoc.search.spaces.tiles_cached import MAX_GROUP, CachedTiles, runs_on_array
 from cosoc.search.spaces.tiles_dma import DmaTiles
 from cosoc.search.targets import Target, within
@@ -105,6 +105,7 @@ class TileSpace:
                 "the main memory and take no tiles; fused pieces would change the objective peak alone"
             )
         self._alone: dict[Section, Cost | None] = {}
+        self._alike: dict[Hashable, Cost | None] = {}  # the same, whatever its layers are called
         self.theta = Theta()
         self._networks: dict[tuple[Section, ...], float] = {}
         self._legal: dict[Span, Section | None] = {}
@@ -205,11 +206,14 @@ class TileSpace:
             plans = dict(zip(names, section.plans, strict=True))
             pieces = () if section.piece is None else (section.piece,)
             mapping = NetworkMapping("section", self.given.runtime, plans, pieces)
-            try:
-                found = self._oracle.simulate(mapping, layers)
-                self._alone[section] = Cost(found.energy_j, found.latency_s)
-            except InputError:
-                self._alone[section] = None
+            key = nameless(mapping, layers)
+            if key not in self._alike:
+                try:
+                    found = self._oracle.simulate(mapping, layers)
+                    self._alike[key] = Cost(found.energy_j, found.latency_s)
+                except InputError:
+                    self._alike[key] = None
+            self._alone[section] = self._alike[key]
         return self._alone[section]
 
     def cost(self, section: Section) -> Cost:
