@@ -85,7 +85,9 @@ DARKSIDE_CAUSES: dict[str, dict[str, str]] = {
 }
 
 # Cases for which causes are switched off, one by one.
-EXPLAINED = ("resnet20", "resnet20_serial", "resnet8_l2_64k", "resnet18_64px", "mobilenet", "mobilenet_l2_64k")
+EXPLAINED = (
+    "resnet20", "resnet20_serial", "resnet8_l2_64k", "resnet18_64px", "resnet18_64px_off_chip1", "mobilenet_axi2",
+)  # fmt: skip
 
 
 def l2(kilobytes: int) -> dict[str, str]:
