@@ -93,8 +93,8 @@ class DmaTiles:
         reads = channels_read(layer)
         for n, c in product(cuts(layer.n), cuts(reads)):
             cut_c = 0 if c == reads else c
-            fits = self._fits(layer, given, k_choices, at, oy, ox, cut_c, n)
-            for some in np.array_split(np.flatnonzero(fits), -(-int(fits.sum()) // MOST) or 1):
+            legal = self._fits(layer, given, k_choices, at, oy, ox, cut_c, n)
+            for some in np.array_split(np.flatnonzero(legal), -(-int(legal.sum()) // MOST) or 1):
                 if len(some):
                     k = k_choices[at[some]]
                     plan = tiled(layer, given, self.soc, list(k.T), oy[some], ox[some], c=cut_c, n=n)
@@ -111,7 +111,8 @@ class DmaTiles:
         if not held.any():
             return held
         plan = tiled(layer, given, soc, list(k_choices[at].T), oy, ox, c=cut_c, n=n)
-        return held & np.asarray(fits(layer, plan, soc, runtime, self.homes))
+        legal: npt.NDArray[np.bool_] = np.asarray(held & fits(layer, plan, soc, runtime, self.homes))
+        return legal
 
     def points(self, layer: Layer, plan: LayerPlan, many: int = 1) -> Floats:
         """J and s [many, 2] of a plan, or of the many tilings in one."""
