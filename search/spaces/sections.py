@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cosoc.sim.model.mapping import LayerPlan, Mapping, Piece
+from cosoc.sim.model.mapping import Extent, LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 
 Floats = npt.NDArray[np.float64]
@@ -137,3 +138,20 @@ def nameless(mapping: Mapping, workload: Workload) -> Hashable:
     outputs = tuple(new[name] for name in workload.outputs)
     plans = tuple(mapping.layers[layer.name] for layer in workload)
     return tuple(map(renamed, workload)), workload.input_shape, received, outputs, plans, pieces, mapping.runtime
+
+
+def mapping_from(plain: MappingOf[str, Any]) -> Mapping:
+    """A mapping of a SoC from what `dataclasses.asdict` made of it, once through JSON."""
+
+    def part(own: MappingOf[str, Any]) -> Part:
+        return Part(own["core"], own["channels"], own["tile"] and Extent(**own["tile"]), own["bits"])
+
+    plans = {
+        name: LayerPlan(tuple(map(part, p["parts"])), p["order"] and tuple(p["order"]), p["reuse"], p["unroll"])
+        for name, p in plain["layers"].items()
+    }
+    pieces = tuple(
+        Piece(tuple(p["layers"]), p["how"], p["keep_rows"], None if p["resident"] is None else tuple(p["resident"]))
+        for p in plain["pieces"]
+    )
+    return Mapping(plain["name"], plain["runtime"], plans, pieces)

@@ -112,6 +112,7 @@ class TileSpace:
         self._peaks: dict[Span, int] = {}
         self._optima: dict[str, Optimum | None] = {}
         self._whole_space = True
+        self._known_best: str | None = None
         self._oracle = Oracle(soc, workload)
 
     @property
@@ -348,24 +349,24 @@ class TileSpace:
             array.learn(theta)
 
     def state(self) -> dict[str, Any]:
-        """Theta, the time spent, and the estimate's optimum for each candidate."""
+        """Theta, the time spent, the estimate's optimum for each candidate, and which of them is the best."""
         optima = {
             key: own and {"figures": asdict(own.figures), "bound": own.bound} for key, own in self._optima.items()
         }
-        return {"theta": asdict(self.theta), "spent_s": self._spent, "optima": optima}
+        return {"theta": asdict(self.theta), "spent_s": self._spent, "optima": optima, "best": self._best_name()}
 
     def restore(self, name: str, state: Mapping[str, Any]) -> None:
         """Take up the state after a round."""
         self.start(Theta(**state["theta"]))
-        self._spent = state["spent_s"]
+        self._spent, self._known_best = state["spent_s"], state["best"]
         self._optima = {
             key: own and Optimum(Figures(**own["figures"]), own["bound"]) for key, own in state["optima"].items()
         }
 
     def optimum(self) -> Optimum | None:
         """That of the estimate which the best candidate was priced by; None where time cut the space."""
-        best = self._best_pair()
-        return self._optima.get(best[0].name) if best is not None else None
+        best = self._best_name()
+        return self._optima.get(best) if best is not None else None
 
     def about(self) -> dict[str, Any]:
         """The theta that it ended with."""
@@ -413,6 +414,11 @@ class TileSpace:
             if sections not in seen:
                 seen.append(sections)
                 yield self._candidate(f"{name}_{what}", sections, optimum)
+
+    def _best_name(self) -> str | None:
+        """The best candidate; of a run whose rounds an earlier one has finished, as that has found it."""
+        best = self._best_pair()
+        return self._known_best if best is None else best[0].name
 
     def _best_pair(self) -> tuple[NetworkMapping, Figures] | None:
         pairs = [(pair.mapping, pair.simulated) for pair in self._oracle.pairs]

@@ -103,16 +103,10 @@ class DmaTiles:
     def _fits(
         self, layer: Layer, given: LayerPlan, k_choices: Ints, at: Ints, oy: Ints, ox: Ints, cut_c: int, n: int
     ) -> npt.NDArray[np.bool_]:
-        """Which of the tilings fit all memories."""
-        soc, runtime = self.soc, self.given.runtime
-        # Weights know channels alone: asked of the smallest tiles of pixels.
-        small = tiled(layer, given, soc, list(k_choices.T), 1, 1, c=cut_c, n=1)
-        held = np.broadcast_to(fits(layer, small, soc, runtime, self.homes), len(k_choices))[at]
-        if not held.any():
-            return held
-        plan = tiled(layer, given, soc, list(k_choices[at].T), oy, ox, c=cut_c, n=n)
-        legal: npt.NDArray[np.bool_] = np.asarray(held & fits(layer, plan, soc, runtime, self.homes))
-        return legal
+        """Which of the tilings fit all memories. Each is asked for: a small tile can need more than a large one, as
+        its rows are aligned one by one."""
+        plan = tiled(layer, given, self.soc, list(k_choices[at].T), oy, ox, c=cut_c, n=n)
+        return np.broadcast_to(fits(layer, plan, self.soc, self.given.runtime, self.homes), len(at))
 
     def points(self, layer: Layer, plan: LayerPlan, many: int = 1) -> Floats:
         """J and s [many, 2] of a plan, or of the many tilings in one."""
