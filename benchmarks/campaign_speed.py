@@ -11,11 +11,14 @@ CPU seconds of one process each, on one thread. DIR is a checkout of another ver
 - optimum: the proven optimum of tiles and fusion for the energy-delay product, with which a search of them begins.
   bound: no plan is better than its value over it; 1 is proven optimal.
 - commands: `cosoc list`, and a first simulation, a process each.
+
+Each part is written when it is done; one that the JSON file has already, by the same options, is kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import os
@@ -23,6 +26,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -140,12 +144,10 @@ def part(words: list[str]) -> Any:
     return optima(words[1], words[2:])
 
 
-def ratio(before: dict[str, Any] | None, ours: float) -> str:
-    return (
-        ""
-        if before is None or "cpu_s" not in before
-        else f", before {before['cpu_s']:.2f}: {before['cpu_s'] / ours:.1f} x"
-    )
+def ratio(one: dict[str, Any]) -> str:
+    """What the version before took for the same, in words."""
+    was = one.get("before")
+    return f", before {was['cpu_s']:.2f} s: {was['cpu_s'] / one['cpu_s']:.1f} x" if was else ""
 
 
 def main() -> None:
@@ -157,49 +159,71 @@ def main() -> None:
         print(json.dumps(part(options.part)))
         return
     state(options.seed)
-    quick, seed, before = options.quick, str(options.seed), options.before and options.before.resolve()
-    result: dict[str, Any] = {"quick": quick, "seed": options.seed}
+    before = options.before and options.before.resolve()
+    result: dict[str, Any] = {"quick": options.quick, "seed": options.seed}
+    if options.json and options.json.exists():
+        known = json.loads(options.json.read_text())
+        result = known if {key: known.get(key) for key in result} == result else result
+    networks = QUICK if options.quick else OPTIMA
+    size = ("5000", "10") if options.quick else ("100000", "50")
+    parts: dict[str, Callable[[], Any]] = {
+        "simulations": lambda: compared_simulations(before, options.quick, options.seed),
+        "table": lambda: apart(ROOT, "table", *size, str(options.seed)),
+        "commands": lambda: compared_commands(before, 1 if options.quick else 3),
+    }
+    for chip in networks:
+        parts[f"optimum_{chip}"] = functools.partial(compared_optima, before, chip, list(networks[chip]))
+    for name, measured in parts.items():
+        if name not in result:
+            result[name] = measured()
+            write_json(options.json, result)
+    show(result)
 
-    few, many = ("20", "60") if quick else ("100", "500")
-    ours, old = apart(ROOT, "simulations", few, seed), before and apart(before, "simulations", few, seed)
+
+def compared_simulations(before: Path | None, quick: bool, seed: int) -> dict[str, Any]:
+    """Few by both versions, whose figures must agree, and many by ours."""
+    few, many = ("20", "60") if quick else ("50", "500")
+    ours, old = apart(ROOT, "simulations", few, str(seed)), before and apart(before, "simulations", few, str(seed))
     if old and old["figures"] != ours["figures"]:
         raise SystemExit("the two versions do not find the same figures")
-    result["simulations"] = {"first": ours, "before": old, "many": apart(ROOT, "simulations", many, seed)}
-    same = ", the same figures" if old else ""
-    print(f"{few} simulations of fresh shares: {ours['per_s']:.0f} a CPU second{ratio(old, ours['cpu_s'])}{same}")
-    print(f"{many}: {result['simulations']['many']['per_s']:.0f} a CPU second", flush=True)
+    return {"first": ours | {"before": old}, "many": apart(ROOT, "simulations", many, str(seed))}
 
-    size = ("5000", "10") if quick else ("100000", "100")
-    made = result["table"] = apart(ROOT, "table", *size, seed)
-    held = made["checked"]
-    print(f"{made['vectors']:,} share vectors estimated in {made['cpu_s']:.1f} CPU s; {held['vectors']} simulated:")
-    print(
-        f"  {held['latency_mape']:.2%} off, at most {held['latency_worst']:.2%}, rank {held['spearman']:.4f}",
-        flush=True,
-    )
 
-    result["commands"] = {}
+def compared_commands(before: Path | None, times: int) -> dict[str, Any]:
+    """Each command by both versions."""
+    out = {}
     for name, words in COMMANDS.items():
-        one = {"cpu_s": command_s(ROOT, words, 1 if quick else 3)}
-        was = {"cpu_s": command_s(before, words, 1 if quick else 3)} if before else None
-        result["commands"][name] = one | {"before": was}
-        print(f"cosoc {' '.join(words)}: {one['cpu_s']:.2f} CPU s{ratio(was, one['cpu_s'])}", flush=True)
+        was = {"cpu_s": command_s(before, words, times)} if before else None
+        out[name] = {"cpu_s": command_s(ROOT, words, times), "before": was}
+    return out
 
-    result["optimum"] = []
-    for chip, networks in (QUICK if quick else OPTIMA).items():
-        compared = [name for name in networks if before and name in COMPARED.get(chip, ())]
-        earlier = dict(zip(compared, apart(before, "optima", chip, *compared) if compared else (), strict=True))
-        for one in apart(ROOT, "optima", chip, *networks):
-            was = earlier.get(one["workload"])
-            result["optimum"].append(one | {"before": was})
-            if "cannot" in one:
-                print(f"{one['workload']} on {chip}: {one['cannot']}")
-                continue
-            if was and "edp_j_s" in was and abs(was["edp_j_s"] / one["edp_j_s"] - 1) > 1e-9:
-                raise SystemExit(f"{one['workload']} on {chip}: the two versions find different optima")
-            print(f"{one['workload']} on {chip}: optimum in {one['cpu_s']:.2f} CPU s, bound {one['bound']:.6f}"
-                  f"{ratio(was, one['cpu_s'])}", flush=True)  # fmt: skip
-    write_json(options.json, result)
+
+def compared_optima(before: Path | None, chip: str, networks: list[str]) -> list[dict[str, Any]]:
+    """Optima on a chip; of some networks by both versions, which must find the same."""
+    both = [name for name in networks if before and name in COMPARED.get(chip, ())]
+    earlier = dict(zip(both, apart(before, "optima", chip, *both) if before and both else (), strict=True))
+    out = []
+    for one in apart(ROOT, "optima", chip, *networks):
+        was = earlier.get(one["workload"])
+        if was and abs(was["edp_j_s"] / one["edp_j_s"] - 1) > 1e-9:
+            raise SystemExit(f"{one['workload']} on {chip}: the two versions find different optima")
+        out.append(one | {"before": was})
+    return out
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print all parts."""
+    for name, one in result["simulations"].items():
+        print(f"{one['number']} simulations of fresh shares ({name}): {one['per_s']:.0f} a CPU second{ratio(one)}")
+    made, held = result["table"], result["table"]["checked"]
+    print(f"{made['vectors']:,} share vectors estimated in {made['cpu_s']:.1f} CPU s; {held['vectors']} simulated:")
+    off, rank = f"{held['latency_mape']:.2%} off, at most {held['latency_worst']:.2%}", f"{held['spearman']:.4f}"
+    print(f"  {off}, rank correlation {rank}")
+    for name, one in result["commands"].items():
+        print(f"cosoc {' '.join(COMMANDS[name])}: {one['cpu_s']:.2f} CPU s{ratio(one)}")
+    for one in (one for name, rows in result.items() if name.startswith("optimum_") for one in rows):
+        what = one.get("cannot") or f"optimum in {one['cpu_s']:.2f} CPU s, bound {one['bound']:.6f}{ratio(one)}"
+        print(f"{one['workload']} on {one['soc']}: {what}")
 
 
 if __name__ == "__main__":
