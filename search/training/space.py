@@ -29,6 +29,7 @@ from cosoc.search.result import Result
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Candidate, Optimum, Report
 from cosoc.search.spaces.channels import MixedNet, assignment, fix, to_mapping
+from cosoc.search.spaces.inner_tiles import InnerTiles, decided
 from cosoc.search.spaces.opened import CHEAPEST, Opened, channel_space, operator_space
 from cosoc.search.spaces.operators import Cut, Template
 from cosoc.search.spaces.shares import CostModel, Counts, ShareCosts
@@ -52,6 +53,7 @@ SpaceName = Literal["channels", "operators"]
 
 WARM_UP, SEARCH = 0.4, 0.35  # shares of a mapping's epochs: of its float network, and of a point's search beside
 SWEEPS, TOLD_EVERY = 4, 100  # over a descent's options, as a guess; mappings between two reports of it
+INNER_GRAIN = 16  # channels; those of an array's pass
 PRIMING = 24  # random mappings that theta is fitted to before the search
 
 
@@ -89,6 +91,7 @@ class TrainingConfig:
     device: Device = "cpu"
     out: Path = Path("run")
     resume: bool = False
+    redo: str | None = None
     runtime: Runtime = "overlapped"
     batch: int = 64
     train_images: int | None = None
@@ -101,9 +104,9 @@ class TrainingConfig:
     inner: tuple[str, ...] = ()
 
     def stated(self) -> dict[str, Any]:
-        """The configuration as plain data; `out` and `resume` are not part of what a run is."""
+        """The configuration as plain data; `out`, `resume` and `redo` are not part of what a run is."""
         plain = asdict(replace(self, soc=None, out=None))  # type: ignore[arg-type]
-        kept = {key: value for key, value in plain.items() if key not in ("out", "resume")}
+        kept = {key: value for key, value in plain.items() if key not in ("out", "resume", "redo")}
         return kept | {"soc": self.soc.model_dump(mode="json", by_alias=True, exclude_unset=True)}
 
 
@@ -114,7 +117,9 @@ def search_trained(config: TrainingConfig, report: Report) -> Result:
     any training.
     """
     space = TrainedSpace(config, report)
-    asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume, config.targets)
+    asked = Asked(
+        config.objective, config.seed, config.out, config.stated(), config.resume, config.redo, config.targets
+    )
     return search(space, space.oracle, asked, report)
 
 
@@ -126,8 +131,6 @@ class TrainedSpace:
         self.value = objective(config.objective)
         if config.estimator == "score" and config.cost_model != "simulator":
             raise InputError(f"estimator score samples simulated costs; cost_model {config.cost_model} has none")
-        if config.inner:
-            raise InputError(f"space {'+'.join((config.space, *config.inner))}: tiles are the tiler's own so far")
         check_device(config.device)
         self.data = _limited(load_data(config.data, config.seed), config.train_images)
         self.judged = Split(self.data.val.x[:IMAGES], self.data.val.y[:IMAGES])
@@ -141,6 +144,9 @@ class TrainedSpace:
         self.oracle = Oracle(config.soc, self.workload)
         self.costs = ShareCosts(self.workload, config.soc, config.runtime, config.cost_model, self.oracle)
         self.reference = self.simulated(self.reference_counts)
+        if "tiles" in config.inner:
+            self.costs.cut_by(InnerTiles(self.workload, config.soc, config.objective, self.reference))
+            self.reference = self.simulated(self.reference_counts)
         self.points = self._names()
         self.manual = dict(self.opened.manual)
         if self._places_points:  # between two ends, which are trained whatever else is
@@ -183,6 +189,11 @@ class TrainedSpace:
     @property
     def reference_counts(self) -> Counts:
         return of_layers(_counts(self.opened.reference), list(self.opened.choices))
+
+    @property
+    def grain(self) -> int:
+        """Channels by which tiles are chosen anew while shares are soft; coarser where the best ones are looked for."""
+        return max(self.opened.grain, INNER_GRAIN) if self.config.inner else self.opened.grain
 
     def simulated(self, counts: Counts) -> Figures:
         """What shares of the layers that have a choice cost, the others as they are."""
@@ -247,7 +258,7 @@ class TrainedSpace:
 
     @property
     def name(self) -> str:
-        return self.config.space
+        return "+".join((self.config.space, *self.config.inner))
 
     def rounds(self) -> Sequence[str]:
         """The manual mappings, the ends of the front first, then the points."""
@@ -376,7 +387,7 @@ class TrainedSpace:
             begin = self.front.within(1.0 if config.targets else aim.bounds[0].most / aim.truth)
         else:
             begin = self.front.weighted(aim.strength or 0.0)
-        manner = Manner(config.estimator, self.opened.grain, config.simulate_every, config.tolerance)
+        manner = Manner(config.estimator, self.grain, config.simulate_every, config.tolerance)
         phase = Phase(f"{name}.search", self.n_search, config.batch, config.seed, config.device)
         whole = {**self.settled, **begin}
         ended = search_gates(net, aim, whole, manner, phase, self.costs, self.data, self.folder, self.progress)
@@ -426,8 +437,13 @@ class TrainedSpace:
         channels = sum(sum(on.values()) for on in counts.values())
         on_wide = sum(counts[n].get(layer.cores[wide(layer)], 0) for n, layer in open_layers.items())
         whole = {**self.settled, **counts}
+        mapping = to_mapping(net, chosen, self.config.runtime, name)
+        if self.config.inner:
+            config, tiled = self.config, self.costs.mapping({n: _present(on) for n, on in whole.items()}, name)
+            fusion = "fusion" in config.inner
+            mapping = decided(tiled, config.soc, self.workload, config.objective, config.targets, fusion, self.oracle)
         return Candidate(
-            name, to_mapping(net, chosen, self.config.runtime, name), self.costs.estimated(whole),
+            name, replace(mapping, name=name), self.costs.estimated(whole),
             mean(found["accuracies"]), known=name not in self.points, accuracies=tuple(found["accuracies"]),
             about={**about, "val_accuracy": found["val_accuracy"], "wide_share": on_wide / max(1, channels)},
         )  # fmt: skip
@@ -472,6 +488,11 @@ class TrainedSpace:
         found = {"accuracy": accuracy(net, self.data.test), "val_accuracy": accuracy(net, self.data.val)}
         self.folder.finish(name, found, net.state_dict())
         return found
+
+
+def _present(on_cores: MappingOf[str, int]) -> dict[str, int]:
+    """The cores that have channels, and how many."""
+    return {core: k for core, k in on_cores.items() if k}
 
 
 def _limited(data: Data, images: int | None) -> Data:

@@ -77,8 +77,7 @@ def test_a_killed_run_resumes_to_the_same_result(
 
     with pytest.raises(Killed):
         search_trained(replace(tiny, out=out), kill)
-    with (out / "metrics.jsonl").open("a") as file:
-        file.write('{"phase": "torn')  # what a kill in the middle of a write leaves
+    (out / "metrics.jsonl.part").write_text('{"phase": "torn')  # what a kill in the middle of a write leaves
     search_trained(replace(tiny, out=out, resume=True), quiet)
     assert json.loads((out / "result.json").read_text()) == json.loads((finished / "result.json").read_text())
 
@@ -90,7 +89,7 @@ def test_another_configuration_is_not_resumed(tiny: TrainingConfig, finished: Pa
         search_trained(replace(tiny, out=finished), quiet)
 
 
-def test_a_damaged_checkpoint_is_named(tiny: TrainingConfig, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_named(tiny: TrainingConfig, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
 
     def kill(done: int, total: int, what: str) -> None:
@@ -99,8 +98,10 @@ def test_a_damaged_checkpoint_is_named(tiny: TrainingConfig, tmp_path: Path) -> 
     with pytest.raises(Killed):
         search_trained(replace(tiny, out=out), kill)
     (out / "checkpoint.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be read back"):
+    with pytest.raises(InputError, match=r"checkpoint\.pt: is not what the run wrote; --resume --redo warm_up does"):
         search_trained(replace(tiny, out=out, resume=True), quiet)
+    again = search_trained(replace(tiny, out=out, resume=True, redo="warm_up"), quiet).content()
+    assert again == json.loads((finished / "result.json").read_text())
 
 
 def test_a_target_is_met_by_simulation(tiny: TrainingConfig, tmp_path: Path) -> None:
