@@ -10,6 +10,8 @@ Ways of a stage lie so close that each point of its front has one within 1 + WIT
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass
 
@@ -33,10 +35,10 @@ Span = tuple[int, int]  # first layer, one past the last
 
 @dataclass(frozen=True)
 class _Stage:
-    """The ways of one stage: seconds and joules above idle [ways, 2], fastest first, and the sections of each."""
+    """The ways of one stage: seconds and joules above idle [ways, 2], fastest first; sections: of a way."""
 
     points: Floats
-    sections: tuple[tuple[Section, ...], ...]
+    sections: Callable[[int], tuple[Section, ...]]
 
 
 class TiledDevice(DeviceCosts):
@@ -50,7 +52,6 @@ class TiledDevice(DeviceCosts):
 
     def table(self, cuts: Cuts, items: int) -> StageTable:
         """Of each stage its fastest way, and the others. Weights in memory do not depend on tiles."""
-        plain = super().table(cuts, items)
         behind, n = nested(cuts), len(cuts.names)
         at = cuts.done.sum(axis=1).tolist()
         network = batched(self.workload, self.workload.n * items)
@@ -74,7 +75,7 @@ class TiledDevice(DeviceCosts):
         for (i, j), stage in found.items():
             ways[i, j, : len(stage.points)] = stage.points
         seconds, joules = ways[..., 0], ways[..., 1]
-        return StageTable(seconds[..., 0], joules[..., 0], plain.weight_bytes, seconds[..., 1:], joules[..., 1:])
+        return StageTable(seconds[..., 0], joules[..., 0], self.weight_bytes(cuts), seconds[..., 1:], joules[..., 1:])
 
     def _space(self, network: Workload) -> TileSpace | None:
         """The tile space of some layers; None where the device cannot run them."""
@@ -110,7 +111,7 @@ class TiledDevice(DeviceCosts):
                 continue
             front = ways.fronts[end - start]
             chosen = sorted({int(np.argmin(front[:, 1])), *front_of(front, WITHIN).tolist()}, key=lambda w: front[w, 1])
-            sections = tuple(_sections(ways, end - start, w, start, options, kept) for w in chosen)
+            sections = functools.partial(_sections, ways, end - start, chosen, start, options, kept)
             out.append((j, _Stage(front[chosen][:, ::-1], sections)))
         return out
 
@@ -119,7 +120,7 @@ class TiledDevice(DeviceCosts):
         at = cuts.done.sum(axis=1)
         stage = self._stages[items, int(at[begin]), int(at[end])]
         part = section(batched(self.workload, self.workload.n * items), cuts.cut(begin), cuts.cut(end))
-        return mapping_of(_shifted(stage.sections[way]), with_parts(self._of(part), part, self.soc), part)
+        return mapping_of(_shifted(stage.sections(way)), with_parts(self._of(part), part, self.soc), part)
 
 
 def _shifted(sections: tuple[Section, ...]) -> list[Section]:
@@ -135,9 +136,11 @@ def _options(space: TileSpace) -> dict[Span, Options]:
 
 
 def _sections(
-    ways: Ways, end: int, way: int, start: int, options: MappingOf[Span, Options], kept: MappingOf[Span, list[int]]
-) -> tuple[Section, ...]:
-    """The sections of one point of a front, in order."""
+    ways: Ways, end: int, chosen: list[int], start: int, options: MappingOf[Span, Options],
+    kept: MappingOf[Span, list[int]], number: int,
+) -> tuple[Section, ...]:  # fmt: skip
+    """The sections of one of the chosen points of a front, in order."""
+    way = chosen[number]
     out: list[Section] = []
     while end:
         begin, before, choice = (int(x) for x in ways.back[end][way])
