@@ -23,7 +23,6 @@ import numpy as np
 from numpy.random import Generator
 from rich.console import Group as Lines
 from rich.table import Table
-from rich.text import Text
 from scipy import stats
 
 from cosoc.search.baselines import laws
@@ -525,4 +524,4 @@ def table(calibration: Calibration) -> Lines:
         for row in rows:
             worst.add_row(row.label, row.runtime, f"{row.simulated:,.0f}", f"{row.estimated / row.simulated - 1:+.1%}")
     theta = ", ".join(f"{k} {v:.3g}" for k, v in made.theta.items())
-    return Lines(out, Text(""), worst, Text(f"\ntheta: {theta}"))
+    return Lines(out, "", worst, "", f"theta: {theta}")

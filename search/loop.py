@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cosoc.search.oracle import Oracle, Pair
+from cosoc.search.picture import plot
 from cosoc.search.result import Found, Result, found_from
 from cosoc.search.runfolder import RunFolder, replace_text
 from cosoc.search.space import Candidate, Report, Space
@@ -68,7 +69,8 @@ def search(space: Space, oracle: Oracle, asked: Asked, report: Report) -> Result
         "energy_boundary": boundary_of(oracle.machine),
     }  # fmt: skip
     result = Result(heading, asked.objective, tuple(found), space.optimum(), space.about(), asked.targets)
-    result.write(folder.path)
+    result.write(folder.path / "result.json")
+    plot(result, folder.path / "front.png")
     return result
 
 
@@ -102,7 +104,14 @@ def priced(candidate: Candidate, oracle: Oracle, folder: RunFolder) -> Found:
     if candidate.estimated is not None:
         oracle.pairs.append(Pair(mapping, candidate.estimated, simulated))
     return Found(
-        candidate.name, str(file), simulated, candidate.estimated, candidate.accuracy, candidate.known, candidate.about
+        candidate.name,
+        str(file),
+        simulated,
+        candidate.estimated,
+        candidate.accuracy,
+        candidate.known,
+        candidate.about,
+        candidate.accuracies,
     )
 
 

@@ -20,7 +20,7 @@ from cosoc.sim.estimate import Before, Terms, compose, group_terms, starting, st
 from cosoc.sim.exact import Num
 from cosoc.sim.model.energy import power_energy_j
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime
-from cosoc.sim.model.placement import Homes, lifetimes, tensor_bytes
+from cosoc.sim.model.placement import Homes, handovers, lifetimes, tensor_bytes
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import c_parts, cut_channels
 from cosoc.sim.model.workload import Layer, Workload
@@ -102,12 +102,19 @@ def network_terms(
     table: list[float] = []
     jacobian: list[list[float]] = []
     before: set[str] | None = None
+    passed = handovers(living(workload, mapping, soc), mapping, soc)
     for turn in turns(workload, mapping):
         soft = [(layer.name, core) for layer in turn for core in shares.get(layer.name, {})]
         columns = [column[pair] for pair in soft]
         given = dict(zip(soft, relax.inputs([values[c] for c in columns]), strict=True))
         works = [(layer, _work(layer, soc, mapping.layers[layer.name], given, homes, theta)) for layer in turn]
-        terms, _ = group_terms(works, soc, homes, relax, before)
+        handed = [
+            (one.core, relax.used(most) * soc.cores[one.core].handover)
+            for layer in turn
+            for one in passed[layer.name]
+            for most in [relax.maximum(0, *_channels(layer, mapping, given, one.readers))]
+        ]
+        terms, _ = group_terms(works, soc, homes, relax, before, handed)
         before = {p.core for layer in turn for p in mapping.layers[layer.name].parts if p.channels}
         for term in (getattr(terms, name) for name in TERMS):
             slopes = [0.0] * len(values)
@@ -130,6 +137,12 @@ def _work(
         raise ValueError(f"layer {layer.name}: the mapping has no part on {', '.join(sorted(unknown))}")
     ks = [(part.core, mine.get(part.core, part.channels)) for part in given.parts]
     return layer_work(layer, soc, ks, given, homes, relax, theta)
+
+
+def _channels(layer: Layer, mapping: Mapping, soft: MappingOf[tuple[str, str], Num], cores: Sequence[str]) -> list[Num]:
+    """Channels of a layer on each of the cores, the soft ones {(layer, core): channels} where there are."""
+    plan = mapping.layers[layer.name]
+    return [soft.get((layer.name, core), plan.channels_on(core)) for core in cores]
 
 
 def prefetchable(workload: Workload, soc: SoC, mapping: Mapping) -> list[bool]:

@@ -332,7 +332,10 @@ def _channel_choices(
         c = 0 if c == total else c
         choices = []
         for part in plan.parts:
-            alone = replace(plan, parts=(replace(part, channels=max(part.channels, 1), tile=None),))
+            if not part.channels:  # it has a place for a gradient, and no say in how the others are cut
+                choices.append([1])
+                continue
+            alone = replace(plan, parts=(replace(part, tile=None),))
             tiles = channel_tiles(part.channels, soc.cores[part.core].channel_step)
             smallest = tiled(layer, alone, soc, (np.array(tiles, np.int64),), 1, 1, c=c, n=1)
             legal = np.broadcast_to(fits(layer, smallest, soc, runtime, homes), len(tiles))

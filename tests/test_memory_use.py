@@ -114,6 +114,7 @@ CASES = [
     ("darkside", "resnet8", "default", "overlapped", 1),
     ("isaac", "resnet8", "default", "overlapped", 1),
     ("gemmini", "resnet8", "default", None, 2),
+    ("gemmini", "bert_base_block", "default", "overlapped", 1),  # stores end beside the last k group's execution
 ]
 
 

@@ -38,6 +38,7 @@ from cosoc.sim.figures import USUAL, objective
 from cosoc.sim.files.yamlfile import Place, load_model
 from cosoc.sim.model.mapping import Runtime
 from cosoc.sim.model.soc import FromList, Model, Positive
+from cosoc.sim.trust import check_trusted
 
 Names = Annotated[tuple[str, ...], FromList, Field(min_length=1)]
 Scalar = bool | int | float | str
@@ -139,9 +140,22 @@ def load_plan(path: Path) -> Plan:
 
     def problems(plan: Plan) -> list[tuple[Place, str]]:
         n = _combinations(plan)
-        return [((), f"stands for more than {MOST_TASKS:,} tasks; make several plans of it")] if n > MOST_TASKS else []
+        if n > MOST_TASKS:
+            return [((), f"stands for more than {MOST_TASKS:,} tasks; make several plans of it")]
+        return list(_untrusted(plan))
 
     return load_model(path, Plan, problems=problems)
+
+
+def _untrusted(plan: Plan) -> Iterator[tuple[Place, str]]:
+    """Workloads that are code which may not run."""
+    for key, part in (("simulate", plan.simulate), ("search", plan.search)):
+        for i, name in enumerate(part.workload if part is not None else ()):
+            if ":" in name:
+                try:
+                    check_trusted(name)
+                except InputError as error:
+                    yield (key, "workload", i), f"found {name!r}: {error}"
 
 
 def _combinations(plan: Plan) -> int:

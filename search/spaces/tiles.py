@@ -285,8 +285,10 @@ class TileSpace:
         """What the objective makes of a cost, its peak aside."""
         return float(value(cost.energy_j, cost.seconds, self.aim))
 
-    def optimum_plan(self) -> programme.Optimum:
-        """The best plan under the estimate; proven where time was enough to price every section."""
+    def optimum_plan(self, until: float | None = None) -> programme.Optimum:
+        """The best plan under the estimate; proven where time was enough to price every section. until: when the clock
+        says that, no more are priced; None: when the round ends."""
+        self._until = self._until if until is None else until
         self._whole_space = True
         options = {}
         for first, last in self.spans():

@@ -8,13 +8,12 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import SerializeAsAny
 
 from cosoc.sim.cores.own import AnyCore
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.names import cluster_folder, list_clusters, list_socs, soc_folder
-from cosoc.sim.files.yamlfile import Range, load_model, ranges_of
+from cosoc.sim.files.yamlfile import Range, load_model, ranges_of, read_plain
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.soc import BOUNDARIES, Boundary, Core, Name, SoC, mixed
 
@@ -161,8 +160,8 @@ def is_cluster(name_or_path: str) -> bool:
     if name_or_path in list_socs() or not path.is_file():
         return False
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        content = read_plain(path)
+    except InputError:
         return False
     return isinstance(content, dict) and "devices" in content and "cores" not in content
 

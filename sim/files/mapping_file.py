@@ -238,15 +238,18 @@ def _mapping(
     )
 
 
-def load_mapping(path: Path, workload: Workload, soc: SoC, runtime: Runtime | None = None) -> Mapping:
-    """Read and check a mapping file; `runtime` overrides the file's. InputError names file, line and column."""
+def load_mapping(
+    path: Path, workload: Workload, soc: SoC, runtime: Runtime | None = None, text: str | None = None
+) -> Mapping:
+    """Read and check a mapping file, or a text that errors call `path`; `runtime` overrides the file's. InputError
+    names file, line and column."""
     socs = dict.fromkeys((layer.name for layer in workload), soc)
 
     def check(file: MappingFile) -> list[tuple[Place, str]]:
         wrong = _structure(file, workload, socs)
         return wrong or problems(_mapping(file, "file", runtime, workload, socs), workload, soc)
 
-    return _mapping(load_model(path, MappingFile, problems=check), path.stem, runtime, workload, socs)
+    return _mapping(load_model(path, MappingFile, problems=check, text=text), path.stem, runtime, workload, socs)
 
 
 def load_cluster_mapping(

@@ -291,9 +291,10 @@ def _product(shape: tuple[int, ...]) -> int:
 # ---------------------------------------------------------------------------------------------- reading, writing
 
 
-def load_workload(path: Path) -> Workload:
-    """Read a workload file. InputError says `file:line:column: path: what was found, what would be right`."""
-    return load_model(path, WorkloadFile, problems=WorkloadFile.problems).workload()
+def load_workload(path: Path, text: str | None = None) -> Workload:
+    """Read a workload file, or a text that errors call `path`. InputError says `file:line:column: path: what was found,
+    what would be right`."""
+    return load_model(path, WorkloadFile, problems=WorkloadFile.problems, text=text).workload()
 
 
 def dump_workload(workload: Workload) -> str:

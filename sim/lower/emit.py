@@ -25,6 +25,7 @@ from cosoc.sim.lower.together import CLOCK
 from cosoc.sim.lower.walk import INPUTS, OWN_INPUTS, WEIGHTS, Bools, Positions, final, fresh, positions
 from cosoc.sim.machine.program import Program
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece
+from cosoc.sim.model.placement import handovers
 from cosoc.sim.model.soc import CachedMover, Core, SoC
 from cosoc.sim.model.tiles import (
     behind_caches,
@@ -215,7 +216,7 @@ class _Emitter:
         self.barrier: tuple[Op, ...] = ()  # the stores of the layer before
         self.pending: list[tuple[Layer, int, Window, int, Op]] = []  # stores that wait for the next loads to go
         self.begun_on: set[tuple[str, int]] = set()  # cores that have a job of a layer (its label) in this inference
-        self.handed: set[tuple[str, str]] = set()  # (tensor, core that made it): others can read it
+        self.handovers = handovers(living(at.workload, at.mapping, at.soc), at.mapping, at.soc)
         self.since: tuple[Op, ...] | None = None  # what the layers of a parallel group wait for, in place of `barrier`
 
     # -- jobs ----------------------------------------------------------------------------------------------
@@ -320,7 +321,6 @@ class _Emitter:
         """Emit one inference."""
         self.begun_on.clear()
         self.written |= dict.fromkeys(self.workload.incoming, self.barrier)
-        self.handed.clear()
         pieces = {name: piece for piece in self.mapping.pieces for name in piece.layers}
         done: set[int] = set()
         living_names = {layer.name for layer in living(self.workload, self.mapping, self.soc)}
@@ -369,18 +369,14 @@ class _Emitter:
 
     def hand_over(self, layer: Layer) -> None:
         """Let cores whose tensors the layer reads on another one hand them over, once each."""
-        readers = {part.core for part in self.mapping.layers[layer.name].parts if part.channels}
-        for tensor in layer.reads:
-            made = self.mapping.layers.get(tensor)
-            for name in dict.fromkeys(part.core for part in made.parts if part.channels) if made else ():
-                core = self.soc.cores[name]
-                if not core.handover or (tensor, name) in self.handed or readers <= {name}:
-                    continue
-                self.handed.add((tensor, name))
-                self.flush()
-                self.ops.layer = self.ops.builder.layer(tensor)
-                done = self.ops.op(name, "sync", self.barrier, run=core.handover)
-                self.barrier = (*self.barrier, done)
+        present = {part.core for part in self.mapping.layers[layer.name].parts if part.channels}
+        for one in self.handovers[layer.name]:
+            if not present.intersection(one.readers):
+                continue
+            self.flush()
+            self.ops.layer = self.ops.builder.layer(one.tensor)
+            done = self.ops.op(one.core, "sync", self.barrier, run=self.soc.cores[one.core].handover)
+            self.barrier = (*self.barrier, done)
 
     def array_emitters(self, cached: dict[str, tuple[Systolic, CachedMover]]) -> dict[str, TileEmitter]:
         """Who emits for each array behind a cached mover; those behind the same caches share them."""

@@ -14,9 +14,9 @@ the lowering was given (mapping, tiles, homes):
   before in a serial program, to the end of their store.
 - *Line buffers* of a fused group lie in full for as long as the group runs.
 - *A systolic array's tiles* are as large as the whole tiles of their layer (those at a border are counted as whole
-  ones): in the scratchpad from the tile's start to the end of its execution, in the accumulator to the end of its
-  store, which gives back the tile's credit; what a fused group keeps in the scratchpad, for as long as the group runs.
-  Caches are not shown: they are full.
+  ones): in the scratchpad from the tile's start to the end of its execution or, where that is earlier, of its store,
+  which gives back the tile's credit; in the accumulator to the end of its store; what a fused group keeps in the
+  scratchpad, for as long as the group runs. Caches are not shown: they are full.
 
 Cores that read a tensor where it lies need no tiles. Padding of transfers is counted, alignment of buffers is not.
 """
@@ -379,7 +379,10 @@ class _Run:
                 mine = np.flatnonzero(executes & (self.layer == number))
                 last = mine[np.searchsorted(mine, back, side="right") - 1]  # of the executions of each tile
                 size = np.full(len(starts), spad * machine.side)
-                yield _Held(core.memory, self.issue[starts], self.end[last], size)
+                # A product's store may end while the last k group is executed. The tile after next then starts in the
+                # rows that the groups before have read, so the room is the next tile's from there on.
+                until = np.minimum(self.end[last], self.end[back])
+                yield _Held(core.memory, self.issue[starts], until, size)
             # Additions and partial sums are loaded into the accumulator; others come there with their execution.
             summed = executes | ((self.kind == LOAD) & (self.rows["tag"] == INTO_ACCUMULATOR))
             jobs = np.flatnonzero((self.layer == number) & summed)
