@@ -28,8 +28,8 @@ from cosoc.search.result import Result
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Candidate, Optimum, Report
 from cosoc.search.spaces.split_bounds import Pair, bound, least_latency, least_peak, named
-from cosoc.search.spaces.split_tiles import TiledDevice, cached, has_tiles
-from cosoc.search.spaces.splits import Floats, Plan, Problem, cuts_in_order, cuts_of, evaluate
+from cosoc.search.spaces.split_tiles import TiledDevice, cached, has_choice
+from cosoc.search.spaces.splits import Floats, Plan, PlanStage, Problem, cuts_in_order, cuts_of, evaluate
 from cosoc.search.split_costs import NO_FACTORS, Case, Factors, device_costs, device_mappings, make_case
 from cosoc.search.targets import Target, within
 from cosoc.sim.errors import InputError
@@ -110,6 +110,31 @@ class Split:
 # Replay
 
 
+def span_of(stage: PlanStage) -> Span:
+    """By what a stage's cost is known."""
+    return stage.type, stage.begin, stage.end, stage.way
+
+
+def refusals(case: Case, plan: Plan, oracle: Oracle) -> set[Span]:
+    """The stages of a plan that their devices cannot run as mapped."""
+    mapping, out = case.mapping(plan), set[Span]()
+    devices = oracle.devices(mapping)
+    for stage, one in zip(plan, mapping.stages, strict=True):
+        try:
+            devices[one.device].cost(case.cuts.cut(stage.begin), case.cuts.cut(stage.end), case.problem.items)
+        except InputError:
+            out.add(span_of(stage))
+    return out
+
+
+def without(problem: Problem, refused: set[Span]) -> Problem:
+    """The problem without these ways of stages."""
+    seconds = problem.ways_s.copy()
+    for at in refused:
+        seconds[at] = np.inf
+    return _with_ways(problem, seconds, problem.ways_j) if refused else problem
+
+
 def spread(points: Sequence[Point], most: int) -> list[Point]:
     """At most so many points of a front, evenly by number, the first and the last among them."""
     if len(points) <= most:
@@ -172,7 +197,7 @@ def corrected(factors: Factors, plan: Plan, seen: Replay, ratio: float) -> Facto
     if seen.bottleneck in {f"{part.device}" for part in seen.devices}:
         number = next(part.stage for part in seen.devices if part.device == seen.bottleneck)
         stage = plan[number]
-        at = (stage.type, stage.begin, stage.end, stage.way)
+        at = span_of(stage)
         return replace(factors, stages={**factors.stages, at: factors.stages.get(at, 1.0) * ratio})
     if " from " not in seen.bottleneck and " to " not in seen.bottleneck:
         return replace(factors, medium=factors.medium * ratio)
@@ -200,10 +225,11 @@ def agreed_front(case: Case, replicate: bool, oracle: Oracle, report: Report | N
     factors = NO_FACTORS
     known: dict[Span, StageFigures] = {}
     splits: dict[Plan, Split] = {}
+    refused: set[Span] = set()  # ways that the estimate allows and the simulator does not
     for number in range(1, ROUNDS + 1):
         several = case.problem.slower_s is not None
         exact = (drifted if several else exactly)(case.problem, known)
-        problem = scaled(exact, factors)
+        problem = without(scaled(exact, factors), refused)
         if too_many(problem, replicate):
             points, ideal = bounded_front(problem)
             pairs = [(one.period_s, one.energy_j / (1 + BOUND_WITHIN)) for one in ideal]
@@ -214,12 +240,17 @@ def agreed_front(case: Case, replicate: bool, oracle: Oracle, report: Report | N
             points = spread(points, MOST_POINTS) if several else points
         found: dict[Span, StageFigures] = {}
         for plan in (point.plan for point in points):
-            spans = [(stage.type, stage.begin, stage.end, stage.way) for stage in plan]
+            spans = [span_of(stage) for stage in plan]
             if not known.keys() >= set(spans):
                 mapping = case.mapping(plan)
-                stages = stage_figures(case.cluster, case.workload, mapping, oracle.devices(mapping))
-                found |= zip(spans, stages, strict=True)
+                try:
+                    stages = stage_figures(case.cluster, case.workload, mapping, oracle.devices(mapping))
+                    found |= zip(spans, stages, strict=True)
+                except InputError:
+                    refused |= refusals(case, plan, oracle)
         known |= found
+        if any(not known.keys() >= {span_of(stage) for stage in point.plan} for point in points) and number < ROUNDS:
+            continue
         if number < ROUNDS and any(abs(figures.seconds - exact.ways_s[at]) > CLOSE * figures.seconds
                                    for at, figures in found.items()):  # fmt: skip
             if report:
@@ -259,19 +290,12 @@ class SplitSpace:
     @property
     def name(self) -> str:
         """As `--space` has it."""
-        return self.name_of(self.config)
-
-    @staticmethod
-    def name_of(config: SplitConfig) -> str:
-        """The chain that is asked for."""
-        return "+".join(("splits", *config.inner))
+        return "+".join(("splits", *self.config.inner))
 
     def __init__(self, config: SplitConfig) -> None:
         objective(config.objective)
         if config.inferences < 1:
             raise InputError(f"--inferences {config.inferences}: at least one is needed")
-        if "channels" in config.inner:
-            raise InputError(f"space {self.name_of(config)}: channels are not chosen for stages so far")
         self.config = config
         self.oracle = Oracle(config.cluster, config.workload, config.engine, config.inferences)
         self.cases = list(_cases(config))
@@ -412,11 +436,15 @@ def _cases(config: SplitConfig) -> Iterator[Case]:
     cluster, workload = config.cluster, config.workload
     costs, cuts = device_costs(cluster, workload, device_mappings(cluster, workload, config.mappings)), None
     most_bytes = min((one.most for one in config.targets if one.objective == "peak"), default=math.inf)
-    if "tiles" in config.inner:
+    if config.inner:
+        inner = config.inner
         costs = {
-            name: TiledDevice(own.soc, workload, own.mapping, "fusion" in config.inner) if has_tiles(own.soc) else own
+            name: TiledDevice(own.soc, workload, own.mapping, inner) if has_choice(own.soc, workload, inner) else own
             for name, own in costs.items()
         }
+        if not any(isinstance(own, TiledDevice) for own in costs.values()):
+            what = " and ".join(inner)
+            raise InputError(f"{workload.name} on {cluster.name}: its devices leave no {what} to choose: search splits")
         in_order = all(cached(own.soc) for own in costs.values()) and len(workload.layers) < MOST_CUTS_IN_ORDER
         cuts = cuts_in_order(workload) if in_order else cuts_of(workload, branches=False)
     for number, items in enumerate(sorted(config.batches)):

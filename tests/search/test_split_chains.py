@@ -191,7 +191,7 @@ def test_a_stage_is_at_the_tile_programmes_best(fusion: bool) -> None:
     in the middle."""
     soc, network = find_soc("gemmini"), find_workload("digits_cnn")
     given = named_mapping("default", network, soc)
-    device = TiledDevice(soc, network, given, fusion)
+    device = TiledDevice(soc, network, given, ("tiles", "fusion") if fusion else ("tiles",))
     cuts = cuts_in_order(network)
     table = device.table(cuts, 1)
     n = len(network.layers)
