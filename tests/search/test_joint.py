@@ -62,13 +62,13 @@ def one_conv(k: int, c: int, size: int) -> Workload:
     return Workload("one", (c, size, size), (layer,), ("conv",))
 
 
-TIGHT = find_soc("diana", {"memories.l1.size_bytes": "6464"})  # 320 bytes of scratchpad behind what is reserved
-ONE = one_conv(32, 2, 4)
+TIGHT = find_soc("diana", {"memories.l1.size_bytes": "6240"})  # 96 bytes of scratchpad behind what is reserved
+ONE = one_conv(32, 2, 2)
 
 
 @pytest.fixture(scope="module")
 def every() -> list[Figures]:
-    """Every share and tiling of a layer of 32 channels of 16 pixels, simulated."""
+    """Every share and tiling of a layer of 32 channels of 4 pixels, simulated."""
     space = space_of(TIGHT, ONE)
     table = ShareTiles(ONE, TIGHT, space.given, homes_of(ONE, space.given, TIGHT), space.open_layers)
     (layer,) = ONE.layers
