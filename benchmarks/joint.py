@@ -74,9 +74,9 @@ CASES = (
     Case("gemmini", "resnet8", ("tiles", "fusion"), "edp"),
     Case("diana", "resnet8", CORES, "edp", "serial", values={L1: "14336", L2: "131072"}),
     Case("diana", "resnet8", CORES, "energy", values={L1: "22528", L2: "131072"}),
-    Case("diana", "resnet8", CORES, "latency", peak="150KB"),
     Case("darkside", "dscnn", CORES, "edp", values={"memories.tcdm.size_bytes": "24576"}),
     Case("hetero", "digits_cnn", CORES, "edp", values={L1: "14336"}),
+    Case("diana", "resnet8", CORES, "latency", peak="150KB"),
     Case("diana", "resnet8", ALL, "edp", values={L1: "38912", L2: "131072"}),
 )
 WAYS = ("joint", "first_then_second", "second_then_first")
@@ -215,6 +215,7 @@ def main() -> None:
         seconds = min(options.seconds, 10.0) if options.quick else options.seconds
         out[case.name] = by_pieces(case) if case.chain[0] == "tiles" else by_cores(case, seconds)
         print(f"    {said(out[case.name])}", flush=True)
+        write_json(options.json, out)  # what is done stands there, should the rest be broken off
     if find_spec("joint_splits") is not None:
         out |= import_module("joint_splits").cases(options.quick)
     write_json(options.json, out)
