@@ -17,7 +17,7 @@ from typing import Any
 from cosoc.search.loop import Asked, search
 from cosoc.search.oracle import Oracle, Pair
 from cosoc.search.result import Result
-from cosoc.search.runfolder import RunFolder, replace_text
+from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Candidate, Optimum, Report
 from cosoc.search.spaces.sections import mapping_from
 from cosoc.search.spaces.tile_search import TileConfig
@@ -115,12 +115,12 @@ class TogetherSpace:
         """Do a round."""
         assert isinstance(oracle, TogetherOracle)
         if name == "together":
-            return list(self._written(self._together(oracle, report), folder))
+            return list(self._written(self._together(oracle, report), folder, name))
         for number, (config, space) in enumerate(zip(self.configs, self.spaces, strict=True)):
             self.pools.append(self._alone(config, space, number, folder, report))
         given = tuple(space.given for space in self.spaces)
         best = tuple(pool[0] for pool in self.pools)
-        return list(self._written([("given", given, True), ("alone", best, True)], folder))
+        return list(self._written([("given", given, True), ("alone", best, True)], folder, name))
 
     def _alone(
         self, config: TileConfig, space: Any, number: int, folder: RunFolder, report: Report
@@ -157,16 +157,16 @@ class TogetherSpace:
         return [("together", best, False)] if best != alone else []
 
     def _written(
-        self, found: Sequence[tuple[str, tuple[NetworkMapping, ...], bool]], folder: RunFolder
+        self, found: Sequence[tuple[str, tuple[NetworkMapping, ...], bool]], folder: RunFolder, phase: str
     ) -> Iterator[Candidate]:
-        """Candidates, with the mappings of all networks but the first in their files."""
+        """Candidates of a round, with the mappings of all networks but the first in their files."""
         for number, config in enumerate(self.configs[1:], 2):
-            replace_text(folder.path / f"workload.{number}.yaml", dump_workload(config.workload))
+            folder.begin_with(f"workload.{number}.yaml", dump_workload(config.workload))
         for name, (first, *others), known in found:
             file, files = Path("mappings") / f"{name}.yaml", list[str]()
             for number, (config, mapping) in enumerate(zip(self.configs[1:], others, strict=True), 2):
                 whole = checked(replace(mapping, name=f"{name}.{number}"), config.workload, self.part)
-                replace_text(folder.path / beside(file, number), dump_mapping(whole))
+                folder.put(f"{phase}.figures", {str(beside(file, number)): dump_mapping(whole)})
                 files.append(str(beside(file, number)))
             yield Candidate(name, replace(first, name=name), known=known, about={"beside": files})
 
@@ -195,7 +195,7 @@ def search_together(configs: Sequence[TileConfig], report: Report, space: Togeth
     where one has nothing to choose, or does not fit its part of the memories."""
     first = configs[0]
     stated = first.stated() | {"with": [config.stated() for config in configs[1:]]}
-    asked = Asked(first.objective, first.seed, first.out, stated, first.resume, first.targets)
+    asked = Asked(first.objective, first.seed, first.out, stated, first.resume, first.redo, first.targets)
     return search(
         space or TogetherSpace(configs), TogetherOracle(first.soc, first.workload, configs=configs), asked, report
     )

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cosoc.search.exact.shares import Front, Price, least, priced
+from cosoc.search.exact.shares import GRID, Front, Price, least, priced
 from cosoc.search.loop import Asked, search
 from cosoc.search.oracle import Oracle
 from cosoc.search.result import Result
@@ -52,6 +52,7 @@ from cosoc.sim.theta import Theta
 SpaceName = Literal["channels", "operators"]
 
 WARM_UP, SEARCH = 0.4, 0.35  # shares of a mapping's epochs: of its float network, and of a point's search beside
+SWEEPS, TOLD_EVERY = 4, 20  # over a descent's options, as a guess; mappings between two reports of it
 INNER_GRAIN = 16  # channels; those of an array's pass
 PRIMING = 24  # random mappings that theta is fitted to before the search
 
@@ -90,6 +91,7 @@ class TrainingConfig:
     device: Device = "cpu"
     out: Path = Path("run")
     resume: bool = False
+    redo: str | None = None
     runtime: Runtime = "overlapped"
     batch: int = 64
     train_images: int | None = None
@@ -102,9 +104,9 @@ class TrainingConfig:
     inner: tuple[str, ...] = ()
 
     def stated(self) -> dict[str, Any]:
-        """The configuration as plain data; `out` and `resume` are not part of what a run is."""
+        """The configuration as plain data; `out`, `resume` and `redo` are not part of what a run is."""
         plain = asdict(replace(self, soc=None, out=None))  # type: ignore[arg-type]
-        kept = {key: value for key, value in plain.items() if key not in ("out", "resume")}
+        kept = {key: value for key, value in plain.items() if key not in ("out", "resume", "redo")}
         return kept | {"soc": self.soc.model_dump(mode="json", by_alias=True, exclude_unset=True)}
 
 
@@ -114,15 +116,17 @@ def search_trained(config: TrainingConfig, report: Report) -> Result:
     report is called with (epochs done, epochs in all, phase). Raises InputError for what cannot be searched, before
     any training.
     """
-    space = TrainedSpace(config)
-    asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume, config.targets)
+    space = TrainedSpace(config, report)
+    asked = Asked(
+        config.objective, config.seed, config.out, config.stated(), config.resume, config.redo, config.targets
+    )
     return search(space, space.oracle, asked, report)
 
 
 class TrainedSpace:
     """Channels or operators of a network that is trained: see the module docstring. A `Space`."""
 
-    def __init__(self, config: TrainingConfig) -> None:
+    def __init__(self, config: TrainingConfig, report: Report = lambda done, total, what: None) -> None:
         self.config = config
         self.value = objective(config.objective)
         if config.estimator == "score" and config.cost_model != "simulator":
@@ -145,23 +149,22 @@ class TrainedSpace:
             self.reference = self.simulated(self.reference_counts)
         self.points = self._names()
         self.manual = dict(self.opened.manual)
-        self.within: Counts = {}  # the targets, where there are any
-        self.cheapest: Counts = {}
-        if self.points or CHEAPEST in self.manual:
-            self.cheapest = self._cheapest()
         if self._places_points:  # between two ends, which are trained whatever else is
             ends = {self.opened.reference.name: self.opened.reference, CHEAPEST: None}
             self.manual = ends | {name: given for name, given in self.manual.items() if name not in ends}
-        if config.theta is not None:
-            self.costs.start(config.theta)
-        else:
-            self.costs.prime(PRIMING, config.seed)
         self.n_warm = max(1, round(WARM_UP * config.epochs))
         self.n_search = max(1, round(SEARCH * config.epochs))
         self.n_tune = self.n_search + max(1, config.epochs - self.n_warm - self.n_search)
         mappings = (len(self.points) + len(self.manual)) * config.seeds
         warm_ups = config.seeds if self.opened.fixed is None else 1 + mappings
         self.progress = Progress(warm_ups * self.n_warm + len(self.points) * self.n_search + mappings * self.n_tune)
+        self.progress.report = report
+        self.within: Counts = self._within() if config.targets else {}
+        self.cheapest: Counts = self._cheapest() if CHEAPEST in self.manual else {}
+        if config.theta is not None:
+            self.costs.start(config.theta)
+        else:
+            self.costs.prime(PRIMING, config.seed)
         self.folder: RunFolder
         self.front: Front | None = None  # by costs and losses layer by layer; made when the network has been warmed up
         self.trained: dict[str, dict[str, Any]] = {}  # by mapping: counts, figures of validation and test, bound asked
@@ -202,20 +205,38 @@ class TrainedSpace:
             return priced(lambda counts: aim.simulated(self.simulated(counts)))
         return priced(lambda counts: float(aim.cost(self.costs.estimated({**self.settled, **counts}))))
 
+    def _least(self, price: Price, what: str) -> tuple[Counts, float]:
+        """The least price of all shares, with progress, as there may be many to ask for."""
+        asked, about = 0, SWEEPS * sum(min(len(options), GRID + 2) for options in self.opened.choices.values())
+
+        def counted(counts: Counts) -> float:
+            nonlocal asked
+            asked += 1
+            if asked % TOLD_EVERY == 0:
+                self.progress.advance(0, f"{what}: {asked} of about {max(asked, about)} mappings simulated")
+            return price(counts)
+
+        return least(self.opened.choices, counted, [self.reference_counts])
+
+    def _within(self) -> Counts:
+        """Shares that meet the targets; InputError where none were found, before any training."""
+        config = self.config
+        aim = Aim(self.value, 1.0, 1.0, bounds=bounds_of(config.targets))
+        found, missed = self._least(priced(lambda counts: aim.simulated(self.simulated(counts))), "meeting the target")
+        if missed > 1.0:
+            asked = ", ".join(map(str, config.targets))
+            reached = ", ".join(str(one.reached(self.simulated(found))) for one in config.targets)
+            raise InputError(
+                f"target {asked}: {self.workload.name} on {config.soc.name} has {reached} "
+                "simulated under the nearest mapping that was found; ask for that or more"
+            )
+        return found
+
     def _cheapest(self) -> Counts:
-        """The cheapest shares by the objective, or the nearest to the targets; InputError where those cannot be met, or
-        nothing is cheaper than the reference, between which points would lie; before any training."""
-        config, starts = self.config, [self.reference_counts]
-        if config.targets:
-            aim = Aim(self.value, 1.0, 1.0, bounds=bounds_of(config.targets))
-            self.within, missed = least(self.opened.choices, priced(lambda c: aim.simulated(self.simulated(c))), starts)
-            if missed > 1.0:
-                reached = ", ".join(str(one.reached(self.simulated(self.within))) for one in config.targets)
-                raise InputError(
-                    f"target {', '.join(map(str, config.targets))}: {self.workload.name} on {config.soc.name} has "
-                    f"{reached} simulated under the nearest mapping that was found; ask for that or more"
-                )
-        found, _ = least(self.opened.choices, self._priced(self._relative()), starts)
+        """The cheapest shares by the objective; InputError where nothing is cheaper than the reference, between which
+        points would lie, before any training."""
+        config = self.config
+        found, _ = self._least(self._priced(self._relative()), "the cheapest mapping")
         at, most = (float(self.value(figures)) for figures in (self.simulated(found), self.reference))
         if self._places_points and at >= most:
             raise InputError(
