@@ -62,13 +62,13 @@ def one_conv(k: int, c: int, size: int) -> Workload:
     return Workload("one", (c, size, size), (layer,), ("conv",))
 
 
-TIGHT = find_soc("diana", {"memories.l1.size_bytes": "6464"})  # 320 bytes of scratchpad behind what is reserved
-ONE = one_conv(32, 2, 4)
+TIGHT = find_soc("diana", {"memories.l1.size_bytes": "6240"})  # 96 bytes of scratchpad behind what is reserved
+ONE = one_conv(32, 2, 2)
 
 
 @pytest.fixture(scope="module")
 def every() -> list[Figures]:
-    """Every share and tiling of a layer of 32 channels of 16 pixels, simulated."""
+    """Every share and tiling of a layer of 32 channels of 4 pixels, simulated."""
     space = space_of(TIGHT, ONE)
     table = ShareTiles(ONE, TIGHT, space.given, homes_of(ONE, space.given, TIGHT), space.open_layers)
     (layer,) = ONE.layers
@@ -159,9 +159,9 @@ def test_a_bound_on_the_peak_is_kept_and_costs_time(tmp_path: Path) -> None:
     assert found.latency_s > free.latency_s
 
 
-@pytest.mark.parametrize(("aim", "bound"), [("energy", "latency"), ("peak", "latency")])
-def test_any_figure_is_small_while_another_is_bounded(aim: str, bound: str, tmp_path: Path) -> None:
+def test_a_figure_is_small_while_another_is_bounded(tmp_path: Path) -> None:
     """Half-way between the least of the bounded figure and what it is where nothing is bounded."""
+    aim, bound = "energy", "latency"
     free = searched(space_of(aim=aim), tmp_path / "free").best.simulated
     least = searched(space_of(aim=bound), tmp_path / "least").best.simulated
     value = objective(bound)
