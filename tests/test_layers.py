@@ -20,7 +20,7 @@ PARTS = {"cosoc": "cosoc", "sim": "cosoc.sim", "search": "cosoc.search", "socs":
 LAYERS = (
     ("errors", "exact"),
     ("machine",),
-    ("figures", "model.workload", "model.mapping", "files.yamlfile"),
+    ("figures", "model.workload", "model.mapping", "model.units", "files.yamlfile"),
     ("model.soc", "lower.fusion", "lower.walk", "model.cuts", "model.mobilenets"),
     ("cores", "model.cluster", "model.placement", "theta"),
     ("files.catalog", "model.energy", "model.tiles"),

@@ -31,6 +31,7 @@ from cosoc.sim.files.workload_file import dump_workload, faults, find_workload
 from cosoc.sim.machine.program import Program
 from cosoc.sim.machine.trace import Trace
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece
+from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.simulate import simulate
 
 ROOT = Path(__file__).parents[1]
@@ -108,10 +109,17 @@ def test_a_fused_group_runs_where_its_results_stay_in_place() -> None:
 
 
 def test_energies_beyond_counting_are_refused() -> None:
-    """Found by a damaged SoC file: 10^30 pJ a MAC wrapped around."""
-    soc = find_soc("gemmini_firesim", {"cores.gemmini.access.mac_pj": "1e30"})
-    with pytest.raises(InputError, match="more than can be counted"):
-        simulate(soc, find_workload("digits_cnn"), Mapping("default", "overlapped", {}))
+    """Found by a damaged SoC file: 10^30 pJ a MAC wrapped around. So would 2^28 MACs of one op at the most that a MAC
+    may take."""
+    with pytest.raises(InputError, match=r"access\.mac_pj: found 1e\+30: must be 0, or 1e-09 to 1e\+09 pJ"):
+        find_soc("gemmini_firesim", {"cores.gemmini.access.mac_pj": "1e30"})
+    large = {"memories.scratchpad.size_bytes": str(1 << 30), "memories.accumulator.size_bytes": str(1 << 30)}
+    soc = find_soc("gemmini_firesim", {"cores.gemmini.access.mac_pj": "1e9"} | large)
+    layer = Layer("fc", "conv", ("input",), 1 << 12, 1 << 12, 1, 1 << 10, 1, 1 << 10)
+    with pytest.raises(
+        InputError, match=r"energy at .* more than can be counted, .*: made by the keys in pj of access"
+    ):
+        simulate(soc, Workload("one", (1 << 12, 1, 1 << 10), (layer,), ("fc",)), Mapping("default", "overlapped", {}))
 
 
 # ------------------------------------------------------------------------------------------ kills

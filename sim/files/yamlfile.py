@@ -31,8 +31,8 @@ MAX_DEPTH = 64
 _SCALARS = (
     (re.compile(r"true|false"), lambda s: s == "true"),
     (re.compile(r"null|~|"), lambda s: None),
-    (re.compile(r"[-+]?[0-9][0-9_]*"), lambda s: int(s.replace("_", ""))),
-    (re.compile(r"0x[0-9a-fA-F_]+"), lambda s: int(s.replace("_", ""), 16)),
+    (re.compile(r"[-+]?[0-9][0-9_]{0,399}"), lambda s: int(s.replace("_", ""))),  # longer ones are floats, infinite
+    (re.compile(r"0x[0-9a-fA-F_]{1,399}"), lambda s: int(s.replace("_", ""), 16)),
     (re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)([eE][-+]?[0-9]+)?"), lambda s: float(s.replace("_", ""))),
 )
 

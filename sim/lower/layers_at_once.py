@@ -89,7 +89,7 @@ def lower_at_once(layers: Sequence[LayerAtOnce], images: int, tick_hz: int) -> L
             )  # fmt: skip
             for name in layer.reads:
                 _read(b, name, image, readers, room, left, [int(ops[image, number[one]]) for one in readers[name]])
-    return Lowered(b.build(), ops)
+    return Lowered(b.build_for(f"a stream of {images} images", lambda unit, _: f"the cycles of {unit}"), ops)
 
 
 def _read(

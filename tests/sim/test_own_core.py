@@ -13,7 +13,8 @@ import pytest
 from cosoc.sim.files.catalog import find_soc
 
 MODEL = """\
-from cosoc.sim.model.soc import Core, Positive
+from cosoc.sim.model.soc import Core
+from cosoc.sim.model.units import Positive
 
 class Fixed(Core):
     job_cycles: Positive
