@@ -50,7 +50,8 @@ VALUES = (
 )
 LIMIT_S, KILL_S = 10, 60
 GROWTH_BYTES = 2 << 30
-EVERY = 40  # of a quick run: one case in so many
+OTHERS = "others"
+EVERY = 120  # of a quick run: one case in so many
 Case = tuple[str, str, str]  # of a machine's file or a command, a key (dotted), a value
 
 
@@ -88,13 +89,19 @@ OPTIONS = {
 
 
 def cases(names: Sequence[str]) -> Iterator[Case]:
-    """Everything that is tried: the numbers of these machines, and where all are asked for those of other inputs."""
+    """Everything that is tried: the numbers of these machines, and under the name of OTHERS those of other inputs."""
     for name in names:
+        if name == OTHERS:
+            yield from other_cases()
+            continue
         machine = find_cluster(name) if is_cluster(name) else find_soc(name)
         paths = [".".join(map(str, path)) for path, _ in keys_of(machine)]
         yield from ((name, path, value) for path in paths for value in VALUES)
-    if len(names) == len(list_socs()) + len(list_clusters()):
-        yield from other_cases()
+
+
+def everything() -> tuple[str, ...]:
+    """The names of all that is tried."""
+    return (*list_socs(), *list_clusters(), OTHERS)
 
 
 def other_cases() -> Iterator[Case]:
@@ -142,9 +149,9 @@ class Bench:
         elif name == "a mapping":
             yield ["simulate", "diana", chain_file, "--mapping", str(self._mapping(key, value)), "--quiet"]
         elif name == "a stages":
-            placed = self.stages("homogeneous_cpu_4").read_text()
-            text = f"micro_batch: {value}\n{placed}" if key == "micro_batch" else re.sub(
-                r"(behind: conv2)", rf"\1, replicas: {value}", placed)  # fmt: skip
+            stages = "[{device: cpu, behind: conv0, replicas: REPLICAS}, {device: cpu, behind: conv2}]"
+            text = f"runtime: serial\nmicro_batch: MICRO_BATCH\nstages: {stages}\n".replace(key.upper(), value)
+            text = text.replace("MICRO_BATCH", "1").replace("REPLICAS", "1")
             path = self.folder / "stages.yaml"
             path.write_text(text)
             yield ["simulate", "homogeneous_cpu_4", chain_file, "--mapping", str(path), "--quiet"]
@@ -190,8 +197,9 @@ class Bench:
     def _with_option(self, about: str, option: str) -> list[str]:
         chain_file = str(self.nets[2])
         if about == "cluster":
-            pair = ["homogeneous_cim_2", chain_file, "--mapping", str(self.stages("homogeneous_cim_2"))]
-            return ["simulate", *pair, option, "--quiet"]
+            mixed = "donna_hetero_cim"  # whose chips lack a carrier, if it is taken from them
+            pair = [mixed, chain_file, "--mapping", str(self.stages(mixed)), "--set", "devices.cim.carrier_w=0"]
+            return ["simulate", *pair, "--carrier=2", option, "--quiet"]
         if about == "pipelined":
             return ["simulate", "isaac", chain_file, "--pipelined", option, "--quiet"]
         more = ["--ranges"] if option.startswith("--seed") else []
@@ -237,9 +245,9 @@ def looked_at(bench: Bench, case: Case) -> tuple[str, str]:
 
 
 def names_key(key: str, said: str) -> bool:
-    """Whether a message names the key: its name (of one entry of a list, the list's)."""
+    """Whether a message names the key: its name (of one entry of a list, the list's), or what it is a figure of."""
     parts = [part for part in key.split(".") if not part.isdigit()]
-    return parts[-1].removeprefix("--") in said
+    return any(part.removeprefix("--") in said for part in parts[-2:])
 
 
 # ------------------------------------------------------------------------------------------ all of them
@@ -327,8 +335,8 @@ def measure(names: Sequence[str], every: int, seed: int, verbose: bool = False) 
 
 def main() -> None:
     parser = arguments(__doc__, seed=0)
-    names = (*list_socs(), *list_clusters())
-    parser.add_argument("machines", nargs="*", default=names, help="SoCs and clusters; all built-in ones")
+    names = everything()
+    parser.add_argument("machines", nargs="*", default=names, help="SoCs, clusters, `others`; all built-in ones")
     parser.add_argument("--verbose", action="store_true", help="say what came of every case")
     args = parser.parse_args()
     state(args.seed)

@@ -1,10 +1,11 @@
 """Do damaged files end in one line and status 2, do invariants hold of whatever is simulated, does a kill cost nothing?
 
-    python benchmarks/robustness.py [--inputs 10000] [--triples 200] [--kills 100] [--processes 2] [--quick] [--seed 0]
-                                    [--json FILE]
+    python benchmarks/robustness.py [--inputs 10000] [--triples 200] [--changes 225] [--figures 1] [--kills 100]
+                                    [--processes 2] [--quick] [--seed 0] [--json FILE]
 
-Three parts; 0 leaves one out, and its figures in FILE as they are. Triples of SoC, workload and mapping: triples.py.
-Kills of a search and of a campaign: kills.py. Damaged files are dealt with here:
+Five parts; 0 leaves one out, and its figures in FILE as they are. Triples of SoC, workload and mapping: triples.py.
+The same after changes of known effect: metamorphic.py. Figures beyond reason, all of them or one in so many:
+absurd.py. Kills of a search and of a campaign: kills.py. Damaged files are dealt with here:
 
 Workload, mapping and SoC files, ONNX files and tables of latencies (CSV) are damaged at random and given to the command
 line, in the process, ten seconds of processor time each. Right is status 0 (the damage did no harm), or status 2 and
@@ -34,14 +35,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import absurd
 import kills
+import metamorphic
 import triples
 from common import arguments, state, write_json
 
 LIMIT_S, KILL_S = 10, 40
 CHUNK = 200
 MEMORY_BYTES = 8 << 30
-QUICK = (400, 10, 0)  # inputs, triples, kills
+QUICK = (400, 10, 4, 0)  # inputs, triples, changes, kills
+PARTS = ("inputs", "triples", "changes", "figures", "kills")
 KINDS = ("workload", "mapping", "soc", "onnx", "csv")
 HERE = Path(__file__).resolve().parent
 SOCS = HERE.parent / "socs"
@@ -315,21 +319,33 @@ def main() -> None:
     parser = arguments(__doc__, seed=0)
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--triples", type=int, default=200)
+    parser.add_argument("--changes", type=int, default=225, help="triples that are changed")
+    parser.add_argument("--figures", type=int, default=1, help="one in so many cases of figures beyond reason")
     parser.add_argument("--kills", type=int, default=100, help="of each: a search, a campaign")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--kinds", default=",".join(KINDS), help="of files, with commas")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "robustness")
     options = parser.parse_args()
     if options.quick:
-        options.inputs, options.triples, options.kills = (min(n, most) for n, most in zip(
-            (options.inputs, options.triples, options.kills), QUICK, strict=True))  # fmt: skip
+        options.inputs, options.triples, options.changes, options.kills = (min(n, most) for n, most in zip(
+            (options.inputs, options.triples, options.changes, options.kills), QUICK, strict=True))  # fmt: skip
+        options.figures = options.figures and absurd.EVERY
     state(options.seed)
     options.keep.mkdir(parents=True, exist_ok=True)
     known = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
-    result: dict[str, Any] = {part: known[part] for part in ("inputs", "triples", "kills") if part in known}
+    result: dict[str, Any] = {part: known[part] for part in PARTS if part in known}
     if options.triples:
         result["triples"] = {"seed": options.seed} | triples.measure(options.triples, options.seed)
         print("triples:", ", ".join(f"{value} {key}" for key, value in result["triples"].items()))
+        write_json(options.json, result)
+    if options.changes:
+        result["changes"] = {"seed": options.seed} | metamorphic.measure(options.changes, options.seed)
+        print("changes:", result["changes"]["changes"])
+        write_json(options.json, result)
+    if options.figures:
+        found = absurd.measure(absurd.everything(), options.figures, options.seed)
+        result["figures"] = {"seed": options.seed} | found
+        print("figures:", {key: value for key, value in found.items() if key != "failures"})
         write_json(options.json, result)
     if options.kills:
         result["kills"] = {"seed": options.seed} | kills.measure(options.kills, options.seed, options.keep / "kills")

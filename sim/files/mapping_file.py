@@ -62,7 +62,7 @@ from cosoc.sim.model.mapping import (
 )
 from cosoc.sim.model.soc import FromList, Model, Name, SoC
 from cosoc.sim.model.tiles import form, whole
-from cosoc.sim.model.units import Bits, Elements, ElementsOr0
+from cosoc.sim.model.units import Bits, Devices, Elements, ElementsOr0, Items
 from cosoc.sim.model.workload import Layer, Workload, batched
 from cosoc.sim.stages import cluster_problems, sections_of, stage_problems, stages_example
 from cosoc.sim.tiler import problems
@@ -181,7 +181,7 @@ class StageFile(Model):
 
     device: Name
     behind: Annotated[tuple[str, ...], FromList, BeforeValidator(_as_names), Field(min_length=1)]
-    replicas: Elements = 1
+    replicas: Devices = 1
 
     @property
     def stage(self) -> Stage:
@@ -198,7 +198,7 @@ class MappingFile(Model):
     layers: dict[str, LayerFile] = {}
     pieces: Annotated[tuple[Annotated[PieceFile, BeforeValidator(_as_piece)], ...], FromList] = ()
     stages: Annotated[tuple[StageFile, ...], FromList] = ()
-    micro_batch: Elements = 1
+    micro_batch: Items = 1
 
 
 def _structure(file: MappingFile, workload: Workload, socs: MappingOf[str, SoC]) -> list[tuple[Place, str]]:

@@ -24,7 +24,7 @@ from cosoc.sim.estimate import FEED_PERIODS
 from cosoc.sim.lower.fusion import last_row_under, schedule
 from cosoc.sim.lower.together import CLOCK
 from cosoc.sim.lower.walk import INPUTS, OWN_INPUTS, WEIGHTS, Bools, Positions, final, fresh, positions
-from cosoc.sim.machine.program import Program
+from cosoc.sim.machine.program import Program, within_counting
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import CachedMover, Core, SoC
@@ -83,6 +83,9 @@ def stream(
         if number and period_cycles:
             emitter.release(period_cycles)
         emitter.network()
+        if number == 0:
+            within_counting(inferences * emitter.ops.builder.n_ops, f"{inferences} inferences of {workload.name}")
+        emitter.ops.builder.pack()
     keys = functools.partial(keys_behind, soc)
     return emitter.ops.builder.build_for(f"{workload.name} on {soc.name}", keys), tuple(firsts)
 

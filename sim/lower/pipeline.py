@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.machine.program import Builder, Ints, Program
+from cosoc.sim.machine.program import Builder, Ints, Program, within_counting
 from cosoc.sim.machine.trace import Run, Trace, occupancy
 
 TICK_HZ = 1_000_000_000  # a tick is a nanosecond
@@ -120,6 +120,7 @@ def _lower(stages: Sequence[PipelineStage], hops: Sequence[PipelineHop], items: 
         raise InputError(f"{items} items: at least one is needed")
     if len(hops) != len(stages) - 1:
         raise ValueError(f"{len(stages)} stages need {len(stages) - 1} hops, not {len(hops)}")
+    within_counting(items * (3 * len(stages) - 2), f"a stream of {items} items")
     b = Builder("pipeline", TICK_HZ)
     turns = math.lcm(*(len(stage.devices) for stage in stages))
     times, left = divmod(items, turns)

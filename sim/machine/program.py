@@ -196,6 +196,16 @@ LIMIT = 1 << 50
 MOST_UNITS = 4096
 
 
+MOST_OPS = 1 << 24  # of several inferences in one run: some gigabytes
+
+
+def within_counting(n_ops: int, what: str) -> None:
+    """InputError where `what`, so many inferences or items, would be more ops than one run can have."""
+    if n_ops > MOST_OPS:
+        most = f"2^{MOST_OPS.bit_length() - 1}"
+        raise InputError(f"{what}: {n_ops} ops, of which one run may have {most}; ask for fewer inferences")
+
+
 def validate(program: Program) -> list[str]:
     """Every condition that the program violates, each with its first culprit and their number; [] if it can be run."""
     reasons = _check_nouns(program) + _check_blocks(program) + _check_slices(program)
@@ -573,6 +583,10 @@ class Builder:
         )  # fmt: skip
         self._next += 1
         return self._next - 1
+
+    def pack(self) -> None:
+        """Keep the rows so far as an array, in a third of the memory; not inside a loop."""
+        self._rows.pack()
 
     @property
     def n_ops(self) -> int:
