@@ -288,13 +288,13 @@ def chosen(names: Sequence[str], every: int, seed: int) -> Iterator[tuple[int, C
 def measure(names: Sequence[str], every: int, seed: int, verbose: bool = False) -> dict[str, Any]:
     """Try the cases, and count what comes of them. Failures are printed as they come."""
     todo = dict(chosen(names, every, seed))
-    counts: Counter[str] = Counter()
+    counts: dict[str, Counter[str]] = {}
     failures: list[dict[str, Any]] = []
-    longest, first, began = 0.0, 0, time.monotonic()
+    longest, first, began, done = 0.0, 0, time.monotonic(), 0
 
     def note(number: int, what: str, said: str) -> None:
-        counts[what] += 1
         where, key, value = todo[number]
+        counts.setdefault(where, Counter())[what] += 1
         last = (said.strip().splitlines() or [""])[-1][:200]
         if what not in ("fine", "refused"):
             failures.append({"of": where, "key": key, "value": value[:40], "what": what, "said": said})
@@ -306,7 +306,7 @@ def measure(names: Sequence[str], every: int, seed: int, verbose: bool = False) 
         words = [sys.executable, __file__, "--work", str(first), str(every), str(seed), *names]
         child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert child.stdout is not None
-        open_case, seen = -1, 0
+        open_case = -1
         for line in child.stdout:
             if not line.startswith("["):
                 continue
@@ -314,9 +314,9 @@ def measure(names: Sequence[str], every: int, seed: int, verbose: bool = False) 
             open_case = told[0] if len(told) == 1 else -1
             if len(told) > 1:
                 note(told[0], told[1], told[2])
-                longest, seen = max(longest, told[3]), seen + 1
-                if sum(counts.values()) % 500 == 0:
-                    done = sum(counts.values())
+                longest = max(longest, told[3])
+                done += 1
+                if done % 500 == 0:
                     left = (time.monotonic() - began) * (len(todo) - done) / done
                     print(f"figures: {done}/{len(todo)} cases, about {left:.0f} s left", flush=True)
         status = child.wait()
@@ -328,9 +328,16 @@ def measure(names: Sequence[str], every: int, seed: int, verbose: bool = False) 
         else:
             break
     return {
-        "cases": len(todo), "machines": len(names), "values": len(VALUES), "counts": dict(counts),
-        "longest_cpu_s": round(longest, 2), "failures": failures,
+        "values": len(VALUES), "one_in": every, "longest_cpu_s": round(longest, 2), "counts": counts,
+        "failures": failures,
     }  # fmt: skip
+
+
+def told(result: dict[str, Any]) -> str:
+    """What came of all cases, in a line."""
+    total: Counter[str] = sum(map(Counter, result["counts"].values()), Counter())
+    each = ", ".join(f"{n} {what}" for what, n in total.most_common())
+    return f"{sum(total.values())} cases of {len(result['counts'])} machines and inputs: {each}"
 
 
 def main() -> None:
@@ -341,7 +348,13 @@ def main() -> None:
     args = parser.parse_args()
     state(args.seed)
     result = measure(args.machines, EVERY if args.quick else 1, args.seed, args.verbose)
-    print({key: value for key, value in result.items() if key != "failures"})
+    print(told(result))
+    known = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}
+    for key in ("counts", "failures"):  # those of other machines stay
+        before = known.get(key, type(result[key])())
+        result[key] = before | result[key] if key == "counts" else [
+            one for one in before if one["of"] not in result["counts"]] + result[key]  # fmt: skip
+    result["longest_cpu_s"] = max(result["longest_cpu_s"], known.get("longest_cpu_s", 0.0))
     write_json(args.json, {"seed": args.seed} | result)
     sys.exit(bool(result["failures"]))
 

@@ -277,7 +277,7 @@ def measure(n: int, seed: int, first: int = 0, names: Sequence[str] = tuple(CHAN
         kind: {"runs": len(ratios), "least": min(ratios), "most": max(ratios), "equal": sum(r == 1 for r in ratios)}
         for kind, ratios in found.items()
     }
-    return {"triples": n, "first": first, "changes": changes, "violations": violations}
+    return {"triples": n, "changes": changes, "violations": violations}
 
 
 def main() -> None:
@@ -291,7 +291,8 @@ def main() -> None:
     for kind, figures in result["changes"].items():
         print(f"{kind:30} {figures['runs']:5} runs, {figures['equal']:5} equal, {figures['least']:.5f} to "
               f"{figures['most']:.5f}")  # fmt: skip
-    write_json(args.json, {"seed": args.seed} | result)
+    known = json.loads(args.json.read_text())["from"] if args.json and args.json.exists() else {}
+    write_json(args.json, {"seed": args.seed, "from": known | {str(args.first): result}})  # other ones stay
     sys.exit(bool(result["violations"]))
 
 

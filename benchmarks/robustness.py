@@ -345,7 +345,7 @@ def main() -> None:
     if options.figures:
         found = absurd.measure(absurd.everything(), options.figures, options.seed)
         result["figures"] = {"seed": options.seed} | found
-        print("figures:", {key: value for key, value in found.items() if key != "failures"})
+        print("figures:", absurd.told(found))
         write_json(options.json, result)
     if options.kills:
         result["kills"] = {"seed": options.seed} | kills.measure(options.kills, options.seed, options.keep / "kills")
