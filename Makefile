@@ -46,9 +46,9 @@ help:
 demo: .venv/demo.stamp
 	@echo "==> simulating ResNet-20 on DIANA, all layers on the digital array"
 	@$(BIN)/cosoc simulate diana resnet20
-	@echo "==> training a small CNN on the digits data set, and its mapping with it"
+	@echo "==> training a small network on the digits data set, and its mapping with it"
 	@rm -rf runs/demo
-	@$(BIN)/cosoc search diana digits_cnn --data digits --epochs 30 --strengths 0.3,1,3,10 --out runs/demo
+	@$(BIN)/cosoc search diana digits_resnet --data digits --epochs 10 --out runs/demo
 	@echo "==> the results are in runs/demo: result.json, plots, mappings, weights"
 
 test: .venv/dev.stamp

@@ -250,7 +250,7 @@ class Runs:
     ) -> Result:
         begun = time.monotonic()
         start = given or named_mapping("default", workload, soc, "overlapped")
-        config = TileConfig(soc, workload, start, aim, budget_s, out=self.folder / name)
+        config = TileConfig(soc, workload, start, aim, budget_s, out=self.folder / name, fusion=True)
         result = search_tiles(config, SILENT)
         self.record(
             name, begun, result, "tiles", lambda path: figures(soc, workload, load_mapping(path, workload, soc))

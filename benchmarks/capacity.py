@@ -14,7 +14,8 @@ from common import arguments, state, write_json
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc, list_socs
 from cosoc.sim.files.mapping_file import find_mapping
-from cosoc.sim.files.workload_file import find_workload, list_workloads
+from cosoc.sim.files.names import list_workloads
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.model.mapping import RUNTIMES, Runtime
 from cosoc.sim.report.memory_use import memory_use
 from cosoc.sim.simulate import simulate

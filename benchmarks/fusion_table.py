@@ -122,7 +122,9 @@ def one(method: str, workload: Workload, soc: SoC, seconds: float, seed: int) ->
     elif method == "searched":
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "run"
-            best = search_tiles(TileConfig(soc, workload, whole.given, seed=seed, out=out), lambda *what: None).best
+            best = search_tiles(
+                TileConfig(soc, workload, whole.given, seed=seed, out=out, fusion=True), lambda *what: None
+            ).best
             mapping = load_mapping(out / best.mapping, workload, soc)
         plan = tuple(own for own in sections_of(mapping, workload) if own.first in space.shapes)
     else:

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cosoc.search.baselines import laws
-from cosoc.search.terms import TilingCache, network_estimate, tilings_for
+from cosoc.search.terms import network_estimate, tilings_for
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import lower
@@ -36,6 +36,7 @@ from cosoc.sim.model.mapping import RUNTIMES, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.theta import Theta
+from cosoc.sim.tiler import TilingCache
 
 NETWORKS = ("resnet20", "resnet18_cifar")
 METHODS = ("ours", "released", "corrected")

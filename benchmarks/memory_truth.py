@@ -146,7 +146,7 @@ def gains(networks: tuple[str, ...], seconds: float, seed: int) -> dict[str, Any
         workload = find_workload(network)
         given = named_mapping(DEFAULT, workload, soc)
         with tempfile.TemporaryDirectory() as folder:
-            config = TileConfig(soc, workload, given, "edp", seconds, seed, Path(folder) / "run")
+            config = TileConfig(soc, workload, given, "edp", seconds, seed, Path(folder) / "run", fusion=True)
             found = search_tiles(config, lambda done, total, what: None)
         default = next(one.simulated for one in found.found if one.name == DEFAULT)
         best = found.best.simulated

@@ -211,7 +211,7 @@ def random_mapping(rng: Random, soc: SoC, workload: Workload) -> tuple[str, Mapp
         return kind, named_mapping(rng.choice(MANUAL), workload, soc, runtime)
     if kind == "random":
         from cosoc.search import sampling
-        from cosoc.search.terms import TilingCache
+        from cosoc.sim.tiler import TilingCache
 
         draws = np.random.default_rng(rng.randrange(1 << 31))
         return kind, sampling.random_mapping(workload, soc, runtime, draws, TilingCache())

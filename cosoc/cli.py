@@ -6,6 +6,7 @@ What is slow to import (torch, numba, simpy, pyplot) is imported inside the comm
 
 from __future__ import annotations
 
+import errno
 import functools
 import math
 import os
@@ -13,19 +14,34 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from cosoc import __version__
-from cosoc.output import check_writable, replacing, reporting, workload_table, write_json, write_text
+from cosoc.boundary import calm, refused, too_little_memory
+from cosoc.output import (
+    Lost,
+    abandon_output,
+    check_writable,
+    prepare_streams,
+    put,
+    replacing,
+    reporting,
+    say,
+    workload_table,
+    write_json,
+    write_text,
+)
 from cosoc.sim.errors import Deadlock, InputError
 from cosoc.sim.model.mapping import Runtime
 from cosoc.sim.model.units import MOST_ALONG
+from cosoc.sim.trust import trust, trusting
 
 if TYPE_CHECKING:
     from cosoc.search.result import Result
     from cosoc.search.space import Report as Progress
+    from cosoc.search.targets import Target
     from cosoc.sim.model.cluster import Cluster
     from cosoc.sim.model.mapping import Mapping
     from cosoc.sim.model.soc import SoC
@@ -34,15 +50,23 @@ if TYPE_CHECKING:
 
 SHOWN_FAILURES = 5  # of a campaign, on the terminal
 DEFAULT_MAPPING = "default"
+DEFAULT_POINTS = 5  # of a front that is trained, between its ends
 WITH_RANGES = ("mapping", "runtime", "engine", "batch", "json_file", "input_shape", "overrides", "ranges", "seed")
 WITH_PIPELINED = ("mapping", "runtime", "engine", "inferences", "json_file", "input_shape", "overrides", "pipelined")
 STREAMED = 1000  # inferences through a cluster or a pipelined chip, where none are stated
+
+
+def _trusting(said: bool) -> None:
+    if said:
+        trust()
+
 
 Engine = Literal["fast", "reference"]
 Estimator = Literal["expectation", "montecarlo", "score"]
 Template = Literal["conv-dw", "dws-dw", "conv-dws"]
 Cut = Literal["cumulative", "point"]
-Space = Literal["channels", "operators", "tiles", "splits"]
+Trained = Literal["channels", "operators"]
+Device = Literal["cpu", "cuda"]
 Calibrated = Literal["channels", "tiles"]
 
 SocName = Annotated[str, typer.Argument(metavar="SOC", help="A built-in SoC (see `cosoc list`) or a .yaml file.")]
@@ -100,6 +124,12 @@ RunPath = Annotated[
     Path, typer.Argument(metavar="RUN", help="A folder of `cosoc search`, a mapping in it, or a result's JSON.")
 ]
 Point = Annotated[str | None, typer.Option("--point", metavar="NAME", help="Which mapping of RUN [default: the best].")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Run core models and networks that files name as package.module:Class.", callback=_trusting
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table: files and errors only.")]
 
 app = typer.Typer(
@@ -172,6 +202,7 @@ def simulate(
             "--period", metavar="S[,S]", help="Seconds after which the next inference is due: of all, or of each."
         ),
     ] = None,
+    trusted: Trust = False,
     quiet: Quiet = False,
 ) -> None:
     """Run a mapped workload on a SoC, several of them at once, or stream one through a cluster. Says how long it takes
@@ -229,9 +260,9 @@ def simulate(
         with replacing(gantt_file) as part:
             render.gantt(result, part)
     if explain or what_if:
-        _print(why.explanation(result, case, what_if or ()))
+        put(why.explanation(result, case, what_if or ()))
     elif not quiet:
-        _print(render.table(result))
+        put(render.table(result))
 
 
 def _ranges(
@@ -254,7 +285,7 @@ def _ranges(
     if json_file:
         write_json(json_file, {"soc": soc, "workload": workload.name} | to_json(found))
     if not quiet:
-        _print(why.ranged(found))
+        put(why.ranged(found))
 
 
 def _pipelined(
@@ -269,7 +300,7 @@ def _pipelined(
     if json_file:
         write_json(json_file, to_json(result))
     if not quiet:
-        _print(why.pipelined(result))
+        put(why.pipelined(result))
 
 
 def _simulate_together(
@@ -296,7 +327,7 @@ def _simulate_together(
     if json_file:
         write_json(json_file, to_json(result))
     if not quiet:
-        _print(table(result))
+        put(table(result))
 
 
 def _periods(text: str | None, n: int) -> list[float]:
@@ -332,18 +363,18 @@ def _simulate_cluster(
     if json_file:
         write_json(json_file, pipeline_result.to_json(result))
     if not quiet:
-        _print(pipeline_result.table(result))
+        put(pipeline_result.table(result))
 
 
 @app.command()
-def explain(run: RunPath, point: Point = None, what_if: WhatIf = None) -> None:
+def explain(run: RunPath, point: Point = None, what_if: WhatIf = None, trusted: Trust = False) -> None:
     """Say why a run takes as long as it does, and what a change of the SoC would do to it, simulated."""
     from cosoc import why
     from cosoc.sim.simulate import simulate
 
     case = why.load(run, point)
     result = simulate(case.soc, case.workload, case.mapping, case.engine, case.inferences)
-    _print(why.explanation(result, case, what_if or ()))
+    put(why.explanation(result, case, what_if or ()))
 
 
 @app.command()
@@ -367,6 +398,7 @@ def compare(
     ranges: Ranges = False,
     seed: CornerSeed = 0,
     json_file: JsonFile = None,
+    trusted: Trust = False,
     quiet: Quiet = False,
 ) -> None:
     """Set two results or mappings side by side, layer by layer: cycles, energy, and the cause that shifted most; or,
@@ -375,7 +407,7 @@ def compare(
 
     if mappings is None:
         _only(ctx, "two results", "a", "b", "carrier")
-        _print(why.comparison(why.result_json(Path(a)), why.result_json(Path(b)), carrier))
+        put(why.comparison(why.result_json(Path(a)), why.result_json(Path(b)), carrier))
         return
     only = ("carrier",) if ranges else ("carrier", "seed", "json_file", "quiet")
     _only(ctx, "one SoC" if ranges else "two mappings", *(name for name in ctx.params if name not in only))
@@ -388,7 +420,7 @@ def compare(
         _check_outputs({"--json": json_file})
         _ranges(a, one.workload, [one.mapping, other.mapping], overrides, "fast", seed, json_file, quiet)
         return
-    _print(why.comparison(why.simulated_json(one), why.simulated_json(other)))
+    put(why.comparison(why.simulated_json(one), why.simulated_json(other)))
 
 
 @app.command()
@@ -396,6 +428,7 @@ def report(
     run: RunPath,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="Where to write it.")],
     point: Point = None,
+    trusted: Trust = False,
 ) -> None:
     """Write one HTML file about a run: front, layers, timeline, occupancy, critical path, provenance."""
     _check_outputs({"--out": out})
@@ -436,6 +469,7 @@ def calibrate(
     ] = None,
     json_file: JsonFile = None,
     overrides: Overrides = None,
+    trusted: Trust = False,
     quiet: Quiet = False,
 ) -> None:
     """Fit the estimate of a SoC to the simulator, a SoC's file to networks that were timed on it, or CPUs and GPUs to
@@ -458,12 +492,67 @@ def calibrate(
     with reporting(quiet) as progress:
         calibration = library.calibrate(machine, samples, seed, progress, space=space)
     if not quiet:
-        _print(library.table(calibration))
+        put(library.table(calibration))
     if out:
         with replacing(out) as part:
             save(calibration.surrogate, part)
     if json_file:
         write_json(json_file, library.to_json(calibration))
+
+
+@app.command()
+def estimate(
+    soc: SocName,
+    workload: WorkloadName,
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=1, help="Share vectors to draw [default: 10000].")
+    ] = None,
+    shares_file: Annotated[
+        Path | None,
+        typer.Option("--shares", metavar="FILE.csv", help="In place of drawn ones: columns LAYER:CORE, of channels."),
+    ] = None,
+    runtime: RuntimeName = None,
+    estimate: Annotated[
+        Path | None, typer.Option("--estimate", metavar="FILE", help="The estimate that `cosoc calibrate --out` saved.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="Where torch composes: cpu, cuda, cuda:1.")] = "cpu",
+    check: Annotated[int, typer.Option("--check", min=0, help="Vectors to simulate, to hold the table against.")] = 0,
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE.csv", help="Write vectors and figures there.")
+    ] = None,
+    json_file: JsonFile = None,
+    input_shape: InputShape = None,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+) -> None:
+    """Estimate many mappings at once: latency, energy and peak of each vector of channel shares, as a table. The
+    figures are of the closed form, not simulated; --check says how far that is off."""
+    _check_outputs({"--out": out, "--json": json_file})
+    if samples is not None and shares_file is not None:
+        raise InputError("--samples and --shares exclude each other; give one")
+    machine, network = _soc(soc, overrides), _workload(workload, input_shape)
+    theta, mode = _theta(estimate, machine), runtime or "overlapped"
+    from cosoc import tables
+    from cosoc.search import share_table as library
+
+    library.check_device(device)
+    if shares_file is not None:
+        shares = tables.read_shares(shares_file)
+    else:
+        shares = library.random_vectors(network, machine, samples or 10_000, seed)
+    with reporting(quiet) as progress:
+        found = library.estimated(network, machine, shares, mode, theta, device, progress)
+        if found.none_runs:
+            raise InputError(f"{machine.name} can run none of the vectors: {found.why}")
+        checked = library.checked_on(network, machine, shares, found, check, mode, seed, progress) if check else None
+    content = tables.to_json(shares, found, checked)
+    if out:
+        write_text(out, tables.to_csv(shares, found))
+    if json_file:
+        write_json(json_file, content)
+    if not quiet:
+        put(tables.summary(f"{network.name} on {machine.name}, {mode}: {len(shares.channels):,} vectors", content))
 
 
 def _calibrate_measured(file: Path, json_file: Path | None, quiet: bool) -> None:
@@ -472,7 +561,7 @@ def _calibrate_measured(file: Path, json_file: Path | None, quiet: bool) -> None
     rows = measured.load(file)
     predictions = measured.cross_validate(rows)
     if not quiet:
-        _print(measured.table(predictions))
+        put(measured.table(predictions))
     if json_file:
         write_json(json_file, measured.to_json(predictions, measured.fit(rows)))
 
@@ -499,7 +588,7 @@ def _refit(soc: str, measured_file: Path, out: Path | None, json_file: Path | No
     if json_file:
         write_json(json_file, library.to_json(found))
     if not quiet:
-        _print(library.table(found))
+        put(library.table(found))
 
 
 @app.command()
@@ -519,6 +608,7 @@ def validate(
         Path | None, typer.Option("--html", metavar="FILE.html", help="Write a page with every row.")
     ] = None,
     overrides: Overrides = None,
+    trusted: Trust = False,
     quiet: Quiet = False,
 ) -> None:
     """Hold the simulator against what was measured: errors by set, what was fitted, what others reach. Exit status 1
@@ -536,10 +626,10 @@ def validate(
     if html_file:
         write_text(html_file, library.html(outcomes))
     if not quiet:
-        _print(library.table(outcomes))
+        put(library.table(outcomes))
     over = [one.truth.name for one in outcomes if one.exceeds]
     if over:
-        _say(f"above the error that is claimed: {', '.join(over)}")
+        say(f"above the error that is claimed: {', '.join(over)}")
         raise typer.Exit(FAILED)
 
 
@@ -549,11 +639,12 @@ def search(
     soc: SocName,
     workload: WorkloadName,
     space: Annotated[
-        Space,
+        str,
         typer.Option(
             "--space",
-            help="What is searched: shares of channels, operators of blocks (Darkside), tiles and fusion, splits (SOC "
-            "is then a cluster).",
+            metavar="A+B",
+            help="What is searched: shares of channels, operators of blocks (Darkside), tiles, tiles+fusion, splits "
+            "(SOC is then a cluster), or a chain such as channels+tiles, whose parts are chosen together.",
         ),
     ] = "channels",
     data: Annotated[
@@ -569,10 +660,13 @@ def search(
     ] = None,
     mapping: Annotated[
         str,
-        typer.Option("--mapping", metavar="NAME|FILE", help="With --space tiles: the mapping whose cores are kept."),
+        typer.Option(
+            "--mapping", metavar="NAME|FILE", help="Where nothing is trained: the mapping whose cores are kept."
+        ),
     ] = DEFAULT_MAPPING,
     time_budget: Annotated[
-        float | None, typer.Option("--time-budget", metavar="S", help="With --space tiles: seconds to search.")
+        float | None,
+        typer.Option("--time-budget", metavar="S", help="Where nothing is trained: seconds to search."),
     ] = None,
     estimate: Annotated[
         Path | None,
@@ -580,10 +674,26 @@ def search(
     ] = None,
     strengths: Annotated[
         str | None,
-        typer.Option("--strengths", metavar="A,B,C", help="Weights of the cost, one a point."),
+        typer.Option("--strengths", metavar="A,B,C", help="Weights of the cost, one a point, instead of --points."),
     ] = None,
-    target_ms: Annotated[
-        float | None, typer.Option("--target-ms", help="Instead of strengths: the latency to end below.")
+    points: Annotated[
+        int | None,
+        typer.Option(
+            "--points", min=1, help="Points between the reference and the cheapest mapping, spread evenly [default: 5]."
+        ),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            metavar="NAME=VALUE",
+            help="What must hold while the objective is small: latency=5ms, energy=2mJ, edp=3mJms, throughput=30, "
+            "peak=256KB; may be repeated. Where a network is trained, one point that meets it, instead of strengths.",
+        ),
+    ] = None,
+    peak: Annotated[
+        str | None,
+        typer.Option("--peak", metavar="BYTES", help="The most that the main memory may hold, such as 256KB."),
     ] = None,
     estimator: Annotated[
         Estimator, typer.Option("--estimator", help="How the cost gets its gradient.")
@@ -594,7 +704,19 @@ def search(
     cut: Annotated[
         Cut, typer.Option("--cut", help="With --space operators: how the cut between them is made soft.")
     ] = "cumulative",
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the data, for each point.")] = 40,
+    epochs: Annotated[
+        int,
+        typer.Option(
+            "--epochs", min=0, help="Passes over the data, for each point; 0: nothing is trained, costs decide."
+        ),
+    ] = 40,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Train each mapping so often, and show mean and interval (95 %).")
+    ] = 1,
+    runtime: Annotated[
+        Runtime, typer.Option("--runtime", help="With channels and operators: of all mappings.")
+    ] = "overlapped",
+    device: Annotated[Device, typer.Option("--device", help="Where torch trains.")] = "cpu",
     seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Run folder [default: runs/SOC-WORKLOAD].")
@@ -606,49 +728,57 @@ def search(
     input_shape: InputShape = None,
     overrides: Overrides = None,
     carrier: Carrier = None,
+    trusted: Trust = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a network together with its mapping, choose its tiles and fusion, or split it over a cluster. What it
     reports is simulated."""
+    from cosoc.search.spaces.chain import chain
+    from cosoc.search.targets import targets
     from cosoc.sim.figures import USUAL
     from cosoc.sim.figures import objective as parsed
 
-    objective = objective or USUAL[space]
+    parts, bounds = chain(space), targets(target, peak)
+    objective = objective or USUAL[parts[0]]
     parsed(objective)
     folder = out or Path("runs") / "-".join(Path(n.replace(":", "_")).stem for n in (soc, workload))
-    common = ("objective", "seed", "out", "resume", "input_shape", "overrides")
-    if space == "splits":
-        _only(ctx, "--space splits", *common, "inferences", "carrier")
-        options = (objective, seed, folder, resume)
-        run = _splits(soc, workload, inferences, input_shape, overrides, carrier, *options)
-    elif space == "tiles":
-        _only(ctx, "--space tiles", *common, "mapping", "time_budget", "estimate")
-        options = (objective, seed, folder, resume)
-        run = _tiles(soc, workload, mapping, time_budget, estimate, input_shape, overrides, *options)
+    common = ("objective", "target", "peak", "seed", "out", "resume", "input_shape", "overrides")
+    asked = (objective, bounds, seed, folder, resume)
+    if parts[0] == "splits":
+        _only(ctx, f"--space {space}", *common, "inferences", "carrier")
+        run = _splits(soc, workload, parts[1:], inferences, input_shape, overrides, carrier, *asked)
+    elif "tiles" in parts and (parts[0] == "tiles" or not _is_trained(workload, epochs)):
+        by_cost = f"--space {space}" + (", where nothing is trained" if parts[0] != "tiles" else "")
+        _only(ctx, by_cost, *common, "mapping", "time_budget", "estimate", *(["epochs"] if epochs == 0 else []))
+        run = _tiles(soc, workload, mapping, parts, time_budget, estimate, input_shape, overrides, *asked)
     else:
+        trained = cast(Trained, parts[0])
         others = (
             "inferences",
             "time_budget",
             "mapping",
             "carrier",
-            *(("template", "cut") if space == "channels" else ()),
+            *(("template", "cut") if trained == "channels" else ()),
         )
         _only(ctx, f"--space {space}", *(name for name in ctx.params if name not in others))
-        if strengths is not None and target_ms is not None:
-            raise InputError("--strengths and --target-ms exclude each other; give one")
-        if target_ms is not None and not (math.isfinite(target_ms) and target_ms > 0):
-            raise InputError(f"--target-ms {target_ms}: a positive number of milliseconds is needed")
-        weights = _strengths("0.03,0.1,0.3,1,3" if strengths is None else strengths) if target_ms is None else ()
-        _check_trainable(workload, space)
+        if strengths is not None and bounds:
+            raise InputError("--strengths and targets exclude each other; give one")
+        if epochs == 0:
+            raise InputError(f"--epochs 0: --space {space} trains the network; {trained}+tiles can do without")
+        if points is not None and (strengths is not None or bounds):
+            raise InputError("--points goes with neither --strengths nor targets, which say where points are; give one")
+        weights = () if strengths is None else _strengths(strengths)
+        _check_trainable(workload, trained)
         machine, shape = _soc(soc, overrides), _shape(input_shape)
         theta = _theta(estimate, machine)
         _check_run_folder(folder, resume)
         from cosoc.search.training.space import TrainingConfig, search_trained
 
         config = TrainingConfig(
-            soc=machine, workload=workload, space=space, template=template, cut=cut, input_shape=shape, data=data,
-            objective=objective, strengths=weights, target_ms=target_ms, estimator=estimator,
-            epochs=epochs, seed=seed, out=folder, resume=resume, theta=theta,
+            soc=machine, workload=workload, space=trained, inner=parts[1:], template=template, cut=cut,
+            input_shape=shape, data=data, objective=objective, strengths=weights, targets=bounds, estimator=estimator,
+            points=points or DEFAULT_POINTS, epochs=epochs, seed=seed, seeds=seeds, device=device,
+            runtime=runtime, out=folder, resume=resume, theta=theta,
         )  # fmt: skip
         run = functools.partial(search_trained, config)
     try:
@@ -657,17 +787,25 @@ def search(
     except KeyboardInterrupt:
         raise Interrupted(f"what is finished is in {folder}; --resume goes on from there") from None
     if not quiet:
-        _print(result.table())
-        print(f"results in {folder}")
+        put(result.table())
+        put(f"results in {folder}")
 
 
-def _check_trainable(workload: str, space: Space) -> None:
+def _is_trained(workload: str, epochs: int) -> bool:
+    """Whether a chain that begins with channels or operators has a network to train: not a file, which has shapes and
+    no module, nor a built-in workload that is one."""
+    from cosoc.search.training.nets import NETWORKS
+
+    return epochs > 0 and (":" in workload or workload in NETWORKS)
+
+
+def _check_trainable(workload: str, space: Trained) -> None:
     """InputError for a file: it has shapes, but no module to train."""
     if Path(workload).suffix.lower() in (".onnx", ".yaml", ".yml"):
         raise InputError(
             f"{workload}: --space {space} trains the network, so it needs a torch module, not a file: give "
             "package.module:factory, such as mynet:build for a function build() in ./mynet.py that returns the "
-            "torch.nn.Module; --space tiles takes files"
+            f"torch.nn.Module; --space tiles and {space}+tiles take files"
         )
 
 
@@ -681,28 +819,36 @@ def _theta(estimate: Path | None, soc: SoC) -> Theta | None:
 
 
 def _tiles(
-    soc: str, workload: str, mapping: str, budget_s: float | None, estimate: Path | None, input_shape: str | None,
-    overrides: list[str] | None, objective: str, seed: int, folder: Path, resume: bool,
+    soc: str, workload: str, mapping: str, parts: tuple[str, ...], budget_s: float | None, estimate: Path | None,
+    input_shape: str | None, overrides: list[str] | None, objective: str, bounds: tuple[Target, ...], seed: int,
+    folder: Path, resume: bool,
 ) -> Callable[[Progress], Result]:  # fmt: skip
     machine, network, given = _inputs(soc, workload, mapping, "overlapped", input_shape, overrides)
+    from cosoc.search.spaces.joint import Outer
     from cosoc.search.spaces.tile_search import TileConfig, search_tiles
 
-    theta = _theta(estimate, machine)
-    config = TileConfig(machine, network, given, objective, budget_s, seed, folder, resume, theta)
+    config = TileConfig(
+        machine, network, given, objective, budget_s, seed, folder, resume, _theta(estimate, machine),
+        "fusion" in parts, cast(Outer, parts[0]), bounds,
+    )  # fmt: skip
     space = config.space()  # what is wrong with it is said before a folder is made
     _check_run_folder(folder, resume)
     return functools.partial(search_tiles, config, space=space)
 
 
 def _splits(
-    cluster: str, workload: str, inferences: int, input_shape: str | None, overrides: list[str] | None,
-    carrier: float | None, objective: str, seed: int, folder: Path, resume: bool,
+    cluster: str, workload: str, inner: tuple[str, ...], inferences: int, input_shape: str | None,
+    overrides: list[str] | None, carrier: float | None, objective: str, bounds: tuple[Target, ...], seed: int,
+    folder: Path, resume: bool,
 ) -> Callable[[Progress], Result]:  # fmt: skip
     machines = _cluster(cluster, overrides, carrier)
     network = _workload(workload, input_shape)
     from cosoc.search.spaces.split_space import SplitConfig, SplitSpace, search_splits
 
-    config = SplitConfig(machines, network, inferences, objective=objective, seed=seed, out=folder, resume=resume)
+    config = SplitConfig(
+        machines, network, inferences, inner=inner, objective=objective, targets=bounds, seed=seed, out=folder,
+        resume=resume,
+    )  # fmt: skip
     made = SplitSpace(config)  # what is wrong with it is said before a folder is made
     _check_run_folder(folder, resume)
     return functools.partial(search_splits, config, space=made)
@@ -720,6 +866,7 @@ def sweep(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="With --resume: failed tasks again.")] = False,
     carrier: Carrier = None,
     json_file: JsonFile = None,
+    trusted: Trust = False,
     quiet: Quiet = False,
 ) -> None:
     """Run a campaign: every combination of the SoCs, workloads, mappings, searches and SoC values that a plan names."""
@@ -730,6 +877,9 @@ def sweep(
     if workers is not None and scheduler is not None:
         raise InputError("--workers is for processes here; with --scheduler the cluster has its own")
     _check_outputs({"--json": json_file})
+    warning = sweeps.exposed(scheduler) if scheduler and not quiet else None
+    if warning:
+        say(warning)
     config = sweeps.SweepConfig(plan, out, workers or os.cpu_count() or 1, scheduler, resume, retry_failed, carrier)
     try:
         with reporting(quiet) as progress:
@@ -739,36 +889,48 @@ def sweep(
     if json_file:
         write_json(json_file, sweeps.to_json(found))
     if not quiet:
-        _print(sweeps.table(found))
+        put(sweeps.table(found))
         failed = sweeps.failures(found)
         for line in failed[:SHOWN_FAILURES]:
-            _say(f"failed: {line}")
+            say(f"failed: {line}")
         if len(failed) > SHOWN_FAILURES:
-            _say(f"and {len(failed) - SHOWN_FAILURES} more, all of them in {out / 'results.sqlite'}")
+            say(f"and {len(failed) - SHOWN_FAILURES} more, all of them in {out / 'results.sqlite'}")
+
+
+@app.command()
+def doctor(json_file: JsonFile = None, quiet: Quiet = False) -> None:
+    """Say what is installed here and whether it works: versions, extras, folders, the engine, and a self-test. Exit
+    status 1 where something does not."""
+    _check_outputs({"--json": json_file})
+    from cosoc import doctor as library
+
+    found = library.examined()
+    if json_file:
+        write_json(json_file, found)
+    if not quiet:
+        put(library.table(found))
+    if found["problems"]:
+        raise typer.Exit(FAILED)
 
 
 @app.command("list")
 def list_names() -> None:
     """Name the built-in SoCs, clusters, workloads and mappings."""
-    from cosoc.sim.files.catalog import list_clusters, list_socs
-    from cosoc.sim.files.mapping_file import list_mappings
-    from cosoc.sim.files.workload_file import list_workloads
+    from cosoc.sim.files.names import list_clusters, list_mappings, list_socs, list_workloads
 
-    print("socs:", *list_socs(), sep="\n  ")
-    print("clusters:", *list_clusters(), sep="\n  ")
-    print("workloads:", *list_workloads(), sep="\n  ")
-    for soc in list_socs():
-        print(f"mappings for {soc}:", *list_mappings(soc), sep="\n  ")
+    names = {"socs": list_socs(), "clusters": list_clusters(), "workloads": list_workloads()}
+    for what, known in (names | {f"mappings for {soc}": list_mappings(soc) for soc in list_socs()}).items():
+        put("\n  ".join([f"{what}:", *known]))
 
 
 @show_app.command("soc")
-def show_soc(soc: SocName, overrides: Overrides = None) -> None:
+def show_soc(soc: SocName, overrides: Overrides = None, trusted: Trust = False) -> None:
     """Print a SoC as YAML, overrides applied."""
     import yaml
 
     machine = _soc(soc, overrides)
     content = machine.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    print(yaml.safe_dump(content, sort_keys=False, width=110), end="")
+    put(yaml.safe_dump(content, sort_keys=False, width=110), end="")
 
 
 @show_app.command("workload")
@@ -782,9 +944,9 @@ def show_workload(
 
     network = _workload(workload, input_shape)
     if as_yaml:
-        print(dump_workload(network), end="")
+        put(dump_workload(network), end="")
     else:
-        _print(workload_table(network))
+        put(workload_table(network))
 
 
 @show_app.command("mapping")
@@ -796,13 +958,14 @@ def show_mapping(
     batch: Batch = 1,
     input_shape: InputShape = None,
     overrides: Overrides = None,
+    trusted: Trust = False,
 ) -> None:
     """Print a mapping as YAML, with the cores and tiles that it leaves open filled in."""
     from cosoc.sim.files.mapping_file import dump_mapping
     from cosoc.sim.tiler import complete
 
     machine, network, placed = _inputs(soc, workload, mapping, runtime, input_shape, overrides, batch)
-    print(dump_mapping(complete(placed, network, machine)), end="")
+    put(dump_mapping(complete(placed, network, machine)), end="")
 
 
 @app.command("import-mapping")
@@ -815,6 +978,7 @@ def import_mapping(
     soc: Annotated[str, typer.Option("--soc", metavar="SOC", help="A SoC with a systolic array.")] = "gemmini",
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the mapping file there.")] = None,
     overrides: Overrides = None,
+    trusted: Trust = False,
 ) -> None:
     """Turn Timeloop or DOSA mapping strings into a mapping file for `--mapping`."""
     from cosoc.sim.files.mapping_file import dump_mapping
@@ -828,7 +992,7 @@ def import_mapping(
     strings = read_strings(Path(mapping)) if is_file else {str(layer): mapping}
     found = dump_mapping(from_strings(strings, _workload(workload, None), _soc(soc, overrides)))
     if out is None:
-        print(found, end="")
+        put(found, end="")
     else:
         write_text(out, found)
 
@@ -841,13 +1005,14 @@ def show_program(
     runtime: RuntimeName = None,
     input_shape: InputShape = None,
     overrides: Overrides = None,
+    trusted: Trust = False,
 ) -> None:
     """Print the program that the engines run, one line an op, loops as loops."""
     from cosoc.sim.lower.emit import lower
     from cosoc.sim.machine.program import to_text
 
     machine, network, placed = _inputs(soc, workload, mapping, runtime, input_shape, overrides)
-    print(to_text(lower(network, placed, machine)), end="")
+    put(to_text(lower(network, placed, machine)), end="")
 
 
 # ------------------------------------------------------------------------------------------ arguments
@@ -884,7 +1049,7 @@ def _only(ctx: typer.Context, mode: str, *names: str) -> None:
         if (
             given is not None
             and given.name == "COMMANDLINE"
-            and name not in ("soc", "workload", "space", "quiet", *names)
+            and name not in ("soc", "workload", "space", "trusted", "quiet", *names)
         ):
             raise InputError(f"{parameter.opts[0]}: means nothing with {mode}; leave it out")
 
@@ -955,22 +1120,16 @@ def _check_run_folder(folder: Path, resume: bool) -> None:
     check_writable("--out", folder / "result.json")
 
 
-def _print(renderable: object) -> None:
-    from rich.console import Console
-
-    Console().print(renderable)
-
-
 # ------------------------------------------------------------------------------------------ the error boundary
 
 # Typer brings its own copy of click or uses the installed one, by version: its public exception's bases fit both.
 _UsageError = typer.BadParameter.__mro__[1]
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, BAD_INPUT, INTERRUPTED, READER_GONE = 0, 1, 2, 130, 141
 
 
 def _version(value: bool) -> None:
     if value:
-        print(f"cosoc {__version__}")
+        put(f"cosoc {__version__}")
         raise typer.Exit
 
 
@@ -987,51 +1146,67 @@ def _announce_compilation() -> None:
     from cosoc.sim.machine import engine_fast
 
     if not engine_fast.is_compiled():
-        _say("compiling the engine for this machine, once; it takes some seconds")
-
-
-def _say(message: str) -> None:
-    """One line on standard error, whatever the message holds."""
-    print(" ".join(message.split()), file=sys.stderr)
+        say("compiling the engine for this machine, once; it takes some seconds")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (default: that of the process) and return its exit status, having said in one line what
-    went wrong: 0 done, 1 out of memory or an error above the one claimed, 2 bad input, 130 interrupted."""
+    went wrong: 0 done, 1 refused by the system (memory) or an error above the one claimed, 2 bad input or an output
+    that cannot be written, 130 interrupted, 141 (without a line) where the reader of standard output has gone."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    prepare_streams()
+    if arguments is None:  # the process is ours
+        calm()
+    short = too_little_memory(words)
+    if short:
+        say(short)
+        return FAILED
     try:
-        status = app(words or ["--help"], prog_name="cosoc", standalone_mode=False) or DONE
+        with trusting(said=False):
+            status = app(words or ["--help"], prog_name="cosoc", standalone_mode=False) or DONE
     except (InputError, Deadlock) as error:
-        _say(str(error))
+        say(str(error))
         return BAD_INPUT
     except Interrupted as error:
-        _say(f"interrupted; {error}")
+        say(f"interrupted; {error}")
         return INTERRUPTED
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
-    except MemoryError as error:
-        _say(f"out of memory: {error}")
-        return FAILED
+    except Lost as error:
+        return _lost(error)
+    except SystemExit:  # typer ends so where its help has no reader
+        return _lost(Lost(OSError(errno.EPIPE, os.strerror(errno.EPIPE))))
     except BrokenExecutor:
-        _say("a worker process was killed, by a signal or for want of memory")
+        say("a worker process was killed, by a signal or for want of memory")
         return FAILED
-    except OSError as error:
-        if error.filename is None:
-            raise
-        _say(f"{error.filename}: {error.strerror}")  # a name too long to be looked up, say
-        return BAD_INPUT
     except Exception as error:
         if isinstance(error, _UsageError):
-            _say(_usage(error))
+            say(_usage(error))
             return BAD_INPUT
-        # torch has no exception of its own for memory on the host
-        if not isinstance(error, RuntimeError) or "allocate" not in str(error):
+        line = refused(error)
+        if line is None and isinstance(error, OSError):
+            say(f"{error.filename}: {error.strerror}")  # a name too long to be looked up, say
+            return BAD_INPUT
+        try:
+            put("", end="")  # where typer's help could not be written, this cannot either
+        except Lost as lost:
+            return _lost(lost)
+        if line is None:
             raise
-        _say(f"out of memory: {error}")
+        say(line)
         return FAILED
     if status == INTERRUPTED:
-        _say("interrupted; nothing was written")
+        say("interrupted; nothing was written")
     return int(status)
+
+
+def _lost(error: Lost) -> int:
+    """Standard output cannot be written: who reads it has gone, which is his right, or it is full."""
+    abandon_output()
+    if error.closed:
+        return READER_GONE
+    say(str(error))
+    return BAD_INPUT
 
 
 def _usage(error: Any) -> str:

@@ -1,10 +1,17 @@
-"""Where a command's results and progress go: files replaced whole or not at all, a progress line, a table."""
+"""Where a command's results and progress go: files replaced whole or not at all, a progress line, the terminal.
+
+Every character that reaches a terminal goes through `put`, `say` or `reporting`: text from files is taken for text
+there (no markup, no emoji codes), and what is not seen in it is escaped.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,11 +23,99 @@ from rich.table import Table
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.shown import shown
 
 # progress(done, total, what): called as often as the worker likes.
 Report = Callable[[int, int, str], None]
 
 _LINE_EVERY_S = 5.0  # into a log, a line when the activity changes and at most this often otherwise
+
+
+class Lost(Exception):
+    """Standard output cannot be written; the message says why. closed: by who read it, as `head` does."""
+
+    def __init__(self, error: OSError) -> None:
+        self.closed = error.errno == errno.EPIPE
+        super().__init__(f"standard output cannot be written: {error.strerror or error}")
+
+
+class _Terminal(Console):
+    """A console that takes text for text."""
+
+    def __init__(self, file: Any = None) -> None:
+        super().__init__(file=file, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Any:
+        """What tables, titles and lines are made of, before it is measured."""
+        plain = self.encoding.startswith("utf")
+        return super().render_str(shown(text if plain else text.replace("\u00a0", " ")), **options)
+
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process here."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+class _Heedless(io.TextIOBase):
+    """Standard error for progress: work goes on where nobody can be told of it."""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return getattr(sys.stderr, "encoding", None) or "ascii"
+
+    def isatty(self) -> bool:
+        return sys.stderr is not None and sys.stderr.isatty()
+
+    def fileno(self) -> int:
+        if sys.stderr is None:
+            raise io.UnsupportedOperation("fileno")
+        return sys.stderr.fileno()
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            if sys.stderr is not None:
+                sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            if sys.stderr is not None:
+                sys.stderr.flush()
+
+
+def prepare_streams() -> None:
+    """Characters that the terminal's encoding lacks are escaped, not refused."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def put(what: object, end: str = "\n") -> None:
+    """Print text (line by line), or a table or group of them, to standard output. Raises Lost where that fails."""
+    try:
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, "it is closed")
+        if isinstance(what, str):
+            print("\n".join(map(shown, what.split("\n"))), end=end)
+        else:
+            _Terminal().print(what)
+        sys.stdout.flush()
+    except OSError as error:
+        raise Lost(error) from error
+
+
+def abandon_output() -> None:
+    """Let go of what could not be written, so that the end of the process does not try again."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        number = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(number, sys.stdout.fileno())
+        os.close(number)
+
+
+def say(message: str) -> None:
+    """One line on standard error, whatever the message holds."""
+    heedless = _Heedless()
+    heedless.write(shown(" ".join(message.split())) + "\n")
+    heedless.flush()
 
 
 def _part(path: Path) -> Path:
@@ -87,15 +182,15 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def reporting(quiet: bool) -> Iterator[Report]:
     """A progress report on standard error, with the time left: a bar on a terminal, now and then a line in a log,
     nothing if quiet."""
-    console = Console(stderr=True)
+    console = _Terminal(_Heedless())
     if quiet:
         yield lambda done, total, what: None
     elif console.is_terminal:
         times = (TimeElapsedColumn(), TimeRemainingColumn())
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), *times)
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("starting", total=None)
-            yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+            yield lambda done, total, what: bar.update(task, completed=done, total=total, description=shown(what))
     else:
         yield _log_line(console)
 
@@ -111,7 +206,7 @@ def _log_line(console: Console) -> Report:
             return
         last_s, last_what = now, what
         left = f"  about {(now - start) * (total - done) / done:.0f} s left" if 0 < done < total else ""
-        console.print(f"{now - start:6.0f} s  {what}  {done}/{total}{left}", markup=False, highlight=False)
+        console.print(f"{now - start:6.0f} s  {what}  {done}/{total}{left}", highlight=False)
 
     return report
 

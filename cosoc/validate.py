@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
-from rich.text import Text
 
 from cosoc import __version__
 from cosoc.output import Report
@@ -192,10 +191,10 @@ def table(outcomes: Sequence[Outcome]) -> RenderableType:
     parts: list[RenderableType] = [out]
     for one in outcomes:
         if not one.rows:
-            parts.append(Text(f"not at hand: {_how(one.truth)}; give --data FILE or DIR"))
+            parts.append(f"not at hand: {_how(one.truth)}; give --data FILE or DIR")
             continue
         out.add_row(*_cells(one), style="bold" if one.exceeds else "")
-        parts += [Text(line) for line in _notes(one)]
+        parts += _notes(one)
     return Group(*parts)
 
 

@@ -6,13 +6,11 @@ import hashlib
 import json
 import platform
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from cosoc import __version__
@@ -20,7 +18,7 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import SoCFile
 from cosoc.sim.files.mapping_file import dump_mapping, load_mapping
 from cosoc.sim.files.workload_file import dump_workload, load_workload
-from cosoc.sim.files.yamlfile import read_text
+from cosoc.sim.files.yamlfile import read_json, read_plain
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
@@ -76,29 +74,13 @@ def load(path: Path, point: str | None = None) -> Case:
     if not isinstance(inputs, dict) or not {"soc", "workload", "mapping"} <= set(inputs):
         raise InputError(f"{path}: holds no inputs to simulate again; write it with `cosoc simulate --json`")
     soc = _soc(inputs["soc"], path)
-    with tempfile.TemporaryDirectory() as folder:
-        workload_file = Path(folder) / "workload.yaml"
-        workload_file.write_text(str(inputs["workload"]), encoding="utf-8")
-        workload = load_workload(workload_file)
-        mapping_file = Path(folder) / "mapping.yaml"  # whose text says what it is called
-        mapping_file.write_text(str(inputs["mapping"]), encoding="utf-8")
-        mapping = load_mapping(mapping_file, workload, soc)
+    workload = load_workload(Path(f"{path}: inputs.workload"), str(inputs["workload"]))
+    mapping = load_mapping(Path(f"{path}: inputs.mapping"), workload, soc, text=str(inputs["mapping"]))
     engine = "reference" if content.get("engine") == "reference" else "fast"
     inferences = content.get("inferences", 1)
     if not isinstance(inferences, int):
         raise InputError(f"{path}: inferences is {inferences!r}; a whole number is needed")
     return Case(soc, workload, mapping, engine, inferences)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; InputError where it is none."""
-    try:
-        content = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: found a {type(content).__name__}; a JSON object is needed")
-    return content
 
 
 def _soc(content: Any, path: Path) -> SoC:
@@ -126,10 +108,7 @@ def _from_folder(folder: Path, point: str | None) -> Case:
 
 def _config(folder: Path) -> dict[str, Any]:
     """A run folder's config.yaml. InputError where it is not one."""
-    try:
-        config = yaml.safe_load(read_text(folder / "config.yaml"))
-    except yaml.YAMLError:
-        config = None
+    config = read_plain(folder / "config.yaml")
     if not isinstance(config, dict):
         raise InputError(f"{folder}: its config.yaml is not that of a search")
     return config
@@ -204,10 +183,8 @@ def _causes(result: Result) -> RenderableType:
 
 
 def _add(table: Table, name: str, ticks: dict[str, int], causes: Sequence[str], total: int) -> None:
-    from rich.markup import escape
-
     shares = [f"{ticks[cause] / total:.1%}" if ticks.get(cause) else "" for cause in causes[:5]]
-    table.add_row(escape(name), f"{sum(ticks.values()) / total:.1%}", *shares)
+    table.add_row(name, f"{sum(ticks.values()) / total:.1%}", *shares)
 
 
 def pipelined(result: PipelinedResult) -> RenderableType:
@@ -299,12 +276,10 @@ def _lifted(a: dict[str, Any], b: dict[str, Any], carrier_w: float | None) -> tu
 
 
 def _comparison(a: dict[str, Any], b: dict[str, Any]) -> RenderableType:
-    from rich.markup import escape
-
     from cosoc.sim.report.explain import compare
 
     layers = compare(a, b)
-    title = escape(f"{a['workload']}: A {a['mapping']} on {a['soc']}, B {b['mapping']} on {b['soc']}")
+    title = f"{a['workload']}: A {a['mapping']} on {a['soc']}, B {b['mapping']} on {b['soc']}"
     clocks = [one["tick_hz"] / one.get("ticks_per_cycle", 1) for one in (a, b)]
     out = _table(title, "layer", "A cycles", "B cycles", "", "A uJ", "B uJ", "shifted most")
 
@@ -313,7 +288,7 @@ def _comparison(a: dict[str, Any], b: dict[str, Any]) -> RenderableType:
         said = f"{top.replace('_', ' ')} {causes[top] * clocks[1]:+,.0f}" if top else ""
         cycles = [f"{s * hz:,.0f}" for s, hz in zip(seconds, clocks, strict=True)]
         uj = [f"{j * 1e6:.4g}" for j in energy]
-        out.add_row(escape(name), *cycles, _change(*seconds), *uj, said)
+        out.add_row(name, *cycles, _change(*seconds), *uj, said)
 
     for one in layers:
         row(one.layer, one.seconds, one.energy_j, one.causes_s)

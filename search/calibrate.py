@@ -23,7 +23,6 @@ import numpy as np
 from numpy.random import Generator
 from rich.console import Group as Lines
 from rich.table import Table
-from rich.text import Text
 from scipy import stats
 
 from cosoc.search.baselines import laws
@@ -33,11 +32,11 @@ from cosoc.search.sampling import able, random_branches, random_chain, random_la
 from cosoc.search.spaces.sections import Section, mapping_of
 from cosoc.search.spaces.tiles import LARGEST, TileSpace
 from cosoc.search.surrogate import Calibrated, Surrogate, make
-from cosoc.search.terms import TilingCache
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.names import DEFAULT
 from cosoc.sim.files.workload_file import find_workload
-from cosoc.sim.lower.emit import lower
-from cosoc.sim.manual import DEFAULT, alone, named_mapping
+from cosoc.sim.lower.emit import lowered
+from cosoc.sim.manual import alone, named_mapping
 from cosoc.sim.model.energy import power_energy_j
 from cosoc.sim.model.mapping import RUNTIMES, Mapping, Runtime
 from cosoc.sim.model.soc import SoC
@@ -45,6 +44,7 @@ from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.price import program_figures
 from cosoc.sim.simulate import engine_run
 from cosoc.sim.theta import Theta, factors_of
+from cosoc.sim.tiler import TilingCache, placed
 
 FITTED = ("resnet8", "dscnn", "autoencoder", "digits_cnn")
 HELD_OUT = ("resnet20", "mobilenet_v1_025", "resnet18_cifar", "mobilenet_v1_cifar")
@@ -207,7 +207,8 @@ def measure(soc: SoC, chunk: Sequence[Task], seed: int) -> list[Sample]:
 def simulated(task: Task, workload: Workload, mapping: Mapping, soc: SoC) -> Sample:
     """Simulate a complete mapping, and keep what its estimate is made of. InputError where the machine cannot run
     it."""
-    found = program_figures(lower(workload, mapping, soc), soc, workload, mapping, engine_run("fast"))
+    at = placed(mapping, workload, soc)
+    found = program_figures(lowered(at), at, engine_run("fast"))
     label = f"{workload.name} {_shares_text(workload, mapping)}".strip()
     ticks, odimo = round(found.latency_s * soc.tick_hz), odimo_ticks(workload, mapping)
     return Sample(task, label, made_of(workload, mapping, soc), ticks, found.energy_j, odimo, len(mapping.pieces))
@@ -523,4 +524,4 @@ def table(calibration: Calibration) -> Lines:
         for row in rows:
             worst.add_row(row.label, row.runtime, f"{row.simulated:,.0f}", f"{row.estimated / row.simulated - 1:+.1%}")
     theta = ", ".join(f"{k} {v:.3g}" for k, v in made.theta.items())
-    return Lines(out, Text(""), worst, Text(f"\ntheta: {theta}"))
+    return Lines(out, "", worst, "", f"theta: {theta}")

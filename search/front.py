@@ -1,8 +1,12 @@
-"""Fronts of two objectives, both to be small."""
+"""Fronts of two objectives, both to be small; intervals of what was measured several times."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from statistics import stdev
+
+SURE = 0.95  # of intervals
 
 Point = tuple[float, float]
 
@@ -26,3 +30,14 @@ def hypervolume(points: Sequence[Point], reference: Point) -> float:
         area += (reference[0] - x) * (height - y)
         height = y
     return area
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half of the interval in which the mean lies with SURE probability, by Student's t, of values that are normally
+    distributed; inf of fewer than two."""
+    from scipy.stats import t
+
+    n = len(values)
+    if n < 2:
+        return math.inf
+    return float(t.ppf((1 + SURE) / 2, n - 1)) * stdev(values) / math.sqrt(n)

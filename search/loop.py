@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from cosoc.search.oracle import Oracle, Pair
+from cosoc.search.picture import plot
 from cosoc.search.result import Found, Result, found_from
 from cosoc.search.runfolder import RunFolder, replace_text
 from cosoc.search.space import Candidate, Report, Space
+from cosoc.search.targets import Target
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import objective
 from cosoc.sim.files.catalog import boundary_of
@@ -30,13 +32,15 @@ DRIFT = 0.05  # of the estimate, from which on a space learns from what was simu
 @dataclass(frozen=True)
 class Asked:
     """What is asked of any search. objective: a name of `OBJECTIVES` or a product of powers of them. stated: all that
-    a run is, as plain data, in config.yaml: a resumed run must state the same."""
+    a run is, as plain data, in config.yaml: a resumed run must state the same. targets: what must hold of a mapping
+    for it to be the best."""
 
     objective: str
     seed: int
     out: Path
     stated: Mapping[str, Any]
     resume: bool = False
+    targets: tuple[Target, ...] = ()
 
 
 def search(space: Space, oracle: Oracle, asked: Asked, report: Report) -> Result:
@@ -64,8 +68,9 @@ def search(space: Space, oracle: Oracle, asked: Asked, report: Report) -> Result
         oracle.kind: oracle.machine.name, "workload": oracle.workload.name, "space": space.name, "seed": asked.seed,
         "energy_boundary": boundary_of(oracle.machine),
     }  # fmt: skip
-    result = Result(heading, asked.objective, tuple(found), space.optimum(), space.about())
-    result.write(folder.path)
+    result = Result(heading, asked.objective, tuple(found), space.optimum(), space.about(), asked.targets)
+    result.write(folder.path / "result.json")
+    plot(result, folder.path / "front.png")
     return result
 
 
@@ -99,7 +104,14 @@ def priced(candidate: Candidate, oracle: Oracle, folder: RunFolder) -> Found:
     if candidate.estimated is not None:
         oracle.pairs.append(Pair(mapping, candidate.estimated, simulated))
     return Found(
-        candidate.name, str(file), simulated, candidate.estimated, candidate.accuracy, candidate.known, candidate.about
+        candidate.name,
+        str(file),
+        simulated,
+        candidate.estimated,
+        candidate.accuracy,
+        candidate.known,
+        candidate.about,
+        candidate.accuracies,
     )
 
 

@@ -24,7 +24,8 @@ from cosoc.sim import exact
 from cosoc.sim.cores.roofline import OP_CLASSES, Efficiency, Roofline, core_name, op_class
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc, list_socs
-from cosoc.sim.files.workload_file import find_workload, list_workloads
+from cosoc.sim.files.names import list_workloads
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.files.yamlfile import read_text
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import make_tile

@@ -9,7 +9,7 @@ from pathlib import Path
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures
 from cosoc.sim.files.mapping_file import dump_mapping, load_cluster_mapping, load_mapping
-from cosoc.sim.lower.emit import lower
+from cosoc.sim.lower.emit import KnownSteps, lowered
 from cosoc.sim.machine.program import digest
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.mapping import Mapping
@@ -19,7 +19,7 @@ from cosoc.sim.price import program_figures
 from cosoc.sim.report.pipeline_result import ClusterResult
 from cosoc.sim.simulate import cluster_figures, engine_run, simulate_cluster
 from cosoc.sim.stages import Pricer, Prices, pricers
-from cosoc.sim.tiler import checked
+from cosoc.sim.tiler import TilingCache, placed
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,16 @@ class Pair:
 @dataclass
 class Oracle:
     """Figures of mappings of one network on one machine. pairs: all that was both estimated and simulated. inferences:
-    that are streamed through a cluster."""
+    that are streamed through a cluster. tilings: what has been chosen for layers on a SoC, so that only what changes
+    from mapping to mapping is tiled and checked."""
 
     machine: SoC | Cluster
     workload: Workload
     engine: str = "fast"
     inferences: int = 1000
     pairs: list[Pair] = field(default_factory=list)
+    tilings: TilingCache = field(default_factory=TilingCache)
+    _steps: KnownSteps = field(default_factory=KnownSteps)
     _figures: dict[Hashable, Figures] = field(default_factory=dict)
     _streams: dict[str, ClusterResult] = field(default_factory=dict)
     _prices: dict[str, Prices] = field(default_factory=dict)
@@ -61,11 +64,12 @@ class Oracle:
         if isinstance(self.machine, Cluster):
             return cluster_figures(self.stream(mapping), self.machine, self.workload, mapping)
         network = workload or self.workload
-        full = replace(checked(mapping, network, self.machine), name="")  # whose name its program would bear
-        program = lower(network, full, self.machine)
+        nameless = replace(mapping, name="")  # its program would bear the name
+        at = placed(nameless, network, self.machine, self.tilings)
+        program = lowered(at, known=self._steps)
         key = digest(program), network.n
         if key not in self._figures:
-            self._figures[key] = program_figures(program, self.machine, network, full, engine_run(self.engine))
+            self._figures[key] = program_figures(program, at, engine_run(self.engine))
         return self._figures[key]
 
     def stream(self, mapping: Mapping) -> ClusterResult:
@@ -93,10 +97,12 @@ class Oracle:
 
     def whole(self, mapping: Mapping) -> Mapping:
         """The mapping with all that it leaves open filled in; on a cluster, as it is."""
-        return mapping if isinstance(self.machine, Cluster) else checked(mapping, self.workload, self.machine)
+        if isinstance(self.machine, Cluster):
+            return mapping
+        return placed(mapping, self.workload, self.machine, self.tilings).mapping
 
     def read(self, file: Path) -> Mapping:
         """The mapping in a file."""
         if isinstance(self.machine, Cluster):
-            return load_cluster_mapping(file, self.workload, self.machine)
+            return load_cluster_mapping(file, self.workload, self.machine, known=self._prices)
         return load_mapping(file, self.workload, self.machine)

@@ -21,7 +21,6 @@ import numpy as np
 import yaml
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from cosoc import __version__
 from cosoc.sim.errors import InputError
@@ -362,10 +361,10 @@ def table(found: Refit) -> RenderableType:
     for name, before, after, left in kinds:
         shown = f"{left.mape:.1%}" if left else "-"
         errors.add_row(name, str(before.n), f"{before.mape:.1%}", f"{after.mape:.1%}", shown)
-    notes = [Text(f"no row depends on {', '.join(one.path for one in found.idle)}")] if found.idle else []
+    notes = [f"no row depends on {', '.join(one.path for one in found.idle)}"] if found.idle else []
     if left_out and left_out.times.mape >= found.before.times.mape:
-        notes.append(Text("rows left out are no nearer than before: the new values say nothing of other networks"))
-    return Group(out, Text(""), errors, *notes)
+        notes.append("rows left out are no nearer than before: the new values say nothing of other networks")
+    return Group(out, "", errors, *notes)
 
 
 def to_json(found: Refit) -> dict[str, Any]:

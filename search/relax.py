@@ -171,6 +171,8 @@ def _extreme(xs: Sequence[Num], sign: int) -> Num:
     if any(isinstance(x, torch.Tensor) for x in xs):
         stack = _tensors(xs)
         out = stack.amax(0) if sign > 0 else stack.amin(0)
+        if not any(isinstance(x, torch.Tensor) and x.requires_grad for x in xs):
+            return out
         scale = out.abs().to(torch.get_default_dtype()).clamp_min(torch.finfo(torch.get_default_dtype()).tiny)
         weights = torch.softmax(sign * SHARPNESS * (stack - out) / scale, 0)
         return _carry(out, *zip(xs, weights, strict=True))

@@ -1,8 +1,9 @@
 """What a search found: one record, one result.json, one table, one picture, for every space.
 
-result.json: soc (or cluster), workload, space, objective, seed; points and known, each with name, mapping (its file),
-simulated and estimated figures, accuracy where a network was trained, about; front (names of what none of them
-beats), axes (of the front), hypervolume; best (name); optimum, bound and gap, where the estimate's optimum is proven or
+result.json: soc (or cluster), workload, space, objective, targets, seed; points and known, each with name, mapping (its
+file), simulated and estimated figures, accuracy where a network was trained, about; front (names of what none of them
+beats), beaten (searched points that something beats, and what does), claims (sentences about the reference), axes (of
+the front), hypervolume; best (name); optimum, bound and gap, where the estimate's optimum is proven or
 bounded; about (of the space).
 """
 
@@ -10,20 +11,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
-from cosoc.search.front import hypervolume, non_dominated
-from cosoc.search.runfolder import replace_text, replacing
+from cosoc.search.front import half_width, hypervolume, non_dominated
+from cosoc.search.runfolder import replace_text
 from cosoc.search.space import Optimum
+from cosoc.search.targets import Target, met, within
 from cosoc.sim.figures import Figures, objective
 
 SHOWN = 30  # rows of a table; of more, the front's come first
-WIDE = 10  # between the largest and the smallest of an axis: from there on a logarithmic scale
 BEYOND = 1.1  # times the worst: where the hypervolume of the front ends
 MILLI, MICRO, KIB = 1e3, 1e6, 1 / 1024
 LARGE_J = 0.01  # from here on energies are shown in mJ
@@ -32,7 +33,7 @@ LARGE_J = 0.01  # from here on energies are shown in mJ
 @dataclass(frozen=True)
 class Found:
     """A candidate that has been simulated. mapping: its file within the folder. simulated: what `cosoc simulate` says
-    of that file."""
+    of that file. accuracies: of each training, where there were several; `accuracy` is their mean."""
 
     name: str
     mapping: str
@@ -41,10 +42,13 @@ class Found:
     accuracy: float | None = None
     known: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)
+    accuracies: tuple[float, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """As it stands in result.json."""
-        trained = {} if self.accuracy is None else {"accuracy": self.accuracy}
+        trained: dict[str, Any] = {} if self.accuracy is None else {"accuracy": self.accuracy}
+        if len(self.accuracies) > 1:
+            trained |= {"accuracies": list(self.accuracies), "accuracy_interval": half_width(self.accuracies)}
         return {
             "name": self.name, "mapping": self.mapping, **trained, "simulated": self.simulated.plain(),
             "estimated": self.estimated.plain() if self.estimated else None, "about": dict(self.about),
@@ -56,6 +60,7 @@ def found_from(plain: Mapping[str, Any], known: bool) -> Found:
     return Found(
         plain["name"], plain["mapping"], _figures(plain["simulated"]),
         _figures(plain["estimated"]) if plain["estimated"] else None, plain.get("accuracy"), known, plain["about"],
+        tuple(plain.get("accuracies", ())),
     )  # fmt: skip
 
 
@@ -73,6 +78,7 @@ class Result:
     found: tuple[Found, ...]
     optimum: Optimum | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    targets: tuple[Target, ...] = ()
 
     @property
     def trained(self) -> bool:
@@ -91,10 +97,12 @@ class Result:
 
     @property
     def best(self) -> Found:
-        """The least of the objective, what is known included. Of a trained network, of the points that were searched,
-        as the accuracy speaks too."""
-        searched = [one for one in self.found if not one.known]
-        return min(searched or self.found if self.trained else self.found, key=lambda one: self.value(one.simulated))
+        """The least of the objective among what meets the targets (where nothing does, what misses them least), what
+        is known included. Of a trained network, of the points that were searched, as the accuracy speaks too."""
+        beaten = self.beaten()
+        searched = [one for one in self.found if not one.known and one.name not in beaten]
+        aim = within(objective(self.objective), self.targets)
+        return min(searched or self.found if self.trained else self.found, key=lambda one: float(aim(one.simulated)))
 
     def at(self, one: Found) -> tuple[float, float]:
         """Where a candidate is with regard to the front: both to be small."""
@@ -106,6 +114,53 @@ class Result:
         """What nothing else beats or equals in both axes, by the first."""
         return [self.found[i] for i in non_dominated([self.at(one) for one in self.found])]
 
+    @property
+    def seeds(self) -> int:
+        """How often each mapping was trained."""
+        return min((len(one.accuracies) for one in self.found), default=0)
+
+    def beaten(self) -> dict[str, str]:
+        """What a search that trains has found and something else beats or equals in both axes, each with what does:
+        these points are not shown as found."""
+        front = self.front()
+        names = {one.name for one in front}
+        if not self.trained:
+            return {}
+        out = {}
+        for one in self.found:
+            if not one.known and one.name not in names:
+                x, y = self.at(one)
+                out[one.name] = next(o.name for o in front if self.at(o)[0] <= x and self.at(o)[1] <= y)
+        return out
+
+    def claims(self) -> list[str]:
+        """What may be said of a search that trains against its reference: whether that is on the front, and, of
+        several trainings, what is better or worse where the intervals of the two are apart."""
+        name = self.about.get("reference_name")
+        if not self.trained or name is None:
+            return []
+        found = {one.name: one for one in self.found}
+        if name not in found:
+            return [f"the reference {name} was not trained, as it is not among the manual mappings that were asked for"]
+        reference = found[name]
+        front = self.front()
+        if reference in front:
+            said = [f"the reference {name} ({reference.accuracy:.2%}) is on the front"]
+        else:
+            x, y = self.at(reference)
+            by = next(one for one in front if self.at(one)[0] <= x and self.at(one)[1] <= y)
+            has = f"{by.name} has as much ({by.accuracy:.2%}{', by means' if self.seeds > 1 else ''})"
+            itself = f"the reference {name} ({reference.accuracy:.2%})"
+            said = [f"{itself} is not on the front: {has} at no more {self.objective}"]
+        if self.seeds > 1:
+            sorted_by: dict[str, list[str]] = {"above": [], "below": [], "not to be told from": []}
+            for one in front:
+                if one is not reference:
+                    sorted_by[_against(one.accuracies, reference.accuracies)].append(one.name)
+            parts = [f"{', '.join(names)} {how} it" for how, names in sorted_by.items() if names]
+            said += [f"accuracies of the front against {name}, by intervals: {'; '.join(parts)}"] if parts else []
+        return said
+
     def content(self) -> dict[str, Any]:
         """As result.json has it."""
         points = [self.at(one) for one in self.found]
@@ -116,47 +171,72 @@ class Result:
             exact = {"optimum": self.optimum.figures.plain(), "bound": least}
             exact["gap"] = self.value(best.estimated) / least - 1 if best.estimated else None
         return {
-            **self.heading, "objective": self.objective, "best": self.best.name,
+            **self.heading, "objective": self.objective, "targets": [asdict(one) for one in self.targets],
+            "targets_met": met(self.best.simulated, self.targets), "best": self.best.name,
             "points": [one.plain() for one in self.found if not one.known],
             "known": [one.plain() for one in self.found if one.known],
-            "front": [one.name for one in self.front()], "axes": list(self.axes),
+            "front": [one.name for one in self.front()], "beaten": self.beaten(), "claims": self.claims(),
+            "axes": list(self.axes),
             "hypervolume": {"value": hypervolume(points, corner), "reference": list(corner)},
             **exact, "about": dict(self.about),
         }  # fmt: skip
 
-    def write(self, folder: Path) -> None:
-        """result.json and front.png."""
-        content = json.dumps(self.content(), indent=1, allow_nan=False)
-        replace_text(folder / "result.json", content + "\n")
-        _plot(self, folder / "front.png")
+    def write(self, file: Path) -> None:
+        """result.json."""
+        replace_text(file, json.dumps(self.content(), indent=1, allow_nan=False) + "\n")
 
     def table(self) -> Table:
         """What was simulated, best first, for a terminal; of more than SHOWN mappings the rest stands in result.json.
         A `note` in a mapping's `about` is said behind its throughput."""
         machine = self.heading.get("soc") or self.heading.get("cluster")
-        out = Table(title=escape(f"{self.heading['workload']} on {machine}, objective {self.objective} (simulated)"))
+        out = Table(title=f"{self.heading['workload']} on {machine}, objective {self.objective} (simulated)")
         in_mj = any(one.simulated.energy_j >= LARGE_J for one in self.found)
         trained = ("accuracy",) if self.trained else ()
         for name in ("mapping", *trained, "ms", "mJ" if in_mj else "uJ", "peak KiB", "1/s", "estimated"):
             out.add_column(name, justify="left" if name == "mapping" else "right")
-        front = {one.name for one in self.front()}
-        first = sorted(self.found, key=lambda one: (one.name not in front, self.at(one)))[:SHOWN]
+        front, beaten = {one.name for one in self.front()}, self.beaten()
+        listed = [one for one in self.found if one.name not in beaten]
+        first = sorted(listed, key=lambda one: (one.name not in front, self.at(one)))[:SHOWN]
         for one in sorted(first, key=self.at):
             f = one.simulated
             drift = self.value(one.estimated) / self.value(f) - 1 if one.estimated else None
             out.add_row(
-                escape(one.name) + (" *" if one.name in front else ""), *(f"{one.accuracy:.2%}" for _ in trained),
+                one.name + (" *" if one.name in front else ""), *(percent(one) for _ in trained),
                 f"{f.latency_s * MILLI:.4f}", f"{f.energy_j * (MILLI if in_mj else MICRO):.3f}",
                 f"{f.peak_bytes * KIB:.1f}", f"{f.throughput:.4g}{one.about.get('note', '')}",
                 f"{drift:+.1%}" if drift is not None else "",
             )  # fmt: skip
         out.caption = f"* not dominated in {' and '.join(self.axes)}; estimated: the objective's error"
-        if len(first) < len(self.found):
-            out.caption += f"; {len(self.found) - len(first)} more in result.json"
+        if self.seeds > 1:
+            out.caption += f"; +-: where the mean of {self.seeds} trainings lies, 95 %"
+        if len(first) < len(listed):
+            out.caption += f"; {len(listed) - len(first)} more in result.json"
+        if beaten:
+            out.caption += f"\nnot shown: {', '.join(f'{name} (beaten by {by})' for name, by in beaten.items())}"
+        out.caption += "".join(f"\n{claim}" for claim in self.claims())
+        if self.targets:
+            said = ", ".join(map(str, self.targets))
+            out.caption += (
+                f"\n{self.best.name} {'meets' if met(self.best.simulated, self.targets) else 'misses'} {said}"
+            )
         if self.optimum is not None and self.best.estimated:
             gap = self.value(self.best.estimated) / self.optimum.bound - 1
-            out.caption += f"\n{self.best.name}: {gap:.2%} above the bound of the estimate"
+            out.caption += f"; {self.best.name}: {gap:.2%} above the bound of the estimate"
         return out
+
+
+def percent(one: Found) -> str:
+    """An accuracy, with its interval where there were several trainings."""
+    around = f" +-{100 * half_width(one.accuracies):.2f}" if len(one.accuracies) > 1 else ""
+    return f"{one.accuracy:.2%}{around}"
+
+
+def _against(one: Sequence[float], other: Sequence[float]) -> str:
+    """Whether the intervals of two means are apart, and how."""
+    away = mean(one) - mean(other)
+    if abs(away) <= half_width(one) + half_width(other):
+        return "not to be told from"
+    return "above" if away > 0 else "below"
 
 
 def result_from(content: Mapping[str, Any]) -> Result:
@@ -168,7 +248,8 @@ def result_from(content: Mapping[str, Any]) -> Result:
         if key in content
     }
     optimum = Optimum(_figures(content["optimum"]), content["bound"]) if content["optimum"] else None
-    return Result(heading, content["objective"], tuple(found), optimum, content["about"])
+    targets = tuple(Target(**one) for one in content["targets"])
+    return Result(heading, content["objective"], tuple(found), optimum, content["about"], targets)
 
 
 # What is drawn of an axis: factor and label of the raw figure; others are drawn as the objective's value.
@@ -194,38 +275,3 @@ def drawn(result: Result, axis: str, found: Sequence[Found]) -> list[float]:
 def label(axis: str) -> str:
     """What an axis is called in pictures."""
     return "test accuracy, %" if axis == "accuracy" else DRAWN.get(axis, (1.0, axis))[1] + " (simulated)"
-
-
-def _plot(result: Result, path: Path) -> None:
-    """Draw points, what is known, and the front."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    x, y = result.axes
-    kinds = {
-        "search": ([one for one in result.found if not one.known], "tab:blue", "o"),
-        "known": ([one for one in result.found if one.known], "tab:orange", "s"),
-    }
-    front = result.front()
-    axis.plot(drawn(result, x, front), drawn(result, y, front), color="tab:green", linewidth=1, label="not dominated")
-    for name, (found, colour, marker) in kinds.items():
-        if found:
-            xs, ys = drawn(result, x, found), drawn(result, y, found)
-            axis.scatter(xs, ys, color=colour, marker=marker, label=name, zorder=3)
-            for one, at in zip(found, zip(xs, ys, strict=True), strict=True):
-                axis.annotate(one.name, at, xytext=(4, 4), textcoords="offset points", fontsize=7)
-    every = drawn(result, x, result.found)
-    if max(every) > WIDE * min(every) > 0:
-        axis.set_xscale("log")
-    axis.set(xlabel=label(x), ylabel=label(y))
-    axis.grid(alpha=0.3)
-    axis.margins(0.12)
-    axis.legend(loc="best", fontsize=8)
-    machine = result.heading.get("soc") or result.heading.get("cluster")
-    figure.suptitle(f"{result.heading['workload']} on {machine}, {result.heading['space']}")
-    with replacing(path) as part:
-        figure.savefig(part, dpi=130, format="png")
-    pyplot.close(figure)

@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import textwrap
+import zipfile
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +26,7 @@ import torch
 import yaml
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.yamlfile import read_text
+from cosoc.sim.files.yamlfile import read_plain
 
 SHOWN = 120  # characters of a setting, in a message
 
@@ -62,6 +63,18 @@ def differences(was: Any, asked: Any, at: str = "") -> Iterator[tuple[str, Any, 
             yield from differences(was.get(key), asked.get(key), f"{at}.{key}" if at else str(key))
     elif was != asked:
         yield at, was, asked
+
+
+def check_stored(path: Path) -> None:
+    """InputError unless a file of torch.save is as torch writes it: a ZIP archive that compresses nothing and holds no
+    byte twice. What it takes in memory is then bounded by its own size, so that no archive is a bomb."""
+    if not zipfile.is_zipfile(path):
+        raise InputError("it is no archive of torch.save")
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    size, held = path.stat().st_size, sum(entry.file_size for entry in entries)
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or held > size:
+        raise InputError(f"its {len(entries)} entries unpack to {held:,} bytes; the file's own {size:,} are the most")
 
 
 class RunFolder:
@@ -112,10 +125,7 @@ class RunFolder:
     def _check_same(self, file: Path, asked: dict[str, Any]) -> None:
         if not file.exists():
             raise InputError(f"{file}: no such file; there is no run to resume in {self.path}")
-        try:
-            was = yaml.safe_load(read_text(file))
-        except yaml.YAMLError:
-            was = None
+        was = read_plain(file)
         if not isinstance(was, dict):
             raise InputError(f"{file}: is not the configuration of a run")
         for key, found, given in differences(was, asked):
@@ -181,7 +191,10 @@ class RunFolder:
 
     def _load(self, path: Path) -> dict[str, Any]:
         try:
-            loaded: dict[str, Any] = torch.load(path, weights_only=True)
+            check_stored(path)
+            loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except InputError as error:
+            raise InputError(f"{path}: cannot be read back: {error}; remove it and resume") from None
         except Exception as error:  # torch raises several kinds for a damaged file
             raise InputError(f"{path}: cannot be read back ({type(error).__name__}); remove it and resume") from None
         return loaded

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.random import Generator
 
 from cosoc.search.fit import Floats
-from cosoc.search.terms import TilingCache, tilings_for
+from cosoc.search.terms import tilings_for
 from cosoc.sim.model.mapping import Mapping, Piece, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
-from cosoc.sim.tiler import candidates, homes_of, unsupported
+from cosoc.sim.tiler import TilingCache, candidates, homes_of, unsupported
 
 
 def random_layer(rng: Generator) -> Workload:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cosoc.search.result import Found, Result, drawn, label
+from cosoc.search.result import Found, Result, drawn, label, percent
 from cosoc.sim.errors import InputError
 from cosoc.sim.lower.pipeline import lower_pipeline
 from cosoc.sim.model.cluster import Cluster
@@ -42,7 +42,8 @@ def front_data(result: Result) -> dict[str, Any]:
     first, second = result.axes
     other = ("energy", "accuracy") if result.trained else ("latency", "energy")
     pairs = dict.fromkeys(((first, second), other))
-    front = result.front()
+    front, beaten = result.front(), result.beaten()
+    listed = [one for one in result.found if one.name not in beaten]
     charts = []
     for x, y in pairs:
         line = _points(result, x, y, front) if (x, y) == (first, second) else []
@@ -50,21 +51,24 @@ def front_data(result: Result) -> dict[str, Any]:
             chart(
                 label(x), label(y),
                 series("not dominated", GREEN, [(a, b, "") for a, b, _ in line], line=True),
-                series("found by the search", BLUE, _points(result, x, y, [o for o in result.found if not o.known])),
+                series("found by the search", BLUE, _points(result, x, y, [one for one in listed if not one.known])),
                 series("known", ORANGE, _points(result, x, y, [o for o in result.found if o.known])),
             )
         )  # fmt: skip
     best = {one.name for one in front}
     rows = [
         [one.name + (" *" if one.name in best else ""),
-         *([f"{one.accuracy:.2%}"] if one.accuracy is not None else []),
+         *([percent(one)] if one.accuracy is not None else []),
          f"{1e3 * one.simulated.latency_s:.5g}", f"{1e3 * one.estimated.latency_s:.5g}" if one.estimated else "-",
          f"{1e3 * one.simulated.energy_j:.5g}", f"{one.simulated.peak_bytes / 1024:.5g}",
          f"{one.simulated.throughput:.5g}"]
-        for one in sorted(result.found, key=result.at)
+        for one in sorted(listed, key=result.at)
     ]  # fmt: skip
     head = ["mapping", *(["accuracy"] if result.trained else []), "ms", "estimated ms", "mJ", "peak KiB", "1/s"]
     about = f"Simulated; what nothing else beats in {first} and {second} has a star. Best: {result.best.name}."
+    if beaten:
+        about += f" Not shown: {', '.join(f'{name} (beaten by {by})' for name, by in beaten.items())}."
+    about += "".join(f" {claim[0].upper()}{claim[1:]}." for claim in result.claims())
     if result.optimum is not None and result.best.estimated is not None:
         gap = result.value(result.best.estimated) / result.optimum.bound - 1
         about += f" Its estimate is {gap:.2%} above the bound of the estimate."

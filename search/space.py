@@ -26,6 +26,7 @@ class Candidate:
     name: of its file too, one in a run. estimated: what the space's closed form says at the time. accuracy: of the
     network trained under it, a share. known: what one would try without a search (a default, a manual mapping, a
     baseline, a proven optimum of the estimate): the result is never worse. about: plain data that a reader may want.
+    accuracies: of every training, where there were several; `accuracy` is their mean.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Candidate:
     accuracy: float | None = None
     known: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)
+    accuracies: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from cosoc.search.spaces.splits import Bools, Cuts, Floats, Plan, Problem, cuts_
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import device_soc
-from cosoc.sim.manual import DEFAULT, named_mapping
+from cosoc.sim.files.names import DEFAULT
+from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.cuts import elements, last_layers
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Piece, Runtime, Stage
@@ -38,7 +39,7 @@ from cosoc.sim.stages import (
     message_seconds,
     runs_whole,
 )
-from cosoc.sim.tiler import complete, pinned_weights, weight_bytes
+from cosoc.sim.tiler import kept, kept_bytes, weight_bytes, with_parts
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class DeviceCosts:
 @dataclass(frozen=True)
 class _Layers:
     """Of each layer of a network on a device: seconds and joules above idle where every core that keeps weights has
-    room for all (kept) and where none keeps any (moved), and bytes of weights. mapping: the complete one."""
+    room for all (kept) and where none keeps any (moved), and bytes of weights. mapping: with parts for every layer."""
 
     mapping: Mapping
     kept_s: Floats
@@ -98,7 +99,7 @@ class _Layers:
 
 
 def _simulated(soc: SoC, workload: Workload, mapping: Mapping) -> _Layers:
-    full = complete(mapping, workload, soc)
+    full = with_parts(mapping, workload, soc)
     weights = [weight_bytes(layer, soc, full.layers[layer.name].parts) for layer in workload]
     kept = moved = _by_layer(_with_room(soc), workload, mapping)
     if any(core.keeps_weights for core in soc.cores.values()):
@@ -118,14 +119,18 @@ def _cut_through(workload: Workload, cuts: Cuts, mapping: Mapping) -> Bools:
 def _staying(soc: SoC, workload: Workload, mapping: Mapping, cuts: Cuts) -> Bools:
     """[N, N, layers]: whether a layer's weights stay in its core during a stage, by the simulator's own rule; true for
     layers outside of the stage."""
-    n, layers = len(cuts.done), np.array(workload.layers, dtype=object)
-    out = np.ones((n, n, len(layers)), dtype=bool)
-    index = {layer.name: i for i, layer in enumerate(workload)}
-    for i, j in np.argwhere(nested(cuts)).tolist():
-        inside = cuts.done[j] & ~cuts.done[i]
-        part = replace(workload, layers=tuple(layers[inside]))
-        out[i, j, inside] = False
-        out[i, j, [index[name] for name in pinned_weights(part, mapping, soc)]] = True
+    n, n_layers = len(cuts.done), len(workload.layers)
+    out = np.ones((n, n, n_layers), dtype=bool)
+    keeping = [
+        (soc.memories[core.weight_memory].capacity_bytes, [kept_bytes(one, mapping, soc, name) for one in workload])
+        for name, core in soc.cores.items() if core.keeps_weights and core.weight_memory
+    ]  # fmt: skip
+    for i, before in enumerate(cuts.done):
+        inside = cuts.done & ~before
+        out[i] = ~inside
+        for room, held in keeping:
+            sizes = np.array(held, np.int64)
+            out[i] |= inside & (sizes > 0) & kept(np.where(inside, sizes, 0), room)
     return out
 
 

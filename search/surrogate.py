@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from cosoc import __version__
 from cosoc.sim.cores import CORES
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.yamlfile import read_json
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.theta import Theta, factors_of
 
@@ -112,10 +113,8 @@ def save(surrogate: Surrogate, path: Path) -> None:
 def load(path: Path, soc: SoC) -> Surrogate:
     """Read a surrogate. InputError if it is none, or was fitted to another SoC or another simulator."""
     try:
-        out = TypeAdapter(Surrogate).validate_python(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
+        out = TypeAdapter(Surrogate).validate_python(read_json(path))
+    except ValidationError as error:
         reason = str(error).replace("\n", " ")
         raise InputError(f"{path}: is not an estimate that `cosoc calibrate --out` wrote: {reason}") from error
     again, now = f"run cosoc calibrate {soc.name} --out {path}", simulator_digest()

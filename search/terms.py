@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping as MappingOf
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -20,13 +20,13 @@ from cosoc.sim.estimate import Before, Terms, compose, group_terms, starting, st
 from cosoc.sim.exact import Num
 from cosoc.sim.model.energy import power_energy_j
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime
-from cosoc.sim.model.placement import Homes, lifetimes, tensor_bytes
+from cosoc.sim.model.placement import Homes, handovers, lifetimes, tensor_bytes
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import c_parts, cut_channels
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.movers.dma_terms import weight_transfer_of
 from cosoc.sim.theta import Theta
-from cosoc.sim.tiler import best_tiling, complete, default_core, homes_of, living, weight_bytes
+from cosoc.sim.tiler import TilingCache, complete, homes_of, living, weight_bytes
 from cosoc.sim.work import LayerWork, layer_work
 
 TERMS = tuple(f.name for f in fields(Terms))
@@ -40,13 +40,6 @@ class Estimate:
     ticks: Tensor
     energy_j: Tensor
     by_layer: Tensor
-
-
-@dataclass
-class TilingCache:
-    """Tilings already chosen, for one SoC. A layer is known by its geometry, so that equal ones share an entry."""
-
-    plans: dict[tuple[object, ...], LayerPlan] = field(default_factory=dict)
 
 
 def tilings_for(
@@ -63,31 +56,10 @@ def tilings_for(
     Layers not named run on their default core. A core with 0 channels keeps its place, so that a gradient can reach it.
     pieces: of layers that run at once. Raises InputError where a layer can run nowhere or no tile of it fits.
     """
-    layers = {}
-    for layer in workload:
-        given = shares.get(layer.name) or {default_core(layer, soc): layer.k}
-        layers[layer.name] = LayerPlan(tuple(Part(core, int(k)) for core, k in given.items()))
-    mapping = Mapping(name, runtime, layers, pieces)
-    homes = homes_of(workload, mapping, soc)
-    at_once = {member for piece in pieces for member in piece.layers}
-    for layer in workload:
-        if layer.name in at_once:  # its tiles depend on the piece
-            continue
-        key = _key(layer, layers[layer.name], runtime, homes)
-        if key not in cache.plans:
-            cache.plans[key] = best_tiling(layer, layers[layer.name], soc, runtime, homes)
-        layers[layer.name] = cache.plans[key]
-    mapping = replace(mapping, layers=layers)
-    return complete(mapping, workload, soc) if at_once else mapping
-
-
-def _key(layer: Layer, plan: LayerPlan, runtime: Runtime, homes: Homes) -> tuple[object, ...]:
-    geometry = replace(layer, name="", inputs=("",) * len(layer.inputs), fn="", activation="")
-    if layer.alternative is not None:
-        same = ("" if layer.alternative.inputs == layer.inputs else "other",)
-        geometry = replace(geometry, alternative=replace(layer.alternative, name="", inputs=same))
-    at = (homes.inputs(layer), homes.output(layer), homes.weights_in_main, homes.stream_bytes)
-    return geometry, plan, runtime, at
+    layers = {
+        layer: LayerPlan(tuple(Part(core, int(k)) for core, k in given.items())) for layer, given in shares.items()
+    }
+    return complete(Mapping(name, runtime, layers, pieces), workload, soc, cache)
 
 
 def emitted(workload: Workload, mapping: Mapping, soc: SoC) -> Workload:
@@ -130,12 +102,19 @@ def network_terms(
     table: list[float] = []
     jacobian: list[list[float]] = []
     before: set[str] | None = None
+    passed = handovers(living(workload, mapping, soc), mapping, soc)
     for turn in turns(workload, mapping):
         soft = [(layer.name, core) for layer in turn for core in shares.get(layer.name, {})]
         columns = [column[pair] for pair in soft]
         given = dict(zip(soft, relax.inputs([values[c] for c in columns]), strict=True))
         works = [(layer, _work(layer, soc, mapping.layers[layer.name], given, homes, theta)) for layer in turn]
-        terms, _ = group_terms(works, soc, homes, relax, before)
+        handed = [
+            (one.core, relax.used(most) * soc.cores[one.core].handover)
+            for layer in turn
+            for one in passed[layer.name]
+            for most in [relax.maximum(0, *_channels(layer, mapping, given, one.readers))]
+        ]
+        terms, _ = group_terms(works, soc, homes, relax, before, handed)
         before = {p.core for layer in turn for p in mapping.layers[layer.name].parts if p.channels}
         for term in (getattr(terms, name) for name in TERMS):
             slopes = [0.0] * len(values)
@@ -160,23 +139,28 @@ def _work(
     return layer_work(layer, soc, ks, given, homes, relax, theta)
 
 
+def _channels(layer: Layer, mapping: Mapping, soft: MappingOf[tuple[str, str], Num], cores: Sequence[str]) -> list[Num]:
+    """Channels of a layer on each of the cores, the soft ones {(layer, core): channels} where there are."""
+    plan = mapping.layers[layer.name]
+    return [soft.get((layer.name, core), plan.channels_on(core)) for core in cores]
+
+
 def prefetchable(workload: Workload, soc: SoC, mapping: Mapping) -> list[bool]:
     """For each turn whether its first weights find room while the one before computes its last tile: [turns]."""
     out: list[bool] = []
     before: dict[str, int] = {}
     for turn in turns(workload, mapping):
-        first, _ = _held(turn[0], soc, mapping)
+        first, _ = held_weights(turn[0], soc, mapping.layers[turn[0].name])
         room = (soc.memories[m].capacity_bytes >= n + before.get(m, 0) for m, n in first.items())
         out.append(bool(out) and all(room))
         before = {}
         for layer in turn:
-            before |= _held(layer, soc, mapping)[1]
+            before |= held_weights(layer, soc, mapping.layers[layer.name])[1]
     return out
 
 
-def _held(layer: Layer, soc: SoC, mapping: Mapping) -> tuple[dict[str, int], dict[str, int]]:
-    """Bytes of each weight memory that a layer's first weights take, and its last."""
-    given = mapping.layers[layer.name]
+def held_weights(layer: Layer, soc: SoC, given: LayerPlan) -> tuple[dict[str, int], dict[str, int]]:
+    """Bytes of each weight memory that the first weights of a layer under a plan take, and its last."""
     first, last = dict[str, int](), dict[str, int]()
     c = c_parts(layer, cut_channels(layer, soc, given))[0][0]
     for part in given.parts:
@@ -191,19 +175,20 @@ def _held(layer: Layer, soc: SoC, mapping: Mapping) -> tuple[dict[str, int], dic
 
 def unstreamed_ticks(terms: Terms, room: Tensor, theta: Theta, starts: Sequence[int] = (0,)) -> Tensor:
     """Ticks of each turn within its network in the overlapped runtime, [turns], if all weights are in the main
-    memory. room: `prefetchable`, as 0 and 1. starts: where networks begin, if there are several in a row."""
+    memory. room: `prefetchable`, as 0 and 1. starts: where networks begin, if there are several in a row. Terms and
+    room may be [turns, mappings]."""
     follows = torch.ones_like(room)
     follows[list(starts)] = 0
-    first = Before(terms.tile.roll(1) * room * follows, terms.store.roll(1) * follows)
+    first = Before(terms.tile.roll(1, 0) * room * follows, terms.store.roll(1, 0) * follows)
     _, launch = starting(terms, theta, relax, first)
     free = terms.free + terms.single * launch
-    before = replace(first, free=free.roll(1) * room * follows)
+    before = replace(first, free=free.roll(1, 0) * room * follows)
     ticks: Tensor = compose(terms, "overlapped", theta, relax, before)
     return ticks
 
 
 def network_ticks(terms: Terms, room: Tensor, ahead: int, runtime: Runtime, theta: Theta) -> Tensor:
-    """Ticks of each turn within its network, [turns]. ahead: `stream_ticks`."""
+    """Ticks of each turn within its network, [turns], or [turns, mappings]. ahead: `stream_ticks`."""
     if runtime == "serial":
         total: Tensor = terms.total
         return total

@@ -36,12 +36,13 @@ class Terms:
     """What `compose` needs to know of a layer, or of many at once (arrays, tensors). Ticks, but for the last two.
 
     total: everything one after the other. load, store, weights: the first load, last store and first weights, which
-    nothing of the same layer hides. fetch, spill: weights from the backing memory, and what else their DMA moves.
+    nothing of the same layer hides. fetch, queued: weights from the backing memory, with what they wait until others
+    have left the main memory, and how much of `weights` is in that. spill: what else their DMA moves.
     moving: the busiest DMA, with all of these but fetch. pace: the slowest core (or the host) with all launches but the
     first, as far as it waits for others, and for weights where their memory does not hold two tiles of them.
     launch: the first launches, one after the other. tile: the last tile on the slowest core. free: how long the DMA is
-    free while that tile is computed. single: 1 if there is one tile only, else 0. unit_j: energy of units while busy
-    and of links, J.
+    free while that tile is computed. single: 1 if there is one tile only, else 0. handed: until cores have handed over
+    what they made and others read. unit_j: energy of units while busy and of links, J.
     """
 
     total: Num
@@ -49,6 +50,7 @@ class Terms:
     store: Num
     weights: Num
     fetch: Num
+    queued: Num
     spill: Num
     moving: Num
     pace: Num
@@ -56,6 +58,7 @@ class Terms:
     tile: Num
     free: Num
     single: Num
+    handed: Num
     unit_j: Num
 
 
@@ -178,13 +181,16 @@ class _Chain:
 
 @dataclass(frozen=True)
 class _Part:
-    """A layer's chains, and the transfers that nothing of the same layer hides, as in `Terms`."""
+    """A layer's chains, and the transfers that nothing of the same layer hides, as in `Terms`. waits, queued: as in
+    `_queued`."""
 
     chains: tuple[_Chain, ...]
     load: Num
     store: Num
     weights: Num
     fetch: Num
+    waits: Num
+    queued: Num
 
 
 def layer_terms(
@@ -204,12 +210,18 @@ def group_terms(
     homes: Homes,
     xp: Any,
     before: Collection[str] | None = None,
+    handed: Sequence[tuple[str, Num]] = (),
 ) -> tuple[Terms, dict[str, Num]]:
-    """The same of layers that run at once, each on cores of its own: chains side by side, and DMAs that they share."""
+    """The same of layers that run at once, each on cores of its own: chains side by side, and DMAs that they share.
+
+    handed: cores that hand over what the layers read, and for how many ticks.
+    """
     account = _Account(soc, xp)
+    handed_ticks = sum(account.occupy(core, ticks) for core, ticks in handed)
     parts = [_part(layer, work, account, homes) for layer, work in members]
     store = xp.maximum(0, *(part.store for part in parts))
     fetch = sum(part.fetch for part in parts)
+    waits = sum(part.waits for part in parts)
     fetching = soc.route(soc.backing_memory, soc.main_memory).dma if soc.backing_memory is not None else ""
     moving = {unit: t - fetch if unit == fetching else t for unit, t in account.busy.items() if unit in soc.dmas}
     busiest = xp.maximum(0, *moving.values())
@@ -230,7 +242,8 @@ def group_terms(
         load=parts[0].load,
         store=store,
         weights=parts[0].weights,
-        fetch=fetch,
+        fetch=fetch + waits,
+        queued=sum(part.queued for part in parts),
         spill=moving.get(fetching, 0),
         moving=busiest,
         pace=xp.maximum(sum(chain.later for chain in chains), *(_pace(side, xp) for side in sides)),
@@ -240,6 +253,7 @@ def group_terms(
             single > 0, tile, xp.maximum(xp.maximum(*(ticks + chain.first for chain, ticks in last)) - store, 0)
         ),
         single=single,
+        handed=handed_ticks,
         unit_j=power_energy_j(soc, 0, account.busy) + account.pj * 1e-12,
     )
     return terms, account.busy
@@ -263,18 +277,23 @@ def _part(layer: Layer, work: LayerWork, account: _Account, homes: Homes) -> _Pa
         store = transfer_ticks(work.last_store, soc, memory, target, xp)
         loads = (account.move(work.loads, source, memory) - load) / xp.maximum(work.steps - 1, 1)
     chains, weights, fetch = list[_Chain](), 0 * work.steps, 0 * work.steps
+    streams = list[_Stream]()
     for part in work.cores:
         core = soc.cores[part.core]
         refill: Num = 0
         if core.weight_memory is not None:
+            fetched: Num = 0 * work.steps
             if not homes.weights_in_main and soc.backing_memory is not None:
-                fetch = fetch + account.move(part.weights, soc.backing_memory, main)
+                fetched = account.move(part.weights, soc.backing_memory, main)
+            fetch = fetch + fetched
             brought = account.move(part.weights, main, core.weight_memory)
             first = transfer_ticks(part.first_weights, soc, main, core.weight_memory, xp)
             weights = weights + first
             held_up = xp.where(part.weights.calls > work.steps, 0, part.weights.calls - part.first_weights.calls)
             tight = 2 * part.first_weights.bytes > soc.memories[core.weight_memory].capacity_bytes
             refill = xp.where(tight, brought - first + held_up * loads, 0)
+            moved = part.weights.calls, part.first_weights.bytes
+            streams.append(_Stream(len(chains), *moved, fetched, brought, first, part.last, tight))
         if not soc.is_cached(part.core):
             account.move(part.stores, core.memory, target)
         account.spend(part.feed, core.feed_links)
@@ -300,7 +319,57 @@ def _part(layer: Layer, work: LayerWork, account: _Account, homes: Homes) -> _Pa
                 stored,
             )
         )
-    return _Part(tuple(chains), load, store, weights, fetch)
+    for one in streams:
+        chain, between = chains[one.chain], _between(one, streams, homes.stream_bytes, xp)
+        chains[one.chain] = replace(chain, refill=chain.refill + xp.where(one.tight, between, 0))
+    waits, queued = (0, 0) if homes.weights_in_main else _queued(streams, homes.stream_bytes, xp)
+    return _Part(tuple(chains), load, store, weights, fetch, waits, queued)
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """Weights of one core. chain: its number. tiles: how often they come; tile_bytes: of the first time. fetched,
+    brought: ticks of all fetches from the backing memory, and of all transfers to the core's memory; first: the first
+    of the latter. job: ticks of one job. tight: whether the core's memory does not hold two tiles."""
+
+    chain: int
+    tiles: Num
+    tile_bytes: Num
+    fetched: Num
+    brought: Num
+    first: Num
+    job: Num
+    tight: Any
+
+
+def _between(one: _Stream, streams: Sequence[_Stream], room: int, xp: Any) -> Num:
+    """Ticks for which a core that has used up its weights waits while those of others are brought, which come before
+    its next ones; and fetched before, where both do not find room on their way. One job hides some of each."""
+    out: Num = 0
+    for other in streams:
+        if other is not one:
+            fetched = xp.where(one.tile_bytes + other.tile_bytes > room, other.fetched, 0)
+            lane = (other.brought + fetched) / xp.maximum(other.tiles, 1)
+            out = out + xp.minimum(one.tiles, other.tiles) * xp.maximum(lane - one.job, 0)
+    return out
+
+
+def _queued(streams: Sequence[_Stream], room: int, xp: Any) -> tuple[Num, Num]:
+    """Ticks in which nothing is fetched, since the room that weights pass through does not hold the tile that is on its
+    way to a core's memory and the next one beside it; and what first tiles have of these. Tiles of two cores take
+    turns, as far as both have some."""
+    waits: Num = 0
+    firsts: Num = 0
+    for one in streams:
+        alone, crowded = one.tiles, 0 * one.tiles
+        for other in streams:
+            if other is not one:
+                pairs = xp.minimum(alone, other.tiles)
+                crowded = crowded + xp.where(one.tile_bytes + other.tile_bytes > room, pairs, 0)
+                alone = alone - pairs
+        share = (crowded + xp.where(2 * one.tile_bytes > room, alone, 0)) / xp.maximum(one.tiles, 1)
+        waits, firsts = waits + one.brought * share, firsts + one.first * share
+    return waits, firsts
 
 
 def _pace(chains: Sequence[_Chain], xp: Any) -> Num:
@@ -363,7 +432,7 @@ def compose(terms: Terms, runtime: Runtime, theta: Theta, xp: Any, before: Befor
     weights, launch = starting(terms, theta, xp, before or Before())
     hidden = terms.moving - terms.weights - terms.load - terms.store
     inner = xp.maximum(terms.pace, hidden + terms.tile)
-    return weights + terms.load + launch + inner + terms.store
+    return terms.handed + weights + terms.load + launch + inner + terms.store
 
 
 def stream_ticks(homes: Homes, soc: SoC) -> int:
@@ -383,7 +452,7 @@ def streamed(ticks: Sequence[Num], terms: Sequence[Terms], ahead: int, xp: Any) 
     out: list[Num] = []
     credit: Num = 0
     for own, layer in zip(ticks, terms, strict=True):
-        after = xp.maximum(layer.spill, layer.weights + layer.store) + layer.tile
+        after = xp.maximum(layer.spill, layer.weights - layer.queued + layer.store) + layer.tile
         spent = xp.maximum(own, layer.fetch - credit + after)
         out.append(xp.where(layer.fetch > 0, spent, own))
         credit = xp.minimum(credit + out[-1] - layer.fetch - layer.spill, ahead)

@@ -10,20 +10,17 @@ from cosoc.sim.cores.dla import Dla
 from cosoc.sim.cores.roofline import Roofline
 from cosoc.sim.cores.tensor_gpu import TensorGpu
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.names import DEFAULT, MANUAL, RULES
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.soc import Core, SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import default_core, unsupported
 
-DEFAULT = "default"
-MANUAL = ("all_8bit", "io_8bit_backbone_ternary", "all_ternary", "min_cost")
-# Mappings to the first core of a kind, by the name of the kind.
 KINDS_OF_CORE: dict[str, Callable[[Core], bool]] = {
     "gpu": lambda core: isinstance(core, TensorGpu) or (isinstance(core, Roofline) and core.kind == "gpu"),
     "dla": lambda core: isinstance(core, Dla),
 }
-RULES = (DEFAULT, *MANUAL, *KINDS_OF_CORE)  # all names of `named_mapping`
 Objective = Literal["latency", "energy"]
 
 
@@ -103,4 +100,4 @@ def _cheapest_split(
     return best[2]
 
 
-__all__ = ["MANUAL", "RULES", "alone", "named_mapping", "splits"]
+__all__ = ["DEFAULT", "KINDS_OF_CORE", "MANUAL", "RULES", "alone", "named_mapping", "splits"]

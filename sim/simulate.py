@@ -11,7 +11,7 @@ from typing import Literal
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures
 from cosoc.sim.files.catalog import boundary_of
-from cosoc.sim.lower.emit import lower, stream
+from cosoc.sim.lower.emit import lowered, stream
 from cosoc.sim.lower.pipeline import replay
 from cosoc.sim.lower.together import together
 from cosoc.sim.machine.trace import Run
@@ -25,7 +25,7 @@ from cosoc.sim.report.result import Result, report
 from cosoc.sim.report.together import Load, TogetherResult, summed_up
 from cosoc.sim.stages import Pricer, check_cluster_mapping, pipeline_of, pricers, stage_figures
 from cosoc.sim.stages import peak_bytes as peak_of_devices
-from cosoc.sim.tiler import checked
+from cosoc.sim.tiler import checked, placed
 
 Engine = Literal["fast", "reference"]
 ENGINES: tuple[Engine, ...] = ("fast", "reference")
@@ -49,8 +49,8 @@ def figures(soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast"
 
     Raises InputError where the machine cannot run it as mapped.
     """
-    full = checked(mapping, workload, soc)
-    return program_figures(lower(workload, full, soc), soc, workload, full, engine_run(engine))
+    at = placed(mapping, workload, soc)
+    return program_figures(lowered(at), at, engine_run(engine))
 
 
 def simulate(soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast", inferences: int = 1) -> Result:
@@ -61,12 +61,12 @@ def simulate(soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast
     if inferences < 1:
         raise InputError(f"inferences is {inferences}, must be at least 1")
     run = engine_run(engine)
-    mapping = checked(mapping, workload, soc)
-    program = lower(workload, mapping, soc, inferences)
+    at = placed(mapping, workload, soc)
+    program = lowered(at, inferences)
     start = time.perf_counter()
     trace = run(program, ())
     wall_s = time.perf_counter() - start
-    return report(program, trace, soc, workload, mapping, engine=engine, run=run, inferences=inferences, wall_s=wall_s)
+    return report(program, trace, at, engine=engine, run=run, inferences=inferences, wall_s=wall_s)
 
 
 def simulate_together(soc: SoC, loads: Sequence[Load], engine: str = "fast") -> TogetherResult:
@@ -84,7 +84,8 @@ def simulate_together(soc: SoC, loads: Sequence[Load], engine: str = "fast") -> 
         if load.inferences < 1:
             raise InputError(f"inferences is {load.inferences}, must be at least 1")
         part = _part_of(soc, users)
-        program, first = stream(load.workload, load.mapping, part, load.inferences, round(load.period_s * soc.tick_hz))
+        at = placed(load.mapping, load.workload, part)
+        program, first = stream(at, load.inferences, round(load.period_s * soc.tick_hz))
         programs.append(program)
         firsts.append(first)
     whole = together(" with ".join(load.workload.name for load in loads), programs)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping as MappingOf
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -23,17 +23,26 @@ from cosoc.sim.cores.roofline import Roofline
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import device_soc
 from cosoc.sim.files.yamlfile import Place
-from cosoc.sim.lower.emit import lower
+from cosoc.sim.lower.emit import lowered
 from cosoc.sim.lower.pipeline import TICK_HZ, PipelineHop, PipelineStage
 from cosoc.sim.machine.trace import Run
 from cosoc.sim.model.cluster import Cluster, Device
 from cosoc.sim.model.cuts import Done, crossing, done_behind, elements, last_layers, section
-from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Stage
+from cosoc.sim.model.mapping import Mapping, Stage
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import Workload, batched
-from cosoc.sim.price import program_figures
-from cosoc.sim.tiler import Problem, checked, default_core, pinned_weights, problems, weight_bytes
+from cosoc.sim.price import time_and_energy
+from cosoc.sim.tiler import (
+    Problem,
+    TilingCache,
+    default_core,
+    pinned_weights,
+    placed,
+    problems,
+    weight_bytes,
+    with_parts,
+)
 
 NS = 1e-9
 PJ = 1e-12
@@ -108,8 +117,22 @@ class StageCost:
     joules: float
 
 
-# Of one SoC: cut, later cut, inferences together, what the mapping says inside -> what it costs.
-Prices = dict[tuple[Done, Done, int, str], StageCost]
+# A stage on some SoC: cut, later cut, inferences together, what the mapping says inside.
+Asked = tuple[Done, Done, int, str]
+
+
+@dataclass
+class Prices:
+    """What is known of one SoC, so that it is found out once: what stages cost that it can run, and the tiles that were
+    chosen for their layers."""
+
+    costs: dict[Asked, StageCost] = field(default_factory=dict)
+    tilings: TilingCache = field(default_factory=TilingCache)
+
+
+def asked(before: Done, done: Done, items: int, inside: Mapping) -> Asked:
+    """By what the cost of a stage is known; inside: what a mapping says of it."""
+    return before, done, items, repr((inside.runtime, inside.layers, inside.pieces))
 
 
 class Pricer:
@@ -118,25 +141,24 @@ class Pricer:
 
     def __init__(self, soc: SoC, workload: Workload, mapping: Mapping, run: Run, known: Prices | None = None) -> None:
         self.soc, self.workload, self.mapping, self._run = soc, workload, mapping, run
-        self._known: Prices = {} if known is None else known
+        self._known = known or Prices()
 
     def cost(self, before: Done, done: Done, items: int) -> StageCost:
         """Of the layers from a cut to a later one, `items` inferences together. InputError where the device cannot run
         them as mapped."""
         layers = section(self.workload, before, done)
-        inside = within(self.mapping, layers)
-        key = before, done, items, repr((inside.runtime, inside.layers, inside.pieces))
-        if key not in self._known:
-            self._known[key] = self._cost(batched(layers, layers.n * items))
-        return self._known[key]
+        key = asked(before, done, items, within(self.mapping, layers))
+        if key not in self._known.costs:
+            self._known.costs[key] = self._cost(batched(layers, layers.n * items))
+        return self._known.costs[key]
 
     def _cost(self, layers: Workload) -> StageCost:
         mapping, board = within(self.mapping, layers), lone_roofline(self.soc)
         if board is not None and runs_whole(mapping):
             return roofline_cost(self.soc, board, layers)
-        full = checked(mapping, layers, self.soc)
-        found = program_figures(lower(layers, full, self.soc), self.soc, layers, full, self._run)
-        return StageCost(found.latency_s, found.energy_j - found.latency_s * self.soc.idle_power_mw * 1e-3)
+        at = placed(mapping, layers, self.soc, self._known.tilings)
+        seconds, joules = time_and_energy(lowered(at), at, self._run)
+        return StageCost(seconds, joules - seconds * self.soc.idle_power_mw * 1e-3)
 
 
 def within(mapping: Mapping, layers: Workload) -> Mapping:
@@ -165,13 +187,10 @@ def weights_in_memory(soc: SoC, layers: Workload, mapping: Mapping) -> int:
     board = lone_roofline(soc)
     if board is not None:
         return sum(int(board.weight_bytes(make_tile(layer, layer.k, layer.oy, layer.ox), exact)) for layer in layers)
-    stated = mapping.layers
-    plans = {
-        layer.name: stated.get(layer.name) or LayerPlan((Part(default_core(layer, soc), layer.k),)) for layer in layers
-    }
-    kept = pinned_weights(layers, replace(mapping, layers=plans), soc)
+    full = with_parts(mapping, layers, soc)
+    kept = pinned_weights(layers, full, soc)
     moving = (layer for layer in layers if layer.name not in kept)
-    return sum(weight_bytes(layer, soc, plans[layer.name].parts) for layer in moving)
+    return sum(weight_bytes(layer, soc, full.layers[layer.name].parts) for layer in moving)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -214,7 +233,8 @@ def pricers(
     """One for each device that a mapping uses. known: prices by device, which are added to."""
     used, known = dict.fromkeys(stage.device for stage in mapping.stages), {} if known is None else known
     return {
-        name: Pricer(device_soc(cluster, name), workload, mapping, run, known.setdefault(name, {})) for name in used
+        name: Pricer(device_soc(cluster, name), workload, mapping, run, known.setdefault(name, Prices()))
+        for name in used
     }
 
 
@@ -324,8 +344,11 @@ def stage_problems(stages: Sequence[Stage], workload: Workload, cluster: Cluster
     return out
 
 
-def cluster_problems(mapping: Mapping, workload: Workload, cluster: Cluster) -> list[Problem]:
-    """Why a cluster cannot run a mapping, as (path in its file, what was found and what would be right)."""
+def cluster_problems(
+    mapping: Mapping, workload: Workload, cluster: Cluster, known: MappingOf[str, Prices] | None = None
+) -> list[Problem]:
+    """Why a cluster cannot run a mapping, as (path in its file, what was found and what would be right). known: prices
+    by device; a stage that has one can run, and is not looked into again."""
     if mapping.micro_batch < 1:
         return [(("micro_batch",), f"found {mapping.micro_batch}; at least one inference passes at a time")]
     out = stage_problems(mapping.stages, workload, cluster)
@@ -338,8 +361,12 @@ def cluster_problems(mapping: Mapping, workload: Workload, cluster: Cluster) -> 
             out.append((("pieces", i), f"{', '.join(piece.layers)} are not in one stage"))
     if out:
         return out
+    cuts = cuts_between(workload, mapping.stages)
     for i, layers in enumerate(sections):
-        out += _inside(i, layers, mapping, workload, cluster)
+        priced = (known or {}).get(mapping.stages[i].device, Prices()).costs
+        if asked(cuts[i], cuts[i + 1], mapping.micro_batch, within(mapping, layers)) not in priced:
+            out += _inside(i, layers, mapping, workload, cluster)
+        out = out or _too_large(i, layers, mapping, workload, cluster)
     return out
 
 
@@ -363,6 +390,13 @@ def _inside(number: int, layers: Workload, mapping: Mapping, workload: Workload,
             for place, why in found
         ]
         return [(place or at, f"on {stage.device}: {why}") for place, why in places]
+    return []
+
+
+def _too_large(number: int, layers: Workload, mapping: Mapping, workload: Workload, cluster: Cluster) -> list[Problem]:
+    """Whether a stage lacks memory on its device, and how much."""
+    stage = mapping.stages[number]
+    soc, at = device_soc(cluster, stage.device), ("stages", number)
     about, need = device_figures(soc), stage_bytes(number, layers, mapping, workload, cluster)
     if need <= about.memory_bytes:
         return []

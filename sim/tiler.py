@@ -6,10 +6,13 @@ both orders, is priced with `layer_work` and `layer_time`; the cheapest wins, ti
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice, product
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
 
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
@@ -154,18 +157,28 @@ def pinned_weights(workload: Workload, mapping: Mapping, soc: SoC) -> tuple[str,
     that fill half of it, while the others pass through the other half. Layers on several cores are not kept."""
     out: list[str] = []
     for name, core in soc.cores.items():
-        if not core.keeps_weights or core.weight_memory is None:
-            continue
-        alone = [n for n in workload if [p.core for p in mapping.layers[n.name].parts if p.channels] == [name]]
-        sizes = {n.name: weight_bytes(n, soc, mapping.layers[n.name].parts) for n in alone if n.op == "conv"}
-        room = soc.memories[core.weight_memory].capacity_bytes
-        if sum(sizes.values()) > room:
-            room //= 2
-        for layer, size in sizes.items():
-            if size <= room:
-                room -= size
-                out.append(layer)
+        if core.keeps_weights and core.weight_memory is not None:
+            sizes = {n.name: n_bytes for n in workload if (n_bytes := kept_bytes(n, mapping, soc, name))}
+            stay = kept(np.array(list(sizes.values()), np.int64), soc.memories[core.weight_memory].capacity_bytes)
+            out += [layer for layer, stays in zip(sizes, stay.tolist(), strict=True) if stays]
     return tuple(out)
+
+
+def kept_bytes(layer: Layer, mapping: Mapping, soc: SoC, core: str) -> int:
+    """Bytes of a layer's weights that a core may keep: those of a layer that it alone computes, else 0."""
+    parts = mapping.layers[layer.name].parts
+    return weight_bytes(layer, soc, parts) if [p.core for p in parts if p.channels] == [core] else 0
+
+
+def kept(sizes: npt.NDArray[np.int64], room: int) -> npt.NDArray[np.bool_]:
+    """[..., layers]: whose weights stay in a memory of so many bytes, of networks whose layers have weights of so many
+    [..., layers], in order: all if all fit, else the first ones that fill half of it."""
+    left = np.where(sizes.sum(-1) > room, room // 2, room)
+    out = np.zeros(sizes.shape, bool)
+    for i in range(sizes.shape[-1]):
+        out[..., i] = sizes[..., i] <= left
+        left = left - np.where(out[..., i], sizes[..., i], 0)
+    return out
 
 
 @dataclass(frozen=True)
@@ -231,42 +244,64 @@ def _largest(spans: Sequence[Span]) -> Span:
 
 def tile_problems(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes) -> list[str]:
     """Which memories the largest tiles of a layer overflow, with figure and bound."""
-    reasons = []
+    return [say() for need, bound, say in _needs(layer, plan, soc, runtime, homes) if need > bound]
+
+
+def fits(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes) -> Num:
+    """Whether the tiles of a layer fit all memories; of the many tilings in a plan whose k, oy and ox are arrays, an
+    array, or one answer where it is that of all."""
+    out: Num = True
+    for need, bound, _ in _needs(layer, plan, soc, runtime, homes):
+        out = out & (need <= bound)
+    return out
+
+
+Need = tuple[Num, int, Callable[[], str]]  # bytes (or rows) that tiles need, those that there are, what to say of it
+
+
+def _needs(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes) -> Iterator[Need]:
+    """What the largest tiles of a layer need of each memory. k, oy and ox may be arrays behind a DMA."""
     for name, need in tile_bytes(layer, plan, soc, runtime, homes).items():
         bound = room_for(layer, name, soc, homes)
-        if need.total > bound:
-            beside = " free beside what lives there" if name == homes.main else ""
-            reasons.append(f"layer {layer.name}: tiles need {need} of {name}, which has {bound}{beside}")
+        yield need.total, bound, functools.partial(_overflow, layer, name, need, bound, homes)
     for _, part in behind_caches(plan, soc):
-        reasons += [f"layer {layer.name}: {reason}" for reason in _overfull(layer, soc, part)]
+        for rows, half, what in _rows_needed(layer, soc, part):
+            yield rows, half, functools.partial(str, f"layer {layer.name}: {what}")
     cut_c = cut_channels(layer, soc, plan)
     for part in behind_dma(plan, soc).parts:
         if not part.channels or part.tile is None:
             continue
-        core, k = soc.core_of(part), min(part.tile.k, part.channels)
-        need = weight_transfer_of(layer, soc, core, k, exact, cut_c, homes).bytes
-        if core.weight_memory is None or not need:
+        core, k = soc.core_of(part), exact.minimum(part.tile.k, part.channels)
+        moved = weight_transfer_of(layer, soc, core, k, exact, cut_c, homes).bytes
+        if core.weight_memory is None:
             continue
-        bound = homes.weight_room(soc, core.weight_memory)
-        if need > bound:
-            what = f"weights of {k} channels need {need} bytes of {core.weight_memory}, which has {bound}"
-            reasons.append(f"layer {layer.name}: {what}")
-        if not homes.weights_in_main and need > homes.stream_bytes:
-            what = f"weights of {k} channels need {need} bytes to stream through {soc.main_memory}"
-            reasons.append(f"layer {layer.name}: {what}, of which {homes.stream_bytes} are set aside")
-    return reasons
+        what = f"layer {layer.name}: weights of {{}} channels need {{}} bytes"
+        bound, ways = homes.weight_room(soc, core.weight_memory), homes.stream_bytes
+        say = f"{what} of {core.weight_memory}, which has {bound}"
+        yield moved, bound, functools.partial(say.format, k, moved)
+        if not homes.weights_in_main:
+            say = f"{what} to stream through {soc.main_memory}, of which {ways} are set aside"
+            yield moved, ways, functools.partial(say.format, k, moved)
 
 
-def _overfull(layer: Layer, soc: SoC, part: Part) -> list[str]:
-    """Which of an array's memories a tile overflows: half of each, as tiles are double-buffered."""
+def _overflow(layer: Layer, memory: str, need: TileBytes, bound: int, homes: Homes) -> str:
+    beside = " free beside what lives there" if memory == homes.main else ""
+    return f"layer {layer.name}: tiles need {need} of {memory}, which has {bound}{beside}"
+
+
+def _rows_needed(layer: Layer, soc: SoC, part: Part) -> list[tuple[int, int, str]]:
+    """Rows that a tile needs of an array's memories, of half of each, as tiles are double-buffered; and the words."""
     machine = Machine.of(soc, part.core)
     assert part.tile is not None
     tiles = Tiles.of(tile_in_rows(layer, part.tile))
     spad, acc = rows_needed(shape_of(channel_slice(layer, part.channels)), tiles, machine)
     return [
-        f"a tile needs {need} rows of the {name}; half of it, as tiles are double-buffered, has {has // 2}"
+        (
+            need,
+            has // 2,
+            f"a tile needs {need} rows of the {name}; half of it, as tiles are double-buffered, has {has // 2}",
+        )
         for name, need, has in (("scratchpad", spad, machine.spad_rows), ("accumulator", acc, machine.acc_rows))
-        if need > has // 2
     ]
 
 
@@ -297,15 +332,53 @@ def _channel_choices(
         c = 0 if c == total else c
         choices = []
         for part in plan.parts:
-            alone = replace(plan, parts=(replace(part, channels=max(part.channels, 1), tile=None),))
+            if not part.channels:  # it has a place for a gradient, and no say in how the others are cut
+                choices.append([1])
+                continue
+            alone = replace(plan, parts=(replace(part, tile=None),))
             tiles = channel_tiles(part.channels, soc.cores[part.core].channel_step)
-            smallest = (tiled(layer, alone, soc, (k,), 1, 1, c=c, n=1) for k in tiles)
-            legal = (p.tile.k for p in smallest if not tile_problems(layer, p, soc, runtime, homes))
-            choices.append(list(islice(legal, ENOUGH)))
+            smallest = tiled(layer, alone, soc, (np.array(tiles, np.int64),), 1, 1, c=c, n=1)
+            legal = np.broadcast_to(fits(layer, smallest, soc, runtime, homes), len(tiles))
+            choices.append([k for k, yes in zip(tiles, legal.tolist(), strict=True) if yes][:ENOUGH])
         if all(choices):
             most = max(len(tiles) for tiles in choices)
             return list(dict.fromkeys(tuple(t[min(i, len(t) - 1)] for t in choices) for i in range(most))), c
     return [], 0
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """How a candidate cuts a layer: output channels of each part, pixels, input channels (0: all), images, order."""
+
+    k: tuple[int, ...]
+    oy: int
+    ox: int
+    c: int
+    n: int
+    order: tuple[Dim, ...]
+
+
+def _cuts(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes) -> list[_Cut]:
+    """The legal cuts of `candidates`, in their order."""
+    k_choices, c = _channel_choices(layer, plan, soc, runtime, homes)
+    rows, images = cuts(layer.oy), cuts(layer.n)
+    found: dict[tuple[int, int], list[_Cut]] = {}
+    for n in images:
+        left = list(range(len(k_choices)))  # choices of channels for which no tile of so many columns fitted yet
+        for ox in cuts(layer.ox):
+            if not left:
+                break
+            every = np.array([(*k_choices[i], oy) for i in left for oy in rows], np.int64).T
+            many = tiled(layer, plan, soc, list(every[:-1]), every[-1], ox, c=c, n=n)
+            legal = np.broadcast_to(fits(layer, many, soc, runtime, homes), every.shape[1]).reshape(len(left), -1)
+            for i, own in zip(left, legal, strict=True):
+                k = k_choices[i]
+                single = c == 0 and all(part.channels <= tile for part, tile in zip(plan.parts, k, strict=True))
+                orders = (WEIGHTS_STAY,) if single else (WEIGHTS_STAY, INPUTS_STAY)
+                fitting = np.flatnonzero(own)[:ENOUGH].tolist()
+                found[i, n] = [_Cut(k, rows[at], ox, c, n, order) for at in fitting for order in orders]
+            left = [i for i in left if not found[i, n]]
+    return [cut for i in range(len(k_choices)) for n in images for cut in found[i, n]]
 
 
 def candidates(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes) -> Iterator[LayerPlan]:
@@ -314,40 +387,47 @@ def candidates(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes:
     Input channels are cut only where no tile of output channels fits otherwise, and columns only as far as they must
     be: cutting them breaks rows into pieces.
     """
-    k_choices, c = _channel_choices(layer, plan, soc, runtime, homes)
-    for k, n in product(k_choices, cuts(layer.n)):
-        single = c == 0 and all(part.channels <= tile for part, tile in zip(plan.parts, k, strict=True))
-        orders: tuple[tuple[Dim, ...], ...] = (WEIGHTS_STAY,) if single else (WEIGHTS_STAY, INPUTS_STAY)
-        for ox in cuts(layer.ox):
-            by_rows = (tiled(layer, plan, soc, k, oy, ox, c=c, n=n) for oy in cuts(layer.oy))
-            legal = list(islice((p for p in by_rows if not tile_problems(layer, p, soc, runtime, homes)), ENOUGH))
-            yield from (replace(found, order=order) for found in legal for order in orders)
-            if legal:
-                break
+    for cut in _cuts(layer, plan, soc, runtime, homes):
+        yield tiled(layer, plan, soc, cut.k, cut.oy, cut.ox, cut.order, cut.c, cut.n)
 
 
 def best_tiling(
     layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes, theta: Theta | None = None
 ) -> LayerPlan:
-    """The plan under the cheapest legal tiles by `layer_time`; InputError where no tile fits, naming the buffer."""
-    best: tuple[float, LayerPlan] | None = None
-    for found in candidates(layer, plan, soc, runtime, homes):
-        ticks = planned_ticks(layer, found, soc, runtime, homes, theta)
-        if best is None or ticks < best[0]:
-            best = (ticks, found)
-    if best is None:
+    """The plan under the cheapest of its `candidates` by `layer_time`, the first of equals; InputError where no tile
+    fits, naming the buffer."""
+    every = _cuts(layer, plan, soc, runtime, homes)
+    if not every:
         smallest = tiled(layer, plan, soc, (1,) * len(plan.parts), 1, 1, c=1, n=1)
         raise InputError("; ".join(tile_problems(layer, smallest, soc, runtime, homes)))
-    return best[1]
+    by_arrays = all(soc.cores[part.core].BY_ARRAYS for part in plan.parts)
+    alike: dict[object, list[int]] = {}  # cuts that differ in what may be an array
+    for i, cut in enumerate(every):
+        alike.setdefault((cut.n, cut.order) if by_arrays else i, []).append(i)
+    ticks = np.empty(len(every))
+    for at in alike.values():
+        one = every[at[0]]
+        k, oy, ox = list[Num](one.k), one.oy, one.ox
+        if by_arrays:
+            *k, oy, ox = np.array([(*every[i].k, every[i].oy, every[i].ox) for i in at], np.int64).T
+        many = tiled(layer, plan, soc, k, oy, ox, one.order, one.c, one.n)
+        ticks[at] = _ticks(layer, many, soc, runtime, homes, theta)
+    best = every[int(np.argmin(ticks))]
+    return tiled(layer, plan, soc, best.k, best.oy, best.ox, best.order, best.c, best.n)
 
 
 def planned_ticks(
     layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes, theta: Theta | None = None
 ) -> float:
     """The estimated ticks of a layer by itself under a tiled plan."""
+    return float(_ticks(layer, plan, soc, runtime, homes, theta))
+
+
+def _ticks(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes, theta: Theta | None) -> Num:
+    """The same, of as many tilings as the plan has in arrays."""
     shares = [(part.core, part.channels) for part in plan.parts]
     work = layer_work(layer, soc, shares, plan, homes, exact, theta)
-    return float(layer_time(layer, work, soc, runtime, homes, theta or Theta(), exact).ticks)
+    return layer_time(layer, work, soc, runtime, homes, theta or Theta(), exact).ticks
 
 
 def tiled_plan(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes) -> LayerPlan:
@@ -370,37 +450,76 @@ def tiled_plan(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes:
     return replace(plan, parts=parts, order=order, reuse=plan.reuse and bool(beside.parts))
 
 
-def complete(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
+@dataclass
+class TilingCache:
+    """What has been chosen and checked before on one SoC, so that it is so once. plans: the tiles of a layer's plan
+    without tiles; sound: plans with tiles that fit. Layers are known by their shape and by what their memories hold."""
+
+    plans: dict[tuple[object, ...], LayerPlan] = field(default_factory=dict)
+    sound: set[tuple[object, ...]] = field(default_factory=set)
+
+
+def shape_of_layer(layer: Layer) -> Layer:
+    """The layer without what names it: all that tiles and steps depend on."""
+    other = layer.alternative
+    if other is not None:  # whether it reads the same tensors decides how inputs are shared
+        other = replace(other, name="", inputs=("" if other.inputs == layer.inputs else "other",))
+    return replace(layer, name="", inputs=("",) * len(layer.inputs), fn="", activation="", alternative=other)
+
+
+def _key(layer: Layer, plan: LayerPlan, runtime: Runtime, homes: Homes) -> tuple[object, ...]:
+    """What decides a layer's tiles, and whether they fit: two layers with one key have the same answers."""
+    ends = homes.inputs(layer), homes.output(layer)
+    room = homes.room[layer.name] if set(ends) != {homes.main} else 0
+    held = tuple(homes.pinned_bytes.items()), homes.weights_in_main, homes.stream_bytes
+    return shape_of_layer(layer), plan, runtime, ends, room, layer.name in homes.pinned, held
+
+
+def tiled_once(
+    layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes, cache: TilingCache
+) -> LayerPlan:
+    """`tiled_plan`, remembered."""
+    key = _key(layer, plan, runtime, homes)
+    if key not in cache.plans:
+        cache.plans[key] = tiled_plan(layer, plan, soc, runtime, homes)
+    return cache.plans[key]
+
+
+def complete(mapping: Mapping, workload: Workload, soc: SoC, cache: TilingCache | None = None) -> Mapping:
     """The same mapping with parts for every layer, and tiles for every layer outside fused pieces that go row by row.
 
-    Raises InputError where a layer can run nowhere or no tile of it fits.
+    cache: of this SoC. Raises InputError where a layer can run nowhere or no tile of it fits.
     """
-    layers = {}
-    for layer in workload:
-        given = mapping.layers.get(layer.name)
-        layers[layer.name] = _as_stored(layer, given or LayerPlan((Part(default_core(layer, soc), layer.k),)), soc)
-    mapping = replace(mapping, layers=layers)
+    return _completed(mapping, workload, soc, cache or TilingCache())[0]
+
+
+def _completed(mapping: Mapping, workload: Workload, soc: SoC, cache: TilingCache) -> tuple[Mapping, Homes]:
+    mapping = with_parts(mapping, workload, soc)
+    layers = dict(mapping.layers)
     homes = homes_of(workload, mapping, soc)
     fused = {name for piece in mapping.pieces if piece.how == "fused" for name in piece.layers}
     by_rows = {name for name in fused if name in layers and behind_dma(layers[name], soc).parts}
     untiled = {name for name, given in layers.items() if not given.is_tiled and name not in by_rows}
-    known: dict[object, LayerPlan] = {}  # layers that are alike, down to their homes, have the same best tiles
     for layer in (layer for layer in workload if layer.name in untiled):
-        plan, pinned = layers[layer.name], layer.name in homes.pinned
-        shape = replace(layer, name="", inputs=("",) * len(layer.inputs))
-        ends = homes.inputs(layer), homes.output(layer)
-        alike = shape, plan, ends, pinned, set(ends) != {homes.main} and homes.room[layer.name]
-        if alike not in known:
-            known[alike] = tiled_plan(layer, plan, soc, mapping.runtime, homes)
-        layers[layer.name] = known[alike]
+        layers[layer.name] = tiled_once(layer, layers[layer.name], soc, mapping.runtime, homes, cache)
     for piece in at_once(mapping):
         members = [workload[name] for name in piece.layers]
         alone = {name: layers[name] for name in piece.layers}
         layers |= _at_once(alone, members, [layer for layer in members if layer.name in untiled], soc, homes)
+    return replace(mapping, layers=layers), homes
+
+
+def with_parts(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
+    """The same mapping of the workload's layers with parts for each: on its default core where nothing is said.
+    InputError where a layer can run nowhere."""
+    layers = {}
+    for layer in workload:
+        given = mapping.layers.get(layer.name)
+        layers[layer.name] = as_stored(layer, given or LayerPlan((Part(default_core(layer, soc), layer.k),)), soc)
     return replace(mapping, layers=layers)
 
 
-def _as_stored(layer: Layer, plan: LayerPlan, soc: SoC) -> LayerPlan:
+def as_stored(layer: Layer, plan: LayerPlan, soc: SoC) -> LayerPlan:
     """The plan with the format that the network has its weights in, on cores with that format, where it is silent."""
     bits = layer.weight_bits
     if all(part.core not in soc.cores or bits not in soc.cores[part.core].weight_formats for part in plan.parts):
@@ -501,23 +620,41 @@ Problem = tuple[tuple[str | int, ...], str]  # where in a mapping file, and what
 def problems(mapping: Mapping, workload: Workload, soc: SoC) -> list[Problem]:
     """Every reason why the machine cannot run the mapping as stated, each with figure and bound, and every key of it
     that would have no effect; empty if there is none."""
-    return _checked(mapping, workload, soc)[1]
+    return _checked(mapping, workload, soc, TilingCache())[2]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A network that a machine can run as mapped: the complete mapping, and where its tensors live."""
+
+    workload: Workload
+    soc: SoC
+    mapping: Mapping
+    homes: Homes
+
+
+def placed(mapping: Mapping, workload: Workload, soc: SoC, cache: TilingCache | None = None) -> Placed:
+    """The network under the completed mapping; InputError listing every reason why the machine cannot run it."""
+    full, homes, reasons = _checked(mapping, workload, soc, cache or TilingCache())
+    if reasons or homes is None:
+        raise InputError(f"mapping {mapping.name} does not fit {soc.name}: " + "; ".join(why for _, why in reasons))
+    return Placed(workload, soc, full, homes)
 
 
 def checked(mapping: Mapping, workload: Workload, soc: SoC) -> Mapping:
     """The completed mapping; InputError listing every reason why the machine cannot run it."""
-    full, reasons = _checked(mapping, workload, soc)
-    if reasons:
-        raise InputError(f"mapping {mapping.name} does not fit {soc.name}: " + "; ".join(why for _, why in reasons))
-    return full
+    return placed(mapping, workload, soc).mapping
 
 
-def _checked(mapping: Mapping, workload: Workload, soc: SoC) -> tuple[Mapping, list[Problem]]:
+def _checked(
+    mapping: Mapping, workload: Workload, soc: SoC, cache: TilingCache
+) -> tuple[Mapping, Homes | None, list[Problem]]:
     if mapping.stages:
-        return mapping, [(("stages",), f"{soc.name} is one SoC and has no stages; leave them out, or name a cluster")]
+        what = f"{soc.name} is one SoC and has no stages; leave them out, or name a cluster"
+        return mapping, None, [(("stages",), what)]
     if mapping.micro_batch != 1:
         what = f"goes with the stages of a cluster, and {soc.name} is one SoC; leave it out"
-        return mapping, [(("micro_batch",), what)]
+        return mapping, None, [(("micro_batch",), what)]
     reasons: list[Problem] = []
     names = {layer.name for layer in workload}
     reasons += [
@@ -532,21 +669,24 @@ def _checked(mapping: Mapping, workload: Workload, soc: SoC) -> tuple[Mapping, l
             reasons += _plan_problems(layer, given, soc, layer.name in fused)
     reasons += _piece_names(mapping, workload)
     if reasons:
-        return mapping, reasons
+        return mapping, None, reasons
     try:
-        full = complete(mapping, workload, soc)
-        homes = homes_of(workload, full, soc)
+        full, homes = _completed(mapping, workload, soc, cache)
     except InputError as error:
-        return mapping, [((), str(error))]
+        return mapping, None, [((), str(error))]
     for i, piece in enumerate(mapping.pieces):
         why = _parallel_problems if piece.how == "parallel" else fused_problems
         if piece.how == "fused" and any(behind_caches(full.layers[name], soc) for name in piece.layers):
             why = _stepwise_problems
         reasons += [(("pieces", i, *key), reason) for key, reason in why(piece, workload, full, soc)]
     for layer in workload:
-        if layer.name not in fused:
-            found = tile_problems(layer, full.layers[layer.name], soc, mapping.runtime, homes)
+        plan = full.layers[layer.name]
+        key = _key(layer, plan, mapping.runtime, homes)
+        if layer.name not in fused and key not in cache.sound:
+            found = tile_problems(layer, plan, soc, mapping.runtime, homes)
             reasons += [(("layers", layer.name, "tile"), reason) for reason in found]
+            if not found:
+                cache.sound.add(key)
     if not reasons:
         for i, piece in enumerate(mapping.pieces):
             if piece in at_once(full):
@@ -554,7 +694,7 @@ def _checked(mapping: Mapping, workload: Workload, soc: SoC) -> tuple[Mapping, l
                 needs = {layer.name: _totals(layer, full.layers[layer.name], soc, homes) for layer in members}
                 bounds = {name: min(room_for(layer, name, soc, homes) for layer in members) for name in soc.memories}
                 reasons += [(("pieces", i), reason) for reason in _crowded(needs, bounds)]
-    return full, reasons
+    return full, homes, reasons
 
 
 def _piece_names(mapping: Mapping, workload: Workload) -> list[Problem]:

@@ -17,7 +17,8 @@ import pytest
 from cosoc import __version__
 from cosoc.sim.files.catalog import find_soc, load_soc, soc_folder
 from cosoc.sim.files.mapping_file import load_mapping
-from cosoc.sim.files.workload_file import find_workload, load_workload, workload_folder
+from cosoc.sim.files.names import workload_folder
+from cosoc.sim.files.workload_file import find_workload, load_workload
 
 HEAVY = {"torch", "numba", "simpy", "matplotlib", "scipy", "sklearn"}
 
@@ -412,9 +413,9 @@ def test_a_layer_that_nothing_can_run_is_named(run: Run, tmp_path: Path) -> None
         (["simulate", "diana", "digits_cnn", "--json", "."], "is a folder"),
         (["simulate", "diana", "digits_cnn", "--json", "a.png", "--gantt", "a.png"], "both name a.png"),
         (["simulate", "diana", "digits_cnn", "--gantt", "a.txt"], "ends in .png"),
-        (["search", "diana", "digits_cnn", "--strengths", "1", "--target-ms", "1"], "exclude each other"),
+        (["search", "diana", "digits_cnn", "--strengths", "1", "--target", "latency=1ms"], "exclude each other"),
         (["search", "diana", "digits_cnn", "--strengths", "1,x"], "numbers >= 0"),
-        (["search", "diana", "digits_cnn", "--target-ms", "0"], "a positive number"),
+        (["search", "diana", "digits_cnn", "--target", "latency=0ms"], "a positive number"),
         (["search", "diana", "digits_cnn", "--resume", "--out", "none"], "there is no run in none"),
         (["calibrate", "diana", "--samples", "0"], "greater than or equal to 1"),
     ],

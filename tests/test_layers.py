@@ -19,8 +19,9 @@ PARTS = {"cosoc": "cosoc", "sim": "cosoc.sim", "search": "cosoc.search", "socs":
 # names them, and those of one name may import one another. What stands in sim/ is named without `cosoc.sim.`.
 LAYERS = (
     ("errors", "exact"),
+    ("trust",),
     ("machine",),
-    ("figures", "model.workload", "model.mapping", "model.units", "files.yamlfile"),
+    ("figures", "model.workload", "model.mapping", "model.units", "files.yamlfile", "files.names"),
     ("model.soc", "lower.fusion", "lower.walk", "model.cuts", "model.mobilenets"),
     ("cores", "model.cluster", "model.placement", "theta"),
     ("files.catalog", "model.energy", "model.tiles"),

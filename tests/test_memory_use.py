@@ -13,7 +13,8 @@ import pytest
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc, list_socs
 from cosoc.sim.files.mapping_file import find_mapping
-from cosoc.sim.files.workload_file import find_workload, list_workloads
+from cosoc.sim.files.names import list_workloads
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.model.mapping import DIMS, Extent, LayerPlan, Piece
 from cosoc.sim.model.placement import lifetimes, tensor_bytes
 from cosoc.sim.model.tiles import tiled
@@ -113,6 +114,7 @@ CASES = [
     ("darkside", "resnet8", "default", "overlapped", 1),
     ("isaac", "resnet8", "default", "overlapped", 1),
     ("gemmini", "resnet8", "default", None, 2),
+    ("gemmini", "bert_base_block", "default", "overlapped", 1),  # stores end beside the last k group's execution
 ]
 
 

@@ -32,12 +32,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from cosoc.search.spaces.chain import chain
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import USUAL, objective
 from cosoc.sim.files.yamlfile import Place, load_model
 from cosoc.sim.model.mapping import Runtime
 from cosoc.sim.model.soc import FromList, Model
 from cosoc.sim.model.units import Positive
+from cosoc.sim.trust import check_trusted
 
 Names = Annotated[tuple[str, ...], FromList, Field(min_length=1)]
 Scalar = bool | int | float | str
@@ -63,7 +65,14 @@ class SimulatePart(Model):
     set: Axes = {}
 
 
-SpaceName = Literal["channels", "operators", "tiles", "splits"]
+def _chain(text: str) -> str:
+    try:
+        return "+".join(chain(text))
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
+SpaceName = Annotated[str, AfterValidator(_chain)]
 
 
 class SearchPart(Model):
@@ -86,7 +95,7 @@ class SearchPart(Model):
 
     @model_validator(mode="after")
     def _clusters_or_socs(self) -> SearchPart:
-        if "splits" in self.space and len(self.space) > 1:
+        if len({chain(space)[0] == "splits" for space in self.space}) > 1:
             raise ValueError("splits are of clusters, the other spaces of SoCs: make a plan of each")
         return self
 
@@ -132,9 +141,22 @@ def load_plan(path: Path) -> Plan:
 
     def problems(plan: Plan) -> list[tuple[Place, str]]:
         n = _combinations(plan)
-        return [((), f"stands for more than {MOST_TASKS:,} tasks; make several plans of it")] if n > MOST_TASKS else []
+        if n > MOST_TASKS:
+            return [((), f"stands for more than {MOST_TASKS:,} tasks; make several plans of it")]
+        return list(_untrusted(plan))
 
     return load_model(path, Plan, problems=problems)
+
+
+def _untrusted(plan: Plan) -> Iterator[tuple[Place, str]]:
+    """Workloads that are code which may not run."""
+    for key, part in (("simulate", plan.simulate), ("search", plan.search)):
+        for i, name in enumerate(part.workload if part is not None else ()):
+            if ":" in name:
+                try:
+                    check_trusted(name)
+                except InputError as error:
+                    yield (key, "workload", i), f"found {name!r}: {error}"
 
 
 def _combinations(plan: Plan) -> int:
@@ -179,13 +201,13 @@ def _searches(part: SearchPart | None) -> Iterator[Task]:
     for soc, workload, space, strength, seed in itertools.product(*axes):
         for settings in _settings(part.set):
             spec: dict[str, Any] = {"soc": soc, "workload": workload, "space": space, "seed": seed, "set": settings}
-            spec["objective"] = part.objective or USUAL[space]
-            if space == "splits":
+            spec["objective"] = part.objective or USUAL[chain(space)[0]]
+            if chain(space)[0] == "splits":
                 spec["inferences"] = part.inferences
-            if space == "tiles":
+            if chain(space)[0] == "tiles":
                 spec |= {"mapping": part.mapping, "time_budget_s": part.time_budget_s}
-            if space in ("channels", "operators"):
+            if chain(space)[0] in ("channels", "operators"):
                 spec |= {"strength": strength, "data": part.data, "epochs": part.epochs}
-            if space == "operators":
+            if chain(space)[0] == "operators":
                 spec["template"] = part.template
             yield Task("search", spec)

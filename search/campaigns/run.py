@@ -7,6 +7,7 @@ and what was under way is run again, one by one, so that the task that kills its
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import multiprocessing
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -147,7 +148,7 @@ class DaskPool:
         try:
             from distributed import Client, as_completed
         except ImportError as error:
-            raise InputError("--scheduler needs Dask: install cosoc[cluster]") from error
+            raise InputError("--scheduler needs Dask: pip install 'cosoc[cluster]'") from error
         try:
             client = Client(self.address, timeout=5)
         except (OSError, ValueError) as error:
@@ -163,6 +164,22 @@ class DaskPool:
                     yield futures[future], future.result()
                 else:
                     yield futures[future], {"error": f"its worker failed: {future.exception()}", "wall_s": 0.0}
+
+
+def exposed(address: str) -> str | None:
+    """What it means to hand work to a scheduler at an address that others can reach; None on this machine, or with
+    TLS."""
+    scheme, _, rest = address.rpartition("://")
+    host = rest.rpartition(":")[0].strip("[]") or rest
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(host).is_loopback:
+            return None
+    if host == "localhost" or scheme in ("tls", "wss", "inproc"):
+        return None
+    return (
+        f"--scheduler {address}: Dask asks nobody who he is: whoever reaches its ports runs code on its workers; keep "
+        "them on 127.0.0.1 (and tunnel), or use tls://"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -289,4 +306,15 @@ def to_json(result: SweepResult) -> dict[str, Any]:
     return {"rows": list(result.rows), "fronts": chosen, "split_fronts": splits, "left": result.left}
 
 
-__all__ = ["Plan", "SweepConfig", "SweepResult", "failures", "fronts", "split_fronts", "sweep", "table", "to_json"]
+__all__ = [
+    "Plan",
+    "SweepConfig",
+    "SweepResult",
+    "exposed",
+    "failures",
+    "fronts",
+    "split_fronts",
+    "sweep",
+    "table",
+    "to_json",
+]

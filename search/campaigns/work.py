@@ -12,15 +12,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cosoc.search.campaigns.store import FIGURES
+from cosoc.search.spaces.chain import chain
 from cosoc.search.surrogate import simulator_digest
 from cosoc.sim.errors import Deadlock, InputError
 from cosoc.sim.files.catalog import bounded_cluster, device_soc, find_cluster, find_soc
 from cosoc.sim.files.mapping_file import find_mapping
 from cosoc.sim.files.workload_file import find_workload
-from cosoc.sim.lower.emit import lower
+from cosoc.sim.lower.emit import KnownSteps, lowered
 from cosoc.sim.machine.program import digest
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.energy import unit_power_mw
@@ -28,7 +29,7 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.price import program_figures
 from cosoc.sim.simulate import engine_run
-from cosoc.sim.tiler import checked
+from cosoc.sim.tiler import TilingCache, placed
 
 
 @functools.cache
@@ -66,6 +67,12 @@ def perform(kind: str, spec: Mapping[str, Any], folder: str, memo: str | None) -
 @functools.lru_cache(maxsize=64)
 def _soc(name: str, settings: tuple[tuple[str, str], ...]) -> SoC:
     return find_soc(name, dict(settings))
+
+
+@functools.lru_cache(maxsize=64)
+def _known(name: str, settings: tuple[tuple[str, str], ...]) -> tuple[TilingCache, KnownSteps]:
+    """What tasks on one SoC have in common: tiles that were chosen, and steps that were walked."""
+    return TilingCache(), KnownSteps()
 
 
 @functools.lru_cache(maxsize=64)
@@ -117,13 +124,14 @@ def _chip(boundary: str | None, *socs: SoC) -> dict[str, Any]:
 
 def _simulate(spec: Mapping[str, Any], memo: str | None) -> dict[str, Any]:
     soc, workload = _soc(spec["soc"], tuple(spec["set"].items())), _workload(spec["workload"])
-    mapping = checked(find_mapping(spec["mapping"], workload, soc, spec["runtime"]), workload, soc)
-    program = lower(workload, mapping, soc)
+    tilings, steps = _known(spec["soc"], tuple(spec["set"].items()))
+    at = placed(find_mapping(spec["mapping"], workload, soc, spec["runtime"]), workload, soc, tilings)
+    program = lowered(at, known=steps)
     key = _priced(digest(program), soc)
     found = _remembered(memo, key)
     remembered = found is not None
     if found is None:
-        found = asdict(program_figures(program, soc, workload, mapping, engine_run("fast")))
+        found = asdict(program_figures(program, at, engine_run("fast")))
     return {
         **found,
         **_chip(soc.energy_boundary, soc),
@@ -153,26 +161,27 @@ def _remembered(memo: str | None, key: str) -> dict[str, Any] | None:
 def _search(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     common = {"objective": spec["objective"], "seed": spec["seed"], "out": folder}
     common["resume"] = (folder / "config.yaml").exists()
-    if spec["space"] == "splits":
+    first, *inner = chain(spec["space"])
+    if first == "splits":
         from cosoc.search.spaces.split_space import SplitConfig, search_splits
 
         cluster, boundary = bounded_cluster(_cluster(spec["soc"], spec["set"]))
-        config = SplitConfig(cluster, _workload(spec["workload"]), spec["inferences"], **common)
+        config = SplitConfig(cluster, _workload(spec["workload"]), spec["inferences"], inner=tuple(inner), **common)
         socs = [device_soc(cluster, name) for name, device in cluster.devices.items() for _ in range(device.count)]
         return {"content": search_splits(config, _silent).content(), **_chip(boundary, *socs)}
     soc = _soc(spec["soc"], tuple(spec["set"].items()))
-    if spec["space"] == "tiles":
+    if first == "tiles":
         from cosoc.search.spaces.tile_search import TileConfig, search_tiles
 
         workload = _workload(spec["workload"])
         given = find_mapping(spec["mapping"], workload, soc, "overlapped")
-        tiles = TileConfig(soc, workload, given, time_budget_s=spec["time_budget_s"], **common)
+        tiles = TileConfig(soc, workload, given, time_budget_s=spec["time_budget_s"], fusion=bool(inner), **common)
         return {"content": search_tiles(tiles, _silent).content(), **_chip(soc.energy_boundary, soc)}
-    from cosoc.search.training.space import TrainingConfig, search_trained
+    from cosoc.search.training.space import SpaceName, TrainingConfig, search_trained
 
     trained = TrainingConfig(
-        soc, spec["workload"], spec["space"], spec.get("template", "conv-dw"), data=spec["data"],
-        strengths=(spec["strength"],), epochs=spec["epochs"], manual=(), **common,
+        soc, spec["workload"], cast(SpaceName, first), spec.get("template", "conv-dw"), data=spec["data"],
+        strengths=(spec["strength"],), epochs=spec["epochs"], manual=(), inner=tuple(inner), **common,
     )  # fmt: skip
     return {"content": search_trained(trained, _silent).content(), **_chip(soc.energy_boundary, soc)}
 

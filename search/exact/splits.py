@@ -4,6 +4,10 @@ A state is (cut reached, devices used of each type, type and replicas of the las
 for any number of types; their time grows with the product of (count + 1) over the types, that is 2^devices where all
 are distinct.
 
+`least_energy` first lets plans use a device any number of times, at prices that make it pay not to (Lagrange
+multipliers, by subgradients): a shortest way over cuts alone, whose cost bounds the true one from below. States that
+cannot end below a known plan by that bound are not looked at, which leaves few of the 2^devices.
+
 `least_period` is a bottleneck programme. `front` finds every non-dominated (period, energy): among plans whose period
 lies between two candidates p <= q, none takes less than the least sum of joules and idle watts x p that a programme
 finds which forbids stages and hops slower than q. Where a known point as fast as p takes no more than that, or the plan
@@ -28,6 +32,8 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 MOST_STATES = 20_000_000  # cuts x used x options of one table
 CLOSE = 1e-12  # relative: sums of the same figures in another order
+ABOVE = (0.003, 0.01, 0.03, 0.1, 0.2, 0.5)  # parts above a bound below which a plan is looked for first
+PRICE_STEPS = 60  # of subgradients, for the prices of devices
 
 
 @dataclass(frozen=True)
@@ -59,11 +65,17 @@ class _Tables:
     idle_w: Floats  # [K]
 
 
+def _places(problem: Problem) -> Ints:
+    """[T]: what a device of a type adds to the code of the used ones."""
+    out: Ints = np.concatenate(([1], np.cumprod(np.array(problem.counts, dtype=np.int64) + 1)))[:-1]
+    return out
+
+
 def _tables(problem: Problem, replicate: bool) -> _Tables:
     options = [(t, r) for t, n in enumerate(problem.counts) for r in range(1, (n if replicate else min(n, 1)) + 1)]
     types = np.array([t for t, _ in options], dtype=np.int64)
     replicas = np.array([r for _, r in options], dtype=np.int64)
-    places = np.concatenate(([1], np.cumprod(np.array(problem.counts, dtype=np.int64) + 1)))
+    places = _places(problem)
     fewer = np.minimum(replicas[:, None], replicas[None, :])[:, :, None]
     pairs = np.ix_(types, types)
     return _Tables(
@@ -72,7 +84,7 @@ def _tables(problem: Problem, replicate: bool) -> _Tables:
         places[types] * replicas,
         places[types],
         np.array(problem.counts, dtype=np.int64)[types],
-        int(places[-1]),
+        math.prod(n + 1 for n in problem.counts),
         np.ascontiguousarray(problem.occupancy_s[types] / replicas[:, None, None]),
         np.ascontiguousarray(problem.busy_j[types]),
         np.ascontiguousarray(problem.occupancy_s[types]),
@@ -85,72 +97,197 @@ def _tables(problem: Problem, replicate: bool) -> _Tables:
 
 
 @njit(cache=True)
-def _least(  # type: ignore[no-untyped-def]
-    stage_s, stage_c, hop_s, hop_c, fixed, limit, bottleneck, rest, ceiling, weight, place, counts, replicas, n_used,
-):  # fmt: skip
-    """The least cost of a plan without stage or hop slower than `limit`: sums of stage_c, hop_c and `fixed` (by
-    option), or their maximum with `bottleneck`. Plans that cost `ceiling` or more are not looked for; `rest` [N] is a
-    bound on what the way from a cut to the end costs. Returns the cost, and the plan as rows (option, begin, end), the
-    last stage first."""
-    n_options, n_cuts = stage_s.shape[0], stage_s.shape[1]
-    best = np.full((n_cuts, n_used, n_options), np.inf)  # a plan to this cut, whose last stage is this option
-    start = np.full((n_cuts, n_used, n_options), -1, np.int32)  # where that stage began
-    entry = np.full((n_cuts, n_used, n_options), np.inf)  # a plan to this cut and over the hop to this next option
-    behind = np.full((n_cuts, n_used, n_options), -1, np.int16)  # the option before it
-    ends = np.empty(n_cuts, np.int64)
+def _relaxed(stage_c, hop_s, hop_c, limit, prices):  # type: ignore[no-untyped-def]
+    """The least cost from each cut to the end where every device may be used any number of times, at a price a use:
+    [N, K] of ways that begin with a stage on option k, [N, K] of those behind a stage that ended there on option k, and
+    of the best way the rows (option, begin, end), the first stage first. prices [K]."""
+    n_options, n_cuts = stage_c.shape[0], stage_c.shape[1]
+    begin = np.full((n_cuts, n_options), np.inf)
+    end = np.full((n_cuts, n_options), np.inf)
+    to = np.zeros((n_cuts, n_options), np.int64)  # where the stage that begins here ends
+    following = np.zeros((n_cuts, n_options), np.int64)  # the option behind the one that ends here
     for k in range(n_options):
-        entry[0, 0, k] = 0.0
-    for i in range(n_cuts - 1):
+        end[n_cuts - 1, k] = 0.0
+    for i in range(n_cuts - 2, -1, -1):
+        for k in range(n_options):
+            for j in range(i + 1, n_cuts):
+                cost = stage_c[k, i, j] + prices[k] + end[j, k]
+                if cost < begin[i, k]:
+                    begin[i, k] = cost
+                    to[i, k] = j
         if i > 0:
-            for u in range(n_used):
-                for k in range(n_options):
-                    so_far = best[i, u, k]
-                    if so_far == np.inf or so_far + rest[i] >= ceiling:
-                        continue
-                    for q in range(n_options):
-                        if hop_s[k, q, i] <= limit:
-                            cost = max(so_far, hop_c[k, q, i]) if bottleneck else so_far + hop_c[k, q, i]
-                            if cost < entry[i, u, q]:
-                                entry[i, u, q] = cost
-                                behind[i, u, q] = k
+            for k in range(n_options):
+                for q in range(n_options):
+                    if hop_s[k, q, i] <= limit:
+                        cost = hop_c[k, q, i] + begin[i, q]
+                        if cost < end[i, k]:
+                            end[i, k] = cost
+                            following[i, k] = q
+    rows = np.empty((n_cuts, 3), np.int64)
+    n_rows, at = 0, 0
+    k = int(np.argmin(begin[0]))
+    if begin[0, k] < np.inf:
+        while at < n_cuts - 1:
+            rows[n_rows, 0], rows[n_rows, 1], rows[n_rows, 2] = k, at, to[at, k]
+            n_rows += 1
+            at = to[at, k]
+            k = following[at, k]
+    return begin, end, rows[:n_rows]
+
+
+@njit(cache=True)
+def _priced(  # type: ignore[no-untyped-def]
+    stage_c, hop_s, hop_c, limit, ceiling, types, type_counts, replicas, prices,
+):  # fmt: skip
+    """Prices of devices [T] that make a relaxed plan use no more of them than there are, by subgradients from `prices`
+    on; with them the relaxed plan bounds the cost of every plan from below. Returns that bound, the prices, the cost of
+    the best plan met which uses no device too often (inf: none), and its rows. Ends where the bound reaches `ceiling`
+    or that cost."""
+    n_types, n_options = len(type_counts), len(types)
+    best_prices, best_bound = prices.copy(), -np.inf
+    found, found_rows = np.inf, np.empty((0, 3), np.int64)
+    step = 1.0
+    now = prices.copy()
+    of_option = np.empty(n_options)
+    for _ in range(PRICE_STEPS):
+        for k in range(n_options):
+            of_option[k] = now[types[k]] * replicas[k]
+        begin, _, rows = _relaxed(stage_c, hop_s, hop_c, limit, of_option)
+        total = begin[0].min()
+        if total == np.inf:
+            return np.inf, now, np.inf, found_rows
+        bound = total - (now * type_counts).sum()
+        over = -type_counts.astype(np.float64)
+        cost = total
+        for r in range(len(rows)):
+            k = rows[r, 0]
+            over[types[k]] += replicas[k]
+            cost -= of_option[k]
+        if bound > best_bound:
+            if bound < best_bound + 1e-4 * abs(best_bound):
+                step *= 0.7
+            best_bound, best_prices = bound, now.copy()
+        else:
+            step *= 0.7
+        if (over <= 0).all() and cost < found:
+            found, found_rows = cost, rows
+        if best_bound >= min(ceiling, found) * (1 - 1e-12) or step < 1e-3:
+            break
+        goal = min(ceiling, found)
+        if goal == np.inf:
+            goal = best_bound + 0.05 * abs(best_bound) + 1e-30
+        norm = 0.0
+        for t in range(n_types):
+            if over[t] < 0 and now[t] == 0:
+                over[t] = 0.0
+            norm += over[t] * over[t]
+        if norm == 0:
+            break
+        for t in range(n_types):
+            now[t] = max(0.0, now[t] + step * max(goal - bound, 1e-4 * abs(bound)) * over[t] / norm)
+    return best_bound, best_prices, found, found_rows
+
+
+@njit(cache=True)
+def _least(  # type: ignore[no-untyped-def]
+    stage_s, stage_c, hop_s, hop_c, limit, bottleneck, begin, end, spare, ceiling, weight, place, counts, replicas,
+    best, start, before,
+):  # fmt: skip
+    """The least cost of a plan without stage or hop slower than `limit`: sums of stage_c and hop_c, or their maximum
+    with `bottleneck`. Plans that cost `ceiling` or more are not looked for.
+
+    begin, end [N, K]: bounds on what the way from a cut to the end costs, from before a stage on an option and behind
+    one, of which `spare` [used] is to be taken off again for the devices that are left. best, start, before
+    [N, used, K]: tables of inf and anything, which are left so. Returns the cost, and the plan as rows (option, begin,
+    end), the last stage first."""
+    n_options, n_cuts, n_used = stage_s.shape[0], stage_s.shape[1], best.shape[1]
+    # best: of a plan to this cut, whose last stage is this option; start, before: where it began, the option before
+    entry = np.full((n_used, n_options), np.inf)  # a plan to the cut at hand and over the hop to this next option
+    behind = np.full((n_used, n_options), -1, np.int16)  # the option before it
+    ends = np.empty(n_cuts, np.int64)
+    head = np.full(n_cuts, -1, np.int64)  # states by cut, as chains through `following`
+    following, code = np.empty(1 << 12, np.int64), np.empty(1 << 12, np.int64)
+    n_states = 0
+    fresh = np.empty(n_used * n_options, np.int64)  # entries of the cut at hand
+    last, last_cost = -1, ceiling
+    for i in range(n_cuts - 1):
+        n_fresh = 0
+        if i == 0:
+            for k in range(n_options):
+                entry[0, k] = 0.0
+                fresh[n_fresh] = k
+                n_fresh += 1
+        state = head[i]
+        while state >= 0:
+            u, k = code[state] // n_options, code[state] % n_options
+            state = following[state]
+            so_far = best[i, u, k]
+            for q in range(n_options):
+                if hop_s[k, q, i] <= limit:
+                    cost = max(so_far, hop_c[k, q, i]) if bottleneck else so_far + hop_c[k, q, i]
+                    at_least = max(cost, begin[i, q]) if bottleneck else cost + begin[i, q] - spare[u]
+                    if cost < entry[u, q] and at_least < last_cost:
+                        if entry[u, q] == np.inf:
+                            fresh[n_fresh] = u * n_options + q
+                            n_fresh += 1
+                        entry[u, q] = cost
+                        behind[u, q] = k
         for k in range(n_options):
             n_ends = 0
             for j in range(i + 1, n_cuts):
                 if stage_s[k, i, j] <= limit:
                     ends[n_ends] = j
                     n_ends += 1
-            if n_ends == 0:
-                continue
-            for u in range(n_used):
-                so_far = entry[i, u, k]
-                if (
-                    so_far == np.inf
-                    or so_far + rest[i] >= ceiling
-                    or (u // place[k]) % (counts[k] + 1) + replicas[k] > counts[k]
-                ):
+            for f in range(n_fresh):
+                if fresh[f] % n_options != k:
+                    continue
+                u = fresh[f] // n_options
+                so_far, from_option = entry[u, k], behind[u, k]
+                if (u // place[k]) % (counts[k] + 1) + replicas[k] > counts[k]:
                     continue
                 to = u + weight[k]
                 for e in range(n_ends):
                     j = ends[e]
-                    cost = max(so_far, stage_c[k, i, j]) if bottleneck else so_far + stage_c[k, i, j] + fixed[k]
-                    if cost < best[j, to, k]:
+                    cost = max(so_far, stage_c[k, i, j]) if bottleneck else so_far + stage_c[k, i, j]
+                    at_least = max(cost, end[j, k]) if bottleneck else cost + end[j, k] - spare[to]
+                    if j == n_cuts - 1:
+                        at_least = cost
+                    if cost < best[j, to, k] and at_least < last_cost:
+                        if best[j, to, k] == np.inf:
+                            if n_states == len(code):
+                                following, code = _doubled(following), _doubled(code)
+                            following[n_states], code[n_states] = head[j], to * n_options + k
+                            head[j] = n_states
+                            n_states += 1
                         best[j, to, k] = cost
                         start[j, to, k] = i
-    cost, u, k = np.inf, -1, -1
-    for v in range(n_used):
-        for q in range(n_options):
-            if best[n_cuts - 1, v, q] < cost:
-                cost, u, k = best[n_cuts - 1, v, q], v, q
+                        before[j, to, k] = from_option
+                        if j == n_cuts - 1:
+                            last, last_cost = to * n_options + k, cost
+        for f in range(n_fresh):
+            entry[fresh[f] // n_options, fresh[f] % n_options] = np.inf
     rows = np.empty((n_cuts, 3), np.int64)
-    n_rows = 0
-    at = n_cuts - 1
-    while cost < np.inf and at > 0:
-        begin = start[at, u, k]
-        rows[n_rows, 0], rows[n_rows, 1], rows[n_rows, 2] = k, begin, at
+    n_rows, at = 0, n_cuts - 1
+    while last >= 0 and at > 0:
+        u, k = last // n_options, last % n_options
+        rows[n_rows, 0], rows[n_rows, 1], rows[n_rows, 2] = k, start[at, u, k], at
         n_rows += 1
-        u -= weight[k]
-        at, k = begin, behind[begin, u, k]
-    return cost, rows[:n_rows]
+        last = (u - weight[k]) * n_options + before[at, u, k]
+        at = start[at, u, k]
+    for j in range(n_cuts):
+        state = head[j]
+        while state >= 0:
+            best[j, code[state] // n_options, code[state] % n_options] = np.inf
+            state = following[state]
+    return (last_cost if n_rows else np.inf), rows[:n_rows]
+
+
+@njit(cache=True)
+def _doubled(values):  # type: ignore[no-untyped-def]
+    """An array twice as long."""
+    out = np.empty(2 * len(values), values.dtype)
+    out[: len(values)] = values
+    return out
 
 
 def _plan(tables: _Tables, rows: Ints) -> Plan:
@@ -174,17 +311,32 @@ class Programme:
         if too_many(problem, replicate):
             raise ValueError("too many states for the exact programme: ask too_many first, and use bounded")
         self.tables = t = _tables(problem, replicate)
-        self._nothing = np.zeros(problem.n_cuts)
-        self._shared = (t.weight, t.place, t.counts, t.replicas, t.n_used)
+        shape = problem.n_cuts, t.n_used, len(t.types)
+        self._best = np.full(shape, np.inf)
+        self._start, self._before = np.empty(shape, np.int32), np.empty(shape, np.int16)
+        self._prices = np.zeros(len(problem.types))
+        left = np.array(problem.counts) - (np.arange(t.n_used)[:, None] // _places(problem)) % (
+            np.array(problem.counts) + 1
+        )
+        self._left = left.astype(float)  # devices of each type that are left, by used
         self.solves = 0
+
+    def _solved(
+        self, limit_s: float, stage_c: Floats, hop_c: Floats, bottleneck: bool, begin: Floats, end: Floats,
+        spare: Floats, ceiling: float,
+    ) -> tuple[float, Ints]:  # fmt: skip
+        t = self.tables
+        cost, rows = _least(
+            t.stage_s, stage_c, t.hop_s, hop_c, limit_s, bottleneck, begin, end, spare, ceiling,
+            t.weight, t.place, t.counts, t.replicas, self._best, self._start, self._before,
+        )  # fmt: skip
+        return float(cost), rows
 
     def least_period(self) -> Point:
         """The plan of the least period. With a shared medium, of the least period without it: a lower bound."""
         t = self.tables
-        none = np.zeros(len(t.types))
-        cost, rows = _least(
-            t.stage_s, t.stage_s, t.hop_s, t.hop_s, none, np.inf, True, self._nothing, np.inf, *self._shared
-        )
+        nothing = np.zeros((self.problem.n_cuts, len(t.types)))
+        cost, rows = self._solved(np.inf, t.stage_s, t.hop_s, True, nothing, nothing, np.zeros(t.n_used), np.inf)
         if cost == np.inf:
             raise no_plan("no chain of stages on these devices reaches from the first layer to the last")
         plan = _plan(t, rows)
@@ -192,16 +344,34 @@ class Programme:
 
     def least_energy(self, limit_s: float, price_s: float, ceiling_j: float = np.inf) -> tuple[float, Point | None]:
         """The least joules of an item + idle watts x price_s over plans with no stage or hop above limit_s, and the
-        plan; (inf, None) where there is none below ceiling_j."""
+        plan; (inf, None) where there is none below ceiling_j.
+
+        First of plans that may use a device any number of times, at prices that make it pay not to: where that bound
+        reaches the ceiling, or its plan is a plan, it is the answer; else it says which states need no look."""
         t = self.tables
         self.solves += 1
-        fixed = t.idle_w * price_s
-        rest = _rest(np.where(t.stage_s <= limit_s, t.stage_j, np.inf), fixed)
-        cost, rows = _least(
-            t.stage_s, t.stage_j, t.hop_s, t.hop_j, fixed, limit_s, False, rest, ceiling_j, *self._shared
+        stage_c = np.where(t.stage_s <= limit_s, t.stage_j + (t.idle_w * price_s)[:, None, None], np.inf)
+        counts = np.array(self.problem.counts)
+        bound, prices, cost, rows = _priced(
+            stage_c, t.hop_s, t.hop_j, limit_s, ceiling_j, t.types, counts, t.replicas, self._prices
         )
-        if cost == np.inf:
-            return float(cost), None
+        if bound >= ceiling_j:
+            return math.inf, None
+        self._prices = prices
+        rows = rows[::-1]
+        if cost > bound * (1 + CLOSE):
+            begin, end, _ = _relaxed(stage_c, t.hop_s, t.hop_j, limit_s, prices[t.types] * t.replicas)
+            spare = self._left @ prices
+            most = min(cost, ceiling_j)
+            for part in (*ABOVE, math.inf):  # few states lie close above the bound, mostly the answer among them
+                below = min(bound + part * abs(bound), most)
+                other, other_rows = self._solved(limit_s, stage_c, t.hop_j, False, begin, end, spare, below)
+                if other < cost:
+                    cost, rows = other, other_rows
+                if other < below or below == most:
+                    break
+        if cost >= ceiling_j:
+            return math.inf, None
         plan = _plan(t, rows)
         return float(cost), Point(plan, evaluate(self.problem, plan))
 
@@ -223,10 +393,11 @@ def front(problem: Problem, replicate: bool = False) -> list[Point]:
     if problem.shared:
         return front_labels(problem, replicate, latency=False)
     programme = Programme(problem, replicate)
-    least = programme.least_period().costs.period_s * problem.items
+    fastest = programme.least_period()
+    least = fastest.costs.period_s * problem.items
     periods = programme.candidates()
     periods = periods[periods >= least * (1 - CLOSE)]
-    known: list[Point] = []
+    known = [fastest]
     stack = [(0, len(periods) - 1)]
     while stack:
         low, high = stack.pop()

@@ -108,8 +108,9 @@ def best_plan(
 
 
 def counts_peak(objective: Objective) -> bool:
-    """Whether an objective depends on the peak."""
-    return bool(objective(Figures(1.0, 1.0, 1, 1.0)) != objective(Figures(1.0, 1.0, 2, 1.0)))
+    """Whether an objective, or a target on it, depends on the peak: a bound on the peak does at one size."""
+    sizes = [2**power for power in range(64)]
+    return len({float(objective(Figures(1.0, 1.0, size, 1.0))) for size in sizes}) > 1
 
 
 @dataclass(frozen=True)

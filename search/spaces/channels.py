@@ -71,12 +71,27 @@ class MixedLayer(nn.Module):
             self.gates = gumbel(self.logits, temperature, generator)
         else:
             probable = soft(self.logits, 1.0)  # the score's own gradient is of these probabilities
-            hard = one_hot(draw(self.logits, generator), len(self.cores)).to(probable.dtype)
+            hard = one_hot(draw(self.logits, generator), len(self.cores)).to(probable)
             self.gates = ste(hard, probable)
 
     def decisions(self) -> list[nn.Parameter]:
         """What decides on the cores."""
         return [self.logits]
+
+    @torch.no_grad()
+    def prefer(self) -> None:
+        """Let each channel lean towards the cores that keep its weights best: logits are the energies of what their
+        formats lose of it, relative and negative."""
+        weight = self.geometry.weight
+        for i, (bits, ternary) in enumerate(zip(self.weight_bits, self.ternary, strict=True)):
+            kept = ternary_weight(weight, self.log_scale) if ternary else integer_weight(weight, bits)
+            lost, whole = ((x.flatten(1) ** 2).sum(1) for x in (weight - kept, weight))
+            self.logits[:, i] = -lost / whole.clamp_min(1e-12)
+
+    @torch.no_grad()
+    def lean(self, chosen: Tensor, by: float) -> None:
+        """Begin a search near an assignment: the logits of its cores [k] are so much larger."""
+        self.logits.add_(one_hot(chosen, len(self.cores)).to(self.logits), alpha=by)
 
     def effective_weight(self) -> Tensor:
         """Sum over cores of gate times quantised weight, [k, ...]; cores without channels are left out."""
@@ -145,9 +160,10 @@ class MixedNet(nn.Module):
             layer.soften(estimator, temperature, generator)
 
     def shares(self) -> dict[str, dict[str, Tensor]]:
-        """Channels on each core by the current gates, differentiable: {layer: {core: scalar}}."""
+        """Channels on each core by the current gates, differentiable, on the CPU: {layer: {core: scalar}}."""
         return {
-            name: dict(zip(layer.cores, layer.gates.sum(0), strict=True)) for name, layer in self.searchable().items()
+            name: dict(zip(layer.cores, layer.gates.sum(0).cpu(), strict=True))
+            for name, layer in self.searchable().items()
         }
 
     def arch_parameters(self) -> list[nn.Parameter]:
@@ -230,21 +246,22 @@ def replace_module(net: nn.Module, path: str, module: nn.Module) -> None:
     setattr(net.get_submodule(parent), name, module)
 
 
-def prepare(net: nn.Module, workload: Workload, soc: SoC, cores: Sequence[str] = ()) -> MixedNet:
-    """The network with its batch norms folded and every weighted layer quantised, mixed where there is a choice.
-
-    cores: the candidates, in the order in which shares are laid out; by default all but a host without weights of its
-    own, which is there for what the others cannot do.
-    workload: the same network's (its names are the module paths). Raises InputError where the network cannot be read.
-    """
+def cores_of(layer: Layer, soc: SoC, cores: Sequence[str] = ()) -> list[str]:
+    """The cores that a layer's channels can be spread over: of `cores` (by default all but a host without weights of
+    its own, which is there for what the others cannot do) those that can run it, or its default core."""
     candidates = tuple(cores) or tuple(
         name for name, core in soc.cores.items() if name != soc.host or core.weight_memory is not None
     )
+    return [name for name in candidates if not unsupported(layer, soc, name)] or [default_core(layer, soc)]
 
-    def able(layer: Layer) -> list[str]:
-        return [name for name in candidates if not unsupported(layer, soc, name)] or [default_core(layer, soc)]
 
-    return quantised(fold_batch_norm(net), workload, soc, able)
+def prepare(net: nn.Module, workload: Workload, soc: SoC, cores: Sequence[str] = ()) -> MixedNet:
+    """The network with its batch norms folded and every weighted layer quantised, mixed where there is a choice.
+
+    cores: the candidates, in the order in which shares are laid out; see `cores_of`.
+    workload: the same network's (its names are the module paths). Raises InputError where the network cannot be read.
+    """
+    return quantised(fold_batch_norm(net), workload, soc, lambda layer: cores_of(layer, soc, cores))
 
 
 def quantised(folded: nn.Module, workload: Workload, soc: SoC, able: Callable[[Layer], Sequence[str]]) -> MixedNet:
@@ -336,7 +353,7 @@ def _union(parent: dict[Any, Any], members: Sequence[Any]) -> None:
 
 def assignment(net: MixedNet) -> Assignment:
     """The likeliest core of each channel of every weighted layer; ties go to the first core."""
-    return {name: layer.logits.detach().argmax(1) for name, layer in net.layers.items()}
+    return {name: layer.logits.detach().argmax(1).cpu() for name, layer in net.layers.items()}
 
 
 def uniform(net: MixedNet, mapping: NetworkMapping) -> Assignment:
@@ -355,7 +372,7 @@ def uniform(net: MixedNet, mapping: NetworkMapping) -> Assignment:
 def fix(net: MixedNet, chosen: Assignment) -> None:
     """Make the gates a constant one-hot of the assignment, for fine-tuning and evaluation."""
     for name, layer in net.layers.items():
-        layer.gates = one_hot(chosen[name], len(layer.cores)).to(layer.geometry.weight.dtype)
+        layer.gates = one_hot(chosen[name], len(layer.cores)).to(layer.geometry.weight)
 
 
 def to_mapping(net: MixedNet, chosen: Assignment, runtime: Runtime, name: str) -> NetworkMapping:

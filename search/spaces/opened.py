@@ -13,26 +13,32 @@ from functools import partial
 import torch
 from torch import nn
 
+from cosoc.search.exact.shares import Choices, channel_choices
 from cosoc.search.spaces import operators
 from cosoc.search.spaces.channels import Assignment, MixedNet, make_contiguous, prepare
 from cosoc.sim.errors import InputError
 from cosoc.sim.importers.torch_export import from_module
-from cosoc.sim.manual import MANUAL, named_mapping
+from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.mapping import Mapping as NetworkMapping
 from cosoc.sim.model.mapping import Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
+
+REFERENCE, CHEAPEST = "all_8bit", "cheapest"  # the ends of a front of channels; the second of all fronts
+
+TERNARY = ("io_8bit_backbone_ternary", "all_ternary")  # what one would try first where there is such a format
 
 
 @dataclass(frozen=True)
 class Opened:
     """A network and a machine with the choices between cores, or operators, open.
 
-    float_net: what is trained in floating point; workload: its layers. reference: the mapping that strengths are
-    relative to. manual: the baselines; starts: from where a target is looked for. wide: what the first kind of channels
-    is called. steps: channels by which a cost can change, by core. grain: channels by which tiles are chosen anew while
-    shares are soft. quantised: the float network as it is, with all choices open. draw: called before each step of
-    warming up, with its generator, and before evaluation with none. fixed: makes the float network the one of a
+    float_net: what is trained in floating point; workload: its layers. reference: the mapping that costs are relative
+    to, by its name among the manual ones. manual: the baselines; None for the cheapest mapping, which is searched.
+    choices: the shares of each layer that has a choice at which a cost can change. wide: what the first kind of
+    channels is called. steps: channels by which a cost can change, by core. grain: channels by which tiles are chosen
+    anew while shares are soft. quantised: the float network as it is, with all choices open. draw: called before each
+    step of warming up, with its generator, and before evaluation with none. fixed: makes the float network the one of a
     mapping; None where it is the same for all. settled: a searched assignment as the machine can have it, before it is
     repaired; contiguous: after.
     """
@@ -40,8 +46,8 @@ class Opened:
     float_net: nn.Module
     workload: Workload
     reference: NetworkMapping
-    manual: Mapping[str, NetworkMapping]
-    starts: Mapping[str, NetworkMapping]
+    manual: Mapping[str, NetworkMapping | None]
+    choices: Choices
     wide: str
     steps: Mapping[str, int]
     grain: int
@@ -56,18 +62,19 @@ def channel_space(
     net: nn.Module, input_shape: Sequence[int], soc: SoC, runtime: Runtime, name: str, manual: Sequence[str] | None
 ) -> Opened:
     """Channels to cores: formats differ, the operator does not. manual: names of mappings, None for all known."""
-    known = MANUAL if any(core.ternary for core in soc.cores.values()) else MANUAL[:1]
+    ternary = any(core.ternary for core in soc.cores.values())
+    known = (REFERENCE, *TERNARY, CHEAPEST) if ternary else (REFERENCE, CHEAPEST)
     workload = from_module(net, tuple(input_shape), name)
 
-    def named(mapping: str) -> NetworkMapping:
-        return named_mapping(mapping, workload, soc, runtime)
+    def named(mapping: str) -> NetworkMapping | None:
+        return None if mapping == CHEAPEST else named_mapping(mapping, workload, soc, runtime)
 
     return Opened(
         float_net=net,
         workload=workload,
-        reference=named_mapping("all_8bit", workload, soc),
+        reference=named_mapping(REFERENCE, workload, soc, runtime),
         manual={mapping: named(mapping) for mapping in (known if manual is None else manual)},
-        starts={mapping: named(mapping) for mapping in known},
+        choices=channel_choices(workload, soc),
         wide="8 bit",
         steps={core: model.channel_step for core, model in soc.cores.items()},
         grain=1,
@@ -95,11 +102,12 @@ def operator_space(
     chosen.
     """
     supernet = operators.with_choices(net, input_shape, soc, template, name)
-    cuts = operators.manual_cuts(supernet, soc, runtime)
-    manual = operators.MANUAL_CUTS if manual is None else manual
-    unknown = [mapping for mapping in manual if mapping not in cuts]
+    cuts = operators.manual_cuts(supernet)
+    manual = (*cuts, CHEAPEST) if manual is None else manual
+    unknown = [mapping for mapping in manual if mapping not in (*cuts, CHEAPEST)]
     if unknown:
-        raise InputError(f"no manual mapping named {unknown[0]!r} in this space; there is {', '.join(cuts)}")
+        there = ", ".join((*cuts, CHEAPEST))
+        raise InputError(f"no manual mapping named {unknown[0]!r} in this space; there is {there}")
     known = {n: operators.mapping_of(supernet, first, runtime, soc, n) for n, first in cuts.items()}
 
     def draw(generator: torch.Generator | None) -> None:
@@ -115,8 +123,8 @@ def operator_space(
         float_net=supernet.net,
         workload=supernet.workload,
         reference=known["all_first"],
-        manual={mapping: known[mapping] for mapping in manual},
-        starts=known,
+        manual={mapping: known.get(mapping) for mapping in manual},
+        choices=operators.choices(supernet),
         wide=template.partition("-")[0],
         steps=dict.fromkeys(soc.cores, operators.STEP),
         grain=operators.STEP,

@@ -27,7 +27,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from cosoc.search.spaces.channels import MixedLayer, MixedNet, fold, fold_batch_norm, quantised, replace_module, traced
-from cosoc.search.spaces.shares import Counts, ShareCosts
+from cosoc.search.spaces.shares import Counts
 from cosoc.search.training.gates import Estimator
 from cosoc.search.training.quant import integer_weight, ste
 from cosoc.sim.errors import InputError
@@ -43,8 +43,6 @@ Template = Literal["conv-dw", "dws-dw", "conv-dws"]
 TEMPLATES: tuple[Template, ...] = get_args(Template)
 Cut = Literal["cumulative", "point"]
 CUTS: tuple[Cut, ...] = get_args(Cut)
-
-MANUAL_CUTS = ("all_first", "half", "all_second", "min_cost")
 
 STEP = 16  # channels that a cut moves by when it is repaired: those of a pass of the depthwise engine
 SURE = 1e-3  # a gate that is so near to 0 or 1 is taken for it
@@ -398,7 +396,7 @@ class OperatorLayer(MixedLayer):
         if estimator == "expectation":
             first = self._expected(temperature)
         elif estimator == "montecarlo" and self.kind == "cumulative":
-            uniform = torch.rand(self.cut.shape, generator=generator).clamp(1e-9, 1 - 1e-7)
+            uniform = torch.rand(self.cut.shape, generator=generator).clamp(1e-9, 1 - 1e-7).to(self.cut.device)
             relaxed = torch.softmax((self.cut - (-uniform.log()).log()) / temperature, 0)
             drawn = functional.one_hot(relaxed.argmax(), len(relaxed)).to(relaxed.dtype)
             first = self._ahead(ste(drawn, relaxed))
@@ -409,6 +407,17 @@ class OperatorLayer(MixedLayer):
 
     def decisions(self) -> list[nn.Parameter]:
         return [self.cut]
+
+    def prefer(self) -> None:
+        """Nothing but training tells the operators apart."""
+
+    @torch.no_grad()
+    def lean(self, chosen: Tensor, by: float) -> None:
+        k, first = len(chosen), int((chosen == 0).sum())
+        if self.kind == "point":
+            self.cut.copy_(torch.logit(torch.tensor([first / k]).clamp(0.5 / k, 1 - 0.5 / k)))
+        else:
+            self.cut.copy_(-by * (torch.arange(k + 1) - first).abs() / (SOFTEST * k))
 
     @property
     def logits(self) -> Tensor:  # type: ignore[override]
@@ -504,31 +513,24 @@ def mapping_of(supernet: Supernet, first: Mapping[str, int], runtime: Runtime, s
     return NetworkMapping(name, runtime, layers)
 
 
-def manual_cuts(supernet: Supernet, soc: SoC, runtime: Runtime) -> dict[str, dict[str, int]]:
-    """What one would try first: channels by the first operator, by layer.
-
-    all_first, all_second, half: the same for all blocks; half in whole passes of the engine. min_cost: all_second, and
-    then by the first operator whatever costs nothing, simulated, block by block.
-    """
+def manual_cuts(supernet: Supernet) -> dict[str, dict[str, int]]:
+    """What one would try first: channels by the first operator, by layer. all_first, all_second, half: the same for all
+    blocks; half in whole passes of the engine."""
     k = {name: supernet.workload[name].k for name in supernet.pairs}
-    out = {
+    return {
         "all_first": dict(k),
         "half": {name: n - -(-(n // 2) // STEP) * STEP if n > STEP else n // 2 for name, n in k.items()},
         "all_second": dict.fromkeys(k, 0),
     }
-    oracle, best = ShareCosts(supernet.workload, soc, runtime), dict.fromkeys(k, 0)
 
-    def seconds(cuts: Mapping[str, int]) -> float:
-        return oracle.simulated(counts_of(supernet, cuts)).latency_s
 
-    now = seconds(best)
-    for name, n in k.items():
-        for first in sorted(cut_steps(n), reverse=True):
-            if first and seconds(best | {name: first}) <= now:
-                best[name] = first
-                now = seconds(best)
-                break
-    return out | {"min_cost": best}
+def choices(supernet: Supernet) -> dict[str, list[dict[str, int]]]:
+    """Channels on each core of each layer that has a choice, at all `cut_steps`; most by the first operator first."""
+    out = {}
+    for name, pair in supernet.pairs.items():
+        k = supernet.workload[name].k
+        out[name] = [dict(zip(pair, (n, k - n), strict=True)) for n in reversed(cut_steps(k))]
+    return out
 
 
 def counts_of(supernet: Supernet, first: Mapping[str, int]) -> Counts:

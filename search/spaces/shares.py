@@ -18,7 +18,7 @@ from cosoc.search.baselines.laws import network_estimate as odimo_estimate
 from cosoc.search.fit import Made, fit, made_of
 from cosoc.search.oracle import Oracle, Pair
 from cosoc.search.sampling import random_mapping
-from cosoc.search.terms import Estimate, TilingCache, network_estimate, network_peak, tilings_for
+from cosoc.search.terms import Estimate, network_estimate, network_peak, tilings_for
 from cosoc.sim.figures import Figures
 from cosoc.sim.model.mapping import Mapping, Runtime
 from cosoc.sim.model.soc import SoC
@@ -51,7 +51,7 @@ class ShareCosts:
         self.oracle = oracle or Oracle(soc, workload)
         self.theta = Theta()
         self.pairs: list[Pair] = []
-        self._tilings = TilingCache()
+        self._tilings = self.oracle.tilings
         self._samples: list[tuple[Made, float]] = []  # what theta is fitted to, with simulated ticks: random, visited
         self._kept = 0  # how many of the pairs are among the samples
         self._primed = Theta()  # where a search begins

@@ -27,6 +27,7 @@ from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Candidate, Optimum, Report
 from cosoc.search.spaces.splits import Plan, Problem
 from cosoc.search.split_costs import NO_FACTORS, Case, Factors, device_costs, device_mappings, make_case
+from cosoc.search.targets import Target
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures, objective
 from cosoc.sim.lower.pipeline import Replay
@@ -52,7 +53,8 @@ Span = tuple[int, int, int]  # type of device, from cut, to cut
 class SplitConfig:
     """What is asked for. batches: micro-batches to try. inferences: that each replay streams. branches: cut across
     branches. replicate, latency: look for the fronts with replicas and with latency, too. mappings: what holds inside
-    of devices, by their names; the others have their default."""
+    of devices, by their names; the others have their default. inner: what is chosen for each stage, as in a chain of
+    spaces. targets: what the best split must meet."""
 
     cluster: Cluster
     workload: Workload
@@ -67,6 +69,8 @@ class SplitConfig:
     resume: bool = False
     engine: str = "fast"
     mappings: Mapping[str, DeviceMapping] = field(default_factory=dict)
+    inner: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = ()
 
     def stated(self) -> dict[str, Any]:
         """The configuration as plain data; `out` and `resume` are not part of what a run is."""
@@ -74,7 +78,8 @@ class SplitConfig:
             "space": "splits", "cluster": self.cluster.model_dump(mode="json", exclude_unset=True),
             "workload": self.workload.name, "inferences": self.inferences, "micro_batches": list(self.batches),
             "branches": self.branches, "replicate": self.replicate, "latency": self.latency,
-            "objective": self.objective, "seed": self.seed, "engine": self.engine,
+            "objective": self.objective, "targets": [asdict(one) for one in self.targets],
+            "inner": list(self.inner), "seed": self.seed, "engine": self.engine,
             "mappings": {name: asdict(mapping) for name, mapping in self.mappings.items()},
         }  # fmt: skip
 
@@ -186,7 +191,7 @@ def search_splits(config: SplitConfig, report: Report, space: SplitSpace | None 
     """Run (or go on with) a search of splits; the results are in `config.out`. space: that of the configuration, where
     it has been made already. InputError where the cluster cannot run the workload."""
     space = space or SplitSpace(config)
-    asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume)
+    asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume, config.targets)
     return search(space, space.oracle, asked, report)
 
 
@@ -199,6 +204,8 @@ class SplitSpace:
         objective(config.objective)
         if config.inferences < 1:
             raise InputError(f"--inferences {config.inferences}: at least one is needed")
+        if config.inner:
+            raise InputError(f"space {'+'.join(('splits', *config.inner))}: stages have their default mapping so far")
         self.config = config
         self.oracle = Oracle(config.cluster, config.workload, config.engine, config.inferences)
         self.cases = list(_cases(config))

@@ -35,6 +35,7 @@ from cosoc.search.space import Candidate, Optimum, Report
 from cosoc.search.spaces.sections import Cost, Options, Section, listed, mapping_of, sections_of, total
 from cosoc.search.spaces.tiles_cached import MAX_GROUP, CachedTiles, runs_on_array
 from cosoc.search.spaces.tiles_dma import DmaTiles
+from cosoc.search.targets import Target, within
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures, objective
 from cosoc.sim.model.cuts import section as part_of
@@ -59,22 +60,24 @@ class TileSpace:
     """Tiles and fusion of one network on one SoC, by one objective: a `Space`.
 
     given: whose cores, and whose plans of what has no choice, are taken. time_budget_s: of all rounds together, by
-    `clock`; None: the numbers above say when to stop. max_group: layers that may be fused at most.
+    `clock`; None: the numbers above say when to stop. max_group: layers that may be fused at most. fusion: whether any
+    may; if not, the given mapping's pieces stay. targets: what plans have to meet; where none does, the plan is sought
+    that misses them least.
     """
-
-    name = "tiles"
 
     def __init__(
         self, soc: SoC, workload: Workload, aim: str, given: NetworkMapping, time_budget_s: float | None = None,
         rounds: int = ROUNDS, max_group: int = MAX_GROUP, clock: Callable[[], float] = time.monotonic,
+        fusion: bool = True, targets: Sequence[Target] = (),
     ) -> None:  # fmt: skip
         if time_budget_s is not None and not (math.isfinite(time_budget_s) and time_budget_s > 0):
             raise InputError(f"time budget {time_budget_s}: a positive number of seconds is needed")
         if rounds < 1 or max_group < 1:
             raise InputError(f"rounds is {rounds}, max_group {max_group}; at least 1 is needed")
-        self.soc, self.workload, self.aim, self.clock = soc, workload, objective(aim), clock
+        self.soc, self.workload, self.clock = soc, workload, clock
+        self.aim = within(objective(aim), targets)
         self.given = checked(given, workload, soc)
-        self.max_group = max_group
+        self.fusion, self.max_group = fusion, max_group if fusion else 1
         self.seconds = math.inf if time_budget_s is None else time_budget_s
         self._rounds = ("known", *(f"round_{turn}" for turn in range(rounds)))
         self._spent = 0.0  # seconds of rounds that are done
@@ -110,14 +113,19 @@ class TileSpace:
         self._whole_space = True
         self._oracle = Oracle(soc, workload)
 
+    @property
+    def name(self) -> str:
+        """As `--space` has it."""
+        return "tiles+fusion" if self.fusion else "tiles"
+
     # ------------------------------------------------------------------------------------------ what can be chosen
 
     def _is_fixed(self, section: Section) -> bool:
         """Whether a section of the given mapping stays as it is: what is in a piece that runs in parallel, or whose
-        layers do not follow each other."""
+        layers do not follow each other, or in any where fusion is not searched."""
         names = {layer.name for layer in self.workload.layers[section.first : section.last + 1]}
         loose = any(names & set(piece.layers) for piece in self.given.pieces if piece != section.piece)
-        return loose or (section.piece is not None and section.piece.how == "parallel")
+        return loose or (section.piece is not None and (section.piece.how == "parallel" or not self.fusion))
 
     def _core(self, i: int) -> str:
         return self.given.layers[self.workload.layers[i].name].parts[0].core
@@ -277,8 +285,10 @@ class TileSpace:
         """What the objective makes of a cost, its peak aside."""
         return float(value(cost.energy_j, cost.seconds, self.aim))
 
-    def optimum_plan(self) -> programme.Optimum:
-        """The best plan under the estimate; proven where time was enough to price every section."""
+    def optimum_plan(self, until: float | None = None) -> programme.Optimum:
+        """The best plan under the estimate; proven where time was enough to price every section. until: when the clock
+        says that, no more are priced; None: when the round ends."""
+        self._until = self._until if until is None else until
         self._whole_space = True
         options = {}
         for first, last in self.spans():

@@ -74,7 +74,7 @@ class DmaTiles:
         for plans, many in self.tilings(layer, given):
             costs = self.points(layer, plans, many)
             for choice in front_of(costs):
-                found.append(_chosen(plans, int(choice)))
+                found.append(self.chosen(plans, int(choice)))
                 points.append(costs[choice][None])
         if not found:
             smallest = tiled(layer, given, self.soc, (1,) * len(given.parts), 1, 1, c=1, n=1)
@@ -135,6 +135,20 @@ class DmaTiles:
         run = Run(table, np.zeros(1), stream_ticks(self.homes, self.soc))
         return Made(self.given.runtime, (run,), unit_j=float(terms.unit_j))
 
+    @staticmethod
+    def chosen(plan: LayerPlan, choice: int) -> LayerPlan:
+        """One of the tilings in a plan of many."""
+
+        def one(size: object) -> int:
+            return int(size[choice]) if isinstance(size, np.ndarray) else int(size)  # type: ignore[call-overload]
+
+        parts = []
+        for part in plan.parts:
+            tile = part.tile
+            assert tile is not None
+            parts.append(replace(part, tile=replace(tile, k=one(tile.k), oy=one(tile.oy), ox=one(tile.ox))))
+        return replace(plan, parts=tuple(parts))
+
     def learn(self, theta: Theta) -> None:
         """Take another theta."""
         self.theta = theta
@@ -192,17 +206,3 @@ def _beside(sizes: tuple[int, ...], size: int) -> list[int]:
     larger = [s for s in sizes if s > size]
     smaller = [s for s in sizes if s < size]
     return ([min(larger)] if larger else []) + ([max(smaller)] if smaller else [])
-
-
-def _chosen(plan: LayerPlan, choice: int) -> LayerPlan:
-    """One of the tilings in a plan of many."""
-
-    def one(size: object) -> int:
-        return int(size[choice]) if isinstance(size, np.ndarray) else int(size)  # type: ignore[call-overload]
-
-    parts = []
-    for part in plan.parts:
-        tile = part.tile
-        assert tile is not None
-        parts.append(replace(part, tile=replace(tile, k=one(tile.k), oy=one(tile.oy), ox=one(tile.ox))))
-    return replace(plan, parts=tuple(parts))

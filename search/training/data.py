@@ -42,6 +42,7 @@ _TEST_FILES = {
     "40351d587109b95175f43aff81a1287e": "cifar10",
     "f0ef6b0ae62326f3e7ffdfab6717acfc": "cifar100",
 }
+MAX_BYTES = 1 << 30  # of one file of a data set, uncompressed; CIFAR-100's training images are 155 MB
 _FASHION = "t-shirt/top trouser pullover dress coat sandal shirt sneaker bag ankle-boot"
 
 
@@ -199,8 +200,8 @@ def _read_folder(folder: Path, folders: Mapping[str, tuple[str, ...]]) -> _Raw:
 
 def _identity(path: Path) -> str:
     """The data set whose test file this is, or ''."""
-    content = path.read_bytes()
-    names = (_TEST_FILES.get(_md5(data)) for data in (content, _plain(path)))
+    packed = path.read_bytes() if path.stat().st_size <= MAX_BYTES else b""
+    names = (_TEST_FILES.get(_md5(data)) for data in (packed, _plain(path)))
     return next((name for name in names if name), "")
 
 
@@ -227,11 +228,15 @@ def _find(folder: Path, name: str) -> Path | None:
 
 
 def _plain(path: Path) -> bytes:
-    """A file's content, uncompressed."""
+    """A file's content, uncompressed; InputError beyond MAX_BYTES of it."""
     try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{path}: holds more than {MAX_BYTES:,} bytes, uncompressed; no more are read")
+    return content
 
 
 def _needed(folder: Path, name: str) -> bytes:

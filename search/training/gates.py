@@ -28,8 +28,8 @@ def soft(logits: Tensor, temperature: float) -> Tensor:
 
 
 def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """One core for each channel, with the probabilities softmax(logits): int64 [k]."""
-    return torch.multinomial(torch.softmax(logits.detach(), 1), 1, generator=generator)[:, 0]
+    """One core for each channel, with the probabilities softmax(logits): int64 [k], on the CPU, as generators are."""
+    return torch.multinomial(torch.softmax(logits.detach(), 1).cpu(), 1, generator=generator)[:, 0]
 
 
 def one_hot(choice: Tensor, cores: int) -> Tensor:
@@ -39,14 +39,14 @@ def one_hot(choice: Tensor, cores: int) -> Tensor:
 
 def gumbel(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
     """A sampled partitioning with the gradient of its relaxation (straight-through Gumbel-softmax): [k, cores]."""
-    uniform = torch.rand(logits.shape, generator=generator).clamp(1e-9, 1 - 1e-7)
+    uniform = torch.rand(logits.shape, generator=generator).clamp(1e-9, 1 - 1e-7).to(logits.device)
     relaxed = soft(logits - (-uniform.log()).log(), temperature)
     return ste(one_hot(relaxed.argmax(1), logits.shape[1]).to(relaxed.dtype), relaxed)
 
 
 def log_probability(logits: Logits, choice: Choice) -> Tensor:
     """Log-probability of a partitioning of all layers."""
-    parts = [torch.log_softmax(logits[n], 1).gather(1, choice[n][:, None]).sum() for n in logits]
+    parts = [torch.log_softmax(logits[n], 1).gather(1, choice[n].to(logits[n].device)[:, None]).sum() for n in logits]
     return torch.stack(parts).sum()
 
 
@@ -78,7 +78,7 @@ def score_loss(
         for n in names:
             slope = slopes[n]
             if slope is not None:
-                counts = one_hot(choice[n], cores[n]).sum(0).to(slope.dtype)
+                counts = one_hot(choice[n], cores[n]).sum(0).to(slope)
                 explained += float((slope * (counts - at[n].detach())).sum())
         residuals.append(float(cost) - explained)
     loss = torch.zeros((), dtype=value.dtype)

@@ -687,6 +687,11 @@ def digits_cnn(in_channels: int = 1, num_classes: int = 10, width: int = 16) -> 
     return DigitsCnn(in_channels, num_classes, width)
 
 
+def digits_resnet(in_channels: int = 1, num_classes: int = 10, width: int = 32) -> nn.Module:
+    """ResNet-8 of twice the width for 8x8 digits: on chips with several formats, these differ in time."""
+    return ResNet(in_channels, num_classes, (width, 2 * width, 4 * width), blocks=1, pooled_stem=False)
+
+
 @dataclass(frozen=True)
 class NetSpec:
     """A built-in network and what others have printed about it.
@@ -718,6 +723,7 @@ _224 = (3, 224, 224)
 
 NETWORKS: dict[str, NetSpec] = {
     "digits_cnn": NetSpec(digits_cnn, (1, 8, 8), 10, "", "", "own; no published figures"),
+    "digits_resnet": NetSpec(digits_resnet, (1, 8, 8), 10, "", "", "own; no published figures"),
     "resnet8": NetSpec(resnet8, (3, 32, 32), 10, "12,501,632", "78,666", _TINY),
     "resnet20": NetSpec(resnet20, (3, 32, 32), 10, "", "0.27 M", f"He et al. 2016, table 6; {_TORCH}"),
     "resnet18_cifar": NetSpec(
@@ -817,7 +823,7 @@ def write_workloads(folder: Path) -> list[Path]:
 
 def main() -> None:
     """Bring the committed workload files up to date."""
-    from cosoc.sim.files.workload_file import workload_folder
+    from cosoc.sim.files.names import workload_folder
 
     changed = write_workloads(workload_folder())
     print(f"{len(NETWORKS)} networks, {len(changed)} files changed: {', '.join(p.name for p in changed) or 'none'}")

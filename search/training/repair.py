@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from scipy.optimize import linear_sum_assignment
 
-from cosoc.search.spaces.channels import Assignment, MixedLayer, MixedNet
+from cosoc.search.spaces.channels import Assignment, MixedLayer, MixedNet, assignment
+from cosoc.search.spaces.shares import Counts
 
 Cost = Callable[[Assignment], float]
 
@@ -43,6 +45,28 @@ def with_wide(layer: MixedLayer, chosen: torch.Tensor, count: int) -> torch.Tens
     back = moved[on_wide[moved]]
     out[order[:count]] = core
     out[back] = others[back].argmax(1)
+    return out
+
+
+def placed(net: MixedNet, wanted: Counts) -> Assignment:
+    """An assignment with so many channels on each core of the layers that are named, those that lean most towards it;
+    of the others the likeliest core of each channel."""
+    out = assignment(net)
+    for name, on_cores in wanted.items():
+        layer = net.layers[name]
+        logits = layer.logits.detach().double().cpu()
+        slots = torch.repeat_interleave(
+            torch.arange(len(layer.cores)), torch.tensor([on_cores.get(core, 0) for core in layer.cores])
+        )
+        used = sorted(set(slots.tolist()))
+        if len(used) == 2:  # the channels in the order in which they lean towards the first; equal ones as they are
+            margin = logits[:, used[0]] - logits[:, used[1]]
+            chosen = torch.empty_like(slots)
+            chosen[torch.sort(margin, descending=True, stable=True).indices] = slots
+        else:
+            _, taken = linear_sum_assignment(-logits[:, slots].numpy())
+            chosen = slots[torch.from_numpy(taken)]
+        out[name] = chosen
     return out
 
 

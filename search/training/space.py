@@ -1,55 +1,57 @@
-"""The spaces that train: a point for every strength or target, and the manual mappings beside them.
+"""The spaces that train: points of a front, and the manual mappings beside them.
 
-The float network is warmed up once. A point is searched from there (weights and logits together, the cost in the loss),
-discretised, repaired with the simulator, made contiguous, and fine-tuned. A manual mapping is fine-tuned for as many
-epochs as a point's search and fine-tuning together. Where mappings decide what the network computes, points and manual
-mappings alike are then trained from the start, for as many epochs each.
+The float network is warmed up once. A point is looked for from there in two ways: exactly, by the front of costs and of
+what each layer alone loses (`search.exact.shares`), and by gradient, which begins at the choice so found (weights and
+logits together, the cost in the loss). All that either has come by, the best repaired with the simulator, is judged by
+its estimated loss and its simulated cost together, and the best is trained (`search.training.points`). Points and
+manual mappings are trained alike: from the warmed-up network, or where mappings decide what the network computes from
+the start, for as many epochs each. Which points there are follows from strengths, or targets, or is left to the search.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping as MappingOf
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cosoc.search.exact.shares import Front, Price, least, priced
 from cosoc.search.loop import Asked, search
 from cosoc.search.oracle import Oracle
 from cosoc.search.result import Result
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Candidate, Optimum, Report
-from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, fix, to_mapping, uniform
-from cosoc.search.spaces.opened import Opened, channel_space, operator_space
+from cosoc.search.spaces.channels import MixedNet, assignment, fix, to_mapping
+from cosoc.search.spaces.opened import CHEAPEST, Opened, channel_space, operator_space
 from cosoc.search.spaces.operators import Cut, Template
-from cosoc.search.spaces.shares import CostModel, ShareCosts, Tangent
+from cosoc.search.spaces.shares import CostModel, Counts, ShareCosts
+from cosoc.search.targets import Target
+from cosoc.search.training.choose import IMAGES, Judge, all_counts
 from cosoc.search.training.data import Data, Split, load_data
-from cosoc.search.training.gates import Choice, Estimator, score_loss
-from cosoc.search.training.nets import NETWORKS, build
-from cosoc.search.training.repair import Move, meet, repair, wide
-from cosoc.search.training.train import Phase, Progress, accuracy, generator, train
+from cosoc.search.training.gates import Estimator
+from cosoc.search.training.gradient import Manner, search_gates
+from cosoc.search.training.opening import Device, check_channels, check_device, check_network, network, seeded
+from cosoc.search.training.points import Aim, Bound, bounds_of, key, next_bound, of_layers
+from cosoc.search.training.points import Asked as AskedPoint
+from cosoc.search.training.repair import placed, wide
+from cosoc.search.training.train import RATES, Phase, Progress, accuracy, train
 from cosoc.sim.errors import InputError
-from cosoc.sim.figures import objective
-from cosoc.sim.importers.torch_export import load_module
+from cosoc.sim.figures import Figures, objective
 from cosoc.sim.model.mapping import Mapping, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.theta import Theta
 
 SpaceName = Literal["channels", "operators"]
 
-WARM_UP, SEARCH = 0.4, 0.35  # shares of a point's epochs; what is left fine-tunes
-COOLEST = 0.2  # temperature of the gates at the end of a search, from 1
-RATES = {"warm-up": 3e-3, "weights": 1e-3, "quantisers": 1e-3, "logits": 5e-2, "fine-tune": 1e-3}  # of Adam
-COST_EVERY = 8  # steps between evaluations of the cost's gradient, where gates move slowly
+WARM_UP, SEARCH = 0.4, 0.35  # shares of a mapping's epochs: of its float network, and of a point's search beside
 PRIMING = 24  # random mappings that theta is fitted to before the search
-SCORE_SAMPLES = 2  # simulated partitionings a step, for the score estimator
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,13 @@ class TrainingConfig:
     workload: a built-in network or package.module:factory; input_shape: only to check it against the data. space: what
     is chosen, the core of a channel or its operator too; template, cut: of the latter. strengths: weights of the cost
     (relative to the space's reference mapping: all 8 bit, all by the first operator) in the loss, one point each; or
-    target_ms: one point that ends below it. epochs: of a point, warm-up included. train_images: at most so many.
+    targets: one point that ends within them; or, with neither, so many points between the reference and the cheapest
+    mapping. epochs: that a mapping is trained, warm-up included; a point is searched for 0.35 of them beside. seeds:
+    how often each mapping is trained, each time from other weights. device: torch's. train_images: at most so many.
     simulate_every: epochs between simulations of the discretised candidate; tolerance: drift of the estimate at which
     theta is refitted; theta: what it is at first, None where it is first fitted to random mappings. cost_model: what
     drives the search; reports are simulated in any case. adc_bits: 0 leaves the converter out. manual: names of the
-    baselines, None for all that the space knows.
+    baselines, None for all that the space knows. inner: what is chosen with each candidate, as in a chain of spaces.
     """
 
     soc: SoC
@@ -74,11 +78,14 @@ class TrainingConfig:
     data: str = "digits"
     input_shape: tuple[int, ...] | None = None
     objective: str = "latency"
-    strengths: tuple[float, ...] = (0.1,)
-    target_ms: float | None = None
+    strengths: tuple[float, ...] = ()
+    targets: tuple[Target, ...] = ()
+    points: int = 5
     estimator: Estimator = "expectation"
     epochs: int = 40
     seed: int = 0
+    seeds: int = 1
+    device: Device = "cpu"
     out: Path = Path("run")
     resume: bool = False
     runtime: Runtime = "overlapped"
@@ -90,6 +97,7 @@ class TrainingConfig:
     theta: Theta | None = None
     adc_bits: int = 0
     manual: tuple[str, ...] | None = None
+    inner: tuple[str, ...] = ()
 
     def stated(self) -> dict[str, Any]:
         """The configuration as plain data; `out` and `resume` are not part of what a run is."""
@@ -105,7 +113,7 @@ def search_trained(config: TrainingConfig, report: Report) -> Result:
     any training.
     """
     space = TrainedSpace(config)
-    asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume)
+    asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume, config.targets)
     return search(space, space.oracle, asked, report)
 
 
@@ -117,38 +125,105 @@ class TrainedSpace:
         self.value = objective(config.objective)
         if config.estimator == "score" and config.cost_model != "simulator":
             raise InputError(f"estimator score samples simulated costs; cost_model {config.cost_model} has none")
+        if config.inner:
+            raise InputError(f"space {'+'.join((config.space, *config.inner))}: tiles are the tiler's own so far")
+        check_device(config.device)
         self.data = _limited(load_data(config.data, config.seed), config.train_images)
+        self.judged = Split(self.data.val.x[:IMAGES], self.data.val.y[:IMAGES])
         self.opened = _opened(config, self.data)
         self.workload = self.opened.workload
         self.first_weights = copy.deepcopy(self.opened.float_net.state_dict())
+        mixed = self.mixed()  # what cannot be quantised is refused here, before any training
+        self.settled = {
+            name: on for name, on in all_counts(mixed, assignment(mixed)).items() if name not in mixed.searchable()
+        }
         self.oracle = Oracle(config.soc, self.workload)
         self.costs = ShareCosts(self.workload, config.soc, config.runtime, config.cost_model, self.oracle)
+        self.reference = self.simulated(self.reference_counts)
+        self.points = self._names()
+        self.manual = dict(self.opened.manual)
+        self.within: Counts = {}  # the targets, where there are any
+        self.cheapest: Counts = {}
+        if self.points or CHEAPEST in self.manual:
+            self.cheapest = self._cheapest()
+        if self._places_points:  # between two ends, which are trained whatever else is
+            ends = {self.opened.reference.name: self.opened.reference, CHEAPEST: None}
+            self.manual = ends | {name: given for name, given in self.manual.items() if name not in ends}
         if config.theta is not None:
             self.costs.start(config.theta)
         else:
             self.costs.prime(PRIMING, config.seed)
-        self.reference = self.costs.simulated(_counts(self.opened.reference))
-        mixed = self.mixed()  # what cannot be quantised is refused here, before any training
-        if (config.strengths or config.target_ms is not None) and not mixed.searchable():
-            able = ", ".join(dict.fromkeys(name for layer in mixed.layers.values() for name in layer.cores))
-            raise InputError(
-                f"{self.workload.name} on {config.soc.name}: no layer has two cores to choose between ({able} alone "
-                f"can compute them), so there are no {config.space} to search; --space tiles searches tiles and fusion"
-            )
-        self.within_target = self._within_target()
         self.n_warm = max(1, round(WARM_UP * config.epochs))
         self.n_search = max(1, round(SEARCH * config.epochs))
-        self.n_tune = max(1, config.epochs - self.n_warm - self.n_search)
-        if config.target_ms is not None:
-            self.points = {f"target_{config.target_ms:g}ms": 0.1}
-        else:
-            self.points = {f"strength_{strength:g}": strength for strength in config.strengths}
-        each = self.n_search + self.n_tune
-        total = self.n_warm + (len(self.points) + len(self.opened.manual)) * each
-        if self.opened.fixed is not None:  # all are trained anew
-            total += (len(self.points) + len(self.opened.manual)) * self.n_warm + len(self.points) * self.n_search
-        self.progress = Progress(total)
+        self.n_tune = self.n_search + max(1, config.epochs - self.n_warm - self.n_search)
+        mappings = (len(self.points) + len(self.manual)) * config.seeds
+        warm_ups = config.seeds if self.opened.fixed is None else 1 + mappings
+        self.progress = Progress(warm_ups * self.n_warm + len(self.points) * self.n_search + mappings * self.n_tune)
         self.folder: RunFolder
+        self.front: Front | None = None  # by costs and losses layer by layer; made when the network has been warmed up
+        self.trained: dict[str, dict[str, Any]] = {}  # by mapping: counts, figures of validation and test, bound asked
+        self.counted: set[str] = set()  # warm-ups that the progress has
+
+    def _names(self) -> dict[str, float | None]:
+        """The points, each with its strength."""
+        config = self.config
+        if config.seeds < 1 or config.points < 0:
+            raise InputError(f"seeds {config.seeds}, points {config.points}: at least 1 and 0 are needed")
+        if config.targets:
+            return {"target_" + "_".join(map(str, config.targets)).replace("=", "_"): None}
+        if config.strengths:
+            return {f"strength_{strength:g}": strength for strength in config.strengths}
+        return {f"point_{i + 1}": None for i in range(config.points)}
+
+    @property
+    def _places_points(self) -> bool:
+        """Whether the search says itself where its points are."""
+        return bool(self.points) and not self.config.targets and not self.config.strengths
+
+    @property
+    def reference_counts(self) -> Counts:
+        return of_layers(_counts(self.opened.reference), list(self.opened.choices))
+
+    def simulated(self, counts: Counts) -> Figures:
+        """What shares of the layers that have a choice cost, the others as they are."""
+        return self.costs.simulated({**self.settled, **counts})
+
+    def _priced(self, aim: Aim) -> Price:
+        """Costs as the search's own model has them: it finds by that model, and reports simulations."""
+        if self.config.cost_model == "simulator":
+            return priced(lambda counts: aim.simulated(self.simulated(counts)))
+        return priced(lambda counts: float(aim.cost(self.costs.estimated({**self.settled, **counts}))))
+
+    def _cheapest(self) -> Counts:
+        """The cheapest shares by the objective, or the nearest to the targets; InputError where those cannot be met, or
+        nothing is cheaper than the reference, between which points would lie; before any training."""
+        config, starts = self.config, [self.reference_counts]
+        if config.targets:
+            aim = Aim(self.value, 1.0, 1.0, bounds=bounds_of(config.targets))
+            self.within, missed = least(self.opened.choices, priced(lambda c: aim.simulated(self.simulated(c))), starts)
+            if missed > 1.0:
+                reached = ", ".join(str(one.reached(self.simulated(self.within))) for one in config.targets)
+                raise InputError(
+                    f"target {', '.join(map(str, config.targets))}: {self.workload.name} on {config.soc.name} has "
+                    f"{reached} simulated under the nearest mapping that was found; ask for that or more"
+                )
+        found, _ = least(self.opened.choices, self._priced(self._relative()), starts)
+        at, most = (float(self.value(figures)) for figures in (self.simulated(found), self.reference))
+        if self._places_points and at >= most:
+            raise InputError(
+                f"{self.workload.name} on {config.soc.name}: no mapping was found with less {config.objective} than "
+                f"{self.opened.reference.name}, so there is nothing to trade accuracy for; --space tiles+fusion "
+                "searches tiles and fusion"
+            )
+        return found
+
+    def _relative(self, strength: float | None = None, bounds: tuple[Bound, ...] = ()) -> Aim:
+        """An aim whose costs are relative to the reference's."""
+        # ODiMO's cycles are no cycles of the machine: each model is measured by its own figure for the reference.
+        truth = own = float(self.value(self.reference))
+        if self.config.cost_model != "simulator":
+            own = float(self.value(self.costs.estimated({**self.settled, **self.reference_counts})))
+        return Aim(self.value, own, truth, strength, bounds)
 
     # -- as a space ----------------------------------------------------------------------------------------
 
@@ -157,27 +232,24 @@ class TrainedSpace:
         return self.config.space
 
     def rounds(self) -> Sequence[str]:
-        """The points, then the manual mappings."""
-        return [*self.points, *self.opened.manual]
+        """The manual mappings, the ends of the front first, then the points."""
+        return [*self.manual, *self.points]
 
     def propose(self, name: str, oracle: Oracle, folder: RunFolder, report: Report) -> Sequence[Candidate]:
         """Train a point or a manual mapping."""
         self.folder, self.progress.report = folder, report
-        if folder.finished("warm_up") is None or not self.progress.done:
-            self.warm_up("warm_up", self.opened.draw)
-        self.opened.float_net.load_state_dict(folder.weights("warm_up"))  # other rounds have trained it since
-        if name in self.points:
-            return [self.point(name, self.points[name])]
-        return [self.tuned(name, self.opened.manual[name])]
+        self.warm_up("warm_up", self.opened.draw, self.config.seed)
+        return self.point(name) if name in self.points else [self.known(name)]
 
     def learn(self, oracle: Oracle) -> None:
         """The estimate learns epoch by epoch, and starts anew with each point."""
 
     def state(self) -> dict[str, Any]:
-        return {"epochs": self.progress.done}
+        return {"epochs": self.progress.done, "trained": self.trained}
 
     def restore(self, name: str, state: MappingOf[str, Any]) -> None:
-        self.progress.done = state["epochs"]
+        self.progress.done, self.trained = state["epochs"], dict(state["trained"])
+        self.counted = {self._shared_warm_up(self.config.seed + i) for i in range(self.config.seeds)}
 
     def optimum(self) -> Optimum | None:
         """None is known: an accuracy has no closed form."""
@@ -188,44 +260,19 @@ class TrainedSpace:
         return {
             "data": self.data.name, "provenance": self.data.provenance, "runtime": config.runtime,
             "estimator": config.estimator, "wide": self.opened.wide, "reference": self.reference.plain(),
+            "reference_name": self.opened.reference.name, "device": config.device,
         }  # fmt: skip
-
-    def _within_target(self) -> Assignment:
-        """An assignment that meets the target (empty without one); InputError if none is found, before any training.
-
-        From each manual mapping, layers are split anew one at a time for as long as that gains time.
-        """
-        target = self.config.target_ms
-        if target is None:
-            return {}
-        if self.config.objective != "latency":
-            raise InputError(
-                f"a target of {target:g} ms bounds the latency; objective {self.config.objective} has none"
-            )
-        net, found = self.mixed(), []
-        for name, mapping in self.opened.starts.items():
-            start = uniform(net, mapping)
-            chosen, moves = meet(net, start, partial(self._seconds, net), target * 1e-3, self.opened.steps)
-            found.append((self._seconds(net, chosen) * 1e3, len(moves), name, chosen))
-        least, moved, name, chosen = min(found, key=lambda one: one[:2])
-        if least > target:
-            raise InputError(
-                f"target {target:g} ms: {self.workload.name} on {self.config.soc.name} takes {least:.4g} ms simulated "
-                f"under the fastest mapping that was found ({name}, {moved} layers split anew); ask for that or more"
-            )
-        return chosen
-
-    def _seconds(self, net: MixedNet, chosen: Assignment) -> float:
-        """The simulated latency of an assignment."""
-        return self.costs.simulated(_of(net, chosen)).latency_s
 
     # -- phases --------------------------------------------------------------------------------------------
 
-    def warm_up(self, name: str, draw: Callable[[torch.Generator | None], None]) -> None:
-        """Train the float network from its first weights, with what `draw` chooses for each step."""
+    def _shared_warm_up(self, seed: int) -> str:
+        return "warm_up" if seed == self.config.seed else f"warm_up.seed_{seed}"
+
+    def warm_up(self, name: str, draw: Callable[[torch.Generator | None], None], seed: int) -> None:
+        """Train the float network from the first weights of a seed, with what `draw` chooses for each step."""
         config, float_net = self.config, self.opened.float_net
         if self.folder.finished(name) is None:
-            float_net.load_state_dict(self.first_weights)
+            float_net.load_state_dict(self._first_weights(seed))
 
             def loss_of(net: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
                 draw(draws)
@@ -235,13 +282,26 @@ class TrainedSpace:
                 draw(None)
                 return {"val_accuracy": accuracy(float_net, self.data.val)}
 
-            phase = Phase(name, self.n_warm, config.batch, config.seed)
+            phase = Phase(name, self.n_warm, config.batch, seed, config.device)
             groups = [(list(float_net.parameters()), RATES["warm-up"])]
             train(phase, float_net, groups, self.data.train, loss_of, after, self.folder, self.progress, {})
             self.folder.finish(name, after(self.n_warm), float_net.state_dict())
-        else:
+        elif name not in self.counted:
             self.progress.advance(self.n_warm, name)
+        self.counted.add(name)
         float_net.load_state_dict(self.folder.weights(name))
+
+    def _first_weights(self, seed: int) -> dict[str, Any]:
+        """The weights that training begins with: of other seeds than the run's drawn anew, layer by layer."""
+        float_net = self.opened.float_net
+        float_net.load_state_dict(self.first_weights)
+        if seed != self.config.seed:
+            with seeded(seed, "weights"):
+                for module in float_net.modules():
+                    reset = getattr(module, "reset_parameters", None)
+                    if reset is not None:
+                        reset()
+        return copy.deepcopy(float_net.state_dict())
 
     def mixed(self) -> MixedNet:
         """The warmed-up network, quantised, all channels undecided."""
@@ -249,159 +309,137 @@ class TrainedSpace:
         net.set_adc(self.config.adc_bits)
         return net
 
-    def point(self, name: str, strength: float) -> Candidate:
-        """Search, discretise, repair, make contiguous, fine-tune; or train anew what has been found."""
-        net = self.mixed()
-        phase = f"{name}.search"
+    def point(self, name: str) -> list[Candidate]:
+        """Search, choose, repair; then train what has been found. Nothing where the search places its points, and there
+        is no room for another, or nothing new there."""
+        aim, bound = self.aim(name)
+        if aim is None:
+            self.progress.advance(self.n_search + self._each, name)
+            return []
+        net, phase = self.mixed(), f"{name}.search"
         found = self.folder.finished(phase)
         if found is None:
-            found = self.searched(net, phase, strength)
+            found = self.searched(net, name, aim)
         else:
             self.progress.advance(self.n_search, phase)
         net.load_state_dict(self.folder.weights(phase))
-        chosen = {layer: torch.tensor(cores) for layer, cores in found["assignment"].items()}
         self.costs.restart(theta=Theta(**found["theta"]))
-        about = {"strength": strength, "moves": found["moves"]}
-        if self.opened.fixed is not None:
-            return self.anew(name, to_mapping(net, chosen, self.config.runtime, name), about, self.opened.fixed)
-        return self.finished_point(name, net, chosen, about, self.n_tune)
+        about = {"strength": found["strength"], "moves": found["moves"], "by": found["by"], "visited": found["seen"]}
+        if bound is not None:
+            about["bound"] = bound
+        alike = [other for other, one in self.trained.items() if key(one["counts"]) == key(found["counts"])]
+        if self._places_points and alike:
+            self.trained[name] = self.trained[alike[0]] | {"bound": bound}
+            self.progress.advance(self._each, name)
+            return []
+        return [self.mapped(name, found["counts"], net, about, bound)]
 
-    def searched(self, net: MixedNet, name: str, strength: float) -> dict[str, Any]:
-        """The search phase: train weights and logits, keep the repaired and contiguous assignment."""
-        config, costs = self.config, self.costs
-        # ODiMO's cycles are no cycles of the machine: each model is measured by its own figure for the reference.
-        own = self.reference
-        if config.cost_model != "simulator":
-            own = costs.estimated(_counts(self.opened.reference))
-        base = float(self.value(own))
-        extra: dict[str, Any] = {"strength": strength, "visited": [], "theta": None}
-        costs.restart()
-        kept = self.folder.restore(name)
-        if kept is not None:
-            costs.restart(kept["extra"]["visited"], Theta(**kept["extra"]["theta"]) if kept["extra"]["theta"] else None)
+    def aim(self, name: str) -> tuple[Aim | None, float | None]:
+        """What a point is searched for, and the bound on the objective that the search has set itself."""
+        config, strength = self.config, self.points[name]
+        if config.targets or strength is not None:
+            return self._relative(strength, bounds_of(config.targets)), None
+        asked = []
+        for other, one in self.trained.items():
+            cost = float(self.value(self.simulated(one["counts"])))
+            if one["bound"] is not None or other in (self.opened.reference.name, CHEAPEST):
+                asked.append(AskedPoint(one["bound"] or cost, cost, one["val_accuracy"]))
+        bound = next_bound(asked)
+        return None if bound is None else self._relative(bounds=(Bound(self.value, bound),)), bound
 
-        def relative(shares: MappingOf[str, MappingOf[str, Tensor]]) -> Tensor:
-            out: Tensor = self.value(costs.figures(shares, self.opened.grain)) / base
-            return out
-
-        tangent = Tangent(relative, COST_EVERY if config.estimator == "expectation" else 1)
-
-        def loss_of(module: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
-            net.set_gates(config.estimator, COOLEST**done, draws)
-            cost = self.scored(net, relative, base, draws) if config.estimator == "score" else tangent(net.shares())
-            loss: Tensor = functional.cross_entropy(net(x), y) + extra["strength"] * cost.to(x.dtype)
-            return loss
-
-        def after(epoch: int) -> dict[str, Any]:
-            tangent.renew()  # so that a resumed run goes on as an unbroken one
-            chosen = assignment(net)
-            gates = {n: layer.gates for n, layer in net.layers.items()}
-            fix(net, chosen)
-            figures: dict[str, Any] = {"val_accuracy": accuracy(net, self.data.val), "strength": extra["strength"]}
-            for n, layer in net.layers.items():
-                layer.gates = gates[n].detach()
-            last = epoch == self.n_search - 1
-            if last or epoch % config.simulate_every == config.simulate_every - 1 or config.target_ms is not None:
-                counts = _of(net, chosen)
-                pair = costs.compare(counts, config.tolerance)
-                extra["visited"].append(counts)
-                extra["theta"] = asdict(costs.theta)
-                figures |= {"estimated": pair.estimated.plain(), "simulated": pair.simulated.plain()}
-                figures["theta"] = asdict(costs.theta)
-                if (
-                    config.target_ms is not None
-                ):  # a multiplier that rises while the target is missed, and falls behind it
-                    missed = pair.simulated.latency_s * 1e3 / config.target_ms - 1
-                    extra["strength"] = min(100.0, max(1e-3, extra["strength"] * 4 ** max(-1.0, min(1.0, 4 * missed))))
-            return figures
-
-        phase = Phase(name, self.n_search, config.batch, config.seed)
-        groups = [
-            (net.weight_parameters(), RATES["weights"]),
-            (net.quant_parameters(), RATES["quantisers"]),
-            (net.arch_parameters(), RATES["logits"]),
-        ]
-        train(phase, net, groups, self.data.train, loss_of, after, self.folder, self.progress, extra)
-        chosen, moves = self.repaired(net, self.opened.settled(net, assignment(net)))
-        chosen = self.opened.contiguous(net, chosen)
-        found = {
-            "assignment": {layer: cores.tolist() for layer, cores in chosen.items()},
-            "moves": [asdict(move) for move in moves],
-            "theta": asdict(costs.theta),
-        }
-        self.folder.finish(name, found, net.state_dict())
+    def searched(self, net: MixedNet, name: str, aim: Aim) -> dict[str, Any]:
+        """The search of a point: the front layer by layer says where to begin, the gradient goes on from there, and of
+        all that has been come by, repaired, the best is kept."""
+        config, layers = self.config, list(self.opened.choices)
+        judge = Judge(self.opened, self.simulated, self.judged)
+        if self.front is None:
+            self.front = judge.front(self.mixed(), self._priced(self._relative(bounds=bounds_of(config.targets))))
+        if aim.bounds:
+            begin = self.front.within(1.0 if config.targets else aim.bounds[0].most / aim.truth)
+        else:
+            begin = self.front.weighted(aim.strength or 0.0)
+        manner = Manner(config.estimator, self.opened.grain, config.simulate_every, config.tolerance)
+        phase = Phase(f"{name}.search", self.n_search, config.batch, config.seed, config.device)
+        whole = {**self.settled, **begin}
+        ended = search_gates(net, aim, whole, manner, phase, self.costs, self.data, self.folder, self.progress)
+        visited = [of_layers(counts, layers) for counts in ended["visited"]]
+        sources = [(begin, "descent"), *((counts, "gradient") for counts in visited)]
+        for other in list(self.points)[: list(self.points).index(name)]:
+            before = self.folder.finished(f"{other}.search")
+            assert before is not None
+            sources += [(counts, other) for counts in (before["counts"], *before["pool"])]
+        found = judge.best(net, aim, sources, self.within if config.targets else self.cheapest)
+        found |= {"theta": asdict(self.costs.theta), "pool": visited, "strength": ended["strength"]}
+        if aim.strength is not None:
+            found["strength"] = aim.strength
+        self.folder.finish(phase.name, found, net.state_dict())
         return found
 
-    def scored(self, net: MixedNet, relative: Any, base: float, draws: torch.Generator) -> Tensor:
-        """The cost term of the score estimator: sampled partitionings are simulated."""
-        layers = net.searchable()
+    @property
+    def _each(self) -> int:
+        """Epochs that a mapping is trained for, all seeds together, but for warm-ups that others share."""
+        return self.config.seeds * (self.n_tune + (0 if self.opened.fixed is None else self.n_warm))
 
-        def simulate(choices: Any) -> list[float]:
-            return [float(self.value(self.costs.simulated(_of(net, c)))) / base for c in choices]
-
-        def surrogate(counts: MappingOf[str, Tensor]) -> Tensor:
-            named = {n: dict(zip(layers[n].cores, k.unbind(), strict=True)) for n, k in counts.items()}
-            out: Tensor = relative(named)
-            return out
-
-        logits = {n: layer.logits for n, layer in layers.items()}
-        return score_loss(logits, simulate, surrogate, SCORE_SAMPLES, draws)
-
-    def repaired(self, net: MixedNet, chosen: Assignment) -> tuple[Assignment, list[Move]]:
-        """The assignment with every channel back in 8 bit (or by the first operator) that costs nothing there.
-
-        With a target: brought below it, then given back what the target leaves room for.
-        """
-        target = self.config.target_ms
-        if target is None:
-            return repair(net, chosen, lambda c: self._cost(net, c), self.opened.steps)
-        target_s = target * 1e-3
-        seconds = partial(self._seconds, net)
-        chosen, moves = meet(net, chosen, seconds, target_s, self.opened.steps)
-        if seconds(chosen) > target_s:  # stuck where no layer alone gains time
-            chosen = self.within_target
-        chosen, more = repair(net, chosen, lambda c: max(target_s, seconds(c)), self.opened.steps)
-        return chosen, moves + more
-
-    def _cost(self, net: MixedNet, chosen: Assignment) -> float:
-        """The simulated cost of an assignment, as the objective has it."""
-        return float(self.value(self.costs.simulated(_of(net, chosen))))
-
-    def tuned(self, name: str, mapping: Mapping) -> Candidate:
-        """A manual mapping, trained with a point's budget."""
+    def known(self, name: str) -> Candidate:
+        """A manual mapping."""
+        given = self.manual[name]
+        counts = self.cheapest if given is None else of_layers(_counts(given), list(self.opened.choices))
         self.costs.restart()
-        if self.opened.fixed is not None:
-            return self.anew(name, mapping, {}, self.opened.fixed)
-        net = self.mixed()
-        return self.finished_point(name, net, uniform(net, mapping), {}, self.n_search + self.n_tune)
+        return self.mapped(name, counts, None, {}, None)
 
-    def anew(self, name: str, mapping: Mapping, about: dict[str, Any], fixed: Callable[[Mapping], None]) -> Candidate:
-        """The network that a mapping fixes, trained from its first weights: found or given, all alike."""
-        self.warm_up(f"{name}.warm_up", lambda draws: fixed(mapping))
-        net = self.mixed()
-        return self.finished_point(name, net, uniform(net, mapping), about, self.n_search + self.n_tune)
-
-    def finished_point(
-        self, name: str, net: MixedNet, chosen: Assignment, about: dict[str, Any], epochs: int
+    def mapped(
+        self, name: str, counts: Counts, searched: MixedNet | None, about: dict[str, Any], bound: float | None
     ) -> Candidate:
-        """Fine-tune a fixed assignment, and say what came of it."""
-        phase_name = f"{name}.tune"
-        fix(net, chosen)
-        found = self.folder.finished(phase_name)
-        if found is None:
-            found = self.fine_tuned(net, phase_name, epochs)
+        """Train shares of channels as often as is asked, and say what came of it. searched: the network that they were
+        found with, which knows which channels."""
+        alike = [one for one in self.trained.items() if key(one[1]["counts"]) == key(counts)]
+        if alike:
+            same, found = alike[0]
+            about = {**about, "trained_as": same}
+            self.progress.advance(self._each, name)
         else:
-            self.progress.advance(epochs, phase_name)
-        counts, open_layers = _of(net, chosen), net.searchable()
-        channels = sum(sum(counts[n].values()) for n in open_layers)
-        on_wide = sum(counts[n][layer.cores[wide(layer)]] for n, layer in open_layers.items())
+            runs = [self.training(name, counts, searched, i) for i in range(self.config.seeds)]
+            found = {"counts": counts, "val_accuracy": mean(one["val_accuracy"] for one in runs)}
+            found["accuracies"] = [one["accuracy"] for one in runs]
+        self.trained[name] = found | {"bound": bound}
+        net = self.mixed()
+        chosen = placed(net, counts)
+        open_layers = net.searchable()
+        channels = sum(sum(on.values()) for on in counts.values())
+        on_wide = sum(counts[n].get(layer.cores[wide(layer)], 0) for n, layer in open_layers.items())
+        whole = {**self.settled, **counts}
         return Candidate(
-            name, to_mapping(net, chosen, self.config.runtime, name), self.costs.estimated(counts), found["accuracy"],
-            known=name not in self.points,
+            name, to_mapping(net, chosen, self.config.runtime, name), self.costs.estimated(whole),
+            mean(found["accuracies"]), known=name not in self.points, accuracies=tuple(found["accuracies"]),
             about={**about, "val_accuracy": found["val_accuracy"], "wide_share": on_wide / max(1, channels)},
         )  # fmt: skip
 
-    def fine_tuned(self, net: MixedNet, name: str, epochs: int) -> dict[str, Any]:
+    def training(self, name: str, counts: Counts, searched: MixedNet | None, again: int) -> dict[str, Any]:
+        """Train shares of channels from the warmed-up network; where they decide what the network computes, from its
+        first weights. again: how often they have been trained; each time from other first weights."""
+        seed = self.config.seed + again
+        label = name if not again else f"{name}.seed_{seed}"
+        fixed = self.opened.fixed
+        if fixed is not None:
+            mapping = to_mapping(self.mixed(), placed(self.mixed(), counts), self.config.runtime, name)
+            self.warm_up(f"{label}.warm_up", lambda draws: fixed(mapping), seed)
+        else:
+            self.warm_up(self._shared_warm_up(seed), self.opened.draw, seed)
+        net = self.mixed()
+        for n, layer in net.searchable().items():
+            if searched is None or again:
+                layer.prefer()
+            elif fixed is None:
+                layer.logits.data.copy_(searched.layers[n].logits.detach())
+        chosen = self.opened.contiguous(net, placed(net, counts))
+        fix(net, chosen)
+        found = self.folder.finished(f"{label}.tune")
+        if found is None:
+            return self.fine_tuned(net, f"{label}.tune", seed)
+        self.progress.advance(self.n_tune, f"{label}.tune")
+        return found
+
+    def fine_tuned(self, net: MixedNet, name: str, seed: int) -> dict[str, Any]:
         """Train what an assignment leaves to train; its accuracies."""
 
         def loss_of(module: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
@@ -411,7 +449,7 @@ class TrainedSpace:
             return {"val_accuracy": accuracy(net, self.data.val)}
 
         groups = [(net.weight_parameters(), RATES["fine-tune"]), (net.quant_parameters(), RATES["quantisers"])]
-        phase = Phase(name, epochs, self.config.batch, self.config.seed)
+        phase = Phase(name, self.n_tune, self.config.batch, seed, self.config.device)
         train(phase, net, groups, self.data.train, loss_of, after, self.folder, self.progress, {})
         found = {"accuracy": accuracy(net, self.data.test), "val_accuracy": accuracy(net, self.data.val)}
         self.folder.finish(name, found, net.state_dict())
@@ -426,54 +464,24 @@ def _limited(data: Data, images: int | None) -> Data:
     return replace(data, train=Split(data.train.x[:images], data.train.y[:images]), val=val)
 
 
-def _network(config: TrainingConfig, data: Data) -> nn.Module:
-    """The float network for the data's channels and classes, its weights drawn from the seed."""
-    with _seeded(config.seed, "weights"):
-        if config.workload in NETWORKS:
-            net = build(config.workload, data.input_shape[0], len(data.classes))
-        elif ":" in config.workload:
-            net = load_module(config.workload)
-        else:
-            raise InputError(
-                f"no network named {config.workload!r}; there is {', '.join(NETWORKS)}, or package.module:factory"
-            )
-    shape = config.input_shape
-    if shape is not None and tuple(shape)[-3:] != data.input_shape:
-        raise InputError(f"--input-shape {shape}: the images of {data.name} are {data.input_shape}")
-    with torch.no_grad():
-        outputs = net.eval()(data.val.x[:2]).shape
-    if tuple(outputs) != (min(2, len(data.val.y)), len(data.classes)):
-        raise InputError(f"{config.workload} gives {tuple(outputs)}; {data.name} has {len(data.classes)} classes")
-    return net
-
-
 def _opened(config: TrainingConfig, data: Data) -> Opened:
+    """The network with its choices open; InputError where it does not fit the data, or nothing can be chosen."""
     name, shape = config.workload.replace(":", "."), data.input_shape
-    net = _network(config, data)
+    workload = check_network(config.workload, shape, len(data.classes))
+    choosing = bool(config.strengths or config.targets or config.points)
+    if workload is not None and choosing and config.space == "channels":
+        check_channels(workload, config.soc)
+    net = network(config.workload, data, config.input_shape, config.seed)
     if config.space == "channels":
-        return channel_space(net, shape, config.soc, config.runtime, name, config.manual)
+        opened = channel_space(net, shape, config.soc, config.runtime, name, config.manual)
+        if choosing:
+            check_channels(opened.workload, config.soc)
+        return opened
     if config.estimator == "score":
         raise InputError("estimator score: draws channels one by one; space operators takes expectation or montecarlo")
-    with _seeded(config.seed, "blocks"):
+    with seeded(config.seed, "blocks"):
         return operator_space(net, shape, config.soc, config.runtime, name, config.manual, config.template, config.cut)
-
-
-@contextmanager
-def _seeded(seed: int, what: str) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator(seed, what))))
-        yield
 
 
 def _counts(mapping: Mapping) -> dict[str, dict[str, int]]:
     return {name: {part.core: part.channels for part in given.parts} for name, given in mapping.layers.items()}
-
-
-def _of(net: MixedNet, chosen: Assignment | Choice) -> dict[str, dict[str, int]]:
-    """Channels on each core of each weighted layer."""
-    out = {}
-    for name, layer in net.layers.items():
-        if name in chosen:
-            counts = torch.bincount(chosen[name], minlength=len(layer.cores)).tolist()
-            out[name] = dict(zip(layer.cores, counts, strict=True))
-    return out

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Report
@@ -17,6 +18,9 @@ from cosoc.search.training.data import Split
 
 Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]  # net, x, y, generator, part done 0..1
 AfterEpoch = Callable[[int], dict[str, Any]]  # epoch -> figures to log
+
+# Of Adam, by what is trained.
+RATES = {"warm-up": 3e-3, "weights": 1e-3, "quantisers": 1e-3, "logits": 5e-2, "fine-tune": 1e-3}
 
 
 def generator(seed: int, *what: object) -> torch.Generator:
@@ -27,12 +31,14 @@ def generator(seed: int, *what: object) -> torch.Generator:
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase of a run. name: of its files; epochs of it; batch: images a step; seed: of the run."""
+    """A phase of a run. name: of its files; epochs of it; batch: images a step; seed: of the run; device: torch's, on
+    which it trains."""
 
     name: str
     epochs: int
     batch: int
     seed: int
+    device: str = "cpu"
 
 
 class Progress:
@@ -58,11 +64,13 @@ def train(
     progress: Progress,
     extra: dict[str, Any],
 ) -> None:
-    """Run a phase, from its checkpoint if there is one.
+    """Run a phase, from its checkpoint if there is one; the network is on the CPU before and after.
 
     groups: (parameters, learning rate); Adam, the rates falling to a tenth along a cosine. extra: plain data that the
     phase keeps between epochs (a multiplier, say); it is restored with the checkpoint.
     """
+    net.to(phase.device)
+    x, y = data.x.to(phase.device), data.y.to(phase.device)
     optimizer = torch.optim.Adam([{"params": p, "lr": rate} for p, rate in groups if p])
     rates = [group["lr"] for group in optimizer.param_groups]
     state = folder.restore(phase.name)
@@ -73,7 +81,7 @@ def train(
         extra.update(state["extra"])
         start = state["epoch"]
         progress.advance(start, phase.name)
-    n, steps = len(data.y), max(1, len(data.y) // phase.batch)
+    n, steps = len(y), max(1, len(y) // phase.batch)
     for epoch in range(start, phase.epochs):
         net.train()
         draws = generator(phase.seed, phase.name, epoch)
@@ -83,8 +91,8 @@ def train(
             done = (epoch + step / steps) / phase.epochs
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * (0.1 + 0.45 * (1 + float(torch.cos(torch.tensor(torch.pi * done)))))
-            index = order[step * phase.batch : (step + 1) * phase.batch]
-            loss = loss_of(net, data.x[index], data.y[index], draws, done)
+            index = order[step * phase.batch : (step + 1) * phase.batch].to(phase.device)
+            loss = loss_of(net, x[index], y[index], draws, done)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -99,14 +107,26 @@ def train(
         folder.log({"phase": phase.name, "epoch": epoch, "loss": total / steps, **figures})
         folder.checkpoint(phase.name, kept)
         progress.advance(1, phase.name)
+    net.cpu()
 
 
 def accuracy(net: nn.Module, data: Split, batch: int = 512) -> float:
     """Share of images whose class is the likeliest."""
+    right = sum(int((scores.argmax(1) == y).sum()) for scores, y in _scores(net, data, batch))
+    return right / len(data.y)
+
+
+def cross_entropy(net: nn.Module, data: Split, batch: int = 512) -> float:
+    """Mean cross-entropy of the images, nats."""
+    total = sum(float(functional.cross_entropy(scores, y, reduction="sum")) for scores, y in _scores(net, data, batch))
+    return total / len(data.y)
+
+
+def _scores(net: nn.Module, data: Split, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Scores [n, classes] and classes [n] of the images, batch by batch, where the network is."""
     net.eval()
-    right = 0
+    device = next(net.parameters()).device
     with torch.no_grad():
         for start in range(0, len(data.y), batch):
-            scores = net(data.x[start : start + batch])
-            right += int((scores.argmax(1) == data.y[start : start + batch]).sum())
-    return right / len(data.y)
+            x, y = (part[start : start + batch].to(device) for part in (data.x, data.y))
+            yield net(x), y

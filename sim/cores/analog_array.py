@@ -25,6 +25,7 @@ from cosoc.sim.model.workload import Tile
 class AnalogArray(Core):
     """See the module docstring. An operation takes period_cycles / period_ops cycles."""
 
+    BY_ARRAYS: ClassVar[bool] = True
     UNUSED: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("weight_bits", "weight_formats"), "its weights are ternary, each in a cell of cell_bits"
     )

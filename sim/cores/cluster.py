@@ -22,7 +22,7 @@ column), the rest is array cycles; unloaded, both together are the law where the
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from cosoc.sim.model.soc import Core, Num
 from cosoc.sim.model.units import BeatBytes, Elements, ElementsOr0, Parallel, WholeCycles, WholeCyclesOr0, WordBytesOr0
@@ -36,6 +36,8 @@ SIMD_BITS = (2, 4, 8)
 class Cluster(Core):
     """See the module docstring. Runs every operator but grouped convolution; what is no product goes element by
     element, `element_cycles` each, on all processors."""
+
+    BY_ARRAYS: ClassVar[bool] = True
 
     model: Literal["cluster"]
     cores: Parallel

@@ -28,7 +28,7 @@ What each figure was taken from or fitted to stands in the SoC files and in docs
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -54,6 +54,8 @@ Schedule = Literal["stepwise", "pipelined", "summed"]
 class Crossbar(Core):
     """See the module docstring. rows, cols: cells of an array. Energies: read_pj of one array and input bit; dac_pj of
     one row and input bit; adc_pj of a conversion, with adding it up; buffer_ and network_pj_per_byte of what moves."""
+
+    BY_ARRAYS: ClassVar[bool] = True
 
     model: Literal["crossbar"]
     keeps_weights: bool = True

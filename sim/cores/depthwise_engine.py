@@ -27,6 +27,7 @@ STRIDES = (1, 2)
 class DepthwiseEngine(Core):
     """See the module docstring."""
 
+    BY_ARRAYS: ClassVar[bool] = True
     UNUSED: ClassVar[Mapping[str, str]] = ONE_FORMAT
     FORMER: ClassVar[Mapping[str, str]] = {"port_bytes": "write law_feed_bytes"}
 

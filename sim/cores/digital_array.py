@@ -18,6 +18,7 @@ from cosoc.sim.model.workload import Tile
 class DigitalArray(Core):
     """See the module docstring. Depthwise convolution runs one channel a job, on one column of the array."""
 
+    BY_ARRAYS: ClassVar[bool] = True
     UNUSED: ClassVar[Mapping[str, str]] = NO_FEED | ONE_FORMAT
 
     model: Literal["digital_array"]

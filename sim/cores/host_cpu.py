@@ -13,6 +13,7 @@ from cosoc.sim.model.workload import Tile
 class HostCpu(Core):
     """Runs every operator, at so many cycles a multiply-accumulate or an element touched."""
 
+    BY_ARRAYS: ClassVar[bool] = True
     UNUSED: ClassVar[Mapping[str, str]] = NO_FEED | ONE_FORMAT
 
     model: Literal["host_cpu"]

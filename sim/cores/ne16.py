@@ -30,6 +30,7 @@ from cosoc.sim.model.workload import Tile
 class Ne16(Core):
     """See the module docstring."""
 
+    BY_ARRAYS: ClassVar[bool] = True
     UNUSED: ClassVar[Mapping[str, str]] = NO_FEED
 
     model: Literal["ne16"]

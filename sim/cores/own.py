@@ -1,7 +1,8 @@
 """Core models from outside of this package: `model: package.module:Class` in a SoC file.
 
 The class is a subclass of `cosoc.sim.model.soc.Core`, and its fields are the keys that the file may give. The module is
-imported when a file that names it is read, from wherever Python finds it; the working directory is looked in last.
+imported when a file that names it is read and the user trusts it (`cosoc.sim.trust`), from wherever Python finds it;
+the working directory is looked in last.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, Val
 from cosoc.sim.cores import BuiltInCore
 from cosoc.sim.errors import InputError
 from cosoc.sim.model.soc import Core
+from cosoc.sim.trust import check_trusted
 
 SPEC = r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*"
 
 
 def own_core(spec: str) -> type[Core]:
-    """The class that `package.module:Class` names. InputError says what is wrong with it."""
+    """The class that `package.module:Class` names. InputError says what is wrong with it, or that nobody trusts it."""
+    check_trusted(spec)
     package, _, name = spec.partition(":")
     folder = os.getcwd()
     if folder not in sys.path:

@@ -36,6 +36,7 @@ FP16_BYTES = 2
 class TensorEngine(Core):
     """See the module docstring."""
 
+    BY_ARRAYS: ClassVar[bool] = True
     UNUSED: ClassVar[Mapping[str, str]] = ONE_FORMAT
     FORMER: ClassVar[Mapping[str, str]] = {
         "port_bytes": "write law_feed_bytes",

@@ -18,6 +18,7 @@ from cosoc.sim.model.workload import Tile
 class VectorUnit(Core):
     """See the module docstring. `ops` names the operators it runs."""
 
+    BY_ARRAYS: ClassVar[bool] = True
     UNUSED: ClassVar[Mapping[str, str]] = NO_WEIGHTS | NO_FEED
 
     model: Literal["vector_unit"]

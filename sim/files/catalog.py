@@ -5,16 +5,15 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Container, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import SerializeAsAny
 
 from cosoc.sim.cores.own import AnyCore
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.yamlfile import Range, load_model, ranges_of
+from cosoc.sim.files.names import cluster_folder, list_clusters, list_socs, soc_folder
+from cosoc.sim.files.yamlfile import Range, load_model, ranges_of, read_plain
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.soc import BOUNDARIES, Boundary, Core, Name, SoC, mixed
 
@@ -29,16 +28,6 @@ def load_soc(path: Path, overrides: Mapping[str, str] | None = None) -> SoC:
     """Read and check a SoC file; `overrides` are dotted paths to values. InputError names file, line and column. Its
     figures are those at the voltage that it runs at."""
     return load_model(path, SoCFile, overrides, problems=SoC.problems, ranged=True).at_its_voltage()
-
-
-def soc_folder() -> Path:
-    """Where the built-in SoC files stand."""
-    return Path(str(resources.files("cosoc.socs")))
-
-
-def list_socs() -> tuple[str, ...]:
-    """Names of the built-in SoCs."""
-    return tuple(sorted(path.stem for path in soc_folder().glob("*.yaml")))
 
 
 def find_soc(name_or_path: str, overrides: Mapping[str, str] | None = None) -> SoC:
@@ -59,16 +48,6 @@ def _soc_path(name_or_path: str) -> Path:
     if name_or_path.endswith((".yaml", ".yml")) or Path(name_or_path).exists():
         return Path(name_or_path)
     raise InputError(f"no SoC named {name_or_path!r}; there is {', '.join(list_socs())}, or give a .yaml file")
-
-
-def cluster_folder() -> Path:
-    """Where the built-in cluster files stand."""
-    return soc_folder() / "clusters"
-
-
-def list_clusters() -> tuple[str, ...]:
-    """Names of the built-in clusters."""
-    return tuple(sorted(path.stem for path in cluster_folder().glob("*.yaml")))
 
 
 def load_cluster(path: Path, overrides: Mapping[str, str] | None = None) -> Cluster:
@@ -181,8 +160,8 @@ def is_cluster(name_or_path: str) -> bool:
     if name_or_path in list_socs() or not path.is_file():
         return False
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        content = read_plain(path)
+    except InputError:
         return False
     return isinstance(content, dict) and "devices" in content and "cores" not in content
 
@@ -200,7 +179,7 @@ def json_schema() -> dict[str, Any]:
 
 
 __all__ = [
-    "Core", "SoCFile", "boundary_of", "bounded_cluster", "cluster_json_schema", "device_soc", "find_cluster",
-    "find_soc", "is_cluster", "json_schema",
-    "list_clusters", "list_socs", "load_cluster", "load_soc", "soc_ranges",
+    "Core", "SoCFile", "boundary_of", "bounded_cluster", "cluster_folder", "cluster_json_schema", "device_soc",
+    "find_cluster", "find_soc", "is_cluster", "json_schema", "list_clusters", "list_socs", "load_cluster", "load_soc",
+    "soc_folder", "soc_ranges",
 ]  # fmt: skip

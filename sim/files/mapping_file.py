@@ -36,7 +36,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping as MappingOf
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -44,8 +43,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import device_soc
+from cosoc.sim.files.names import RULES, built_in_mappings, list_mappings
 from cosoc.sim.files.yamlfile import Place, load_model
-from cosoc.sim.manual import RULES, named_mapping
+from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.mapping import (
     DIMS,
@@ -64,7 +64,7 @@ from cosoc.sim.model.soc import FromList, Model, Name, SoC
 from cosoc.sim.model.tiles import form, whole
 from cosoc.sim.model.units import Bits, Devices, Elements, ElementsOr0, Items
 from cosoc.sim.model.workload import Layer, Workload, batched
-from cosoc.sim.stages import cluster_problems, sections_of, stage_problems, stages_example
+from cosoc.sim.stages import Prices, cluster_problems, sections_of, stage_problems, stages_example
 from cosoc.sim.tiler import problems
 
 
@@ -239,19 +239,25 @@ def _mapping(
     )
 
 
-def load_mapping(path: Path, workload: Workload, soc: SoC, runtime: Runtime | None = None) -> Mapping:
-    """Read and check a mapping file; `runtime` overrides the file's. InputError names file, line and column."""
+def load_mapping(
+    path: Path, workload: Workload, soc: SoC, runtime: Runtime | None = None, text: str | None = None
+) -> Mapping:
+    """Read and check a mapping file, or a text that errors call `path`; `runtime` overrides the file's. InputError
+    names file, line and column."""
     socs = dict.fromkeys((layer.name for layer in workload), soc)
 
     def check(file: MappingFile) -> list[tuple[Place, str]]:
         wrong = _structure(file, workload, socs)
         return wrong or problems(_mapping(file, "file", runtime, workload, socs), workload, soc)
 
-    return _mapping(load_model(path, MappingFile, problems=check), path.stem, runtime, workload, socs)
+    return _mapping(load_model(path, MappingFile, problems=check, text=text), path.stem, runtime, workload, socs)
 
 
-def load_cluster_mapping(path: Path, workload: Workload, cluster: Cluster, runtime: Runtime | None = None) -> Mapping:
-    """The same for a cluster."""
+def load_cluster_mapping(
+    path: Path, workload: Workload, cluster: Cluster, runtime: Runtime | None = None,
+    known: MappingOf[str, Prices] | None = None,
+) -> Mapping:  # fmt: skip
+    """The same for a cluster. known: prices of stages by device; what has one is not looked into again."""
 
     def mapped(file: MappingFile) -> Mapping:
         layers = batched(workload, workload.n * file.micro_batch)
@@ -260,7 +266,7 @@ def load_cluster_mapping(path: Path, workload: Workload, cluster: Cluster, runti
     def check(file: MappingFile) -> list[tuple[Place, str]]:
         wrong = stage_problems(tuple(one.stage for one in file.stages), workload, cluster)
         wrong = wrong or _structure(file, workload, _socs(file, workload, cluster))
-        return wrong or cluster_problems(mapped(file), workload, cluster)
+        return wrong or cluster_problems(mapped(file), workload, cluster, known)
 
     return mapped(load_model(path, MappingFile, problems=check))
 
@@ -269,7 +275,8 @@ def _socs(file: MappingFile, workload: Workload, cluster: Cluster) -> dict[str, 
     """The SoC that runs each layer, where the stages are right."""
     stages = tuple(one.stage for one in file.stages)
     sections = sections_of(workload, stages)
-    return {layer.name: device_soc(cluster, stage.device)
+    socs = {stage.device: device_soc(cluster, stage.device) for stage in stages}
+    return {layer.name: socs[stage.device]
             for stage, section in zip(stages, sections, strict=True) for layer in section}  # fmt: skip
 
 
@@ -321,21 +328,11 @@ def _piece_text(piece: Piece) -> str:
     return f"{{{text}}}" if piece.resident is None else f"{{{text}, resident: {json.dumps(list(piece.resident))}}}"
 
 
-def _built_in(soc: str) -> dict[str, Path]:
-    folder = Path(str(resources.files("cosoc.socs"))) / "mappings" / soc
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def list_mappings(soc: str) -> tuple[str, ...]:
-    """Names that `find_mapping` knows for a SoC: rules for any workload, and files that come with the SoC."""
-    return (*RULES, *_built_in(soc))
-
-
 def find_mapping(name_or_path: str, workload: Workload, soc: SoC, runtime: Runtime | None = None) -> Mapping:
     """A mapping by rule name (`all_8bit`, ...), by the name of one that comes with the SoC, or by file."""
     if name_or_path in RULES:
         return named_mapping(name_or_path, workload, soc, runtime)
-    files = _built_in(soc.name)
+    files = built_in_mappings(soc.name)
     if name_or_path in files:
         return load_mapping(files[name_or_path], workload, soc, runtime)
     if name_or_path.endswith((".yaml", ".yml")) or Path(name_or_path).exists():

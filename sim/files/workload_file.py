@@ -18,13 +18,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.names import list_workloads, workload_folder
 from cosoc.sim.files.yamlfile import Place, load_model
 from cosoc.sim.model.mobilenets import by_name
 from cosoc.sim.model.units import Bits, Elements, ElementsOr0
@@ -290,9 +290,10 @@ def _product(shape: tuple[int, ...]) -> int:
 # ---------------------------------------------------------------------------------------------- reading, writing
 
 
-def load_workload(path: Path) -> Workload:
-    """Read a workload file. InputError says `file:line:column: path: what was found, what would be right`."""
-    return load_model(path, WorkloadFile, problems=WorkloadFile.problems).workload()
+def load_workload(path: Path, text: str | None = None) -> Workload:
+    """Read a workload file, or a text that errors call `path`. InputError says `file:line:column: path: what was found,
+    what would be right`."""
+    return load_model(path, WorkloadFile, problems=WorkloadFile.problems, text=text).workload()
 
 
 def dump_workload(workload: Workload) -> str:
@@ -336,16 +337,6 @@ def _quoted(text: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------------- by name
-
-
-def workload_folder() -> Path:
-    """Where the built-in workload files stand."""
-    return Path(str(resources.files("cosoc.socs"))) / "workloads"
-
-
-def list_workloads() -> tuple[str, ...]:
-    """Names of the built-in workloads."""
-    return tuple(sorted(path.stem for path in workload_folder().glob("*.yaml")))
 
 
 def find_workload(name: str, input_shape: tuple[int, ...] | None = None, input_name: str | None = None) -> Workload:

@@ -6,11 +6,15 @@ are booleans (YAML 1.1 reads `on`, `no` and `y` as booleans too); `1e9` is a num
 A file of figures may say behind a number in which range it may be, as part of its evidence:
 
     bytes_per_period: 10            # fitted, 8 .. 16: both timings are met in all of that
+
+What a file may cost its reader is bounded: MAX_BYTES of text, MAX_DEPTH levels, MAX_VALUES values. JSON files have the
+same bounds (`read_json`), and so have texts that stand in other files (`load_model` with a text).
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,12 +31,15 @@ M = TypeVar("M", bound=BaseModel)
 
 MAX_BYTES = 64 << 20  # a description larger than this is a mistake, not a description
 MAX_DEPTH = 64
+MAX_VALUES = 1_000_000  # keys among them; some 30 s and 1 GB
+MAX_NUMBER = 400  # characters; a whole number of more is none that anything here could mean
+SHOWN = 200  # characters of a value in a message
 
 _SCALARS = (
     (re.compile(r"true|false"), lambda s: s == "true"),
     (re.compile(r"null|~|"), lambda s: None),
-    (re.compile(r"[-+]?[0-9][0-9_]{0,399}"), lambda s: int(s.replace("_", ""))),  # longer ones are floats, infinite
-    (re.compile(r"0x[0-9a-fA-F_]{1,399}"), lambda s: int(s.replace("_", ""), 16)),
+    (re.compile(r"[-+]?[0-9][0-9_]*"), lambda s: int(s.replace("_", ""))),
+    (re.compile(r"0x[0-9a-fA-F_]+"), lambda s: int(s.replace("_", ""), 16)),
     (re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)([eE][-+]?[0-9]+)?"), lambda s: float(s.replace("_", ""))),
 )
 
@@ -55,15 +62,30 @@ class Range:
 
 
 class _Loader(yaml.SafeLoader):
+    """Stops at the first value that is beyond a bound, before it and what follows take memory."""
+
+    depth = values = 0
+
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.values += 1
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(None, None, "aliases are not supported: write the value out", mark)
-        return super().compose_node(parent, index)
+            self._refuse("aliases are not supported: write the value out")
+        if self.depth > MAX_DEPTH:
+            self._refuse(f"nested deeper than {MAX_DEPTH} levels")
+        if self.values > MAX_VALUES:
+            self._refuse(f"more than {MAX_VALUES:,} values; that many are read")
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise yaml.MarkedYAMLError(None, None, what, self.peek_event().start_mark)  # type: ignore[no-untyped-call]
 
 
 def _scalar(node: yaml.ScalarNode) -> Any:
-    if node.style is None:  # plain, not quoted
+    if node.style is None and len(node.value) <= MAX_NUMBER:  # plain, not quoted
         text = node.value.strip()
         for pattern, convert in _SCALARS:
             if pattern.fullmatch(text):
@@ -83,8 +105,6 @@ class _Document:
 
     def _convert(self, node: yaml.Node, at: Place) -> Any:
         self.marks[at] = node.start_mark
-        if len(at) > MAX_DEPTH:
-            self.fail(at, f"nested deeper than {MAX_DEPTH} levels")
         if isinstance(node, yaml.SequenceNode):
             return [self._convert(child, (*at, i)) for i, child in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
@@ -169,8 +189,31 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: {_one_line(str(error))}") from None
 
 
-def _parse(path: Path) -> _Document:
-    text = read_text(path)
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; InputError where it is none, or is beyond the bounds of a description."""
+    try:
+        content = json.loads(read_text(path))
+    except ValueError as error:  # among them a number of thousands of digits
+        raise InputError(f"{path}: is not JSON: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path}: nested deeper than {MAX_DEPTH} levels") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: found a {type(content).__name__}; a JSON object is needed")
+    level: list[Any] = [content]
+    for _ in range(MAX_DEPTH + 1):
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)
+                 if isinstance(inner, (dict, list))]  # fmt: skip
+        if not level:
+            return content
+    raise InputError(f"{path}: nested deeper than {MAX_DEPTH} levels")
+
+
+def read_plain(path: Path) -> Any:
+    """The plain data of a YAML file; InputError as of `load_model`."""
+    return _parse(path, read_text(path)).data
+
+
+def _parse(path: Path, text: str) -> _Document:
     try:
         root = yaml.compose(text, Loader=_Loader)
         return _Document(path, text, root)
@@ -216,15 +259,17 @@ def load_model(
     overrides: Mapping[str, str] | None = None,
     problems: Callable[[M], Sequence[tuple[Place, str]]] = lambda m: (),
     ranged: bool = False,
+    text: str | None = None,
 ) -> M:
     """Read a YAML file into a pydantic model.
 
     `overrides` maps dotted paths to values written as in YAML; they replace (or add) what the file says.
     ranged: comments behind its numbers may state ranges, and must be right where they do (`ranges_of`).
     `problems` returns what is wrong beyond types, as (path in the file, message); the first is reported.
+    text: in place of the file's, where it stands somewhere else; `path` is then what errors call it.
     Raises InputError, one line `file:line:column: path: what was found, what would be right`.
     """
-    document = _parse(path)
+    document = _parse(path, read_text(path) if text is None else text)
     if not isinstance(document.data, dict):
         found = "nothing" if document.data is None else f"a {type(document.data).__name__}"
         raise InputError(f"{path}:1:1: found {found}; a mapping of keys to values is needed")
@@ -245,7 +290,7 @@ def load_model(
 
 def ranges_of(path: Path) -> tuple[Range, ...]:
     """The ranges that a file states, in its order. InputError at the line of one that is malformed."""
-    return tuple(_parse(path).ranges())
+    return tuple(_parse(path, read_text(path)).ranges())
 
 
 def _report(document: _Document, at: Place, error: Mapping[str, Any], model: type[BaseModel]) -> NoReturn:
@@ -263,8 +308,12 @@ def _report(document: _Document, at: Place, error: Mapping[str, Any], model: typ
     if kind == "missing":
         document.fail(at, "required key is missing", document.marks.get(at[:-1]))
     message = error["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(value, (dict, list)) else f"found {value!r}: "
-    document.fail(at, f"{shown}{_one_line(message)}")
+    found = "" if isinstance(value, (dict, list)) else f"found {_brief(repr(value))}: "
+    document.fail(at, f"{found}{_brief(_one_line(message), 5 * SHOWN)}")
+
+
+def _brief(text: str, most: int = SHOWN) -> str:
+    return text if len(text) <= most else f"{text[:most]} ... ({len(text):,} characters)"
 
 
 def _in_file(document: _Document, at: Place) -> Place:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import graphlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.importers.build import Builder, Shape, Site, Value, Window, grid_of_input
 from cosoc.sim.model.workload import INPUT, Workload
 
+MAX_BYTES = 2 << 30  # of a file; protobuf itself reads no more
+MOST_NODES = 1_000_000  # once the functions in a file stand where they are called
 SMALL = 4096  # elements; larger constants are weights, of which only the shape is looked at
 ROUNDS = 200  # of shape inference, each of which needs shapes that the one before has found
 
@@ -262,6 +265,12 @@ def _filled(graph: _Graph, node: Any, shape: np.ndarray) -> np.ndarray:
     return np.asarray(np.full(shape.tolist(), fill))
 
 
+def _chosen(graph: _Graph, node: Any, which: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    if math.prod(np.broadcast_shapes(which.shape, a.shape, b.shape)) > SMALL:
+        raise ValueError("a weight, of no interest")
+    return np.asarray(np.where(which, a, b))
+
+
 def _quotient(graph: _Graph, node: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(a // b if a.dtype.kind in "iu" else a / b)
 
@@ -295,7 +304,7 @@ _FOLDS: dict[str, _Fold] = {  # of shapes and numbers: what exporters compute si
     "Max": lambda g, n, *xs: np.maximum.reduce(xs),
     "Min": lambda g, n, *xs: np.minimum.reduce(xs),
     "Equal": lambda g, n, a, b: a == b,
-    "Where": lambda g, n, c, a, b: np.where(c, a, b),
+    "Where": _chosen,
     "ReduceProd": lambda g, n, x, a=None: np.prod(x),
     "Reshape": lambda g, n, x, shape: x.reshape(shape.tolist()),
     "Transpose": lambda g, n, x: np.transpose(x, g.attribute(n, "perm")),
@@ -716,13 +725,18 @@ def _package(path: Path) -> Any:
 def _load(path: Path, onnx: Any) -> Any:
     """The model without external data and without the elements of its weights, which nobody here looks at."""
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path}: {path.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read")
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     try:
         model = onnx.load_model_from_string(content)
+        _check_expansion(path, model)
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
+    except InputError:
+        raise
     except Exception as error:  # protobuf's own, whichever of its implementations is installed, and the inliner's
         what = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: is no ONNX file, or a damaged one: {what}") from None
@@ -732,6 +746,7 @@ def _load(path: Path, onnx: Any) -> Any:
         if not any(node.output):
             raise InputError(f"{path}: operator {node.op_type} in {node.name or 'a node without name'} has no output")
     _check_names(path, model.graph)
+    _check_locations(path, model.graph)
     for tensor in model.graph.initializer:
         if math.prod(tensor.dims) > SMALL or tensor.data_location == onnx.TensorProto.EXTERNAL:
             for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "external_data"):
@@ -748,6 +763,42 @@ def _check_names(path: Path, graph: Any) -> None:
     for text in (*tensors, *nodes, *attributes):
         if not isinstance(text, str):
             raise InputError(f"{path}: is a damaged ONNX file: the name {text!r} is not UTF-8")
+
+
+def _check_expansion(path: Path, model: Any) -> None:
+    """InputError where functions that call functions stand for more than MOST_NODES nodes, or for themselves."""
+    bodies = {(f.domain, f.name): list(_all_nodes(f.node)) for f in model.functions}
+    calls = {key: [n for n in ((node.domain, node.op_type) for node in nodes) if n in bodies]
+             for key, nodes in bodies.items()}  # fmt: skip
+    sizes: dict[tuple[str, str], int] = {}
+    try:
+        for key in graphlib.TopologicalSorter(calls).static_order():
+            sizes[key] = len(bodies[key]) + sum(sizes[called] for called in calls[key])
+    except graphlib.CycleError:
+        raise InputError(f"{path}: a function in it calls itself") from None
+    nodes = sum(1 + sizes.get((node.domain, node.op_type), 0) for node in _all_nodes(model.graph.node))
+    if nodes > MOST_NODES:
+        raise InputError(f"{path}: its functions unfolded, it has more than {MOST_NODES:,} nodes; no more are read")
+
+
+def _all_nodes(nodes: Any) -> Iterator[Any]:
+    """Nodes, and those of the graphs inside of them."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+                yield from _all_nodes(graph.node)
+
+
+def _check_locations(path: Path, graph: Any) -> None:
+    """InputError for weights that are said to stand outside of the model's folder. No weights are opened here, but what
+    opens them elsewhere would read any file of the user's."""
+    inside = path.resolve().parent
+    for tensor in graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location" and not (inside / entry.value).resolve().is_relative_to(inside):
+                where = f"{entry.value!r}, outside of {inside}"
+                raise InputError(f"{path}: the weights {tensor.name} are said to stand in {where}; move them there")
 
 
 def _only_input(path: Path, graph: _Graph, name: str | None) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from cosoc.sim.lower.together import CLOCK
 from cosoc.sim.lower.walk import INPUTS, OWN_INPUTS, WEIGHTS, Bools, Positions, final, fresh, positions
 from cosoc.sim.machine.program import Program, within_counting
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece
-from cosoc.sim.model.placement import Homes
+from cosoc.sim.model.placement import handovers
 from cosoc.sim.model.soc import CachedMover, Core, SoC
 from cosoc.sim.model.tiles import (
     behind_caches,
@@ -53,7 +53,7 @@ from cosoc.sim.movers.fused_steps import chain
 from cosoc.sim.movers.links import HOST_TIME
 from cosoc.sim.movers.named_keys import keys_behind
 from cosoc.sim.movers.writer import Op, Writer
-from cosoc.sim.tiler import checked, homes_of, living
+from cosoc.sim.tiler import Placed, living, placed, shape_of_layer
 from cosoc.sim.work import access_pj, core_cycles, feed_ticks, job_cycles
 
 if TYPE_CHECKING:
@@ -68,26 +68,30 @@ def lower(workload: Workload, mapping: Mapping, soc: SoC, inferences: int = 1) -
     A mapping silent about parts or tiles is completed first. Raises InputError listing every reason why the machine
     cannot run it.
     """
-    return stream(workload, mapping, soc, inferences)[0]
+    return lowered(placed(mapping, workload, soc), inferences)
+
+
+def lowered(at: Placed, inferences: int = 1, known: KnownSteps | None = None) -> Program:
+    """The same of a network whose mapping has been checked. known: steps of layers on this SoC."""
+    return stream(at, inferences, known=known)[0]
 
 
 def stream(
-    workload: Workload, mapping: Mapping, soc: SoC, inferences: int = 1, period_cycles: int = 0
+    at: Placed, inferences: int = 1, period_cycles: int = 0, known: KnownSteps | None = None
 ) -> tuple[Program, tuple[int, ...]]:
     """The same, and for each inference the number of its first op. period_cycles: each but the first begins no sooner
     than so many cycles after the one before it was due; 0: as soon as that one has ended."""
-    mapping = checked(mapping, workload, soc)
-    emitter, firsts = _Emitter(workload, mapping, soc, homes_of(workload, mapping, soc)), list[int]()
+    emitter, firsts = _Emitter(at, KnownSteps() if known is None else known), list[int]()
     for number in range(inferences):
         firsts.append(emitter.ops.builder.n_ops)
         if number and period_cycles:
             emitter.release(period_cycles)
         emitter.network()
         if number == 0:
-            within_counting(inferences * emitter.ops.builder.n_ops, f"{inferences} inferences of {workload.name}")
+            within_counting(inferences * emitter.ops.builder.n_ops, f"{inferences} inferences of {at.workload.name}")
         emitter.ops.builder.pack()
-    keys = functools.partial(keys_behind, soc)
-    return emitter.ops.builder.build_for(f"{workload.name} on {soc.name}", keys), tuple(firsts)
+    keys = functools.partial(keys_behind, at.soc)
+    return emitter.ops.builder.build_for(f"{at.workload.name} on {at.soc.name}", keys), tuple(firsts)
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,20 @@ def steps(layer: Layer, plan: LayerPlan, soc: SoC) -> Iterator[Step]:
         yield before
 
 
+@dataclass
+class KnownSteps:
+    """The steps of layers on one SoC, walked once: by the layer's shape and its plan."""
+
+    found: dict[tuple[Layer, LayerPlan], tuple[Step, ...]] = field(default_factory=dict)
+
+    def of(self, layer: Layer, plan: LayerPlan, soc: SoC) -> tuple[Step, ...]:
+        """`steps` of a layer."""
+        key = shape_of_layer(layer), plan
+        if key not in self.found:
+            self.found[key] = tuple(steps(layer, plan, soc))
+        return self.found[key]
+
+
 def _channels(part: Part, layer: Layer, soc: SoC) -> list[int]:
     """Output channels of a part's jobs, one after the other; none behind a cached mover, which walks by itself."""
     if part.tile is None or soc.is_cached(part.core):
@@ -194,11 +212,12 @@ def _piece(total: int, n: int, pieces: int, step: int) -> int:
 class _Emitter:
     """Writes one network's ops into a Builder; the only mutable thing of the lowering."""
 
-    def __init__(self, workload: Workload, mapping: Mapping, soc: SoC, homes: Homes) -> None:
-        self.workload, self.mapping, self.soc, self.homes = workload, mapping, soc, homes
-        self.ops = Writer(f"{soc.name}/{workload.name}/{mapping.name}", soc, mapping.runtime == "serial")
-        self.dma = DmaEmitter(self.ops, homes)
-        self.arrays = self.array_emitters(cached_cores(soc))
+    def __init__(self, at: Placed, known: KnownSteps) -> None:
+        self.workload, self.mapping, self.soc, self.homes, self.known = at.workload, at.mapping, at.soc, at.homes, known
+        name = f"{at.soc.name}/{at.workload.name}/{at.mapping.name}"
+        self.ops = Writer(name, at.soc, at.mapping.runtime == "serial")
+        self.dma = DmaEmitter(self.ops, at.homes)
+        self.arrays = self.array_emitters(cached_cores(at.soc))
         self.written: dict[str, tuple[Op, ...]] = {}  # the ops after which a tensor is in place
         self.barrier: tuple[Op, ...] = ()  # the stores of the layer before
         self.pending: list[tuple[Layer, int, Window, int, Op]] = []  # stores that wait for the next loads to go
@@ -206,7 +225,7 @@ class _Emitter:
         self.inferences = 0  # begun
         self.launches: dict[str, Op] = {}  # the last on each core in this inference
         self.configured: tuple[Op, ...] = ()  # launches for which the first of this inference on a core waits
-        self.handed: set[tuple[str, str]] = set()  # (tensor, core that made it): others can read it
+        self.handovers = handovers(living(at.workload, at.mapping, at.soc), at.mapping, at.soc)
         self.since: tuple[Op, ...] | None = None  # what the layers of a parallel group wait for, in place of `barrier`
 
     # -- jobs ----------------------------------------------------------------------------------------------
@@ -323,7 +342,6 @@ class _Emitter:
         self.configured = tuple(self.launches.values())
         self.launches.clear()
         self.written |= dict.fromkeys(self.workload.incoming, self.barrier)
-        self.handed.clear()
         pieces = {name: piece for piece in self.mapping.pieces for name in piece.layers}
         done: set[int] = set()
         living_names = {layer.name for layer in living(self.workload, self.mapping, self.soc)}
@@ -372,18 +390,14 @@ class _Emitter:
 
     def hand_over(self, layer: Layer) -> None:
         """Let cores whose tensors the layer reads on another one hand them over, once each."""
-        readers = {part.core for part in self.mapping.layers[layer.name].parts if part.channels}
-        for tensor in layer.reads:
-            made = self.mapping.layers.get(tensor)
-            for name in dict.fromkeys(part.core for part in made.parts if part.channels) if made else ():
-                core = self.soc.cores[name]
-                if not core.handover or (tensor, name) in self.handed or readers <= {name}:
-                    continue
-                self.handed.add((tensor, name))
-                self.flush()
-                self.ops.layer = self.ops.builder.layer(tensor)
-                done = self.ops.op(name, "sync", self.barrier, run=core.handover)
-                self.barrier = (*self.barrier, done)
+        present = {part.core for part in self.mapping.layers[layer.name].parts if part.channels}
+        for one in self.handovers[layer.name]:
+            if not present.intersection(one.readers):
+                continue
+            self.flush()
+            self.ops.layer = self.ops.builder.layer(one.tensor)
+            done = self.ops.op(one.core, "sync", self.barrier, run=self.soc.cores[one.core].handover)
+            self.barrier = (*self.barrier, done)
 
     def array_emitters(self, cached: dict[str, tuple[Systolic, CachedMover]]) -> dict[str, TileEmitter]:
         """Who emits for each array behind a cached mover; those behind the same caches share them."""
@@ -458,7 +472,7 @@ class _Emitter:
         plan = self.mapping.layers[layer.name]
         self.ops.layer = self.ops.builder.layer(layer.name)
         first, same, previous = True, 0, None
-        for step in steps(layer, plan, self.soc):
+        for step in self.known.of(layer, plan, self.soc):
             layout = (step.load, step.jobs, bool(step.weights), step.free_inputs)
             same = same + 1 if layout == previous and not step.weights else 0
             previous = layout
@@ -487,7 +501,7 @@ class _Emitter:
             ends += self.cached_parts(layer, self.since)
             if not behind_dma(plan, self.soc).parts:
                 continue
-            for step in steps(layer, plan, self.soc):
+            for step in self.known.of(layer, plan, self.soc):
                 for n in range(step.count):
                     done = step.free_weights if n == step.count - 1 else ()
                     one = replace(step, count=1, weights=step.weights if n == 0 else (), free_weights=done)
@@ -666,4 +680,4 @@ class _Emitter:
         return self.dma.store(layer, self.soc.cores[core].memory, layer.k, _row(layer), computed, slot)
 
 
-__all__ = ["Step", "lower", "steps"]
+__all__ = ["KnownSteps", "Step", "lower", "lowered", "steps", "stream"]

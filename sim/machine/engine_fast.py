@@ -42,10 +42,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import config, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
+from cosoc.sim.errors import InputError
 from cosoc.sim.machine.program import Ints, Program, Records, bases, deadlock
 from cosoc.sim.machine.trace import WAIT, Trace
 
@@ -146,7 +147,20 @@ def run(program: Program, watch: Collection[int] = ()) -> Trace:
 
 def is_compiled() -> bool:
     """Whether the kernel has been compiled before, so that loading it takes a moment and not seconds."""
-    return bool(_run.signatures) or any(Path(str(_run.stats.cache_path)).glob("engine_fast._run-*.nbi"))
+    if not can_compile():
+        return False
+    folder = cache_folder()
+    return bool(_run.signatures) or (folder is not None and any(folder.glob("engine_fast._run-*.nbi")))
+
+
+def can_compile() -> bool:
+    """Whether numba's compiler is there (NUMBA_DISABLE_JIT is not set), without which this engine does not run."""
+    return not config.DISABLE_JIT  # type: ignore[attr-defined]
+
+
+def cache_folder() -> Path | None:
+    """Where the compiled kernel is kept; None where nothing is compiled."""
+    return Path(str(_run.stats.cache_path)) if can_compile() else None
 
 
 def counted(
@@ -169,6 +183,10 @@ def counted(
 
 def _simulate(program: Program, watched: Any, room: int, flags: tuple[bool, bool]) -> tuple[Trace, int, Skipped]:
     """Run the kernel; the trace has the first `room` waits, unsorted, and beside it how many there were."""
+    if not can_compile():  # records have no attributes then, and it would take hours
+        raise InputError(
+            "NUMBA_DISABLE_JIT is set, and the fast engine needs numba's compiler: unset it, or take the other"
+        )
     n_ops = program.n_ops
     issue, end, service = np.full(n_ops, -1), np.full(n_ops, -1), np.zeros(n_ops, np.int64)
     blocks = _prepare_blocks(program)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from cosoc.sim.errors import InputError
+from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Layer, Workload
 
@@ -58,6 +61,36 @@ def lifetimes(workload: Workload) -> dict[str, tuple[int, int]]:
     return {name: (first[name], last[name]) for name in first}
 
 
+@dataclass(frozen=True)
+class Handover:
+    """A tensor that a core made and that other cores which a layer names (with channels or without) cannot read yet."""
+
+    tensor: str
+    core: str
+    readers: tuple[str, ...]
+
+
+def handovers(workload: Workload, mapping: Mapping, soc: SoC) -> dict[str, tuple[Handover, ...]]:
+    """What has to be handed over before each layer, if one of the readers has channels of it: each tensor once by each
+    core that made it. mapping: with parts for every layer."""
+    done = set[tuple[str, str]]()
+    out = {}
+    for layer in workload:
+        plan, found = mapping.layers[layer.name], list[Handover]()
+        present = {part.core for part in plan.parts if part.channels}
+        for tensor in layer.reads:
+            made = mapping.layers.get(tensor)
+            for core in dict.fromkeys(part.core for part in made.parts if part.channels) if made else ():
+                readers = tuple(part.core for part in plan.parts if part.core != core)
+                if not soc.cores[core].handover or (tensor, core) in done or not readers:
+                    continue
+                found.append(Handover(tensor, core, readers))
+                if present.intersection(readers):
+                    done.add((tensor, core))
+        out[layer.name] = tuple(found)
+    return out
+
+
 def place(
     workload: Workload,
     soc: SoC,
@@ -76,17 +109,19 @@ def place(
     alive = {name: span for name, span in lifetimes(workload).items() if name not in inside}
     sizes = {name: tensor_bytes(workload, name) for name in alive}
 
-    def load_at(step: int, spilled: set[str]) -> int:
-        return sum(sizes[n] for n, (a, b) in alive.items() if a <= step <= b and n not in spilled)
-
-    def free(held: int, spilled: set[str]) -> dict[str, int]:
-        return {la.name: main.capacity_bytes - held - load_at(i, spilled) for i, la in enumerate(workload)}
-
     steps = range(len(workload.layers))
-    peak = max((load_at(i, set()) for i in steps), default=0)
+    loads = np.zeros(len(steps), dtype=np.int64)  # bytes of the tensors in the main memory while each layer runs
+    for name, (first, last) in alive.items():
+        loads[max(first, 0) : last + 1] += sizes[name]
+
+    def free(held: int) -> dict[str, int]:
+        room = (main.capacity_bytes - held - loads).tolist()
+        return {layer.name: here for layer, here in zip(workload, room, strict=True)}
+
+    peak = int(loads.max(initial=0))
     homes = dict.fromkeys(sizes, soc.main_memory) | dict.fromkeys(inside, soc.main_memory)
     if weight_bytes + peak <= main.capacity_bytes:
-        return Homes(soc.main_memory, homes, True, 0, room=free(weight_bytes, set()))
+        return Homes(soc.main_memory, homes, True, 0, room=free(weight_bytes))
     backing = soc.backing_memory
     if backing is None:
         raise InputError(
@@ -101,22 +136,29 @@ def place(
         )
     stream = main.capacity_bytes // 3  # weights pass through a third of the main memory, tensors get the rest
     spilled: set[str] = set()
+    during: list[list[str]] = [[] for _ in steps]  # the tensors that exist while each layer runs
+    for name, (first, last) in alive.items():
+        for step in range(max(first, 0), min(last + 1, len(steps))):
+            during[step].append(name)
 
     def overflows(step: int) -> bool:
         layer = workload.layers[step]
         away = spilled & {layer.name, *layer.reads}
         tiles = (staged or {}).get(layer.name, 0) if away else 0
-        return load_at(step, spilled) + tiles > main.capacity_bytes - stream
+        return int(loads[step]) + tiles > main.capacity_bytes - stream
 
     while True:
         before = len(spilled)
         for step in steps:
             while overflows(step):
-                here = [n for n, (a, b) in alive.items() if a <= step <= b and n not in spilled]
+                here = [name for name in during[step] if name not in spilled]
                 if not here:
                     break
-                spilled.add(max(here, key=lambda n: (sizes[n], n)))
+                largest = max(here, key=lambda n: (sizes[n], n))
+                spilled.add(largest)
+                first, last = alive[largest]
+                loads[max(first, 0) : last + 1] -= sizes[largest]
         if len(spilled) == before:  # else layers before may have become those whose tensors lie elsewhere
             break
     homes |= dict.fromkeys(spilled, backing)
-    return Homes(soc.main_memory, homes, False, stream, room=free(stream, spilled))
+    return Homes(soc.main_memory, homes, False, stream, room=free(stream))

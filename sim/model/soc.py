@@ -280,10 +280,13 @@ class Core(Model):
 
     A model says what it can do (`fits`), what a job costs unloaded (`cycles`), and what it moves (`feed_bytes`,
     `weight_bytes`), each written once for ints, arrays and tensors. A key of the common ones that would change nothing
-    in a model stands in its `UNUSED`, with the reason, and is refused in files.
+    in a model stands in its `UNUSED`, with the reason, and is refused in files. A model whose formulas take arrays of
+    k, oy and ox, none of them asking what only one tile can answer, says so (`BY_ARRAYS`): then it is asked for many
+    tiles at once.
     """
 
     UNUSED: ClassVar[Mapping[str, str]] = {}
+    BY_ARRAYS: ClassVar[bool] = False
 
     model: str
     memory: Name  # where its inputs and outputs lie
@@ -374,8 +377,9 @@ class Core(Model):
     def batch_cycles(self, tile: Tile, batch: int, xp: Any) -> Num:
         """The same of one job that computes the tile for each image of a batch: one after the other, but a dense
         layer's images are to a core what pixels are."""
-        if tile.op == "conv" and tile.oy == tile.ox == tile.fy == tile.fx == tile.groups == 1:
-            return self.cycles(replace(tile, ox=batch), xp)
+        if tile.op == "conv" and tile.fy == tile.fx == tile.groups == 1:
+            dense = (tile.oy == 1) & (tile.ox == 1)
+            return xp.where(dense, self.cycles(replace(tile, ox=batch), xp), batch * self.cycles(tile, xp))
         return batch * self.cycles(tile, xp)
 
     def feed_bytes(self, tile: Tile, xp: Any) -> Num:

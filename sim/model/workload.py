@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from cosoc.sim.errors import InputError
@@ -118,10 +119,22 @@ class Workload:
         return iter(self.layers)
 
     def __getitem__(self, name: str) -> Layer:
+        try:
+            return self._named[name]
+        except KeyError:
+            raise KeyError(f"workload {self.name} has no layer {name!r}") from None
+
+    @cached_property
+    def _named(self) -> dict[str, Layer]:
+        return {layer.name: layer for layer in self.layers}
+
+    @cached_property
+    def _readers(self) -> dict[str, tuple[str, ...]]:
+        out: dict[str, list[str]] = {}
         for layer in self.layers:
-            if layer.name == name:
-                return layer
-        raise KeyError(f"workload {self.name} has no layer {name!r}")
+            for name in layer.reads:
+                out.setdefault(name, []).append(layer.name)
+        return {name: tuple(readers) for name, readers in out.items()}
 
     @property
     def macs(self) -> int:
@@ -149,7 +162,7 @@ class Workload:
 
     def readers(self, name: str) -> tuple[str, ...]:
         """Names of the layers that read the output of `name`."""
-        return tuple(layer.name for layer in self.layers if name in layer.reads)
+        return self._readers.get(name, ())
 
 
 # What can be counted of one layer, wherever its sizes come from: beyond it sums of 64 bits would end.

@@ -14,9 +14,9 @@ the lowering was given (mapping, tiles, homes):
   before in a serial program, to the end of their store.
 - *Line buffers* of a fused group lie in full for as long as the group runs.
 - *A systolic array's tiles* are as large as the whole tiles of their layer (those at a border are counted as whole
-  ones): in the scratchpad from the tile's start to the end of its execution, in the accumulator to the end of its
-  store, which gives back the tile's credit; what a fused group keeps in the scratchpad, for as long as the group runs.
-  Caches are not shown: they are full.
+  ones): in the scratchpad from the tile's start to the end of its execution or, where that is earlier, of its store,
+  which gives back the tile's credit; in the accumulator to the end of its store; what a fused group keeps in the
+  scratchpad, for as long as the group runs. Caches are not shown: they are full.
 
 Cores that read a tensor where it lies need no tiles. Padding of transfers is counted, alignment of buffers is not.
 """
@@ -42,7 +42,7 @@ from cosoc.sim.movers.cached_terms import Machine, Tiles, cached_cores, rows_nee
 from cosoc.sim.movers.cached_units import INTO_ACCUMULATOR, core_of_unit, name_of
 from cosoc.sim.movers.fused_steps import Chain, chain, reach, rows_held
 from cosoc.sim.report.result import Result, route_ends
-from cosoc.sim.tiler import checked, homes_of, living, weight_bytes
+from cosoc.sim.tiler import Placed, living, placed, weight_bytes
 
 COMPUTE, WEIGHTS, LOAD, STORE, FEED = (KINDS.index(k) for k in ("compute", "weights", "load", "store", "feed"))
 
@@ -69,8 +69,7 @@ class _Held:
 
 def memory_use(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -> tuple[MemoryUse, ...]:
     """The memories of a run that hold anything, in the SoC's order; see the module docstring."""
-    mapping = checked(mapping, workload, soc)
-    run = _Run(result.program, result.trace, soc, workload, mapping, result.inferences)
+    run = _Run(result.program, result.trace, placed(mapping, workload, soc), result.inferences)
     held = list(run.pieces())
     out = []
     for name, memory in soc.memories.items():
@@ -81,10 +80,9 @@ def memory_use(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -
     return tuple(out)
 
 
-def peak_bytes(program: Program, trace: Trace, soc: SoC, workload: Workload, mapping: Mapping) -> int:
-    """The most that the main memory holds at once in one simulated inference under a complete mapping."""
-    run = _Run(program, trace, soc, workload, mapping, 1)
-    held = [piece for piece in run.in_main() if piece.memory == soc.main_memory]
+def peak_bytes(program: Program, trace: Trace, at: Placed) -> int:
+    """The most that the main memory holds at once in one simulated inference. at: what was lowered."""
+    held = [piece for piece in _Run(program, trace, at, 1).in_main() if piece.memory == at.soc.main_memory]
     return int(_levels(held)[1].max()) if held else 0
 
 
@@ -101,20 +99,17 @@ def _levels(held: list[_Held]) -> tuple[Ints, Ints]:
 class _Run:
     """The ops of a run, unrolled, and what may hold a memory."""
 
-    def __init__(
-        self, program: Program, trace: Trace, soc: SoC, workload: Workload, mapping: Mapping, inferences: int
-    ) -> None:
-        self.soc, self.workload, self.mapping = soc, workload, mapping
-        self.homes = homes_of(workload, mapping, soc)
+    def __init__(self, program: Program, trace: Trace, at: Placed, inferences: int) -> None:
+        self.soc, self.workload, self.mapping, self.homes = at.soc, at.workload, at.mapping, at.homes
         self.program, self.issue, self.end = program, trace.issue, trace.end
         self.span = trace.makespan
         self.row = row_of(self.program, np.arange(self.program.n_ops))
         self.rows: Records = self.program.rows[self.row]
         self.kind, self.layer = self.rows["kind"], self.rows["layer"]
         self.number = {name: i for i, name in enumerate(self.program.layers)}
-        self.arrays = cached_cores(soc)
+        self.arrays = cached_cores(at.soc)
         # What arrays behind caches do is told by their credits, not by what their movers bring.
-        others = {*core_of_unit(soc), *self.arrays}
+        others = {*core_of_unit(at.soc), *self.arrays}
         plain = np.array([unit not in others for unit in self.program.unit_names])
         self.plain = plain[self.rows["unit"]]
         self.busy = np.isin(self.kind, (COMPUTE, FEED, LOAD, STORE))  # launches may come early, like weights
@@ -384,7 +379,10 @@ class _Run:
                 mine = np.flatnonzero(executes & (self.layer == number))
                 last = mine[np.searchsorted(mine, back, side="right") - 1]  # of the executions of each tile
                 size = np.full(len(starts), spad * machine.side)
-                yield _Held(core.memory, self.issue[starts], self.end[last], size)
+                # A product's store may end while the last k group is executed. The tile after next then starts in the
+                # rows that the groups before have read, so the room is the next tile's from there on.
+                until = np.minimum(self.end[last], self.end[back])
+                yield _Held(core.memory, self.issue[starts], until, size)
             # Additions and partial sums are loaded into the accumulator; others come there with their execution.
             summed = executes | ((self.kind == LOAD) & (self.rows["tag"] == INTO_ACCUMULATOR))
             jobs = np.flatnonzero((self.layer == number) & summed)

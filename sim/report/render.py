@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,9 @@ import numpy as np
 from cosoc.sim.machine.program import KINDS, Ints, Program, row_of
 from cosoc.sim.machine.trace import changes, held_ticks
 from cosoc.sim.movers.links import link_level
+from cosoc.sim.report.figure import drawn_figure
 from cosoc.sim.report.result import CAUSES, NO_LAYER, LayerPart, Result
+from cosoc.sim.shown import shown
 
 if TYPE_CHECKING:  # loaded where they are used: both are slow to import
     from rich.console import RenderableType
@@ -380,34 +382,37 @@ _PIXELS = 4000  # neighbours of one kind closer than the makespan over this are 
 
 def gantt(result: Result, path: Path | str) -> None:
     """Draw the run as a PNG: units as rows, ops coloured by kind, layers above; time in ms, ticks on top."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    program, trace = result.program, result.trace
+    row = row_of(program, np.arange(program.n_ops))
+    units = [n for n in range(len(program.unit_names)) if (program.rows["unit"][row] == n).any()]
+    with drawn_figure(14, 2.2 + 0.55 * len(units)) as figure:
+        axes = figure.add_subplot()
+        _draw(figure, axes, result, row, units)
+        axes.set_xlabel(f"ms ({trace.makespan:,} ticks of {1e9 / program.tick_hz:.3g} ns in all)")
+        figure.suptitle(shown(_title(result)), fontsize=11)
+        figure.savefig(path, format="png", dpi=110)
+
+
+def _draw(figure: Any, axes: Any, result: Result, row: Ints, units: Sequence[int]) -> None:
+    """The ops of some units as bars, a row each, over the bands of the layers; and what the colours mean."""
     from matplotlib.patches import Patch
 
     program, trace = result.program, result.trace
     ms = 1e3 / program.tick_hz
-    row = row_of(program, np.arange(program.n_ops))
-    shown = [n for n in range(len(program.unit_names)) if (program.rows["unit"][row] == n).any()]
-    figure = Figure(figsize=(14, 2.2 + 0.55 * len(shown)), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
     used: dict[str, None] = {}
-    for place, number in enumerate(shown):
+    for place, number in enumerate(units):
         for kind, bars in _bars(program, result, row, number).items():
             spans = [(start * ms, (end - start) * ms) for start, end in bars]
             axes.broken_barh(spans, (place - 0.36, 0.72), color=_COLOURS[kind], lw=0, snap=False)
             used[kind] = None
     _layer_bands(axes, result, ms)
     utilisation = {unit.unit: unit.utilisation for unit in result.by_unit}
-    names = [program.unit_names[n] for n in shown]
-    axes.set_yticks(range(len(shown)), [f"{name}\n{utilisation[name]:.0%} busy" for name in names])
-    axes.set_ylim(len(shown) - 0.5, -0.5)
+    names = [program.unit_names[n] for n in units]
+    axes.set_yticks(range(len(units)), [f"{shown(name)}\n{utilisation[name]:.0%} busy" for name in names])
+    axes.set_ylim(len(units) - 0.5, -0.5)
     axes.set_xlim(0, max(trace.makespan, 1) * ms)
-    axes.set_xlabel(f"ms ({trace.makespan:,} ticks of {1e9 / program.tick_hz:.3g} ns in all)")
     handles = [Patch(color=colour, label=kind) for kind, colour in _COLOURS.items() if kind in used]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-    figure.suptitle(_title(result), fontsize=11)
-    figure.savefig(path, format="png")
 
 
 def _bars(program: Program, result: Result, row: Ints, unit: int) -> dict[str, list[tuple[int, int]]]:
@@ -453,7 +458,7 @@ def _layer_bands(axes: Any, result: Result, ms: float) -> None:
     for name, (start, end) in sorted(longest.items(), key=lambda item: item[1]):
         middle = (start + end) // 2
         if middle - last >= room:
-            axes.text(middle * ms, -0.55, name, rotation=90, ha="center", va="bottom", fontsize=7.5)
+            axes.text(middle * ms, -0.55, shown(name), rotation=90, ha="center", va="bottom", fontsize=7.5)
             last = middle
 
 

@@ -26,14 +26,13 @@ from cosoc.sim.machine.trace import (
 )
 from cosoc.sim.model.energy import power_energy_j, unit_power_mw
 from cosoc.sim.model.mapping import Mapping
-from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import Boundary, Route, SoC
 from cosoc.sim.model.tiles import form, make_tile
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.movers.cached_terms import cached_cores
 from cosoc.sim.movers.cached_units import INTO_SCRATCHPAD, core_of_unit
 from cosoc.sim.movers.links import HOST_TIME, link_level, together, told_as
-from cosoc.sim.tiler import homes_of
+from cosoc.sim.tiler import Placed
 from cosoc.sim.work import layer_work
 
 COMPUTE, FEED, LAUNCH, SYNC = (KINDS.index(kind) for kind in ("compute", "feed", "launch", "sync"))
@@ -398,16 +397,15 @@ def _by_level(program: Program, soc: SoC, busy: Ints, base_j: float, all_ops: _O
 def report(
     program: Program,
     trace: Trace,
-    soc: SoC,
-    workload: Workload,
-    mapping: Mapping,
+    at: Placed,
     *,
     engine: str,
     run: Run,
     inferences: int = 1,
     wall_s: float = 0.0,
 ) -> Result:
-    """Sum up a run. mapping: the complete one that was lowered. run: the engine, to ask it who stood in whose way."""
+    """Sum up a run. at: what was lowered. run: the engine, to ask it who stood in whose way."""
+    soc, workload, mapping = at.soc, at.workload, at.mapping
     all_ops = _ops(program)
     path = path_records(program, trace, run)
     path["cause"] = _causes(program, soc, path, all_ops)
@@ -417,7 +415,6 @@ def report(
     ops_j = _ops_j(program, all_ops)
     total = _powers_j(program, trace, soc, busy) + ops_j
     occupied = occupancy(program, trace)
-    homes = homes_of(workload, mapping, soc)
     return Result(
         soc=soc.name,
         workload=workload.name,
@@ -438,7 +435,7 @@ def report(
         by_layer=_by_layer(program, trace, soc, mapping, busy, critical, all_ops),
         by_unit=_by_unit(program, trace, soc, busy, occupied, all_ops),
         by_server=_by_server(program, trace, occupied, all_ops),
-        by_memory=_by_memory(program, soc, workload, mapping, homes, inferences, all_ops),
+        by_memory=_by_memory(program, at, inferences, all_ops),
         critical_path=critical,
         unmeasured=unmeasured_classes(workload, mapping, soc, critical.by_layer_ticks, trace.makespan),
         ops=program.n_ops,
@@ -767,10 +764,9 @@ def _by_server(program: Program, trace: Trace, occupied: Occupancy, all_ops: _Op
 # Memories
 
 
-def _by_memory(
-    program: Program, soc: SoC, workload: Workload, mapping: Mapping, homes: Homes, inferences: int, all_ops: _Ops
-) -> tuple[MemoryPart, ...]:
+def _by_memory(program: Program, placed: Placed, inferences: int, all_ops: _Ops) -> tuple[MemoryPart, ...]:
     """Bytes by memory, from the routes that the ops take; a cached mover's by the link that they cross."""
+    soc, mapping = placed.soc, placed.mapping
     read, written, feed = (dict.fromkeys(soc.memories, 0) for _ in range(3))
     levels = _levels_fj(program, all_ops)
     spent = {name: float(levels.get(name, 0)) for name in soc.memories}
@@ -807,7 +803,7 @@ def _by_memory(
         else:
             written[target] += moved
     for layer in shared_weights:
-        for memory, moved in _weights_into(workload, layer, soc, mapping, homes).items():
+        for memory, moved in _weights_into(placed, layer).items():
             written[memory] += moved * inferences
     note = "no figure of its own: inside the base and core powers"
     return tuple(
@@ -855,12 +851,12 @@ def route_ends(program: Program, row: np.void, soc: SoC, mapping: Mapping, layer
     return [route for route in same if (route.source if kind == "store" else route.target) in near]
 
 
-def _weights_into(workload: Workload, name: str, soc: SoC, mapping: Mapping, homes: Homes) -> dict[str, int]:
+def _weights_into(placed: Placed, name: str) -> dict[str, int]:
     """Bytes of a layer's weights by the weight memory that they go to, in one inference."""
-    layer, given = workload[name], mapping.layers[name]
+    soc, layer, given = placed.soc, placed.workload[name], placed.mapping.layers[name]
     out: dict[str, int] = {}
     shares = [(part.core, part.channels) for part in given.parts]
-    work = layer_work(layer, soc, shares, given, homes, exact)
+    work = layer_work(layer, soc, shares, given, placed.homes, exact)
     for part in work.cores:
         memory = soc.cores[part.core].weight_memory
         if memory is not None:

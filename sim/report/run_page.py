@@ -25,7 +25,7 @@ from cosoc.sim.report.memory_use import MemoryUse, memory_use
 from cosoc.sim.report.render import bottleneck
 from cosoc.sim.report.result import CAUSES, Result
 from cosoc.sim.theta import Theta
-from cosoc.sim.tiler import checked, homes_of
+from cosoc.sim.tiler import placed
 from cosoc.sim.work import layer_work
 
 BARS = 20_000  # ops that are drawn one by one; of more, neighbours are drawn as one
@@ -68,8 +68,8 @@ def run_data(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -> 
 
 def _estimates(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -> dict[str, int]:
     """The closed form of each layer on its own, ticks; fused ones have none."""
-    mapping = checked(mapping, workload, soc)
-    homes = homes_of(workload, mapping, soc)
+    at = placed(mapping, workload, soc)
+    mapping, homes = at.mapping, at.homes
     fused = {name for piece in mapping.pieces if piece.how == "fused" for name in piece.layers}
     out = {}
     for layer in workload:

@@ -11,7 +11,8 @@ from importlib import resources
 
 from cosoc.sim.cores.roofline import Roofline, core_name
 from cosoc.sim.files.catalog import find_soc, list_socs
-from cosoc.sim.files.workload_file import find_workload, list_workloads
+from cosoc.sim.files.names import list_workloads
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.simulate import simulate
 from cosoc.sim.truth.cells import one_of, positive

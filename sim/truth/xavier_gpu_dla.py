@@ -15,7 +15,8 @@ from functools import cache
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
-from cosoc.sim.files.workload_file import find_workload, list_workloads
+from cosoc.sim.files.names import list_workloads
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.mapping import Mapping as Placed
 from cosoc.sim.model.workload import Layer, Workload

@@ -15,13 +15,13 @@ from cosoc.search import surrogate
 from cosoc.search.baselines import laws
 from cosoc.search.fit import fit, made_of, ticks_of
 from cosoc.search.sampling import random_mapping, random_pieces
-from cosoc.search.terms import TilingCache, network_estimate
+from cosoc.search.terms import network_estimate
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.model.workload import INPUT, Layer
 from cosoc.sim.theta import Theta
-from cosoc.sim.tiler import problems
+from cosoc.sim.tiler import TilingCache, problems
 
 SOC = find_soc("diana")
 

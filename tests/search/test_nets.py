@@ -10,7 +10,8 @@ from torch import nn
 
 from cosoc.search.training.nets import NETWORKS, build, export, workload_text, write_workloads
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.workload_file import find_workload, list_workloads, workload_folder
+from cosoc.sim.files.names import list_workloads, workload_folder
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.model.workload import INPUT
 
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
@@ -111,6 +112,11 @@ CLOSED = {
     # twelve matrices of 4096x4096 and two products with the vectors of 2048 tokens, for each of 2048 tokens or for one
     "gpt3_block_prefill": 2048 * (12 * 4096**2 + 2 * 2048 * 4096),
     "gpt3_block_decode": 12 * 4096**2 + 2 * 2048 * 4096,
+    # 64, 16 and 4 pixels at widths of 32, 64 and 128, with two shortcuts; and the classifier
+    "digits_resnet": 64 * 9 * (1 + 32 + 32) * 32
+    + 16 * (9 * (32 + 64) + 32) * 64
+    + 4 * (9 * (64 + 128) + 64) * 128
+    + 128 * 10,
 }
 
 
@@ -184,7 +190,7 @@ def test_a_network_fits_other_data(name: str) -> None:
 
 
 def test_what_cannot_be_built_is_said() -> None:
-    with pytest.raises(InputError, match="'resnet9' is no built-in network; there are digits_cnn, resnet8"):
+    with pytest.raises(InputError, match="'resnet9' is no built-in network; there are digits_cnn, digits_resnet"):
         build("resnet9")
     with pytest.raises(InputError, match="autoencoder has no classifier, so it cannot learn 10 classes"):
         build("autoencoder", num_classes=10)

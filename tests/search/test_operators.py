@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cosoc.cli import main
 from cosoc.search.baselines.laws import network_estimate as odimo_estimate
+from cosoc.search.exact.shares import least
 from cosoc.search.spaces.channels import assignment, fix
 from cosoc.search.spaces.opened import operator_space
 from cosoc.search.spaces.operators import (
@@ -20,6 +21,7 @@ from cosoc.search.spaces.operators import (
     OperatorLayer,
     Supernet,
     Template,
+    choices,
     counts_of,
     cut_steps,
     manual_cuts,
@@ -27,7 +29,8 @@ from cosoc.search.spaces.operators import (
     rounded,
     with_choices,
 )
-from cosoc.search.spaces.shares import ShareCosts
+from cosoc.search.spaces.shares import Counts, ShareCosts
+from cosoc.search.targets import Target
 from cosoc.search.training.nets import mobilenet_v1_025
 from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.sim.errors import InputError
@@ -224,13 +227,21 @@ def test_cuts_are_rounded_to_passes_of_the_engine() -> None:
         assert int((rounded(mixed, chosen)["plain.0.conv"] == 0).sum()) == wanted
 
 
-def test_free_channels_of_min_cost_cost_nothing() -> None:
+def test_the_cheapest_cuts_are_found() -> None:
+    """By trying all of them: two blocks of 32 channels, each cut at 0, 16 or 32."""
     net = small()
-    cuts = manual_cuts(net, SOC, "overlapped")
-    oracle = ShareCosts(net.workload, SOC, "overlapped")
-    seconds = {name: oracle.simulated(counts_of(net, one)).latency_s for name, one in cuts.items()}
-    assert seconds["min_cost"] <= seconds["all_second"] < seconds["half"] < seconds["all_first"]
-    assert oracle.estimated(counts_of(net, cuts["half"])).latency_s == pytest.approx(seconds["half"], rel=0.05)
+    made, oracle = choices(net), ShareCosts(net.workload, SOC, "overlapped")
+
+    def seconds(counts: Counts) -> float:
+        return oracle.simulated(counts).latency_s
+
+    every = [dict(zip(made, options, strict=True)) for options in itertools.product(*made.values())]
+    assert len(every) == 9
+    found, value = least(made, seconds)
+    assert value == min(map(seconds, every)) == seconds(found)
+    cuts = {name: seconds(counts_of(net, one)) for name, one in manual_cuts(net).items()}
+    assert value <= cuts["all_second"] < cuts["half"] < cuts["all_first"]
+    assert oracle.estimated(counts_of(net, manual_cuts(net)["half"])).latency_s == pytest.approx(cuts["half"], rel=0.05)
 
 
 # -- a whole search ----------------------------------------------------------------------------------------------------
@@ -276,7 +287,10 @@ def test_a_target_is_met(tiny: TrainingConfig, tmp_path: Path) -> None:
         row["simulated"]["latency_s"] for row in json.loads((tiny.out / "result.json").read_text())["known"]
     )
     target_ms = (0.3 * first + 0.7 * second) * 1e3
-    found = search_trained(replace(tiny, out=tmp_path / "run", strengths=(), target_ms=target_ms, manual=()), quiet)
+    found = search_trained(
+        replace(tiny, out=tmp_path / "run", strengths=(), targets=(Target("latency", target_ms * 1e-3),), manual=()),
+        quiet,
+    )
     assert second * 1e3 <= found.content()["points"][0]["simulated"]["latency_s"] * 1e3 <= target_ms
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import math
 from dataclasses import asdict, replace
@@ -10,10 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from cosoc.cli import main
-from cosoc.search.front import hypervolume
+from cosoc.search.front import half_width, hypervolume
 from cosoc.search.oracle import Oracle
+from cosoc.search.picture import overlap, places, plot
 from cosoc.search.result import Found, Result, result_from
 from cosoc.search.space import Optimum
 from cosoc.search.spaces.shares import ShareCosts, SoftFigures
@@ -140,10 +144,51 @@ def test_front_best_and_hypervolume_by_hand() -> None:
 
 
 def test_of_trained_networks_the_accuracy_is_the_other_axis() -> None:
-    """A point that is dearer and as accurate is dominated, by a manual mapping too; the best is one that was found."""
+    """A point that is dearer and as accurate is dominated, by a manual mapping too, and then not shown as found; the
+    best is one that was found and is not dominated."""
     rows = (found("a", 2, 1, accuracy=0.9), found("b", 3, 1, accuracy=0.95), found("m", 1, 1, True, accuracy=0.9))
     content = Result(HEADING, "latency", rows).content()
-    assert content["front"] == ["m", "b"] and content["axes"] == ["latency", "accuracy"] and content["best"] == "a"
+    assert content["front"] == ["m", "b"] and content["axes"] == ["latency", "accuracy"] and content["best"] == "b"
+    assert content["beaten"] == {"a": "m"} and [row["name"] for row in content["points"]] == ["a", "b"]
+    said = io.StringIO()
+    Console(file=said, width=120).print(Result(HEADING, "latency", rows).table())
+    assert "│ a " not in said.getvalue() and "not shown: a (beaten by m)" in said.getvalue()
+
+
+def test_better_is_said_where_intervals_are_apart() -> None:
+    """Student's t for three values is 4.3027 at 95 % (any table): the mean of 1, 2, 3 lies within 4.3027 / sqrt(3).
+    Accuracies of 0.90 +- 0.0025 and 0.95 +- 0.0025 are apart, those of 0.90 and 0.94 +- 0.25 are not."""
+    assert half_width((1.0, 2.0, 3.0)) == pytest.approx(4.3027 / math.sqrt(3), rel=1e-4)
+    assert half_width((1.0,)) == math.inf
+    sure, vague = (0.949, 0.95, 0.951), (0.84, 0.94, 1.04)
+    rows = (
+        replace(found("all_8bit", 1, 1, True, accuracy=0.9), accuracies=(0.899, 0.9, 0.901)),
+        replace(found("a", 3, 1, accuracy=0.95), accuracies=sure),
+        replace(found("b", 2, 1, accuracy=0.94), accuracies=vague),
+    )
+    result = Result(HEADING, "latency", rows, about={"reference_name": "all_8bit"})
+    on, against = result.claims()
+    assert on == "the reference all_8bit (90.00%) is on the front"
+    assert against.endswith("by intervals: a above it; b not to be told from it")
+    rows = (replace(rows[0], simulated=rows[1].simulated), *rows[1:])
+    (off, _) = Result(HEADING, "latency", rows, about={"reference_name": "all_8bit"}).claims()
+    assert "all_8bit (90.00%) is not on the front: b has as much (94.00%, by means) at no more latency" in off
+    (missing,) = Result(HEADING, "latency", rows[1:], about={"reference_name": "all_8bit"}).claims()
+    assert "was not trained" in missing
+
+
+def test_labels_do_not_overlap() -> None:
+    """Ten markers in a heap, some at one place, in a picture of 600 x 400 pixels: every label that is placed is inside,
+    and has no area in common with another, with a marker, or with the legend."""
+    markers = [(300.0 + 9 * (i % 4), 200.0 + 4 * (i // 4)) for i in range(9)] + [(300.0, 200.0)]
+    legend = (10.0, 300.0, 150.0, 390.0)
+    boxes = places([*markers, (20.0, 20.0)], [(90.0, 12.0)] * 10, (0.0, 0.0, 600.0, 400.0), [legend])
+    placed = [box for box in boxes if box is not None]
+    assert len(boxes) == 10 and len(placed) >= 8
+    for box in placed:
+        assert box[0] >= 0 and box[2] <= 600 and box[1] >= 0 and box[3] <= 400 and not overlap(box, legend)
+        assert not any(box[0] < u < box[2] and box[1] < v < box[3] for u, v in markers)
+    assert not any(overlap(a, b) for a, b in itertools.combinations(placed, 2))
 
 
 def test_a_gap_is_of_estimates() -> None:
@@ -155,7 +200,8 @@ def test_a_gap_is_of_estimates() -> None:
 
 def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     result = Result(HEADING, "edp", (found("a", 1, 4), found("b", 2, 2, known=True)), about={"x": [1]})
-    result.write(tmp_path)
+    result.write(tmp_path / "result.json")
+    plot(result, tmp_path / "front.png")
     again = result_from(json.loads((tmp_path / "result.json").read_text()))
     assert again == result and again.content() == result.content()
     assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
@@ -234,7 +280,7 @@ def test_channels_of_a_chip_with_a_systolic_array_beside_other_cores(tmp_path: P
             ["diana", "net.onnx"],
             "net.onnx: --space channels trains the network, so it needs a torch module, not a file",
         ),
-        (["diana", "net.yaml"], "--space tiles takes files"),
+        (["diana", "net.yaml"], "--space tiles and channels+tiles take files"),
         (["diana", "net.onnx", "--space", "tiles"], "net.onnx: cannot be read: No such file"),
         (["gemmini", "digits_cnn"], "no layer has two cores to choose between (gemmini alone can compute them)"),
         (["rpi4", "digits_cnn"], "no layer has two cores to choose between (cpu alone can compute them)"),

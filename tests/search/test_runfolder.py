@@ -30,8 +30,8 @@ def test_a_run_is_resumed_with_its_own_configuration_only(folder: RunFolder) -> 
     other = CONFIG | {"soc": {"name": "diana", "cores": {"digital": {"launch_cycles": 200}}}}
     with pytest.raises(InputError, match=r"the run has soc\.cores\.digital\.launch_cycles 500, now 200 is asked for"):
         RunFolder(folder.path, other, resume=True)
-    with pytest.raises(InputError, match="the run has target_ms None, now 3 is asked for"):
-        RunFolder(folder.path, CONFIG | {"target_ms": 3}, resume=True)
+    with pytest.raises(InputError, match="the run has strictness None, now 3 is asked for"):
+        RunFolder(folder.path, CONFIG | {"strictness": 3}, resume=True)
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:

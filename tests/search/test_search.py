@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cosoc.search.targets import Target
 from cosoc.search.training.nets import build
 from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.sim.errors import InputError
@@ -105,7 +106,14 @@ def test_a_damaged_checkpoint_is_named(tiny: TrainingConfig, tmp_path: Path) -> 
 def test_a_target_is_met_by_simulation(tiny: TrainingConfig, tmp_path: Path) -> None:
     target_ms = 0.0148  # all 8 bit takes 0.0162 ms, the fastest manual mapping 0.0137 ms
     found = search_trained(
-        replace(tiny, out=tmp_path / "run", strengths=(), target_ms=target_ms, manual=("all_8bit",)), quiet
+        replace(
+            tiny,
+            out=tmp_path / "run",
+            strengths=(),
+            targets=(Target("latency", target_ms * 1e-3),),
+            manual=("all_8bit",),
+        ),
+        quiet,
     )
     (point,) = found.content()["points"]
     assert point["simulated"]["latency_s"] * 1e3 <= target_ms
@@ -116,7 +124,7 @@ def test_a_target_is_met_by_simulation(tiny: TrainingConfig, tmp_path: Path) -> 
 def test_what_cannot_be_searched_is_refused_before_training(tiny: TrainingConfig, tmp_path: Path) -> None:
     out = tmp_path / "run"
     for change, message in [
-        ({"target_ms": 1e-4, "strengths": ()}, "under the fastest mapping that was found"),
+        ({"targets": (Target("latency", 1e-7),), "strengths": ()}, "under the nearest mapping that was found"),
         ({"workload": "digits_cn"}, "no network named 'digits_cn'"),
         ({"workload": "autoencoder"}, "no classifier"),
         ({"input_shape": (1, 3, 8, 8)}, "the images of digits are"),

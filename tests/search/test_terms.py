@@ -10,20 +10,21 @@ import torch
 
 from cosoc.search import relax
 from cosoc.search.sampling import random_branches, random_mapping
-from cosoc.search.terms import TERMS, TilingCache, network_estimate, network_terms, tilings_for
+from cosoc.search.terms import TERMS, network_estimate, network_terms, tilings_for
 from cosoc.sim import exact
 from cosoc.sim.estimate import layer_terms
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import lower
 from cosoc.sim.machine import engine_fast
+from cosoc.sim.model.energy import power_energy_j
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import tiled
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.report.result import energy_j
 from cosoc.sim.theta import Theta
-from cosoc.sim.tiler import homes_of
+from cosoc.sim.tiler import TilingCache, homes_of
 from cosoc.sim.work import layer_work
 
 SOC, DARKSIDE = find_soc("diana"), find_soc("darkside")
@@ -215,6 +216,68 @@ def test_weights_without_room_hold_up_the_loads_behind_them() -> None:
     terms, busy = layer_terms(layer, layer_work(layer, SOC, [("digital", 160)], plan, homes, exact), SOC, homes, exact)
     assert simulated > busy["digital"] + 10 * (terms.weights + terms.load)
     assert estimated == pytest.approx(simulated, rel=0.05)
+
+
+@pytest.mark.parametrize(("c", "tiles", "in_turn"), [(512, 4, True), (256, 8, False)])
+def test_weights_are_fetched_and_brought_in_turn_where_two_tiles_find_no_room(
+    c: int, tiles: int, in_turn: bool
+) -> None:
+    """Ternary weights of 512 x 512 3x3 filters, 589,824 bytes, pass through 152,917 of L2. By hand: a tile of 147,456
+    bytes takes 70 + 9,216 cycles from the flash and as many from L2, one after the other, as the next finds no room
+    beside it; of two tiles of 73,728 bytes one comes while the other goes."""
+    layer = Layer("conv", "conv", (INPUT,), 512, 512, 2, 2, 2, 2, 3, 3, 1, 1, 1, 1)
+    workload = Workload("one", (512, 2, 2), (layer,), ("conv",))
+    plan = tiled(layer, LayerPlan((Part("analog", 512),)), SOC, (128,), 2, 2, c=0 if c == 512 else c)
+    mapping = Mapping("m", "overlapped", {"conv": plan})
+    homes = homes_of(workload, mapping, SOC)
+    assert homes.stream_bytes == 152_917 and not homes.weights_in_main
+    one = 70 + 589_824 // tiles // 16
+    by_hand = 2 * tiles * one if in_turn else (tiles + 1) * one
+    ticks = engine_fast.run(lower(workload, mapping, SOC)).makespan
+    tail = 2_000  # the launch, feed and products of the last job's 4 pixels, and its store
+    assert by_hand < ticks < by_hand + tail
+    estimate = network_estimate(workload, SOC, mapping, {}, Theta()).ticks.item()
+    assert estimate == pytest.approx(ticks, rel=0.02)
+
+
+def test_a_core_without_channels_has_no_say_in_the_tiles() -> None:
+    """One channel of 512 inputs more than fills the digital core's weight memory, so that a part there would cut them;
+    a part without channels does not."""
+    layer = Layer("conv", "conv", (INPUT,), 512, 512, 4, 4, 4, 4, 3, 3, 1, 1, 1, 1)
+    workload = Workload("one", (512, 4, 4), (layer,), ("conv",))
+    cache = TilingCache()
+    alone = tilings_for(workload, SOC, {"conv": {"analog": 512}}, "overlapped", cache).layers["conv"]
+    beside = tilings_for(workload, SOC, {"conv": {"digital": 0, "analog": 512}}, "overlapped", cache).layers["conv"]
+    assert beside.parts[1] == alone.parts[0]
+    assert beside.loops == alone.loops
+
+
+@pytest.mark.parametrize("runtime", ["serial", "overlapped"])
+def test_a_tensor_that_is_handed_over_is_in_the_estimate(runtime: Runtime) -> None:
+    """GPU, DLA, GPU: the estimate grows by the two hand-overs of the SoC file, in time and in energy of the cores that
+    hand over."""
+    soc, workload = find_soc("agx_xavier_dla"), find_workload("resnet8")
+    there = [layer.name for layer in workload if layer.name.startswith("layer1.0.conv")]
+    free = soc.model_copy(update={
+        "cores": {
+            name: core.model_copy(update={"handover_cycles": 0}) if core.handover else core
+            for name, core in soc.cores.items()
+        }
+    })  # fmt: skip
+
+    def estimated(machine: SoC, cores: dict[str, str]) -> tuple[float, float]:
+        shares = {layer.name: {cores.get(layer.name, "gpu"): layer.k} for layer in workload}
+        mapping = tilings_for(workload, machine, shares, runtime, TilingCache())
+        found = network_estimate(workload, machine, mapping, {}, Theta())
+        return found.ticks.item(), found.energy_j.item()
+
+    ticks, joules = (a - b for a, b in zip(estimated(soc, dict.fromkeys(there, "dla0")),
+                                           estimated(free, dict.fromkeys(there, "dla0")), strict=True))  # fmt: skip
+    gpu, dla = soc.cores["gpu"], soc.cores["dla0"]
+    assert ticks == gpu.handover + dla.handover
+    spent = power_energy_j(soc, ticks, {"gpu": gpu.handover, "dla0": dla.handover})
+    assert joules == pytest.approx(float(spent), rel=1e-6)
+    assert estimated(soc, {}) == estimated(free, {})
 
 
 def test_layers_at_once_are_estimated_as_they_run() -> None:

@@ -60,7 +60,7 @@ def space_of(soc: SoC, net: Workload, aim: str = "edp", **changes: Any) -> TileS
 
 
 def config_of(soc: str, net: Workload, out: Path, **changes: Any) -> TileConfig:
-    return TileConfig(find_soc(soc), net, Mapping("default", "overlapped"), out=out, **changes)
+    return TileConfig(find_soc(soc), net, Mapping("default", "overlapped"), out=out, **({"fusion": True} | changes))
 
 
 def searched(soc: str, net: Workload, out: Path, **changes: Any) -> dict[str, Any]:

@@ -4,8 +4,9 @@ import pytest
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.names import KINDS, MANUAL
 from cosoc.sim.files.workload_file import find_workload
-from cosoc.sim.manual import MANUAL, alone, named_mapping, splits
+from cosoc.sim.manual import KINDS_OF_CORE, alone, named_mapping, splits
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
@@ -103,3 +104,7 @@ def test_a_mapping_to_a_kind_of_core_needs_one() -> None:
     workload = find_workload("resnet8")
     with pytest.raises(InputError, match="mapping dla needs a core of that kind, and diana has none; use default"):
         named_mapping("dla", workload, find_soc("diana"))
+
+
+def test_every_kind_that_is_listed_can_be_asked_for() -> None:
+    assert set(KINDS) == set(KINDS_OF_CORE)

@@ -6,7 +6,8 @@ import pytest
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
-from cosoc.sim.files.mapping_file import dump_mapping, find_mapping, list_mappings, load_mapping
+from cosoc.sim.files.mapping_file import dump_mapping, find_mapping, load_mapping
+from cosoc.sim.files.names import list_mappings
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.model.mapping import RUNTIMES, LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.soc import SoC

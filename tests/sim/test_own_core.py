@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.trust import trusting
 
 MODEL = """\
 from cosoc.sim.model.soc import Core
@@ -46,7 +47,8 @@ def test_a_chip_with_a_core_of_ones_own_reaches_worker_processes(
     monkeypatch.setattr(sys, "path", list(sys.path))
     Path("fixed_core.py").write_text(MODEL)
     Path("chip.yaml").write_text(CHIP)
-    soc = find_soc("chip.yaml")
+    with trusting():
+        soc = find_soc("chip.yaml")
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             cores = pool.submit(operator.attrgetter("cores"), soc).result()

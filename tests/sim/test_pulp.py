@@ -9,7 +9,8 @@ from cosoc.sim.cores.cluster import Cluster
 from cosoc.sim.cores.ne16 import Ne16
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
-from cosoc.sim.files.workload_file import find_workload, list_workloads
+from cosoc.sim.files.names import list_workloads
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part
 from cosoc.sim.model.mobilenets import mobilenet

@@ -64,9 +64,9 @@ def test_a_bound_refuses_with_its_unit_at_the_line(tmp_path: Path) -> None:
         find_soc(str(file))
 
 
-def test_a_number_of_many_digits_is_infinite(tmp_path: Path) -> None:
-    """Python refuses to read whole numbers of more than 4,300 digits; here they are refused like any other."""
-    with pytest.raises(InputError, match=r"tick_hz: found inf: Input should be a (valid integer|finite number)"):
+def test_a_number_of_many_digits_is_refused_like_any_other() -> None:
+    """Python refuses to read whole numbers of more than 4,300 digits."""
+    with pytest.raises(InputError, match=r"tick_hz: found '1000.*characters\): Input should be a valid integer"):
         find_soc("diana", {"tick_hz": "1" + "0" * 5000})
 
 

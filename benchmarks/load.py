@@ -1,0 +1,268 @@
+"""What size costs: seconds and memory over layers, tiles, ops of a report and points of a campaign.
+
+    python benchmarks/load.py [--quick] [--cases NAME,...] [--json FILE]
+
+Each size runs in a process of its own, after a small one of the same kind has loaded and compiled what it needs, so
+that neither counts. Seconds are of the processor; memory is what the process grew by at its peak. The exponent is the
+slope of both between the two largest sizes, in logarithms: 1 is linear; 1.2 is what is allowed. No randomness, no seed.
+
+- layers: a network of residual blocks on DIANA, from a name to a result, mapping chosen. gemmini_layers: on Gemmini.
+- file: the same networks to YAML and back. estimate: its closed form.
+- tiles: a GEMM on Gemmini in so many tiles, each with its transfers. loop_tiles: a convolution on DIANA in so many.
+- report: a run of so many ops as a page; page_mb, and browser_s until a headless Chromium has drawn it, where there is
+  one.
+- campaign: so many tasks over a Dask cluster of two workers on this machine, one of which is killed every `KILL_S`
+  seconds; lost: tasks without a result, failed: recorded as failed (both to be 0). Wall seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from common import arguments, state, write_json
+
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.workload_file import dump_workload, load_workload
+from cosoc.sim.manual import named_mapping
+from cosoc.sim.model.mapping import WEIGHTS_STAY, Extent, LayerPlan, Mapping, Part
+from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.simulate import figures, simulate
+from cosoc.sim.tiler import checked
+
+KILL_S = 30.0
+LIMIT_S = 600.0  # of one size
+ALLOWED = 1.2
+MIB = 1 << 20
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def residual(layers: int) -> Workload:
+    """Blocks of two 3x3 convolutions and a sum, 16 channels on 8 x 8 pixels."""
+    out: list[Layer] = []
+    last = INPUT
+    for i in range(layers // 3):
+        for name in ("a", "b"):
+            reads = last if name == "a" else f"a{i}"
+            out.append(Layer(f"{name}{i}", "conv", (reads,), 16, 16, 8, 8, 8, 8, 3, 3, pad_y=1, pad_x=1))
+        out.append(Layer(f"sum{i}", "add", (last, f"b{i}"), 16, 16, 8, 8, 8, 8))
+        last = f"sum{i}"
+    return Workload("residual", (16, 8, 8), tuple(out), (last,))
+
+
+# ---------------------------------------------------------------------------------------------------------- cases
+
+
+def layers(n: int) -> dict[str, Any]:
+    return _whole("diana", residual(n))
+
+
+def gemmini_layers(n: int) -> dict[str, Any]:
+    return _whole("gemmini", residual(n))
+
+
+def _whole(soc_name: str, workload: Workload) -> dict[str, Any]:
+    soc = find_soc(soc_name)
+    result = simulate(soc, workload, named_mapping("default", workload, soc, "overlapped"))
+    return {"ops": result.ops}
+
+
+def file(n: int) -> dict[str, Any]:
+    text = dump_workload(residual(n))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "residual.yaml"
+        path.write_text(text)
+        if load_workload(path).layers != residual(n).layers:
+            raise SystemExit("a file that is read back differs")
+    return {"bytes": len(text)}
+
+
+def estimate(n: int) -> dict[str, Any]:
+    from cosoc.search.fit import made_of, ticks_of
+    from cosoc.sim.theta import Theta
+
+    soc, workload = find_soc("diana"), residual(n)
+    mapping = checked(named_mapping("default", workload, soc, "overlapped"), workload, soc)
+    (ticks,) = ticks_of([made_of(workload, mapping, soc)], Theta())
+    return {"ticks": float(ticks)}
+
+
+def tiles(n: int) -> dict[str, Any]:
+    """n tiles of 16 x 16 outputs that each read 64 channels."""
+    rows = math.isqrt(n)
+    gemm = Layer("gemm", "conv", (INPUT,), 16 * (n // rows), 64, oy=16 * rows, iy=16 * rows)
+    workload = Workload("gemm", (64, 16 * rows, 1), (gemm,), ("gemm",))
+    tile = Extent(16, 64, 1, 1, 16, 1)
+    soc = find_soc("gemmini")
+    (core,) = (name for name, model in soc.cores.items() if model.model == "systolic")
+    plan = LayerPlan((Part(core, gemm.k, tile),), WEIGHTS_STAY)
+    figures(soc, workload, Mapping("tiles", "overlapped", {"gemm": plan}))
+    return {"tiles": rows * (n // rows)}
+
+
+def loop_tiles(n: int) -> dict[str, Any]:
+    """n tiles of a row each."""
+    conv = Layer("conv", "conv", (INPUT,), 16, 16, n, 16, n, 16, 1, 1)
+    workload = Workload("rows", (16, n, 16), (conv,), ("conv",))
+    plan = LayerPlan((Part("digital", 16, Extent(16, 16, 1, 1, 1, 16)),), WEIGHTS_STAY)
+    figures(find_soc("diana"), workload, Mapping("rows", "overlapped", {"conv": plan}))
+    return {"tiles": n}
+
+
+def report(n: int) -> dict[str, Any]:
+    from cosoc.sim.report import run_page
+
+    soc, workload = find_soc("gemmini"), residual(max(3, n // 51))  # 51 ops a layer there
+    mapping = named_mapping("default", workload, soc, "overlapped")
+    result = simulate(soc, workload, mapping)
+    run = run_page.run_data(result, soc, workload, mapping)
+    page = run_page.page({"title": "load", "subtitle": "", "run": run, "provenance": {}})
+    out: dict[str, Any] = {"ops": result.ops, "page_mb": len(page) / MIB}
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "page.html"
+            path.write_text(page, encoding="utf-8")
+            start = time.perf_counter()
+            shown = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", path.as_uri()]
+            done = subprocess.run(shown, capture_output=True, timeout=120, check=True)
+            out["browser_s"] = time.perf_counter() - start
+            if b"<canvas" not in done.stdout:
+                raise SystemExit("the page was not drawn")
+    return out
+
+
+def campaign(n: int) -> dict[str, Any]:
+    """Tasks of ResNet-8 on DIANA, values of the SoC varied; workers are killed in turn."""
+    from distributed import LocalCluster
+
+    from cosoc.search.campaigns.run import SweepConfig, sweep
+
+    plan = (
+        "simulate: {soc: [diana], workload: [resnet8], mapping: [all_8bit], runtime: [overlapped], set: "
+        f"{{cores.digital.launch_cycles: {[1000 + i for i in range(n)]}}}}}\n"
+    )
+    killed = 0
+    with tempfile.TemporaryDirectory() as folder, LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50
+    ) as cluster:  # fmt: skip
+        (Path(folder) / "plan.yaml").write_text(plan)
+        last = time.monotonic()
+
+        def progress(done: int, total: int, what: str) -> None:
+            nonlocal killed, last
+            if time.monotonic() - last > KILL_S:
+                last = time.monotonic()
+                victim = list(cluster.workers.values())[killed % 2]
+                os.kill(victim.pid, signal.SIGKILL)
+                killed += 1
+
+        config = SweepConfig(Path(folder) / "plan.yaml", Path(folder) / "out", 2, cluster.scheduler_address)
+        result = sweep(config, progress)
+    failed = sum(row["status"] != "done" for row in result.rows)
+    return {"killed": killed, "failed": failed, "lost": result.left}
+
+
+CASES: dict[str, tuple[Callable[[int], dict[str, Any]], tuple[int, ...], int]] = {
+    # the work, its sizes, how many of them --quick has
+    "layers": (layers, (125, 500, 2000), 2),
+    "gemmini_layers": (gemmini_layers, (125, 500, 2000), 1),
+    "file": (file, (125, 500, 2000), 2),
+    "estimate": (estimate, (125, 500, 2000), 2),
+    "tiles": (tiles, (10_000, 100_000, 1_000_000), 1),
+    "loop_tiles": (loop_tiles, (10_000, 100_000, 1_000_000), 2),
+    "report": (report, (10_000, 100_000, 1_000_000), 1),
+    "campaign": (campaign, (100, 1_000, 10_000), 0),
+}
+
+
+def alone(name: str, size: int) -> dict[str, Any]:
+    """A case at a size in a process of its own: seconds, megabytes, and what the case says."""
+    call = [sys.executable, __file__, "--cases", name, "--alone", str(size)]
+    try:
+        done = subprocess.run(call, check=False, capture_output=True, text=True, timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        return {"size": size, "error": f"over {LIMIT_S:.0f} s"}
+    if done.returncode:
+        last = (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
+        return {"size": size, "error": last}
+    out: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return out
+
+
+def _alone(name: str, size: int) -> None:
+    """What `alone` runs: warm up, then measure."""
+    work, sizes, _ = CASES[name]
+    if name != "campaign":
+        work(min(sizes) // 10)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    wall, cpu = time.perf_counter(), time.process_time()
+    said = work(size)
+    seconds = time.perf_counter() - wall if name == "campaign" else time.process_time() - cpu
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(json.dumps({"size": size, "seconds": seconds, "grown_mb": grown} | said))
+
+
+def exponent(rows: list[dict[str, Any]], key: str) -> float | None:
+    """The slope between the two largest sizes; None where there are fewer, or nothing grew that can be told."""
+    whole = [row for row in rows if row.get(key, 0) > 0]
+    if len(whole) < 2:
+        return None
+    a, b = whole[-2:]
+    return math.log(b[key] / a[key]) / math.log(b["size"] / a["size"])
+
+
+def main() -> int:
+    parser = arguments(__doc__)
+    parser.add_argument("--cases", default=",".join(CASES), help="some of them, by name")
+    parser.add_argument(
+        "--alone", type=int, metavar="SIZE", help="run the case at this size here and print its figures"
+    )
+    options = parser.parse_args()
+    names = options.cases.split(",")
+    unknown = [name for name in names if name not in CASES]
+    if unknown:
+        parser.error(f"no case {unknown[0]!r}; there is {', '.join(CASES)}")
+    if options.alone is not None:
+        _alone(names[0], options.alone)
+        return 0
+    state()
+    out: dict[str, Any] = {}
+    steep = []
+    print(f"{'case':16} {'size':>9} {'seconds':>9} {'grown MB':>9}")
+    for name in names:
+        _, sizes, quick = CASES[name]
+        rows = []
+        for size in sizes[:quick] if options.quick else sizes:
+            row = alone(name, size)
+            rows.append(row)
+            said = ", ".join(
+                f"{k} {v:.3g}" for k, v in row.items() if k not in ("size", "seconds", "grown_mb", "error")
+            )
+            shown = row.get("error") or f"{row['seconds']:9.2f} {row['grown_mb']:9.1f}  {said}"
+            print(f"{name:16} {size:9,} {shown}", flush=True)
+        slopes = {key: exponent(rows, key) for key in ("seconds", "grown_mb")}
+        out[name] = {"sizes": rows, "exponent_time": slopes["seconds"], "exponent_memory": slopes["grown_mb"]}
+        for key, slope in slopes.items():
+            if slope is not None:
+                print(f"{name:16} {key} grow with size to the {slope:.2f}", flush=True)
+        errors = [row for row in rows if "error" in row]
+        if errors or (slopes["seconds"] or 0.0) > ALLOWED:
+            steep.append(name)
+    write_json(options.json, {"quick": options.quick, "cases": out, "over_the_limit": steep})
+    return 1 if steep else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Tiles chosen once: the same as chosen anew, on random shares, and the cheapest of all that were looked at."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from cosoc.search.oracle import Oracle
+from cosoc.search.sampling import random_shares
+from cosoc.sim.cores.roofline import Roofline
+from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.lower.emit import KnownSteps, lower, lowered
+from cosoc.sim.machine.program import digest
+from cosoc.sim.model.mapping import RUNTIMES, LayerPlan, Mapping, Part, Runtime
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.simulate import figures
+from cosoc.sim.tiler import TilingCache, best_tiling, candidates, homes_of, placed, planned_ticks
+
+CASES = (("diana", "resnet8"), ("darkside", "digits_cnn"), ("gap9", "dscnn"), ("hetero", "resnet8"))
+
+
+@cache
+def case(chip: str, network: str) -> tuple[SoC, Workload]:
+    return find_soc(chip), find_workload(network)
+
+
+def random_mapping(soc: SoC, network: Workload, rng: np.random.Generator, runtime: Runtime, empty: bool) -> Mapping:
+    """Shares as a search makes them, no tiles. empty: with cores of 0 channels among the parts."""
+    bias = rng.dirichlet(np.ones(len(soc.cores))) + 1e-3
+    shares = {layer.name: random_shares(layer, soc, rng, bias) for layer in network if layer.op == "conv"}
+    plans = {
+        name: LayerPlan(tuple(Part(core, int(k)) for core, k in own.items() if k or empty))
+        for name, own in shares.items()
+    }
+    return Mapping("random", runtime, plans)
+
+
+@pytest.mark.parametrize(("chip", "network"), CASES)
+def test_what_is_remembered_is_what_is_found_anew(chip: str, network: str) -> None:
+    """Programs and figures of one oracle over many mappings, against those of mappings simulated from nothing."""
+    (soc, workload), rng = case(chip, network), np.random.default_rng(0)
+    oracle, tilings, steps, hits = Oracle(soc, workload), TilingCache(), KnownSteps(), 0
+    for turn in range(5):
+        mapping = random_mapping(soc, workload, rng, RUNTIMES[turn % 3 > 0], empty=turn == 4)
+        known = len(tilings.plans), len(steps.found)
+        at = placed(mapping, workload, soc, tilings)
+        assert digest(lowered(at, known=steps)) == digest(lower(workload, mapping, soc))
+        assert oracle.simulate(mapping) == figures(soc, workload, mapping)
+        hits += len(tilings.plans) - known[0] < len(workload.layers)
+    assert hits  # else nothing was remembered, and nothing tested
+
+
+@pytest.mark.parametrize(("chip", "network"), CASES)
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_best_tiling_is_the_first_of_the_cheapest(chip: str, network: str, runtime: Runtime) -> None:
+    """All candidates priced one by one, by the same closed form on whole numbers in place of arrays."""
+    (soc, workload), rng = case(chip, network), np.random.default_rng(1)
+    mapping = random_mapping(soc, workload, rng, runtime, empty=True)
+    homes, several = homes_of(workload, placed(mapping, workload, soc).mapping, soc), 0
+    for layer in [layer for layer in workload if layer.op == "conv"][::3]:
+        plan = mapping.layers[layer.name]
+        every = list(candidates(layer, plan, soc, runtime, homes))
+        ticks = [planned_ticks(layer, one, soc, runtime, homes) for one in every]
+        assert best_tiling(layer, plan, soc, runtime, homes) == every[ticks.index(min(ticks))]
+        several += len(set(ticks)) > 1
+    assert several
+
+
+def test_a_layer_that_reads_from_elsewhere_is_another_layer() -> None:
+    """Three equal convolutions and a fourth of fewer channels, in a main memory of 40 kB: the first and third read what
+    does not fit there, the second writes it, so that there are three ways to cut them."""
+    soc = find_soc("diana", {"memories.l2.size_bytes": "105536"})
+    area = (16, 16, 16, 16)
+    chain = [Layer("a", "conv", (INPUT,), 64, 64, *area, 3, 3, 1, 1, 1, 1)]
+    chain += [replace(chain[0], name=name, inputs=(before,)) for name, before in (("b", "a"), ("c", "b"))]
+    network = Workload("chain", (64, 16, 16), (*chain, replace(chain[0], name="d", inputs=("c",), k=8)), ("d",))
+    cache = TilingCache()
+    homes = placed(Mapping("m", "overlapped"), network, soc, cache).homes
+    ends = [(homes.inputs(layer), homes.output(layer)) for layer in chain]
+    assert ends == [("flash", "l2"), ("l2", "flash"), ("flash", "l2")]
+    assert len(cache.plans) == 3
+
+
+def test_cores_that_ask_what_a_tile_is_are_asked_one_by_one() -> None:
+    """A kernel on one pixel is another class than one on a plane: which, no array of tiles can say."""
+    assert not Roofline.BY_ARRAYS
+    soc, workload = case("rpi4", "resnet8")
+    assert placed(Mapping("m", "overlapped"), workload, soc).mapping.layers
+
+
+@pytest.mark.parametrize("chip", ["diana", "darkside", "gap9", "hetero", "isaac"])
+def test_cores_that_take_arrays_give_what_each_tile_gives(chip: str) -> None:
+    from cosoc.sim import exact
+    from cosoc.sim.model.tiles import make_tile
+
+    (soc, _), rng = case(chip, "resnet8"), np.random.default_rng(2)
+    layer = Layer("conv", "conv", (INPUT,), 64, 16, 16, 16, 32, 32, 3, 3, 2, 2, 1, 1)
+    forms = layer, replace(layer, c=64, groups=64), replace(layer, op="add", c=64, inputs=("a", "b"), fy=1, fx=1)
+    k, oy, ox = rng.integers(1, (65, 17, 17), (20, 3)).T
+    asked = 0
+    for core in (core for core in soc.cores.values() if core.BY_ARRAYS):
+        for own in forms:
+            if core.fits(make_tile(own, own.k, own.oy, own.ox)):
+                continue
+            many = make_tile(own, k, oy, ox)
+            each = [make_tile(own, int(a), int(b), int(c)) for a, b, c in zip(k, oy, ox, strict=True)]
+            for figure in (core.cycles, core.energy_pj, core.feed_bytes, core.stream_bytes, core.weight_bytes):
+                found = np.broadcast_to(figure(many, exact), len(k))
+                assert found.tolist() == [figure(one, exact) for one in each], (core.model, figure.__name__)
+            asked += 1
+    assert asked >= 2
+
+
+def test_no_tile_is_an_error_that_names_the_buffer() -> None:
+    soc, workload = find_soc("diana", {"memories.l1.size_bytes": "6200"}), case("diana", "resnet8")[1]
+    with pytest.raises(InputError, match="layer conv1: tiles need"):
+        placed(Mapping("m", "overlapped"), workload, soc)
