@@ -25,8 +25,9 @@ from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.cuts import elements, last_layers
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Piece, Runtime, Stage
-from cosoc.sim.model.soc import LARGEST, SoC
+from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import make_tile
+from cosoc.sim.model.units import MOST_BYTES
 from cosoc.sim.model.workload import Workload, batched
 from cosoc.sim.simulate import simulate
 from cosoc.sim.stages import (
@@ -155,7 +156,7 @@ def _with_room(soc: SoC) -> SoC:
     """The SoC with room for any weights in the memories of cores that keep theirs."""
     roomy = {core.weight_memory for core in soc.cores.values() if core.keeps_weights and core.weight_memory}
     memories = {
-        name: memory.model_copy(update={"size_bytes": LARGEST, "reserved_bytes": 0}) if name in roomy else memory
+        name: memory.model_copy(update={"size_bytes": MOST_BYTES, "reserved_bytes": 0}) if name in roomy else memory
         for name, memory in soc.memories.items()
     }
     return soc.model_copy(update={"memories": memories})
