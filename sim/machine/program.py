@@ -70,7 +70,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import quote, unquote
@@ -586,7 +586,8 @@ class Builder:
 
     def pack(self) -> None:
         """Keep the rows so far as an array, in a third of the memory; not inside a loop."""
-        self._rows.pack()
+        with suppress(OverflowError):  # what is beyond 64 bits stays as it is, for `build_for` to name it
+            self._rows.pack()
 
     @property
     def n_ops(self) -> int:
