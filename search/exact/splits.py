@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ from cosoc.search.spaces.splits import Costs, Floats, Plan, PlanStage, Problem, 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 MOST_STATES = 20_000_000  # cuts x used x options of one table
+MOST_BOUND_STATES = 3_000_000  # of the problem that only bounds
+BOUND_WITHIN = 0.01  # of the energy of a front that only bounds
 LARGEST = float(np.finfo(float).max)
 CLOSE = 1e-12  # relative: sums of the same figures in another order
 ABOVE = (0.003, 0.01, 0.03, 0.1, 0.2, 0.5)  # parts above a bound below which a plan is looked for first
@@ -305,11 +307,42 @@ def _plan(tables: _Tables, rows: Ints, ways: Ints | None = None) -> Plan:
     return tuple(out)
 
 
+def counted(problem: Problem) -> tuple[Problem, tuple[tuple[int, ...], ...]]:
+    """The problem with types that are equal in all they cost as one, with the sum of their counts; and of each type
+    there the types here."""
+    tables = (problem.occupancy_s, problem.busy_j, problem.idle_w, problem.slower_s, problem.slower_j)
+    across = (problem.hop_s, problem.hop_j, problem.medium_s, problem.delay_s)
+
+    def equal(a: int, b: int) -> bool:
+        if not all(table is None or np.array_equal(table[a], table[b]) for table in tables):
+            return False
+        swapped = list(range(len(problem.types)))
+        swapped[a], swapped[b] = b, a
+        inner = np.ix_((a, b), (a, b))
+        return all(
+            np.array_equal(table[a], table[b][swapped]) and np.array_equal(table[:, a], table[swapped, b])
+            and bool((table[inner] == table[a, a]).all())
+            for table in across
+        )  # fmt: skip
+
+    members: list[list[int]] = []
+    for t in range(len(problem.types)):
+        found = next((own for own in members if equal(own[0], t)), None)
+        if found is None:
+            members.append([t])
+        else:
+            found.append(t)
+    if len(members) == len(problem.types):
+        return problem, tuple((t,) for t in range(len(problem.types)))
+    return _optimistic(problem, members), tuple(map(tuple, members))
+
+
 def too_many(problem: Problem, replicate: bool = False, most: int = MOST_STATES) -> bool:
-    """Whether the programme's tables would have more than `most` entries."""
-    options = sum(n if replicate else min(n, 1) for n in problem.counts)
-    used = math.prod(n + 1 for n in problem.counts)
-    return used * options * problem.n_cuts > most
+    """Whether the programme's tables would have more than `most` entries. Equal devices are counted, unless several
+    of them may take turns in a stage, which is of one name."""
+    counts = (problem if replicate else counted(problem)[0]).counts
+    options = sum(n if replicate else min(n, 1) for n in counts)
+    return math.prod(n + 1 for n in counts) * options * problem.n_cuts > most
 
 
 class Programme:
@@ -317,16 +350,17 @@ class Programme:
 
     def __init__(self, problem: Problem, replicate: bool = False) -> None:
         self.problem, self.replicate = problem, replicate
-        if too_many(problem, replicate):
+        alone = tuple((t,) for t in range(len(problem.types)))
+        small, self._members = (problem, alone) if replicate else counted(problem)
+        self._counts = np.array(small.counts)
+        if too_many(small, replicate):
             raise ValueError("too many states for the exact programme: ask too_many first, and use bounded")
-        self.tables = t = _tables(problem, replicate)
+        self.tables = t = _tables(small, replicate)
         shape = problem.n_cuts, t.n_used, len(t.types)
         self._best = np.full(shape, np.inf)
         self._start, self._before = np.empty(shape, np.int32), np.empty(shape, np.int16)
-        self._prices = np.zeros(len(problem.types))
-        left = np.array(problem.counts) - (np.arange(t.n_used)[:, None] // _places(problem)) % (
-            np.array(problem.counts) + 1
-        )
+        self._prices = np.zeros(len(small.types))
+        left = self._counts - (np.arange(t.n_used)[:, None] // _places(small)) % (self._counts + 1)
         self._left = left.astype(float)  # devices of each type that are left, by used
         self.solves = 0
 
@@ -348,7 +382,14 @@ class Programme:
         cost, rows = self._solved(np.inf, t.stage_s, t.hop_s, True, nothing, nothing, np.zeros(t.n_used), np.inf)
         if cost == np.inf:
             raise no_plan("no chain of stages on these devices reaches from the first layer to the last")
-        plan = _plan(t, rows)
+        return self.point(rows)
+
+    def point(self, rows: Ints, ways: Ints | None = None) -> Point:
+        """Rows of the tables as a plan of the problem, see `_plan`."""
+        left = [[t for t in own for _ in range(self.problem.counts[t])] for own in self._members]
+        plan = _plan(self.tables, rows, ways)
+        if not self.replicate:
+            plan = tuple(replace(stage, type=left[stage.type].pop(0)) for stage in plan)
         return Point(plan, evaluate(self.problem, plan))
 
     def least_energy(self, limit_s: float, price_s: float, ceiling_j: float = np.inf) -> tuple[float, Point | None]:
@@ -364,8 +405,7 @@ class Programme:
         cost, rows = self._least_sum(stage_c, t.hop_j, limit_s, ceiling_j)
         if cost == np.inf:
             return math.inf, None
-        plan = _plan(t, rows, ways)
-        return cost, Point(plan, evaluate(self.problem, plan))
+        return cost, self.point(rows, ways)
 
     def least_latency(self) -> Point:
         """The plan of the least latency in an empty pipeline."""
@@ -373,17 +413,15 @@ class Programme:
         ways = t.ways_s.argmin(axis=3)
         stage_c = np.take_along_axis(t.ways_s, ways[..., None], axis=3)[..., 0] * t.replicas[:, None, None]
         _, rows = self._least_sum(stage_c, t.delay_s, np.inf, np.inf)
-        plan = _plan(t, rows, ways)
-        return Point(plan, evaluate(self.problem, plan))
+        return self.point(rows, ways)
 
     def _least_sum(self, stage_c: Floats, hop_c: Floats, limit_s: float, ceiling: float) -> tuple[float, Ints]:
         """The least sum of stage_c [K, N, N] and hop_c [K, K, N] of a plan with no stage or hop above limit_s, and its
         rows; (inf, none) where there is none below the ceiling."""
         t = self.tables
         self.solves += 1
-        counts = np.array(self.problem.counts)
         bound, prices, cost, rows = _priced(
-            stage_c, t.hop_s, hop_c, limit_s, ceiling, t.types, counts, t.replicas, self._prices
+            stage_c, t.hop_s, hop_c, limit_s, ceiling, t.types, self._counts, t.replicas, self._prices
         )
         none = np.empty((0, 3), np.int64)
         if bound >= ceiling:
@@ -617,8 +655,7 @@ def front_labels(
     values = np.column_stack([period, ends[:, 1] + ends[:, 4] * period, ends[:, 2]])
     points = []
     for number in _front_rows(values, 3 if latency else 2):
-        plan = _walk(t, pool, int(last[number]), problem.n_cuts - 1)
-        points.append(Point(plan, evaluate(problem, plan)))
+        points.append(programme.point(_walk(pool, int(last[number]), problem.n_cuts - 1)))
     return merged([*points, *known], latency)
 
 
@@ -645,28 +682,39 @@ def _rest(stage: Floats, fixed: Floats | float = 0.0) -> Floats:
     return out
 
 
-def _walk(tables: _Tables, pool: Floats, number: int, end: int) -> Plan:
+def _walk(pool: Floats, number: int, end: int) -> Ints:
+    """Rows (option, begin, end) of a label, the last stage first."""
     rows = []
     while number >= 0:
         k, begin, before = (int(v) for v in pool[number, 5:])
         rows.append((k, begin, end))
         end, number = begin, before
-    return _plan(tables, np.array(rows, dtype=np.int64))
+    return np.array(rows, dtype=np.int64)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Many distinct devices
 
 
+def optimistic(problem: Problem, classes: int = 6) -> tuple[Problem, list[list[int]]]:
+    """For more distinct devices than the programme can tell apart: the problem with devices put into so many classes by
+    speed (or as many as the programme takes), each as good as its best member at every stage and hop, so that no plan
+    is better than its optimum; and the members of each class."""
+    for n in range(min(classes, len(problem.types)), 0, -1):
+        groups = _classes(problem, n)
+        relaxed = _optimistic(problem, groups)
+        if n == 1 or not too_many(relaxed, most=MOST_BOUND_STATES):
+            break
+    return relaxed, groups
+
+
 def bounded(problem: Problem, classes: int = 6, rounds: int = 200, seed: int = 0) -> tuple[Point, float]:
     """For more distinct devices than the programme can tell apart: a plan, and a period that no plan goes below.
 
-    Devices are put into `classes` by speed. With each class as fast as its fastest member at every stage and hop, the
-    programme's optimum bounds the true one from below. Its stages, given to the members and cut anew for their order
-    (which is exact for a given order), are improved by exchanging devices while that helps.
+    The bound is that of `optimistic` classes. The stages of its optimum, given to the members and cut anew for their
+    order (which is exact for a given order), are improved by exchanging devices while that helps.
     """
-    groups = _classes(problem, classes)
-    relaxed = _optimistic(problem, groups)
+    relaxed, groups = optimistic(problem, classes)
     bound = least_period(relaxed)
     waiting = {g: sorted(members, key=lambda t: _speed(problem)[t]) for g, members in enumerate(groups)}
     left = dict(enumerate(problem.counts))
@@ -694,6 +742,27 @@ def bounded(problem: Problem, classes: int = 6, rounds: int = 200, seed: int = 0
     return Point(plan, evaluate(problem, plan)), bound.costs.period_s
 
 
+def bounded_front(problem: Problem) -> tuple[list[Point], list[Costs]]:
+    """For more distinct devices than the programme can tell apart: plans, none beaten by another in period and energy,
+    and costs such that each plan of the problem is beaten or equalled by one of them but for BOUND_WITHIN of energy."""
+    relaxed, groups = optimistic(problem)
+    ideal = front(relaxed, within=BOUND_WITHIN)
+    speed = _speed(problem)
+    known = [bounded(problem)[0]]
+    for point in ideal:
+        left = dict(enumerate(problem.counts))
+        plan = []
+        for stage in point.plan:
+            able = [t for t in groups[stage.type] if left[t]]
+            t = min(able, key=lambda t: (problem.busy_j[t, stage.begin, stage.end], speed[t]))
+            left[t] -= 1
+            plan.append(PlanStage(t, stage.begin, stage.end))
+        known += [
+            Point(p, evaluate(problem, p)) for p in (tuple(plan), _in_order(problem, [s.type for s in plan])[1]) if p
+        ]
+    return merged([p for p in known if math.isfinite(p.costs.energy_j + p.costs.period_s)]), [p.costs for p in ideal]
+
+
 def _speed(problem: Problem) -> Floats:
     """[T]: median over stages of a type's seconds over the least of all types'."""
     least = problem.occupancy_s.min(axis=0)
@@ -713,6 +782,11 @@ def _classes(problem: Problem, classes: int) -> list[list[int]]:
 
 
 def _optimistic(problem: Problem, groups: Sequence[Sequence[int]]) -> Problem:
+    """Each group of types as one, at each stage and hop as good as its best member, way by way."""
+
+    def least(table: Floats) -> Floats:
+        return np.stack([table[list(g)].min(axis=0) for g in groups])
+
     def hops(table: Floats) -> Floats:
         return np.array([[table[np.ix_(a, b)].min(axis=(0, 1)) for b in groups] for a in groups])
 
@@ -720,13 +794,16 @@ def _optimistic(problem: Problem, groups: Sequence[Sequence[int]]) -> Problem:
         tuple("+".join(problem.types[t] for t in g) for g in groups),
         tuple(sum(problem.counts[t] for t in g) for g in groups),
         np.array([problem.idle_w[list(g)].min() for g in groups]),
-        np.stack([problem.occupancy_s[list(g)].min(axis=0) for g in groups]),
-        np.stack([problem.busy_j[list(g)].min(axis=0) for g in groups]),
+        least(problem.occupancy_s),
+        least(problem.busy_j),
         hops(problem.hop_s),
         hops(problem.hop_j),
         hops(problem.medium_s),
         hops(problem.delay_s),
         problem.items,
+        problem.cuts,
+        None if problem.slower_s is None else least(problem.slower_s),
+        None if problem.slower_j is None else least(problem.slower_j),
     )
 
 
