@@ -167,11 +167,11 @@ def test_a_run_that_was_never_there_differs(tmp_path: Path) -> None:
     for name in ("a", "b"):
         with RunFolder(tmp_path / name, {"epochs": 1}, resume=False) as folder:
             folder.finish("tune", {"accuracy": 0.5}, {"w": torch.ones(2)})
-    assert kills.left("search", tmp_path / "a") == kills.left("search", tmp_path / "b")
+    assert kills.left("channels", tmp_path / "a") == kills.left("channels", tmp_path / "b")
     torch.save({"w": torch.tensor([1.0, 2.0])}, tmp_path / "b" / "weights" / "tune.pt")
-    assert kills.left("search", tmp_path / "a") != kills.left("search", tmp_path / "b")
+    assert kills.left("channels", tmp_path / "a") != kills.left("channels", tmp_path / "b")
     (tmp_path / "b" / "weights" / "tune.pt").unlink()
-    assert kills.left("search", tmp_path / "a") != kills.left("search", tmp_path / "b")
+    assert kills.left("channels", tmp_path / "a") != kills.left("channels", tmp_path / "b")
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up in /proc")
