@@ -36,6 +36,7 @@ from cosoc.output import (
 )
 from cosoc.sim.errors import Deadlock, InputError
 from cosoc.sim.model.mapping import Runtime
+from cosoc.sim.model.units import MOST_ALONG
 from cosoc.sim.processes import Ended, Signals, end_workers, ending_by_signals
 from cosoc.sim.trust import trust, trusting
 
@@ -98,7 +99,8 @@ InputShape = Annotated[
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
 Batch = Annotated[
-    int, typer.Option("--batch", min=1, help="Images (or sequences) that go through each layer together.")
+    int,
+    typer.Option("--batch", min=1, max=MOST_ALONG, help="Images (or sequences) that go through each layer together."),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Equal seeds give equal results.")]
 WhatIf = Annotated[
@@ -108,7 +110,11 @@ WhatIf = Annotated[
 Carrier = Annotated[
     float | None,
     typer.Option(
-        "--carrier", metavar="W", min=0.0, help="What a board draws beside a chip, added to energies that stop there."
+        "--carrier",
+        metavar="W",
+        min=0.0,
+        max=1e6,
+        help="What a board draws beside a chip, added to energies that stop there.",
     ),
 ]
 Ranges = Annotated[
@@ -334,8 +340,9 @@ def _periods(text: str | None, n: int) -> list[float]:
         values = [float(part) for part in text.split(",")]
     except ValueError:
         values = []
-    if len(values) not in (1, n) or not all(math.isfinite(v) and v > 0 for v in values):
-        raise InputError(f"--period {text}: one number of seconds > 0 is needed, or {n} with commas, such as 0.033")
+    if len(values) not in (1, n) or not all(1e-9 <= v <= 1e6 for v in values):
+        what = f"one number of seconds, 1e-09 to 1e+06, is needed, or {n} with commas, such as 0.033"
+        raise InputError(f"--period {text}: {what}")
     return values * n if len(values) == 1 else values
 
 
@@ -757,9 +764,11 @@ def search(
     elif "tiles" in parts and (parts[0] == "tiles" or not _is_trained(workload, epochs)):
         by_cost = f"--space {space}" + (", where nothing is trained" if parts[0] != "tiles" else "")
         known = ("mapping", "time_budget", "estimate", "beside", *(["epochs"] if epochs == 0 else []))
-        _only(ctx, by_cost, *common, *known, *(["runtime"] if parts[0] != "tiles" else []))
+        chained = {"channels": ["runtime"], "operators": ["runtime", "template"]}.get(parts[0], [])
+        _only(ctx, by_cost, *common, *known, *chained)
         networks = [workload, *(beside or ())]
-        run = _tiles(soc, networks, mapping, parts, runtime, time_budget, estimate, input_shape, overrides, *asked)
+        cut_in = (mapping, parts, template, runtime, time_budget, estimate, input_shape, overrides)
+        run = _tiles(soc, networks, *cut_in, *asked)
     else:
         trained = cast(Trained, parts[0])
         others = (
@@ -829,11 +838,13 @@ def _theta(estimate: Path | None, soc: SoC) -> Theta | None:
 
 
 def _tiles(
-    soc: str, workloads: list[str], mapping: str, parts: tuple[str, ...], runtime: Runtime, budget_s: float | None,
-    estimate: Path | None, input_shape: str | None, overrides: list[str] | None, objective: str,
+    soc: str, workloads: list[str], mapping: str, parts: tuple[str, ...], template: Template, runtime: Runtime,
+    budget_s: float | None, estimate: Path | None, input_shape: str | None, overrides: list[str] | None, objective: str,
     bounds: tuple[Target, ...], seed: int, folder: Path, resume: bool, redo: str | None,
 ) -> Callable[[Progress], Result]:  # fmt: skip
     inputs = [_inputs(soc, name, mapping, runtime, input_shape, overrides) for name in workloads]
+    if parts[0] == "operators":
+        inputs = [_with_choices(*made, name, mapping, template) for made, name in zip(inputs, workloads, strict=True)]
     from cosoc.search.spaces.joint import Outer
     from cosoc.search.spaces.tile_search import TileConfig, search_tiles
     from cosoc.search.spaces.together_space import TogetherSpace, search_together
@@ -852,6 +863,21 @@ def _tiles(
     if isinstance(made, TogetherSpace):
         return functools.partial(search_together, configs, space=made)
     return functools.partial(search_tiles, configs[0], space=made)
+
+
+def _with_choices(
+    soc: SoC, workload: Workload, given: Mapping, name: str, mapping: str, template: Template
+) -> tuple[SoC, Workload, Mapping]:
+    """A built-in network with its blocks as choices; a workload that has alternatives, or is a file, as it is."""
+    from cosoc.search.training.nets import NETWORKS, build
+    from cosoc.sim.files.mapping_file import find_mapping
+
+    if name not in NETWORKS:
+        return soc, workload, given
+    from cosoc.search.spaces.operators import with_choices
+
+    opened = with_choices(build(name), NETWORKS[name].input_shape, soc, template, name).workload
+    return soc, opened, find_mapping(mapping, opened, soc, given.runtime)
 
 
 def _splits(

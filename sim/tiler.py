@@ -805,11 +805,17 @@ def _misfused(members: tuple[str, ...], workload: Workload, mapping: Mapping, so
         reasons += [f"piece: {name} {reason}" for reason in core.resident(tiles)]
         if core.weight_memory is not None:
             models = [soc.core_of(mapping.layers[layer.name].parts[0]) for layer in mine]
-            loads = zip(mine, models, strict=True)
-            held = sum(weight_transfer_of(layer, soc, model, layer.k, exact).bytes for layer, model in loads)
+            loads = [
+                weight_transfer_of(layer, soc, model, layer.k, exact).bytes
+                for layer, model in zip(mine, models, strict=True)
+            ]
+            held, most = sum(loads), max(loads)
             bound = soc.memories[core.weight_memory].capacity_bytes
             if held > bound:
                 reasons.append(f"piece: weights need {held} bytes of {core.weight_memory}, which has {bound}")
+            if not homes.weights_in_main and most > homes.stream_bytes:
+                what = f"weights of a layer need {most} bytes to stream through {soc.main_memory}"
+                reasons.append(f"piece: {what}, of which {homes.stream_bytes} are set aside")
     return reasons
 
 
