@@ -1,11 +1,13 @@
 """Do damaged files end in one line and status 2, do invariants hold of whatever is simulated, does a kill cost nothing?
 
-    python benchmarks/robustness.py [--inputs 10000] [--triples 200] [--kills 100] [--environments 418] [--processes 2]
-                                    [--quick] [--seed 0] [--json FILE]
+    python benchmarks/robustness.py [--inputs 10000] [--triples 200] [--changes 225] [--figures 1] [--kills 100]
+                                    [--damages 10000] [--signals 120] [--environments 418] [--processes 2] [--quick]
+                                    [--seed 0] [--json FILE]
 
-Four parts; 0 leaves one out, and its figures in FILE as they are. Triples of SoC, workload and mapping: triples.py.
-Kills of a search and of a campaign: kills.py. Commands in hostile surroundings: environments.py. Damaged files are
-dealt with here:
+Parts; 0 leaves one out, and its figures in FILE as they are. Triples of SoC, workload and mapping: triples.py. The same
+after changes of known effect: metamorphic.py. Figures beyond reason, all of them or one in so many: absurd.py. Kills of
+searches and campaigns: kills.py. Damaged run folders: damage.py. Signals: signals.py. Commands in hostile surroundings:
+environments.py. Damaged inputs are dealt with here:
 
 Workload, mapping and SoC files, ONNX files and tables of latencies (CSV) are damaged at random and given to the command
 line, in the process, ten seconds of processor time each. Right is status 0 (the damage did no harm), or status 2 and
@@ -35,15 +37,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import absurd
+import damage
 import environments
 import kills
+import metamorphic
+import signals
 import triples
 from common import arguments, state, write_json
 
 LIMIT_S, KILL_S = 10, 40
 CHUNK = 200
 MEMORY_BYTES = 8 << 30
-QUICK = (400, 10, 0, 4)  # inputs, triples, kills, environments
+QUICK = {"inputs": 400, "triples": 10, "changes": 4, "kills": 0, "damages": 0, "signals": 0, "environments": 4}
+PARTS = (*QUICK, "figures")
 KINDS = ("workload", "mapping", "soc", "onnx", "csv")
 HERE = Path(__file__).resolve().parent
 SOCS = HERE.parent / "socs"
@@ -317,29 +324,46 @@ def main() -> None:
     parser = arguments(__doc__, seed=0)
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--triples", type=int, default=200)
-    parser.add_argument("--kills", type=int, default=100, help="of each: a search, a campaign")
+    parser.add_argument("--changes", type=int, default=225, help="triples that are changed")
+    parser.add_argument("--figures", type=int, default=1, help="one in so many cases of figures beyond reason")
+    parser.add_argument("--kills", type=int, default=100, help="of each: searches, campaigns")
+    parser.add_argument("--damages", type=int, default=10_000, help="to run folders; of all that there are, at most")
+    parser.add_argument("--signals", type=int, default=120, help="to commands")
     parser.add_argument("--environments", type=int, default=418, help="pairs of a command and an environment")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--kinds", default=",".join(KINDS), help="of files, with commas")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "robustness")
     options = parser.parse_args()
     if options.quick:
-        options.inputs, options.triples, options.kills, options.environments = (min(n, most) for n, most in zip(
-            (options.inputs, options.triples, options.kills, options.environments), QUICK, strict=True))  # fmt: skip
+        for part, most in QUICK.items():
+            setattr(options, part, min(getattr(options, part), most))
+        options.figures = options.figures and absurd.EVERY
     state(options.seed)
     options.keep.mkdir(parents=True, exist_ok=True)
     known = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
-    result: dict[str, Any] = {
-        part: known[part] for part in ("inputs", "triples", "kills", "environments") if part in known
-    }
+    result: dict[str, Any] = {part: known[part] for part in PARTS if part in known}
     if options.triples:
         result["triples"] = {"seed": options.seed} | triples.measure(options.triples, options.seed)
         print("triples:", ", ".join(f"{value} {key}" for key, value in result["triples"].items()))
+        write_json(options.json, result)
+    if options.changes:
+        result["changes"] = {"seed": options.seed} | metamorphic.measure(options.changes, options.seed)
+        print("changes:", result["changes"]["changes"])
+        write_json(options.json, result)
+    if options.figures:
+        found = absurd.measure(absurd.everything(), options.figures, options.seed)
+        result["figures"] = {"seed": options.seed} | found
+        print("figures:", absurd.told(found))
         write_json(options.json, result)
     if options.kills:
         result["kills"] = {"seed": options.seed} | kills.measure(options.kills, options.seed, options.keep / "kills")
         print("kills:", result["kills"])
         write_json(options.json, result)
+    for part, measure in (("damages", damage.measure), ("signals", signals.measure)):
+        if number := getattr(options, part):
+            result[part] = {"seed": options.seed} | measure(number, options.seed, options.keep / part)
+            print(f"{part}:", result[part])
+            write_json(options.json, result)
     if options.environments:
         found = environments.measure(options.environments, options.seed, options.processes)
         result["environments"] = {"seed": options.seed} | found

@@ -9,7 +9,8 @@ and the program's rows, not by the functions that the simulator itself uses for 
 - a link is busy for its bytes over its rate; where conflicts or switching stretch it, between the bounds of that;
 - the makespan is at least the longest chain of dependent work and the busiest server and unit, at most all in a row;
 - the critical path's causes sum to the makespan;
-- another process, with other hashes and numbers of threads, finds the same program, trace and report, digit for digit.
+- another process, with other hashes, numbers of threads, locale, time zone and working folder, finds the same program,
+  trace and report, digit for digit.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -51,6 +53,7 @@ NETWORKS = (
     *("autoencoder", "digits_cnn", "dscnn", "mobilenet_v1_025", "mobilenet_v1_cifar", "resnet18_cifar"),
     *("resnet18_segment", "resnet20", "resnet8", "squeezenet", "vgg8"),
 )
+ELSEWHERE = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "TZ": "Pacific/Kiritimati"}
 OFTEN = ("darkside", "diana")  # several cores, memories and DMAs: every other triple is of one of these
 # What is changed in a SoC file, and by which factors.
 SCALED = {
@@ -474,15 +477,17 @@ def work(seed: int, n: int, full: bool) -> None:
 
 
 def measure(n: int, seed: int) -> dict[str, Any]:
-    """Look at n triples in two processes that hash strings differently and have one thread, and two."""
-    script = Path(__file__)
+    """Look at n triples in two processes that hash strings differently and have one thread, and two; the second with
+    an ASCII locale and another time zone, in an empty folder."""
+    script = Path(__file__).resolve()
     children = []
-    for threads, hashes in ((1, "1"), (2, "4242")):
-        names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-        environment = os.environ | dict.fromkeys(names, str(threads)) | {"PYTHONHASHSEED": hashes}
-        words = [sys.executable, str(script), "--work", str(seed), str(n), str(int(threads == 1))]
-        children.append(subprocess.Popen(words, stdout=subprocess.PIPE, env=environment, cwd=script.parent, text=True))
-    found, again = ([json.loads(line) for line in child.communicate()[0].splitlines()] for child in children)
+    with tempfile.TemporaryDirectory() as elsewhere:
+        for threads, hashes, folder, more in ((1, "1", str(script.parent), {}), (2, "4242", elsewhere, ELSEWHERE)):
+            names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+            environment = os.environ | dict.fromkeys(names, str(threads)) | {"PYTHONHASHSEED": hashes} | more
+            words = [sys.executable, str(script), "--work", str(seed), str(n), str(int(threads == 1))]
+            children.append(subprocess.Popen(words, stdout=subprocess.PIPE, env=environment, cwd=folder, text=True))
+        found, again = ([json.loads(line) for line in child.communicate()[0].splitlines()] for child in children)
     for child in children:
         if child.returncode:
             raise RuntimeError(f"a process that looked at triples ended with status {child.returncode}")

@@ -36,6 +36,7 @@ from cosoc.output import (
 )
 from cosoc.sim.errors import Deadlock, InputError
 from cosoc.sim.model.mapping import Runtime
+from cosoc.sim.model.units import MOST_ALONG
 from cosoc.sim.processes import Ended, Signals, end_workers, ending_by_signals
 from cosoc.sim.trust import trust, trusting
 
@@ -98,7 +99,8 @@ InputShape = Annotated[
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
 Batch = Annotated[
-    int, typer.Option("--batch", min=1, help="Images (or sequences) that go through each layer together.")
+    int,
+    typer.Option("--batch", min=1, max=MOST_ALONG, help="Images (or sequences) that go through each layer together."),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Equal seeds give equal results.")]
 WhatIf = Annotated[
@@ -108,7 +110,11 @@ WhatIf = Annotated[
 Carrier = Annotated[
     float | None,
     typer.Option(
-        "--carrier", metavar="W", min=0.0, help="What a board draws beside a chip, added to energies that stop there."
+        "--carrier",
+        metavar="W",
+        min=0.0,
+        max=1e6,
+        help="What a board draws beside a chip, added to energies that stop there.",
     ),
 ]
 Ranges = Annotated[
@@ -334,8 +340,9 @@ def _periods(text: str | None, n: int) -> list[float]:
         values = [float(part) for part in text.split(",")]
     except ValueError:
         values = []
-    if len(values) not in (1, n) or not all(math.isfinite(v) and v > 0 for v in values):
-        raise InputError(f"--period {text}: one number of seconds > 0 is needed, or {n} with commas, such as 0.033")
+    if len(values) not in (1, n) or not all(1e-9 <= v <= 1e6 for v in values):
+        what = f"one number of seconds, 1e-09 to 1e+06, is needed, or {n} with commas, such as 0.033"
+        raise InputError(f"--period {text}: {what}")
     return values * n if len(values) == 1 else values
 
 

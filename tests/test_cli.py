@@ -481,7 +481,10 @@ def test_several_networks_at_once(run: Run, tmp_path: Path) -> None:
     ("words", "why"),
     [
         (("--with", "dscnn", "--explain"), "--explain: means nothing with several networks at once"),
-        (("--with", "dscnn", "--period", "0"), "--period 0: one number of seconds > 0 is needed, or 2 with commas"),
+        (
+            ("--with", "dscnn", "--period", "0"),
+            "--period 0: one number of seconds, 1e-09 to 1e+06, is needed, or 2 with commas",
+        ),
         (("--mapping-with", "default"), "--mapping-with: found 1 for 0 --with"),
         (("--with", "dscnn", "--with", "nobody"), "nobody"),
     ],

@@ -21,7 +21,7 @@ LAYERS = (
     ("errors", "exact", "processes"),
     ("trust",),
     ("machine",),
-    ("figures", "model.workload", "model.mapping", "files.yamlfile", "files.names"),
+    ("figures", "model.workload", "model.mapping", "model.units", "files.yamlfile", "files.names"),
     ("model.soc", "lower.fusion", "lower.walk", "model.cuts", "model.mobilenets"),
     ("cores", "model.cluster", "model.placement", "theta"),
     ("files.catalog", "model.energy", "model.tiles"),

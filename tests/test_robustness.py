@@ -29,15 +29,18 @@ from cosoc.search.runfolder import RunFolder
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import dump_workload, faults, find_workload
-from cosoc.sim.machine.program import Program
+from cosoc.sim.machine.program import Builder, Program
 from cosoc.sim.machine.trace import Trace
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece
-from cosoc.sim.simulate import simulate
+from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.movers.links import server_of
+from cosoc.sim.simulate import engine_run, simulate
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import kills  # noqa: E402
+import metamorphic  # noqa: E402
 import triples  # noqa: E402
 
 # ------------------------------------------------------------------------------------------ triples
@@ -109,10 +112,51 @@ def test_a_fused_group_runs_where_its_results_stay_in_place() -> None:
 
 
 def test_energies_beyond_counting_are_refused() -> None:
-    """Found by a damaged SoC file: 10^30 pJ a MAC wrapped around."""
-    soc = find_soc("gemmini_firesim", {"cores.gemmini.access.mac_pj": "1e30"})
-    with pytest.raises(InputError, match="more than can be counted"):
-        simulate(soc, find_workload("digits_cnn"), Mapping("default", "overlapped", {}))
+    """Found by a damaged SoC file: 10^30 pJ a MAC wrapped around. So would 2^28 MACs of one op at the most that a MAC
+    may take."""
+    with pytest.raises(InputError, match=r"access\.mac_pj: found 1e\+30: must be 0, or 1e-09 to 1e\+09 pJ"):
+        find_soc("gemmini_firesim", {"cores.gemmini.access.mac_pj": "1e30"})
+    large = {"memories.scratchpad.size_bytes": str(1 << 30), "memories.accumulator.size_bytes": str(1 << 30)}
+    soc = find_soc("gemmini_firesim", {"cores.gemmini.access.mac_pj": "1e9"} | large)
+    layer = Layer("fc", "conv", ("input",), 1 << 12, 1 << 12, 1, 1 << 10, 1, 1 << 10)
+    with pytest.raises(
+        InputError, match=r"energy at .* more than can be counted, .*: made by the keys in pj of access"
+    ):
+        simulate(soc, Workload("one", (1 << 12, 1, 1 << 10), (layer,), ("fc",)), Mapping("default", "overlapped", {}))
+
+
+# ------------------------------------------------------------------------------------------ changes of known effect
+
+
+@pytest.mark.parametrize("number", [1, 23, 26])
+def test_changes_have_the_effect_that_is_known(number: int) -> None:
+    """23 took 0.6 % more for two inferences than twice one, before the host worked off one after the other."""
+    what, seen = metamorphic.looked_at(number, seed=0)
+    assert [one for one in seen if one.violates] == [], what
+    assert {"clocks", "text", "stream of 2"} <= {one.what for one in seen}
+
+
+def test_a_change_beyond_what_is_known_is_noticed() -> None:
+    Seen = metamorphic.Seen
+    assert Seen("stream of 2", 1 + 1e-9, 1.0).violates and not Seen("stream of 2", 0.9, 1.0).violates
+    assert Seen("clocks", 1 - 1e-9, exact=True).violates and not Seen("clocks", 1.0, exact=True).violates
+    assert Seen("text", float("nan"), exact=True).violates and not Seen("order", 3.0).violates
+
+
+@pytest.mark.parametrize("size", [64, 32, 16, 8, 4, 1])
+def test_bursts_cost_their_beats(size: int) -> None:
+    """A lone stream over DIANA's ports of 16 bytes a cycle, by hand: as many cycles as bursts, or beats of bursts."""
+    soc = find_soc("diana")
+    cycles = 4096 // size * max(1, size // 16)
+
+    def streamed(burst: int) -> int:
+        b = Builder("stream", soc.tick_hz)
+        link = server_of(b, "l2_read", soc.links["l2_read"])
+        b.op(b.unit("dma"), bytes=4096, burst=burst, route=(link,), kind="load")
+        return int(engine_run("fast")(b.build(), ()).makespan)
+
+    assert streamed(size) == cycles
+    assert metamorphic.beats_cost(soc, "dma", size) >= cycles / streamed(soc.dma("dma").burst_bytes)
 
 
 # ------------------------------------------------------------------------------------------ kills

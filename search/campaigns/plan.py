@@ -37,7 +37,8 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.figures import USUAL, objective
 from cosoc.sim.files.yamlfile import Place, load_model
 from cosoc.sim.model.mapping import Runtime
-from cosoc.sim.model.soc import FromList, Model, Positive
+from cosoc.sim.model.soc import FromList, Model
+from cosoc.sim.model.units import Positive
 from cosoc.sim.trust import check_trusted
 
 Names = Annotated[tuple[str, ...], FromList, Field(min_length=1)]

@@ -17,7 +17,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from cosoc.sim import exact
-from cosoc.sim.model.soc import Core, Count, FromList, Num, Positive, Watts
+from cosoc.sim.model.soc import Core, FromList, Num
+from cosoc.sim.model.units import Bits, Elements, Parallel, Picojoules, Times, WholeCycles, WordBytesOr0
 from cosoc.sim.model.workload import Tile
 
 
@@ -30,18 +31,18 @@ class AnalogArray(Core):
     )
 
     model: Literal["analog_array"]
-    weight_bits: Positive = 2
-    rows: Positive
-    cols: Positive
-    period_cycles: Positive
-    period_ops: Positive = 1
-    ox_unrolls: Annotated[tuple[Positive, ...], FromList] = Field((1,), min_length=1)  # ascending
-    min_channels: Positive = 1  # rows are laid out for at least so many input channels a tap
-    store_rows_step: Positive = 1  # weights are stored, and loaded, in multiples of this many rows ...
-    store_cols_step: Positive = 1  # ... and this many columns
-    cell_bits: Positive = 2
-    bias_bytes: Count = 0  # per output channel, moved with the weights
-    operation_pj: Watts = 0.0  # of an operation with all cells at work
+    weight_bits: Bits = 2
+    rows: Parallel
+    cols: Parallel
+    period_cycles: WholeCycles
+    period_ops: Times = 1
+    ox_unrolls: Annotated[tuple[Elements, ...], FromList] = Field((1,), min_length=1)  # ascending
+    min_channels: Elements = 1  # rows are laid out for at least so many input channels a tap
+    store_rows_step: Parallel = 1  # weights are stored, and loaded, in multiples of this many rows ...
+    store_cols_step: Parallel = 1  # ... and this many columns
+    cell_bits: Bits = 2
+    bias_bytes: WordBytesOr0 = 0  # per output channel, moved with the weights
+    operation_pj: Picojoules = 0.0  # of an operation with all cells at work
 
     @property
     def unrolls(self) -> bool:

@@ -24,7 +24,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from cosoc.sim.model.soc import Core, Count, Num, Positive
+from cosoc.sim.model.soc import Core, Num
+from cosoc.sim.model.units import BeatBytes, Elements, ElementsOr0, Parallel, WholeCycles, WholeCyclesOr0, WordBytesOr0
 from cosoc.sim.model.workload import Tile
 
 WORD_BYTES, WORD_BITS = 4, 32
@@ -39,19 +40,19 @@ class Cluster(Core):
     BY_ARRAYS: ClassVar[bool] = True
 
     model: Literal["cluster"]
-    cores: Positive
+    cores: Parallel
     shares: Literal["columns", "blocks"] = "columns"  # what of a product each processor takes
-    im2col_cycles: Positive  # per byte gathered
-    inner_cycles: Positive  # per word of the reduction, four filters and two pixels
-    inner_loads: Count  # of these, loads
-    law_feed_bytes: Positive  # what the links carry in a cycle where the law's cycles were counted
-    group_cycles: Count  # per four filters and two pixels: scale, clip and store
-    depthwise_cycles: Positive  # per four channels of a pixel and filter tap, one processor
-    linear_inputs: Positive  # inputs of a step of a fully connected layer, for four outputs, at 8 bit
-    linear_cycles: Positive  # of such a step, one processor
-    element_cycles: Positive  # per element read, one processor
+    im2col_cycles: WholeCycles  # per byte gathered
+    inner_cycles: WholeCycles  # per word of the reduction, four filters and two pixels
+    inner_loads: ElementsOr0  # of these, loads
+    law_feed_bytes: BeatBytes  # what the links carry in a cycle where the law's cycles were counted
+    group_cycles: WholeCyclesOr0  # per four filters and two pixels: scale, clip and store
+    depthwise_cycles: WholeCycles  # per four channels of a pixel and filter tap, one processor
+    linear_inputs: Elements  # inputs of a step of a fully connected layer, for four outputs, at 8 bit
+    linear_cycles: WholeCycles  # of such a step, one processor
+    element_cycles: WholeCycles  # per element read, one processor
     takes_alternatives: bool = False  # of layers that have one it computes the alternative, though it can run the layer
-    bias_bytes: Count = 4  # per output channel, moved with the weights
+    bias_bytes: WordBytesOr0 = 4  # per output channel, moved with the weights
 
     @property
     def prefers_alternatives(self) -> bool:

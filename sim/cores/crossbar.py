@@ -32,7 +32,20 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from cosoc.sim.model.soc import Core, Count, Num, Positive, Watts, refuse
+from cosoc.sim.model.soc import Core, Num, refuse
+from cosoc.sim.model.units import (
+    Bits,
+    BitsOr0,
+    Elements,
+    ElementsOr0,
+    Parallel,
+    Picojoules,
+    PicojoulesPerByte,
+    Times,
+    WholeCycles,
+    WholeCyclesOr0,
+    WordBytes,
+)
 from cosoc.sim.model.workload import Tile
 
 Schedule = Literal["stepwise", "pipelined", "summed"]
@@ -47,30 +60,30 @@ class Crossbar(Core):
     model: Literal["crossbar"]
     keeps_weights: bool = True
     schedule: Schedule
-    arrays: Positive
-    tile_arrays: Positive
-    sum_bytes: Positive = 4  # of a partial sum in a tile's buffer
-    tile_inputs: Positive  # input channels that a tile can take; more are split over tiles, whose sums are added
-    rows: Positive
-    cols: Positive
-    cell_bits: Positive
-    rows_per_weight: Positive = 1  # 2: a positive and a negative cell
-    columns_per_adc: Positive
-    read_cycles: Positive
-    adc_bits: Count = 0
-    adc_cycles: Count = 0
-    adc_bit_cycles: Count = 0
-    drain_cycles: Count = 0
-    settle_cycles: Count = 0
-    most_copies: Positive = 1
-    block_rows: Count = 0  # copies of a layer, where there are several, fill a block of cells ...
-    block_cols: Count = 0  # ... that many rows and columns large
+    arrays: Parallel
+    tile_arrays: Parallel
+    sum_bytes: WordBytes = 4  # of a partial sum in a tile's buffer
+    tile_inputs: Elements  # input channels that a tile can take; more are split over tiles, whose sums are added
+    rows: Parallel
+    cols: Parallel
+    cell_bits: Bits
+    rows_per_weight: Parallel = 1  # 2: a positive and a negative cell
+    columns_per_adc: Parallel
+    read_cycles: WholeCycles
+    adc_bits: BitsOr0 = 0
+    adc_cycles: WholeCyclesOr0 = 0
+    adc_bit_cycles: WholeCyclesOr0 = 0
+    drain_cycles: WholeCyclesOr0 = 0
+    settle_cycles: WholeCyclesOr0 = 0
+    most_copies: Times = 1
+    block_rows: ElementsOr0 = 0  # copies of a layer, where there are several, fill a block of cells ...
+    block_cols: ElementsOr0 = 0  # ... that many rows and columns large
     pipelined: bool = False  # layers stand in tiles of their own, with buffers and lanes, and can all work at once
-    read_pj: Watts = 0.0
-    dac_pj: Watts = 0.0
-    adc_pj: Watts = 0.0
-    buffer_pj_per_byte: Watts = 0.0
-    network_pj_per_byte: Watts = 0.0
+    read_pj: Picojoules = 0.0
+    dac_pj: Picojoules = 0.0
+    adc_pj: Picojoules = 0.0
+    buffer_pj_per_byte: PicojoulesPerByte = 0.0
+    network_pj_per_byte: PicojoulesPerByte = 0.0
 
     @model_validator(mode="after")
     def _has_two_links(self) -> Crossbar:

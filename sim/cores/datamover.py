@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cosoc.sim.model.soc import Model, Num, Positive
+from cosoc.sim.model.soc import Model, Num
+from cosoc.sim.model.units import BeatBytes
 
 MEMORY_BITS = 8  # of an element, as transfers bring it
 
@@ -19,7 +20,7 @@ MEMORY_BITS = 8  # of an element, as transfers bring it
 class Datamover(Model):
     """See the module docstring. bytes_per_cycle: read or written, one or the other."""
 
-    bytes_per_cycle: Positive
+    bytes_per_cycle: BeatBytes
 
     def cycles(self, elements: Num, bits: int, xp: Any) -> Num:
         """Cycles at the scratchpad for rewriting so many elements of 8 bit in `bits`, or the reverse."""

@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from cosoc.sim.model.soc import ONE_FORMAT, Core, Count, Num, Positive
+from cosoc.sim.model.soc import ONE_FORMAT, Core, Num
+from cosoc.sim.model.units import BeatBytes, Parallel, WordBytesOr0
 from cosoc.sim.model.workload import Tile
 
 EDGE = 3
@@ -31,9 +32,9 @@ class DepthwiseEngine(Core):
     FORMER: ClassVar[Mapping[str, str]] = {"port_bytes": "write law_feed_bytes"}
 
     model: Literal["depthwise_engine"]
-    channels: Positive
-    law_feed_bytes: Positive  # what its feed links carry in a cycle where the law's cycles were counted
-    bias_bytes: Count = 4  # per output channel, moved with the weights
+    channels: Parallel
+    law_feed_bytes: BeatBytes  # what its feed links carry in a cycle where the law's cycles were counted
+    bias_bytes: WordBytesOr0 = 4  # per output channel, moved with the weights
 
     def improvements(self) -> tuple[str, ...]:
         return ("channels=x2",)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from cosoc.sim.model.soc import NO_FEED, ONE_FORMAT, Core, Count, Num, Positive
+from cosoc.sim.model.soc import NO_FEED, ONE_FORMAT, Core, Num
+from cosoc.sim.model.units import Parallel, WholeCyclesOr0, WordBytesOr0
 from cosoc.sim.model.workload import Tile
 
 
@@ -21,13 +22,13 @@ class DigitalArray(Core):
     UNUSED: ClassVar[Mapping[str, str]] = NO_FEED | ONE_FORMAT
 
     model: Literal["digital_array"]
-    rows: Positive  # pixels at once
-    cols: Positive  # output channels at once
+    rows: Parallel  # pixels at once
+    cols: Parallel  # output channels at once
     pack_rows: bool = True  # whether a block's pixels may come from several output rows
-    refill_cycles: Count = 0  # per input channel and filter row of a block
-    block_start_cycles: Count = 0
-    channel_job_cycles: Count = 0  # depthwise: configuration and wait per channel
-    bias_bytes: Count = 4  # per output channel, moved with the weights
+    refill_cycles: WholeCyclesOr0 = 0  # per input channel and filter row of a block
+    block_start_cycles: WholeCyclesOr0 = 0
+    channel_job_cycles: WholeCyclesOr0 = 0  # depthwise: configuration and wait per channel
+    bias_bytes: WordBytesOr0 = 4  # per output channel, moved with the weights
 
     def improvements(self) -> tuple[str, ...]:
         return ("rows=x2",)

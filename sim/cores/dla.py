@@ -19,13 +19,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
-
-from cosoc.sim.cores.roofline import Rate, over
+from cosoc.sim.cores.roofline import over
 from cosoc.sim.cores.tensor_gpu import NO_TILES, OnMainMemory, folded, plain_bytes, weights_in_main
-from cosoc.sim.model.soc import Count, Num, Positive
+from cosoc.sim.model.soc import Num
+from cosoc.sim.model.units import (
+    Bits,
+    Bytes,
+    BytesOr0,
+    Elements,
+    Factor,
+    Parallel,
+    PerCycle,
+    TileEdge,
+    Times,
+    WholeCyclesOr0,
+)
 from cosoc.sim.model.workload import Tile
 
 RUNS = ("conv", "add", "max_pool", "avg_pool", "concat", "norm", "eltwise")
@@ -45,17 +55,17 @@ class Dla(OnMainMemory):
     UNUSED: ClassVar[Mapping[str, str]] = NO_TILES | {"launch_cycles": "start_cycles is the start of an operator"}
 
     model: Literal["dla"]
-    number_bits: Positive
-    macs_per_cycle: Rate
-    atomic_c: Positive
-    atomic_k: Positive
-    image_channels: Positive
-    winograd_tile: Positive
-    buffer_bytes: Positive
-    start_cycles: Count
-    fill_bytes: Count
-    access_factor: Annotated[float, Field(ge=1)]
-    norm_passes: Positive
+    number_bits: Bits
+    macs_per_cycle: PerCycle
+    atomic_c: Parallel
+    atomic_k: Parallel
+    image_channels: Elements
+    winograd_tile: TileEdge
+    buffer_bytes: Bytes
+    start_cycles: WholeCyclesOr0
+    fill_bytes: BytesOr0
+    access_factor: Factor
+    norm_passes: Times
 
     def improvements(self) -> tuple[str, ...]:
         return "macs_per_cycle=x2", "start_cycles=x0.5", "buffer_bytes=x2"

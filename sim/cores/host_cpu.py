@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from cosoc.sim.model.soc import NO_FEED, ONE_FORMAT, Core, Num, Positive
+from cosoc.sim.model.soc import NO_FEED, ONE_FORMAT, Core, Num
+from cosoc.sim.model.units import WholeCycles, WordBytes
 from cosoc.sim.model.workload import Tile
 
 
@@ -16,9 +17,9 @@ class HostCpu(Core):
     UNUSED: ClassVar[Mapping[str, str]] = NO_FEED | ONE_FORMAT
 
     model: Literal["host_cpu"]
-    cycles_per_mac: Positive
-    cycles_per_element: Positive
-    bias_bytes: Positive = 4  # per output channel, moved with the weights
+    cycles_per_mac: WholeCycles
+    cycles_per_element: WholeCycles
+    bias_bytes: WordBytes = 4  # per output channel, moved with the weights
 
     def improvements(self) -> tuple[str, ...]:
         return ("cycles_per_mac=x0.5", "cycles_per_element=x0.5")

@@ -22,7 +22,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from cosoc.sim.model.soc import NO_FEED, Core, Count, Num, Positive
+from cosoc.sim.model.soc import NO_FEED, Core, Num
+from cosoc.sim.model.units import Elements, Parallel, WholeCyclesOr0, WordBytesOr0
 from cosoc.sim.model.workload import Tile
 
 
@@ -33,19 +34,19 @@ class Ne16(Core):
     UNUSED: ClassVar[Mapping[str, str]] = NO_FEED
 
     model: Literal["ne16"]
-    edge: Positive  # pixels of a block along an edge, and taps of a window
-    channels: Positive  # input channels at once
-    outputs: Positive  # output channels of a block
-    least_channels: Positive = 1  # of inputs, for which it is used
-    fill_cycles: Count  # of its FIFOs and pipeline
-    point_load_cycles: Count  # before the pixels of a 1x1 block come
-    index_cycles: Count  # between parts of a block
-    normalise_start_cycles: Count
-    multipliers: Positive  # results scaled in a cycle
-    bias_start_cycles: Count
-    adders: Positive  # biases added in a cycle
-    store_start_cycles: Count
-    bias_bytes: Count = 4  # per output channel, moved with the weights
+    edge: Parallel  # pixels of a block along an edge, and taps of a window
+    channels: Parallel  # input channels at once
+    outputs: Parallel  # output channels of a block
+    least_channels: Elements = 1  # of inputs, for which it is used
+    fill_cycles: WholeCyclesOr0  # of its FIFOs and pipeline
+    point_load_cycles: WholeCyclesOr0  # before the pixels of a 1x1 block come
+    index_cycles: WholeCyclesOr0  # between parts of a block
+    normalise_start_cycles: WholeCyclesOr0
+    multipliers: Parallel  # results scaled in a cycle
+    bias_start_cycles: WholeCyclesOr0
+    adders: Parallel  # biases added in a cycle
+    store_start_cycles: WholeCyclesOr0
+    bias_bytes: WordBytesOr0 = 4  # per output channel, moved with the weights
 
     @property
     def macs_per_cycle(self) -> float:

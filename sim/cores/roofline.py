@@ -26,12 +26,12 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from cosoc.sim.model.soc import NO_FEED, Core, Count, FromList, Model, Name, Num, Positive, SoC
+from cosoc.sim.model.soc import NO_FEED, Core, FromList, Model, Name, Num, SoC
+from cosoc.sim.model.units import Bits, ElementsOr0, OfPeak, PerCycle, TileEdge, WholeCyclesOr0
 from cosoc.sim.model.workload import Tile
 
 OpClass = Literal["conv3x3", "conv1x1", "depthwise", "fc", "attention", "other"]
 OP_CLASSES: tuple[OpClass, ...] = get_args(OpClass)
-Rate = Annotated[float, Field(gt=0)]
 # Classes of operators that no measurement of the device covers: their figures are others', and results say so.
 Unmeasured = Annotated[tuple[OpClass, ...], FromList]
 FRACTION = 1 << 20  # rates are rounded to this part of a MAC or byte a cycle, so that ints stay ints
@@ -63,12 +63,12 @@ def class_among(tile: Tile, classes: Sequence[OpClass]) -> str:
 class Efficiency(Model):
     """Nominal MACs a cycle over the peak, by class of operator."""
 
-    conv3x3: Rate
-    conv1x1: Rate
-    depthwise: Rate
-    fc: Rate
-    attention: Rate
-    other: Rate
+    conv3x3: OfPeak
+    conv1x1: OfPeak
+    depthwise: OfPeak
+    fc: OfPeak
+    attention: OfPeak
+    other: OfPeak
 
 
 class InferenceRuntime(Model):
@@ -77,13 +77,13 @@ class InferenceRuntime(Model):
     a sum is worth. chain_cycles: from one multiply-add to the next that needs it. fill_outputs: of one tile on each
     multiprocessor."""
 
-    peak_macs_per_cycle: Rate
-    number_bits: Positive
-    kernel_cycles: Count
-    winograd_tile: Positive = 1
-    sum_macs: Count = 0
-    chain_cycles: Count = 0
-    fill_outputs: Count = 0
+    peak_macs_per_cycle: PerCycle
+    number_bits: Bits
+    kernel_cycles: WholeCyclesOr0
+    winograd_tile: TileEdge = 1
+    sum_macs: ElementsOr0 = 0
+    chain_cycles: WholeCyclesOr0 = 0
+    fill_outputs: ElementsOr0 = 0
     efficiency: Efficiency
     unmeasured: Unmeasured = ()
 
@@ -104,7 +104,7 @@ class Roofline(Core):
 
     model: Literal["roofline"]
     kind: Literal["cpu", "gpu"]
-    memory_bytes_per_cycle: Rate
+    memory_bytes_per_cycle: PerCycle
     runtime: Name
     runtimes: dict[Name, InferenceRuntime] = Field(min_length=1)
 
@@ -204,7 +204,6 @@ __all__ = [
     "Efficiency",
     "InferenceRuntime",
     "OpClass",
-    "Rate",
     "Roofline",
     "Unmeasured",
     "class_among",

@@ -14,15 +14,16 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from cosoc.sim.model.soc import NO_FEED, Core, Count, Cycles, Model, Name, Num, Positive
+from cosoc.sim.model.soc import NO_FEED, Core, Model, Name, Num
+from cosoc.sim.model.units import Cycles, Elements, InFlight, Parallel, Picojoules, WholeCyclesOr0
 from cosoc.sim.model.workload import Tile
 
 
 class Execute(Model):
     """The execute controller and the mesh."""
 
-    min_rows: Positive  # cycles between two writes to the accumulator
-    pairs_in_flight: Positive
+    min_rows: Elements  # cycles between two writes to the accumulator
+    pairs_in_flight: InFlight
     pair_latency_cycles: Cycles  # of a preload/compute pair, from its entry to its completion ...
     pair_latency_cycles_per_pe: Cycles  # ... and what each PE along the side adds
     drain_cycles: Cycles  # from the last row in to the first result that can be stored
@@ -34,8 +35,8 @@ class Software(Model):
     conv_tile_cycles: Cycles
     gemm_tile_cycles: Cycles
     loop_cycles: Cycles  # when a loop of the nest ends and the next one out moves on: on top, for each
-    tiles_in_flight: Positive
-    start_cycles: Count  # once a layer: configuration, and the fence at the end
+    tiles_in_flight: InFlight
+    start_cycles: WholeCyclesOr0  # once a layer: configuration, and the fence at the end
 
 
 class AccessEnergy(Model):
@@ -43,13 +44,13 @@ class AccessEnergy(Model):
     scratchpad grow with their size: by KB and PE along the side, and by KB; beyond linear_kb, where it is stated, with
     the root of the size, as wires of a square do."""
 
-    mac_pj: Cycles
-    register_pj: Cycles
-    accumulator_pj: Cycles
-    accumulator_pj_per_kb_and_pe: Cycles
-    scratchpad_pj: Cycles
-    scratchpad_pj_per_kb: Cycles
-    linear_kb: Positive | None = None
+    mac_pj: Picojoules
+    register_pj: Picojoules
+    accumulator_pj: Picojoules
+    accumulator_pj_per_kb_and_pe: Picojoules
+    scratchpad_pj: Picojoules
+    scratchpad_pj_per_kb: Picojoules
+    linear_kb: Elements | None = None
 
     def of(self, scratchpad_kb: float, accumulator_kb: float, side: int) -> tuple[float, float]:
         """pJ of an access to scratchpad and accumulator of these sizes."""
@@ -79,7 +80,7 @@ class Systolic(Core):
     }
 
     model: Literal["systolic"]
-    side: Positive  # PEs along an edge
+    side: Parallel  # PEs along an edge
     accumulator: Name
     execute: Execute
     software: Software

@@ -26,7 +26,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from cosoc.sim.cores.datamover import Datamover
-from cosoc.sim.model.soc import ONE_FORMAT, Core, Count, Num, Positive
+from cosoc.sim.model.soc import ONE_FORMAT, Core, Num
+from cosoc.sim.model.units import BeatBytes, ElementsOr0, Parallel, WholeCyclesOr0
 from cosoc.sim.model.workload import Tile
 
 FP16_BYTES = 2
@@ -45,11 +46,11 @@ class TensorEngine(Core):
     }
 
     model: Literal["tensor_engine"]
-    rows: Positive  # of multiply-adds, and of outputs of a block
-    columns: Positive  # of multiply-adds, one behind the other: terms of the reduction at once
-    pipeline_registers: Count  # of a multiply-add
-    job_start_cycles: Count  # of a job, besides its first and last words: configuration and the pipeline's length
-    law_feed_bytes: Positive  # what its feed links carry in a cycle where the law's cycles were counted
+    rows: Parallel  # of multiply-adds, and of outputs of a block
+    columns: Parallel  # of multiply-adds, one behind the other: terms of the reduction at once
+    pipeline_registers: ElementsOr0  # of a multiply-add
+    job_start_cycles: WholeCyclesOr0  # of a job, besides first and last words: configuration, the pipeline's length
+    law_feed_bytes: BeatBytes  # what its feed links carry in a cycle where the law's cycles were counted
     datamover: Datamover | None = None
 
     @property

@@ -20,8 +20,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cosoc.sim.cores.roofline import Rate, Unmeasured, class_among, over
-from cosoc.sim.model.soc import Core, Count, FromList, Num, Positive, refuse
+from cosoc.sim.cores.roofline import Unmeasured, class_among, over
+from cosoc.sim.model.soc import Core, FromList, Num, refuse
+from cosoc.sim.model.units import Bits, BytesOr0, Elements, Parallel, PerCycle, Times, WholeCyclesOr0
 from cosoc.sim.model.workload import Tile
 
 LEAST_ROWS = 8  # of a product that a tensor core does at once
@@ -68,7 +69,7 @@ class OnMainMemory(Core):
     """An engine that computes from the main memory, over a link that it shares with others. handover_cycles: until a
     tensor that it made can be read by another core."""
 
-    handover_cycles: Count
+    handover_cycles: WholeCyclesOr0
     unmeasured: Unmeasured = ()
 
     @model_validator(mode="after")
@@ -93,15 +94,15 @@ class TensorGpu(OnMainMemory):
     UNUSED: ClassVar[Mapping[str, str]] = NO_TILES | {"launch_cycles": "kernel_cycles is the start of a kernel"}
 
     model: Literal["tensor_gpu"]
-    number_bits: Positive
-    peak_macs_per_cycle: Rate
-    lane_macs_per_cycle: Rate
-    multiprocessors: Positive
-    tile_sizes: Annotated[tuple[Positive, ...], FromList] = Field(min_length=1)
-    l2_bytes_per_cycle: Rate
-    kernel_cycles: Count
-    fill_bytes: Count
-    norm_passes: Positive
+    number_bits: Bits
+    peak_macs_per_cycle: PerCycle
+    lane_macs_per_cycle: PerCycle
+    multiprocessors: Parallel
+    tile_sizes: Annotated[tuple[Elements, ...], FromList] = Field(min_length=1)
+    l2_bytes_per_cycle: PerCycle
+    kernel_cycles: WholeCyclesOr0
+    fill_bytes: BytesOr0
+    norm_passes: Times
 
     def improvements(self) -> tuple[str, ...]:
         return "peak_macs_per_cycle=x2", "l2_bytes_per_cycle=x2", "kernel_cycles=x0.5"

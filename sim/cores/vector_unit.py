@@ -10,7 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from cosoc.sim.model.soc import NO_FEED, NO_WEIGHTS, Core, FromList, Num, Positive
+from cosoc.sim.model.soc import NO_FEED, NO_WEIGHTS, Core, FromList, Num
+from cosoc.sim.model.units import Parallel
 from cosoc.sim.model.workload import Tile
 
 
@@ -22,8 +23,8 @@ class VectorUnit(Core):
 
     model: Literal["vector_unit"]
     ops: Annotated[tuple[Literal["add", "max_pool", "avg_pool", "eltwise"], ...], FromList] = Field(min_length=1)
-    lanes: Positive
-    taps: Positive
+    lanes: Parallel
+    taps: Parallel
 
     def improvements(self) -> tuple[str, ...]:
         return ("lanes=x2",)

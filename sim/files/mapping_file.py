@@ -60,8 +60,9 @@ from cosoc.sim.model.mapping import (
     Runtime,
     Stage,
 )
-from cosoc.sim.model.soc import FromList, Model, Name, Positive, SoC
+from cosoc.sim.model.soc import FromList, Model, Name, SoC
 from cosoc.sim.model.tiles import form, whole
+from cosoc.sim.model.units import Bits, Devices, Elements, ElementsOr0, Items
 from cosoc.sim.model.workload import Layer, Workload, batched
 from cosoc.sim.stages import Prices, cluster_problems, sections_of, stage_problems, stages_example
 from cosoc.sim.tiler import problems
@@ -73,13 +74,13 @@ class TileFile(Model):
 
     FORMER: ClassVar[dict[str, str]] = {"order": "write order beside tile, as the loops around it, outermost first"}
 
-    k: Positive | dict[Name, Positive] | None = None
-    c: Positive | None = None
-    fy: Positive | None = None
-    fx: Positive | None = None
-    oy: Positive | None = None
-    ox: Positive | None = None
-    n: Positive | None = None
+    k: Elements | dict[Name, Elements] | None = None
+    c: Elements | None = None
+    fy: Elements | None = None
+    fx: Elements | None = None
+    oy: Elements | None = None
+    ox: Elements | None = None
+    n: Elements | None = None
 
     def k_on(self, core: str) -> int | None:
         """Output channels of a job on a core; None where nothing is stated."""
@@ -94,8 +95,8 @@ class TileFile(Model):
 class PartFile(Model):
     """Output channels on a core, with weights of so many bits (left out: the core's own)."""
 
-    channels: Annotated[int, Field(ge=0)]
-    bits: Positive | None = None
+    channels: ElementsOr0
+    bits: Bits | None = None
 
 
 def _as_part(value: Any) -> Any:
@@ -116,7 +117,7 @@ class LayerFile(Model):
     tile: TileFile | None = None
     order: Annotated[tuple[Literal[DIMS], ...] | None, FromList] = None  # type: ignore[valid-type]
     reuse: bool = True
-    unroll: Annotated[int, Field(ge=0)] = 0
+    unroll: ElementsOr0 = 0
 
     @model_validator(mode="after")
     def _each_loop_once(self) -> LayerFile:
@@ -180,7 +181,7 @@ class StageFile(Model):
 
     device: Name
     behind: Annotated[tuple[str, ...], FromList, BeforeValidator(_as_names), Field(min_length=1)]
-    replicas: Positive = 1
+    replicas: Devices = 1
 
     @property
     def stage(self) -> Stage:
@@ -197,7 +198,7 @@ class MappingFile(Model):
     layers: dict[str, LayerFile] = {}
     pieces: Annotated[tuple[Annotated[PieceFile, BeforeValidator(_as_piece)], ...], FromList] = ()
     stages: Annotated[tuple[StageFile, ...], FromList] = ()
-    micro_batch: Positive = 1
+    micro_batch: Items = 1
 
 
 def _structure(file: MappingFile, workload: Workload, socs: MappingOf[str, SoC]) -> list[tuple[Place, str]]:

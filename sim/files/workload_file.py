@@ -27,12 +27,9 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.files.names import list_workloads, workload_folder
 from cosoc.sim.files.yamlfile import Place, load_model
 from cosoc.sim.model.mobilenets import by_name
-from cosoc.sim.model.workload import INPUT, OPS, Layer, Workload
+from cosoc.sim.model.units import Bits, Elements, ElementsOr0
+from cosoc.sim.model.workload import INPUT, OPS, Layer, Workload, beyond_counting
 
-MOST = 1 << 24  # of any size
-Size = Annotated[int, Field(ge=1, le=MOST)]
-Pad = Annotated[int, Field(ge=0, le=1 << 16)]
-Bits = Annotated[int, Field(ge=1, le=64)]
 Name = Annotated[str, Field(min_length=1)]
 Fault = tuple[Place, str]
 
@@ -49,27 +46,27 @@ class LayerLine(_Strict):
     name: Name
     op: Literal[OPS]  # type: ignore[valid-type]
     inputs: Annotated[list[Name], Field(min_length=1)]
-    k: Size
-    c: Size
-    oy: Size = 1
-    ox: Size = 1
-    iy: Size = 1
-    ix: Size = 1
-    fy: Size = 1
-    fx: Size = 1
-    stride_y: Size = 1
-    stride_x: Size = 1
-    pad_y: Pad = 0
-    pad_x: Pad = 0
-    dilation_y: Size = 1
-    dilation_x: Size = 1
-    groups: Size = 1
+    k: Elements
+    c: Elements
+    oy: Elements = 1
+    ox: Elements = 1
+    iy: Elements = 1
+    ix: Elements = 1
+    fy: Elements = 1
+    fx: Elements = 1
+    stride_y: Elements = 1
+    stride_x: Elements = 1
+    pad_y: ElementsOr0 = 0
+    pad_x: ElementsOr0 = 0
+    dilation_y: Elements = 1
+    dilation_x: Elements = 1
+    groups: Elements = 1
     fn: str = ""
     activation: str = ""
     bias: bool = True
     weight_bits: Bits | None = None
     alternative: LayerLine | None = None
-    n: Size = 1
+    n: Elements = 1
 
     def layer(self) -> Layer:
         own = self.model_dump(exclude={"alternative"}) | {"inputs": tuple(self.inputs)}
@@ -79,9 +76,9 @@ class LayerLine(_Strict):
 class InputLine(_Strict):
     """The network's input: channels, rows, columns."""
 
-    c: Size
-    iy: Size = 1
-    ix: Size = 1
+    c: Elements
+    iy: Elements = 1
+    ix: Elements = 1
 
 
 class WorkloadFile(_Strict):
@@ -123,6 +120,8 @@ def faults(workload: Workload) -> list[Fault]:
         for where, name in unknown:
             known = "it comes later: move it up" if name in later else f"known so far: {', '.join(list(sizes)[-6:])}"
             found.append((where, f"{layer.name} reads {name!r}, which does not precede it; {known}"))
+        if wrong := beyond_counting(layer):
+            found.append((place, f"{layer.name}: {wrong}"))
         if not unknown:
             found += [((*place, key), f"{layer.name}: {what}") for key, what in _layer_faults(layer, sizes)]
             if layer.alternative is not None:

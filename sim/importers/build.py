@@ -22,7 +22,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.workload_file import MOST, SLICE, faults
+from cosoc.sim.files.workload_file import SLICE, faults
+from cosoc.sim.model.units import MOST_ALONG
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 
 Shape = tuple[int, ...]
@@ -120,8 +121,9 @@ class Builder:
             raise InputError(f"{name}: its graph cannot be read as layers: {what}")
         for layer in workload:
             largest = max(layer.k, layer.c, layer.oy, layer.ox, layer.iy, layer.ix)
-            if largest > MOST:
-                raise InputError(f"{name}: layer {layer.name} has a size of {largest}; at most {MOST} can be simulated")
+            if largest > MOST_ALONG:
+                what = f"has a size of {largest}; at most {MOST_ALONG} can be simulated"
+                raise InputError(f"{name}: layer {layer.name} {what}")
         return workload
 
     # ------------------------------------------------------------------------------------------ shapes

@@ -11,6 +11,7 @@ program order, and the program runs if executed in order: so it cannot deadlock.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from cosoc.sim.estimate import FEED_PERIODS
 from cosoc.sim.lower.fusion import last_row_under, schedule
 from cosoc.sim.lower.together import CLOCK
 from cosoc.sim.lower.walk import INPUTS, OWN_INPUTS, WEIGHTS, Bools, Positions, final, fresh, positions
-from cosoc.sim.machine.program import Program
+from cosoc.sim.machine.program import Program, within_counting
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.placement import handovers
 from cosoc.sim.model.soc import CachedMover, Core, SoC
@@ -50,6 +51,7 @@ from cosoc.sim.movers.dma_terms import (
 )
 from cosoc.sim.movers.fused_steps import chain
 from cosoc.sim.movers.links import HOST_TIME
+from cosoc.sim.movers.named_keys import keys_behind
 from cosoc.sim.movers.writer import Op, Writer
 from cosoc.sim.tiler import Placed, living, placed
 from cosoc.sim.work import access_pj, core_cycles, feed_ticks, job_cycles
@@ -85,7 +87,11 @@ def stream(
         if number and period_cycles:
             emitter.release(period_cycles)
         emitter.network()
-    return emitter.ops.builder.build_for(f"{at.workload.name} on {at.soc.name}"), tuple(firsts)
+        if number == 0:
+            within_counting(inferences * emitter.ops.builder.n_ops, f"{inferences} inferences of {at.workload.name}")
+        emitter.ops.builder.pack()
+    keys = functools.partial(keys_behind, at.soc)
+    return emitter.ops.builder.build_for(f"{at.workload.name} on {at.soc.name}", keys), tuple(firsts)
 
 
 @dataclass(frozen=True)
@@ -230,6 +236,9 @@ class _Emitter:
         self.barrier: tuple[Op, ...] = ()  # the stores of the layer before
         self.pending: list[tuple[Layer, int, Window, int, Op]] = []  # stores that wait for the next loads to go
         self.begun_on: set[tuple[str, int]] = set()  # cores that have a job of a layer (its label) in this inference
+        self.inferences = 0  # begun
+        self.launches: dict[str, Op] = {}  # the last on each core in this inference
+        self.configured: tuple[Op, ...] = ()  # launches for which the first of this inference on a core waits
         self.handovers = handovers(living(at.workload, at.mapping, at.soc), at.mapping, at.soc)
         self.since: tuple[Op, ...] | None = None  # what the layers of a parallel group wait for, in place of `barrier`
 
@@ -259,7 +268,11 @@ class _Emitter:
             cycles += core.layer_launch_cycles
         if cycles:  # the next job is configured when the one before it has ended
             launch = cycles * self.ops.ticks
-            self.ops.op(name, "launch", moved=launch, burst=launch, links=(HOST_TIME,))
+            after = () if name in self.launches else self.configured
+            op = self.ops.op(name, "launch", after, moved=launch, burst=launch, links=(HOST_TIME,))
+            if self.inferences > 1 and name not in self.launches:
+                self.configured = (op,)
+            self.launches[name] = op
         one = self.one_job(layer, part, size, at, unroll, c)
         run, feeds, macs, energy = one.run, one.feeds, one.macs, one.energy_fj
         if core.streams:
@@ -347,8 +360,16 @@ class _Emitter:
     # -- layers --------------------------------------------------------------------------------------------
 
     def network(self) -> None:
-        """Emit one inference."""
+        """Emit one inference.
+
+        The host configures its jobs when it has configured all of the inference before, and the first on each core in
+        their order: else a core that has nothing left to do would have the host at work for the next inference when a
+        job of this one is to be started.
+        """
         self.begun_on.clear()
+        self.inferences += 1
+        self.configured = tuple(self.launches.values())
+        self.launches.clear()
         self.written |= dict.fromkeys(self.workload.incoming, self.barrier)
         pieces = {name: piece for piece in self.mapping.pieces for name in piece.layers}
         done: set[int] = set()

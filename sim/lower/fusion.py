@@ -46,6 +46,19 @@ def rows_done_with(layer: Layer, row: int) -> int:
     return min(layer.iy, max(0, (row + 1) * layer.stride_y - layer.pad_y))
 
 
+def _last_under(layer: Layer, row: int, producer: Layer) -> int:
+    """The last row of a producer that an output row reads. Rows of a tensor that is read in another shape (flattened
+    for a dense layer, or one pixel repeated) are not those of the producer: every row reads all of them."""
+    return last_row_under(layer, row) if layer.iy == producer.oy else producer.oy - 1
+
+
+def _done_with(layer: Layer, row: int, producer: Layer) -> int:
+    """How many rows of a producer are read by no output row after `row`."""
+    if layer.iy == producer.oy:
+        return rows_done_with(layer, row)
+    return producer.oy if row == layer.oy - 1 else 0
+
+
 def _pieces(workload: Workload, members: Sequence[str]) -> tuple[list[Layer], list[tuple[str, str]]]:
     """The layers of a group, shallow first, and its edges (producer, consumer)."""
     layers = [layer for layer in workload if layer.name in set(members)]
@@ -97,6 +110,7 @@ class _State:
     """Progress of a group: rows emitted a layer, rows freed an edge, when cores are free and rows end."""
 
     def __init__(self, layers: Sequence[Layer], edges: Sequence[tuple[str, str]]) -> None:
+        self.layers = {layer.name: layer for layer in layers}
         self.into = {layer.name: [edge for edge in edges if edge[1] == layer.name] for layer in layers}
         self.out_of = {layer.name: [edge for edge in edges if edge[0] == layer.name] for layer in layers}
         self.rows = {layer.name: 0 for layer in layers}
@@ -106,16 +120,16 @@ class _State:
 
     def inputs_at(self, layer: Layer) -> int:
         """When the rows under a layer's next row are there."""
-        need = last_row_under(layer, self.rows[layer.name])
-        return max((self.end[p, need] for p, _ in self.into[layer.name]), default=0)
+        row = self.rows[layer.name]
+        needs = (self.end[p, _last_under(layer, row, self.layers[p])] for p, _ in self.into[layer.name])
+        return max(needs, default=0)
 
     def ready(self, layer: Layer, bound: Mapping[tuple[str, str], int]) -> bool:
         """Whether a layer's next row has its inputs and a place to put its output."""
         row = self.rows[layer.name]
         if row >= layer.oy:
             return False
-        under = last_row_under(layer, row)
-        if any(self.rows[p] <= under for p, _ in self.into[layer.name]):
+        if any(self.rows[p] <= _last_under(layer, row, self.layers[p]) for p, _ in self.into[layer.name]):
             return False
         return all(row - self.freed[edge] < bound[edge] for edge in self.out_of[layer.name])
 
@@ -131,16 +145,17 @@ def _run(
     state, out, held = _State(layers, edges), [], dict.fromkeys(edges, 0)
     for _ in range(sum(layer.oy for layer in layers)):
         layer = choose(state, [layer for layer in layers if state.ready(layer, bound)])
-        row, under = state.rows[layer.name], last_row_under(layer, state.rows[layer.name])
+        row = state.rows[layer.name]
         state.rows[layer.name] += 1
         for edge in state.out_of[layer.name]:
             held[edge] = max(held[edge], row + 1 - state.freed[edge])
-        inner = [p for p, _ in state.into[layer.name]]
-        done = rows_done_with(layer, row)
-        frees = tuple((p, done - state.freed[p, layer.name]) for p in inner)
-        for p in inner:
-            state.freed[p, layer.name] = done
-        out.append(Row(layer.name, row, tuple((p, under) for p in inner), frees))
+        inner = [state.layers[p] for p, _ in state.into[layer.name]]
+        done = {p.name: _done_with(layer, row, p) for p in inner}
+        frees = tuple((p, n - state.freed[p, layer.name]) for p, n in done.items())
+        for p, n in done.items():
+            state.freed[p, layer.name] = n
+        needs = tuple((p.name, _last_under(layer, row, p)) for p in inner)
+        out.append(Row(layer.name, row, needs, frees))
     return tuple(out), held
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cosoc.sim.machine.program import Builder, Ints, Program
+from cosoc.sim.machine.program import Builder, Ints, Program, within_counting
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def places(layers: Sequence[LayerAtOnce]) -> dict[str, int]:
 
 def lower_at_once(layers: Sequence[LayerAtOnce], images: int, tick_hz: int) -> Lowered:
     """The program of so many images that stream through the layers, which stand behind those that they read."""
+    within_counting(images * len(layers), f"a stream of {images} inferences")
     b = Builder("layers at once", tick_hz)
     begin, room = starts(layers), places(layers)
     readers = {layer.name: [one.name for one in layers if layer.name in one.reads] for layer in layers}
@@ -89,7 +90,7 @@ def lower_at_once(layers: Sequence[LayerAtOnce], images: int, tick_hz: int) -> L
             )  # fmt: skip
             for name in layer.reads:
                 _read(b, name, image, readers, room, left, [int(ops[image, number[one]]) for one in readers[name]])
-    return Lowered(b.build(), ops)
+    return Lowered(b.build_for(f"a stream of {images} images", lambda unit, _: f"the cycles of {unit}"), ops)
 
 
 def _read(

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.machine.program import Builder, Ints, Program
+from cosoc.sim.machine.program import Builder, Ints, Program, within_counting
 from cosoc.sim.machine.trace import Run, Trace, occupancy
 
 TICK_HZ = 1_000_000_000  # a tick is a nanosecond
@@ -120,6 +120,7 @@ def _lower(stages: Sequence[PipelineStage], hops: Sequence[PipelineHop], items: 
         raise InputError(f"{items} items: at least one is needed")
     if len(hops) != len(stages) - 1:
         raise ValueError(f"{len(stages)} stages need {len(stages) - 1} hops, not {len(hops)}")
+    within_counting(items * (3 * len(stages) - 2), f"a stream of {items} items")
     b = Builder("pipeline", TICK_HZ)
     turns = math.lcm(*(len(stage.devices) for stage in stages))
     times, left = divmod(items, turns)
@@ -130,7 +131,17 @@ def _lower(stages: Sequence[PipelineStage], hops: Sequence[PipelineHop], items: 
                 per_item = _emit(b, stages, hops, item)
     for item in range(left):
         per_item = _emit(b, stages, hops, item)
-    return _Lowered(b.build(), np.arange(items, dtype=np.int64) * per_item, per_item)
+    program = b.build_for(f"a stream of {items} items", _keys_behind)
+    return _Lowered(program, np.arange(items, dtype=np.int64) * per_item, per_item)
+
+
+def _keys_behind(unit: str, made: str) -> str:
+    """The keys of a cluster file that make what the ops of a unit have too much of (`machine.program.largest`)."""
+    if unit.endswith(" wire"):
+        return "links: latency_ns"
+    if unit.endswith(" receiver"):
+        return "links: bytes_per_s, message_ns"
+    return f"the stage on {unit}; devices: message_ns, copy_bytes_per_s"
 
 
 def _emit(b: Builder, stages: Sequence[PipelineStage], hops: Sequence[PipelineHop], item: int) -> int:

@@ -69,8 +69,8 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import quote, unquote
@@ -194,6 +194,16 @@ def op_text(program: Program, op: int) -> str:
 # Figures up to here keep every sum and product of an engine inside 64 bits.
 LIMIT = 1 << 50
 MOST_UNITS = 4096
+
+
+MOST_OPS = 1 << 24  # of several inferences in one run: some gigabytes
+
+
+def within_counting(n_ops: int, what: str) -> None:
+    """InputError where `what`, so many inferences or items, would be more ops than one run can have."""
+    if n_ops > MOST_OPS:
+        most = f"2^{MOST_OPS.bit_length() - 1}"
+        raise InputError(f"{what}: {n_ops} ops, of which one run may have {most}; ask for fewer inferences")
 
 
 def validate(program: Program) -> list[str]:
@@ -331,6 +341,37 @@ def _check_entries(program: Program) -> list[str]:
 def _check_figures(program: Program) -> list[str]:
     """Nothing overflows: the sum of all durations, hence the makespan, stays under 2^50 ticks."""
     reasons: list[str] = []
+    scaled, stretched, hold, row = _holds(program)
+    bad = np.zeros(len(program.rows), bool)
+    bad[row[(scaled > 2.0**62) | (stretched > 2.0**62)]] = True
+    _report(reasons, "row", bad, "a burst of {} bytes overflows 64 bits on its route", program.rows["burst"])
+    total = float(sum(_times(program) * _lasts(program, hold, row)))
+    if total > LIMIT:
+        reasons.append(f"all ops one after another may last {total:.3g} ticks, more than 2^50")
+    return reasons
+
+
+Floats = npt.NDArray[np.float64]
+
+
+def _times(program: Program) -> Ints:
+    """How many ops each row stands for."""
+    times = np.zeros(len(program.rows), np.int64)
+    for first, n, count in program.blocks.tolist():
+        times[first : first + n] += count
+    return times
+
+
+def _lasts(program: Program, hold: Floats, row: Ints) -> Floats:
+    """Most ticks of each row, with every server in turn: somebody is served at any time, but not all at once."""
+    rows = program.rows
+    each = np.zeros(len(rows))
+    np.add.at(each, row, hold)
+    return np.asarray(rows["setup"] + rows["run"] + bursts_of(rows) * each, dtype=np.float64)
+
+
+def _holds(program: Program) -> tuple[Floats, Floats, Floats, Ints]:
+    """Of every entry of a route: two products of a hold, most ticks of it, and whose row it is."""
     rows = program.rows
     row = np.repeat(np.arange(len(rows)), rows["route_n"])
     at = program.routes[entries_of(rows["route_at"], rows["route_n"])]
@@ -340,16 +381,24 @@ def _check_figures(program: Program) -> list[str]:
     # Floats: a bound, far from the 2^53 where they lose integers or the 2^63 where integers would wrap.
     scaled = np.minimum(rows["burst"], rows["bytes"])[row].astype(float) * server["rate_ticks"]
     stretched = (scaled / server["rate_bytes"] + 1) * most
-    bad = np.zeros(len(rows), bool)
-    bad[row[(scaled > 2.0**62) | (stretched > 2.0**62)]] = True
-    _report(reasons, "row", bad, "a burst of {} bytes overflows 64 bits on its route", rows["burst"])
-    hold = np.zeros(len(rows))  # at every server in turn: somebody is served at any time, but not all at once
-    np.add.at(hold, row, stretched / 256 + server["switch"] + 1)
-    lasts = rows["setup"] + rows["run"] + bursts_of(rows) * hold
-    total = sum(float(lasts[first : first + n].sum()) * times for first, n, times in program.blocks.tolist())
-    if total > LIMIT:
-        reasons.append(f"all ops one after another may last {total:.3g} ticks, more than 2^50: use a coarser tick")
-    return reasons
+    return scaled, stretched, stretched / 256 + server["switch"] + 1, row
+
+
+def largest(program: Program) -> tuple[str, str]:
+    """The unit whose ops make most of what cannot be counted of a program, and what makes it: `energy_fj`, `macs`,
+    `bytes`, `setup`, `run`, or the name of a server."""
+    rows = program.rows
+    for key in ("energy_fj", "macs", "bytes"):
+        if len(rows) and abs(rows[key]).max() > LIMIT:
+            return program.unit_names[rows["unit"][abs(rows[key]).argmax()]], key
+    hold, row = _holds(program)[2:]
+    made = {key: _times(program) * rows[key].astype(float) for key in ("setup", "run")}
+    op, key = max(((int(of.argmax()), key) for key, of in made.items()), key=lambda found: made[found[1]][found[0]])
+    over = hold * (_times(program) * bursts_of(rows))[row]
+    if len(over) and over.max() > made[key][op]:
+        server = program.routes[entries_of(rows["route_at"], rows["route_n"])][over.argmax()]
+        return program.unit_names[rows["unit"][row[over.argmax()]]], program.server_names[server]
+    return program.unit_names[rows["unit"][op]], key
 
 
 def entries_of(at: Ints, n: Ints) -> Ints:
@@ -535,6 +584,11 @@ class Builder:
         self._next += 1
         return self._next - 1
 
+    def pack(self) -> None:
+        """Keep the rows so far as an array, in a third of the memory; not inside a loop."""
+        with suppress(OverflowError):  # what is beyond 64 bits stays as it is, for `build_for` to name it
+            self._rows.pack()
+
     @property
     def n_ops(self) -> int:
         """Ops so far, loops counted with all their iterations."""
@@ -613,15 +667,34 @@ class Builder:
         figures = (self._units[unit][0], setup, run, size, burst, tag)
         self._append(figures, (route, deps, take, give), (KINDS.index(kind), layer, *labels))
 
-    def build_for(self, what: str) -> Program:
-        """The program. Raises InputError where the figures of `what`, a workload on a SoC, are beyond counting."""
+    def build_for(self, what: str, keys: Callable[[str, str], str]) -> Program:
+        """The program. Raises InputError where the figures of `what`, a workload on a machine, are beyond counting.
+        keys: of a unit and of what its ops have too much (see `largest`), the keys of a file that make it."""
         try:
-            return self.build()
-        except (ValueError, OverflowError) as error:
-            raise InputError(f"{what} cannot be counted: {' '.join(str(error).split())}") from error
+            program = self._put_together()
+        except OverflowError:
+            at = {name: i for i, name in enumerate(ROW.names or ())}
+            most, key, unit = max(
+                (row[at[key]], key, row[0]) for row in self._rows.rows for key in ("setup", "run", "bytes", "energy_fj")
+            )
+            made = keys(tuple(self._units)[unit], key)
+            raise InputError(f"{what} cannot be counted: {key} of an op is {most}, more than 2^63: {made}") from None
+        reasons = validate(program)
+        if reasons:
+            made = keys(*largest(program))
+            raise InputError(f"{what} cannot be counted: {'; '.join(reasons)}: most of it made by {made}")
+        return program
 
     def build(self) -> Program:
         """The program. Raises ValueError with every reason of `validate`."""
+        program = self._put_together()
+        reasons = validate(program)
+        if reasons:
+            raise ValueError(f"{self._name}: not a program:\n  " + "\n  ".join(reasons))
+        return program
+
+    def _put_together(self) -> Program:
+        """The program, not yet looked at."""
         self.close_block(1)
         stretch: list[int] = []
         tables: dict[tuple[int, ...], int] = {}
@@ -633,7 +706,7 @@ class Builder:
             servers.append((*figures, tables[table], len(table), tag_shift, tag_bits))
         packed = self._rows
         packed.pack()
-        program = Program(
+        return Program(
             self._name, self._tick_hz,
             tuple(self._units), tuple(self._servers), tuple(self._credits), tuple(self._layers),
             units=_records(UNIT, [figures for _, figures in self._units.values()]),
@@ -648,10 +721,6 @@ class Builder:
             blocks=_records(BLOCK, packed.blocks), levels=tuple(self._levels),
             spent=_records(SPENT, [(*key, energy_fj) for key, energy_fj in self._spent.items()]),
         )  # fmt: skip
-        reasons = validate(program)
-        if reasons:
-            raise ValueError(f"{self._name}: not a program:\n  " + "\n  ".join(reasons))
-        return program
 
 
 def _named(known: dict[str, tuple[int, Any]], noun: str, name: str, figures: Any) -> int:
@@ -671,24 +740,24 @@ def _words(values: dict[str, str], key: str) -> list[str]:
 
 
 def digest(program: Program) -> str:
-    """SHA-256 (hex) over the names and arrays: equal for programs that an engine or a report cannot tell apart."""
+    """SHA-256 (hex) over names and contents: equal for programs that an engine or a report cannot tell apart, wherever
+    their lists and tables are stored."""
     sha = hashlib.sha256()
     names = (program.unit_names, program.server_names, program.credit_names, program.layers, program.levels)
-    sha.update(repr((program.name, program.tick_hz, *names)).encode())
-    # Where no op states a payload the column counts for nothing; nor do those of views where all see the whole tag.
-    rows, servers = (
-        np.ascontiguousarray(records).view(np.int64).reshape(len(records), len(records.dtype.names or ()))
-        for records in (program.rows, program.servers)
-    )
-    if (program.rows["payload_bytes"] < 0).all():
-        rows = rows[:, :-1]
-    if (servers[:, -2:] == WHOLE_TAG).all():
-        servers = servers[:, :-2]
-    for array in (
-        program.units, servers, program.credits, program.stretch, rows, program.routes,
-        program.deps, program.takes, program.gives, program.blocks, program.spent,
+    tables = [program.stretch[s["stretch_at"] : s["stretch_at"] + s["stretch_n"]].tolist() for s in program.servers]
+    sha.update(repr((program.name, program.tick_hz, *names, tables)).encode())
+
+    def add(array: npt.NDArray[Any]) -> None:
+        sha.update(len(array).to_bytes(8, "little") + np.ascontiguousarray(array).tobytes())
+
+    for records in (program.units, program.servers, program.credits, program.blocks, program.spent, program.rows):
+        for key in records.dtype.names or ():
+            if not key.endswith("_at"):
+                add(records[key])
+    for key, entries in (
+        ("route", program.routes), ("dep", program.deps), ("take", program.takes), ("give", program.gives)
     ):  # fmt: skip
-        sha.update(len(array).to_bytes(8, "little") + array.tobytes())
+        add(entries[entries_of(program.rows[f"{key}_at"], program.rows[f"{key}_n"])])
     return sha.hexdigest()
 
 

@@ -15,7 +15,17 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from cosoc.sim.model.soc import Count, FromList, Model, Name, Positive, Watts
+from cosoc.sim.model.soc import FromList, Model, Name
+from cosoc.sim.model.units import (
+    BurstBytes,
+    BytesPerSecond,
+    BytesPerSecondOr0,
+    Devices,
+    Items,
+    Nanoseconds,
+    PicojoulesPerByte,
+    Watts,
+)
 
 LinkKind = Literal["ethernet_switch", "wifi", "point_to_point", "pcie", "hypertransport", "mesh_noc"]
 LINK_KINDS: tuple[LinkKind, ...] = get_args(LinkKind)
@@ -32,11 +42,11 @@ class Device(Model):
     """
 
     soc: str
-    count: Positive = 1
+    count: Devices = 1
     set: dict[str, str] = {}
-    message_ns: Count = 0
-    copy_bytes_per_s: Count = 0
-    queue_items: Positive = 2
+    message_ns: Nanoseconds = 0
+    copy_bytes_per_s: BytesPerSecondOr0 = 0
+    queue_items: Items = 2
     carrier_w: Watts = 0.0
 
 
@@ -46,11 +56,11 @@ class NetworkLink(Model):
 
     kind: LinkKind
     between: Annotated[tuple[Name, ...], FromList] = Field(min_length=1)
-    bytes_per_s: Positive
-    latency_ns: Count
-    message_ns: Count = 0
-    burst_bytes: Positive
-    energy_pj_per_byte: Watts = 0.0
+    bytes_per_s: BytesPerSecond
+    latency_ns: Nanoseconds
+    message_ns: Nanoseconds = 0
+    burst_bytes: BurstBytes
+    energy_pj_per_byte: PicojoulesPerByte = 0.0
 
     @property
     def shared(self) -> bool:

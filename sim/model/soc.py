@@ -29,19 +29,35 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from cosoc.sim import exact
 from cosoc.sim.model.mapping import Part
+from cosoc.sim.model.units import (
+    BeatBytes,
+    Bits,
+    BurstBytes,
+    Bytes,
+    BytesOr0,
+    Cycles,
+    Elements,
+    Factor,
+    Hertz,
+    InFlight,
+    LineBytes,
+    Milliwatts,
+    PicojoulesPerByte,
+    Pieces,
+    Priority,
+    SquareMillimetres,
+    Times,
+    Volts,
+    WholeCycles,
+    WholeCyclesOr0,
+)
 from cosoc.sim.model.workload import Tile
 
-LARGEST = 1 << 40  # beyond any figure of a machine, and far from overflowing the engines
-Positive = Annotated[int, Field(gt=0, le=LARGEST)]
-Count = Annotated[int, Field(ge=0, le=LARGEST)]
-Watts = Annotated[float, Field(ge=0)]
-Volts = Annotated[float, Field(gt=0, le=1000)]
 # How far a file's energies reach, each with what is before it: silicon; the memory beside it; the board with its
 # regulators and network; the supply at the wall.
 Boundary = Literal["die", "chip", "board", "wall"]
 BOUNDARIES: tuple[Boundary, ...] = get_args(Boundary)
 LEAST_VOLTAGE, MOST_VOLTAGE = 0.5, 1.5  # of the nominal one, for which the laws are stated
-Cycles = Annotated[float, Field(ge=0)]  # of cycles, or of picojoules
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Num = exact.Num
 
@@ -101,15 +117,15 @@ class Dram(Model):
     eight banks to a rank, no stricter than their row cycles); no rank is switched; nothing overtakes at a bank.
     """
 
-    bytes_per_period: Positive
-    period_cycles: Positive = 1
-    banks: Positive  # of all ranks
-    row_bytes: Positive
-    row_cycles: Positive
-    turnaround_cycles: Count
-    batch_bursts: Positive
-    refresh_cycles: Count
-    refresh_interval_cycles: Positive
+    bytes_per_period: BeatBytes
+    period_cycles: WholeCycles = 1
+    banks: InFlight  # of all ranks
+    row_bytes: LineBytes
+    row_cycles: WholeCycles
+    turnaround_cycles: WholeCyclesOr0
+    batch_bursts: Times
+    refresh_cycles: WholeCyclesOr0
+    refresh_interval_cycles: WholeCycles
 
     @property
     def rate(self) -> tuple[int, int]:
@@ -139,10 +155,10 @@ class Memory(Model):
 
     FORMER: ClassVar[Mapping[str, str]] = {"usable_bytes": "give reserved_bytes, size_bytes less what may be filled"}
 
-    size_bytes: Positive
-    reserved_bytes: Count = 0
-    access_pj_per_byte: Watts = 0.0  # of a byte read or written there: by a mover or a core, or as a cache's line
-    area_mm2: Watts = 0.0
+    size_bytes: Bytes
+    reserved_bytes: BytesOr0 = 0
+    access_pj_per_byte: PicojoulesPerByte = 0.0  # of a byte read or written: by a mover, a core, as a cache's line
+    area_mm2: SquareMillimetres = 0.0
     off_chip: bool = False  # supplied from outside: the chip's voltage does not change its energy
     dram: Dram | None = None
 
@@ -164,11 +180,11 @@ class Link(Model):
     stretch: factor on a burst's time by the number of bursts in progress (1 first), for bank conflicts.
     """
 
-    bytes_per_period: Positive
-    period_cycles: Positive = 1
-    ports: Positive = 1
-    stretch: Annotated[tuple[Annotated[float, Field(ge=1)], ...], FromList] = ()
-    energy_pj_per_byte: Watts = 0.0
+    bytes_per_period: BeatBytes
+    period_cycles: WholeCycles = 1
+    ports: InFlight = 1
+    stretch: Annotated[tuple[Factor, ...], FromList] = ()
+    energy_pj_per_byte: PicojoulesPerByte = 0.0
     off_chip: bool = False  # supplied from outside: the chip's voltage does not change its energy
 
 
@@ -180,13 +196,13 @@ class Dma(Model):
     """
 
     model: Literal["dma"] = "dma"
-    setup_cycles: Count
-    piece_cycles: Count | None = None
-    align_bytes: Positive = 1
-    burst_bytes: Positive
-    lanes: Positive = 1
-    priority: Count = 0
-    power_mw: Watts = 0.0
+    setup_cycles: WholeCyclesOr0
+    piece_cycles: WholeCyclesOr0 | None = None
+    align_bytes: LineBytes = 1
+    burst_bytes: BurstBytes
+    lanes: InFlight = 1
+    priority: Priority = 0
+    power_mw: Milliwatts = 0.0
 
 
 class CachedMover(Model):
@@ -199,24 +215,24 @@ class CachedMover(Model):
 
     model: Literal["cached"]
     l2: Name
-    l2_ways: Positive
-    l2_line_bytes: Positive
+    l2_ways: InFlight
+    l2_line_bytes: LineBytes
     llc: Name
-    llc_ways: Positive
-    llc_line_bytes: Positive
+    llc_ways: InFlight
+    llc_line_bytes: LineBytes
     return_link: Name
     outer_link: Name
     dram_link: Name
-    mvin_bytes: Positive  # widest row of a mvin; its requests are as large, up to a line of the L2
-    rows_in_flight: Positive  # a further mvin may start while fewer rows than this are outstanding
+    mvin_bytes: LineBytes  # widest row of a mvin; its requests are as large, up to a line of the L2
+    rows_in_flight: InFlight  # a further mvin may start while fewer rows than this are outstanding
     setup_cycles: Cycles  # from a mvin's start to its first beat, where the L2 has it
     fill_cycles: Cycles  # for which a line that comes into the L2 keeps its port from reads and writes
     llc_cycles: Cycles  # until the first line from the last-level cache comes in; on top of setup_cycles
     dram_cycles: Cycles  # until the first line from the main memory comes in; on top of both
     store_request_cycles: Cycles  # of a store, per request, on top of its beats
     # How far behind a line of the L2 the arrays of a program begin: those that convolutions use, and those of products.
-    conv_offset_bytes: Count
-    gemm_offset_bytes: Count
+    conv_offset_bytes: BytesOr0
+    gemm_offset_bytes: BytesOr0
 
     @property
     def links(self) -> tuple[str, str, str]:
@@ -276,17 +292,17 @@ class Core(Model):
     memory: Name  # where its inputs and outputs lie
     weight_memory: Name | None = None  # where its weights lie; None: beside the activations
     keeps_weights: bool = False  # weights that fit its weight memory are written once, not in every inference
-    weight_bits: Positive = 8  # the format it computes in
-    weight_formats: Annotated[tuple[Positive, ...], FromList] = ()  # widths of weights that a mapping may ask for
-    act_bits: Positive = 8
-    channel_step: Positive = 1  # a search gains nothing by finer steps of output channels
-    launch_cycles: Count = 0  # host work to configure and start one job and to see it end
-    layer_launch_cycles: Count = 0  # host work on top of it before the first job of a layer
-    power_mw: Watts = 0.0  # on top of the base power, while it is busy
+    weight_bits: Bits = 8  # the format it computes in
+    weight_formats: Annotated[tuple[Bits, ...], FromList] = ()  # widths of weights that a mapping may ask for
+    act_bits: Bits = 8
+    channel_step: Elements = 1  # a search gains nothing by finer steps of output channels
+    launch_cycles: WholeCyclesOr0 = 0  # host work to configure and start one job and to see it end
+    layer_launch_cycles: WholeCyclesOr0 = 0  # host work on top of it before the first job of a layer
+    power_mw: Milliwatts = 0.0  # on top of the base power, while it is busy
     feed_links: Annotated[
         tuple[Name, ...], FromList
     ] = ()  # links over which it reads and writes activations, held while it does
-    feed_pieces: Positive = 1  # pieces of a job in which feed and array cycles alternate; 1: all is fed first
+    feed_pieces: Pieces = 1  # pieces of a job in which feed and array cycles alternate; 1: all is fed first
 
     @property
     def unrolls(self) -> bool:
@@ -434,7 +450,7 @@ class SoC(Model):
 
     name: Name
     description: str = ""
-    tick_hz: Positive
+    tick_hz: Hertz
     memories: dict[Name, Memory]
     links: dict[Name, Link]
     dmas: dict[Name, Mover]
@@ -443,11 +459,11 @@ class SoC(Model):
     host: Name  # the core that launches jobs and runs what no other core can
     main_memory: Name  # where tensors and weights live between layers
     backing_memory: Name | None = None  # where they live when they do not fit the main memory
-    base_power_mw: Watts = 0.0
-    static_power_mw: Watts = 0.0
+    base_power_mw: Milliwatts = 0.0
+    static_power_mw: Milliwatts = 0.0
     nominal_voltage_v: Volts | None = None
     voltage_v: Volts | None = None  # that it runs at
-    clock_hz: Positive | None = None  # at voltage_v; None: tick_hz at the nominal voltage, else by the linear law
+    clock_hz: Hertz | None = None  # at voltage_v; None: tick_hz at the nominal voltage, else by the linear law
     energy_boundary: Boundary | None = None  # how far its energies reach
 
     @property

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from cosoc.sim.errors import InputError
+
 # What a layer can be. `conv` covers fully connected (1x1 on one pixel), grouped and depthwise convolution;
 # `matmul` multiplies two activations (attention); `resize` interpolates rows and columns from fy x fx neighbours;
 # `eltwise` is any other pointwise operator, named by `fn`.
@@ -163,8 +165,31 @@ class Workload:
         return self._readers.get(name, ())
 
 
+# What can be counted of one layer, wherever its sizes come from: beyond it sums of 64 bits would end.
+MOST_ELEMENTS = 1 << 40
+MOST_MACS = 1 << 50
+
+
+def beyond_counting(layer: Layer) -> str:
+    """Which product of a layer's sizes is beyond counting, as a message; '' if none is."""
+    products = (
+        ("n*c*iy*ix", "inputs", layer.n * layer.c * layer.iy * layer.ix, MOST_ELEMENTS),
+        ("n*k*oy*ox", "outputs", layer.outputs, MOST_ELEMENTS),
+        ("k*c/groups*fy*fx", "weights", layer.weights, MOST_ELEMENTS),
+        ("n*k*oy*ox*c/groups*fy*fx", "multiply-accumulates", layer.macs, MOST_MACS),
+    )
+    for keys, what, found, most in products:
+        if found > most:
+            return f"{keys} = {found} {what}; at most 2^{most.bit_length() - 1} can be counted"
+    return ""
+
+
 def batched(workload: Workload, n: int) -> Workload:
-    """The same network over a batch of n images (or sequences), which go through each layer together."""
+    """The same network over a batch of n images (or sequences), which go through each layer together. InputError
+    where that is beyond counting."""
+    for layer in workload:
+        if wrong := beyond_counting(replace(layer, n=n)):
+            raise InputError(f"{workload.name}: a batch of {n}: layer {layer.name}: {wrong}")
 
     def over(layer: Layer) -> Layer:
         return replace(layer, n=n, alternative=over(layer.alternative) if layer.alternative else None)

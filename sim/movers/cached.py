@@ -253,7 +253,7 @@ class TileEmitter:
         total = np.zeros(len(labels), np.int64)
         layers, of = np.unique(labels, return_inverse=True)
         for level, spent in picojoules.items():
-            each = _fj(spent)
+            each = _fj(spent, level)
             total += each
             sums = np.zeros(len(layers), np.int64)
             np.add.at(sums, of, each)
@@ -349,11 +349,12 @@ def _ticks(cycles: Any) -> Any:
     return found if found.ndim else int(found)
 
 
-def _fj(picojoules: Any) -> Ints:
-    """Femtojoules; InputError beyond what can be counted."""
+def _fj(picojoules: Any, level: str) -> Ints:
+    """Femtojoules; InputError beyond what can be counted, with the level at which they are spent."""
     most = float(np.max(picojoules, initial=0.0))
     if not 1000 * most < MOST_FJ:
-        raise InputError(f"an energy of {most:.3g} pJ is more than can be counted, {MOST_FJ / 1000:.3g}")
+        what = f"an op's energy at {level}, {most:.3g} pJ, is more than can be counted, {MOST_FJ / 1000:.3g}"
+        raise InputError(f"{what}: made by the keys in pj of access and in pj_per_byte")
     return np.rint(1000 * np.asarray(picojoules)).astype(np.int64)
 
 

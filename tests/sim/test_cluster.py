@@ -76,7 +76,7 @@ def test_overrides_reach_the_soc(tmp_path: Path) -> None:
         (("links:\n", "links:\n" + WIFI.replace("  y", "  x")), 7, "key given twice"),
         (("links:\n", "links:\n" + WIFI.replace("[b]", "[b, b]")), 6, "b is named twice"),
         (("kind: ethernet_switch", "kind: smoke_signals"), 6, "smoke_signals"),
-        (("bytes_per_s: 1000000", "bytes_per_s: 0"), 6, "greater than 0"),
+        (("bytes_per_s: 1000000", "bytes_per_s: 0"), 6, "found 0: must be 1 to 1e+15 bytes/s"),
         (("count: 2", "cuont: 2"), 3, "did you mean count"),
     ],
 )

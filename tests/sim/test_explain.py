@@ -54,7 +54,7 @@ def test_a_size_keeps_what_of_it_is_reserved() -> None:
         ("links.l2_read.rate=fast", "'fast' is no number"),
         ("links.l2_read.rate=x1/0", "no number"),
         ("links.l2_read.bytes_per_period=x0.3", "whole number"),
-        ("links.l2_read.rate=x0", "greater than 0"),
+        ("links.l2_read.rate=x0", r"must be 1 to 2\^20 bytes"),
         ("memories.l1.size=-1", "more than size_bytes"),
     ],
 )

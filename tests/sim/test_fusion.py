@@ -3,8 +3,11 @@
 import pytest
 
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.lower.fusion import AHEAD, buffer_bytes, last_row_under, line_buffers, rows_done_with, schedule
+from cosoc.sim.model.mapping import Mapping, Piece
 from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.simulate import simulate
 
 
 def conv(name: str, source: str, size: int, stride: int = 1, f: int = 3, k: int = 4) -> Layer:
@@ -57,3 +60,35 @@ def test_every_row_runs_once_after_what_it_reads_within_the_buffers() -> None:
 def test_pieces_that_do_not_connect_are_refused() -> None:
     with pytest.raises(InputError, match="c reads nothing that the group produces"):
         line_buffers(CHAIN, ["a", "c"])
+
+
+def test_a_dense_layer_in_a_group_waits_for_all_rows() -> None:
+    """It reads the map flattened, as one row: every row of its producer is under it, and all are free behind it."""
+    conv = Layer("conv", "conv", ("input",), 2, 1, 4, 4, 4, 4)
+    dense = Layer("dense", "conv", ("conv",), 3, 32)
+    plan = schedule(Workload("w", (1, 4, 4), (conv, dense), ("dense",)), ["conv", "dense"],
+                    {"conv": "a", "dense": "b"}, {"conv": 1, "dense": 1})  # fmt: skip
+    assert [(row.layer, row.row) for row in plan.rows] == [*(("conv", n) for n in range(4)), ("dense", 0)]
+    assert (plan.rows[-1].needs, plan.rows[-1].frees) == ((("conv", 3),), (("conv", 4),))
+
+
+def test_a_gate_in_a_group_is_read_by_every_row() -> None:
+    """One pixel a channel times a map of four rows: each needs the one row of the gate, and the last frees it."""
+    gate = Layer("gate", "conv", ("input",), 2, 2)
+    scaled = Layer("scaled", "eltwise", ("input", "gate"), 2, 2, 4, 4, 4, 4, fn="Mul")
+    plan = schedule(Workload("w", (2, 1, 1), (gate, scaled), ("scaled",)), ["gate", "scaled"],
+                    {"gate": "a", "scaled": "a"}, {"gate": 1, "scaled": 1})  # fmt: skip
+    mine = [row for row in plan.rows if row.layer == "scaled"]
+    assert [row.needs for row in mine] == [(("gate", 0),)] * 4
+    assert [row.frees for row in mine] == [(("gate", 0),)] * 3 + [(("gate", 1),)]
+
+
+def test_a_group_with_a_dense_layer_runs_twice() -> None:
+    """Rows of the map that were never given back kept a second inference from its buffer for ever."""
+    soc = find_soc("rpi5")
+    conv = Layer("conv", "conv", ("input",), 2, 1, 16, 16, 16, 16)
+    dense = Layer("dense", "conv", ("conv",), 3, 512)
+    network = Workload("w", (1, 16, 16), (conv, dense), ("dense",))
+    mapping = Mapping("fused", "overlapped", {}, (Piece(("conv", "dense")),))
+    once, twice = (simulate(soc, network, mapping, inferences=n).ticks for n in (1, 2))
+    assert once < twice <= 2 * once

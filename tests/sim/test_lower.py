@@ -151,13 +151,18 @@ def test_tile_sizes_are_those_of_cuts_into_equal_parts() -> None:
 
 
 def test_figures_beyond_what_ticks_can_count_are_an_input_error(diana: SoC) -> None:
-    slow = find_soc("diana", {"cores.host.cycles_per_element": "1000000000000"})
-    layer = Layer("soft", "softmax", (INPUT,), 64, 64, 8, 8, 8, 8)
-    with pytest.raises(InputError, match="more than 2\\^50: use a coarser tick"):
-        lower(Workload("one", (64, 8, 8), (layer,), ("soft",)), Mapping("m", "serial"), slow)
-    beyond = find_soc("rpi4", {"cores.cpu.runtimes.ncnn.winograd_tile": str(1 << 31)})  # squared: past 63 bits
-    with pytest.raises(InputError, match="digits_cnn on rpi4 cannot be counted"):
-        lower(find_workload("digits_cnn"), Mapping("m", "serial"), beyond)
+    slow = find_soc("diana", {"cores.host.cycles_per_element": "1000000000", "memories.flash.size_bytes": str(1 << 44)})
+    layer = Layer("soft", "softmax", (INPUT,), 64, 64, 1 << 10, 1 << 10, 1 << 10, 1 << 10)
+    message = "one on diana cannot be counted: .*more than 2\\^50.*made by cores.host: .*cycles_per_element"
+    with pytest.raises(InputError, match=message):  # 2^26 elements of 10^9 cycles
+        lower(Workload("one", (64, 1 << 10, 1 << 10), (layer,), ("soft",)), Mapping("m", "serial"), slow)
+    # 2^44 multiply-accumulates at the least rate that there is, 2^-20 a cycle: past what 64 bits hold.
+    vast = Layer("vast", "conv", (INPUT,), 1 << 12, 1 << 12, 1 << 10, 1 << 10, 1 << 10, 1 << 10)
+    crawling = {"cores.cpu.runtimes.ncnn.peak_macs_per_cycle": "0.000001", "memories.dram.size_bytes": str(1 << 44)}
+    message = "run of an op is [0-9]+, more than 2\\^63: cores.cpu: .*runtimes"
+    with pytest.raises(InputError, match=message):
+        lower(Workload("one", (1 << 12, 1 << 10, 1 << 10), (vast,), ("vast",)), Mapping("m", "serial"),
+              find_soc("rpi4", crawling))  # fmt: skip
 
 
 def test_a_small_layer_gets_the_best_tile_there_is(diana: SoC) -> None:

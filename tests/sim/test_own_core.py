@@ -14,7 +14,8 @@ from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.trust import trusting
 
 MODEL = """\
-from cosoc.sim.model.soc import Core, Positive
+from cosoc.sim.model.soc import Core
+from cosoc.sim.model.units import Positive
 
 class Fixed(Core):
     job_cycles: Positive

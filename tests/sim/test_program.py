@@ -106,14 +106,32 @@ def test_text_errors_of_meaning() -> None:
 def test_digest_sees_every_figure() -> None:
     program = double_buffer()
     seen = {digest(program), digest(replace(program, name="other")), digest(replace(program, tick_hz=1))}
-    for key in ("units", "servers", "credits", "rows", "takes", "gives", "blocks"):
-        for name in getattr(program, key).dtype.names:
-            changed = getattr(program, key).copy()
+    fields = [
+        (key, name)
+        for key in ("units", "servers", "credits", "rows", "takes", "gives", "blocks")
+        for name in getattr(program, key).dtype.names
+        if not name.endswith("_at")  # where a list is stored is nothing that is seen
+    ]
+    for key, name in fields:
+        changed = getattr(program, key).copy()
+        if name.endswith("_n"):
+            changed[name][np.argmax(changed[name])] -= 1
+        else:
             changed[name][0] += 1
-            seen.add(digest(replace(program, **{key: changed})))
-    n_fields = sum(len(getattr(program, k).dtype.names) for k in
-                   ("units", "servers", "credits", "rows", "takes", "gives", "blocks"))  # fmt: skip
-    assert len(seen) == 3 + n_fields
+        seen.add(digest(replace(program, **{key: changed})))
+    for key in ("routes", "deps", "stretch"):
+        seen.add(digest(replace(program, **{key: getattr(program, key) + 1})))
+    assert len(seen) == 3 + len(fields) + 3
+
+
+def test_digest_does_not_see_where_lists_are_stored() -> None:
+    """Rows that were spliced in store lists twice, and routes that nobody takes; their text form stores each once."""
+    program = double_buffer()
+    rows, n = program.rows.copy(), len(program.deps)
+    rows["dep_at"] += n
+    apart = replace(program, rows=rows, deps=np.concatenate([program.deps, program.deps]))
+    assert validate(apart) == [] and apart.deps.shape != program.deps.shape
+    assert digest(apart) == digest(program) == digest(from_text(to_text(apart)))
 
 
 def set_field(key: str, name: str, value: int) -> Callable[[Program], Program]:

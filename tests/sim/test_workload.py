@@ -87,7 +87,7 @@ BAD = {
     "unknown key": ("k: 10, c: 4}", "k: 10, c: 4, ^kernel: 3}", "layers.4.kernel: unknown key; known here: name"),
     "missing key": ("{name: fc, op: conv,", "^{name: fc,", "layers.4.op: required key is missing"),
     "duplicate key": ("k: 10, c: 4}", "k: 10, c: 4, ^c: 4}", "layers.4.c: key given twice"),
-    "out of range": ("k: 10,", "k: ^0,", "layers.4.k: found 0: Input should be greater than or equal to 1"),
+    "out of range": ("k: 10,", "k: ^0,", "layers.4.k: found 0: must be 1 to 2^24 elements"),
     "not a number": ("k: 10,", "k: ^ten,", "layers.4.k: found 'ten'"),
     "boolean for a number": ("k: 10,", "k: ^true,", "layers.4.k: found True"),
     "unknown operator": ("op: add", "op: ^plus", "'conv', 'matmul', 'add'"),
