@@ -1,10 +1,11 @@
 """Do damaged files end in one line and status 2, do invariants hold of whatever is simulated, does a kill cost nothing?
 
-    python benchmarks/robustness.py [--inputs 10000] [--triples 200] [--kills 100] [--processes 2] [--quick] [--seed 0]
-                                    [--json FILE]
+    python benchmarks/robustness.py [--inputs 10000] [--triples 200] [--kills 100] [--environments 418] [--processes 2]
+                                    [--quick] [--seed 0] [--json FILE]
 
-Three parts; 0 leaves one out, and its figures in FILE as they are. Triples of SoC, workload and mapping: triples.py.
-Kills of a search and of a campaign: kills.py. Damaged files are dealt with here:
+Four parts; 0 leaves one out, and its figures in FILE as they are. Triples of SoC, workload and mapping: triples.py.
+Kills of a search and of a campaign: kills.py. Commands in hostile surroundings: environments.py. Damaged files are
+dealt with here:
 
 Workload, mapping and SoC files, ONNX files and tables of latencies (CSV) are damaged at random and given to the command
 line, in the process, ten seconds of processor time each. Right is status 0 (the damage did no harm), or status 2 and
@@ -34,6 +35,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import environments
 import kills
 import triples
 from common import arguments, state, write_json
@@ -41,7 +43,7 @@ from common import arguments, state, write_json
 LIMIT_S, KILL_S = 10, 40
 CHUNK = 200
 MEMORY_BYTES = 8 << 30
-QUICK = (400, 10, 0)  # inputs, triples, kills
+QUICK = (400, 10, 0, 4)  # inputs, triples, kills, environments
 KINDS = ("workload", "mapping", "soc", "onnx", "csv")
 HERE = Path(__file__).resolve().parent
 SOCS = HERE.parent / "socs"
@@ -316,17 +318,20 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--triples", type=int, default=200)
     parser.add_argument("--kills", type=int, default=100, help="of each: a search, a campaign")
+    parser.add_argument("--environments", type=int, default=418, help="pairs of a command and an environment")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--kinds", default=",".join(KINDS), help="of files, with commas")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "robustness")
     options = parser.parse_args()
     if options.quick:
-        options.inputs, options.triples, options.kills = (min(n, most) for n, most in zip(
-            (options.inputs, options.triples, options.kills), QUICK, strict=True))  # fmt: skip
+        options.inputs, options.triples, options.kills, options.environments = (min(n, most) for n, most in zip(
+            (options.inputs, options.triples, options.kills, options.environments), QUICK, strict=True))  # fmt: skip
     state(options.seed)
     options.keep.mkdir(parents=True, exist_ok=True)
     known = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
-    result: dict[str, Any] = {part: known[part] for part in ("inputs", "triples", "kills") if part in known}
+    result: dict[str, Any] = {
+        part: known[part] for part in ("inputs", "triples", "kills", "environments") if part in known
+    }
     if options.triples:
         result["triples"] = {"seed": options.seed} | triples.measure(options.triples, options.seed)
         print("triples:", ", ".join(f"{value} {key}" for key, value in result["triples"].items()))
@@ -334,6 +339,11 @@ def main() -> None:
     if options.kills:
         result["kills"] = {"seed": options.seed} | kills.measure(options.kills, options.seed, options.keep / "kills")
         print("kills:", result["kills"])
+        write_json(options.json, result)
+    if options.environments:
+        found = environments.measure(options.environments, options.seed, options.processes)
+        result["environments"] = {"seed": options.seed} | found
+        print("environments:", {key: value for key, value in found.items() if key != "wrong"})
         write_json(options.json, result)
     if options.inputs:
         result["inputs"] = {"seed": options.seed} | damaged_inputs(options)

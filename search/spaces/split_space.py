@@ -74,13 +74,14 @@ class SplitConfig:
     seed: int = 0
     out: Path = Path("run")
     resume: bool = False
+    redo: str | None = None
     engine: str = "fast"
     mappings: Mapping[str, DeviceMapping] = field(default_factory=dict)
     inner: tuple[str, ...] = ()
     targets: tuple[Target, ...] = ()
 
     def stated(self) -> dict[str, Any]:
-        """The configuration as plain data; `out` and `resume` are not part of what a run is."""
+        """The configuration as plain data; `out`, `resume` and `redo` are not part of what a run is."""
         return {
             "space": "splits", "cluster": self.cluster.model_dump(mode="json", exclude_unset=True),
             "workload": self.workload.name, "inferences": self.inferences, "micro_batches": list(self.batches),
@@ -280,7 +281,9 @@ def search_splits(config: SplitConfig, report: Report, space: SplitSpace | None 
     """Run (or go on with) a search of splits; the results are in `config.out`. space: that of the configuration, where
     it has been made already. InputError where the cluster cannot run the workload."""
     space = space or SplitSpace(config)
-    asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume, config.targets)
+    asked = Asked(
+        config.objective, config.seed, config.out, config.stated(), config.resume, config.redo, config.targets
+    )
     return search(space, space.oracle, asked, report)
 
 

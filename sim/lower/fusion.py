@@ -97,7 +97,8 @@ class _State:
     """Progress of a group: rows emitted a layer, rows freed an edge, when cores are free and rows end."""
 
     def __init__(self, layers: Sequence[Layer], edges: Sequence[tuple[str, str]]) -> None:
-        self.edges = edges
+        self.into = {layer.name: [edge for edge in edges if edge[1] == layer.name] for layer in layers}
+        self.out_of = {layer.name: [edge for edge in edges if edge[0] == layer.name] for layer in layers}
         self.rows = {layer.name: 0 for layer in layers}
         self.freed = dict.fromkeys(edges, 0)
         self.free: dict[str, int] = {}
@@ -106,7 +107,7 @@ class _State:
     def inputs_at(self, layer: Layer) -> int:
         """When the rows under a layer's next row are there."""
         need = last_row_under(layer, self.rows[layer.name])
-        return max((self.end[p, need] for p, c in self.edges if c == layer.name), default=0)
+        return max((self.end[p, need] for p, _ in self.into[layer.name]), default=0)
 
     def ready(self, layer: Layer, bound: Mapping[tuple[str, str], int]) -> bool:
         """Whether a layer's next row has its inputs and a place to put its output."""
@@ -114,8 +115,9 @@ class _State:
         if row >= layer.oy:
             return False
         under = last_row_under(layer, row)
-        inputs = all(self.rows[p] > under for p, c in self.edges if c == layer.name)
-        return inputs and all(row - self.freed[e] < bound[e] for e in self.edges if e[0] == layer.name)
+        if any(self.rows[p] <= under for p, _ in self.into[layer.name]):
+            return False
+        return all(row - self.freed[edge] < bound[edge] for edge in self.out_of[layer.name])
 
 
 def _run(
@@ -131,10 +133,9 @@ def _run(
         layer = choose(state, [layer for layer in layers if state.ready(layer, bound)])
         row, under = state.rows[layer.name], last_row_under(layer, state.rows[layer.name])
         state.rows[layer.name] += 1
-        for edge in edges:
-            if edge[0] == layer.name:
-                held[edge] = max(held[edge], row + 1 - state.freed[edge])
-        inner = [p for p, c in edges if c == layer.name]
+        for edge in state.out_of[layer.name]:
+            held[edge] = max(held[edge], row + 1 - state.freed[edge])
+        inner = [p for p, _ in state.into[layer.name]]
         done = rows_done_with(layer, row)
         frees = tuple((p, done - state.freed[p, layer.name]) for p in inner)
         for p in inner:
