@@ -1,49 +1,76 @@
-"""kill -9 at random moments of a small search and of a small campaign, each then resumed: a part of robustness.py.
+"""kill -9 at random moments of searches in every space, of campaigns and of calibrations, each then resumed.
+
+    python benchmarks/kills.py [--kills 100] [--lanes 2] [--quick] [--seed 0] [--json FILE]
 
 A run is started in a session of its own, killed at a moment drawn from the time that an unbroken one takes (processor
 time, so that nothing shifts on a busy machine), resumed, and so on until it ends by itself; then it must have left what
-the unbroken one left, and no process. Of a search all
-processes are killed at once; of a campaign all, or the parent alone, whose workers must then end by themselves, or one
-worker, which the campaign must survive.
+the unbroken one left, and no process. A calibration, of which nothing is kept, begins anew, and must not have left half
+a file. Of a search all processes are killed at once; of a campaign or calibration all, or the parent alone, whose
+workers must then end by themselves, or one worker of a campaign, which the campaign must survive.
+
+So many kills of searches are shared out among the spaces, and so many of campaigns among two plans and a calibration.
+Runs are forked from a process that has imported all that they need, as most of a short run is importing otherwise;
+workers import it themselves.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import re
+import select
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Any
+
+from common import arguments, state, write_json
 
 LIMIT_S = 1000  # of processor time in one attempt: beyond any
 ORPHANS_S = 10  # in which workers end whose parent was killed
-POLL_S = 0.1
-Kind = Literal["search", "sweep"]
-KINDS: tuple[Kind, ...] = ("search", "sweep")
+POLL_S = 0.02
+QUICK = 3  # kills of a search and of a campaign
 
-SEARCH = ("search", "diana", "digits_cnn", "--epochs", "3", "--strengths", "1", "--quiet")
-PLAN = """\
+DIGITS = ("digits_cnn", "--epochs", "2", "--strengths", "1", "--quiet")
+SEARCHES = {
+    "channels": ("search", "diana", *DIGITS),
+    "operators": ("search", "darkside", *DIGITS, "--space", "operators"),
+    "tiles": ("search", "gemmini", "digits_cnn", "--space", "tiles", "--quiet"),
+    "splits": ("search", "homogeneous_gpu_2", "digits_cnn", "--space", "splits", "--inferences", "50", "--quiet"),
+}
+SWEEP = ("sweep", "{plan}", "--workers", "1", "--quiet")
+CAMPAIGNS = {
+    "sweep": SWEEP, "sweep of splits": SWEEP, "calibrate": ("calibrate", "diana", "--samples", "24", "--quiet")
+}  # fmt: skip
+COMMANDS = SEARCHES | CAMPAIGNS
+SIMULATIONS = """\
 simulate:
   soc: [diana]
   workload: [digits_cnn, autoencoder]
   mapping: [all_8bit, min_cost, nothing]
-  runtime: [overlapped]
   set: {links.l2_read.bytes_per_period: [8, 16]}
-search:
-  soc: [diana]
-  workload: [digits_cnn]
-  strengths: [1]
-  epochs: 1
 """
+PLANS = {
+    "sweep": "search: {soc: [darkside], workload: [digits_cnn], space: [operators, tiles], strengths: [1], epochs: 1}",
+    "sweep of splits": "search: {soc: [homogeneous_gpu_2], workload: [digits_cnn], space: [splits], inferences: 20}",
+}
+
+
+IMPORTED = (
+    *("cosoc.cli", "cosoc.search.calibrate", "cosoc.search.campaigns.run", "cosoc.search.training.space"),
+    *("cosoc.search.spaces.split_space", "cosoc.search.spaces.tile_search", "cosoc.sim.machine.engine_fast"),
+)
+TIMES = re.compile(r'"spent_s": [0-9.e-]+')  # in what a search of tiles keeps, for its budget
 
 
 @dataclass
@@ -57,25 +84,94 @@ class Tally:
     wrong: list[str] = field(default_factory=list)
 
 
-def command(kind: Kind, out: Path, resume: bool) -> list[str]:
-    """The words of a run; a campaign's plan stands beside its folder."""
-    own = SEARCH if kind == "search" else ("sweep", str(out.parent / "plan.yaml"), "--workers", "2", "--quiet")
-    return [sys.executable, "-m", "cosoc", *own, "--out", str(out), *(["--resume"] if resume else [])]
+# ---------------------------------------------------------------------------------------------------------------------
+# Runs
 
 
-def left(kind: Kind, out: Path) -> dict[str, Any]:
+@dataclass
+class Run:
+    """A run in a session of its own. status: None while it runs; negative where a signal has ended it."""
+
+    pid: int
+    answers: int
+    status: int | None = None
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it ends in so many seconds."""
+        if self.status is None and select.select([self.answers], [], [], seconds)[0]:
+            self.status = int(_line(self.answers))
+        return self.status is not None
+
+
+class Starter:
+    """A process that has imported what runs need, and forks one when asked for it."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--start"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def run(self, kind: str, out: Path, resume: bool) -> Run:
+        """A run of a kind; what it says goes into a file beside its folder."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        words = [word.replace("{plan}", str(out.parent / "plan.yaml")) for word in COMMANDS[kind]]
+        words += ["--out", str(out), *(["--resume"] if resume else [])]
+        self._process.stdin.write(json.dumps([words, str(out.parent / "said")]).encode() + b"\n")
+        answers = self._process.stdout.fileno()
+        return Run(int(_line(answers)), answers)
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def _line(answers: int) -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        line += os.read(answers, 1)
+    return line
+
+
+def start_runs() -> None:
+    """What a Starter's process does: for each line on standard input fork a run, say its number, then its status."""
+    for module in IMPORTED:
+        importlib.import_module(module)
+    from cosoc.__main__ import run
+
+    for line in sys.stdin.buffer:
+        words, said = json.loads(line)
+        child = os.fork()
+        if not child:
+            os.setsid()
+            errors, nothing = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), os.open(os.devnull, os.O_RDWR)
+            for number, to in enumerate((nothing, nothing, errors)):
+                os.dup2(to, number)
+            sys.argv = ["cosoc", *words]
+            os._exit(run())
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+def left(kind: str, out: Path) -> dict[str, Any]:
     """What a finished run is: all that it says but times, and pictures. Equal runs leave equal content."""
     import torch
 
-    if kind == "search":
+    if kind == "calibrate":
+        return dict(json.loads(out.read_text()))
+    if kind in SEARCHES:
         found: dict[str, Any] = {}
-        for path in sorted(p for p in out.rglob("*") if p.is_file() and p.suffix != ".png"):
+        for path in sorted(p for p in out.rglob("*") if p.is_file() and p.suffix != ".png" and p.name != "lock"):
             name = str(path.relative_to(out))
             if path.suffix == ".pt":
                 weights = torch.load(path, weights_only=True)
                 found[name] = {key: value.tolist() for key, value in weights.items()}
+            elif name == "manifest.json":  # whose digests are those of how torch happens to pack
+                found[name] = {name: entry["phase"] for name, entry in json.loads(path.read_text())["files"].items()}
             else:
-                found[name] = path.read_text()
+                found[name] = TIMES.sub("", path.read_text())
         return found
     with sqlite3.connect(out / "results.sqlite") as connection:
         rows = connection.execute("select id, kind, spec, status, result, error from tasks").fetchall()
@@ -99,10 +195,10 @@ def alive(group: int) -> dict[int, float]:
     return out
 
 
-def _workers(parent: subprocess.Popen[bytes]) -> list[int]:
+def _workers(parent: int) -> list[int]:
     """Worker processes of a campaign: not its helper that tracks resources."""
     out = []
-    for pid in alive(parent.pid):
+    for pid in alive(parent):
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
@@ -111,111 +207,140 @@ def _workers(parent: subprocess.Popen[bytes]) -> list[int]:
     return out
 
 
-def started(kind: Kind, out: Path, resume: bool) -> subprocess.Popen[bytes]:
-    """A run in a session of its own; what it says goes into a file beside its folder."""
-    with (out.parent / "said").open("wb") as said:
-        return subprocess.Popen(
-            command(kind, out, resume), start_new_session=True, stdout=subprocess.DEVNULL, stderr=said,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-
-
-def ends(process: subprocess.Popen[bytes], within_s: float) -> tuple[bool, float]:
+def ends(run: Run, within_s: float) -> tuple[bool, float]:
     """Whether a run ends by itself before it has taken so much processor time; the time that it was last seen with."""
     spent_s = 0.0
-    while True:
-        try:
-            process.wait(POLL_S)
-            return True, spent_s
-        except subprocess.TimeoutExpired:
-            spent_s = sum(alive(process.pid).values()) or spent_s
-            if spent_s >= within_s:
-                return False, spent_s
+    while not run.wait(POLL_S):
+        spent_s = sum(alive(run.pid).values()) or spent_s
+        if spent_s >= within_s:
+            return False, spent_s
+    return True, spent_s
 
 
-def attempt(kind: Kind, out: Path, resume: bool, moment_s: float, mode: str, tally: Tally) -> bool:
+# ---------------------------------------------------------------------------------------------------------------------
+# Kills
+
+
+def attempt(kind: str, starter: Starter, out: Path, resume: bool, moment_s: float, mode: str, tally: Tally) -> bool:
     """Run until the moment, then kill; whether the run had ended by itself, or does so in spite of the kill."""
-    process = started(kind, out, resume)
+    run = starter.run(kind, out, resume)
     try:
-        ended, _ = ends(process, moment_s)
+        ended, _ = ends(run, moment_s)
         if not ended:
             tally.kills += 1
-            tally.under_way += any(out.rglob("*.*"))
-            workers = _workers(process)
-            mode = "all" if kind == "search" or (mode == "worker" and not workers) else mode
+            tally.under_way += out.is_file() or any(out.rglob("*.*"))
+            workers = _workers(run.pid)
+            if kind in SEARCHES or (mode == "worker" and (kind == "calibrate" or not workers)):
+                mode = "all"
             tally.by_mode[mode] += 1
             if mode == "worker":
                 os.kill(workers[-1], signal.SIGKILL)
-                ended, _ = ends(process, LIMIT_S)
+                ended, _ = ends(run, LIMIT_S)
             elif mode == "parent":
-                process.kill()
+                os.kill(run.pid, signal.SIGKILL)
             else:
-                os.killpg(process.pid, signal.SIGKILL)
+                os.killpg(run.pid, signal.SIGKILL)
         if not ended and mode != "worker":
-            process.wait()
+            run.wait(LIMIT_S)
             return False
         if not ended:
             tally.wrong.append(f"{kind}: has not ended {LIMIT_S} s after the kill of a worker")
-        elif process.returncode:
+        elif run.status:
             said = (out.parent / "said").read_text(errors="replace")[-400:]
-            tally.wrong.append(f"{kind}: status {process.returncode}: {said}")
+            tally.wrong.append(f"{kind}: status {run.status}: {said}")
         return True
     finally:
-        _end(process, mode, tally)
+        _end(run, f"{kind}, {mode}", tally)
 
 
-def _end(process: subprocess.Popen[bytes], mode: str, tally: Tally) -> None:
+def _end(run: Run, what: str, tally: Tally) -> None:
     """Nothing of the group may be left: at once, or where the parent alone was killed, soon."""
     deadline = time.monotonic() + ORPHANS_S
-    while (rest := alive(process.pid)) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    while (rest := alive(run.pid)) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
     if rest:
-        tally.wrong.append(f"{len(rest)} processes left {ORPHANS_S} s after a kill ({mode})")
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        tally.wrong.append(f"{len(rest)} processes left {ORPHANS_S} s after a kill ({what})")
+        os.killpg(run.pid, signal.SIGKILL)
+    run.wait(LIMIT_S)
 
 
-def campaign(kind: Kind, kills: int, seed: int, folder: Path) -> tuple[Tally, float]:
-    """Kill and resume runs until so many kills are done and the last run has ended; (what came of it, seconds of an
-    unbroken run)."""
+def killed(kind: str, kills: int, seed: int, folder: Path) -> tuple[Tally, float]:
+    """Kill and resume runs of a kind until so many kills are done and the last run has ended; (what came of it,
+    processor time of an unbroken run, s)."""
     folder.mkdir(parents=True)
-    (folder / "plan.yaml").write_text(PLAN)
-    whole_s = 0.0
-    for name in ("first", "whole"):  # the first fills the cache of compiled kernels; the second is timed
-        process = started(kind, folder / name, False)
-        _, whole_s = ends(process, LIMIT_S)
-        if process.returncode:
-            raise RuntimeError(f"{kind}: {(folder / 'said').read_text()}")
-    wanted, tally, rng = left(kind, folder / "whole"), Tally(), Random(f"{seed} kills {kind}")
-    while tally.kills < kills and len(tally.wrong) < 5:
-        out, resume = folder / "run", False
-        shutil.rmtree(out, ignore_errors=True)
-        while True:
-            moment = rng.uniform(0, whole_s) if tally.kills < kills else LIMIT_S
-            if attempt(kind, out, resume, moment, rng.choice(("all", "parent", "worker")), tally):
-                break
-            resume = out.exists() and any(out.iterdir())
-        tally.runs += 1
-        print(f"{kind}: {tally.kills} kills, {tally.runs} runs", flush=True)
-        if not tally.wrong and (found := left(kind, out)) != wanted:
-            other = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
-            tally.wrong.append(f"{kind}: another result than that of an unbroken run: {', '.join(other)}")
-            shutil.copytree(out, folder / f"wrong{len(tally.wrong)}")
+    (folder / "plan.yaml").write_text(SIMULATIONS + PLANS.get(kind, ""))
+    starter, whole_s = Starter(), 0.0
+    try:
+        for name in ("first", "whole"):  # the first fills the cache of compiled kernels; the second is timed
+            run = starter.run(kind, folder / name, False)
+            _, whole_s = ends(run, LIMIT_S)
+            if run.status:
+                raise RuntimeError(f"{kind}: {(folder / 'said').read_text()}")
+        wanted, tally, rng = left(kind, folder / "whole"), Tally(), Random(f"{seed} kills {kind}")
+        while tally.kills < kills and len(tally.wrong) < 5:
+            out, resume = folder / "run", False
+            shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
+            while True:
+                moment = rng.uniform(0, whole_s) if tally.kills < kills else LIMIT_S
+                if attempt(kind, starter, out, resume, moment, rng.choice(("all", "parent", "worker")), tally):
+                    break
+                resume = out.is_dir() and any(out.iterdir())
+                if out.is_file() and left(kind, out) != wanted:
+                    tally.wrong.append(f"{kind}: a kill has left half a file")
+            tally.runs += 1
+            print(f"{kind}: {tally.kills} of {kills} kills, {tally.runs} runs", flush=True)
+            if not tally.wrong and (found := left(kind, out)) != wanted:
+                other = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
+                tally.wrong.append(f"{kind}: another result than that of an unbroken run: {', '.join(other)}")
+                shutil.copytree(out, folder / f"wrong{len(tally.wrong)}")
+    finally:
+        starter.close()
     return tally, whole_s
 
 
-def measure(kills: int, seed: int, folder: Path, kinds: tuple[Kind, ...] = KINDS) -> dict[str, Any]:
-    """So many kills of a search and of a campaign, side by side."""
+def shared(kills: int, kinds: tuple[str, ...]) -> dict[str, int]:
+    """So many kills, shared out among kinds; none where there are fewer than kinds."""
+    parts = {kind: kills // len(kinds) + (i < kills % len(kinds)) for i, kind in enumerate(kinds)}
+    return {kind: n for kind, n in parts.items() if n}
+
+
+def measure(kills: int, seed: int, folder: Path, lanes: int = 2) -> dict[str, Any]:
+    """So many kills of searches and of campaigns, some kinds side by side."""
     shutil.rmtree(folder, ignore_errors=True)
-    with ThreadPoolExecutor(len(kinds)) as pool:
-        parts = list(pool.map(lambda kind: campaign(kind, kills, seed, folder / kind), kinds))
-    return {
+    start = time.monotonic()
+    searches = ("tiles", *(kind for kind in SEARCHES if kind != "tiles"))  # the shortest first, for few kills
+    jobs = shared(kills, tuple(CAMPAIGNS)) | shared(kills, searches)
+    with ThreadPoolExecutor(lanes) as pool:
+        parts = pool.map(lambda kind: killed(kind, jobs[kind], seed, folder / kind.replace(" ", "_")), jobs)
+        found = dict(zip(jobs, parts, strict=True))
+    out: dict[str, Any] = {
         kind: {
             "kills": tally.kills, "under_way": tally.under_way, "by_mode": tally.by_mode, "runs": tally.runs,
             "unbroken_run_cpu_s": round(whole_s, 1), "wrong": tally.wrong,
         }
-        for kind, (tally, whole_s) in zip(kinds, parts, strict=True)
+        for kind, (tally, whole_s) in found.items()
     }  # fmt: skip
+    return out | {"wall_s": round(time.monotonic() - start)}
 
 
-__all__ = ["KINDS", "measure"]
+def main() -> None:
+    parser = arguments(__doc__, seed=0)
+    parser.add_argument("--kills", type=int, default=100, help="of each: searches, campaigns")
+    parser.add_argument("--lanes", type=int, default=2, help="kinds of runs side by side")
+    options = parser.parse_args()
+    state(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        kills = min(options.kills, QUICK) if options.quick else options.kills
+        found = measure(kills, options.seed, Path(folder) / "kills", options.lanes)
+    for kind, part in found.items():
+        print(f"{kind}:", part)
+    write_json(options.json, {"seed": options.seed, "kills": found})
+
+
+__all__ = ["alive", "left", "measure"]
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--start"]:
+        start_runs()
+    else:
+        main()

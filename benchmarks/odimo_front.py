@@ -1,7 +1,7 @@
 """Accuracy against simulated latency: the search, manual mappings, and the same search on ODiMO's cost formulas.
 
-    python benchmarks/odimo_front.py [--quick] [--small-memory] [--images N] [--epochs N] [--points N] [--seeds N]
-                                     [--json FILE] [--keep DIR]
+    python benchmarks/odimo_front.py [--quick] [--small-memory] [--data NAME] [--images N] [--epochs N] [--points N]
+                                     [--seeds N] [--json FILE] [--keep DIR]
 
 ResNet-8 on Fashion-MNIST (28x28), a subset of its training images so that it ends within half an hour on two cores;
 with --quick the digits and a small CNN. --small-memory: DIANA with 64 KB of L2 for tensors and an analog feed of 64
@@ -47,13 +47,15 @@ SMALL_MEMORY = {"memories.l2.size_bytes": "131072", "links.analog_feed.bytes_per
 
 @dataclass(frozen=True)
 class Size:
-    """How much is trained: quick or not, training images, epochs a point, points between the ends. set: of the SoC."""
+    """How much is trained: quick or not, training images, epochs a point, points between the ends. set: of the SoC.
+    data: as `cosoc search` has it."""
 
     quick: bool
     images: int
     epochs: int
     points: int
     set: dict[str, str]
+    data: str
 
 
 def config(size: Size, seed: int, out: Path) -> TrainingConfig:
@@ -61,7 +63,7 @@ def config(size: Size, seed: int, out: Path) -> TrainingConfig:
     full = TrainingConfig(
         soc=find_soc("diana", size.set),
         workload="resnet8",
-        data="fashion_mnist",
+        data=size.data,
         points=size.points,
         epochs=size.epochs,
         seed=seed,
@@ -142,12 +144,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=3000, help="training images")
     parser.add_argument("--epochs", type=int, default=10, help="epochs a point, warm-up included")
     parser.add_argument("--points", type=int, default=5, help="between the ends of a front")
+    parser.add_argument("--data", default="fashion_mnist", help="a data set by name, or its folder")
     parser.add_argument("--small-memory", action="store_true", help="64 KB of L2, an analog feed of 64 bytes a cycle")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from --seed on")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the run folders there")
     args = parser.parse_args()
     state(args.seed)
-    size = Size(args.quick, args.images, args.epochs, args.points, SMALL_MEMORY if args.small_memory else {})
+    size = Size(args.quick, args.images, args.epochs, args.points, SMALL_MEMORY if args.small_memory else {}, args.data)
     ratio = step_ratio(size)
     seeds = range(args.seed, args.seed + (1 if args.quick else args.seeds))
     with tempfile.TemporaryDirectory() as scratch:

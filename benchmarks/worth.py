@@ -1,9 +1,10 @@
 """What simulation is worth: how much slower than need be the mappings are that simpler models believe best.
 
-    python benchmarks/worth.py [--quick] [--json FILE] [--seed S] [--case NAME ...] [--resume] [--trained] [--plot FILE]
+    python benchmarks/worth.py [--quick] [--json FILE] [--seed S] [--case NAME ...] [--resume] [--figure FILE] [--page]
+    python benchmarks/worth.py --trained [--quick] [--json FILE] [--seed S] [--seeds N] [--case NAME ...] [--resume]
 
 Cases (`worth_cases.py`) are chips, networks, memory sizes and rates. In each, random mappings, and the greedy ones that
-every model would take at five budgets, are simulated and predicted by
+every model would take at six budgets, are simulated and predicted by
 
     law         ODiMO's released formulas, where there are some for the chip
     roofline    the longest of arithmetic and of bytes, by layer
@@ -27,6 +28,7 @@ from __future__ import annotations
 
 import json
 import time
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,10 +36,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import worth_page
+import worth_trained
 from common import arguments, state, write_json
 from numpy.random import Generator
 from rich.console import Console
-from rich.table import Table
 from scipy import stats
 from worth_cases import CASES, QUICK, Case, Choice, Problem, added, draw, least, problem_of, second
 
@@ -170,7 +173,7 @@ def causes(
     case: Case, pool: Sequence[Choice], law: Sequence[float] | None, budgets: Sequence[float]
 ) -> dict[str, Figures]:
     """How far the law is from simulation with nothing switched off, and with each cause, over the same mappings."""
-    if law is None:
+    if law is None or not case.causes:
         return {}
     out = {}
     variants: dict[str, Case] = {"none": case}
@@ -196,32 +199,53 @@ def causes(
     return out
 
 
-def table(found: dict[str, Any]) -> Table:
-    """All cases and models."""
-    out = Table(title="Rank agreement with simulation; regret of the fastest mapping and of the front, mean / worst")
-    for name in ("case", "model", "Spearman", "fastest", "front", "hypervolume"):
-        out.add_column(name, justify="left" if name in ("case", "model") else "right")
-    for case, models in found.items():
-        for n, (model, row) in enumerate(models.items()):
-            rank = "-" if row["spearman"] is None else f"{row['spearman']:.3f}"
-            regrets = f"{row['regret_front_mean']:.1%} / {row['regret_front_max']:.1%}"
-            cells = (rank, f"{row['regret_fastest']:.1%}", regrets, f"{row['hypervolume']:.4f}")
-            out.add_row("" if n else case, model, *cells)
-    return out
+def trained(args: Namespace) -> None:
+    """The searches that train, by seed and case."""
+    budget = worth_trained.QUICK if args.quick else worth_trained.Budget()
+    every = worth_trained.TRAINED[:1] if args.quick else worth_trained.TRAINED
+    cases = [case for case in every if case.name in (args.case or [one.name for one in every])]
+    seeds = range(args.seed, args.seed + (1 if args.quick else args.seeds))
+    kept = _kept(args.json, {"budget": str(budget)}) if args.resume else {"runs": {}, "hypervolume": {}}
+    for seed in seeds:
+        for case in cases:
+            runs = kept["runs"].setdefault(case.name, [])
+            if all(one["seed"] != seed for one in runs):
+                runs.append(worth_trained.run(case, seed, budget))
+                kept["hypervolume"][case.name] = worth_trained.summary(runs)
+                print(f"{case.name}, seed {seed}", flush=True)
+                write_json(args.json, {"about": {"budget": str(budget)}} | kept)
+    rows = worth_page.volumes(kept["hypervolume"])
+    Console(width=120).print(worth_page.table("Hypervolume over the seeds", *rows))
+    if args.page:
+        worth_page.write("trained", *rows)
 
 
 def main() -> None:
     parser = arguments(__doc__, seed=0)
-    names = [case.name for case in CASES]
-    parser.add_argument("--case", nargs="+", metavar="NAME", help=f"some cases only: {', '.join(names)}")
-    parser.add_argument("--resume", action="store_true", help="keep the cases that FILE of --json has already")
+    names, others = [case.name for case in CASES], [case.name for case in worth_trained.TRAINED]
+    shown = f"some cases only: {', '.join(names)}; of --trained {', '.join(others)}"
+    parser.add_argument("--case", nargs="+", metavar="NAME", help=shown)
+    parser.add_argument("--resume", action="store_true", help="keep what FILE of --json has already")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the worst regrets, as PNG or SVG")
+    parser.add_argument("--page", action="store_true", help="write the tables of docs/worth.md anew")
+    parser.add_argument("--trained", action="store_true", help="searches that train, driven by each model")
+    parser.add_argument("--seeds", type=int, default=3, help="of --trained: how many seeds, from --seed on")
     args = parser.parse_args()
+    names = others if args.trained else names
     if unknown := set(args.case or ()) - set(names):
         parser.error(f"no case named {min(unknown)!r}; there is {', '.join(names)}")
     if args.resume and args.json is None:
         parser.error("--resume needs the FILE of --json")
     torch.set_num_threads(1)
     state(args.seed)
+    try:
+        trained(args) if args.trained else untrained(args, names)
+    except InputError as error:
+        parser.error(str(error))
+
+
+def untrained(args: Namespace, names: Sequence[str]) -> None:
+    """All models in the cases that are asked for."""
     wanted = args.case or (QUICK if args.quick else names)
     random = QUICK_RANDOM if args.quick else RANDOM
     about = {"seed": args.seed, "random": random}
@@ -233,13 +257,22 @@ def main() -> None:
         passed = time.monotonic() - start
         print(f"{n + 1}/{len(todo)} {case.name}, about {passed / (n + 1) * (len(todo) - n - 1):.0f} s left", flush=True)
         write_json(args.json, {"about": about} | kept)
-    Console(width=120).print(table({name: kept[name] for name in wanted}))
+    found = {name: kept[name] for name in names if name in wanted}
+    rows, why = worth_page.models(found), worth_page.causes({n: own for n, own in kept["causes"].items() if own})
+    console = Console(width=120)
+    console.print(worth_page.table("Against simulation: rank, and regret of the fastest and of the front", *rows))
+    console.print(worth_page.table("The law, with causes of its errors switched off", *why))
+    if args.figure:
+        worth_page.plot(found, args.figure)
+    if args.page:
+        worth_page.write("models", *rows)
+        worth_page.write("causes", *why)
 
 
 def _kept(path: Path, about: dict[str, Any]) -> dict[str, Any]:
     """The cases of a file; InputError where it was made in another way."""
     if not path.exists():
-        return {"causes": {}}
+        return {"causes": {}} if "seed" in about else {"runs": {}, "hypervolume": {}}
     found: dict[str, Any] = json.loads(path.read_text())
     if found.pop("about") != about:
         raise InputError(f"{path}: was made with another seed or number of mappings")

@@ -1,8 +1,34 @@
-"""`python -m cosoc` is `cosoc`."""
+"""The command `cosoc`, which is `python -m cosoc`: signals have their meaning before anything large is imported."""
 
+import os
+import signal
 import sys
+import threading
+from types import FrameType
 
-from cosoc.cli import main
+SHUTDOWN_S = 0.5  # for Python to end after a signal
+
+
+def run() -> int:
+    """Run the command line of this process; its exit status, 128 + n after the signal n."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _end)
+    from cosoc.cli import main
+
+    status = main()
+    if status > 128:  # whatever would wait for something in Python's own end
+        timer = threading.Timer(SHUTDOWN_S, os._exit, (status,))
+        timer.daemon = True
+        timer.start()
+    return status
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """End at once: nothing has begun yet, or all is done."""
+    os._exit(128 + number)
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

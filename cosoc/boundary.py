@@ -23,6 +23,14 @@ def calm() -> None:
     warnings.simplefilter("ignore")
 
 
+def nonsense() -> str | None:
+    """What is wrong with a variable of the environment that libraries would complain of in lines of their own."""
+    threads = os.environ.get("OMP_NUM_THREADS")
+    if threads is None or all(part.strip().isdigit() for part in threads.split(",")):
+        return None
+    return f"OMP_NUM_THREADS={threads}: a whole number of threads is needed"
+
+
 def refused(error: Exception) -> str | None:
     """What the system refused, in a line; None where the error is a fault of ours."""
     text = " ".join(str(error).split())

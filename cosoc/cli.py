@@ -10,6 +10,7 @@ import errno
 import functools
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from cosoc import __version__
-from cosoc.boundary import calm, refused, too_little_memory
+from cosoc.boundary import calm, nonsense, refused, too_little_memory
 from cosoc.output import (
     Lost,
     abandon_output,
@@ -36,6 +37,7 @@ from cosoc.output import (
 from cosoc.sim.errors import Deadlock, InputError
 from cosoc.sim.model.mapping import Runtime
 from cosoc.sim.model.units import MOST_ALONG
+from cosoc.sim.processes import Ended, Signals, end_workers, ending_by_signals
 from cosoc.sim.trust import trust, trusting
 
 if TYPE_CHECKING:
@@ -143,7 +145,7 @@ app.add_typer(show_app, name="show")
 
 
 class Interrupted(Exception):
-    """Ctrl-C; the message says what is left of the work."""
+    """A signal has come; the message says what is left of the work."""
 
 
 # ------------------------------------------------------------------------------------------ commands
@@ -722,6 +724,18 @@ def search(
         Path | None, typer.Option("--out", metavar="DIR", help="Run folder [default: runs/SOC-WORKLOAD].")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    redo: Annotated[
+        str | None,
+        typer.Option("--redo", metavar="PHASE", help="With --resume: that phase again, and what follows from it."),
+    ] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            metavar="WORKLOAD",
+            help="Where nothing is trained: another network at once, searched with the first; may be repeated.",
+        ),
+    ] = None,
     inferences: Annotated[
         int, typer.Option("--inferences", min=1, help="With --space splits: inferences that each replay streams.")
     ] = 1000,
@@ -742,15 +756,17 @@ def search(
     objective = objective or USUAL[parts[0]]
     parsed(objective)
     folder = out or Path("runs") / "-".join(Path(n.replace(":", "_")).stem for n in (soc, workload))
-    common = ("objective", "target", "peak", "seed", "out", "resume", "input_shape", "overrides")
-    asked = (objective, bounds, seed, folder, resume)
+    common = ("objective", "target", "peak", "seed", "out", "resume", "redo", "input_shape", "overrides")
+    asked = (objective, bounds, seed, folder, resume, redo)
     if parts[0] == "splits":
         _only(ctx, f"--space {space}", *common, "inferences", "carrier")
         run = _splits(soc, workload, parts[1:], inferences, input_shape, overrides, carrier, *asked)
     elif "tiles" in parts and (parts[0] == "tiles" or not _is_trained(workload, epochs)):
         by_cost = f"--space {space}" + (", where nothing is trained" if parts[0] != "tiles" else "")
-        _only(ctx, by_cost, *common, "mapping", "time_budget", "estimate", *(["epochs"] if epochs == 0 else []))
-        run = _tiles(soc, workload, mapping, parts, time_budget, estimate, input_shape, overrides, *asked)
+        known = ("mapping", "time_budget", "estimate", "beside", *(["epochs"] if epochs == 0 else []))
+        _only(ctx, by_cost, *common, *known, *(["runtime"] if parts[0] != "tiles" else []))
+        networks = [workload, *(beside or ())]
+        run = _tiles(soc, networks, mapping, parts, runtime, time_budget, estimate, input_shape, overrides, *asked)
     else:
         trained = cast(Trained, parts[0])
         others = (
@@ -758,6 +774,7 @@ def search(
             "time_budget",
             "mapping",
             "carrier",
+            "beside",
             *(("template", "cut") if trained == "channels" else ()),
         )
         _only(ctx, f"--space {space}", *(name for name in ctx.params if name not in others))
@@ -771,20 +788,20 @@ def search(
         _check_trainable(workload, trained)
         machine, shape = _soc(soc, overrides), _shape(input_shape)
         theta = _theta(estimate, machine)
-        _check_run_folder(folder, resume)
+        _check_run_folder(folder, resume, redo)
         from cosoc.search.training.space import TrainingConfig, search_trained
 
         config = TrainingConfig(
             soc=machine, workload=workload, space=trained, inner=parts[1:], template=template, cut=cut,
             input_shape=shape, data=data, objective=objective, strengths=weights, targets=bounds, estimator=estimator,
             points=points or DEFAULT_POINTS, epochs=epochs, seed=seed, seeds=seeds, device=device,
-            runtime=runtime, out=folder, resume=resume, theta=theta,
+            runtime=runtime, out=folder, resume=resume, redo=redo, theta=theta,
         )  # fmt: skip
         run = functools.partial(search_trained, config)
     try:
         with reporting(quiet) as progress:
             result = run(progress)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Ended):
         raise Interrupted(f"what is finished is in {folder}; --resume goes on from there") from None
     if not quiet:
         put(result.table())
@@ -819,27 +836,35 @@ def _theta(estimate: Path | None, soc: SoC) -> Theta | None:
 
 
 def _tiles(
-    soc: str, workload: str, mapping: str, parts: tuple[str, ...], budget_s: float | None, estimate: Path | None,
-    input_shape: str | None, overrides: list[str] | None, objective: str, bounds: tuple[Target, ...], seed: int,
-    folder: Path, resume: bool,
+    soc: str, workloads: list[str], mapping: str, parts: tuple[str, ...], runtime: Runtime, budget_s: float | None,
+    estimate: Path | None, input_shape: str | None, overrides: list[str] | None, objective: str,
+    bounds: tuple[Target, ...], seed: int, folder: Path, resume: bool, redo: str | None,
 ) -> Callable[[Progress], Result]:  # fmt: skip
-    machine, network, given = _inputs(soc, workload, mapping, "overlapped", input_shape, overrides)
+    inputs = [_inputs(soc, name, mapping, runtime, input_shape, overrides) for name in workloads]
     from cosoc.search.spaces.joint import Outer
     from cosoc.search.spaces.tile_search import TileConfig, search_tiles
+    from cosoc.search.spaces.together_space import TogetherSpace, search_together
 
-    config = TileConfig(
-        machine, network, given, objective, budget_s, seed, folder, resume, _theta(estimate, machine),
-        "fusion" in parts, cast(Outer, parts[0]), bounds,
-    )  # fmt: skip
-    space = config.space()  # what is wrong with it is said before a folder is made
-    _check_run_folder(folder, resume)
-    return functools.partial(search_tiles, config, space=space)
+    theta = _theta(estimate, inputs[0][0])
+    configs = [
+        TileConfig(
+            machine, network, given, objective, budget_s, seed, folder, resume, redo, theta, "fusion" in parts,
+            cast(Outer, parts[0]), bounds,
+        )
+        for machine, network, given in inputs
+    ]  # fmt: skip
+    # what is wrong with a space is said before a folder is made
+    made = configs[0].space() if len(configs) == 1 else TogetherSpace(configs)
+    _check_run_folder(folder, resume, redo)
+    if isinstance(made, TogetherSpace):
+        return functools.partial(search_together, configs, space=made)
+    return functools.partial(search_tiles, configs[0], space=made)
 
 
 def _splits(
     cluster: str, workload: str, inner: tuple[str, ...], inferences: int, input_shape: str | None,
     overrides: list[str] | None, carrier: float | None, objective: str, bounds: tuple[Target, ...], seed: int,
-    folder: Path, resume: bool,
+    folder: Path, resume: bool, redo: str | None,
 ) -> Callable[[Progress], Result]:  # fmt: skip
     machines = _cluster(cluster, overrides, carrier)
     network = _workload(workload, input_shape)
@@ -847,10 +872,10 @@ def _splits(
 
     config = SplitConfig(
         machines, network, inferences, inner=inner, objective=objective, targets=bounds, seed=seed, out=folder,
-        resume=resume,
+        resume=resume, redo=redo,
     )  # fmt: skip
     made = SplitSpace(config)  # what is wrong with it is said before a folder is made
-    _check_run_folder(folder, resume)
+    _check_run_folder(folder, resume, redo)
     return functools.partial(search_splits, config, space=made)
 
 
@@ -864,6 +889,9 @@ def sweep(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the campaign in --out.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="With --resume: failed tasks again.")] = False,
+    redo: Annotated[
+        str | None, typer.Option("--redo", metavar="ID", help="With --resume: that task again; `start`: all of them.")
+    ] = None,
     carrier: Carrier = None,
     json_file: JsonFile = None,
     trusted: Trust = False,
@@ -880,11 +908,12 @@ def sweep(
     warning = sweeps.exposed(scheduler) if scheduler and not quiet else None
     if warning:
         say(warning)
-    config = sweeps.SweepConfig(plan, out, workers or os.cpu_count() or 1, scheduler, resume, retry_failed, carrier)
+    processes = workers or os.cpu_count() or 1
+    config = sweeps.SweepConfig(plan, out, processes, scheduler, resume, retry_failed, redo, carrier)
     try:
         with reporting(quiet) as progress:
             found = sweeps.sweep(config, progress)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Ended):
         raise Interrupted(f"what is finished is in {out / 'results.sqlite'}; go on with --resume") from None
     if json_file:
         write_json(json_file, sweeps.to_json(found))
@@ -1105,7 +1134,9 @@ def _check_outputs(files: dict[str, Path | None]) -> None:
             raise InputError(f"{other} and {option} both name {path}; give each its own file")
 
 
-def _check_run_folder(folder: Path, resume: bool) -> None:
+def _check_run_folder(folder: Path, resume: bool, redo: str | None) -> None:
+    from cosoc.search import manifest
+
     try:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--out {folder}: is a file; a folder is needed")
@@ -1114,6 +1145,10 @@ def _check_run_folder(folder: Path, resume: bool) -> None:
             raise InputError(f"--out {folder}: is not empty; --resume goes on with it, or name another folder")
         if resume and not used:
             raise InputError(f"--resume: there is no run in {folder}")
+        if redo is not None and not resume:
+            raise InputError(f"--redo {redo}: goes with --resume; give both, or neither")
+        if resume and redo is None:
+            manifest.look_at(folder)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be made: {error.strerror}") from None
@@ -1145,32 +1180,49 @@ def _options(
 def _announce_compilation() -> None:
     from cosoc.sim.machine import engine_fast
 
-    if not engine_fast.is_compiled():
+    if engine_fast.can_compile() and not engine_fast.is_compiled():
         say("compiling the engine for this machine, once; it takes some seconds")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (default: that of the process) and return its exit status, having said in one line what
     went wrong: 0 done, 1 refused by the system (memory) or an error above the one claimed, 2 bad input or an output
-    that cannot be written, 130 interrupted, 141 (without a line) where the reader of standard output has gone."""
+    that cannot be written, 128 + n ended by the signal n (130: Ctrl-C), 141 (without a line) where the reader of
+    standard output has gone."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     prepare_streams()
     if arguments is None:  # the process is ours
         calm()
-    short = too_little_memory(words)
-    if short:
-        say(short)
+    if line := nonsense():
+        say(line)
+        return BAD_INPUT
+    if line := too_little_memory(words):
+        say(line)
         return FAILED
+    with ending_by_signals() as signals:
+        return _main(words, signals)
+
+
+def _run(words: Sequence[str], signals: Signals) -> int:
+    """Run a command; what fails because a signal has ended it is an interruption, whatever it looks like."""
     try:
         with trusting(said=False):
-            status = app(words or ["--help"], prog_name="cosoc", standalone_mode=False) or DONE
+            return app(words or ["--help"], prog_name="cosoc", standalone_mode=False) or DONE
+    except Exception as error:
+        if signals.number is None or isinstance(error, Interrupted):
+            raise
+        raise Ended(signals.number) from error
+
+
+def _main(words: Sequence[str], signals: Signals) -> int:
+    try:
+        status = _run(words, signals)
     except (InputError, Deadlock) as error:
         say(str(error))
         return BAD_INPUT
     except Interrupted as error:
-        say(f"interrupted; {error}")
-        return INTERRUPTED
-    except (KeyboardInterrupt, typer.Abort):
+        return _ended(signals, str(error))
+    except (KeyboardInterrupt, Ended, typer.Abort):
         status = INTERRUPTED
     except Lost as error:
         return _lost(error)
@@ -1195,9 +1247,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         say(line)
         return FAILED
-    if status == INTERRUPTED:
-        say("interrupted; nothing was written")
-    return int(status)
+    return _ended(signals, "nothing was written") if status == INTERRUPTED else int(status)
+
+
+def _ended(signals: Signals, left: str) -> int:
+    """End what works for this command, and say what is left of it."""
+    end_workers()
+    number = signals.number or signal.SIGINT
+    say(f"interrupted{'' if number == signal.SIGINT else f' by {signal.Signals(number).name}'}; {left}")
+    return 128 + number
 
 
 def _lost(error: Lost) -> int:

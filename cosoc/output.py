@@ -11,6 +11,7 @@ import errno
 import io
 import json
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -119,8 +120,9 @@ def say(message: str) -> None:
 
 
 def _part(path: Path) -> Path:
-    """The file beside `path` that is written first; it keeps the suffix, by which plotting chooses the format."""
-    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    """The file beside `path` that is written first, of a name that nobody can have laid a link at; it keeps the suffix,
+    by which plotting chooses the format."""
+    return path.with_name(f".{path.stem}.{secrets.token_hex(8)}.part{path.suffix}")
 
 
 def _target(path: Path) -> tuple[Path, bool]:
@@ -141,8 +143,9 @@ def check_writable(option: str, path: Path) -> None:
             raise InputError(f"{option} {path}: there is no folder {path.parent}; make it first")
         if direct:
             return
-        _part(target).touch()
-        _part(target).unlink()
+        part = _part(target)
+        part.touch(exist_ok=False)
+        part.unlink()
     except OSError as error:
         raise InputError(f"{option} {path}: cannot be written: {error.strerror or error}") from error
 
@@ -156,6 +159,8 @@ def replacing(path: Path) -> Iterator[Path]:
     target, direct = _target(path)
     part = target if direct else _part(target)
     try:
+        if not direct:
+            part.touch(exist_ok=False)
         yield part
         if not direct:
             os.replace(part, target)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from cosoc import __version__
+from cosoc.search.manifest import Files
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import SoCFile
 from cosoc.sim.files.mapping_file import dump_mapping, load_mapping
@@ -95,29 +96,29 @@ def _soc(content: Any, path: Path) -> SoC:
 
 
 def _from_folder(folder: Path, point: str | None) -> Case:
-    config = _config(folder)
+    files = Files(folder, to_read=True)
+    config = _config(files)
     if "soc" not in config:
         raise InputError(f"{folder}: config.yaml is not that of a search on a SoC")
-    soc, workload = _soc(config["soc"], folder / "config.yaml"), load_workload(folder / "workload.yaml")
-    names = sorted(file.stem for file in (folder / "mappings").glob("*.yaml"))
-    name = point or _best(folder, names)
+    soc, workload = _soc(config["soc"], folder / "config.yaml"), load_workload(files.path("workload.yaml"))
+    names = sorted(Path(name).stem for name in files.known if name.startswith("mappings/"))
+    name = point or _best(files, names)
     if name not in names:
         raise InputError(f"{folder}: has no mapping {name}; there is {', '.join(names) or 'none yet'}")
-    return Case(soc, workload, load_mapping(folder / "mappings" / f"{name}.yaml", workload, soc))
+    return Case(soc, workload, load_mapping(files.path(f"mappings/{name}.yaml"), workload, soc))
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(files: Files) -> dict[str, Any]:
     """A run folder's config.yaml. InputError where it is not one."""
-    config = read_plain(folder / "config.yaml")
+    config = read_plain(files.path("config.yaml"))
     if not isinstance(config, dict):
-        raise InputError(f"{folder}: its config.yaml is not that of a search")
+        raise InputError(f"{files.folder}: its config.yaml is not that of a search")
     return config
 
 
-def _best(folder: Path, names: Sequence[str]) -> str:
+def _best(files: Files, names: Sequence[str]) -> str:
     """The mapping that the search found best, or the first that an unfinished one has left."""
-    file = folder / "result.json"
-    best = read_json(file).get("best") if file.exists() else None
+    best = read_json(files.path("result.json")).get("best") if "result.json" in files else None
     return str(best) if best in names else names[0] if names else "best"
 
 
@@ -325,11 +326,13 @@ def report(run: Path, point: str | None = None) -> str:
 
     folder = run.parent.parent if run.parent.name == "mappings" else run
     chosen = run.stem if folder != run else point
-    config = _config(folder) if folder.is_dir() else {}
-    if "cluster" in config:
-        found = _finished(folder)
-        data = _drawn(folder, lambda: search_page.cluster_data(config, found, chosen))
-        return run_page.page(data | {"provenance": _provenance(folder)})
+    if folder.is_dir():
+        files = Files(folder, to_read=True)
+        config = _config(files)
+        if "cluster" in config:
+            found = _finished(files)
+            data = _drawn(folder, lambda: search_page.cluster_data(config, found, chosen))
+            return run_page.page(data | {"provenance": _provenance(files)})
     case = load(run, point)
     result = simulate(case.soc, case.workload, case.mapping, case.engine, case.inferences)
     return html(result, case, folder if folder.is_dir() else None)
@@ -340,15 +343,16 @@ def html(result: Result, case: Case, folder: Path | None = None) -> str:
     from cosoc.search import search_page
     from cosoc.sim.report import run_page
 
+    files = None if folder is None else Files(folder, to_read=True)
     data: dict[str, Any] = {
         "title": f"{result.workload} on {result.soc}",
         "subtitle": f"{result.mapping}, {result.runtime}, {result.inferences} inference(s), {result.engine} engine",
         "run": run_page.run_data(result, case.soc, case.workload, case.mapping),
-        "provenance": _provenance(folder, case),
+        "provenance": _provenance(files, case),
     }
-    if folder is not None and (folder / "result.json").exists():
-        found = _finished(folder)
-        data |= _drawn(folder, lambda: search_page.soc_data(found, result, case.mapping))
+    if files is not None and "result.json" in files:
+        found = _finished(files)
+        data |= _drawn(files.folder, lambda: search_page.soc_data(found, result, case.mapping))
     return run_page.page(data)
 
 
@@ -361,23 +365,24 @@ def _drawn(folder: Path, draw: Callable[[], T]) -> T:
         raise InputError(f"{folder}: its results are not what a search of this version writes ({what})") from error
 
 
-def _finished(folder: Path) -> search_result.Result:
+def _finished(files: Files) -> search_result.Result:
     """A search's result.json. InputError where it has none, or another."""
-    if not (folder / "result.json").exists():
+    if "result.json" not in files:
+        folder = files.folder
         raise InputError(f"{folder}: has no result.json: the search has not ended; go on with `cosoc search --resume`")
     from cosoc.search import result as search_result
 
-    content = read_json(folder / "result.json")
-    return _drawn(folder, lambda: search_result.result_from(content))
+    content = read_json(files.path("result.json"))
+    return _drawn(files.folder, lambda: search_result.result_from(content))
 
 
-def _provenance(folder: Path | None, case: Case | None = None) -> list[tuple[str, str]]:
+def _provenance(files: Files | None, case: Case | None = None) -> list[tuple[str, str]]:
     """What made the page, of what, and where and when the search ran."""
     out = [("cosoc", __version__), ("command", " ".join(["cosoc", *sys.argv[1:]]))]
     out += _digests(case) if case is not None else []
-    if folder is None:
+    if files is None:
         return [*out, ("python", platform.python_version()), ("system", f"{platform.system()} {platform.machine()}")]
-    return out + [(f"run: {key}", str(value)) for key, value in read_json(folder / "environment.json").items()]
+    return out + [(f"run: {key}", str(value)) for key, value in read_json(files.path("environment.json")).items()]
 
 
 def _digests(case: Case) -> list[tuple[str, str]]:

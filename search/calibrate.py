@@ -11,11 +11,9 @@ other networks and their layers. Where it applies, ODiMO's released formulas mee
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -42,6 +40,7 @@ from cosoc.sim.model.mapping import RUNTIMES, Mapping, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.price import program_figures
+from cosoc.sim.processes import Workers
 from cosoc.sim.simulate import engine_run
 from cosoc.sim.theta import Theta, factors_of
 from cosoc.sim.tiler import TilingCache, placed
@@ -297,7 +296,7 @@ def odimo_ticks(workload: Workload, mapping: Mapping) -> float:
 def simulate_all(
     soc: SoC, plan: Sequence[Task], seed: int, workers: int, progress: Report | None = None
 ) -> list[Sample]:
-    """Measure all tasks, on so many processes. KeyboardInterrupt ends them and is raised again."""
+    """Measure all tasks, on so many processes, which an exception here ends."""
     report = progress or (lambda done, total, what: None)
     by_source = sorted(plan, key=lambda task: (task.source, task.kind, task.runtime, task.number))
     chunks = [by_source[i : i + CHUNK] for i in range(0, len(by_source), CHUNK)]
@@ -317,18 +316,13 @@ def _each(
         for chunk in chunks:
             yield chunk, measure(soc, chunk, seed)
         return
-    # Threads of torch and numba do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
-    try:
+    with Workers(workers) as pool:
         of: dict[Future[list[Sample]], Sequence[Task]] = {pool.submit(measure, soc, c, seed): c for c in chunks}
         pending = set(of)
         while pending:
             ended, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in ended:
                 yield of[future], future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

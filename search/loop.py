@@ -1,10 +1,7 @@
 """The one search: a space proposes, what it proposes is written and simulated, and what is not dominated is the result.
 
 A round that is finished is kept in the folder (`done/NAME.figures.json`) and never done again. What is reported of a
-mapping is simulated from the file that holds it.
-
-In the folder: config.yaml, environment.json, metrics.jsonl, done/, weights/ and checkpoint.pt of what is trained
-(`runfolder`), mappings/NAME.yaml, workload.yaml, result.json, front.png.
+mapping is simulated from the file that holds it. What is in the folder: see `runfolder`.
 """
 
 from __future__ import annotations
@@ -14,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cosoc.search.manifest import RESULT
 from cosoc.search.oracle import Oracle, Pair
 from cosoc.search.picture import plot
 from cosoc.search.result import Found, Result, found_from
-from cosoc.search.runfolder import RunFolder, replace_text
+from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Candidate, Report, Space
 from cosoc.search.targets import Target
 from cosoc.sim.errors import InputError
@@ -32,14 +30,15 @@ DRIFT = 0.05  # of the estimate, from which on a space learns from what was simu
 @dataclass(frozen=True)
 class Asked:
     """What is asked of any search. objective: a name of `OBJECTIVES` or a product of powers of them. stated: all that
-    a run is, as plain data, in config.yaml: a resumed run must state the same. targets: what must hold of a mapping
-    for it to be the best."""
+    a run is, as plain data, in config.yaml: a resumed run must state the same. redo: the phase of a resumed run to do
+    again, with what follows from it. targets: what must hold of a mapping for it to be the best."""
 
     objective: str
     seed: int
     out: Path
     stated: Mapping[str, Any]
     resume: bool = False
+    redo: str | None = None
     targets: tuple[Target, ...] = ()
 
 
@@ -49,8 +48,20 @@ def search(space: Space, oracle: Oracle, asked: Asked, report: Report) -> Result
     report is called with (done, of how many, what). InputError for a folder that is another run's, or not empty.
     """
     objective(asked.objective)
-    folder = RunFolder(asked.out, asked.stated, asked.resume)
-    replace_text(folder.path / "workload.yaml", dump_workload(oracle.workload))
+    with RunFolder(asked.out, asked.stated, asked.resume, asked.redo) as folder:
+        folder.begin_with("workload.yaml", dump_workload(oracle.workload))
+        found = _searched(space, oracle, folder, report)
+        heading = {
+            oracle.kind: oracle.machine.name, "workload": oracle.workload.name, "space": space.name, "seed": asked.seed,
+            "energy_boundary": boundary_of(oracle.machine),
+        }  # fmt: skip
+        result = Result(heading, asked.objective, tuple(found), space.optimum(), space.about(), asked.targets)
+        folder.put(RESULT, {"result.json": result.text(), "front.png": plot(result)})
+    return result
+
+
+def _searched(space: Space, oracle: Oracle, folder: RunFolder, report: Report) -> Sequence[Found]:
+    """Do every round that has not been done, and take up what those found that have."""
     found: list[Found] = []
     for name in space.rounds():
         done = folder.finished(f"{name}.figures")
@@ -64,14 +75,7 @@ def search(space: Space, oracle: Oracle, asked: Asked, report: Report) -> Result
             found += again
     if not found:
         raise InputError(f"space {space.name}: proposes nothing for {oracle.workload.name} on {oracle.machine.name}")
-    heading = {
-        oracle.kind: oracle.machine.name, "workload": oracle.workload.name, "space": space.name, "seed": asked.seed,
-        "energy_boundary": boundary_of(oracle.machine),
-    }  # fmt: skip
-    result = Result(heading, asked.objective, tuple(found), space.optimum(), space.about(), asked.targets)
-    result.write(folder.path / "result.json")
-    plot(result, folder.path / "front.png")
-    return result
+    return found
 
 
 def _round(
@@ -84,7 +88,7 @@ def _round(
         if candidate.name in taken:
             raise ValueError(f"round {name}: a candidate named {candidate.name} has been before")
         taken.add(candidate.name)
-        found.append(priced(candidate, oracle, folder))
+        found.append(priced(candidate, oracle, folder, name))
     if any(pair.drift > DRIFT for pair in oracle.pairs[before:]):
         space.learn(oracle)
     done = {
@@ -95,17 +99,17 @@ def _round(
     return found
 
 
-def priced(candidate: Candidate, oracle: Oracle, folder: RunFolder) -> Found:
-    """Write a candidate's mapping, whole, into its file, and simulate what stands there."""
-    file = Path("mappings") / f"{candidate.name}.yaml"
-    replace_text(folder.path / file, dump_mapping(oracle.whole(candidate.mapping)))
+def priced(candidate: Candidate, oracle: Oracle, folder: RunFolder, name: str) -> Found:
+    """Write a candidate's mapping, whole, into its file, and simulate what stands there. name: of its round."""
+    file = f"mappings/{candidate.name}.yaml"
+    folder.put(f"{name}.figures", {file: dump_mapping(oracle.whole(candidate.mapping))})
     mapping = oracle.read(folder.path / file)
     simulated = oracle.simulate(mapping)
     if candidate.estimated is not None:
         oracle.pairs.append(Pair(mapping, candidate.estimated, simulated))
     return Found(
         candidate.name,
-        str(file),
+        file,
         simulated,
         candidate.estimated,
         candidate.accuracy,
@@ -118,5 +122,5 @@ def priced(candidate: Candidate, oracle: Oracle, folder: RunFolder) -> Found:
 def _remember(oracle: Oracle, one: Found, folder: RunFolder) -> None:
     """What an earlier run has simulated is not simulated again."""
     if one.estimated is not None:
-        mapping = oracle.read(folder.path / one.mapping)
+        mapping = oracle.read(folder.files.path(one.mapping))
         oracle.pairs.append(Pair(mapping, one.estimated, one.simulated))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cosoc.search.front import half_width
 from cosoc.search.result import Found, Result, drawn, label
-from cosoc.search.runfolder import replacing
 from cosoc.sim.report.figure import drawn_figure
 from cosoc.sim.shown import shown
 
@@ -31,8 +30,8 @@ Pair = tuple[float, float]
 Box = tuple[float, float, float, float]  # left, bottom, right, top; pixels
 
 
-def plot(result: Result, path: Path) -> None:
-    """Draw a result's front into a PNG."""
+def plot(result: Result) -> bytes:
+    """A result's front, as a PNG."""
     x, y = result.axes
     beaten = result.beaten()
     front = result.front()
@@ -64,8 +63,9 @@ def plot(result: Result, path: Path) -> None:
         machine = result.heading.get("soc") or result.heading.get("cluster")
         figure.suptitle(shown(f"{result.heading['workload']} on {machine}, {result.heading['space']}"))
         _label(result, figure, axis, front, beaten)
-        with replacing(path) as part:
-            figure.savefig(part, dpi=DPI, format="png")
+        drawing = io.BytesIO()
+        figure.savefig(drawing, dpi=DPI, format="png")
+    return drawing.getvalue()
 
 
 def _label(result: Result, figure: Figure, axis: Axes, front: Sequence[Found], beaten: Mapping[str, str]) -> None:

@@ -12,14 +12,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from rich.table import Table
 
 from cosoc.search.front import half_width, hypervolume, non_dominated
-from cosoc.search.runfolder import replace_text
 from cosoc.search.space import Optimum
 from cosoc.search.targets import Target, met, within
 from cosoc.sim.figures import Figures, objective
@@ -181,9 +179,9 @@ class Result:
             **exact, "about": dict(self.about),
         }  # fmt: skip
 
-    def write(self, file: Path) -> None:
-        """result.json."""
-        replace_text(file, json.dumps(self.content(), indent=1, allow_nan=False) + "\n")
+    def text(self) -> str:
+        """The text of result.json."""
+        return json.dumps(self.content(), indent=1, allow_nan=False) + "\n"
 
     def table(self) -> Table:
         """What was simulated, best first, for a terminal; of more than SHOWN mappings the rest stands in result.json.

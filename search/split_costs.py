@@ -8,6 +8,7 @@ one `roofline` core have the exact figures here, too. The stages that a search c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping as MappingOf
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -46,11 +47,13 @@ from cosoc.sim.tiler import kept, kept_bytes, weight_bytes, with_parts
 class StageTable:
     """Of one device, for a micro-batch, by stage from cut to cut [N, N] (anything where no stage is): seconds, joules
     above idle, and bytes of weights in the memory for tensors. inf seconds where the mapping fuses layers that the
-    stage has a part of."""
+    stage has a part of. slower_s, slower_j [N, N, W]: of other ways to compute it; None: it has one."""
 
     seconds: Floats
     joules: Floats
     weight_bytes: Floats
+    slower_s: Floats | None = None
+    slower_j: Floats | None = None
 
 
 class DeviceCosts:
@@ -70,6 +73,14 @@ class DeviceCosts:
         weights = np.array([board.weight_bytes(tile, exact) for tile in tiles], dtype=float)
         seconds = between(cuts, cycles) / self.soc.tick_hz
         return StageTable(seconds, seconds * board.power_mw * 1e-3, between(cuts, weights))
+
+    def inside(self, cuts: Cuts, begin: int, end: int, way: int, items: int) -> Mapping:
+        """What the mapping says of a stage, by its only way."""
+        done = cuts.done[end] & ~cuts.done[begin]
+        names = {layer.name for layer, here in zip(self.workload, done, strict=True) if here}
+        layers = {layer: one for layer, one in self.mapping.layers.items() if layer in names}
+        pieces = tuple(piece for piece in self.mapping.pieces if set(piece.layers) <= names)
+        return replace(self.mapping, layers=layers, pieces=pieces)
 
     def _summed(self, cuts: Cuts, items: int) -> StageTable:
         """From simulations of the whole network. Weights that do not stay are brought once for all items."""
@@ -186,13 +197,15 @@ def _largest_between(cuts: Cuts, by_layer: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Case:
-    """A cluster, a workload and the problem that they make. devices: their costs, by name."""
+    """A cluster, a workload and the problem that they make. devices: their costs, by name. needs [T, N, N]: bytes that
+    a stage takes of its device's memory."""
 
     cluster: Cluster
     workload: Workload
     cuts: Cuts
     problem: Problem
     devices: MappingOf[str, DeviceCosts]
+    needs: Floats
 
     def mapping(self, plan: Plan, name: str = "split") -> Mapping:
         """A plan as a mapping of the cluster."""
@@ -200,22 +213,21 @@ class Case:
         layers: dict[str, LayerPlan] = {}
         for stage in plan:
             device = self.problem.types[stage.type]
-            inner, inside = self.devices[device].mapping, self.cuts.done[stage.end] & ~self.cuts.done[stage.begin]
-            names = {layer.name for layer, here in zip(self.workload, inside, strict=True) if here}
+            inner = self.devices[device].inside(self.cuts, stage.begin, stage.end, stage.way, self.problem.items)
             behind = last_layers(self.workload, self.cuts.cut(stage.end))
             stages.append(Stage(device, behind, stage.replicas))
-            layers |= {layer: one for layer, one in inner.layers.items() if layer in names}
-            pieces += [piece for piece in inner.pieces if set(piece.layers) <= names]
+            layers |= inner.layers
+            pieces += inner.pieces
         runtime = next(iter(self.devices.values())).mapping.runtime
         return Mapping(name, runtime, layers, tuple(pieces), tuple(stages), self.problem.items)
 
 
 @dataclass(frozen=True)
 class Factors:
-    """What a replay found stages and hops to take, over what was assumed: by (device, cut, cut), by (device, device,
-    cut), and for the shared medium."""
+    """What a replay found stages and hops to take, over what was assumed: by (device, cut, cut, way), by (device,
+    device, cut), and for the shared medium."""
 
-    stages: MappingOf[tuple[int, int, int], float]
+    stages: MappingOf[tuple[int, int, int, int], float]
     hops: MappingOf[tuple[int, int, int], float]
     medium: float = 1.0
 
@@ -259,11 +271,14 @@ def make_case(
     items: int = 1,
     branches: bool = True,
     costs: MappingOf[str, DeviceCosts] | None = None,
+    cuts: Cuts | None = None,
+    most_bytes: float = math.inf,
 ) -> Case:
     """The problem of splitting a workload over a cluster, `items` inferences at a time. With `branches`, cuts across
-    branches are among its cuts. costs: of the devices; by default under their default mappings. InputError where the
-    memories cannot hold it."""
-    cuts = cuts_of(workload, branches)
+    branches are among its cuts. costs: of the devices; by default under their default mappings. cuts: where to cut, in
+    place of those. most_bytes: that a stage may take of its device's memory. InputError where the memories cannot hold
+    it."""
+    cuts = cuts or cuts_of(workload, branches)
     names = tuple(cluster.devices)
     costs = costs or device_costs(cluster, workload, device_mappings(cluster, workload))
     across = crossing_elements(workload, cuts)
@@ -272,6 +287,7 @@ def make_case(
     most_held, sent = _largest_between(cuts, held), np.array(across, dtype=float)
     behind = nested(cuts)
     occupancy, busy, needs, hop_bytes, about = [], [], [], [], []
+    slower: list[tuple[Floats, Floats]] = []
     for name in names:
         device = cluster.devices[name]
         mine, table = device_figures(costs[name].soc, device.carrier_w), costs[name].table(cuts, items)
@@ -281,6 +297,11 @@ def make_case(
         extra = host[:, None] + np.where(np.arange(len(host)) < len(host) - 1, host, 0.0)[None, :]
         occupancy.append(np.where(behind, table.seconds + extra, np.inf))
         busy.append(np.where(behind, table.joules + extra * mine.busy_w, np.inf))
+        if table.slower_s is not None and table.slower_j is not None:
+            more = np.where(behind, extra, np.inf)[:, :, None]
+            slower.append((table.slower_s + more, table.slower_j + more * mine.busy_w))
+        else:
+            slower.append((np.empty((*behind.shape, 0)), np.empty((*behind.shape, 0))))
         waiting = sent[:, None], sent[None, :]
         needs.append(bytes_needed(table.weight_bytes, most_held, *waiting, mine.act_bits, items, device.queue_items))
         hop_bytes.append(sizes)
@@ -295,10 +316,18 @@ def make_case(
         *hops,
         items,
         cuts.names,
+        *(_stacked([both[i] for both in slower]) for i in (0, 1)),
     )
-    free = np.array([mine.memory_bytes for mine in about], dtype=float)
+    free = np.minimum(np.array([mine.memory_bytes for mine in about], dtype=float), most_bytes)
     problem = _within_memory(problem, np.stack(needs), free)
-    return Case(cluster, workload, cuts, problem, costs)
+    return Case(cluster, workload, cuts, problem, costs, np.stack(needs))
+
+
+def _stacked(tables: Sequence[Floats]) -> Floats | None:
+    """[T, N, N, W] of tables [N, N, ways], filled up with inf; None where none has any."""
+    most = max(table.shape[2] for table in tables)
+    out = [np.pad(table, ((0, 0), (0, 0), (0, most - table.shape[2])), constant_values=np.inf) for table in tables]
+    return np.stack(out) if most else None
 
 
 def _hops(cluster: Cluster, names: Sequence[str], sizes: Floats) -> tuple[Floats, Floats, Floats, Floats]:
@@ -323,7 +352,8 @@ def _within_memory(problem: Problem, needs: Floats, free: Floats) -> Problem:
 
     def limited(more: float) -> Problem:
         fits = needs <= free[:, None, None] + more
-        return replace(problem, occupancy_s=np.where(fits, problem.occupancy_s, np.inf))
+        slower = None if problem.slower_s is None else np.where(fits[..., None], problem.slower_s, np.inf)
+        return replace(problem, occupancy_s=np.where(fits, problem.occupancy_s, np.inf), slower_s=slower)
 
     def possible(more: float) -> bool:
         try:

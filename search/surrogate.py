@@ -114,8 +114,10 @@ def load(path: Path, soc: SoC) -> Surrogate:
     """Read a surrogate. InputError if it is none, or was fitted to another SoC or another simulator."""
     try:
         out = TypeAdapter(Surrogate).validate_python(read_json(path))
-    except ValidationError as error:
-        reason = str(error).replace("\n", " ")
+    except (ValidationError, InputError) as error:
+        if not path.is_file():
+            raise
+        reason = str(error).removeprefix(f"{path}: ").replace("\n", " ")
         raise InputError(f"{path}: is not an estimate that `cosoc calibrate --out` wrote: {reason}") from error
     again, now = f"run cosoc calibrate {soc.name} --out {path}", simulator_digest()
     if out.soc_digest != soc_digest(soc):

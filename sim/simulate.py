@@ -83,7 +83,7 @@ def simulate_together(soc: SoC, loads: Sequence[Load], engine: str = "fast") -> 
     for load in loads:
         if load.inferences < 1:
             raise InputError(f"inferences is {load.inferences}, must be at least 1")
-        part = _part_of(soc, users)
+        part = part_of(soc, users)
         at = placed(load.mapping, load.workload, part)
         program, first = stream(at, load.inferences, round(load.period_s * soc.tick_hz))
         programs.append(program)
@@ -105,7 +105,7 @@ def _memories_used(soc: SoC, load: Load) -> set[str]:
     return out
 
 
-def _part_of(soc: SoC, users: MappingOf[str, int]) -> SoC:
+def part_of(soc: SoC, users: MappingOf[str, int]) -> SoC:
     """The SoC with the part of each memory that one of so many users has."""
     memories = {
         name: memory.model_copy(

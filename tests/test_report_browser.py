@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from cosoc.cli import main
+from cosoc.search.runfolder import RunFolder
 from cosoc.search.spaces.split_space import SplitConfig, search_splits
 from cosoc.search.spaces.tile_search import TileConfig, search_tiles
 from cosoc.sim.files.catalog import find_cluster, find_soc
@@ -240,17 +241,19 @@ def test_what_is_wrong_with_a_folder_is_said_in_a_line(
     out = str(tmp_path / "r.html")
     assert main(["report", str(split_folder), "--out", out, "--point", "point_99"]) == 2
     assert "has no mapping point_99; there is point_0" in capsys.readouterr().err
-    config = yaml.safe_load((split_folder / "config.yaml").read_text())
-    found = (split_folder / "result.json").read_text()
-    for name, result, less in (("a", None, ""), ("b", found, "cluster"), ("c", "{}", ""), ("d", "[]", ""),
-                               ("e", json.dumps(json.loads(found) | {"points": [3]}), "")):  # fmt: skip
+    for name, message in (("result.json", "is not what the run wrote"), ("manifest.json", "is not the manifest")):
         folder = tmp_path / name
-        folder.mkdir()
-        (folder / "environment.json").write_text("{}")
-        if result is not None:
-            (folder / "result.json").write_text(result)
-        broken = {key: value for key, value in config.items() if key != less}
-        (folder / "config.yaml").write_text(yaml.safe_dump(broken))
+        shutil.copytree(split_folder, folder)
+        for content in ("", "{}", "[]", "null"):
+            (folder / name).write_text(content)
+            assert main(["report", str(folder), "--out", out]) == 2
+            said = capsys.readouterr().err
+            assert message in said and said.count("\n") == 1
+    for result in (None, "{}", "[]", '{"points": [3]}'):
+        folder = tmp_path / f"made {result}".replace("/", "")
+        with RunFolder(folder, yaml.safe_load((split_folder / "config.yaml").read_text()), resume=False) as made:
+            if result is not None:
+                made.put("result", {"result.json": result})
         assert main(["report", str(folder), "--out", out]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
 

@@ -24,7 +24,8 @@ import torch
 from cosoc.cli import main
 from cosoc.search.campaigns.plan import Task
 from cosoc.search.campaigns.store import Store
-from cosoc.search.runfolder import RunFolder, replace_text
+from cosoc.search.manifest import FORMAT, digest_of
+from cosoc.search.runfolder import RunFolder
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import dump_workload, faults, find_workload
@@ -164,8 +165,8 @@ def test_bursts_cost_their_beats(size: int) -> None:
 def test_a_run_that_was_never_there_differs(tmp_path: Path) -> None:
     """The comparison of two searches sees a changed weight and a missing file."""
     for name in ("a", "b"):
-        folder = RunFolder(tmp_path / name, {"epochs": 1}, resume=False)
-        folder.finish("tune", {"accuracy": 0.5}, {"w": torch.ones(2)})
+        with RunFolder(tmp_path / name, {"epochs": 1}, resume=False) as folder:
+            folder.finish("tune", {"accuracy": 0.5}, {"w": torch.ones(2)})
     assert kills.left("search", tmp_path / "a") == kills.left("search", tmp_path / "b")
     torch.save({"w": torch.tensor([1.0, 2.0])}, tmp_path / "b" / "weights" / "tune.pt")
     assert kills.left("search", tmp_path / "a") != kills.left("search", tmp_path / "b")
@@ -232,24 +233,25 @@ def test_a_run_folder_on_a_full_disk_keeps_what_it_has(tmp_path: Path) -> None:
     small, large = {"w": torch.ones(2)}, {"w": torch.ones(9999)}
     folder.checkpoint("search", {"epoch": 1, "net": small})
     folder.finish("warm_up", {"accuracy": 1}, small)
-    folder.checkpoint("search", {"epoch": 1, "net": small})
     folder.log({"phase": "search", "epoch": 0})
+    folder.checkpoint("search", {"epoch": 1, "net": small})
     before = {path.name for path in folder.path.rglob("*")}
     writes: list[Callable[[], None]] = [
         lambda: folder.checkpoint("search", {"epoch": 2, "net": large}),
         lambda: folder.finish("search", {}, large),
+        lambda: folder.put("result", {"result.json": "1" * 9999}),
         lambda: folder.log({"phase": "search", "epoch": 1, "figures": "1" * 9999}),
-        lambda: replace_text(folder.path / "result.json", "1" * 9999),
     ]
     for write in writes:
         with room_for(4000), pytest.raises(InputError, match=r"cannot be written: .*what was finished before is"):
             write()
     assert {path.name for path in folder.path.rglob("*")} == before
-    again = RunFolder(folder.path, {"epochs": 1}, resume=True)
-    state = again.restore("search")
-    assert state is not None and state["epoch"] == 1
-    assert again.finished("search") is None
-    assert [entry["epoch"] for entry in again.metrics()] == [0]
+    folder.close()
+    with RunFolder(folder.path, {"epochs": 1}, resume=True) as again:
+        state = again.restore("search")
+        assert state is not None and state["epoch"] == 1
+        assert again.finished("search") is None
+        assert [entry["epoch"] for entry in again.metrics()] == [0]
 
 
 def test_a_campaign_on_a_full_disk_keeps_what_it_has(tmp_path: Path) -> None:
@@ -357,16 +359,24 @@ class _Code:
 
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", "weights/warm_up.pt"])
-def test_a_pickle_in_a_run_folder_is_not_run(name: str, tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run", {"epochs": 1}, resume=False)
-    folder.log({"phase": "warm_up", "epoch": 0})
-    (folder.path / name).write_bytes(pickle.dumps({"phase": "warm_up", "w": _Code(tmp_path / "it ran")}))
-    again = {
-        "checkpoint.pt": lambda: RunFolder(folder.path, {"epochs": 1}, resume=True),
-        "weights/warm_up.pt": lambda: folder.weights("warm_up"),
-    }
-    with pytest.raises(InputError, match="cannot be read back"):
-        again[name]()
+@pytest.mark.parametrize("known", [False, True])
+def test_a_pickle_in_a_run_folder_is_not_run(name: str, known: bool, tmp_path: Path) -> None:
+    """Laid there by somebody else; and even where the manifest was made to know it."""
+    packed = pickle.dumps({"phase": "warm_up", "w": _Code(tmp_path / "it ran")})
+    with RunFolder(tmp_path / "run", {"epochs": 1}, resume=False) as folder:
+        folder.finish("warm_up", {}, {"w": torch.ones(2)})
+        folder.checkpoint("tune", {"epoch": 1})
+        if known:
+            folder.put("warm_up", {name: packed})
+    if not known:
+        (folder.path / name).write_bytes(packed)
+
+    def read() -> None:
+        with RunFolder(folder.path, {"epochs": 1}, resume=True) as again:
+            again.weights("warm_up")
+
+    with pytest.raises(InputError, match="cannot be read back" if known else "is not what the run wrote"):
+        read()
     assert not (tmp_path / "it ran").exists()
 
 
@@ -376,6 +386,9 @@ def test_yaml_that_names_code_is_not_run(file: str, tmp_path: Path, capsys: pyte
     path = tmp_path / "run" / file
     path.parent.mkdir()
     path.write_text(f"name: !!python/object/apply:os.mkdir [{mark}]\n")
+    if file == "config.yaml":
+        entry = {"phase": "start", "sha256": [digest_of(path.read_bytes())]}
+        (path.parent / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": {file: entry}}))
     words = {
         "workload.yaml": ["simulate", "diana", str(path)],
         "mapping.yaml": ["simulate", "diana", "digits_cnn", "--mapping", str(path)],
@@ -442,13 +455,14 @@ def test_a_damaged_result_is_refused(
 
 
 def test_external_data_of_an_onnx_file_is_not_opened(tmp_path: Path) -> None:
-    """Weights whose location is a pipe that nobody fills, outside the folder: opening it would hang, and it is not."""
+    """Weights whose location is a pipe that nobody fills: opening it would hang, and it is not. (One outside of the
+    model's folder is refused: test_strangers.py.)"""
     onnx = pytest.importorskip("onnx")
     helper = onnx.helper
-    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "folder" / "pipe")
     weight = onnx.TensorProto(name="w", data_type=1, dims=[8, 3, 3, 3], data_location=onnx.TensorProto.EXTERNAL)
-    weight.external_data.add(key="location", value="../pipe")
+    weight.external_data.add(key="location", value="pipe")
     shapes = [helper.make_tensor_value_info(n, 1, s) for n, s in (("x", [1, 3, 8, 8]), ("y", [1, 8, 6, 6]))]
     graph = helper.make_graph([helper.make_node("Conv", ["x", "w"], ["y"])], "g", shapes[:1], shapes[1:], [weight])
     path = tmp_path / "folder" / "net.onnx"

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import multiprocessing
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,12 @@ from rich.table import Table
 
 from cosoc.search.campaigns.plan import Plan, Task, load_plan, tasks
 from cosoc.search.campaigns.store import Store
-from cosoc.search.campaigns.work import boundary_of, perform, start_worker
+from cosoc.search.campaigns.work import boundary_of, perform
 from cosoc.search.front import non_dominated
+from cosoc.search.manifest import MANIFEST, START, discard
 from cosoc.sim.errors import InputError
 from cosoc.sim.model.soc import BOUNDARIES, mixed
+from cosoc.sim.processes import Workers
 
 Progress = Callable[[int, int, str], None]  # done, of how many, what
 Done = Iterator[tuple[Task, dict[str, Any]]]
@@ -34,7 +35,8 @@ Done = Iterator[tuple[Task, dict[str, Any]]]
 @dataclass(frozen=True)
 class SweepConfig:
     """plan: its file. out: folder of results.sqlite and of the searches' runs. workers: processes. scheduler: address
-    of a Dask scheduler, in place of processes here. retry_failed: run failed tasks of a resumed campaign again.
+    of a Dask scheduler, in place of processes here. retry_failed: run failed tasks of a resumed campaign again. redo:
+    the id of a task of a resumed campaign to run again, or `start`: all of them.
     carrier_w: what a board draws beside a chip, for fronts over SoCs whose energies do not reach equally far."""
 
     plan: Path
@@ -43,6 +45,7 @@ class SweepConfig:
     scheduler: str | None = None
     resume: bool = False
     retry_failed: bool = False
+    redo: str | None = None
     carrier_w: float | None = None
 
 
@@ -65,12 +68,15 @@ def sweep(config: SweepConfig, progress: Progress) -> SweepResult:
     """Run a campaign, or go on with it. Raises InputError for a plan or folder that is not fit for it, and for one
     whose fronts would mix energies of different boundaries.
 
-    On KeyboardInterrupt what is finished is in the file, and the exception goes on.
+    On KeyboardInterrupt, as on any exception, what is finished is in the file.
     """
     plan = load_plan(config.plan)
-    store = Store(config.out / "results.sqlite", plan.model_dump_json(), config.resume)
+    store = Store(config.out / "results.sqlite", plan.model_dump_json(), config.resume, config.redo)
     try:
         every = list(tasks(plan))
+        for task in every:
+            if config.redo in (START, task.id) and os.path.lexists(config.out / "runs" / task.id / MANIFEST):
+                discard(config.out / "runs" / task.id)
         if config.carrier_w is None:
             _check_boundaries(every)
         known = store.finished()
@@ -112,10 +118,8 @@ class ProcessPool:
         self, queue: list[Task], workers: int, folder: Path, memo: Path
     ) -> Generator[tuple[Task, dict[str, Any]], None, list[Task]]:
         """Work off `queue` from its end; returns the tasks that were under way when a worker died, if one did."""
-        context = multiprocessing.get_context("spawn")
         under_way: dict[Future[dict[str, Any]], Task] = {}
-        pool = ProcessPoolExecutor(workers, context, start_worker, (os.getpid(),))
-        try:
+        with Workers(workers) as pool:
             while queue or under_way:
                 while queue and len(under_way) < 2 * workers:  # one waits behind each that runs
                     task = queue.pop()
@@ -132,8 +136,6 @@ class ProcessPool:
                         return list(under_way.values())
                     yield under_way.pop(future), outcome
             return []
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import re
-import sqlite3
-import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, cast
 
-from cosoc.search.campaigns.store import FIGURES
+from cosoc.search.campaigns.store import simulated_before
+from cosoc.search.manifest import Damaged
 from cosoc.search.spaces.chain import chain
 from cosoc.search.surrogate import simulator_digest
 from cosoc.sim.errors import Deadlock, InputError
+from cosoc.sim.figures import Figures
 from cosoc.sim.files.catalog import bounded_cluster, device_soc, find_cluster, find_soc
 from cosoc.sim.files.mapping_file import find_mapping
 from cosoc.sim.files.workload_file import find_workload
@@ -31,23 +30,13 @@ from cosoc.sim.price import program_figures
 from cosoc.sim.simulate import engine_run
 from cosoc.sim.tiler import TilingCache, placed
 
+FIGURES = tuple(field.name for field in fields(Figures))
+
 
 @functools.cache
 def engine_version() -> str:
     """A digest of what decides a program's result."""
     return simulator_digest()
-
-
-def start_worker(parent: int) -> None:
-    """Prepare a process of the pool: one thread for torch, and an end when its parent has ended in whatever way."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def perform(kind: str, spec: Mapping[str, Any], folder: str, memo: str | None) -> dict[str, Any]:
@@ -57,6 +46,8 @@ def perform(kind: str, spec: Mapping[str, Any], folder: str, memo: str | None) -
     try:
         found = _simulate(spec, memo) if kind == "simulate" else _search(spec, Path(folder))
         out: dict[str, Any] = {"result": found}
+    except Damaged as error:  # of the search's own folder
+        out = {"error": f"{error.what}; --resume --redo {Path(folder).name} runs the search anew"}
     except (InputError, Deadlock) as error:
         out = {"error": str(error)}
     except Exception as error:  # a task that fails in a new way must not stop the others
@@ -128,9 +119,11 @@ def _simulate(spec: Mapping[str, Any], memo: str | None) -> dict[str, Any]:
     at = placed(find_mapping(spec["mapping"], workload, soc, spec["runtime"]), workload, soc, tilings)
     program = lowered(at, known=steps)
     key = _priced(digest(program), soc)
-    found = _remembered(memo, key)
-    remembered = found is not None
-    if found is None:
+    before = simulated_before(memo, key, engine_version()) if memo is not None else None
+    remembered = before is not None
+    if before is not None:
+        found = {name: before[name] for name in FIGURES}
+    else:
         found = asdict(program_figures(program, at, engine_run("fast")))
     return {
         **found,
@@ -147,20 +140,11 @@ def _priced(program: str, soc: SoC) -> str:
     return hashlib.sha256(f"{program} {powers!r}".encode()).hexdigest()
 
 
-def _remembered(memo: str | None, key: str) -> dict[str, Any] | None:
-    """The figures that another task found for an equal program."""
-    if memo is None:
-        return None
-    with sqlite3.connect(f"file:{memo}?mode=ro", uri=True, timeout=30) as connection:
-        query = f"select {', '.join(FIGURES)} from memo where digest = ? and engine = ?"
-        row = connection.execute(query, (key, engine_version())).fetchone()
-    connection.close()
-    return None if row is None else dict(zip(FIGURES, row, strict=True))
-
-
 def _search(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     common = {"objective": spec["objective"], "seed": spec["seed"], "out": folder}
-    common["resume"] = (folder / "config.yaml").exists()
+    if folder.is_symlink() or folder.parent.is_symlink():
+        raise InputError(f"{folder}: is a link; a campaign writes into folders of its own")
+    common["resume"] = folder.exists() and any(folder.iterdir())
     first, *inner = chain(spec["space"])
     if first == "splits":
         from cosoc.search.spaces.split_space import SplitConfig, search_splits

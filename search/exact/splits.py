@@ -31,6 +31,7 @@ from cosoc.search.spaces.splits import Costs, Floats, Plan, PlanStage, Problem, 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 MOST_STATES = 20_000_000  # cuts x used x options of one table
+LARGEST = float(np.finfo(float).max)
 CLOSE = 1e-12  # relative: sums of the same figures in another order
 ABOVE = (0.003, 0.01, 0.03, 0.1, 0.2, 0.5)  # parts above a bound below which a plan is looked for first
 PRICE_STEPS = 60  # of subgradients, for the prices of devices
@@ -63,6 +64,8 @@ class _Tables:
     medium_s: Floats
     delay_s: Floats
     idle_w: Floats  # [K]
+    ways_s: Floats  # [K, N, N, ways]
+    ways_j: Floats
 
 
 def _places(problem: Problem) -> Ints:
@@ -78,6 +81,7 @@ def _tables(problem: Problem, replicate: bool) -> _Tables:
     places = _places(problem)
     fewer = np.minimum(replicas[:, None], replicas[None, :])[:, :, None]
     pairs = np.ix_(types, types)
+    ways_s = problem.ways_s[types] / replicas[:, None, None, None]
     return _Tables(
         types,
         replicas,
@@ -85,7 +89,7 @@ def _tables(problem: Problem, replicate: bool) -> _Tables:
         places[types],
         np.array(problem.counts, dtype=np.int64)[types],
         math.prod(n + 1 for n in problem.counts),
-        np.ascontiguousarray(problem.occupancy_s[types] / replicas[:, None, None]),
+        np.ascontiguousarray(ways_s.min(axis=3)),
         np.ascontiguousarray(problem.busy_j[types]),
         np.ascontiguousarray(problem.occupancy_s[types]),
         np.ascontiguousarray(problem.hop_s[pairs] / fewer),
@@ -93,6 +97,8 @@ def _tables(problem: Problem, replicate: bool) -> _Tables:
         np.ascontiguousarray(problem.medium_s[pairs]),
         np.ascontiguousarray(problem.delay_s[pairs]),
         problem.idle_w[types] * replicas,
+        ways_s,
+        problem.ways_j[types],
     )
 
 
@@ -290,10 +296,13 @@ def _doubled(values):  # type: ignore[no-untyped-def]
     return out
 
 
-def _plan(tables: _Tables, rows: Ints) -> Plan:
-    return tuple(
-        PlanStage(int(tables.types[k]), int(i), int(j), int(tables.replicas[k])) for k, i, j in rows[::-1].tolist()
-    )
+def _plan(tables: _Tables, rows: Ints, ways: Ints | None = None) -> Plan:
+    """Rows (option, begin, end), the last stage first, as a plan; ways [K, N, N]: of each stage, else the fastest."""
+    out = []
+    for k, i, j in rows[::-1].tolist():
+        way = int(np.argmin(tables.ways_s[k, i, j]) if ways is None else ways[k, i, j])
+        out.append(PlanStage(int(tables.types[k]), int(i), int(j), int(tables.replicas[k]), way))
+    return tuple(out)
 
 
 def too_many(problem: Problem, replicate: bool = False, most: int = MOST_STATES) -> bool:
@@ -349,36 +358,55 @@ class Programme:
         First of plans that may use a device any number of times, at prices that make it pay not to: where that bound
         reaches the ceiling, or its plan is a plan, it is the answer; else it says which states need no look."""
         t = self.tables
+        joules = np.where(t.ways_s <= min(limit_s, LARGEST), t.ways_j, np.inf)
+        ways = joules.argmin(axis=3)
+        stage_c = np.take_along_axis(joules, ways[..., None], axis=3)[..., 0] + (t.idle_w * price_s)[:, None, None]
+        cost, rows = self._least_sum(stage_c, t.hop_j, limit_s, ceiling_j)
+        if cost == np.inf:
+            return math.inf, None
+        plan = _plan(t, rows, ways)
+        return cost, Point(plan, evaluate(self.problem, plan))
+
+    def least_latency(self) -> Point:
+        """The plan of the least latency in an empty pipeline."""
+        t = self.tables
+        ways = t.ways_s.argmin(axis=3)
+        stage_c = np.take_along_axis(t.ways_s, ways[..., None], axis=3)[..., 0] * t.replicas[:, None, None]
+        _, rows = self._least_sum(stage_c, t.delay_s, np.inf, np.inf)
+        plan = _plan(t, rows, ways)
+        return Point(plan, evaluate(self.problem, plan))
+
+    def _least_sum(self, stage_c: Floats, hop_c: Floats, limit_s: float, ceiling: float) -> tuple[float, Ints]:
+        """The least sum of stage_c [K, N, N] and hop_c [K, K, N] of a plan with no stage or hop above limit_s, and its
+        rows; (inf, none) where there is none below the ceiling."""
+        t = self.tables
         self.solves += 1
-        stage_c = np.where(t.stage_s <= limit_s, t.stage_j + (t.idle_w * price_s)[:, None, None], np.inf)
         counts = np.array(self.problem.counts)
         bound, prices, cost, rows = _priced(
-            stage_c, t.hop_s, t.hop_j, limit_s, ceiling_j, t.types, counts, t.replicas, self._prices
+            stage_c, t.hop_s, hop_c, limit_s, ceiling, t.types, counts, t.replicas, self._prices
         )
-        if bound >= ceiling_j:
-            return math.inf, None
+        none = np.empty((0, 3), np.int64)
+        if bound >= ceiling:
+            return math.inf, none
         self._prices = prices
         rows = rows[::-1]
         if cost > bound * (1 + CLOSE):
-            begin, end, _ = _relaxed(stage_c, t.hop_s, t.hop_j, limit_s, prices[t.types] * t.replicas)
+            begin, end, _ = _relaxed(stage_c, t.hop_s, hop_c, limit_s, prices[t.types] * t.replicas)
             spare = self._left @ prices
-            most = min(cost, ceiling_j)
+            most = min(cost, ceiling)
             for part in (*ABOVE, math.inf):  # few states lie close above the bound, mostly the answer among them
                 below = min(bound + part * abs(bound), most)
-                other, other_rows = self._solved(limit_s, stage_c, t.hop_j, False, begin, end, spare, below)
+                other, other_rows = self._solved(limit_s, stage_c, hop_c, False, begin, end, spare, below)
                 if other < cost:
                     cost, rows = other, other_rows
                 if other < below or below == most:
                     break
-        if cost >= ceiling_j:
-            return math.inf, None
-        plan = _plan(t, rows)
-        return float(cost), Point(plan, evaluate(self.problem, plan))
+        return (float(cost), rows) if cost < ceiling else (math.inf, none)
 
     def candidates(self) -> Floats:
         """Every value that a period can take without a shared medium, ascending."""
         t = self.tables
-        values = np.concatenate([t.stage_s.ravel(), t.hop_s[:, :, 1:-1].ravel()])
+        values = np.concatenate([t.ways_s.ravel(), t.hop_s[:, :, 1:-1].ravel()])
         out: Floats = np.unique(values[np.isfinite(values) & (values > 0)])
         return out
 
@@ -388,8 +416,9 @@ def least_period(problem: Problem, replicate: bool = False) -> Point:
     return Programme(problem, replicate).least_period()
 
 
-def front(problem: Problem, replicate: bool = False) -> list[Point]:
-    """Every non-dominated (period, energy), each with one plan, fastest first. The problem shares no medium."""
+def front(problem: Problem, replicate: bool = False, within: float = 0.0) -> list[Point]:
+    """Every non-dominated (period, energy), each with one plan, fastest first. within: so many that each plan has one
+    that is as fast and takes at most 1 + within times its energy; the fastest is among them."""
     if problem.shared:
         return front_labels(problem, replicate, latency=False)
     programme = Programme(problem, replicate)
@@ -403,7 +432,7 @@ def front(problem: Problem, replicate: bool = False) -> list[Point]:
         low, high = stack.pop()
         p, q = float(periods[low]), float(periods[high])
         as_fast = [k.costs.energy_j for k in known if k.costs.period_s <= p / problem.items * (1 + CLOSE)]
-        _, point = programme.least_energy(q, p, min(as_fast, default=np.inf) * problem.items)
+        _, point = programme.least_energy(q, p, min(as_fast, default=np.inf) * problem.items / (1 + within))
         if point is None:
             continue
         known = merged([*known, point])

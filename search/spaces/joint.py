@@ -31,7 +31,7 @@ from cosoc.search.oracle import Oracle
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.sampling import able
 from cosoc.search.space import Candidate, Optimum, Report
-from cosoc.search.spaces.sections import Floats, Ints, Options, Section, mapping_of
+from cosoc.search.spaces.sections import Floats, Ints, Options, Section, mapping_from, mapping_of
 from cosoc.search.spaces.share_tiles import ShareTiles, Tiles, placement, shares
 from cosoc.search.spaces.tiles import TileSpace
 from cosoc.search.targets import Target, within
@@ -70,20 +70,21 @@ class JointSpace:
 
     outer: whose shares are chosen: `channels`, of layers that several cores can run; `operators`, of those with an
     alternative; `tiles`, none. tiles: which ones go with a share. fusion: whether neighbours may be fused. given: what
-    holds where nothing is chosen. targets: what the best plan has to meet. time_budget_s: of all rounds, by `clock`.
+    holds where nothing is chosen. targets: what the best plan has to meet. time_budget_s: of all rounds, by `clock`;
+    None: a descent simulates `tries` networks.
     """
 
     def __init__(
         self, soc: SoC, workload: Workload, outer: Outer, aim: str, given: NetworkMapping, tiles: Tiles = "searched",
         fusion: bool = False, targets: Sequence[Target] = (), time_budget_s: float | None = None,
-        theta: Theta | None = None, clock: Callable[[], float] = time.monotonic,
+        theta: Theta | None = None, tries: int = TRIES, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         if time_budget_s is not None and not (math.isfinite(time_budget_s) and time_budget_s > 0):
             raise InputError(f"time budget {time_budget_s}: a positive number of seconds is needed")
         self.soc, self.workload, self.outer, self.tiles, self.fusion = soc, workload, outer, tiles, fusion
         self.objective_text, self.objective, self.targets = aim, objective(aim), tuple(targets)
         self.aim = within(self.objective, self.targets)
-        self.theta, self.clock = theta or Theta(), clock
+        self.theta, self.tries, self.clock = theta or Theta(), tries, clock
         self.given = checked(given, workload, soc)
         self.open_layers = frozenset(layer.name for layer in workload if self._is_open(layer))
         if outer != "tiles" and not self.open_layers:
@@ -93,6 +94,7 @@ class JointSpace:
         self._oracle = Oracle(soc, workload)
         self._tables: dict[str, ShareTiles] = {}
         self._simulated: dict[Hashable, tuple[NetworkMapping, Figures | None]] = {}
+        self._best: NetworkMapping | None = None
         self._optimum: Optimum | None = None
 
     @property
@@ -238,6 +240,7 @@ class JointSpace:
             report(self.rounds().index(name) + 1, len(self.rounds()), f"{name}: {what}")
 
         out = list(self._known(step) if name == "known" else self._descended(step))
+        self._best = min((self._best or self.given, *(one.mapping for one in out)), key=self.worth)
         self._spent += self.clock() - begun
         return out
 
@@ -245,14 +248,15 @@ class JointSpace:
         """Nothing: the estimate is that of the theta which the search began with."""
 
     def state(self) -> dict[str, Any]:
-        """The time spent, and the estimate's optimum."""
+        """The time spent, the best mapping, and the estimate's optimum."""
         own = self._optimum
-        return {"spent_s": self._spent, "optimum": own and {"figures": asdict(own.figures), "bound": own.bound}}
+        optimum = own and {"figures": asdict(own.figures), "bound": own.bound}
+        return {"spent_s": self._spent, "best": self._best and asdict(self._best), "optimum": optimum}
 
     def restore(self, name: str, state: Mapping[str, Any]) -> None:
         """Take up the state after a round."""
         own = state["optimum"]
-        self._spent = state["spent_s"]
+        self._spent, self._best = state["spent_s"], state["best"] and mapping_from(state["best"])
         self._optimum = own and Optimum(Figures(**own["figures"]), own["bound"])
 
     def optimum(self) -> Optimum | None:
@@ -347,8 +351,10 @@ class JointSpace:
     def _descended(self, step: Callable[[str], None]) -> Iterator[Candidate]:
         """The best so far after moves of one layer, or of a piece, each the first that makes the whole network better,
         simulated; what costs most comes first."""
-        best = min((one for one, _ in self._simulated.values()), key=self.worth)
-        least, tries, moved, better = self.worth(best), TRIES if self.seconds == math.inf else 1 << 30, False, True
+        best, moved, better = self._best, False, True
+        assert best is not None
+        least, tries = self.worth(best), self.tries if self.seconds == math.inf else 1 << 30
+        step(f"best {least:.6g}")
         while better:
             better = False
             for i in self._by_cost(best):
@@ -361,6 +367,7 @@ class JointSpace:
                         best, least, better, moved = other, found, True, True
                         step(f"best {least:.6g}")
                         break
+        self._best = best
         if moved:
             yield self._candidate("descent", best, known=False)
 

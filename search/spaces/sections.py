@@ -6,15 +6,16 @@ of a network is a `Mapping`; its sections, in network order, are only how a sear
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cosoc.sim.model.mapping import LayerPlan, Mapping, Piece
-from cosoc.sim.model.workload import Workload
+from cosoc.sim.model.mapping import Extent, LayerPlan, Mapping, Part, Piece
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -112,3 +113,45 @@ def sections_of(mapping: Mapping, workload: Workload) -> tuple[Section, ...]:
         out.append(Section(i, tuple(mapping.layers[layer.name] for layer in workload.layers[i:end]), some))
         i = end
     return tuple(out)
+
+
+def nameless(mapping: Mapping, workload: Workload) -> Hashable:
+    """All that decides what a network costs under a mapping that has a plan for each layer: equal for two that differ
+    in names alone. Names in the same alphabetical order, though: of tensors of one size, the last is spilled first."""
+    names = sorted({*workload.incoming, *(layer.name for layer in workload)})
+    new = {name: f"{'a' if name < INPUT else 't'}{rank:06}" for rank, name in enumerate(names)} | {INPUT: INPUT}
+
+    def renamed(layer: Layer) -> Layer:
+        other = None if layer.alternative is None else renamed(layer.alternative)
+        inputs = tuple(new[name] for name in layer.inputs)
+        return replace(layer, name=new.get(layer.name, ""), inputs=inputs, alternative=other)
+
+    pieces = tuple(
+        replace(
+            piece,
+            layers=tuple(new[name] for name in piece.layers),
+            resident=None if piece.resident is None else tuple(new[name] for name in piece.resident),
+        )
+        for piece in mapping.pieces
+    )
+    received = tuple((new[name], size) for name, size in workload.received)
+    outputs = tuple(new[name] for name in workload.outputs)
+    plans = tuple(mapping.layers[layer.name] for layer in workload)
+    return tuple(map(renamed, workload)), workload.input_shape, received, outputs, plans, pieces, mapping.runtime
+
+
+def mapping_from(plain: MappingOf[str, Any]) -> Mapping:
+    """A mapping of a SoC from what `dataclasses.asdict` made of it, once through JSON."""
+
+    def part(own: MappingOf[str, Any]) -> Part:
+        return Part(own["core"], own["channels"], own["tile"] and Extent(**own["tile"]), own["bits"])
+
+    plans = {
+        name: LayerPlan(tuple(map(part, p["parts"])), p["order"] and tuple(p["order"]), p["reuse"], p["unroll"])
+        for name, p in plain["layers"].items()
+    }
+    pieces = tuple(
+        Piece(tuple(p["layers"]), p["how"], p["keep_rows"], None if p["resident"] is None else tuple(p["resident"]))
+        for p in plain["pieces"]
+    )
+    return Mapping(plain["name"], plain["runtime"], plans, pieces)

@@ -18,6 +18,7 @@ from cosoc.search.baselines.laws import network_estimate as odimo_estimate
 from cosoc.search.fit import Made, fit, made_of
 from cosoc.search.oracle import Oracle, Pair
 from cosoc.search.sampling import random_mapping
+from cosoc.search.spaces.inner_tiles import InnerTiles
 from cosoc.search.terms import Estimate, network_estimate, network_peak, tilings_for
 from cosoc.sim.figures import Figures
 from cosoc.sim.model.mapping import Mapping, Runtime
@@ -52,14 +53,21 @@ class ShareCosts:
         self.theta = Theta()
         self.pairs: list[Pair] = []
         self._tilings = self.oracle.tilings
+        self._inner: InnerTiles | None = None
         self._samples: list[tuple[Made, float]] = []  # what theta is fitted to, with simulated ticks: random, visited
         self._kept = 0  # how many of the pairs are among the samples
         self._primed = Theta()  # where a search begins
         self._simulated: dict[tuple[tuple[str, tuple[tuple[str, int], ...]], ...], Figures] = {}
 
     def mapping(self, counts: Counts, name: str = "candidate") -> Mapping:
-        """The complete mapping of channel counts."""
-        return tilings_for(self.workload, self.soc, counts, self.runtime, self._tilings, name)
+        """The complete mapping of channel counts: in the tiler's tiles, or the best ones (`cut_by`)."""
+        found = tilings_for(self.workload, self.soc, counts, self.runtime, self._tilings, name)
+        return found if self._inner is None else self._inner.cut(found)
+
+    def cut_by(self, inner: InnerTiles) -> None:
+        """From now on, mappings in the best tiles of their shares."""
+        self._inner = inner
+        self._simulated.clear()
 
     def estimate(self, shares: Shares, grain: int = 1) -> Estimate:
         """The differentiable cost of soft shares, with the tiles that the tiler takes for the shares rounded to

@@ -18,14 +18,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cosoc.search.baselines import heuristics
-from cosoc.search.exact.splits import Point, bounded, front, front_labels, too_many
+from cosoc.search.exact.splits import Point, Programme, bounded, front, front_labels, too_many
 from cosoc.search.loop import Asked, search
 from cosoc.search.oracle import Oracle
 from cosoc.search.result import Result
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Candidate, Optimum, Report
-from cosoc.search.spaces.splits import Plan, Problem
+from cosoc.search.spaces.split_tiles import TiledDevice, cached, has_tiles
+from cosoc.search.spaces.splits import Floats, Plan, Problem, cuts_in_order, cuts_of
 from cosoc.search.split_costs import NO_FACTORS, Case, Factors, device_costs, device_mappings, make_case
 from cosoc.search.targets import Target
 from cosoc.sim.errors import InputError
@@ -41,12 +44,15 @@ AGREE = 0.05  # largest difference between a predicted period and a simulated on
 CLOSE = 1e-3  # difference of a simulated stage from its estimate for which no front is searched again
 ROUNDS = 12
 BATCHES = (1, 2, 4, 8)  # micro-batches that are tried
+WITHIN = 2e-3  # of the energy of a front whose stages have several ways: so close its points are
+MOST_POINTS = 8  # of such a front that are simulated
+MOST_CUTS_IN_ORDER = 200  # beyond, stages at their best tiles begin and end where one tensor crosses
 MOST_BRANCH_STATES = 3_000_000  # of the programme's tables, up to which cuts across branches are among its cuts
 MOST_LABEL_CUTS = (
     160  # up to here the front with latency is searched on all cuts, beyond on those that one tensor crosses
 )
 
-Span = tuple[int, int, int]  # type of device, from cut, to cut
+Span = tuple[int, int, int, int]  # type of device, from cut, to cut, way to compute it
 
 
 @dataclass(frozen=True)
@@ -67,13 +73,14 @@ class SplitConfig:
     seed: int = 0
     out: Path = Path("run")
     resume: bool = False
+    redo: str | None = None
     engine: str = "fast"
     mappings: Mapping[str, DeviceMapping] = field(default_factory=dict)
     inner: tuple[str, ...] = ()
     targets: tuple[Target, ...] = ()
 
     def stated(self) -> dict[str, Any]:
-        """The configuration as plain data; `out` and `resume` are not part of what a run is."""
+        """The configuration as plain data; `out`, `resume` and `redo` are not part of what a run is."""
         return {
             "space": "splits", "cluster": self.cluster.model_dump(mode="json", exclude_unset=True),
             "workload": self.workload.name, "inferences": self.inferences, "micro_batches": list(self.batches),
@@ -103,6 +110,13 @@ class Split:
 # Replay
 
 
+def spread(points: Sequence[Point], most: int) -> list[Point]:
+    """At most so many points of a front, evenly by number, the first and the last among them."""
+    if len(points) <= most:
+        return list(points)
+    return [points[i] for i in np.unique(np.linspace(0, len(points) - 1, most).round().astype(int)).tolist()]
+
+
 def replayed(case: Case, point: Point, oracle: Oracle) -> Split:
     """A plan, its stages simulated, and inferences streamed through it."""
     result = oracle.stream(case.mapping(point.plan))
@@ -111,20 +125,46 @@ def replayed(case: Case, point: Point, oracle: Oracle) -> Split:
 
 def exactly(problem: Problem, stages: Mapping[Span, StageFigures]) -> Problem:
     """The problem with what simulated stages cost in place of estimates."""
-    occupancy, busy = problem.occupancy_s.copy(), problem.busy_j.copy()
+    seconds, joules = problem.ways_s.copy(), problem.ways_j.copy()
     for at, figures in stages.items():
-        occupancy[at], busy[at] = figures.seconds, figures.item_j
-    return replace(problem, occupancy_s=occupancy, busy_j=busy)
+        seconds[at], joules[at] = figures.seconds, figures.item_j
+    return _with_ways(problem, seconds, joules)
+
+
+def _with_ways(problem: Problem, seconds: Floats, joules: Floats) -> Problem:
+    """The problem with other figures [T, N, N, 1 + W] of the ways of its stages."""
+    slower = (None, None) if problem.slower_s is None else (seconds[..., 1:], joules[..., 1:])
+    return replace(
+        problem, occupancy_s=seconds[..., 0], busy_j=joules[..., 0], slower_s=slower[0], slower_j=slower[1]
+    )  # fmt: skip
+
+
+def drifted(problem: Problem, stages: Mapping[Span, StageFigures]) -> Problem:
+    """`exactly`, where stages have several ways: what is not simulated is as much slower than its estimate as the other
+    ways of its stage were, or else the stages of its device. So that the front does not go from one way to the next for
+    what its estimate has not learnt."""
+    seconds, joules = problem.ways_s, problem.ways_j
+    ratios: dict[tuple[int, ...], list[tuple[float, float]]] = {}
+    for at, found in stages.items():
+        both = found.seconds / seconds[at], found.item_j / joules[at] if joules[at] > 0 else 1.0
+        ratios.setdefault(at[:1], []).append(both)
+        ratios.setdefault(at[:3], []).append(both)
+    slower, dearer = seconds.copy(), joules.copy()
+    for where in sorted(ratios, key=len):
+        by_s, by_j = np.mean(ratios[where], axis=0)
+        slower[where], dearer[where] = seconds[where] * by_s, joules[where] * by_j
+    return exactly(_with_ways(problem, slower, dearer), stages)
 
 
 def scaled(problem: Problem, factors: Factors) -> Problem:
     """The problem with stages, hops and medium as slow as replays found them."""
-    occupancy, hop = problem.occupancy_s.copy(), problem.hop_s.copy()
+    seconds, hop = problem.ways_s.copy(), problem.hop_s.copy()
     for at, factor in factors.stages.items():
-        occupancy[at] *= factor
-    for at, factor in factors.hops.items():
-        hop[at] *= factor
-    return replace(problem, occupancy_s=occupancy, hop_s=hop, medium_s=problem.medium_s * factors.medium)
+        seconds[at] *= factor
+    for across, factor in factors.hops.items():
+        hop[across] *= factor
+    slowed = _with_ways(problem, seconds, problem.ways_j)
+    return replace(slowed, hop_s=hop, medium_s=problem.medium_s * factors.medium)
 
 
 def corrected(factors: Factors, plan: Plan, seen: Replay, ratio: float) -> Factors:
@@ -132,15 +172,15 @@ def corrected(factors: Factors, plan: Plan, seen: Replay, ratio: float) -> Facto
     if seen.bottleneck in {f"{part.device}" for part in seen.devices}:
         number = next(part.stage for part in seen.devices if part.device == seen.bottleneck)
         stage = plan[number]
-        at = (stage.type, stage.begin, stage.end)
+        at = (stage.type, stage.begin, stage.end, stage.way)
         return replace(factors, stages={**factors.stages, at: factors.stages.get(at, 1.0) * ratio})
     if " from " not in seen.bottleneck and " to " not in seen.bottleneck:
         return replace(factors, medium=factors.medium * ratio)
     device = seen.bottleneck.split(" ")[-1]
     number = next(part.stage for part in seen.devices if part.device == device)
     number -= " to " in seen.bottleneck
-    key = (plan[number].type, plan[number + 1].type, plan[number].end)
-    return replace(factors, hops={**factors.hops, key: factors.hops.get(key, 1.0) * ratio})
+    hop = (plan[number].type, plan[number + 1].type, plan[number].end)
+    return replace(factors, hops={**factors.hops, hop: factors.hops.get(hop, 1.0) * ratio})
 
 
 def agreed_front(case: Case, replicate: bool, oracle: Oracle, report: Report | None = None) -> tuple[list[Split], int]:
@@ -151,18 +191,24 @@ def agreed_front(case: Case, replicate: bool, oracle: Oracle, report: Report | N
     known: dict[Span, StageFigures] = {}
     splits: dict[Plan, Split] = {}
     for number in range(1, ROUNDS + 1):
-        exact = exactly(case.problem, known)
+        several = case.problem.slower_s is not None
+        exact = (drifted if several else exactly)(case.problem, known)
         problem = scaled(exact, factors)
-        points = [bounded(problem)[0]] if too_many(problem, replicate) else front(problem, replicate)
+        if too_many(problem, replicate):
+            points = [bounded(problem)[0]]
+        elif several:
+            points = spread(front(problem, replicate, WITHIN), MOST_POINTS)
+        else:
+            points = front(problem, replicate)
         found: dict[Span, StageFigures] = {}
         for plan in (point.plan for point in points):
-            spans = [(stage.type, stage.begin, stage.end) for stage in plan]
+            spans = [(stage.type, stage.begin, stage.end, stage.way) for stage in plan]
             if not known.keys() >= set(spans):
                 mapping = case.mapping(plan)
                 stages = stage_figures(case.cluster, case.workload, mapping, oracle.devices(mapping))
                 found |= zip(spans, stages, strict=True)
         known |= found
-        if number < ROUNDS and any(abs(figures.seconds - exact.occupancy_s[at]) > CLOSE * figures.seconds
+        if number < ROUNDS and any(abs(figures.seconds - exact.ways_s[at]) > CLOSE * figures.seconds
                                    for at, figures in found.items()):  # fmt: skip
             if report:
                 report(number, ROUNDS, f"micro-batch {case.problem.items}: {len(found)} stages simulated")
@@ -191,21 +237,31 @@ def search_splits(config: SplitConfig, report: Report, space: SplitSpace | None 
     """Run (or go on with) a search of splits; the results are in `config.out`. space: that of the configuration, where
     it has been made already. InputError where the cluster cannot run the workload."""
     space = space or SplitSpace(config)
-    asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume, config.targets)
+    asked = Asked(
+        config.objective, config.seed, config.out, config.stated(), config.resume, config.redo, config.targets
+    )
     return search(space, space.oracle, asked, report)
 
 
 class SplitSpace:
     """See the module docstring. InputError where the cluster cannot run the workload."""
 
-    name = "splits"
+    @property
+    def name(self) -> str:
+        """As `--space` has it."""
+        return self.name_of(self.config)
+
+    @staticmethod
+    def name_of(config: SplitConfig) -> str:
+        """The chain that is asked for."""
+        return "+".join(("splits", *config.inner))
 
     def __init__(self, config: SplitConfig) -> None:
         objective(config.objective)
         if config.inferences < 1:
             raise InputError(f"--inferences {config.inferences}: at least one is needed")
-        if config.inner:
-            raise InputError(f"space {'+'.join(('splits', *config.inner))}: stages have their default mapping so far")
+        if "channels" in config.inner:
+            raise InputError(f"space {self.name_of(config)}: channels are not chosen for stages so far")
         self.config = config
         self.oracle = Oracle(config.cluster, config.workload, config.engine, config.inferences)
         self.cases = list(_cases(config))
@@ -245,6 +301,8 @@ class SplitSpace:
 
     def _latency_front(self, oracle: Oracle) -> list[Split]:
         case, config = self.cases[0], self.config
+        if case.problem.slower_s is not None and not too_many(case.problem):
+            return [replayed(case, Programme(case.problem).least_latency(), oracle)]
         if case.problem.n_cuts > MOST_LABEL_CUTS:
             case = make_case(config.cluster, config.workload, case.problem.items, False, case.devices)
         if case.problem.n_cuts > MOST_LABEL_CUTS or too_many(case.problem):
@@ -325,13 +383,21 @@ def candidate(name: str, split: Split) -> Candidate:
 
 def _cases(config: SplitConfig) -> Iterator[Case]:
     """By micro-batch, smallest first, as far as the memories hold them."""
-    mappings = device_mappings(config.cluster, config.workload, config.mappings)
-    costs = device_costs(config.cluster, config.workload, mappings)
+    cluster, workload = config.cluster, config.workload
+    costs, cuts = device_costs(cluster, workload, device_mappings(cluster, workload, config.mappings)), None
+    most_bytes = min((one.most for one in config.targets if one.objective == "peak"), default=math.inf)
+    if "tiles" in config.inner:
+        costs = {
+            name: TiledDevice(own.soc, workload, own.mapping, "fusion" in config.inner) if has_tiles(own.soc) else own
+            for name, own in costs.items()
+        }
+        in_order = all(cached(own.soc) for own in costs.values()) and len(workload.layers) < MOST_CUTS_IN_ORDER
+        cuts = cuts_in_order(workload) if in_order else cuts_of(workload, branches=False)
     for number, items in enumerate(sorted(config.batches)):
         try:
-            case = make_case(config.cluster, config.workload, items, config.branches, costs)
-            if config.branches and too_many(case.problem, most=MOST_BRANCH_STATES):
-                case = make_case(config.cluster, config.workload, items, False, costs)
+            case = make_case(cluster, workload, items, config.branches, costs, cuts, most_bytes)
+            if cuts is None and config.branches and too_many(case.problem, most=MOST_BRANCH_STATES):
+                case = make_case(cluster, workload, items, False, costs, None, most_bytes)
             yield case
         except InputError:
             if number == 0:

@@ -44,6 +44,8 @@ class Problem:
     hop_s, hop_j, medium_s, delay_s [T, T, N]: an item's hop at a cut from one type to another: seconds for which it
     holds the ports, joules, seconds of the shared medium, seconds until it has arrived.
     items: inferences an item.
+    slower_s, slower_j [T, N, N, W]: occupancy and joules of other ways to compute a stage, inf where it has fewer;
+    None: it has one.
     """
 
     types: tuple[str, ...]
@@ -57,10 +59,31 @@ class Problem:
     delay_s: Floats
     items: int = 1
     cuts: tuple[str, ...] = ()  # names, by the last layer before each
+    slower_s: Floats | None = None
+    slower_j: Floats | None = None
 
     @property
     def n_cuts(self) -> int:
         return int(self.occupancy_s.shape[1])
+
+    @property
+    def ways_s(self) -> Floats:
+        """[T, N, N, 1 + W]: seconds of all ways to compute a stage."""
+        first = self.occupancy_s[..., None]
+        return first if self.slower_s is None else np.concatenate([first, self.slower_s], axis=3)
+
+    @property
+    def ways_j(self) -> Floats:
+        """[T, N, N, 1 + W]: their joules."""
+        first = self.busy_j[..., None]
+        return first if self.slower_j is None else np.concatenate([first, self.slower_j], axis=3)
+
+    def stage(self, stage: PlanStage) -> tuple[float, float]:
+        """Seconds and joules of a stage."""
+        at = (stage.type, stage.begin, stage.end)
+        if stage.way == 0 or self.slower_s is None or self.slower_j is None:
+            return float(self.occupancy_s[at]), float(self.busy_j[at])
+        return float(self.slower_s[(*at, stage.way - 1)]), float(self.slower_j[(*at, stage.way - 1)])
 
     @property
     def shared(self) -> bool:
@@ -70,12 +93,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class PlanStage:
-    """Cut `begin` to cut `end` on `replicas` devices of type number `type`."""
+    """Cut `begin` to cut `end` on `replicas` devices of type number `type`. way: of those to compute it."""
 
     type: int
     begin: int
     end: int
     replicas: int = 1
+    way: int = 0
 
 
 Plan = tuple[PlanStage, ...]
@@ -102,10 +126,10 @@ def evaluate(problem: Problem, plan: Plan) -> Costs:
     resources: list[tuple[float, str]] = []
     joules = latency = medium = 0.0
     for number, stage in enumerate(plan):
-        at = (stage.type, stage.begin, stage.end)
-        resources.append((float(problem.occupancy_s[at]) / stage.replicas, f"stage {number}"))
-        latency += float(problem.occupancy_s[at])
-        joules += float(problem.busy_j[at])
+        seconds, spent_j = problem.stage(stage)
+        resources.append((seconds / stage.replicas, f"stage {number}"))
+        latency += seconds
+        joules += spent_j
         if number + 1 < len(plan):
             after = plan[number + 1]
             hop = (stage.type, after.type, stage.end)
@@ -173,6 +197,13 @@ def cuts_of(workload: Workload, branches: bool = True, most: int = MOST_CUTS) ->
     chosen = sorted(set(chosen), key=lambda s: (sum(s), [not d for d in s]))
     names = tuple("+".join(last_layers(workload, s)) or INPUT for s in chosen)
     return Cuts(np.array(chosen, dtype=bool), tuple(crossing(workload, s) for s in chosen), names, complete)
+
+
+def cuts_in_order(workload: Workload) -> Cuts:
+    """The cuts at which stages are consecutive layers in the order of the network: all of its prefixes."""
+    chosen = [_prefix(workload, n) for n in range(len(workload.layers) + 1)]
+    names = tuple("+".join(last_layers(workload, s)) or INPUT for s in chosen)
+    return Cuts(np.array(chosen, dtype=bool), tuple(crossing(workload, s) for s in chosen), names, complete=False)
 
 
 def _prefix(workload: Workload, n: int) -> tuple[bool, ...]:

@@ -35,13 +35,14 @@ class TileConfig:
     seed: int = 0
     out: Path = Path("run")
     resume: bool = False
+    redo: str | None = None
     theta: Theta | None = None
     fusion: bool = False
     outer: Outer = "tiles"
     targets: tuple[Target, ...] = ()
 
     def stated(self) -> dict[str, Any]:
-        """The configuration as plain data; `out` and `resume` are not part of what a run is."""
+        """The configuration as plain data; `out`, `resume` and `redo` are not part of what a run is."""
         return {
             "outer": self.outer, "fusion": self.fusion, "objective": self.objective,
             "targets": [asdict(one) for one in self.targets], "time_budget_s": self.time_budget_s, "seed": self.seed,
@@ -70,5 +71,7 @@ class TileConfig:
 def search_tiles(config: TileConfig, report: Report, space: TileSpace | JointSpace | None = None) -> Result:
     """Run (or go on with) a search by cost alone; the results are in `config.out`. space: that of the configuration,
     where it has been made already."""
-    asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume, config.targets)
+    asked = Asked(
+        config.objective, config.seed, config.out, config.stated(), config.resume, config.redo, config.targets
+    )
     return search(space or config.space(), Oracle(config.soc, config.workload), asked, report)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ from cosoc.search.fit import Made, fit
 from cosoc.search.oracle import Oracle
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Candidate, Optimum, Report
-from cosoc.search.spaces.sections import Cost, Options, Section, listed, mapping_of, sections_of, total
+from cosoc.search.spaces.sections import Cost, Options, Section, listed, mapping_of, nameless, sections_of, total
 from cosoc.search.spaces.tiles_cached import MAX_GROUP, CachedTiles, runs_on_array
 from cosoc.search.spaces.tiles_dma import DmaTiles
 from cosoc.search.targets import Target, within
@@ -105,12 +105,14 @@ class TileSpace:
                 "the main memory and take no tiles; fused pieces would change the objective peak alone"
             )
         self._alone: dict[Section, Cost | None] = {}
+        self._alike: dict[Hashable, Cost | None] = {}  # the same, whatever its layers are called
         self.theta = Theta()
         self._networks: dict[tuple[Section, ...], float] = {}
         self._legal: dict[Span, Section | None] = {}
         self._peaks: dict[Span, int] = {}
         self._optima: dict[str, Optimum | None] = {}
         self._whole_space = True
+        self._known_best: str | None = None
         self._oracle = Oracle(soc, workload)
 
     @property
@@ -204,11 +206,14 @@ class TileSpace:
             plans = dict(zip(names, section.plans, strict=True))
             pieces = () if section.piece is None else (section.piece,)
             mapping = NetworkMapping("section", self.given.runtime, plans, pieces)
-            try:
-                found = self._oracle.simulate(mapping, layers)
-                self._alone[section] = Cost(found.energy_j, found.latency_s)
-            except InputError:
-                self._alone[section] = None
+            key = nameless(mapping, layers)
+            if key not in self._alike:
+                try:
+                    found = self._oracle.simulate(mapping, layers)
+                    self._alike[key] = Cost(found.energy_j, found.latency_s)
+                except InputError:
+                    self._alike[key] = None
+            self._alone[section] = self._alike[key]
         return self._alone[section]
 
     def cost(self, section: Section) -> Cost:
@@ -344,24 +349,24 @@ class TileSpace:
             array.learn(theta)
 
     def state(self) -> dict[str, Any]:
-        """Theta, the time spent, and the estimate's optimum for each candidate."""
+        """Theta, the time spent, the estimate's optimum for each candidate, and which of them is the best."""
         optima = {
             key: own and {"figures": asdict(own.figures), "bound": own.bound} for key, own in self._optima.items()
         }
-        return {"theta": asdict(self.theta), "spent_s": self._spent, "optima": optima}
+        return {"theta": asdict(self.theta), "spent_s": self._spent, "optima": optima, "best": self._best_name()}
 
     def restore(self, name: str, state: Mapping[str, Any]) -> None:
         """Take up the state after a round."""
         self.start(Theta(**state["theta"]))
-        self._spent = state["spent_s"]
+        self._spent, self._known_best = state["spent_s"], state["best"]
         self._optima = {
             key: own and Optimum(Figures(**own["figures"]), own["bound"]) for key, own in state["optima"].items()
         }
 
     def optimum(self) -> Optimum | None:
         """That of the estimate which the best candidate was priced by; None where time cut the space."""
-        best = self._best_pair()
-        return self._optima.get(best[0].name) if best is not None else None
+        best = self._best_name()
+        return self._optima.get(best) if best is not None else None
 
     def about(self) -> dict[str, Any]:
         """The theta that it ended with."""
@@ -409,6 +414,11 @@ class TileSpace:
             if sections not in seen:
                 seen.append(sections)
                 yield self._candidate(f"{name}_{what}", sections, optimum)
+
+    def _best_name(self) -> str | None:
+        """The best candidate; of a run whose rounds an earlier one has finished, as that has found it."""
+        best = self._best_pair()
+        return self._known_best if best is None else best[0].name
 
     def _best_pair(self) -> tuple[NetworkMapping, Figures] | None:
         pairs = [(pair.mapping, pair.simulated) for pair in self._oracle.pairs]

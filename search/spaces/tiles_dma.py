@@ -31,7 +31,7 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import channels_read, tiled
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.theta import Theta
-from cosoc.sim.tiler import channel_tiles, cuts, homes_of, room_for, tile_bytes, tile_problems
+from cosoc.sim.tiler import channel_tiles, cuts, fits, homes_of, tile_problems
 from cosoc.sim.work import LayerWork, layer_work
 
 MOST = 1 << 16  # tilings in one call
@@ -93,8 +93,8 @@ class DmaTiles:
         reads = channels_read(layer)
         for n, c in product(cuts(layer.n), cuts(reads)):
             cut_c = 0 if c == reads else c
-            fits = self._fits(layer, given, k_choices, at, oy, ox, cut_c, n)
-            for some in np.array_split(np.flatnonzero(fits), -(-int(fits.sum()) // MOST) or 1):
+            legal = self._fits(layer, given, k_choices, at, oy, ox, cut_c, n)
+            for some in np.array_split(np.flatnonzero(legal), -(-int(legal.sum()) // MOST) or 1):
                 if len(some):
                     k = k_choices[at[some]]
                     plan = tiled(layer, given, self.soc, list(k.T), oy[some], ox[some], c=cut_c, n=n)
@@ -103,17 +103,10 @@ class DmaTiles:
     def _fits(
         self, layer: Layer, given: LayerPlan, k_choices: Ints, at: Ints, oy: Ints, ox: Ints, cut_c: int, n: int
     ) -> npt.NDArray[np.bool_]:
-        """Which of the tilings fit all memories."""
-        soc, runtime = self.soc, self.given.runtime
-        # Weights know channels alone: asked of the smallest tiles of pixels.
-        small = [tiled(layer, given, soc, [int(x) for x in k], 1, 1, c=cut_c, n=1) for k in k_choices]
-        held = np.array([not tile_problems(layer, plan, soc, runtime, self.homes) for plan in small])
-        fits = held[at]
-        if fits.any():
-            plan = tiled(layer, given, soc, list(k_choices[at].T), oy, ox, c=cut_c, n=n)
-            for memory, need in tile_bytes(layer, plan, soc, runtime, self.homes).items():
-                fits = fits & (need.total <= room_for(layer, memory, soc, self.homes))
-        return fits
+        """Which of the tilings fit all memories. Each is asked for: a small tile can need more than a large one, as
+        its rows are aligned one by one."""
+        plan = tiled(layer, given, self.soc, list(k_choices[at].T), oy, ox, c=cut_c, n=n)
+        return np.broadcast_to(fits(layer, plan, self.soc, self.given.runtime, self.homes), len(at))
 
     def points(self, layer: Layer, plan: LayerPlan, many: int = 1) -> Floats:
         """J and s [many, 2] of a plan, or of the many tilings in one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -59,13 +59,13 @@ class Judge:
         seen: dict[Any, Visited] = {}
         for counts, by in sources:
             chosen = self.opened.settled(net, placed(net, counts))
-            whole = counts_of(net, chosen, counts)
+            whole = counts_of(net, chosen, self.opened.choices)
             cost = aim.simulated(self.figures(whole))
             seen.setdefault(key(whole), Visited(whole, by, self.loss(net, chosen), cost))
         found: list[tuple[float, Counts, list[Move], str]] = []
         for one in worth_repairing(list(seen.values()), aim):
             chosen, moves = self.repaired(net, self.opened.settled(net, placed(net, one.counts)), aim, way_out)
-            whole = counts_of(net, chosen, one.counts)
+            whole = counts_of(net, chosen, self.opened.choices)
             worth = aim.worth(self.loss(net, chosen), self.figures(whole))
             found.append((worth, whole, moves, one.by))
         _, counts, moves, by = min(found, key=lambda one: one[0])
@@ -76,7 +76,7 @@ class Judge:
         bounds, brought within them, then given back what they leave room for."""
 
         def cost(tried: Assignment) -> float:
-            return aim.simulated(self.figures(counts_of(net, tried, way_out)))
+            return aim.simulated(self.figures(counts_of(net, tried, self.opened.choices)))
 
         if not aim.bounds:
             return repair(net, chosen, cost, self.opened.steps)
@@ -87,7 +87,7 @@ class Judge:
         return chosen, moves + more
 
 
-def counts_of(net: MixedNet, chosen: Assignment, layers: Counts) -> dict[str, dict[str, int]]:
+def counts_of(net: MixedNet, chosen: Assignment, layers: Collection[str]) -> dict[str, dict[str, int]]:
     """Channels on each core of some layers, by an assignment."""
     return of_layers(all_counts(net, chosen), list(layers))
 

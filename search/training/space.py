@@ -22,13 +22,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cosoc.search.exact.shares import Front, Price, least, priced
+from cosoc.search.exact.shares import GRID, Front, Price, least, priced
 from cosoc.search.loop import Asked, search
 from cosoc.search.oracle import Oracle
 from cosoc.search.result import Result
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Candidate, Optimum, Report
 from cosoc.search.spaces.channels import MixedNet, assignment, fix, to_mapping
+from cosoc.search.spaces.inner_tiles import InnerTiles, decided
 from cosoc.search.spaces.opened import CHEAPEST, Opened, channel_space, operator_space
 from cosoc.search.spaces.operators import Cut, Template
 from cosoc.search.spaces.shares import CostModel, Counts, ShareCosts
@@ -51,6 +52,8 @@ from cosoc.sim.theta import Theta
 SpaceName = Literal["channels", "operators"]
 
 WARM_UP, SEARCH = 0.4, 0.35  # shares of a mapping's epochs: of its float network, and of a point's search beside
+SWEEPS, TOLD_EVERY = 4, 20  # over a descent's options, as a guess; mappings between two reports of it
+INNER_GRAIN = 16  # channels; those of an array's pass
 PRIMING = 24  # random mappings that theta is fitted to before the search
 
 
@@ -88,6 +91,7 @@ class TrainingConfig:
     device: Device = "cpu"
     out: Path = Path("run")
     resume: bool = False
+    redo: str | None = None
     runtime: Runtime = "overlapped"
     batch: int = 64
     train_images: int | None = None
@@ -100,9 +104,9 @@ class TrainingConfig:
     inner: tuple[str, ...] = ()
 
     def stated(self) -> dict[str, Any]:
-        """The configuration as plain data; `out` and `resume` are not part of what a run is."""
+        """The configuration as plain data; `out`, `resume` and `redo` are not part of what a run is."""
         plain = asdict(replace(self, soc=None, out=None))  # type: ignore[arg-type]
-        kept = {key: value for key, value in plain.items() if key not in ("out", "resume")}
+        kept = {key: value for key, value in plain.items() if key not in ("out", "resume", "redo")}
         return kept | {"soc": self.soc.model_dump(mode="json", by_alias=True, exclude_unset=True)}
 
 
@@ -112,21 +116,21 @@ def search_trained(config: TrainingConfig, report: Report) -> Result:
     report is called with (epochs done, epochs in all, phase). Raises InputError for what cannot be searched, before
     any training.
     """
-    space = TrainedSpace(config)
-    asked = Asked(config.objective, config.seed, config.out, config.stated(), config.resume, config.targets)
+    space = TrainedSpace(config, report)
+    asked = Asked(
+        config.objective, config.seed, config.out, config.stated(), config.resume, config.redo, config.targets
+    )
     return search(space, space.oracle, asked, report)
 
 
 class TrainedSpace:
     """Channels or operators of a network that is trained: see the module docstring. A `Space`."""
 
-    def __init__(self, config: TrainingConfig) -> None:
+    def __init__(self, config: TrainingConfig, report: Report = lambda done, total, what: None) -> None:
         self.config = config
         self.value = objective(config.objective)
         if config.estimator == "score" and config.cost_model != "simulator":
             raise InputError(f"estimator score samples simulated costs; cost_model {config.cost_model} has none")
-        if config.inner:
-            raise InputError(f"space {'+'.join((config.space, *config.inner))}: tiles are the tiler's own so far")
         check_device(config.device)
         self.data = _limited(load_data(config.data, config.seed), config.train_images)
         self.judged = Split(self.data.val.x[:IMAGES], self.data.val.y[:IMAGES])
@@ -140,25 +144,27 @@ class TrainedSpace:
         self.oracle = Oracle(config.soc, self.workload)
         self.costs = ShareCosts(self.workload, config.soc, config.runtime, config.cost_model, self.oracle)
         self.reference = self.simulated(self.reference_counts)
+        if "tiles" in config.inner:
+            self.costs.cut_by(InnerTiles(self.workload, config.soc, config.objective, self.reference))
+            self.reference = self.simulated(self.reference_counts)
         self.points = self._names()
         self.manual = dict(self.opened.manual)
-        self.within: Counts = {}  # the targets, where there are any
-        self.cheapest: Counts = {}
-        if self.points or CHEAPEST in self.manual:
-            self.cheapest = self._cheapest()
         if self._places_points:  # between two ends, which are trained whatever else is
             ends = {self.opened.reference.name: self.opened.reference, CHEAPEST: None}
             self.manual = ends | {name: given for name, given in self.manual.items() if name not in ends}
-        if config.theta is not None:
-            self.costs.start(config.theta)
-        else:
-            self.costs.prime(PRIMING, config.seed)
         self.n_warm = max(1, round(WARM_UP * config.epochs))
         self.n_search = max(1, round(SEARCH * config.epochs))
         self.n_tune = self.n_search + max(1, config.epochs - self.n_warm - self.n_search)
         mappings = (len(self.points) + len(self.manual)) * config.seeds
         warm_ups = config.seeds if self.opened.fixed is None else 1 + mappings
         self.progress = Progress(warm_ups * self.n_warm + len(self.points) * self.n_search + mappings * self.n_tune)
+        self.progress.report = report
+        self.within: Counts = self._within() if config.targets else {}
+        self.cheapest: Counts = self._cheapest() if CHEAPEST in self.manual else {}
+        if config.theta is not None:
+            self.costs.start(config.theta)
+        else:
+            self.costs.prime(PRIMING, config.seed)
         self.folder: RunFolder
         self.front: Front | None = None  # by costs and losses layer by layer; made when the network has been warmed up
         self.trained: dict[str, dict[str, Any]] = {}  # by mapping: counts, figures of validation and test, bound asked
@@ -184,6 +190,11 @@ class TrainedSpace:
     def reference_counts(self) -> Counts:
         return of_layers(_counts(self.opened.reference), list(self.opened.choices))
 
+    @property
+    def grain(self) -> int:
+        """Channels by which tiles are chosen anew while shares are soft; coarser where the best ones are looked for."""
+        return max(self.opened.grain, INNER_GRAIN) if self.config.inner else self.opened.grain
+
     def simulated(self, counts: Counts) -> Figures:
         """What shares of the layers that have a choice cost, the others as they are."""
         return self.costs.simulated({**self.settled, **counts})
@@ -194,20 +205,38 @@ class TrainedSpace:
             return priced(lambda counts: aim.simulated(self.simulated(counts)))
         return priced(lambda counts: float(aim.cost(self.costs.estimated({**self.settled, **counts}))))
 
+    def _least(self, price: Price, what: str) -> tuple[Counts, float]:
+        """The least price of all shares, with progress, as there may be many to ask for."""
+        asked, about = 0, SWEEPS * sum(min(len(options), GRID + 2) for options in self.opened.choices.values())
+
+        def counted(counts: Counts) -> float:
+            nonlocal asked
+            asked += 1
+            if asked % TOLD_EVERY == 0:
+                self.progress.advance(0, f"{what}: {asked} of about {max(asked, about)} mappings simulated")
+            return price(counts)
+
+        return least(self.opened.choices, counted, [self.reference_counts])
+
+    def _within(self) -> Counts:
+        """Shares that meet the targets; InputError where none were found, before any training."""
+        config = self.config
+        aim = Aim(self.value, 1.0, 1.0, bounds=bounds_of(config.targets))
+        found, missed = self._least(priced(lambda counts: aim.simulated(self.simulated(counts))), "meeting the target")
+        if missed > 1.0:
+            asked = ", ".join(map(str, config.targets))
+            reached = ", ".join(str(one.reached(self.simulated(found))) for one in config.targets)
+            raise InputError(
+                f"target {asked}: {self.workload.name} on {config.soc.name} has {reached} "
+                "simulated under the nearest mapping that was found; ask for that or more"
+            )
+        return found
+
     def _cheapest(self) -> Counts:
-        """The cheapest shares by the objective, or the nearest to the targets; InputError where those cannot be met, or
-        nothing is cheaper than the reference, between which points would lie; before any training."""
-        config, starts = self.config, [self.reference_counts]
-        if config.targets:
-            aim = Aim(self.value, 1.0, 1.0, bounds=bounds_of(config.targets))
-            self.within, missed = least(self.opened.choices, priced(lambda c: aim.simulated(self.simulated(c))), starts)
-            if missed > 1.0:
-                reached = ", ".join(str(one.reached(self.simulated(self.within))) for one in config.targets)
-                raise InputError(
-                    f"target {', '.join(map(str, config.targets))}: {self.workload.name} on {config.soc.name} has "
-                    f"{reached} simulated under the nearest mapping that was found; ask for that or more"
-                )
-        found, _ = least(self.opened.choices, self._priced(self._relative()), starts)
+        """The cheapest shares by the objective; InputError where nothing is cheaper than the reference, between which
+        points would lie, before any training."""
+        config = self.config
+        found, _ = self._least(self._priced(self._relative()), "the cheapest mapping")
         at, most = (float(self.value(figures)) for figures in (self.simulated(found), self.reference))
         if self._places_points and at >= most:
             raise InputError(
@@ -229,7 +258,7 @@ class TrainedSpace:
 
     @property
     def name(self) -> str:
-        return self.config.space
+        return "+".join((self.config.space, *self.config.inner))
 
     def rounds(self) -> Sequence[str]:
         """The manual mappings, the ends of the front first, then the points."""
@@ -358,7 +387,7 @@ class TrainedSpace:
             begin = self.front.within(1.0 if config.targets else aim.bounds[0].most / aim.truth)
         else:
             begin = self.front.weighted(aim.strength or 0.0)
-        manner = Manner(config.estimator, self.opened.grain, config.simulate_every, config.tolerance)
+        manner = Manner(config.estimator, self.grain, config.simulate_every, config.tolerance)
         phase = Phase(f"{name}.search", self.n_search, config.batch, config.seed, config.device)
         whole = {**self.settled, **begin}
         ended = search_gates(net, aim, whole, manner, phase, self.costs, self.data, self.folder, self.progress)
@@ -408,8 +437,13 @@ class TrainedSpace:
         channels = sum(sum(on.values()) for on in counts.values())
         on_wide = sum(counts[n].get(layer.cores[wide(layer)], 0) for n, layer in open_layers.items())
         whole = {**self.settled, **counts}
+        mapping = to_mapping(net, chosen, self.config.runtime, name)
+        if self.config.inner:
+            config, tiled = self.config, self.costs.mapping({n: _present(on) for n, on in whole.items()}, name)
+            fusion = "fusion" in config.inner
+            mapping = decided(tiled, config.soc, self.workload, config.objective, config.targets, fusion, self.oracle)
         return Candidate(
-            name, to_mapping(net, chosen, self.config.runtime, name), self.costs.estimated(whole),
+            name, replace(mapping, name=name), self.costs.estimated(whole),
             mean(found["accuracies"]), known=name not in self.points, accuracies=tuple(found["accuracies"]),
             about={**about, "val_accuracy": found["val_accuracy"], "wide_share": on_wide / max(1, channels)},
         )  # fmt: skip
@@ -454,6 +488,11 @@ class TrainedSpace:
         found = {"accuracy": accuracy(net, self.data.test), "val_accuracy": accuracy(net, self.data.val)}
         self.folder.finish(name, found, net.state_dict())
         return found
+
+
+def _present(on_cores: MappingOf[str, int]) -> dict[str, int]:
+    """The cores that have channels, and how many."""
+    return {core: k for core, k in on_cores.items() if k}
 
 
 def _limited(data: Data, images: int | None) -> Data:

@@ -41,7 +41,7 @@ from cosoc.sim.model.tiles import (
 )
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.movers.cached_terms import Machine, cached_cores
-from cosoc.sim.movers.dma import DmaEmitter
+from cosoc.sim.movers.dma import DmaEmitter, Transfers
 from cosoc.sim.movers.dma_terms import (
     Span,
     Window,
@@ -53,7 +53,7 @@ from cosoc.sim.movers.fused_steps import chain
 from cosoc.sim.movers.links import HOST_TIME
 from cosoc.sim.movers.named_keys import keys_behind
 from cosoc.sim.movers.writer import Op, Writer
-from cosoc.sim.tiler import Placed, living, placed, shape_of_layer
+from cosoc.sim.tiler import Placed, living, placed
 from cosoc.sim.work import access_pj, core_cycles, feed_ticks, job_cycles
 
 if TYPE_CHECKING:
@@ -149,18 +149,32 @@ def steps(layer: Layer, plan: LayerPlan, soc: SoC) -> Iterator[Step]:
         yield before
 
 
+@dataclass(frozen=True)
+class Job:
+    """What one job takes, as it is emitted. run: array cycles. feeds: (links, bytes, burst). streamed: bytes that it
+    moves beside its array cycles. energy_fj: by level."""
+
+    run: int
+    feeds: tuple[tuple[tuple[str, ...], int, int], ...]
+    streamed: int
+    macs: int
+    energy_fj: dict[str, int]
+
+
 @dataclass
 class KnownSteps:
-    """The steps of layers on one SoC, walked once: by the layer's shape and its plan."""
+    """What has been walked and counted before on one SoC, so that only layers that change are so anew: the steps of a
+    layer under a plan; its jobs by core, format, channels, window, unrolling and input channels; its transfers."""
 
-    found: dict[tuple[Layer, LayerPlan], tuple[Step, ...]] = field(default_factory=dict)
+    steps: dict[tuple[Layer, LayerPlan], tuple[Step, ...]] = field(default_factory=dict)
+    jobs: dict[tuple[object, ...], Job] = field(default_factory=dict)
+    transfers: Transfers = field(default_factory=dict)
 
     def of(self, layer: Layer, plan: LayerPlan, soc: SoC) -> tuple[Step, ...]:
         """`steps` of a layer."""
-        key = shape_of_layer(layer), plan
-        if key not in self.found:
-            self.found[key] = tuple(steps(layer, plan, soc))
-        return self.found[key]
+        if (layer, plan) not in self.steps:
+            self.steps[layer, plan] = tuple(steps(layer, plan, soc))
+        return self.steps[layer, plan]
 
 
 def _channels(part: Part, layer: Layer, soc: SoC) -> list[int]:
@@ -216,7 +230,7 @@ class _Emitter:
         self.workload, self.mapping, self.soc, self.homes, self.known = at.workload, at.mapping, at.soc, at.homes, known
         name = f"{at.soc.name}/{at.workload.name}/{at.mapping.name}"
         self.ops = Writer(name, at.soc, at.mapping.runtime == "serial")
-        self.dma = DmaEmitter(self.ops, at.homes)
+        self.dma = DmaEmitter(self.ops, at.homes, known.transfers)
         self.arrays = self.array_emitters(cached_cores(at.soc))
         self.written: dict[str, tuple[Op, ...]] = {}  # the ops after which a tensor is in place
         self.barrier: tuple[Op, ...] = ()  # the stores of the layer before
@@ -247,8 +261,7 @@ class _Emitter:
         c: int = 0,
     ) -> Op:
         """Emit one job: its launch by the host, its reads and writes, its array cycles."""
-        name, core = part.core, self.soc.core_of(part)
-        tile = make_tile(form(layer, core), size, at.y.out, at.x.out, unroll, c)
+        name, core = part.core, self.soc.cores[part.core]
         cycles = core.launch_cycles
         if (name, self.ops.layer) not in self.begun_on:
             self.begun_on.add((name, self.ops.layer))
@@ -260,17 +273,12 @@ class _Emitter:
             if self.inferences > 1 and name not in self.launches:
                 self.configured = (op,)
             self.launches[name] = op
-        macs = at.n * tile.k * tile.c * tile.fy * tile.fx * tile.oy * tile.ox if tile.op in ("conv", "matmul") else 0
-        energy = {
-            name: round(1000 * at.n * core.energy_pj(tile, exact)),
-            self.soc.serves(core): round(1000 * at.n * access_pj(tile, self.soc, core)),
-        }
-        run = int(core_cycles(core, tile, at.n, exact))
-        feeds = [(links, int(feed) * at.n, self.burst(core, links)) for links, feed in core.feeds(tile, exact) if feed]
+        one = self.one_job(layer, part, size, at, unroll, c)
+        run, feeds, macs, energy = one.run, one.feeds, one.macs, one.energy_fj
         if core.streams:
             links, feed, burst = feeds[0]
             first = self.feed(name, deps, feed, burst, links, take)
-            return self.streaming(name, first, run, int(core.stream_bytes(tile, exact)) * at.n, give, macs, energy)
+            return self.streaming(name, first, run, one.streamed, give, macs, energy)
         for n in range(core.feed_pieces):
             for links, feed, burst in feeds:
                 now = _piece(feed, n, core.feed_pieces, burst)
@@ -283,6 +291,27 @@ class _Emitter:
                 deps, take = (), ()
         now = _piece(run, core.feed_pieces - 1, core.feed_pieces, 1)
         return self.ops.op(name, "compute", deps, take, give, run=now, macs=macs, energy_fj=energy)
+
+    def one_job(self, layer: Layer, part: Part, size: int, at: Window, unroll: int, c: int) -> Job:
+        """What a job takes; counted once."""
+        key = layer, part.core, part.bits, size, at, unroll, c
+        if key not in self.known.jobs:
+            core = self.soc.core_of(part)
+            tile = make_tile(form(layer, core), size, at.y.out, at.x.out, unroll, c)
+            macs = at.n * tile.k * tile.c * tile.fy * tile.fx * tile.oy * tile.ox
+            energy = {
+                part.core: round(1000 * at.n * core.energy_pj(tile, exact)),
+                self.soc.serves(core): round(1000 * at.n * access_pj(tile, self.soc, core)),
+            }
+            feeds = [(links, int(feed) * at.n) for links, feed in core.feeds(tile, exact) if feed]
+            self.known.jobs[key] = Job(
+                int(core_cycles(core, tile, at.n, exact)),
+                tuple((links, moved, self.burst(core, links)) for links, moved in feeds),
+                int(core.stream_bytes(tile, exact)) * at.n if core.streams else 0,
+                macs if tile.op in ("conv", "matmul") else 0,
+                energy,
+            )
+        return self.known.jobs[key]
 
     def streaming(
         self,
@@ -680,4 +709,4 @@ class _Emitter:
         return self.dma.store(layer, self.soc.cores[core].memory, layer.k, _row(layer), computed, slot)
 
 
-__all__ = ["KnownSteps", "Step", "lower", "lowered", "steps", "stream"]
+__all__ = ["Job", "KnownSteps", "Step", "lower", "lowered", "steps", "stream"]

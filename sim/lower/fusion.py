@@ -110,7 +110,9 @@ class _State:
     """Progress of a group: rows emitted a layer, rows freed an edge, when cores are free and rows end."""
 
     def __init__(self, layers: Sequence[Layer], edges: Sequence[tuple[str, str]]) -> None:
-        self.edges, self.layers = edges, {layer.name: layer for layer in layers}
+        self.layers = {layer.name: layer for layer in layers}
+        self.into = {layer.name: [edge for edge in edges if edge[1] == layer.name] for layer in layers}
+        self.out_of = {layer.name: [edge for edge in edges if edge[0] == layer.name] for layer in layers}
         self.rows = {layer.name: 0 for layer in layers}
         self.freed = dict.fromkeys(edges, 0)
         self.free: dict[str, int] = {}
@@ -119,7 +121,7 @@ class _State:
     def inputs_at(self, layer: Layer) -> int:
         """When the rows under a layer's next row are there."""
         row = self.rows[layer.name]
-        needs = (self.end[p, _last_under(layer, row, self.layers[p])] for p, c in self.edges if c == layer.name)
+        needs = (self.end[p, _last_under(layer, row, self.layers[p])] for p, _ in self.into[layer.name])
         return max(needs, default=0)
 
     def ready(self, layer: Layer, bound: Mapping[tuple[str, str], int]) -> bool:
@@ -127,8 +129,9 @@ class _State:
         row = self.rows[layer.name]
         if row >= layer.oy:
             return False
-        inputs = all(self.rows[p] > _last_under(layer, row, self.layers[p]) for p, c in self.edges if c == layer.name)
-        return inputs and all(row - self.freed[e] < bound[e] for e in self.edges if e[0] == layer.name)
+        if any(self.rows[p] <= _last_under(layer, row, self.layers[p]) for p, _ in self.into[layer.name]):
+            return False
+        return all(row - self.freed[edge] < bound[edge] for edge in self.out_of[layer.name])
 
 
 def _run(
@@ -144,10 +147,9 @@ def _run(
         layer = choose(state, [layer for layer in layers if state.ready(layer, bound)])
         row = state.rows[layer.name]
         state.rows[layer.name] += 1
-        for edge in edges:
-            if edge[0] == layer.name:
-                held[edge] = max(held[edge], row + 1 - state.freed[edge])
-        inner = [state.layers[p] for p, c in edges if c == layer.name]
+        for edge in state.out_of[layer.name]:
+            held[edge] = max(held[edge], row + 1 - state.freed[edge])
+        inner = [state.layers[p] for p, _ in state.into[layer.name]]
         done = {p.name: _done_with(layer, row, p) for p in inner}
         frees = tuple((p, n - state.freed[p, layer.name]) for p, n in done.items())
         for p, n in done.items():

@@ -300,7 +300,8 @@ def _prepare_servers(
     return servers, varies, loose
 
 
-@njit(cache=True)
+# nogil: a program may run for long, and other threads (that which ends the process on a signal) go on meanwhile.
+@njit(cache=True, nogil=True)
 def _mark(given, routes, stretch, servers, goes_over, varies, tagged):
     """Mark the units that go over each server, [n_servers, n_units], and the servers whose stretch varies or over which
     tags go, [n_servers]."""
@@ -328,7 +329,7 @@ def _prepare_rows(program: Program, varies: Any, loose: Any) -> tuple[Records, R
     return rows, hops[:n_hops], busy, longest
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _fill(given, routes, about, stretch, varies, loose, times, rows, hops, busy, longest):
     """Write what `_prepare_rows` returns; how many hops there are. times: how often each row runs, [n_rows]."""
     at = 0
@@ -1298,7 +1299,7 @@ def _skip(
     m[0].skipped += ended
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _steady(
     units, slots, servers, nodes, freed, holder, credits, rows, hops, tree, levels, stretches, order, blocks, deps,
     issue, end, service, marks, pictures, kept_busy, m,
@@ -1383,7 +1384,7 @@ def _steady(
             m[0].rest *= 2
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _run(
     units, slots, servers, nodes, freed, holder, credits, rows, hops, tree, levels, lists, stretches, order, blocks,
     deps, takes, gives, stretch, issue, end, service, watched, waits, chain, m,

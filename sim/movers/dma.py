@@ -15,12 +15,16 @@ from cosoc.sim.model.workload import Layer
 from cosoc.sim.movers.dma_terms import Transfer, Window, input_transfer, output_transfer, weight_transfer_of
 from cosoc.sim.movers.writer import Amounts, Op, Writer
 
+# Those of a SoC that have been counted: by layer, core's memory, channels, window, the tensor's home, and whether in.
+Transfers = dict[tuple[Layer, str, int, Window, str, bool], Transfer]
+
 
 class DmaEmitter:
-    """Writes the transfers of a network's operands. held: bytes of weight memory in use, by layer and part."""
+    """Writes the transfers of a network's operands. held: bytes of weight memory in use, by layer and part. known:
+    transfers that need no counting."""
 
-    def __init__(self, ops: Writer, homes: Homes) -> None:
-        self.ops, self.soc, self.homes = ops, ops.soc, homes
+    def __init__(self, ops: Writer, homes: Homes, known: Transfers) -> None:
+        self.ops, self.soc, self.homes, self.known = ops, ops.soc, homes, known
         self.held: dict[tuple[int, int], int] = {}
 
     def load(
@@ -28,7 +32,10 @@ class DmaEmitter:
     ) -> tuple[Op | None, int]:
         """Bring the inputs under a tile of k channels from `home` into a core's memory: the op, None where nothing
         moves, and its bytes."""
-        moved = input_transfer(layer, self.soc, memory, k, at, home, exact)
+        key = layer, memory, k, at, home, True
+        moved = self.known.get(key)
+        if moved is None:
+            moved = self.known[key] = input_transfer(layer, self.soc, memory, k, at, home, exact)
         return self._move(home, memory, moved, "load", after, take), int(moved.bytes)
 
     def weights(self, layer: Layer, part: int, core: Core, k: int, c: int = 0) -> Op | None:
@@ -56,7 +63,10 @@ class DmaEmitter:
     def store(self, layer: Layer, memory: str, k: int, at: Window, computed: Op, give: Amounts) -> Op:
         """Take a tile's results home; the op after which they are there."""
         home = self.homes.output(layer)
-        moved = output_transfer(layer, self.soc, memory, k, at, home, exact)
+        key = layer, memory, k, at, home, False
+        moved = self.known.get(key)
+        if moved is None:
+            moved = self.known[key] = output_transfer(layer, self.soc, memory, k, at, home, exact)
         out = self._move(memory, home, moved, "store", (computed,), give=give)
         return computed if out is None else out
 

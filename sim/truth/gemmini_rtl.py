@@ -7,12 +7,9 @@ all rows where the library's own tiling was run beside it. The seed of the cache
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -24,6 +21,7 @@ from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.importers.dosa import Problem, decode
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.movers.measured import CAP, Nest, NestRun, run_nest
+from cosoc.sim.processes import Workers
 from cosoc.sim.truth.compared import Compared, Published, TruthSet
 
 DIMENSIONS = ("K", "C", "P", "Q", "R", "S")
@@ -142,15 +140,9 @@ def in_order(simulate: Callable[[Nest, SoC, int], R], nests: Sequence[Nest], soc
         yield from map(simulate, nests, socs, caps)
         return
     simulate(nests[0], socs[0], 100)  # compiles or loads the kernels once, not in every worker
-    # Threads of numba do not survive a fork; a Ctrl-C is for this process, which ends the others.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        os.cpu_count(), context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
-    )
-    try:
-        yield from pool.map(simulate, nests, socs, caps, chunksize=8)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    with Workers(os.cpu_count() or 1) as pool:
+        for one in [pool.submit(simulate, *each) for each in zip(nests, socs, caps, strict=True)]:
+            yield one.result()
 
 
 def compare(rows: Sequence[Mapping[str, str]]) -> Iterator[Compared]:

@@ -13,23 +13,33 @@ from cosoc.cli import main
 from cosoc.search.loop import Asked, search
 from cosoc.search.oracle import Oracle
 from cosoc.search.result import Result
+from cosoc.search.spaces.inner_tiles import InnerTiles, slopes
 from cosoc.search.spaces.joint import JointSpace
 from cosoc.search.spaces.share_tiles import ShareTiles, shares
 from cosoc.search.spaces.tile_search import TileConfig, search_tiles
+from cosoc.search.spaces.together_space import search_together
 from cosoc.search.targets import Target, target
-from cosoc.sim.figures import objective
+from cosoc.sim.figures import Figures, objective
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import load_mapping
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import named_mapping
-from cosoc.sim.model.mapping import Mapping
+from cosoc.sim.model.mapping import LayerPlan
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Layer, Workload
-from cosoc.sim.simulate import figures
-from cosoc.sim.tiler import homes_of
+from cosoc.sim.report.together import Load
+from cosoc.sim.simulate import figures, simulate_together
+from cosoc.sim.tiler import checked, homes_of
 
 DIANA = find_soc("diana")
-NET = find_workload("digits_cnn")
+NET = Workload(
+    "two", (16, 8, 8),
+    (
+        Layer("first", "conv", ("input",), 32, 16, 8, 8, 8, 8, 3, 3, 1, 1, 1, 1),
+        Layer("second", "conv", ("first",), 64, 32, 4, 4, 8, 8, 3, 3, 2, 2, 1, 1),
+    ),
+    ("second",),
+)  # fmt: skip
 
 
 def quiet(done: int, total: int, what: str) -> None:
@@ -39,7 +49,7 @@ def quiet(done: int, total: int, what: str) -> None:
 def space_of(soc: SoC = DIANA, net: Workload = NET, aim: str = "latency", **changes: Any) -> JointSpace:
     runtime = changes.pop("runtime", "serial")
     given = named_mapping("default", net, soc, runtime)
-    return JointSpace(soc, net, **({"outer": "channels", "aim": aim, "given": given} | changes))
+    return JointSpace(soc, net, **({"outer": "channels", "aim": aim, "given": given, "tries": 6} | changes))
 
 
 def searched(space: JointSpace, out: Path) -> Result:
@@ -52,34 +62,59 @@ def one_conv(k: int, c: int, size: int) -> Workload:
     return Workload("one", (c, size, size), (layer,), ("conv",))
 
 
-def all_of(space: JointSpace) -> list[tuple[Mapping, float]]:
-    """Every share and tiling of a network of one layer, simulated."""
-    homes = homes_of(space.workload, space.given, space.soc)
-    table = ShareTiles(space.workload, space.soc, space.given, homes, space.open_layers)
-    (layer,) = space.workload.layers
+TIGHT = find_soc("diana", {"memories.l1.size_bytes": "6464"})  # 320 bytes of scratchpad behind what is reserved
+ONE = one_conv(32, 2, 4)
+
+
+@pytest.fixture(scope="module")
+def every() -> list[Figures]:
+    """Every share and tiling of a layer of 32 channels of 16 pixels, simulated."""
+    space = space_of(TIGHT, ONE)
+    table = ShareTiles(ONE, TIGHT, space.given, homes_of(ONE, space.given, TIGHT), space.open_layers)
+    (layer,) = ONE.layers
     out = []
-    for parts in shares(layer, space.soc):
+    for parts in shares(layer, TIGHT):
         plan = replace(space.given.layers[layer.name], parts=parts, order=None)
         for plans, many in table.dma.tilings(layer, plan):
-            for choice in range(many):
-                mapping = replace(space.given, layers={layer.name: table.dma.chosen(plans, choice)})
-                found = figures(space.soc, space.workload, mapping)
-                out.append((mapping, float(space.objective(found))))
+            tiled = [table.dma.chosen(plans, choice) for choice in range(many)]
+            out += [figures(TIGHT, ONE, replace(space.given, layers={layer.name: one})) for one in tiled]
     return out
 
 
-@pytest.mark.parametrize("aim", ["latency", "edp"])
-def test_what_is_called_optimal_is_the_least_of_all_shares_and_tilings_simulated(aim: str) -> None:
-    """Brute force over a layer of 32 channels of 16 pixels in a scratchpad of 320 bytes: the serial estimate is the
-    simulator's own time, so that the proven plan is the best of all that can be run."""
-    soc = find_soc("diana", {"memories.l1.size_bytes": "6464"})
-    space = space_of(soc, one_conv(32, 2, 4), aim)
+@pytest.mark.parametrize("aim", ["latency", "energy", "edp"])
+def test_what_is_called_optimal_is_the_least_of_all_shares_and_tilings_simulated(
+    aim: str, every: list[Figures]
+) -> None:
+    """Brute force in a scratchpad that holds a part of the layer: the serial estimate is the simulator's own time, so
+    that the proven plan is the best of all that can be run."""
+    space = space_of(TIGHT, ONE, aim)
     (homes,) = space.placements()
     solved = space.solved(homes)
     assert solved is not None
-    least = min(value for _, value in all_of(space))
+    least = min(float(space.objective(one)) for one in every)
     assert space.worth(solved.plans["optimum"]) == pytest.approx(least, rel=1e-12)
     assert solved.bound == pytest.approx(least, rel=1e-9)
+
+
+def test_tiles_inside_of_a_search_over_shares_are_the_best_of_each_share(every: list[Figures]) -> None:
+    """The best of all shares in their inner tiles is the best of all shares and tilings."""
+    space = space_of(TIGHT, ONE)
+    inner = InnerTiles(ONE, TIGHT, "latency", every[0])
+    found = []
+    for parts in shares(ONE.layers[0], TIGHT):
+        mapping = checked(replace(space.given, layers={"conv": LayerPlan(parts)}), ONE, TIGHT)
+        cut = inner.cut(mapping)
+        assert figures(TIGHT, ONE, cut).latency_s <= figures(TIGHT, ONE, mapping).latency_s
+        found.append(figures(TIGHT, ONE, cut).latency_s)
+    assert min(found) == min(one.latency_s for one in every)
+
+
+def test_an_objectives_slopes_are_those_of_its_formula() -> None:
+    """Of energy times latency: a joule more is worth the seconds, a second the joules."""
+    at = Figures(2e-3, 3e-3, 1, 500.0)
+    assert slopes("edp", at) == pytest.approx((2e-3, 3e-3), rel=1e-6)
+    assert slopes("latency", at) == pytest.approx((0.0, 1.0), abs=1e-6)
+    assert slopes("peak", at) == (0.0, 1.0)  # tiles change no peak: then they are the fastest
 
 
 def test_no_estimate_is_below_the_bound() -> None:
@@ -98,33 +133,33 @@ def test_no_estimate_is_below_the_bound() -> None:
 
 def test_together_is_never_worse_than_one_after_the_other(tmp_path: Path) -> None:
     """Channels under the tiler's tiles and then tiles; tiles and then channels with these kept: on a chip whose
-    scratchpad holds a few rows, by energy and latency, what was chosen together costs no more than either."""
+    scratchpad holds a few rows, what was chosen together costs no more than either."""
     soc = find_soc("diana", {"memories.l1.size_bytes": "14336", "memories.l2.size_bytes": "98304"})
-    for aim in ("latency", "energy", "edp"):
-        given = named_mapping("default", NET, soc, "serial")
-        joint = searched(space_of(soc, aim=aim), tmp_path / f"{aim}_joint")
-        values = []
-        for first, second in itertools.permutations(("channels", "tiles")):
-            now, folder = given, tmp_path / f"{aim}_{first}"
-            for n, outer in enumerate((first, second)):
-                tiles = "searched" if outer == "tiles" else ("kept" if n else "tiler")
-                step = searched(space_of(soc, aim=aim, outer=outer, tiles=tiles, given=now), folder / outer)
-                now = load_mapping(folder / outer / "run" / step.best.mapping, NET, soc)
-            values.append(step.value(step.best.simulated))
-        assert joint.value(joint.best.simulated) <= min(values) * (1 + 1e-12)
+    given, aim = named_mapping("default", NET, soc, "serial"), "energy"
+    joint = searched(space_of(soc, aim=aim), tmp_path / "joint")
+    values = []
+    for first, second in itertools.permutations(("channels", "tiles")):
+        now, folder = given, tmp_path / first
+        for n, outer in enumerate((first, second)):
+            tiles = "searched" if outer == "tiles" else ("kept" if n else "tiler")
+            step = searched(space_of(soc, aim=aim, outer=outer, tiles=tiles, given=now), folder / outer)
+            now = load_mapping(folder / outer / "run" / step.best.mapping, NET, soc)
+        values.append(step.value(step.best.simulated))
+    assert joint.value(joint.best.simulated) <= min(values) * (1 + 1e-12)
 
 
 def test_a_bound_on_the_peak_is_kept_and_costs_time(tmp_path: Path) -> None:
     """Analog weights are stored for all columns and take more of the main memory: below the peak of the fastest
     mapping another is the fastest, slower and within."""
-    free = searched(space_of(runtime="overlapped"), tmp_path / "free").best.simulated
+    net, runtime = find_workload("digits_cnn"), "overlapped"
+    free = searched(space_of(net=net, runtime=runtime), tmp_path / "free").best.simulated
     bound = Target("peak", free.peak_bytes - 1)
-    found = searched(space_of(runtime="overlapped", targets=(bound,)), tmp_path / "bound").best.simulated
+    found = searched(space_of(net=net, runtime=runtime, targets=(bound,)), tmp_path / "bound").best.simulated
     assert found.peak_bytes < free.peak_bytes
     assert found.latency_s > free.latency_s
 
 
-@pytest.mark.parametrize(("aim", "bound"), [("energy", "latency"), ("latency", "energy"), ("peak", "latency")])
+@pytest.mark.parametrize(("aim", "bound"), [("energy", "latency"), ("peak", "latency")])
 def test_any_figure_is_small_while_another_is_bounded(aim: str, bound: str, tmp_path: Path) -> None:
     """Half-way between the least of the bounded figure and what it is where nothing is bounded."""
     free = searched(space_of(aim=aim), tmp_path / "free").best.simulated
@@ -159,6 +194,31 @@ def test_a_killed_search_goes_on(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         search_tiles(broken, stop)
     assert search_tiles(replace(broken, resume=True), quiet).content() == whole
+
+
+def test_networks_at_once_are_searched_together(tmp_path: Path) -> None:
+    """No worse than with their default mappings, each within the bound on its peak, and as `simulate_together` has the
+    files."""
+    other = one_conv(64, 16, 8)
+    bound = target("peak=40KB")
+    configs = [
+        TileConfig(DIANA, net, named_mapping("default", net, DIANA, "overlapped"), "edp", 4.0, out=tmp_path / "run",
+                   outer="channels", targets=(bound,))
+        for net in (NET, other)
+    ]  # fmt: skip
+    result = search_together(configs, quiet)
+    content = result.content()
+    best = next(one for one in result.found if one.name == content["best"])
+    given = next(one for one in result.found if one.name == "given")
+    assert result.value(best.simulated) <= result.value(given.simulated)
+    assert best.simulated.peak_bytes <= bound.most
+    files = [best.mapping, *best.about["beside"]]
+    loads = [
+        Load(net, load_mapping(tmp_path / "run" / file, net, DIANA))
+        for net, file in zip((NET, other), files, strict=True)
+    ]
+    run = simulate_together(DIANA, loads)
+    assert (run.seconds, run.energy_j) == (best.simulated.latency_s, best.simulated.energy_j)
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,7 @@ def test_a_killed_run_resumes_to_the_same_result(
 
     with pytest.raises(Killed):
         search_trained(replace(tiny, out=out), kill)
-    with (out / "metrics.jsonl").open("a") as file:
-        file.write('{"phase": "torn')  # what a kill in the middle of a write leaves
+    (out / "metrics.jsonl.part").write_text('{"phase": "torn')  # what a kill in the middle of a write leaves
     search_trained(replace(tiny, out=out, resume=True), quiet)
     assert json.loads((out / "result.json").read_text()) == json.loads((finished / "result.json").read_text())
 
@@ -90,7 +89,7 @@ def test_another_configuration_is_not_resumed(tiny: TrainingConfig, finished: Pa
         search_trained(replace(tiny, out=finished), quiet)
 
 
-def test_a_damaged_checkpoint_is_named(tiny: TrainingConfig, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_named(tiny: TrainingConfig, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
 
     def kill(done: int, total: int, what: str) -> None:
@@ -99,8 +98,10 @@ def test_a_damaged_checkpoint_is_named(tiny: TrainingConfig, tmp_path: Path) -> 
     with pytest.raises(Killed):
         search_trained(replace(tiny, out=out), kill)
     (out / "checkpoint.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be read back"):
+    with pytest.raises(InputError, match=r"checkpoint\.pt: is not what the run wrote; --resume --redo warm_up does"):
         search_trained(replace(tiny, out=out, resume=True), quiet)
+    again = search_trained(replace(tiny, out=out, resume=True, redo="warm_up"), quiet).content()
+    assert again == json.loads((finished / "result.json").read_text())
 
 
 def test_a_target_is_met_by_simulation(tiny: TrainingConfig, tmp_path: Path) -> None:
@@ -119,6 +120,37 @@ def test_a_target_is_met_by_simulation(tiny: TrainingConfig, tmp_path: Path) -> 
     assert point["simulated"]["latency_s"] * 1e3 <= target_ms
     (slowest,) = found.content()["known"]
     assert slowest["simulated"]["latency_s"] * 1e3 > target_ms
+
+
+def test_a_search_places_its_points_and_trains_them_so_often(tiny: TrainingConfig, tmp_path: Path) -> None:
+    """Two trainings of each of both ends and a point between them, in cost too; all that was announced is done; and a
+    kill within the point changes nothing, as where it lies follows from what was found before."""
+    wanted = replace(tiny, strengths=(), points=1, seeds=2, epochs=2, manual=(), out=tmp_path / "whole")
+    told: list[tuple[int, int, str]] = []
+    content = search_trained(wanted, lambda *said: told.append(said)).content()
+    assert told[-1][0] == told[-1][1]
+    assert [row["name"] for row in content["known"]] == ["all_8bit", "cheapest"]
+    rows = {row["name"]: row for row in content["points"] + content["known"]}
+    for row in rows.values():
+        assert len(row["accuracies"]) == 2 and row["accuracy"] == sum(row["accuracies"]) / 2
+        apart = abs(row["accuracies"][0] - row["accuracies"][1])
+        assert row["accuracy_interval"] == pytest.approx(12.706 * apart / 2, rel=1e-3)  # t of two values; any table
+    assert any("all_8bit" in claim for claim in content["claims"])
+    least, most = (rows[name]["simulated"]["latency_s"] for name in ("cheapest", "all_8bit"))
+    (point,) = content["points"]
+    assert least < point["simulated"]["latency_s"] <= point["about"]["bound"] == pytest.approx((least + most) / 2)
+    assert (wanted.out / "weights" / "point_1.seed_1.tune.pt").exists()
+    search_from = next(done for done, _, what in told if what == "point_1.search")
+
+    def kill(done: int, total: int, what: str) -> None:
+        if done == search_from:
+            raise Killed
+
+    again = replace(wanted, out=tmp_path / "killed")
+    with pytest.raises(Killed):
+        search_trained(again, kill)
+    search_trained(replace(again, resume=True), quiet)
+    assert json.loads((again.out / "result.json").read_text()) == content
 
 
 def test_what_cannot_be_searched_is_refused_before_training(tiny: TrainingConfig, tmp_path: Path) -> None:

@@ -1,0 +1,180 @@
+"""Signals at random moments of every command: a part of robustness.py.
+
+A command is started in a session of its own and gets SIGINT, SIGTERM or SIGHUP at a moment drawn from the time that it
+takes, every third within the first 0.3 s, where it imports: to the whole group, as a terminal sends it, or to the
+command alone. Right is: the end within two seconds with status 128 + n, or the status of a command that was done
+before; at most one line on standard error; no process left; nothing half-written; and a folder with which the command,
+resumed, ends as if nothing had been. A moment before Python has begun to run the command's first line (some 20 ms) is
+the interpreter's, not ours, and is not drawn.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from kills import alive
+
+WITHIN_S = 2.0
+GONE_S = 10.0  # how long a command that does not end is waited for
+EARLY_S, FIRST_S = 0.3, 0.05  # the imports; Python's own beginning, generously
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PLAN = """\
+simulate:
+  soc: [diana]
+  workload: [digits_cnn]
+  mapping: [all_8bit, min_cost]
+  set: {links.l2_read.bytes_per_period: [8, 16]}
+search: {soc: [diana], workload: [digits_cnn], space: [tiles]}
+"""
+OUT = "{out}"  # in a command: a folder of its own
+COMMANDS = {
+    "list": ["list"],
+    "show": ["show", "mapping", "diana", "digits_cnn"],
+    "simulate": ["simulate", "diana", "resnet8", "--json", "{out}.json"],
+    "explain": ["explain", "{run}"],
+    "report": ["report", "{run}", "--out", "{out}.html"],
+    "calibrate": ["calibrate", "diana", "--samples", "48", "--out", "{out}.json"],
+    "channels": ["search", "diana", "digits_cnn", "--epochs", "2", "--strengths", "1", "--out", OUT],
+    "operators": ["search", "darkside", "digits_cnn", "--space", "operators", "--epochs", "2", "--strengths", "1",
+                  "--out", OUT],
+    "tiles": ["search", "gemmini", "resnet8", "--space", "tiles", "--out", OUT],
+    "splits": ["search", "homogeneous_gpu_2", "digits_cnn", "--space", "splits", "--inferences", "50", "--out", OUT],
+    "sweep": ["sweep", "{plan}", "--workers", "2", "--out", OUT],
+    "validate": ["validate", "boards"],
+}  # fmt: skip
+
+
+@dataclass
+class Tally:
+    """What came of the signals. ended: by status; longest_s: from the signal to the end."""
+
+    sent: int = 0
+    early: int = 0
+    ended: Counter[str] = field(default_factory=Counter)
+    longest_s: float = 0.0
+    wrong: list[str] = field(default_factory=list)
+
+
+def words_of(name: str, folder: Path, resume: bool = False) -> list[str]:
+    """A command's words, its files within a folder."""
+    places = {
+        "{out}": str(folder / "out"),
+        "{plan}": str(folder.parent / "plan.yaml"),
+        "{run}": str(folder.parent / "run"),
+    }
+    words = list(COMMANDS[name])
+    for key, place in places.items():
+        words = [word.replace(key, place) for word in words]
+    return [sys.executable, "-m", "cosoc", *words, *(["--resume"] if resume else [])]
+
+
+def run(words: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    """A command in a session of its own; what it says on standard error goes into a file."""
+    with (folder / "said").open("wb") as said:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(words, start_new_session=True, stdout=subprocess.DEVNULL, stderr=said, env=environment)
+
+
+def prepare(folder: Path) -> dict[str, float]:
+    """What commands read, and how long each takes, s."""
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "first").mkdir(parents=True)
+    (folder / "plan.yaml").write_text(PLAN)
+    took = {}
+    for name in ("tiles", *(name for name in COMMANDS if name != "tiles")):
+        start = time.monotonic()
+        process = run(words_of(name, folder / "first"), folder / "first")
+        if process.wait():
+            raise RuntimeError(f"{name}: {(folder / 'first' / 'said').read_text()}")
+        took[name] = time.monotonic() - start
+        if name == "tiles":
+            (folder / "first" / "out").rename(folder / "run")
+        shutil.rmtree(folder / "first" / "out", ignore_errors=True)
+    return took
+
+
+def one(name: str, number: signal.Signals, moment_s: float, group: bool, folder: Path, tally: Tally) -> None:
+    """One signal at one moment."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    process = run(words_of(name, folder), folder)
+    case = f"{name}: {number.name} after {moment_s:.2f} s"
+    try:
+        process.wait(moment_s)
+    except subprocess.TimeoutExpired:
+        tally.sent += 1
+        tally.early += moment_s < EARLY_S
+        (os.killpg if group else os.kill)(process.pid, number)
+    sent = time.monotonic()
+    try:
+        process.wait(GONE_S)
+    except subprocess.TimeoutExpired:
+        tally.wrong.append(f"{case}: has not ended after {GONE_S} s")
+    took = time.monotonic() - sent
+    tally.longest_s = max(tally.longest_s, took)
+    while (left := alive(process.pid)) and time.monotonic() < sent + max(WITHIN_S, took + 0.2):
+        time.sleep(0.02)
+    if left:
+        tally.wrong.append(f"{case}: {len(left)} processes left")
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    status = process.returncode
+    tally.ended[str(status)] += 1
+    said = (folder / "said").read_text(errors="replace")
+    if status not in (0, 128 + number):
+        tally.wrong.append(f"{case}: status {status}: {said[-300:]}")
+    if took > WITHIN_S:
+        tally.wrong.append(f"{case}: {took:.1f} s")
+    notes = [line for line in said.splitlines() if line.startswith(("Traceback", "Exception", "resource_tracker"))]
+    if notes or "Error" in said:
+        tally.wrong.append(f"{case}: says {said[-300:]}")
+    parts = [path.name for path in folder.rglob("*") if path.name.endswith(".part") or path.name.startswith(".out")]
+    if parts and name not in ("channels", "operators", "tiles", "splits", "sweep"):
+        tally.wrong.append(f"{case}: leaves {parts}")
+
+
+def resumed(name: str, folder: Path, tally: Tally) -> None:
+    """A folder that a signal has left can be gone on with, or begun if nothing is there."""
+    if "{out}" not in COMMANDS[name]:
+        return
+    out = folder / "out"
+    process = run(words_of(name, folder, out.exists() and any(out.iterdir())), folder)
+    if process.wait():
+        tally.wrong.append(f"{name}: resumed, status {process.returncode}: {(folder / 'said').read_text()[-300:]}")
+
+
+def measure(number: int, seed: int, folder: Path, names: tuple[str, ...] = tuple(COMMANDS)) -> dict[str, Any]:
+    """So many signals, on all commands in turn; every fourth folder is gone on with."""
+    took, tally, rng = prepare(folder), Tally(), Random(f"{seed} signals")
+    for i in range(number):
+        name = names[i % len(names)]
+        early = rng.random() < 1 / 3
+        moment = rng.uniform(FIRST_S, EARLY_S) if early else rng.uniform(FIRST_S, max(EARLY_S, took[name]))
+        one(name, SIGNALS[i // len(names) % 3], moment, rng.random() < 0.5, folder / "one", tally)
+        if i % 4 == 0:
+            resumed(name, folder / "one", tally)
+        print(f"{name}: {i + 1} of {number}, {len(tally.wrong)} wrong", flush=True)
+    return {
+        "sent": tally.sent, "early": tally.early, "statuses": tally.ended, "longest_s": round(tally.longest_s, 2),
+        "wrong": tally.wrong,
+    }  # fmt: skip
+
+
+__all__ = ["measure"]
+
+if __name__ == "__main__":
+    print(
+        measure(
+            int(sys.argv[1]), 0, Path(sys.argv[2]), tuple(sys.argv[3].split(",")) if sys.argv[3:] else tuple(COMMANDS)
+        )
+    )
