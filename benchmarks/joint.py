@@ -71,14 +71,13 @@ CASES = (
     Case("diana", "digits_cnn", CORES, "energy", values={L1: "14336", L2: "98304"}, quick=True),
     Case("diana", "digits_cnn", CORES, "latency", peak="20KB", quick=True),
     Case("gemmini", "digits_cnn", ("tiles", "fusion"), "edp", quick=True),
-    Case("diana", "resnet8", CORES, "latency", "serial"),
-    Case("diana", "resnet8", CORES, "energy", values={L1: "22528", L2: "131072"}),
+    Case("gemmini", "resnet8", ("tiles", "fusion"), "edp"),
     Case("diana", "resnet8", CORES, "edp", "serial", values={L1: "14336", L2: "131072"}),
-    Case("diana", "resnet8", CORES, "edp", values={L2: "131072"}),
-    Case("diana", "resnet8", ALL, "edp", values={L2: "131072"}),
+    Case("diana", "resnet8", CORES, "energy", values={L1: "22528", L2: "131072"}),
     Case("darkside", "dscnn", CORES, "edp", values={"memories.tcdm.size_bytes": "24576"}),
-    Case("hetero", "resnet8", CORES, "edp"),
-    Case("gemmini", "resnet18", ("tiles", "fusion"), "edp"),
+    Case("hetero", "digits_cnn", CORES, "edp", values={L1: "14336"}),
+    Case("diana", "resnet8", CORES, "latency", peak="150KB"),
+    Case("diana", "resnet8", ALL, "edp", values={L1: "38912", L2: "131072"}),
 )
 WAYS = ("joint", "first_then_second", "second_then_first")
 
@@ -138,12 +137,6 @@ def by_cores(case: Case, seconds: float) -> dict[str, Any]:
     return {**values, "bound": bound, "joint_estimated": estimated, "seconds": spent}
 
 
-def goes_by(section: Section, tile: Extent) -> bool:
-    """Whether a piece goes by a tile of its last layer with these rows and columns."""
-    own = section.plan.tile
-    return section.piece is not None and (own.oy, own.ox) == (tile.oy, tile.ox)
-
-
 def by_pieces(case: Case) -> dict[str, Any]:
     """Tiles and fused pieces behind a cached mover: exact each way, from the library's tiles. Fusion with tiles kept:
     pieces that go by the tile that their last layer has; tiles with pieces kept: all that these may be."""
@@ -164,18 +157,23 @@ def by_pieces(case: Case) -> dict[str, Any]:
             if own is None:
                 continue
             if not tiles and by_layer[last].is_tiled:
-                own = of_tile(own, kept.get((first, last + 1)), by_layer[last].tile, space)
+                own = of_tile(own, first, last, kept.get((first, last + 1)), by_layer[last].tile, space)
             if own is not None:
                 options[first, last + 1] = own
         return best_plan(n, options, aim, items=workload.n).sections
 
-    def of_tile(own: Options, kept: Section | None, tile: Extent, space: TileSpace) -> Options | None:
+    def of_tile(
+        own: Options, first: int, last: int, kept: Section | None, tile: Extent, space: TileSpace
+    ) -> Options | None:
         """Those of a piece that go by a tile of the last layer's rows and columns; of a single layer, what it is."""
         if kept is not None:
             cost = space.cost(kept)
             return Options(np.array([[cost.energy_j, cost.seconds]]), lambda choice: kept)
-        at = [c for c in range(len(own.points)) if goes_by(own.section(c), tile)]
-        return Options(own.points[at], lambda choice: own.section(at[choice])) if at else None
+        array = next(array for array in space.arrays.values() if last in array.shapes)
+        rows = array.fused_candidates(first, last)
+        rows = rows[array.fused_fits(first, last, rows)]
+        at = np.flatnonzero((rows[:, 0] == tile.oy) & (rows[:, 1] == tile.ox))
+        return Options(own.points[at], lambda choice: own.section(int(at[choice]))) if len(at) else None
 
     def timed(name: str, stages: Sequence[tuple[bool, bool]]) -> None:
         begun, sections = time.process_time(), sections_of(space_given, workload)
@@ -196,30 +194,30 @@ def by_pieces(case: Case) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def said(found: Mapping[str, Any]) -> str:
+    """A case in a line."""
+    joint, first, second = (found[way] for way in WAYS)
+    gap = f"{joint / found['bound']:.4f}" if found["bound"] is not None else "no bound"
+    took = ", ".join(f"{found['seconds'][way]:.1f}" for way in WAYS)
+    return f"{first / joint:.4f} {second / joint:.4f}; {gap}; {took}"
+
+
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="of processor time, for each way [default: 60]")
     options = parser.parse_args()
     state()
+    print("values over the joint one: first then second, second then first; joint over bound; seconds of each")
     out: dict[str, Any] = {}
     cases = [case for case in CASES if case.quick or not options.quick]
     for done, case in enumerate(cases):
         print(f"{done}/{len(cases)} {case.name}", flush=True)
         seconds = min(options.seconds, 10.0) if options.quick else options.seconds
         out[case.name] = by_pieces(case) if case.chain[0] == "tiles" else by_cores(case, seconds)
+        print(f"    {said(out[case.name])}", flush=True)
+        write_json(options.json, out)  # what is done stands there, should the rest be broken off
     if find_spec("joint_splits") is not None:
         out |= import_module("joint_splits").cases(options.quick)
-    print("value over the joint one: first then second, second then first; joint over bound; seconds of each")
-    for name, case_found in out.items():
-        joint, first, second = (case_found[way] for way in WAYS)
-        bound = case_found["bound"]
-        gap = (
-            "no bound"
-            if bound is None
-            else f"{joint / bound:.4f}, estimated {case_found['joint_estimated'] / bound:.4f}"
-        )
-        took = ", ".join(f"{case_found['seconds'][way]:.1f}" for way in WAYS) if "seconds" in case_found else ""
-        print(f"{name}: {first / joint:.4f} {second / joint:.4f}; {gap}; {took}")
     write_json(options.json, out)
 
 

@@ -1,12 +1,13 @@
 """Do damaged files end in one line and status 2, do invariants hold of whatever is simulated, does a kill cost nothing?
 
     python benchmarks/robustness.py [--inputs 10000] [--triples 200] [--changes 225] [--figures 1] [--kills 100]
-                                    [--environments 418] [--processes 2] [--quick] [--seed 0] [--json FILE]
+                                    [--damages 10000] [--signals 120] [--environments 418] [--processes 2] [--quick]
+                                    [--seed 0] [--json FILE]
 
-Six parts; 0 leaves one out, and its figures in FILE as they are. Triples of SoC, workload and mapping: triples.py.
-The same after changes of known effect: metamorphic.py. Figures beyond reason, all of them or one in so many:
-absurd.py. Kills of a search and of a campaign: kills.py. Commands in hostile surroundings: environments.py.
-Damaged files are dealt with here:
+Parts; 0 leaves one out, and its figures in FILE as they are. Triples of SoC, workload and mapping: triples.py. The same
+after changes of known effect: metamorphic.py. Figures beyond reason, all of them or one in so many: absurd.py. Kills of
+searches and campaigns: kills.py. Damaged run folders: damage.py. Signals: signals.py. Commands in hostile surroundings:
+environments.py. Damaged inputs are dealt with here:
 
 Workload, mapping and SoC files, ONNX files and tables of latencies (CSV) are damaged at random and given to the command
 line, in the process, ten seconds of processor time each. Right is status 0 (the damage did no harm), or status 2 and
@@ -37,17 +38,19 @@ from types import FrameType
 from typing import Any
 
 import absurd
+import damage
 import environments
 import kills
 import metamorphic
+import signals
 import triples
 from common import arguments, state, write_json
 
 LIMIT_S, KILL_S = 10, 40
 CHUNK = 200
 MEMORY_BYTES = 8 << 30
-QUICK = (400, 10, 4, 0, 4)  # inputs, triples, changes, kills, environments
-PARTS = ("inputs", "triples", "changes", "figures", "kills", "environments")
+QUICK = {"inputs": 400, "triples": 10, "changes": 4, "kills": 0, "damages": 0, "signals": 0, "environments": 4}
+PARTS = (*QUICK, "figures")
 KINDS = ("workload", "mapping", "soc", "onnx", "csv")
 HERE = Path(__file__).resolve().parent
 SOCS = HERE.parent / "socs"
@@ -323,15 +326,16 @@ def main() -> None:
     parser.add_argument("--triples", type=int, default=200)
     parser.add_argument("--changes", type=int, default=225, help="triples that are changed")
     parser.add_argument("--figures", type=int, default=1, help="one in so many cases of figures beyond reason")
-    parser.add_argument("--kills", type=int, default=100, help="of each: a search, a campaign")
+    parser.add_argument("--kills", type=int, default=100, help="of each: searches, campaigns")
+    parser.add_argument("--damages", type=int, default=10_000, help="to run folders; of all that there are, at most")
+    parser.add_argument("--signals", type=int, default=120, help="to commands")
     parser.add_argument("--environments", type=int, default=418, help="pairs of a command and an environment")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--kinds", default=",".join(KINDS), help="of files, with commas")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "robustness")
     options = parser.parse_args()
     if options.quick:
-        parts = ("inputs", "triples", "changes", "kills", "environments")
-        for part, most in zip(parts, QUICK, strict=True):
+        for part, most in QUICK.items():
             setattr(options, part, min(getattr(options, part), most))
         options.figures = options.figures and absurd.EVERY
     state(options.seed)
@@ -355,6 +359,11 @@ def main() -> None:
         result["kills"] = {"seed": options.seed} | kills.measure(options.kills, options.seed, options.keep / "kills")
         print("kills:", result["kills"])
         write_json(options.json, result)
+    for part, measure in (("damages", damage.measure), ("signals", signals.measure)):
+        if number := getattr(options, part):
+            result[part] = {"seed": options.seed} | measure(number, options.seed, options.keep / part)
+            print(f"{part}:", result[part])
+            write_json(options.json, result)
     if options.environments:
         found = environments.measure(options.environments, options.seed, options.processes)
         result["environments"] = {"seed": options.seed} | found

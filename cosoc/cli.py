@@ -764,9 +764,11 @@ def search(
     elif "tiles" in parts and (parts[0] == "tiles" or not _is_trained(workload, epochs)):
         by_cost = f"--space {space}" + (", where nothing is trained" if parts[0] != "tiles" else "")
         known = ("mapping", "time_budget", "estimate", "beside", *(["epochs"] if epochs == 0 else []))
-        _only(ctx, by_cost, *common, *known, *(["runtime"] if parts[0] != "tiles" else []))
+        chained = {"channels": ["runtime"], "operators": ["runtime", "template"]}.get(parts[0], [])
+        _only(ctx, by_cost, *common, *known, *chained)
         networks = [workload, *(beside or ())]
-        run = _tiles(soc, networks, mapping, parts, runtime, time_budget, estimate, input_shape, overrides, *asked)
+        cut_in = (mapping, parts, template, runtime, time_budget, estimate, input_shape, overrides)
+        run = _tiles(soc, networks, *cut_in, *asked)
     else:
         trained = cast(Trained, parts[0])
         others = (
@@ -836,11 +838,13 @@ def _theta(estimate: Path | None, soc: SoC) -> Theta | None:
 
 
 def _tiles(
-    soc: str, workloads: list[str], mapping: str, parts: tuple[str, ...], runtime: Runtime, budget_s: float | None,
-    estimate: Path | None, input_shape: str | None, overrides: list[str] | None, objective: str,
+    soc: str, workloads: list[str], mapping: str, parts: tuple[str, ...], template: Template, runtime: Runtime,
+    budget_s: float | None, estimate: Path | None, input_shape: str | None, overrides: list[str] | None, objective: str,
     bounds: tuple[Target, ...], seed: int, folder: Path, resume: bool, redo: str | None,
 ) -> Callable[[Progress], Result]:  # fmt: skip
     inputs = [_inputs(soc, name, mapping, runtime, input_shape, overrides) for name in workloads]
+    if parts[0] == "operators":
+        inputs = [_with_choices(*made, name, mapping, template) for made, name in zip(inputs, workloads, strict=True)]
     from cosoc.search.spaces.joint import Outer
     from cosoc.search.spaces.tile_search import TileConfig, search_tiles
     from cosoc.search.spaces.together_space import TogetherSpace, search_together
@@ -859,6 +863,21 @@ def _tiles(
     if isinstance(made, TogetherSpace):
         return functools.partial(search_together, configs, space=made)
     return functools.partial(search_tiles, configs[0], space=made)
+
+
+def _with_choices(
+    soc: SoC, workload: Workload, given: Mapping, name: str, mapping: str, template: Template
+) -> tuple[SoC, Workload, Mapping]:
+    """A built-in network with its blocks as choices; a workload that has alternatives, or is a file, as it is."""
+    from cosoc.search.training.nets import NETWORKS, build
+    from cosoc.sim.files.mapping_file import find_mapping
+
+    if name not in NETWORKS:
+        return soc, workload, given
+    from cosoc.search.spaces.operators import with_choices
+
+    opened = with_choices(build(name), NETWORKS[name].input_shape, soc, template, name).workload
+    return soc, opened, find_mapping(mapping, opened, soc, given.runtime)
 
 
 def _splits(

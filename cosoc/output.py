@@ -29,6 +29,7 @@ from cosoc.sim.shown import shown
 # progress(done, total, what): called as often as the worker likes.
 Report = Callable[[int, int, str], None]
 
+SAID = 4000  # characters of a message: more than any of ours, but what it quotes may be as long as a file
 _LINE_EVERY_S = 5.0  # into a log, a line when the activity changes and at most this often otherwise
 
 
@@ -41,10 +42,11 @@ class Lost(Exception):
 
 
 class _Terminal(Console):
-    """A console that takes text for text."""
+    """A console that takes text for text, and does not look for numbers and paths in it to colour: that takes minutes
+    for a name of a hundred thousand digits."""
 
     def __init__(self, file: Any = None) -> None:
-        super().__init__(file=file, markup=False, emoji=False)
+        super().__init__(file=file, markup=False, emoji=False, highlight=False)
 
     def render_str(self, text: str, **options: Any) -> Any:
         """What tables, titles and lines are made of, before it is measured."""
@@ -113,9 +115,9 @@ def abandon_output() -> None:
 
 
 def say(message: str) -> None:
-    """One line on standard error, whatever the message holds."""
-    heedless = _Heedless()
-    heedless.write(shown(" ".join(message.split())) + "\n")
+    """One line on standard error, whatever the message holds; what is beyond SAID characters is left out."""
+    heedless, line = _Heedless(), shown(" ".join(message.split()))
+    heedless.write((line if len(line) <= SAID else f"{line[:SAID]} ... ({len(line):,} characters)") + "\n")
     heedless.flush()
 
 

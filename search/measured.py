@@ -107,7 +107,11 @@ def load(path: Path) -> tuple[Measured, ...]:
     Devices are built-in SoCs with a `roofline` core, runtimes theirs, networks built-in workloads. Raises InputError
     with `file:line`.
     """
-    lines = list(csv.reader(read_text(path).splitlines()))
+    reader = csv.reader(read_text(path).splitlines())
+    try:
+        lines = list(reader)
+    except csv.Error as error:
+        raise InputError(f"{path}:{reader.line_num}: is no CSV: {error}") from None
     if not lines:
         raise InputError(f"{path}:1: nothing there; a line of column names is needed: {', '.join(TEXTS)}, ms")
     header = [name.strip() for name in lines[0]]

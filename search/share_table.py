@@ -279,9 +279,10 @@ class _Tables:
         room = np.zeros(at.shape, bool)
         room[1:] = ((held[0, 1:] == 0) | (held[0, 1:] + held[1, :-1] <= capacity)).all(axis=2)
         self.progress(done + len(rows) * len(layers) // (len(layers) + 1), self.n, "composing terms")
-        ahead = stream_ticks(homes, self.soc)
+        ahead, handed = stream_ticks(homes, self.soc), self.handed(alive, rows)
         for some in np.array_split(np.flatnonzero(possible), -(-int(possible.sum()) // AT_ONCE) or 1):
-            seconds, joules = self.composed(at[:, some], tables, room[:, some], ahead)
+            waits = {core: ticks[some] for core, ticks in handed.items()}
+            seconds, joules = self.composed(at[:, some], tables, room[:, some], ahead, waits)
             self.figures[:, rows[some]] = seconds, joules, peak[some]
 
     def plan(self, layer: Layer, given: LayerPlan, homes: Homes) -> LayerPlan | None:
@@ -308,6 +309,26 @@ class _Tables:
                 out[row] = [float(getattr(terms, name)) for name in TERMS]
         return torch.from_numpy(out).to(self.device)
 
+    def handed(self, alive: Workload, rows: Ints) -> dict[str, Ints]:
+        """Ticks for which each core hands over what it made, of vectors [rows]: by the rule of
+        `placement.handovers`, for all of them at once."""
+        out = {name: np.zeros(len(rows), np.int64) for name, core in self.soc.cores.items() if core.handover}
+        done: dict[tuple[str, str], npt.NDArray[np.bool_]] = {}
+        for layer in alive if out else ():
+            for tensor in (name for name in layer.reads if name in self.choices):
+                for core in out:
+                    others = [name for name in self.soc.cores if name != core]
+                    known = done.get((tensor, core), np.zeros(len(rows), bool))
+                    now = self.present(tensor, [core], rows) & self.present(layer.name, others, rows) & ~known
+                    out[core] += now * self.soc.cores[core].handover
+                    done[tensor, core] = known | now
+        return out
+
+    def present(self, layer: str, cores: Sequence[str], rows: Ints) -> npt.NDArray[np.bool_]:
+        """Whether one of the cores has channels of a layer, of vectors [rows]."""
+        has = [any(part.core in cores and part.channels for part in own.parts) for own in self.choices[layer]]
+        return np.array(has)[self.chosen[layer][rows]]
+
     def tensors(self, homes: Homes, alive: Workload) -> int:
         """Bytes of tensors in the main memory at its fullest."""
         here = [span for name, span in lifetimes(alive).items() if homes.tensors[name] == homes.main]
@@ -317,15 +338,18 @@ class _Tables:
         return max((sum(n for n, (a, b) in zip(sizes, here, strict=True) if a <= i <= b) for i in steps), default=0)
 
     def composed(
-        self, at: Ints, tables: Sequence[Tensor], room: npt.NDArray[np.bool_], ahead: int
+        self, at: Ints, tables: Sequence[Tensor], room: npt.NDArray[np.bool_], ahead: int, handed: dict[str, Ints]
     ) -> tuple[Floats, Floats]:
-        """Seconds and joules of vectors whose layers have these rows of the tables: [layers, vectors]."""
+        """Seconds and joules of vectors whose layers have these rows of the tables: [layers, vectors]. handed: ticks
+        for which cores hand over, [vectors] each."""
         rows = torch.from_numpy(at).to(self.device)
         each = torch.stack([table[index] for table, index in zip(tables, rows, strict=True)])
         terms = Terms(*each.unbind(2))
         there = torch.from_numpy(room.astype(np.float64)).to(self.device)
         ticks = network_ticks(terms, there, ahead, self.runtime, self.theta).sum(0)
-        joules = power_energy_j(self.soc, ticks, {}) + terms.unit_j.sum(0)
+        waits = {core: torch.from_numpy(own).double().to(self.device) for core, own in handed.items()}
+        ticks = ticks + sum(waits.values())
+        joules = power_energy_j(self.soc, ticks, waits) + terms.unit_j.sum(0)
         return (ticks / self.soc.tick_hz).cpu().numpy(), joules.cpu().numpy()
 
 

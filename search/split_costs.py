@@ -87,35 +87,42 @@ class DeviceCosts:
         if items not in self._layers:
             self._layers[items] = _simulated(self.soc, batched(self.workload, self.workload.n * items), self.mapping)
         layers = self._layers[items]
-        leaving = ~_staying(self.soc, self.workload, layers.mapping, cuts)
+        full = with_parts(self.mapping, self.workload, self.soc)
+        leaving = ~_staying(self.soc, self.workload, full, cuts)
         seconds, joules = (
             between(cuts, kept) + np.einsum("ijl,l->ij", leaving, np.maximum(moved - kept, 0.0))
             for kept, moved in ((layers.kept_s, layers.moved_s), (layers.kept_j, layers.moved_j))
         )
         seconds = np.where(_cut_through(self.workload, cuts, self.mapping), np.inf, seconds)
-        return StageTable(seconds, joules, np.einsum("ijl,l->ij", leaving, layers.weight_bytes))
+        return StageTable(seconds, joules, self._moving(leaving))
+
+    def weight_bytes(self, cuts: Cuts) -> Floats:
+        """[N, N]: bytes of a stage's weights in the memory for tensors: of those that do not stay in a core."""
+        return self._moving(~_staying(self.soc, self.workload, with_parts(self.mapping, self.workload, self.soc), cuts))
+
+    def _moving(self, leaving: Bools) -> Floats:
+        full = with_parts(self.mapping, self.workload, self.soc)
+        weights = [weight_bytes(layer, self.soc, full.layers[layer.name].parts) for layer in self.workload]
+        out: Floats = np.einsum("ijl,l->ij", leaving, np.array(weights, dtype=float))
+        return out
 
 
 @dataclass(frozen=True)
 class _Layers:
     """Of each layer of a network on a device: seconds and joules above idle where every core that keeps weights has
-    room for all (kept) and where none keeps any (moved), and bytes of weights. mapping: with parts for every layer."""
+    room for all (kept) and where none keeps any (moved)."""
 
-    mapping: Mapping
     kept_s: Floats
     kept_j: Floats
     moved_s: Floats
     moved_j: Floats
-    weight_bytes: Floats
 
 
 def _simulated(soc: SoC, workload: Workload, mapping: Mapping) -> _Layers:
-    full = with_parts(mapping, workload, soc)
-    weights = [weight_bytes(layer, soc, full.layers[layer.name].parts) for layer in workload]
     kept = moved = _by_layer(_with_room(soc), workload, mapping)
     if any(core.keeps_weights for core in soc.cores.values()):
         moved = _by_layer(_without_keeping(soc), workload, mapping)
-    return _Layers(full, *kept, *moved, np.array(weights, dtype=float))
+    return _Layers(*kept, *moved)
 
 
 def _cut_through(workload: Workload, cuts: Cuts, mapping: Mapping) -> Bools:
@@ -298,8 +305,10 @@ def make_case(
         occupancy.append(np.where(behind, table.seconds + extra, np.inf))
         busy.append(np.where(behind, table.joules + extra * mine.busy_w, np.inf))
         if table.slower_s is not None and table.slower_j is not None:
-            more = np.where(behind, extra, np.inf)[:, :, None]
-            slower.append((table.slower_s + more, table.slower_j + more * mine.busy_w))
+            slower.append((
+                np.where(behind[:, :, None], table.slower_s + extra[:, :, None], np.inf),
+                np.where(behind[:, :, None], table.slower_j + extra[:, :, None] * mine.busy_w, np.inf),
+            ))  # fmt: skip
         else:
             slower.append((np.empty((*behind.shape, 0)), np.empty((*behind.shape, 0))))
         waiting = sent[:, None], sent[None, :]

@@ -42,6 +42,7 @@ from cosoc.sim.model.tiles import (
     cut_channels,
     form,
     make_tile,
+    pixel_loops,
     tile_counts,
     tiled,
     whole,
@@ -400,20 +401,30 @@ def best_tiling(
     if not every:
         smallest = tiled(layer, plan, soc, (1,) * len(plan.parts), 1, 1, c=1, n=1)
         raise InputError("; ".join(tile_problems(layer, smallest, soc, runtime, homes)))
-    by_arrays = all(soc.cores[part.core].BY_ARRAYS for part in plan.parts)
-    alike: dict[object, list[int]] = {}  # cuts that differ in what may be an array
-    for i, cut in enumerate(every):
-        alike.setdefault((cut.n, cut.order) if by_arrays else i, []).append(i)
     ticks = np.empty(len(every))
-    for at in alike.values():
-        one = every[at[0]]
-        k, oy, ox = list[Num](one.k), one.oy, one.ox
-        if by_arrays:
-            *k, oy, ox = np.array([(*every[i].k, every[i].oy, every[i].ox) for i in at], np.int64).T
-        many = tiled(layer, plan, soc, k, oy, ox, one.order, one.c, one.n)
-        ticks[at] = _ticks(layer, many, soc, runtime, homes, theta)
+    if all(soc.cores[part.core].BY_ARRAYS for part in plan.parts):
+        for n in dict.fromkeys(cut.n for cut in every):
+            at = [i for i, cut in enumerate(every) if cut.n == n]
+            ticks[at] = _ticks_of(layer, plan, [every[i] for i in at], soc, runtime, homes, theta)
+    else:
+        ones = (tiled(layer, plan, soc, cut.k, cut.oy, cut.ox, cut.order, cut.c, cut.n) for cut in every)
+        ticks[:] = [planned_ticks(layer, one, soc, runtime, homes, theta) for one in ones]
     best = every[int(np.argmin(ticks))]
     return tiled(layer, plan, soc, best.k, best.oy, best.ox, best.order, best.c, best.n)
+
+
+def _ticks_of(
+    layer: Layer, plan: LayerPlan, some: Sequence[_Cut], soc: SoC, runtime: Runtime, homes: Homes, theta: Theta | None
+) -> Num:
+    """`planned_ticks` of cuts that differ in channels, pixels and orders, all at once."""
+    *k, oy, ox = np.array([(*cut.k, cut.oy, cut.ox) for cut in some], np.int64).T
+    many = tiled(layer, plan, soc, k, oy, ox, some[0].order, some[0].c, some[0].n)
+    counts = tile_counts(layer, many.tile)
+    outside, inside = pixel_loops(many, counts)
+    for order in dict.fromkeys(cut.order for cut in some[1:]):
+        here, own = np.array([cut.order == order for cut in some]), pixel_loops(replace(many, order=order), counts)
+        outside, inside = (np.where(here, new, old) for new, old in zip(own, (outside, inside), strict=True))
+    return _ticks(layer, many, soc, runtime, homes, theta, (outside, inside))
 
 
 def planned_ticks(
@@ -423,10 +434,13 @@ def planned_ticks(
     return float(_ticks(layer, plan, soc, runtime, homes, theta))
 
 
-def _ticks(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes, theta: Theta | None) -> Num:
-    """The same, of as many tilings as the plan has in arrays."""
+def _ticks(
+    layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes, theta: Theta | None,
+    loops: tuple[Num, Num] | None = None,
+) -> Num:  # fmt: skip
+    """The same, of as many tilings as the plan has in arrays. loops: as `layer_work` has it."""
     shares = [(part.core, part.channels) for part in plan.parts]
-    work = layer_work(layer, soc, shares, plan, homes, exact, theta)
+    work = layer_work(layer, soc, shares, plan, homes, exact, theta, loops)
     return layer_time(layer, work, soc, runtime, homes, theta or Theta(), exact).ticks
 
 

@@ -141,6 +141,7 @@ def layer_work(
     homes: Homes,
     xp: Any,
     theta: Theta | None = None,
+    loops: tuple[Num, Num] | None = None,
 ) -> LayerWork:
     """The work of `layer` under a plan, with `shares` (core, output channels) in place of the plan's own.
 
@@ -148,7 +149,8 @@ def layer_work(
     this is, to the byte, what `lower` emits. The plan must be tiled. Operands are loaded again as `lower.walk` has it.
     Parts behind a cached mover run beside the others, by a closed form of their own (`movers.cached_terms`), which is
     where theta comes in.
-    k, oy and ox of the tiles may be integer arrays of equal length: the work of so many tilings at once.
+    k, oy and ox of the tiles may be integer arrays of equal length: the work of so many tilings at once. loops: what
+    `pixel_loops` says of each where their orders differ, in place of that of the plan's.
     """
     cached = [i for i, part in enumerate(plan.parts) if soc.is_cached(part.core)]
     if cached:
@@ -158,12 +160,12 @@ def layer_work(
             some = xp.maximum(0, *(work.jobs for work in by_number.values()))
             return LayerWork(tuple(by_number.values()), NOTHING, some, NOTHING, NOTHING)
         beside = replace(plan, parts=tuple(plan.parts[i] for i in rest))
-        work = layer_work(layer, soc, [shares[i] for i in rest], beside, homes, xp)
+        work = layer_work(layer, soc, [shares[i] for i in rest], beside, homes, xp, loops=loops)
         by_number |= dict(zip(rest, work.cores, strict=True))
         return replace(work, cores=tuple(by_number[i] for i in range(len(plan.parts))))
     cut = windows(layer, plan.tile)
     tiles = sum(at.count for at in cut)
-    _, pixels_inside = pixel_loops(plan, tile_counts(layer, plan.tile))
+    outside, pixels_inside = loops or pixel_loops(plan, tile_counts(layer, plan.tile))
     source, target = homes.inputs(layer), homes.output(layer)
     cores, loads, firsts, lasts = [], [], [], []
     sizes = [
@@ -175,7 +177,7 @@ def layer_work(
     for (name, _), own, part in zip(shares, sizes, plan.parts, strict=True):
         assert part.tile is not None
         once = part.tile.k >= part.channels
-        cores.append(_core_work(layer, soc, part, own, once, cut, plan, homes, xp))
+        cores.append(_core_work(layer, soc, part, own, once, outside, cut, plan, homes, xp))
         lasts.append((output_transfer(layer, soc, soc.cores[name].memory, own[0][0], cut[-1], target, xp), 1))
     # A core without channels has its place in the work, so that a gradient can reach it; it takes no part in deciding
     # which form of the layer the inputs are loaded for.
@@ -222,12 +224,14 @@ def _core_work(
     part: Part,
     sizes: Sequence[tuple[Num, Num]],
     once: Num,
+    outside: Num,
     cut: Sequence[Window],
     plan: LayerPlan,
     homes: Homes,
     xp: Any,
 ) -> CoreWork:
-    """once: whether one tile has all of the core's channels, so that its weights come once."""
+    """once: whether one tile has all of the core's channels, so that its weights come once. outside: tiles of pixels
+    that stand outside the loop over them."""
     core = soc.core_of(part)
     own = form(layer, core)
     target = homes.output(layer)
@@ -242,7 +246,6 @@ def _core_work(
     weights, stores = [], []
     parts = c_parts(own, cut_channels(layer, soc, plan))
     n_parts = sum(n for _, n in parts)
-    outside, _ = pixel_loops(plan, tile_counts(layer, plan.tile))
     times_weights = tiles if n_parts > 1 else xp.where(once, 1, outside)
     for size, count in sizes:
         jobs = jobs + xp.used(size) * count * tiles * n_parts

@@ -220,6 +220,16 @@ def test_messages_and_progress_are_escaped(capsys: pytest.CaptureFixture[str]) -
     assert "\\x1b[2J" in out and "\\x1b[2J" in said
 
 
+def test_long_names_cost_no_time_and_messages_end(tmp_path: Path, run: Say) -> None:
+    """Rich's search for numbers to colour took minutes for the first; a message quoted all of the second."""
+    (tmp_path / "map.yaml").write_text(f"name: {'9' * 50_000}\n")
+    (tmp_path / "rows.csv").write_text(":" * 50_000)
+    status, out, _ = run("simulate", "diana", "digits_cnn", "--mapping", tmp_path / "map.yaml")
+    assert status == 0 and out.count("9") > 50_000
+    status, _, said = run("calibrate", "--measured", tmp_path / "rows.csv")
+    assert status == 2 and said.endswith("characters)\n") and len(said) < 5000
+
+
 def test_only_one_place_writes_to_the_terminal() -> None:
     """So that what is escaped there is escaped everywhere: no print, console or stream of their own in what commands
     call."""
@@ -325,6 +335,15 @@ def test_json_is_bounded_alike(text: str, said: str, tmp_path: Path, run: Say) -
         assert status == 2 and said in line and line.count("\n") == 1
     with pytest.raises(InputError):
         read_json(path)
+
+
+@pytest.mark.parametrize("words", ["calibrate --measured {}", "calibrate diana --measured {}"])
+def test_a_field_beyond_what_a_table_has_is_refused(words: str, tmp_path: Path, run: Say) -> None:
+    """Python's reader of CSV takes 131,072 characters a field."""
+    path = tmp_path / "rows.csv"
+    path.write_text("device,runtime,network,ms\n" + "x" * 200_000 + ",a,b,1\n")
+    status, _, said = run(*words.format(path).split())
+    assert status == 2 and said.count("\n") == 1 and "is no CSV: field larger than" in said
 
 
 def _archive(path: Path, compression: int) -> None:

@@ -20,21 +20,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from cosoc.search.exact.split_loops import labels, least_states, priced_ways, relaxed_ways
 from cosoc.search.spaces.splits import Costs, Floats, Plan, PlanStage, Problem, evaluate, no_plan
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 MOST_STATES = 20_000_000  # cuts x used x options of one table
+MOST_BOUND_STATES = 3_000_000  # of the problem that only bounds
+BOUND_WITHIN = 0.01  # of the energy of a front that only bounds
 LARGEST = float(np.finfo(float).max)
 CLOSE = 1e-12  # relative: sums of the same figures in another order
 ABOVE = (0.003, 0.01, 0.03, 0.1, 0.2, 0.5)  # parts above a bound below which a plan is looked for first
-PRICE_STEPS = 60  # of subgradients, for the prices of devices
 
 
 @dataclass(frozen=True)
@@ -102,200 +103,6 @@ def _tables(problem: Problem, replicate: bool) -> _Tables:
     )
 
 
-@njit(cache=True)
-def _relaxed(stage_c, hop_s, hop_c, limit, prices):  # type: ignore[no-untyped-def]
-    """The least cost from each cut to the end where every device may be used any number of times, at a price a use:
-    [N, K] of ways that begin with a stage on option k, [N, K] of those behind a stage that ended there on option k, and
-    of the best way the rows (option, begin, end), the first stage first. prices [K]."""
-    n_options, n_cuts = stage_c.shape[0], stage_c.shape[1]
-    begin = np.full((n_cuts, n_options), np.inf)
-    end = np.full((n_cuts, n_options), np.inf)
-    to = np.zeros((n_cuts, n_options), np.int64)  # where the stage that begins here ends
-    following = np.zeros((n_cuts, n_options), np.int64)  # the option behind the one that ends here
-    for k in range(n_options):
-        end[n_cuts - 1, k] = 0.0
-    for i in range(n_cuts - 2, -1, -1):
-        for k in range(n_options):
-            for j in range(i + 1, n_cuts):
-                cost = stage_c[k, i, j] + prices[k] + end[j, k]
-                if cost < begin[i, k]:
-                    begin[i, k] = cost
-                    to[i, k] = j
-        if i > 0:
-            for k in range(n_options):
-                for q in range(n_options):
-                    if hop_s[k, q, i] <= limit:
-                        cost = hop_c[k, q, i] + begin[i, q]
-                        if cost < end[i, k]:
-                            end[i, k] = cost
-                            following[i, k] = q
-    rows = np.empty((n_cuts, 3), np.int64)
-    n_rows, at = 0, 0
-    k = int(np.argmin(begin[0]))
-    if begin[0, k] < np.inf:
-        while at < n_cuts - 1:
-            rows[n_rows, 0], rows[n_rows, 1], rows[n_rows, 2] = k, at, to[at, k]
-            n_rows += 1
-            at = to[at, k]
-            k = following[at, k]
-    return begin, end, rows[:n_rows]
-
-
-@njit(cache=True)
-def _priced(  # type: ignore[no-untyped-def]
-    stage_c, hop_s, hop_c, limit, ceiling, types, type_counts, replicas, prices,
-):  # fmt: skip
-    """Prices of devices [T] that make a relaxed plan use no more of them than there are, by subgradients from `prices`
-    on; with them the relaxed plan bounds the cost of every plan from below. Returns that bound, the prices, the cost of
-    the best plan met which uses no device too often (inf: none), and its rows. Ends where the bound reaches `ceiling`
-    or that cost."""
-    n_types, n_options = len(type_counts), len(types)
-    best_prices, best_bound = prices.copy(), -np.inf
-    found, found_rows = np.inf, np.empty((0, 3), np.int64)
-    step = 1.0
-    now = prices.copy()
-    of_option = np.empty(n_options)
-    for _ in range(PRICE_STEPS):
-        for k in range(n_options):
-            of_option[k] = now[types[k]] * replicas[k]
-        begin, _, rows = _relaxed(stage_c, hop_s, hop_c, limit, of_option)
-        total = begin[0].min()
-        if total == np.inf:
-            return np.inf, now, np.inf, found_rows
-        bound = total - (now * type_counts).sum()
-        over = -type_counts.astype(np.float64)
-        cost = total
-        for r in range(len(rows)):
-            k = rows[r, 0]
-            over[types[k]] += replicas[k]
-            cost -= of_option[k]
-        if bound > best_bound:
-            if bound < best_bound + 1e-4 * abs(best_bound):
-                step *= 0.7
-            best_bound, best_prices = bound, now.copy()
-        else:
-            step *= 0.7
-        if (over <= 0).all() and cost < found:
-            found, found_rows = cost, rows
-        if best_bound >= min(ceiling, found) * (1 - 1e-12) or step < 1e-3:
-            break
-        goal = min(ceiling, found)
-        if goal == np.inf:
-            goal = best_bound + 0.05 * abs(best_bound) + 1e-30
-        norm = 0.0
-        for t in range(n_types):
-            if over[t] < 0 and now[t] == 0:
-                over[t] = 0.0
-            norm += over[t] * over[t]
-        if norm == 0:
-            break
-        for t in range(n_types):
-            now[t] = max(0.0, now[t] + step * max(goal - bound, 1e-4 * abs(bound)) * over[t] / norm)
-    return best_bound, best_prices, found, found_rows
-
-
-@njit(cache=True)
-def _least(  # type: ignore[no-untyped-def]
-    stage_s, stage_c, hop_s, hop_c, limit, bottleneck, begin, end, spare, ceiling, weight, place, counts, replicas,
-    best, start, before,
-):  # fmt: skip
-    """The least cost of a plan without stage or hop slower than `limit`: sums of stage_c and hop_c, or their maximum
-    with `bottleneck`. Plans that cost `ceiling` or more are not looked for.
-
-    begin, end [N, K]: bounds on what the way from a cut to the end costs, from before a stage on an option and behind
-    one, of which `spare` [used] is to be taken off again for the devices that are left. best, start, before
-    [N, used, K]: tables of inf and anything, which are left so. Returns the cost, and the plan as rows (option, begin,
-    end), the last stage first."""
-    n_options, n_cuts, n_used = stage_s.shape[0], stage_s.shape[1], best.shape[1]
-    # best: of a plan to this cut, whose last stage is this option; start, before: where it began, the option before
-    entry = np.full((n_used, n_options), np.inf)  # a plan to the cut at hand and over the hop to this next option
-    behind = np.full((n_used, n_options), -1, np.int16)  # the option before it
-    ends = np.empty(n_cuts, np.int64)
-    head = np.full(n_cuts, -1, np.int64)  # states by cut, as chains through `following`
-    following, code = np.empty(1 << 12, np.int64), np.empty(1 << 12, np.int64)
-    n_states = 0
-    fresh = np.empty(n_used * n_options, np.int64)  # entries of the cut at hand
-    last, last_cost = -1, ceiling
-    for i in range(n_cuts - 1):
-        n_fresh = 0
-        if i == 0:
-            for k in range(n_options):
-                entry[0, k] = 0.0
-                fresh[n_fresh] = k
-                n_fresh += 1
-        state = head[i]
-        while state >= 0:
-            u, k = code[state] // n_options, code[state] % n_options
-            state = following[state]
-            so_far = best[i, u, k]
-            for q in range(n_options):
-                if hop_s[k, q, i] <= limit:
-                    cost = max(so_far, hop_c[k, q, i]) if bottleneck else so_far + hop_c[k, q, i]
-                    at_least = max(cost, begin[i, q]) if bottleneck else cost + begin[i, q] - spare[u]
-                    if cost < entry[u, q] and at_least < last_cost:
-                        if entry[u, q] == np.inf:
-                            fresh[n_fresh] = u * n_options + q
-                            n_fresh += 1
-                        entry[u, q] = cost
-                        behind[u, q] = k
-        for k in range(n_options):
-            n_ends = 0
-            for j in range(i + 1, n_cuts):
-                if stage_s[k, i, j] <= limit:
-                    ends[n_ends] = j
-                    n_ends += 1
-            for f in range(n_fresh):
-                if fresh[f] % n_options != k:
-                    continue
-                u = fresh[f] // n_options
-                so_far, from_option = entry[u, k], behind[u, k]
-                if (u // place[k]) % (counts[k] + 1) + replicas[k] > counts[k]:
-                    continue
-                to = u + weight[k]
-                for e in range(n_ends):
-                    j = ends[e]
-                    cost = max(so_far, stage_c[k, i, j]) if bottleneck else so_far + stage_c[k, i, j]
-                    at_least = max(cost, end[j, k]) if bottleneck else cost + end[j, k] - spare[to]
-                    if j == n_cuts - 1:
-                        at_least = cost
-                    if cost < best[j, to, k] and at_least < last_cost:
-                        if best[j, to, k] == np.inf:
-                            if n_states == len(code):
-                                following, code = _doubled(following), _doubled(code)
-                            following[n_states], code[n_states] = head[j], to * n_options + k
-                            head[j] = n_states
-                            n_states += 1
-                        best[j, to, k] = cost
-                        start[j, to, k] = i
-                        before[j, to, k] = from_option
-                        if j == n_cuts - 1:
-                            last, last_cost = to * n_options + k, cost
-        for f in range(n_fresh):
-            entry[fresh[f] // n_options, fresh[f] % n_options] = np.inf
-    rows = np.empty((n_cuts, 3), np.int64)
-    n_rows, at = 0, n_cuts - 1
-    while last >= 0 and at > 0:
-        u, k = last // n_options, last % n_options
-        rows[n_rows, 0], rows[n_rows, 1], rows[n_rows, 2] = k, start[at, u, k], at
-        n_rows += 1
-        last = (u - weight[k]) * n_options + before[at, u, k]
-        at = start[at, u, k]
-    for j in range(n_cuts):
-        state = head[j]
-        while state >= 0:
-            best[j, code[state] // n_options, code[state] % n_options] = np.inf
-            state = following[state]
-    return (last_cost if n_rows else np.inf), rows[:n_rows]
-
-
-@njit(cache=True)
-def _doubled(values):  # type: ignore[no-untyped-def]
-    """An array twice as long."""
-    out = np.empty(2 * len(values), values.dtype)
-    out[: len(values)] = values
-    return out
-
-
 def _plan(tables: _Tables, rows: Ints, ways: Ints | None = None) -> Plan:
     """Rows (option, begin, end), the last stage first, as a plan; ways [K, N, N]: of each stage, else the fastest."""
     out = []
@@ -305,11 +112,42 @@ def _plan(tables: _Tables, rows: Ints, ways: Ints | None = None) -> Plan:
     return tuple(out)
 
 
+def counted(problem: Problem) -> tuple[Problem, tuple[tuple[int, ...], ...]]:
+    """The problem with types that are equal in all they cost as one, with the sum of their counts; and of each type
+    there the types here."""
+    tables = (problem.occupancy_s, problem.busy_j, problem.idle_w, problem.slower_s, problem.slower_j)
+    across = (problem.hop_s, problem.hop_j, problem.medium_s, problem.delay_s)
+
+    def equal(a: int, b: int) -> bool:
+        if not all(table is None or np.array_equal(table[a], table[b]) for table in tables):
+            return False
+        swapped = list(range(len(problem.types)))
+        swapped[a], swapped[b] = b, a
+        inner = np.ix_((a, b), (a, b))
+        return all(
+            np.array_equal(table[a], table[b][swapped]) and np.array_equal(table[:, a], table[swapped, b])
+            and bool((table[inner] == table[a, a]).all())
+            for table in across
+        )  # fmt: skip
+
+    members: list[list[int]] = []
+    for t in range(len(problem.types)):
+        found = next((own for own in members if equal(own[0], t)), None)
+        if found is None:
+            members.append([t])
+        else:
+            found.append(t)
+    if len(members) == len(problem.types):
+        return problem, tuple((t,) for t in range(len(problem.types)))
+    return _optimistic(problem, members), tuple(map(tuple, members))
+
+
 def too_many(problem: Problem, replicate: bool = False, most: int = MOST_STATES) -> bool:
-    """Whether the programme's tables would have more than `most` entries."""
-    options = sum(n if replicate else min(n, 1) for n in problem.counts)
-    used = math.prod(n + 1 for n in problem.counts)
-    return used * options * problem.n_cuts > most
+    """Whether the programme's tables would have more than `most` entries. Equal devices are counted, unless several
+    of them may take turns in a stage, which is of one name."""
+    counts = (problem if replicate else counted(problem)[0]).counts
+    options = sum(n if replicate else min(n, 1) for n in counts)
+    return math.prod(n + 1 for n in counts) * options * problem.n_cuts > most
 
 
 class Programme:
@@ -317,16 +155,17 @@ class Programme:
 
     def __init__(self, problem: Problem, replicate: bool = False) -> None:
         self.problem, self.replicate = problem, replicate
-        if too_many(problem, replicate):
+        alone = tuple((t,) for t in range(len(problem.types)))
+        small, self._members = (problem, alone) if replicate else counted(problem)
+        self._counts = np.array(small.counts)
+        if too_many(small, replicate):
             raise ValueError("too many states for the exact programme: ask too_many first, and use bounded")
-        self.tables = t = _tables(problem, replicate)
+        self.tables = t = _tables(small, replicate)
         shape = problem.n_cuts, t.n_used, len(t.types)
         self._best = np.full(shape, np.inf)
         self._start, self._before = np.empty(shape, np.int32), np.empty(shape, np.int16)
-        self._prices = np.zeros(len(problem.types))
-        left = np.array(problem.counts) - (np.arange(t.n_used)[:, None] // _places(problem)) % (
-            np.array(problem.counts) + 1
-        )
+        self._prices = np.zeros(len(small.types))
+        left = self._counts - (np.arange(t.n_used)[:, None] // _places(small)) % (self._counts + 1)
         self._left = left.astype(float)  # devices of each type that are left, by used
         self.solves = 0
 
@@ -335,7 +174,7 @@ class Programme:
         spare: Floats, ceiling: float,
     ) -> tuple[float, Ints]:  # fmt: skip
         t = self.tables
-        cost, rows = _least(
+        cost, rows = least_states(
             t.stage_s, stage_c, t.hop_s, hop_c, limit_s, bottleneck, begin, end, spare, ceiling,
             t.weight, t.place, t.counts, t.replicas, self._best, self._start, self._before,
         )  # fmt: skip
@@ -348,7 +187,14 @@ class Programme:
         cost, rows = self._solved(np.inf, t.stage_s, t.hop_s, True, nothing, nothing, np.zeros(t.n_used), np.inf)
         if cost == np.inf:
             raise no_plan("no chain of stages on these devices reaches from the first layer to the last")
-        plan = _plan(t, rows)
+        return self.point(rows)
+
+    def point(self, rows: Ints, ways: Ints | None = None) -> Point:
+        """Rows of the tables as a plan of the problem, see `_plan`."""
+        left = [[t for t in own for _ in range(self.problem.counts[t])] for own in self._members]
+        plan = _plan(self.tables, rows, ways)
+        if not self.replicate:
+            plan = tuple(replace(stage, type=left[stage.type].pop(0)) for stage in plan)
         return Point(plan, evaluate(self.problem, plan))
 
     def least_energy(self, limit_s: float, price_s: float, ceiling_j: float = np.inf) -> tuple[float, Point | None]:
@@ -364,8 +210,7 @@ class Programme:
         cost, rows = self._least_sum(stage_c, t.hop_j, limit_s, ceiling_j)
         if cost == np.inf:
             return math.inf, None
-        plan = _plan(t, rows, ways)
-        return cost, Point(plan, evaluate(self.problem, plan))
+        return cost, self.point(rows, ways)
 
     def least_latency(self) -> Point:
         """The plan of the least latency in an empty pipeline."""
@@ -373,17 +218,15 @@ class Programme:
         ways = t.ways_s.argmin(axis=3)
         stage_c = np.take_along_axis(t.ways_s, ways[..., None], axis=3)[..., 0] * t.replicas[:, None, None]
         _, rows = self._least_sum(stage_c, t.delay_s, np.inf, np.inf)
-        plan = _plan(t, rows, ways)
-        return Point(plan, evaluate(self.problem, plan))
+        return self.point(rows, ways)
 
     def _least_sum(self, stage_c: Floats, hop_c: Floats, limit_s: float, ceiling: float) -> tuple[float, Ints]:
         """The least sum of stage_c [K, N, N] and hop_c [K, K, N] of a plan with no stage or hop above limit_s, and its
         rows; (inf, none) where there is none below the ceiling."""
         t = self.tables
         self.solves += 1
-        counts = np.array(self.problem.counts)
-        bound, prices, cost, rows = _priced(
-            stage_c, t.hop_s, hop_c, limit_s, ceiling, t.types, counts, t.replicas, self._prices
+        bound, prices, cost, rows = priced_ways(
+            stage_c, t.hop_s, hop_c, limit_s, ceiling, t.types, self._counts, t.replicas, self._prices
         )
         none = np.empty((0, 3), np.int64)
         if bound >= ceiling:
@@ -391,7 +234,7 @@ class Programme:
         self._prices = prices
         rows = rows[::-1]
         if cost > bound * (1 + CLOSE):
-            begin, end, _ = _relaxed(stage_c, t.hop_s, hop_c, limit_s, prices[t.types] * t.replicas)
+            begin, end, _ = relaxed_ways(stage_c, t.hop_s, hop_c, limit_s, prices[t.types] * t.replicas)
             spare = self._left @ prices
             most = min(cost, ceiling)
             for part in (*ABOVE, math.inf):  # few states lie close above the bound, mostly the answer among them
@@ -461,140 +304,6 @@ def merged(points: Sequence[Point], latency: bool = False) -> list[Point]:
 # Label setting
 
 
-@njit(cache=True)
-def _keep(labels, n, dims):  # type: ignore[no-untyped-def]
-    """Move the non-dominated of the first n labels to the front, in lexicographic order; returns how many."""
-    order = np.arange(n)
-    for d in range(dims - 1, -1, -1):
-        order = order[np.argsort(labels[order, d], kind="mergesort")]
-    kept = np.empty((n, labels.shape[1]))
-    m = 0
-    for a in range(n):
-        row = labels[order[a]]
-        beaten = False
-        for b in range(m - 1, -1, -1):
-            beaten = True
-            for d in range(1, dims):
-                if kept[b, d] > row[d] * (1 + 1e-12):
-                    beaten = False
-                    break
-            if beaten:
-                break
-        if not beaten:
-            kept[m] = row
-            m += 1
-    labels[:m] = kept[:m]
-    return m
-
-
-@njit(cache=True)
-def _grown(pool, n):  # type: ignore[no-untyped-def]
-    """A pool with room for n rows."""
-    if n <= pool.shape[0]:
-        return pool
-    larger = np.empty((max(n, 2 * pool.shape[0]), pool.shape[1]))
-    larger[: pool.shape[0]] = pool
-    return larger
-
-
-@njit(cache=True)
-def _labels(  # type: ignore[no-untyped-def]
-    stage_s, stage_j, latency_s, hop_s, hop_j, medium_s, delay_s, idle_w, with_latency, ceilings, rest_j, rest_s,
-    weight, place, counts, replicas, n_used,
-):  # fmt: skip
-    """Label setting. Returns the pool of labels [n, 8]: period, joules, latency, medium seconds, watts, option, begin
-    cut, number of the label before (-1: none); and the numbers of those at the last cut.
-
-    ceilings [m, 3]: (period, energy, latency) of known plans; a label that cannot become better is dropped. rest_j,
-    rest_s [N]: least joules and seconds from a cut to the end.
-    """
-    n_options, n_cuts = stage_s.shape[0], stage_s.shape[1]
-    dims = 4
-    pool = np.empty((1 << 16, 8))
-    n_pool = 0
-    first = np.zeros((n_cuts, n_used, n_options), np.int64)  # labels over the hop to the option: slices of `ways`
-    count = np.zeros((n_cuts, n_used, n_options), np.int64)
-    ways = np.empty((1 << 16, 8))  # the first four as in the pool, 7: number of the label before
-    n_ways = 0
-    buffer = np.empty((1 << 12, 8))
-    for k in range(n_options):
-        first[0, 0, k], count[0, 0, k] = n_ways, 1
-        ways[n_ways, :] = 0.0
-        ways[n_ways, 7] = -1
-        n_ways += 1
-    here = np.zeros((n_used, n_options, 2), np.int64)
-    for j in range(1, n_cuts):
-        for u in range(n_used):
-            for k in range(n_options):
-                here[u, k, 0], here[u, k, 1] = n_pool, 0
-                if (u // place[k]) % (counts[k] + 1) < replicas[k]:
-                    continue
-                before = u - weight[k]
-                n = 0
-                for i in range(j):
-                    if stage_s[k, i, j] == np.inf:
-                        continue
-                    at = first[i, before, k]
-                    for w in range(at, at + count[i, before, k]):
-                        watts = ways[w, 4] + idle_w[k]
-                        period = max(ways[w, 0], stage_s[k, i, j])
-                        joules = ways[w, 1] + stage_j[k, i, j]
-                        latency = ways[w, 2] + (latency_s[k, i, j] if with_latency else 0.0)
-                        at_least = joules + rest_j[j] + watts * max(period, ways[w, 3])
-                        slow = latency + rest_s[j]
-                        beaten = False
-                        for c in range(ceilings.shape[0]):
-                            if (
-                                ceilings[c, 0] < max(period, ways[w, 3]) * (1 - 1e-12)
-                                and ceilings[c, 1] < at_least * (1 - 1e-12)
-                                and (not with_latency or ceilings[c, 2] < slow * (1 - 1e-12))
-                            ):
-                                beaten = True
-                                break
-                        if beaten:
-                            continue
-                        buffer = _grown(buffer, n + 1)
-                        buffer[n, 0], buffer[n, 1], buffer[n, 2], buffer[n, 3] = period, joules, latency, ways[w, 3]
-                        buffer[n, 4], buffer[n, 5], buffer[n, 6], buffer[n, 7] = watts, k, i, ways[w, 7]
-                        n += 1
-                if n == 0:
-                    continue
-                n = _keep(buffer, n, dims)
-                pool = _grown(pool, n_pool + n)
-                pool[n_pool : n_pool + n] = buffer[:n]
-                here[u, k, 1] = n
-                n_pool += n
-        if j == n_cuts - 1:
-            break
-        for u in range(n_used):
-            for q in range(n_options):
-                n = 0
-                for k in range(n_options):
-                    if hop_s[k, q, j] == np.inf:
-                        continue
-                    for p in range(here[u, k, 0], here[u, k, 0] + here[u, k, 1]):
-                        buffer = _grown(buffer, n + 1)
-                        buffer[n, 0] = max(pool[p, 0], hop_s[k, q, j])
-                        buffer[n, 1] = pool[p, 1] + hop_j[k, q, j]
-                        buffer[n, 2] = pool[p, 2] + (delay_s[k, q, j] if with_latency else 0.0)
-                        buffer[n, 3] = pool[p, 3] + medium_s[k, q, j]
-                        buffer[n, 4], buffer[n, 7] = pool[p, 4], p
-                        n += 1
-                first[j, u, q] = n_ways
-                if n == 0:
-                    continue
-                n = _keep(buffer, n, dims)
-                ways = _grown(ways, n_ways + n)
-                ways[n_ways : n_ways + n] = buffer[:n]
-                count[j, u, q] = n
-                n_ways += n
-    n = 0
-    for u in range(n_used):
-        for k in range(n_options):
-            n += here[u, k, 1]
-    return pool[:n_pool], np.arange(n_pool - n, n_pool)
-
-
 def front_labels(
     problem: Problem, replicate: bool = False, latency: bool = True, known: Sequence[Point] = ()
 ) -> list[Point]:
@@ -608,7 +317,7 @@ def front_labels(
     rest_j, rest_s = _rest(t.stage_j), _rest(t.latency_s)
     if not latency:
         rest_s = np.zeros_like(rest_s)
-    pool, last = _labels(
+    pool, last = labels(
         t.stage_s, t.stage_j, t.latency_s, t.hop_s, t.hop_j, t.medium_s, t.delay_s, t.idle_w, latency, bounds,
         rest_j, rest_s, t.weight, t.place, t.counts, t.replicas, t.n_used,
     )  # fmt: skip
@@ -617,8 +326,7 @@ def front_labels(
     values = np.column_stack([period, ends[:, 1] + ends[:, 4] * period, ends[:, 2]])
     points = []
     for number in _front_rows(values, 3 if latency else 2):
-        plan = _walk(t, pool, int(last[number]), problem.n_cuts - 1)
-        points.append(Point(plan, evaluate(problem, plan)))
+        points.append(programme.point(_walk(pool, int(last[number]), problem.n_cuts - 1)))
     return merged([*points, *known], latency)
 
 
@@ -645,28 +353,39 @@ def _rest(stage: Floats, fixed: Floats | float = 0.0) -> Floats:
     return out
 
 
-def _walk(tables: _Tables, pool: Floats, number: int, end: int) -> Plan:
+def _walk(pool: Floats, number: int, end: int) -> Ints:
+    """Rows (option, begin, end) of a label, the last stage first."""
     rows = []
     while number >= 0:
         k, begin, before = (int(v) for v in pool[number, 5:])
         rows.append((k, begin, end))
         end, number = begin, before
-    return _plan(tables, np.array(rows, dtype=np.int64))
+    return np.array(rows, dtype=np.int64)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Many distinct devices
 
 
+def optimistic(problem: Problem, classes: int = 6) -> tuple[Problem, list[list[int]]]:
+    """For more distinct devices than the programme can tell apart: the problem with devices put into so many classes by
+    speed (or as many as the programme takes), each as good as its best member at every stage and hop, so that no plan
+    is better than its optimum; and the members of each class."""
+    for n in range(min(classes, len(problem.types)), 0, -1):
+        groups = _classes(problem, n)
+        relaxed = _optimistic(problem, groups)
+        if n == 1 or not too_many(relaxed, most=MOST_BOUND_STATES):
+            break
+    return relaxed, groups
+
+
 def bounded(problem: Problem, classes: int = 6, rounds: int = 200, seed: int = 0) -> tuple[Point, float]:
     """For more distinct devices than the programme can tell apart: a plan, and a period that no plan goes below.
 
-    Devices are put into `classes` by speed. With each class as fast as its fastest member at every stage and hop, the
-    programme's optimum bounds the true one from below. Its stages, given to the members and cut anew for their order
-    (which is exact for a given order), are improved by exchanging devices while that helps.
+    The bound is that of `optimistic` classes. The stages of its optimum, given to the members and cut anew for their
+    order (which is exact for a given order), are improved by exchanging devices while that helps.
     """
-    groups = _classes(problem, classes)
-    relaxed = _optimistic(problem, groups)
+    relaxed, groups = optimistic(problem, classes)
     bound = least_period(relaxed)
     waiting = {g: sorted(members, key=lambda t: _speed(problem)[t]) for g, members in enumerate(groups)}
     left = dict(enumerate(problem.counts))
@@ -694,6 +413,27 @@ def bounded(problem: Problem, classes: int = 6, rounds: int = 200, seed: int = 0
     return Point(plan, evaluate(problem, plan)), bound.costs.period_s
 
 
+def bounded_front(problem: Problem) -> tuple[list[Point], list[Costs]]:
+    """For more distinct devices than the programme can tell apart: plans, none beaten by another in period and energy,
+    and costs such that each plan of the problem is beaten or equalled by one of them but for BOUND_WITHIN of energy."""
+    relaxed, groups = optimistic(problem)
+    ideal = front(relaxed, within=BOUND_WITHIN)
+    speed = _speed(problem)
+    known = [bounded(problem)[0]]
+    for point in ideal:
+        left = dict(enumerate(problem.counts))
+        plan = []
+        for stage in point.plan:
+            able = [t for t in groups[stage.type] if left[t]]
+            t = min(able, key=lambda t: (problem.busy_j[t, stage.begin, stage.end], speed[t]))
+            left[t] -= 1
+            plan.append(PlanStage(t, stage.begin, stage.end))
+        known += [
+            Point(p, evaluate(problem, p)) for p in (tuple(plan), _in_order(problem, [s.type for s in plan])[1]) if p
+        ]
+    return merged([p for p in known if math.isfinite(p.costs.energy_j + p.costs.period_s)]), [p.costs for p in ideal]
+
+
 def _speed(problem: Problem) -> Floats:
     """[T]: median over stages of a type's seconds over the least of all types'."""
     least = problem.occupancy_s.min(axis=0)
@@ -713,6 +453,11 @@ def _classes(problem: Problem, classes: int) -> list[list[int]]:
 
 
 def _optimistic(problem: Problem, groups: Sequence[Sequence[int]]) -> Problem:
+    """Each group of types as one, at each stage and hop as good as its best member, way by way."""
+
+    def least(table: Floats) -> Floats:
+        return np.stack([table[list(g)].min(axis=0) for g in groups])
+
     def hops(table: Floats) -> Floats:
         return np.array([[table[np.ix_(a, b)].min(axis=(0, 1)) for b in groups] for a in groups])
 
@@ -720,13 +465,16 @@ def _optimistic(problem: Problem, groups: Sequence[Sequence[int]]) -> Problem:
         tuple("+".join(problem.types[t] for t in g) for g in groups),
         tuple(sum(problem.counts[t] for t in g) for g in groups),
         np.array([problem.idle_w[list(g)].min() for g in groups]),
-        np.stack([problem.occupancy_s[list(g)].min(axis=0) for g in groups]),
-        np.stack([problem.busy_j[list(g)].min(axis=0) for g in groups]),
+        least(problem.occupancy_s),
+        least(problem.busy_j),
         hops(problem.hop_s),
         hops(problem.hop_j),
         hops(problem.medium_s),
         hops(problem.delay_s),
         problem.items,
+        problem.cuts,
+        None if problem.slower_s is None else least(problem.slower_s),
+        None if problem.slower_j is None else least(problem.slower_j),
     )
 
 

@@ -103,6 +103,13 @@ class JointSpace:
         parts = (self.outer, *(["tiles"] if self.tiles == "searched" else []), *(["fusion"] if self.fusion else []))
         return "+".join(dict.fromkeys(parts))
 
+    @property
+    def _drops_layers(self) -> bool:
+        """Whether some share leaves layers out: those that only an alternative, or only what it stands for, reads. The
+        programme counts them all, so that what it finds is a plan, and no bound."""
+        other = [(layer.alternative, layer.inputs) for layer in self.workload if layer.alternative is not None]
+        return any(one is not None and one.inputs != inputs for one, inputs in other)
+
     def _is_open(self, layer: Layer) -> bool:
         """Whether the shares of a layer are chosen."""
         if self.outer == "tiles" or layer.op != "conv":
@@ -289,7 +296,7 @@ class JointSpace:
                 if candidate.estimated is not None:
                     values.append(Optimum(candidate.estimated, solved.bound))
                 yield candidate
-        if values and not self.fusion:
+        if values and not self.fusion and not self._drops_layers:
             best = min(values, key=lambda one: float(self.aim(one.figures)))
             self._optimum = replace(best, bound=min(one.bound for one in values))
         if self.fusion:

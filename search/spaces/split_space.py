@@ -21,16 +21,17 @@ from typing import Any
 import numpy as np
 
 from cosoc.search.baselines import heuristics
-from cosoc.search.exact.splits import Point, Programme, bounded, front, front_labels, too_many
+from cosoc.search.exact.splits import BOUND_WITHIN, Point, Programme, bounded_front, front, front_labels, too_many
 from cosoc.search.loop import Asked, search
 from cosoc.search.oracle import Oracle
 from cosoc.search.result import Result
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Candidate, Optimum, Report
-from cosoc.search.spaces.split_tiles import TiledDevice, cached, has_tiles
-from cosoc.search.spaces.splits import Floats, Plan, Problem, cuts_in_order, cuts_of
+from cosoc.search.spaces.split_bounds import Pair, bound, least_latency, least_peak, named
+from cosoc.search.spaces.split_tiles import TiledDevice, cached, has_choice
+from cosoc.search.spaces.splits import Floats, Plan, PlanStage, Problem, cuts_in_order, cuts_of, evaluate
 from cosoc.search.split_costs import NO_FACTORS, Case, Factors, device_costs, device_mappings, make_case
-from cosoc.search.targets import Target
+from cosoc.search.targets import Target, within
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures, objective
 from cosoc.sim.lower.pipeline import Replay
@@ -110,6 +111,31 @@ class Split:
 # Replay
 
 
+def span_of(stage: PlanStage) -> Span:
+    """By what a stage's cost is known."""
+    return stage.type, stage.begin, stage.end, stage.way
+
+
+def refusals(case: Case, plan: Plan, oracle: Oracle) -> set[Span]:
+    """The stages of a plan that their devices cannot run as mapped."""
+    mapping, out = case.mapping(plan), set[Span]()
+    devices = oracle.devices(mapping)
+    for stage, one in zip(plan, mapping.stages, strict=True):
+        try:
+            devices[one.device].cost(case.cuts.cut(stage.begin), case.cuts.cut(stage.end), case.problem.items)
+        except InputError:
+            out.add(span_of(stage))
+    return out
+
+
+def without(problem: Problem, refused: set[Span]) -> Problem:
+    """The problem without these ways of stages."""
+    seconds = problem.ways_s.copy()
+    for at in refused:
+        seconds[at] = np.inf
+    return _with_ways(problem, seconds, problem.ways_j) if refused else problem
+
+
 def spread(points: Sequence[Point], most: int) -> list[Point]:
     """At most so many points of a front, evenly by number, the first and the last among them."""
     if len(points) <= most:
@@ -172,7 +198,7 @@ def corrected(factors: Factors, plan: Plan, seen: Replay, ratio: float) -> Facto
     if seen.bottleneck in {f"{part.device}" for part in seen.devices}:
         number = next(part.stage for part in seen.devices if part.device == seen.bottleneck)
         stage = plan[number]
-        at = (stage.type, stage.begin, stage.end, stage.way)
+        at = span_of(stage)
         return replace(factors, stages={**factors.stages, at: factors.stages.get(at, 1.0) * ratio})
     if " from " not in seen.bottleneck and " to " not in seen.bottleneck:
         return replace(factors, medium=factors.medium * ratio)
@@ -183,31 +209,49 @@ def corrected(factors: Factors, plan: Plan, seen: Replay, ratio: float) -> Facto
     return replace(factors, hops={**factors.hops, hop: factors.hops.get(hop, 1.0) * ratio})
 
 
-def agreed_front(case: Case, replicate: bool, oracle: Oracle, report: Report | None = None) -> tuple[list[Split], int]:
+@dataclass(frozen=True)
+class Agreed:
+    """A front: its splits, pairs of seconds and joules of which every plan has at least one, and how often it was
+    searched for."""
+
+    splits: list[Split]
+    pairs: list[Pair]
+    searches: int
+
+
+def agreed_front(case: Case, replicate: bool, oracle: Oracle, report: Report | None = None) -> Agreed:
     """The front, searched until its stages are simulated ones and every steady replay is within AGREE of its
-    prediction, and the number of searches. After ROUNDS, points that still differ stay, with their difference; so do
+    prediction. After ROUNDS, points that still differ stay, with their difference; so do
     those whose replay is too short to be steady, from which nothing is learned."""
     factors = NO_FACTORS
     known: dict[Span, StageFigures] = {}
     splits: dict[Plan, Split] = {}
+    refused: set[Span] = set()  # ways that the estimate allows and the simulator does not
     for number in range(1, ROUNDS + 1):
         several = case.problem.slower_s is not None
         exact = (drifted if several else exactly)(case.problem, known)
-        problem = scaled(exact, factors)
+        problem = without(scaled(exact, factors), refused)
         if too_many(problem, replicate):
-            points = [bounded(problem)[0]]
-        elif several:
-            points = spread(front(problem, replicate, WITHIN), MOST_POINTS)
+            points, ideal = bounded_front(problem)
+            pairs = [(one.period_s, one.energy_j / (1 + BOUND_WITHIN)) for one in ideal]
         else:
-            points = front(problem, replicate)
+            close = WITHIN if several else 0.0
+            points = front(problem, replicate, close)
+            pairs = [(one.costs.period_s, one.costs.energy_j / (1 + close)) for one in points]
+            points = spread(points, MOST_POINTS) if several else points
         found: dict[Span, StageFigures] = {}
         for plan in (point.plan for point in points):
-            spans = [(stage.type, stage.begin, stage.end, stage.way) for stage in plan]
+            spans = [span_of(stage) for stage in plan]
             if not known.keys() >= set(spans):
                 mapping = case.mapping(plan)
-                stages = stage_figures(case.cluster, case.workload, mapping, oracle.devices(mapping))
-                found |= zip(spans, stages, strict=True)
+                try:
+                    stages = stage_figures(case.cluster, case.workload, mapping, oracle.devices(mapping))
+                    found |= zip(spans, stages, strict=True)
+                except InputError:
+                    refused |= refusals(case, plan, oracle)
         known |= found
+        if any(not known.keys() >= {span_of(stage) for stage in point.plan} for point in points) and number < ROUNDS:
+            continue
         if number < ROUNDS and any(abs(figures.seconds - exact.ways_s[at]) > CLOSE * figures.seconds
                                    for at, figures in found.items()):  # fmt: skip
             if report:
@@ -226,7 +270,7 @@ def agreed_front(case: Case, replicate: bool, oracle: Oracle, report: Report | N
                 factors = corrected(factors, split.point.plan, split.simulated, 1 + split.error)
         if factors == before:
             break
-    return front_now, number
+    return Agreed(front_now, pairs, number)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -249,47 +293,62 @@ class SplitSpace:
     @property
     def name(self) -> str:
         """As `--space` has it."""
-        return self.name_of(self.config)
-
-    @staticmethod
-    def name_of(config: SplitConfig) -> str:
-        """The chain that is asked for."""
-        return "+".join(("splits", *config.inner))
+        return "+".join(("splits", *self.config.inner))
 
     def __init__(self, config: SplitConfig) -> None:
         objective(config.objective)
         if config.inferences < 1:
             raise InputError(f"--inferences {config.inferences}: at least one is needed")
-        if "channels" in config.inner:
-            raise InputError(f"space {self.name_of(config)}: channels are not chosen for stages so far")
         self.config = config
         self.oracle = Oracle(config.cluster, config.workload, config.engine, config.inferences)
         self.cases = list(_cases(config))
-        self.seen: dict[str, Any] = {"searches": 0, "worst": 0.0, "missed": [], "batch": 1, "least": {}}
+        self.aim = within(objective(config.objective), config.targets)
+        self.names = named(config.objective, config.targets)
+        self.seen: dict[str, Any] = {
+            "searches": 0, "worst": 0.0, "missed": [], "batch": 1, "fronts": [], "least": None
+        }  # fmt: skip
 
     def rounds(self) -> Sequence[str]:
         """Fronts, then what is known."""
         problem = self.cases[0].problem
         in_turns = self.config.replicate and max(problem.counts) > 1 and not too_many(problem, replicate=True)
         return [
-            "front", *(["replicated"] if in_turns else []), *(["latency"] if self.config.latency else []), "known",
+            "front", *(["replicated"] if in_turns else []), *(["latency"] if self.config.latency else []),
+            *(["least"] if self.names & {"latency", "peak"} and not too_many(problem) else []), "known",
         ]  # fmt: skip
 
     def propose(self, name: str, oracle: Oracle, folder: RunFolder, report: Report) -> Sequence[Candidate]:
-        """The points of a front, or what is known."""
+        """The points of a front, the plans of least latency and memory, or what is known."""
+        out = list(self._proposed(name, oracle, report))
+        least = min((one.estimated for one in out if one.estimated is not None), key=self._value, default=None)
+        if least is not None and (self.seen["least"] is None or self._value(least) < self._value(self._least())):
+            self.seen["least"] = asdict(least)
+        return out
+
+    def _value(self, figures: Figures) -> float:
+        return float(self.aim(figures))
+
+    def _least(self) -> Figures:
+        return Figures(**self.seen["least"])
+
+    def _proposed(self, name: str, oracle: Oracle, report: Report) -> Sequence[Candidate]:
         if name == "known":
             return self._known(oracle)
         if name == "latency":
             return self._named("latency", self._latency_front(oracle))
+        if name == "least":
+            case = self.cases[0]
+            plans = {"latency": least_latency(case.problem).plan, "peak": least_peak(case)[0].plan}
+            asked = {goal: Point(plan, evaluate(case.problem, plan)) for goal, plan in plans.items()}
+            return [
+                candidate(f"least_{goal}", replayed(case, point, oracle))
+                for goal, point in asked.items() if goal in self.names
+            ]  # fmt: skip
         found = [agreed_front(case, name == "replicated", oracle, report) for case in self.cases]
-        kept = best_of([split for splits, _ in found for split in splits])
-        self.seen["searches"] = max(self.seen["searches"], *(searches for _, searches in found))
+        kept = best_of([split for one in found for split in one.splits])
+        self.seen["fronts"] += [[number, one.pairs] for number, one in enumerate(found)]
+        self.seen["searches"] = max(self.seen["searches"], *(one.searches for one in found))
         self.seen["worst"] = max(self.seen["worst"], *(abs(split.error) for split in kept))
-        for goal in ("throughput", "energy"):
-            least = min((estimated(split) for split in kept), key=objective(goal))
-            before = self.seen["least"].get(goal)
-            if before is None or objective(goal)(least) < objective(goal)(Figures(*before)):
-                self.seen["least"][goal] = [least.latency_s, least.energy_j, least.peak_bytes, least.throughput]
         if name == "front":
             points = [split.point for split in kept]
             self.seen["missed"] = [f"point_{points.index(p)}" for p in heuristics.weighted_sums(points)[1]]
@@ -340,15 +399,9 @@ class SplitSpace:
         self.seen = dict(state)
 
     def optimum(self) -> Optimum | None:
-        """Of throughput and energy: the programme's own, which is exact; of throughput a bound where devices are too
-        many for it."""
-        least = self.seen["least"].get(self.config.objective)
-        if least is None:
-            return None
-        figures, problem = Figures(*least), self.cases[0].problem
-        if too_many(problem):
-            return Optimum(figures, bounded(problem)[1]) if self.config.objective == "throughput" else None
-        return Optimum(figures, float(objective(self.config.objective)(figures)))
+        """The least of what the programme said of any candidate, and what no plan goes below (`split_bounds`)."""
+        least = self._least()
+        return Optimum(least, min(self._value(least), bound(self.cases, self.seen["fronts"], self.aim, self.names)))
 
     def about(self) -> dict[str, Any]:
         cuts = self.cases[0].cuts
@@ -386,11 +439,15 @@ def _cases(config: SplitConfig) -> Iterator[Case]:
     cluster, workload = config.cluster, config.workload
     costs, cuts = device_costs(cluster, workload, device_mappings(cluster, workload, config.mappings)), None
     most_bytes = min((one.most for one in config.targets if one.objective == "peak"), default=math.inf)
-    if "tiles" in config.inner:
+    if config.inner:
+        inner = config.inner
         costs = {
-            name: TiledDevice(own.soc, workload, own.mapping, "fusion" in config.inner) if has_tiles(own.soc) else own
+            name: TiledDevice(own.soc, workload, own.mapping, inner) if has_choice(own.soc, workload, inner) else own
             for name, own in costs.items()
         }
+        if not any(isinstance(own, TiledDevice) for own in costs.values()):
+            what = " and ".join(inner)
+            raise InputError(f"{workload.name} on {cluster.name}: its devices leave no {what} to choose: search splits")
         in_order = all(cached(own.soc) for own in costs.values()) and len(workload.layers) < MOST_CUTS_IN_ORDER
         cuts = cuts_in_order(workload) if in_order else cuts_of(workload, branches=False)
     for number, items in enumerate(sorted(config.batches)):

@@ -52,7 +52,7 @@ from cosoc.sim.theta import Theta
 SpaceName = Literal["channels", "operators"]
 
 WARM_UP, SEARCH = 0.4, 0.35  # shares of a mapping's epochs: of its float network, and of a point's search beside
-SWEEPS, TOLD_EVERY = 4, 20  # over a descent's options, as a guess; mappings between two reports of it
+SWEEPS, TOLD_EVERY = 4, 100  # over a descent's options, as a guess; mappings between two reports of it
 INNER_GRAIN = 16  # channels; those of an array's pass
 PRIMING = 24  # random mappings that theta is fitted to before the search
 

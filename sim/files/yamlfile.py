@@ -31,7 +31,7 @@ M = TypeVar("M", bound=BaseModel)
 
 MAX_BYTES = 64 << 20  # a description larger than this is a mistake, not a description
 MAX_DEPTH = 64
-MAX_VALUES = 1_000_000  # keys among them; some 30 s and 1 GB
+MAX_VALUES = 1_000_000  # keys among them; some 40 s and 1 GB
 MAX_NUMBER = 400  # characters; a whole number of more is none that anything here could mean
 SHOWN = 200  # characters of a value in a message
 

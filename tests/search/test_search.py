@@ -14,6 +14,7 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import load_mapping
 from cosoc.sim.importers.torch_export import from_module
+from cosoc.sim.model.mapping import LayerPlan
 from cosoc.sim.simulate import simulate
 
 
@@ -171,3 +172,18 @@ def test_the_other_estimators_search_too(tiny: TrainingConfig, tmp_path: Path, e
     wanted = replace(tiny, out=tmp_path / "run", estimator=estimator, manual=())  # type: ignore[arg-type]
     (point,) = search_trained(wanted, quiet).content()["points"]
     assert point["simulated"]["latency_s"] > 0
+
+
+def test_a_chain_trains_shares_in_their_best_tiles(tiny: TrainingConfig, tmp_path: Path) -> None:
+    """On a chip whose scratchpad holds some rows, the same shares take no longer in the tiles of the chain than in the
+    tiler's, and what is reported is the simulation of the file."""
+    soc = find_soc("diana", {"memories.l1.size_bytes": "14336"})
+    workload = from_module(build("digits_cnn"), (1, 8, 8), "digits_cnn")
+    wanted = replace(tiny, soc=soc, out=tmp_path / "run", inner=("tiles",), epochs=1, train_images=32, seeds=1)
+    content = search_trained(wanted, quiet).content()
+    for row in (*content["points"], *content["known"]):
+        mapping = load_mapping(tmp_path / "run" / row["mapping"], workload, soc)
+        parts = {name: tuple(replace(p, tile=None) for p in plan.parts) for name, plan in mapping.layers.items()}
+        bare = replace(mapping, layers={name: LayerPlan(own) for name, own in parts.items()})
+        assert row["simulated"]["latency_s"] == simulate(soc, workload, mapping).seconds
+        assert row["simulated"]["latency_s"] <= simulate(soc, workload, bare).seconds

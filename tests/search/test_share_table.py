@@ -27,6 +27,7 @@ CASES: tuple[tuple[str, dict[str, str], str, Runtime, set[bool]], ...] = (
     ("diana", {"memories.l2.size_bytes": "93536"}, "digits_cnn", "serial", {True, False}),
     ("hetero", {}, "digits_cnn", "overlapped", {True}),
     ("gap9", {}, "digits_cnn", "overlapped", {True}),
+    ("agx_xavier_dla", {}, "digits_cnn", "overlapped", {True}),  # tensors are handed over
 )
 
 

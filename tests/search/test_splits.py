@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import sys
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+from split_problems import all_plans, figures, random_problem
+
 from cosoc.cli import main
 from cosoc.search.baselines import heuristics
 from cosoc.search.exact.splits import Point, bounded, front, front_labels, least_period, merged
 from cosoc.search.front import hypervolume
 from cosoc.search.oracle import Oracle
 from cosoc.search.spaces.split_space import SplitConfig, agreed_front, replayed, search_splits
-from cosoc.search.spaces.splits import Floats, Plan, PlanStage, Problem, check, cuts_of, evaluate, nested
+from cosoc.search.spaces.splits import check, cuts_of, evaluate, nested
 from cosoc.search.spaces.splits_soft import relaxed_front
 from cosoc.search.split_costs import device_costs, device_mappings, make_case, profile_problem
 from cosoc.sim import exact
@@ -35,56 +38,6 @@ from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.simulate import simulate, simulate_cluster
 
 # ------------------------------------------------------------------------------------------------- exactness
-
-
-def random_problem(rng: np.random.Generator, counts: list[int], n_cuts: int, medium: bool, idle: float) -> Problem:
-    """Small integers, so that ties are common; a tenth of all stages and hops cannot be."""
-    n_types = len(counts)
-
-    def draw(*shape: int) -> Floats:
-        return rng.integers(1, 15, shape).astype(float)
-
-    seconds, joules = draw(n_types, n_cuts - 1), draw(n_types, n_cuts - 1)
-    occupancy, busy = np.full((2, n_types, n_cuts, n_cuts), np.inf)
-    for i in range(n_cuts):
-        for j in range(i + 1, n_cuts):
-            occupancy[:, i, j] = seconds[:, i:j].sum(1) + rng.integers(0, 3, n_types)
-            busy[:, i, j] = joules[:, i:j].sum(1)
-    cannot = rng.random(occupancy.shape) < 0.1
-    cannot[:, 0, -1] = False
-    occupancy[cannot] = np.inf
-    hop = np.where(rng.random((n_types, n_types, n_cuts)) < 0.1, np.inf, draw(n_types, n_types, n_cuts))
-    return Problem(
-        tuple(f"d{t}" for t in range(n_types)),
-        tuple(counts),
-        idle * rng.integers(0, 4, n_types),
-        occupancy,
-        busy,
-        hop,
-        draw(*hop.shape) / 3,
-        draw(*hop.shape) / 3 if medium else np.zeros(hop.shape),
-        draw(*hop.shape),
-    )
-
-
-def all_plans(problem: Problem, replicate: bool) -> Iterator[Plan]:
-    def rest(at: int, left: list[int], plan: Plan) -> Iterator[Plan]:
-        if at == problem.n_cuts - 1:
-            yield plan
-            return
-        for t, n in enumerate(left):
-            for r in range(1, (n if replicate else min(n, 1)) + 1):
-                fewer = [m - r * (u == t) for u, m in enumerate(left)]
-                for j in range(at + 1, problem.n_cuts):
-                    yield from rest(j, fewer, (*plan, PlanStage(t, at, j, r)))
-
-    yield from rest(0, list(problem.counts), ())
-
-
-def figures(points: list[Point], latency: bool = False) -> Floats:
-    """[points, 2 or 3], ascending."""
-    rows = [(p.costs.period_s, p.costs.energy_j, p.costs.latency_s) for p in points]
-    return np.array(sorted(row if latency else row[:2] for row in rows))
 
 
 @pytest.mark.parametrize("seed", range(300))
@@ -351,9 +304,9 @@ def test_the_relaxation_comes_within_one_percent(cluster: str, network: str) -> 
 
 def test_replay_confirms_the_front() -> None:
     case = make_case(find_cluster("donna_hetero"), find_workload("resnet18"))
-    splits, searches = agreed_front(case, True, Oracle(case.cluster, case.workload, inferences=200))
-    assert searches == 1
-    for split in splits:
+    found = agreed_front(case, True, Oracle(case.cluster, case.workload, inferences=200))
+    assert found.searches == 1
+    for split in found.splits:
         assert split.error == pytest.approx(0, abs=1e-3)
         assert split.simulated.energy_j == pytest.approx(split.point.costs.energy_j, rel=1e-3)
 
@@ -370,9 +323,9 @@ def test_replay_refits_where_queues_are_short() -> None:
     oracle = Oracle(cluster, case.workload, inferences=100)
     seen = replayed(case, first, oracle).simulated
     assert 1 / seen.throughput > 1.05 * first.costs.period_s
-    splits, searches = agreed_front(case, False, oracle)
-    assert searches > 1
-    assert max(abs(split.error) for split in splits) <= 0.05
+    found = agreed_front(case, False, oracle)
+    assert found.searches > 1
+    assert max(abs(split.error) for split in found.splits) <= 0.05
 
 
 def quiet(done: int, total: int, what: str) -> None:
