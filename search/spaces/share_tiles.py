@@ -135,8 +135,10 @@ class ShareTiles:
             own, least = self.points(i, tiled_plan(layer, bare, self.soc, self.given.runtime, self.homes))
             weights = np.array([weight_bytes(layer, self.soc, given.parts)], np.int64)
             return Choices(own, 0 * least, weights, (given,))
-        opened = shares(layer, self.soc) if layer.name in self.open_layers else [given.parts]
-        found = [self.tilings(i, layer, replace(given, parts=parts)) for parts in opened]
+        opened = [given]
+        if layer.name in self.open_layers:
+            opened = [LayerPlan(parts) for parts in shares(layer, self.soc)]
+        found = [self.tilings(i, layer, plan) for plan in opened]
         found = [one for one in found if one[2]]
         if not found:
             raise InputError(f"layer {layer.name}: no tile of it fits {self.soc.name}, however its channels are split")
