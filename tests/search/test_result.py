@@ -153,6 +153,7 @@ def test_of_trained_networks_the_accuracy_is_the_other_axis() -> None:
     said = io.StringIO()
     Console(file=said, width=120).print(Result(HEADING, "latency", rows).table())
     assert "│ a " not in said.getvalue() and "not shown: a (beaten by m)" in said.getvalue()
+    assert "\\n" not in said.getvalue()
 
 
 def test_better_is_said_where_intervals_are_apart() -> None:
