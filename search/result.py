@@ -210,12 +210,12 @@ class Result:
         if len(first) < len(listed):
             out.caption += f"; {len(listed) - len(first)} more in result.json"
         if beaten:
-            out.caption += f"\nnot shown: {', '.join(f'{name} (beaten by {by})' for name, by in beaten.items())}"
-        out.caption += "".join(f"\n{claim}" for claim in self.claims())
+            out.caption += f"; not shown: {', '.join(f'{name} (beaten by {by})' for name, by in beaten.items())}"
+        out.caption += "".join(f"; {claim}" for claim in self.claims())
         if self.targets:
             said = ", ".join(map(str, self.targets))
             out.caption += (
-                f"\n{self.best.name} {'meets' if met(self.best.simulated, self.targets) else 'misses'} {said}"
+                f"; {self.best.name} {'meets' if met(self.best.simulated, self.targets) else 'misses'} {said}"
             )
         if self.optimum is not None and self.best.estimated:
             gap = self.value(self.best.estimated) / self.optimum.bound - 1

@@ -151,7 +151,9 @@ def test_of_trained_networks_the_accuracy_is_the_other_axis() -> None:
     assert content["front"] == ["m", "b"] and content["axes"] == ["latency", "accuracy"] and content["best"] == "b"
     assert content["beaten"] == {"a": "m"} and [row["name"] for row in content["points"]] == ["a", "b"]
     said = io.StringIO()
-    Console(file=said, width=120).print(Result(HEADING, "latency", rows).table())
+    table = Result(HEADING, "latency", rows).table()
+    assert "\n" not in str(table.caption)  # which a terminal would be shown as an escape
+    Console(file=said, width=120).print(table)
     assert "│ a " not in said.getvalue() and "not shown: a (beaten by m)" in said.getvalue()
 
 
