@@ -6,6 +6,7 @@ What is slow to import (torch, numba, simpy, pyplot) is imported inside the comm
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import math
@@ -756,6 +757,7 @@ def search(
     objective = objective or USUAL[parts[0]]
     parsed(objective)
     folder = out or Path("runs") / "-".join(Path(n.replace(":", "_")).stem for n in (soc, workload))
+    there = folder.exists()
     common = ("objective", "target", "peak", "seed", "out", "resume", "redo", "input_shape", "overrides")
     asked = (objective, bounds, seed, folder, resume, redo)
     if parts[0] == "splits":
@@ -805,6 +807,11 @@ def search(
             result = run(progress)
     except (KeyboardInterrupt, Ended):
         raise Interrupted(f"what is finished is in {folder}; --resume goes on from there") from None
+    except InputError:
+        if not there:
+            with contextlib.suppress(OSError):  # what holds a run stays
+                folder.rmdir()
+        raise
     if not quiet:
         put(result.table())
         put(f"results in {folder}")
