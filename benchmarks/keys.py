@@ -592,10 +592,11 @@ class ClusterSweep:
         kinds = list(cluster.devices)
         self.mappings = []
         for a, b in [(a, b) for a in kinds for b in kinds if cluster.joins(a, b)] or [(kinds[0], kinds[0])]:
-            for all_of_them, items in ((False, 1), (True, 1), (True, 4)):
+            # More than there are: refused, until there are more.
+            for all_of_them, items, beyond in ((False, 1, 0), (True, 1, 0), (True, 4, 0), (True, 1, 1)):
                 if a == b and (cluster.devices[a].count < 2 or all_of_them):
                     continue
-                counts = (cluster.devices[name].count if all_of_them else 1 for name in (a, b))
+                counts = (cluster.devices[name].count + beyond if all_of_them else 1 for name in (a, b))
                 stages = tuple(Stage(d, end, n) for d, end, n in zip((a, b), ends, counts, strict=True))
                 self.mappings.append(Mapping("pair", "serial", stages=stages, micro_batch=items))
         self.before = [self._figures(cluster, mapping) for mapping in self.mappings]

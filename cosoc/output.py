@@ -115,9 +115,12 @@ def abandon_output() -> None:
 
 
 def say(message: str) -> None:
-    """One line on standard error, whatever the message holds; what is beyond SAID characters is left out."""
+    """One line on standard error, whatever the message holds. Of more than SAID characters the middle is left out: what
+    was found stands at the beginning, and what is wrong with it often at the end."""
     heedless, line = _Heedless(), shown(" ".join(message.split()))
-    heedless.write((line if len(line) <= SAID else f"{line[:SAID]} ... ({len(line):,} characters)") + "\n")
+    if len(line) > SAID:
+        line = f"{line[: SAID // 2]} ... ({len(line):,} characters) ... {line[-SAID // 2 :]}"
+    heedless.write(line + "\n")
     heedless.flush()
 
 

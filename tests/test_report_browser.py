@@ -173,7 +173,7 @@ def split_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tile_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "tile"
     given = Mapping("default", "overlapped")
-    config = TileConfig(find_soc("gemmini"), find_workload("digits_cnn"), given, out=folder)
+    config = TileConfig(find_soc("gemmini"), find_workload("digits_cnn"), given, out=folder, fusion=True)
     search_tiles(config, lambda done, total, what: None)
     return folder
 

@@ -83,8 +83,16 @@ def _result(folder: Path) -> Path:
     path = folder / "result.json"
     path.write_text(json.dumps({"inputs": inputs}))
     (folder / "run").mkdir()
-    (folder / "run" / "config.yaml").write_text(yaml.safe_dump({"soc": inputs["soc"]}))
+    config = folder / "run" / "config.yaml"
+    config.write_text(yaml.safe_dump({"soc": inputs["soc"]}))
+    _fitted(config)
     return path
+
+
+def _fitted(file: Path) -> None:
+    """A manifest that was made to fit, as a stranger's would be."""
+    entry = {"phase": "start", "sha256": [digest_of(file.read_bytes())]}
+    (file.parent / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": {file.name: entry}}))
 
 
 PLAN = "simulate: {{soc: [{}], workload: [{}]}}"
@@ -227,7 +235,7 @@ def test_long_names_cost_no_time_and_messages_end(tmp_path: Path, run: Say) -> N
     status, out, _ = run("simulate", "diana", "digits_cnn", "--mapping", tmp_path / "map.yaml")
     assert status == 0 and out.count("9") > 50_000
     status, _, said = run("calibrate", "--measured", tmp_path / "rows.csv")
-    assert status == 2 and said.endswith("characters)\n") and len(said) < 5000
+    assert status == 2 and " characters) ... " in said and len(said) < 5000
 
 
 def test_only_one_place_writes_to_the_terminal() -> None:
@@ -277,9 +285,7 @@ def test_yaml_that_unfolds_is_refused_at_its_alias(tmp_path: Path, run: Say) -> 
     bomb = tmp_path / "run" / "config.yaml"
     bomb.parent.mkdir()
     bomb.write_text("\n".join(lines))
-    entry = {"phase": "start", "sha256": [digest_of(bomb.read_bytes())]}
-    manifest = {"format": FORMAT, "files": {bomb.name: entry}}
-    (bomb.parent / "manifest.json").write_text(json.dumps(manifest))  # as a stranger's would be: made to fit
+    _fitted(bomb)
     for words in (["simulate", bomb, "digits_cnn"], ["simulate", "diana", bomb], ["sweep", bomb],
                   ["simulate", "diana", "digits_cnn", "--mapping", bomb], ["explain", bomb.parent],
                   ["calibrate", bomb], ["search", bomb, "resnet8", "--space", "splits"]):  # fmt: skip

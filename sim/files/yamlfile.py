@@ -186,7 +186,8 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {_one_line(str(error))}") from None
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(f"{path}: {_one_line(why)}") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -242,7 +242,7 @@ def test_networks_at_once_are_searched_together(tmp_path: Path) -> None:
     [
         (["gemmini", "digits_cnn"], "no layer has two cores to choose between (gemmini alone can compute them)"),
         (["rpi4", "digits_cnn"], "no layer has two cores to choose between (cpu alone can compute them)"),
-        (["diana", "digits_cnn", "--space", "operators+tiles"], "no layer has an alternative"),
+        (["diana", "digits_cnn", "--space", "operators+tiles"], "nothing to choose for template conv-dw on diana"),
         (["diana", "digits_cnn", "--strengths", "1"], "--strengths: means nothing with --space channels+tiles, where"),
         (["diana", "digits_cnn", "--space", "channels"], "channels+tiles can do without"),
         (["diana", "digits_cnn", "--time-budget", "-1"], "a positive number of seconds"),
