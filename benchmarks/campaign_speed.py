@@ -10,6 +10,9 @@ CPU seconds of one process each, on one thread. DIR is a checkout of another ver
 - table: the estimate of share vectors of the same network, and how far it is from simulations of a sample.
 - optimum: the proven optimum of tiles and fusion for the energy-delay product, with which a search of them begins.
   bound: no plan is better than its value over it; 1 is proven optimal.
+- splits: a search over splits, one inference at a time and without replicas or the front with latency, of a cluster of
+  twelve boards of which no two are alike; and a whole one, micro-batches and replicas included, over a cluster with
+  crossbar chips.
 - commands: `cosoc list`, and a first simulation, a process each.
 
 Each part is written when it is done; one that the JSON file has already, by the same options, is kept.
@@ -25,6 +28,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -37,25 +41,29 @@ from common import arguments, state, write_json
 
 from cosoc.search.oracle import Oracle
 from cosoc.search.sampling import random_shares
+from cosoc.search.spaces.split_space import BATCHES, SplitConfig, search_splits
 from cosoc.search.spaces.tiles import TileSpace
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.catalog import find_soc
-from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.files.catalog import find_cluster, find_soc
+from cosoc.sim.files.workload_file import find_workload, list_workloads
 from cosoc.sim.manual import named_mapping
+from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = {"list": ["list"], "simulate": ["simulate", "diana", "resnet8", "--quiet"]}
 SMALL = ("resnet8", "resnet20", "digits_cnn", "dscnn", "autoencoder", "mobilenet_v1_025")
-LARGE = ("resnet18", "mobilenet_v1", "mobilenet_v2", "vgg16", "squeezenet", "googlenet", "resnet50")
-LARGEST = ("alexnet", "efficientnet_b0", "resnet152", "bert_base_block", "gpt3_block_prefill", "gpt3_block_decode",
-           "vit_base", "vit_large")  # fmt: skip
 OPTIMA = {
-    "gemmini": ("resnet8", *LARGE, *LARGEST),
+    "gemmini": list_workloads(),
     "diana": (*SMALL, "resnet18", "mobilenet_v1", "mobilenet_v2"),
     "darkside": ("resnet8", "dscnn", "mobilenet_v1_025"),
 }
 COMPARED = {"diana": SMALL}  # with the version before
+BOARDS = ("atom_e3845", "jetson_nano", "rk3399", "rpi4", "rpi4_1t", "rpi5")  # each twice: one copies half as fast
+COPIES = {"": 1_500_000_000, "_slow": 750_000_000}  # bytes a second
+SPLITS = {"boards": ("resnet18", "resnet50"), "donna_hetero_cim": ("resnet50", "resnet152")}
+SPLITS_BEFORE = ("boards", "resnet18")
+SPLITS_QUICK = {"boards": ("vgg8",)}
 QUICK = {"gemmini": ("resnet8", "resnet18"), "diana": ("digits_cnn",)}
 
 
@@ -115,6 +123,41 @@ def table(number: int, checked: int, seed: int) -> dict[str, Any]:
     return {"vectors": number, "cpu_s": spent, "checked": asdict(held)}
 
 
+def boards() -> Cluster:
+    """Twelve boards that differ, on one switch."""
+    devices = {
+        name + suffix: {"soc": name, "message_ns": 150_000, "copy_bytes_per_s": rate}
+        for name in BOARDS
+        for suffix, rate in COPIES.items()
+    }
+    link = {"kind": "ethernet_switch", "between": list(devices), "bytes_per_s": 117_700_000, "latency_ns": 100_000,
+            "burst_bytes": 1448}  # fmt: skip
+    return Cluster.model_validate({"name": "boards", "devices": devices, "links": {"switch": link}})
+
+
+def split(cluster: str, network: str) -> dict[str, Any]:
+    """A search over splits."""
+    workload, many = find_workload(network), cluster != "boards"
+    start = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        config = SplitConfig(find_cluster(cluster) if many else boards(), workload, 200, latency=False, replicate=many,
+                             batches=BATCHES if many else (1,), out=Path(folder) / "run")  # fmt: skip
+        found = search_splits(config, lambda done, total, what: None)
+    return {"cluster": cluster, "workload": network, "points": sum(not one.known for one in found.found),
+            "best_per_s": found.best.simulated.throughput, "cpu_s": time.process_time() - start}  # fmt: skip
+
+
+def compared_splits(before: Path | None, quick: bool) -> list[dict[str, Any]]:
+    """Searches over splits, one of them by both versions."""
+    out = []
+    for cluster, networks in (SPLITS_QUICK if quick else SPLITS).items():
+        for network in networks:
+            old = before if (cluster, network) == SPLITS_BEFORE else None
+            was = apart(old, "split", cluster, network) if old else None
+            out.append(apart(ROOT, "split", cluster, network) | {"before": was})
+    return out
+
+
 def apart(folder: Path, *words: str) -> Any:
     """What this script finds when it is asked for one part, with the package of a folder."""
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
@@ -141,6 +184,8 @@ def part(words: list[str]) -> Any:
         return simulations(int(words[1]), int(words[2]))
     if words[0] == "table":
         return table(int(words[1]), int(words[2]), int(words[3]))
+    if words[0] == "split":
+        return split(words[1], words[2])
     return optima(words[1], words[2:])
 
 
@@ -171,6 +216,7 @@ def main() -> None:
         "table": lambda: apart(ROOT, "table", *size, str(options.seed)),
         "commands": lambda: compared_commands(before, 1 if options.quick else 3),
     }
+    parts["splits"] = lambda: compared_splits(before, options.quick)
     for chip in networks:
         parts[f"optimum_{chip}"] = functools.partial(compared_optima, before, chip, list(networks[chip]))
     for name, measured in parts.items():
@@ -221,6 +267,9 @@ def show(result: dict[str, Any]) -> None:
     print(f"  {off}, rank correlation {rank}")
     for name, one in result["commands"].items():
         print(f"cosoc {' '.join(COMMANDS[name])}: {one['cpu_s']:.2f} CPU s{ratio(one)}")
+    for one in result["splits"]:
+        what = f"{one['points']} points in {one['cpu_s']:.1f} CPU s{ratio(one)}"
+        print(f"{one['workload']} split over {one['cluster']}: {what}")
     for one in (one for name, rows in result.items() if name.startswith("optimum_") for one in rows):
         what = one.get("cannot") or f"optimum in {one['cpu_s']:.2f} CPU s, bound {one['bound']:.6f}{ratio(one)}"
         print(f"{one['workload']} on {one['soc']}: {what}")
