@@ -112,10 +112,10 @@ def tiles(n: int) -> dict[str, Any]:
 
 
 def loop_tiles(n: int) -> dict[str, Any]:
-    """n tiles of a row each."""
-    conv = Layer("conv", "conv", (INPUT,), 16, 16, n, 16, n, 16, 1, 1)
-    workload = Workload("rows", (16, n, 16), (conv,), ("conv",))
-    plan = LayerPlan((Part("digital", 16, Extent(16, 16, 1, 1, 1, 16)),), WEIGHTS_STAY)
+    """n tiles of a pixel each."""
+    conv = Layer("conv", "conv", (INPUT,), 16, 16, n, 1, n, 1, 1, 1)
+    workload = Workload("rows", (16, n, 1), (conv,), ("conv",))
+    plan = LayerPlan((Part("digital", 16, Extent(16, 16, 1, 1, 1, 1)),), WEIGHTS_STAY)
     figures(find_soc("diana"), workload, Mapping("rows", "overlapped", {"conv": plan}))
     return {"tiles": n}
 
