@@ -65,7 +65,7 @@ class InnerTiles:
         return replace(mapping, layers=layers)
 
     def _best(self, i: int, layer: Layer, plan: LayerPlan, table: ShareTiles, placed: str) -> LayerPlan:
-        bare = replace(plan, parts=tuple(replace(part, tile=None) for part in plan.parts), order=None)
+        bare = plan.untiled
         key = table.alike(layer), bare, placed
         if key not in self._known:
             points, _, plans = table.tilings(i, layer, bare)
@@ -80,7 +80,7 @@ def decided(
     estimate, what simulates best."""
     value = within(objective(aim), targets)
     bare = {
-        name: replace(plan, parts=tuple(replace(part, tile=None) for part in plan.parts if part.channels), order=None)
+        name: replace(plan, parts=tuple(part for part in plan.parts if part.channels)).untiled
         for name, plan in tiled.layers.items()
     }
     found = [checked(tiled, workload, soc), checked(replace(tiled, layers=bare), workload, soc)]
@@ -88,6 +88,7 @@ def decided(
         try:
             space = TileSpace(soc, workload, aim, found[0], max_group=GROUP, targets=targets)
         except InputError:  # nothing that could be cut or fused
-            return min(found, key=lambda one: float(value(oracle.simulate(one))))
-        found.append(mapping_of(space.optimum_plan().sections, space.given, workload, tiled.name))
+            pass
+        else:
+            found.append(mapping_of(space.optimum_plan().sections, space.given, workload, tiled.name))
     return min(found, key=lambda one: float(value(oracle.simulate(one))))

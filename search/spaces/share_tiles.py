@@ -131,8 +131,7 @@ class ShareTiles:
 
     def _choices(self, i: int, layer: Layer, given: LayerPlan) -> Choices:
         if layer.name in self.fused:  # it goes row by row in its piece: a stand-in for its part of what that costs
-            bare = replace(given, parts=tuple(replace(part, tile=None) for part in given.parts), order=None)
-            own, least = self.points(i, tiled_plan(layer, bare, self.soc, self.given.runtime, self.homes))
+            own, least = self.points(i, tiled_plan(layer, given.untiled, self.soc, self.given.runtime, self.homes))
             weights = np.array([weight_bytes(layer, self.soc, given.parts)], np.int64)
             return Choices(own, 0 * least, weights, (given,))
         opened = [given]
@@ -190,7 +189,7 @@ class ShareTiles:
         given = self.given.layers[layer.name]
         if plan.parts == given.parts and given.is_tiled:
             return given
-        bare = replace(plan, parts=tuple(replace(part, tile=None) for part in plan.parts), order=None)
+        bare = plan.untiled
         behind_dma = all(isinstance(self.soc.mover_of(part.core), Dma) for part in plan.parts)
         if self.tiles == "kept" and given.is_tiled and behind_dma:
             tile = given.tile

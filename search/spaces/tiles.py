@@ -183,8 +183,7 @@ class TileSpace:
         return self._legal[span]
 
     def _untiled(self, plan: LayerPlan) -> LayerPlan:
-        parts = tuple(replace(part, tile=None) for part in plan.parts if part.channels)
-        return replace(plan, parts=parts, order=None)
+        return replace(plan, parts=tuple(part for part in plan.parts if part.channels)).untiled
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """First and last layers of all that may be a section, by length, so that what time cuts off is long."""

@@ -8,7 +8,7 @@ machine cannot do. Names, not positions.
 from __future__ import annotations
 
 from collections.abc import Mapping as MappingOf
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Runtime = Literal["serial", "overlapped"]
@@ -72,6 +72,11 @@ class LayerPlan:
     def is_tiled(self) -> bool:
         """Whether every part says its tiles."""
         return self.order is not None and all(part.tile is not None for part in self.parts)
+
+    @property
+    def untiled(self) -> LayerPlan:
+        """The same parts, their tiles and the order of these left to the tiler."""
+        return replace(self, parts=tuple(replace(part, tile=None) for part in self.parts), order=None)
 
     @property
     def tile(self) -> Extent:
