@@ -198,9 +198,17 @@ def reporting(quiet: bool) -> Iterator[Report]:
     elif console.is_terminal:
         times = (TimeElapsedColumn(), TimeRemainingColumn())
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), *times)
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task("starting", total=None)
-            yield lambda done, total, what: bar.update(task, completed=done, total=total, description=shown(what))
+        bar = Progress(*columns, console=console)
+        task = bar.add_task("", total=None)
+
+        def report(done: int, total: int, what: str) -> None:
+            bar.start()  # with the first report: what is refused before it leaves no bar
+            bar.update(task, completed=done, total=total, description=shown(what))
+
+        try:
+            yield report
+        finally:
+            bar.stop()
     else:
         yield _log_line(console)
 
