@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.shown import shown
+from cosoc.timeleft import TimeLeft, told
 
 # progress(done, total, what): called as often as the worker likes.
 Report = Callable[[int, int, str], None]
@@ -196,14 +197,16 @@ def reporting(quiet: bool) -> Iterator[Report]:
     if quiet:
         yield lambda done, total, what: None
     elif console.is_terminal:
-        times = (TimeElapsedColumn(), TimeRemainingColumn())
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), *times)
+        what, left = (TextColumn(f"{{task.{name}}}", markup=False) for name in ("description", "fields[left]"))
+        columns = (what, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), left)
         bar = Progress(*columns, console=console)
-        task = bar.add_task("", total=None)
+        task, known = bar.add_task("", total=None, left=""), TimeLeft()
 
         def report(done: int, total: int, what: str) -> None:
             bar.start()  # with the first report: what is refused before it leaves no bar
-            bar.update(task, completed=done, total=total, description=shown(what))
+            left_s = known.at(time.monotonic(), done, total)
+            left = "" if left_s is None else f"about {told(left_s)} left"
+            bar.update(task, completed=done, total=total, description=shown(what), left=left)
 
         try:
             yield report
@@ -214,16 +217,17 @@ def reporting(quiet: bool) -> Iterator[Report]:
 
 
 def _log_line(console: Console) -> Report:
-    start = time.monotonic()
+    start, known = time.monotonic(), TimeLeft()
     last_s, last_what = float("-inf"), ""
 
     def report(done: int, total: int, what: str) -> None:
         nonlocal last_s, last_what
         now = time.monotonic()
+        left_s = known.at(now, done, total)
         if what == last_what and now - last_s < _LINE_EVERY_S and done < total:
             return
         last_s, last_what = now, what
-        left = f"  about {(now - start) * (total - done) / done:.0f} s left" if 0 < done < total else ""
+        left = "" if left_s is None else f"  about {told(left_s)} left"
         console.print(f"{now - start:6.0f} s  {what}  {done}/{total}{left}", highlight=False)
 
     return report
