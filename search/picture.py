@@ -101,7 +101,7 @@ def _label(result: Result, figure: Figure, axis: Axes, front: Sequence[Found], b
     size = {one.name: axis.text(0, 0, shown(one.name), fontsize=7, transform=None) for one in found}
     extents = {name: text.get_window_extent() for name, text in size.items()}
     at = [axis.transData.transform(point) for point in _points(result, x, y, [*found, *others])]
-    frame = axis.get_window_extent()
+    frame, within = axis.get_window_extent(), axis.transAxes.inverted()  # of the axes: right at any resolution
     taken = [] if (legend := axis.get_legend()) is None else [_box(legend.get_window_extent())]
     sizes = [(extents[one.name].width + 2, extents[one.name].height + 2) for one in found]
     boxes = places([(float(u), float(v)) for u, v in at], sizes, _box(frame), taken)
@@ -110,10 +110,11 @@ def _label(result: Result, figure: Figure, axis: Axes, front: Sequence[Found], b
         if box is None:
             text.remove()
             continue
-        text.set_position((box[0] + 1, box[1] + 1))
+        text.set(transform=axis.transAxes, position=within.transform((box[0] + 1, box[1] + 1)))
         nearest = min(max(u, box[0]), box[2]), min(max(v, box[1]), box[3])
         if math.dist(nearest, (u, v)) > LED:
-            line = Line2D((u, nearest[0]), (v, nearest[1]), transform=None, color="grey", linewidth=0.5, zorder=2)
+            ends = within.transform([(u, v), nearest])
+            line = Line2D(*ends.T, transform=axis.transAxes, color="grey", linewidth=0.5, zorder=2, clip_on=False)
             axis.add_line(line)
 
 

@@ -79,6 +79,12 @@ class Wrapped(nn.Module):
         """The estimate of `mapping()`."""
         return self._costs.estimated(all_counts(self.net, self._chosen()))
 
+    def simulated(self, tolerance: float = 0.05) -> Figures:
+        """The simulated figures of `mapping()`. Where the estimate is further off than `tolerance`, it is fitted again
+        to all that has been simulated so far; to be called now and then while training, as shares leave the mappings
+        that it was fitted to."""
+        return self._costs.compare(all_counts(self.net, self._chosen()), tolerance).simulated
+
     def mapping(self, name: str = "wrapped") -> Mapping:
         """The mapping of each channel's likeliest core: channels counted by core, as `simulate` takes it."""
         return to_mapping(self.net, self._chosen(), self.runtime, name)
