@@ -762,14 +762,19 @@ def search(
         most(peak)  # what is wrong with it is said of --peak
     bounds = [*(target or ()), *([f"peak={peak}"] if peak is not None else [])]
     folder = out or library.default_folder(soc, workload)
-    given = _shape(input_shape)
+    network: str | Workload = workload
+    others: list[str | Workload] = [*(beside or ())]
+    shape = input_shape
+    if input_shape is not None and (by_cost or parts[0] == "splits"):  # read as by every command, inputs by name too
+        network, others = _workload(workload, input_shape), [_workload(name, input_shape) for name in beside or ()]
+        shape = None
     try:
         with reporting(quiet) as progress:
             result = library.search(
-                soc, workload, space=space, data=data, objective=objective, targets=bounds, mapping=mapping,
+                soc, network, space=space, data=data, objective=objective, targets=bounds, mapping=mapping,
                 time_budget_s=time_budget, estimate=estimate, strengths=weights, points=points, estimator=estimator,
                 template=template, cut=cut, epochs=epochs, seeds=seeds, runtime=runtime, device=device, seed=seed,
-                out=folder, resume=resume, redo=redo, beside=beside or (), inferences=inferences, example=given,
+                out=folder, resume=resume, redo=redo, beside=others, inferences=inferences, example=_shape(shape),
                 overrides=_overrides(overrides), carrier_w=carrier, report=progress,
             )  # fmt: skip
     except (KeyboardInterrupt, Ended):

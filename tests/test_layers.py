@@ -63,7 +63,6 @@ EXCEPTIONS = {
     ("cosoc.search.result", "cosoc.views"): "as above",
     ("cosoc.search.result", "cosoc.search.picture"): "as above",
     ("cosoc.search.calibrate", "cosoc.views"): "as above",
-    ("cosoc.search.campaigns.run", "cosoc.views"): "as above",
 }
 
 # The parts of sim that read other libraries' models; nothing else there imports torch or onnx.

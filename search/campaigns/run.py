@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -27,9 +27,6 @@ from cosoc.search.manifest import MANIFEST, START, discard
 from cosoc.sim.errors import InputError
 from cosoc.sim.model.soc import BOUNDARIES, mixed
 from cosoc.sim.processes import Workers
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 Progress = Callable[[int, int, str], None]  # done, of how many, what
 Done = Iterator[tuple[Task, dict[str, Any]]]
@@ -52,36 +49,13 @@ class SweepConfig:
     carrier_w: float | None = None
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class SweepResult:
-    """What the results file holds. left: tasks of the plan that are not in it. carrier_w: of its config. Printed it is
-    a line; `frame` has a row for each task."""
+    """What the results file holds. left: tasks of the plan that are not in it. carrier_w: of its config."""
 
     rows: tuple[dict[str, Any], ...]
     left: int
     carrier_w: float | None = None
-
-    def __repr__(self) -> str:
-        failed = len(failures(self))
-        best = sum(map(len, fronts(self).values())) + sum(map(len, split_fronts(self).values()))
-        return f"campaign: {len(self.rows) - failed} done, {failed} failed, {self.left} left; {best} on the fronts"
-
-    def _repr_html_(self) -> str:
-        from cosoc.views import preformatted
-
-        return preformatted(table(self))
-
-    @property
-    def frame(self) -> DataFrame:
-        """The tasks as a frame: what each is, how it ended, its figures or why it failed."""
-        from cosoc.views import frame
-
-        rows = []
-        for row in self.rows:
-            found = row["result"] if isinstance(row["result"], dict) else {}
-            plain = {key: value for key, value in found.items() if isinstance(value, (int, float, str))}
-            rows.append({"task": _label(row), "status": row["status"], "error": row["error"]} | plain)
-        return frame(rows, "task")
 
 
 class Pool(Protocol):

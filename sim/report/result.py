@@ -215,18 +215,17 @@ class CriticalPath:
 @dataclass(frozen=True, repr=False)
 class Result:
     """A simulated run of `inferences` of a workload. ticks: the makespan. wall_s: time that the engine itself took.
-    ticks_per_cycle: of the SoC, whose cycles may be coarser than ticks.
+    ticks_per_cycle: of the SoC, whose cycles may be coarser than ticks. at: what was simulated, the mapping completed.
+
+    Printed it is a line or two, in a notebook the cards of its report. `layers`, `units`, `servers`, `memories` and
+    `critical` are its parts as frames of pandas; `plot()` is a chart, `report(path)` a page.
 
     energy_boundary: how far energies reach, None where the SoC file does not say. base_energy_j: of what is always
     drawn, over the makespan: base and static power; powers_energy_j: of units while busy; ops_energy_j: of single
     ops; energy_j is their sum. by_level: the same told apart by where it is spent, J: memories, links (`link NAME`),
     cores by their ops, `power of NAME` of units while busy, base and static power; it sums to energy_j. unmeasured:
     what of it no measurement of the device covers, a sentence for each class of operators. path: the critical path
-    segment by segment, `trace.PATH` records whose causes are numbers of PATH_NAMES. at: what was simulated, the mapping
-    completed.
-
-    Printed it is a line or two, in a notebook the cards of its report. `layers`, `units`, `servers`, `memories` and
-    `critical` are its parts as frames of pandas; `plot()` is a chart, `report(path)` a page.
+    segment by segment, `trace.PATH` records whose causes are numbers of PATH_NAMES.
     """
 
     soc: str
