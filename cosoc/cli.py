@@ -848,13 +848,29 @@ def doctor(json_file: JsonFile = None, quiet: Quiet = False) -> None:
 
 
 @app.command("list")
-def list_names() -> None:
-    """Name the built-in SoCs, clusters, workloads and mappings."""
-    from cosoc.sim.files.names import list_clusters, list_mappings, list_socs, list_workloads
+def list_names(
+    soc: Annotated[str | None, typer.Argument(metavar="CHIP", help="Of this one: the mappings that apply.")] = None,
+) -> None:
+    """Name the built-in chips, clusters and networks with a line on each, or the mappings of a chip."""
+    from cosoc import listing
 
-    names = {"socs": list_socs(), "clusters": list_clusters(), "workloads": list_workloads()}
-    for what, known in (names | {f"mappings for {soc}": list_mappings(soc) for soc in list_socs()}).items():
-        put("\n  ".join([f"{what}:", *known]))
+    put(listing.everything() if soc is None else "\n".join(listing.mappings(soc)))
+
+
+@app.command()
+def completion(shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="Which shell.")]) -> None:
+    """Print the script by which a shell completes chips, networks, mappings, options and keys of files."""
+    from cosoc import completion as library
+
+    put(library.script(shell), end="")
+
+
+@app.command(hidden=True, context_settings={"ignore_unknown_options": True})
+def complete(words: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Print what the last of the words may become; the scripts of `cosoc completion` ask this."""
+    from cosoc import completion as library
+
+    put("\n".join(library.candidates(typer.main.get_command(app), words or [""])))
 
 
 @show_app.command("soc")
