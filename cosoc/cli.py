@@ -68,6 +68,7 @@ Engine = Literal["fast", "reference"]
 Estimator = Literal["expectation", "montecarlo", "score"]
 Template = Literal["conv-dw", "dws-dw", "conv-dws"]
 Cut = Literal["cumulative", "point"]
+FileKind = Literal["soc", "cluster", "workload", "mapping"]
 Trained = Literal["channels", "operators"]
 Device = Literal["cpu", "cuda"]
 Calibrated = Literal["channels", "tiles"]
@@ -978,12 +979,39 @@ def list_names() -> None:
         put("\n  ".join([f"{what}:", *known]))
 
 
+@app.command("schema")
+def print_schema(
+    kind: Annotated[FileKind, typer.Argument(metavar="KIND", help="Of which file.")],
+) -> None:
+    """Print the JSON schema of a kind of file, by which editors complete and check: each key with what it means."""
+    from cosoc.schema import written_schema
+
+    put(written_schema(kind), end="")
+
+
 @show_app.command("soc")
-def show_soc(soc: SocName, overrides: Overrides = None, trusted: Trust = False) -> None:
+def show_soc(
+    soc: SocName,
+    overrides: Overrides = None,
+    trusted: Trust = False,
+    graph: Annotated[
+        Path | None, typer.Option("--graph", metavar="FILE", help="Draw it to a .svg, .png or .pdf file instead.")
+    ] = None,
+) -> None:
     """Print a SoC as YAML, overrides applied."""
     import yaml
 
+    if graph is not None:
+        _check_outputs({"--graph": graph})
     machine = _soc(soc, overrides)
+    if graph is not None:
+        from cosoc.sim.report.soc_graph import PICTURES, draw_soc
+
+        if graph.suffix not in PICTURES:
+            raise InputError(f"--graph: found {graph.name!r}; name a file that ends with {', '.join(PICTURES)}")
+        with replacing(graph) as part:
+            draw_soc(machine, part, graph.suffix[1:])
+        return
     content = machine.model_dump(mode="json", by_alias=True, exclude_unset=True)
     put(yaml.safe_dump(content, sort_keys=False, width=110), end="")
 

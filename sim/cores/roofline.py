@@ -63,29 +63,26 @@ def class_among(tile: Tile, classes: Sequence[OpClass]) -> str:
 class Efficiency(Model):
     """Nominal MACs a cycle over the peak, by class of operator."""
 
-    conv3x3: OfPeak
-    conv1x1: OfPeak
-    depthwise: OfPeak
-    fc: OfPeak
-    attention: OfPeak
-    other: OfPeak
+    conv3x3: OfPeak  # 3x3 filters with stride 1
+    conv1x1: OfPeak  # 1x1 filters on feature maps
+    depthwise: OfPeak  # filters in groups, of any size
+    fc: OfPeak  # fully connected, on one pixel
+    attention: OfPeak  # products of activations, and linear layers on a row of tokens
+    other: OfPeak  # strided or larger filters
 
 
 class InferenceRuntime(Model):
-    """What a runtime makes of the processor. peak_macs_per_cycle: with the arithmetic that it uses. number_bits: of
-    weights and activations in memory. kernel_cycles: start and end of a kernel. sum_macs: MACs that starting and ending
-    a sum is worth. chain_cycles: from one multiply-add to the next that needs it. fill_outputs: of one tile on each
-    multiprocessor."""
+    """What a runtime makes of the processor."""
 
-    peak_macs_per_cycle: PerCycle
-    number_bits: Bits
-    kernel_cycles: WholeCyclesOr0
-    winograd_tile: TileEdge = 1
-    sum_macs: ElementsOr0 = 0
-    chain_cycles: WholeCyclesOr0 = 0
-    fill_outputs: ElementsOr0 = 0
-    efficiency: Efficiency
-    unmeasured: Unmeasured = ()
+    peak_macs_per_cycle: PerCycle  # with the arithmetic that it uses
+    number_bits: Bits  # of weights and activations in memory
+    kernel_cycles: WholeCyclesOr0  # start and end of a kernel
+    winograd_tile: TileEdge = 1  # outputs along an edge of what Winograd's algorithm computes at once; 1: not used
+    sum_macs: ElementsOr0 = 0  # MACs that starting and ending a sum is worth
+    chain_cycles: WholeCyclesOr0 = 0  # from one multiply-add to the next that needs it
+    fill_outputs: ElementsOr0 = 0  # of one tile on each multiprocessor
+    efficiency: Efficiency  # nominal MACs a cycle over the peak, by class of operator
+    unmeasured: Unmeasured = ()  # classes of operators that no measurement of the device covers
 
 
 class Roofline(Core):
@@ -103,9 +100,10 @@ class Roofline(Core):
     }
 
     model: Literal["roofline"]
-    kind: Literal["cpu", "gpu"]
-    memory_bytes_per_cycle: PerCycle
-    runtime: Name
+    kind: Literal["cpu", "gpu"]  # of processor
+    memory_bytes_per_cycle: PerCycle  # that its memory brings
+    runtime: Name  # the one of runtimes that is in use
+    # tables of figures by the name of an inference runtime
     runtimes: dict[Name, InferenceRuntime] = Field(min_length=1)
 
     @model_validator(mode="after")

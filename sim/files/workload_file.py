@@ -43,30 +43,31 @@ class LayerLine(_Strict):
 
     FORMER: ClassVar[dict[str, str]] = {"act_bits": "remove the key: activations have the format of the core"}
 
-    name: Name
+    name: Name  # of the layer, each once
+    # what it computes
     op: Literal[OPS]  # type: ignore[valid-type]
-    inputs: Annotated[list[Name], Field(min_length=1)]
-    k: Elements
-    c: Elements
-    oy: Elements = 1
-    ox: Elements = 1
-    iy: Elements = 1
-    ix: Elements = 1
-    fy: Elements = 1
-    fx: Elements = 1
-    stride_y: Elements = 1
-    stride_x: Elements = 1
-    pad_y: ElementsOr0 = 0
-    pad_x: ElementsOr0 = 0
-    dilation_y: Elements = 1
-    dilation_x: Elements = 1
-    groups: Elements = 1
-    fn: str = ""
-    activation: str = ""
-    bias: bool = True
-    weight_bits: Bits | None = None
-    alternative: LayerLine | None = None
-    n: Elements = 1
+    inputs: Annotated[list[Name], Field(min_length=1)]  # layers whose outputs it reads, or `input`
+    k: Elements  # output channels
+    c: Elements  # input channels
+    oy: Elements = 1  # output rows
+    ox: Elements = 1  # output columns
+    iy: Elements = 1  # input rows
+    ix: Elements = 1  # input columns
+    fy: Elements = 1  # filter rows
+    fx: Elements = 1  # filter columns
+    stride_y: Elements = 1  # of the filter, in input rows
+    stride_x: Elements = 1  # of the filter, in input columns
+    pad_y: ElementsOr0 = 0  # rows above the input
+    pad_x: ElementsOr0 = 0  # columns left of the input
+    dilation_y: Elements = 1  # input rows from tap to tap
+    dilation_x: Elements = 1  # input columns from tap to tap
+    groups: Elements = 1  # of a convolution, each with its own channels
+    fn: str = ""  # the source operator's own name, for messages
+    activation: str = ""  # that is folded into it
+    bias: bool = True  # whether it adds one to each output channel
+    weight_bits: Bits | None = None  # as the network has its weights; a core without that format takes its own
+    alternative: LayerLine | None = None  # another operator that may compute any of the same output channels
+    n: Elements = 1  # images of the batch
 
     def layer(self) -> Layer:
         own = self.model_dump(exclude={"alternative"}) | {"inputs": tuple(self.inputs)}
@@ -76,19 +77,19 @@ class LayerLine(_Strict):
 class InputLine(_Strict):
     """The network's input: channels, rows, columns."""
 
-    c: Elements
-    iy: Elements = 1
-    ix: Elements = 1
+    c: Elements  # channels
+    iy: Elements = 1  # rows
+    ix: Elements = 1  # columns
 
 
 class WorkloadFile(_Strict):
     """A whole workload file."""
 
-    name: Name
-    source: str = ""
-    input: InputLine
-    outputs: Annotated[list[Name], Field(min_length=1)]
-    layers: Annotated[list[LayerLine], Field(min_length=1)]
+    name: Name  # by which results call it
+    source: str = ""  # where it comes from
+    input: InputLine  # shape of the network's input
+    outputs: Annotated[list[Name], Field(min_length=1)]  # layers whose results leave the network
+    layers: Annotated[list[LayerLine], Field(min_length=1)]  # in an order in which every input precedes its readers
 
     def workload(self) -> Workload:
         """As the simulator takes it."""
