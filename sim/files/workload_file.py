@@ -67,6 +67,9 @@ class LayerLine(_Strict):
     weight_bits: Bits | None = None
     alternative: LayerLine | None = None
     n: Elements = 1
+    rows: ElementsOr0 = 0
+    weights_of: str = ""
+    into: str = ""
 
     def layer(self) -> Layer:
         own = self.model_dump(exclude={"alternative"}) | {"inputs": tuple(self.inputs)}
@@ -82,11 +85,14 @@ class InputLine(_Strict):
 
 
 class WorkloadFile(_Strict):
-    """A whole workload file."""
+    """A whole workload file. more_inputs: what it reads beside `input`, and states: what lives from one inference to
+    the next, each with its elements."""
 
     name: Name
     source: str = ""
     input: InputLine
+    more_inputs: dict[Name, Elements] = {}
+    states: dict[Name, Elements] = {}
     outputs: Annotated[list[Name], Field(min_length=1)]
     layers: Annotated[list[LayerLine], Field(min_length=1)]
 
@@ -94,7 +100,8 @@ class WorkloadFile(_Strict):
         """As the simulator takes it."""
         shape = (self.input.c, self.input.iy, self.input.ix)
         layers = tuple(line.layer() for line in self.layers)
-        return Workload(self.name, shape, layers, tuple(self.outputs), self.source)
+        beside = tuple(self.more_inputs.items()), tuple(self.states.items())
+        return Workload(self.name, shape, layers, tuple(self.outputs), self.source, *beside)
 
     def problems(self) -> list[Fault]:
         """What the types alone do not say."""
@@ -107,7 +114,9 @@ class WorkloadFile(_Strict):
 def faults(workload: Workload) -> list[Fault]:
     """Everything inconsistent in a workload, as (place in its file, what was found and what would be right)."""
     found: list[Fault] = []
-    sizes = {INPUT: _product(workload.input_shape)}
+    found += _outside_faults(workload)
+    sizes = {INPUT: _product(workload.input_shape)} | dict(workload.received) | dict(workload.states)
+    owners: dict[str, Layer] = {}
     for i, layer in enumerate(workload.layers):
         place: Place = ("layers", i)
         if layer.name in sizes:
@@ -130,8 +139,40 @@ def faults(workload: Workload) -> list[Fault]:
         if layer.n != workload.n:
             what = f"{layer.name}: found {layer.n}; a batch is the same for all layers, and the first has {workload.n}"
             found.append(((*place, "n"), what))
-        sizes.setdefault(layer.name, layer.outputs // layer.n)  # of one image
+        found += [((*place, key), f"{layer.name}: {what}") for key, what in _shared_faults(layer, workload, owners)]
+        owners[layer.name] = layer
+        sizes.setdefault(layer.name, dict(workload.states).get(layer.into, layer.outputs // layer.n))  # of one image
     return [*found, *_output_faults(workload, sizes)]
+
+
+def _outside_faults(workload: Workload) -> Iterator[Fault]:
+    """Names of what comes from outside must be different; states must be of use."""
+    taken = {INPUT}
+    for key, tensors in (("more_inputs", workload.received), ("states", workload.states)):
+        for name, _ in tensors:
+            if name in taken:
+                yield ((key, name), f"{name!r} is taken; every tensor needs a name of its own")
+            taken.add(name)
+    used = {name for layer in workload for name in (*layer.reads, layer.into)}
+    for name, _ in workload.states:
+        if name not in used:
+            yield (("states", name), f"no layer reads or writes {name!r}; take it out")
+
+
+def _shared_faults(layer: Layer, workload: Workload, owners: dict[str, Layer]) -> _KeyFaults:
+    """weights_of names an earlier layer that has as many weights of its own, into a state that is large enough."""
+    owner = owners.get(layer.weights_of)
+    if layer.weights_of and (owner is None or owner.weights_of):
+        yield "weights_of", f"found {layer.weights_of!r}; it must be an earlier layer that has weights of its own"
+    elif owner is not None and (owner.weights != layer.weights or not layer.weights):
+        yield "weights_of", f"{layer.name} has {layer.weights} weights, {owner.name} has {owner.weights}"
+    state = dict(workload.states).get(layer.into)
+    if layer.into and state is None:
+        yield "into", f"found {layer.into!r}; it must be one of states"
+    elif state is not None and layer.outputs // layer.n > state:
+        yield "into", f"writes {layer.outputs // layer.n} elements into {layer.into}, which has {state}"
+    if bool(layer.rows) != (layer.op == "gather"):
+        yield "rows", f"found {layer.rows}; it is the rows of the table of a gather, and of nothing else"
 
 
 def _output_faults(workload: Workload, sizes: dict[str, int]) -> Iterator[Fault]:
@@ -140,7 +181,7 @@ def _output_faults(workload: Workload, sizes: dict[str, int]) -> Iterator[Fault]
             yield (("outputs", j), f"{name!r} is no layer of this workload; its last is {workload.layers[-1].name!r}")
     read = {name for layer in workload.layers for name in layer.reads} | set(workload.outputs)
     for i, layer in enumerate(workload.layers):
-        if layer.name not in read:
+        if layer.name not in read and not layer.into:
             yield (("layers", i), f"nobody reads {layer.name!r}; name it under outputs or take it out")
     for name, count in Counter(workload.outputs).items():
         if count > 1:
@@ -251,7 +292,8 @@ def _concat(layer: Layer, reads: list[int]) -> _KeyFaults:
 
 
 def _pointwise(layer: Layer, reads: list[int]) -> _KeyFaults:
-    """Softmax, norms and elementwise operators; an operand may be smaller and repeated, a slice gives part of one."""
+    """Softmax, norms and elementwise operators; an operand may be smaller and repeated, or hold several values for each
+    result (the gates of a recurrent layer), a slice gives part of one."""
     if layer.fn == SLICE:
         yield from _conv(layer, reads)
         if layer.outputs > reads[0]:
@@ -259,8 +301,17 @@ def _pointwise(layer: Layer, reads: list[int]) -> _KeyFaults:
         return
     yield from _same_out_as_in(layer)
     for name, given in zip(layer.inputs, reads, strict=True):
-        if layer.outputs % given or (given != layer.outputs and len(reads) == 1):
+        whole = layer.outputs % given == 0 or (len(reads) > 1 and given % layer.outputs == 0)
+        if not whole or (given != layer.outputs and len(reads) == 1):
             yield ("inputs", f"{name} gives {given} elements; {layer.op} here has k*oy*ox = {layer.outputs}")
+
+
+def _gather(layer: Layer, reads: list[int]) -> _KeyFaults:
+    """Its inputs are the numbers of rows, one a pixel."""
+    yield from _count(layer, reads, 1)
+    yield from _same_out_as_in(layer)
+    if reads[0] != layer.oy * layer.ox:
+        yield "ox", f"picks {layer.oy}*{layer.ox} rows, but {layer.inputs[0]} gives {reads[0]} numbers"
 
 
 def _same_out_as_in(layer: Layer) -> _KeyFaults:
@@ -277,6 +328,7 @@ _CHECKS: dict[str, Callable[[Layer, list[int]], _KeyFaults]] = {
     "add": _add,
     "concat": _concat,
     "resize": _resize,
+    "gather": _gather,
 }
 
 
@@ -303,6 +355,11 @@ def dump_workload(workload: Workload) -> str:
         f"name: {_quoted(workload.name)}",
         *([f"source: {_quoted(workload.source)}"] if workload.source else []),
         f"input: {{c: {c}, iy: {iy}, ix: {ix}}}",
+        *(
+            f"{key}: {{{', '.join(f'{_quoted(name)}: {size}' for name, size in tensors)}}}"
+            for key, tensors in (("more_inputs", workload.received), ("states", workload.states))
+            if tensors
+        ),
         f"outputs: {_flow(workload.outputs)}",
         "layers:",
         *(f"- {{{_layer_items(layer)}}}" for layer in workload.layers),

@@ -71,7 +71,7 @@ def why_not(workload: Workload, first: int, last: int) -> str:
 
 def _leaves(workload: Workload, layer: Layer, names: set[str]) -> bool:
     """Whether a layer's result is read by none of `names`, or is a result of the network."""
-    return layer.name in workload.outputs or any(reader not in names for reader in workload.readers(layer.name))
+    return workload.leaves(layer.name) or any(reader not in names for reader in workload.readers(layer.name))
 
 
 def chain(workload: Workload, first: int, last: int) -> Chain:
