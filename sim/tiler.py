@@ -178,7 +178,9 @@ def pinned_weights(workload: Workload, mapping: Mapping, soc: SoC) -> tuple[str,
 def kept_bytes(layer: Layer, mapping: Mapping, soc: SoC, core: str) -> int:
     """Bytes of a layer's weights that a core may keep: those of a layer that it alone computes, else 0."""
     parts = mapping.layers[layer.name].parts
-    return weight_bytes(layer, soc, parts) if layer.op == "conv" and [p.core for p in parts if p.channels] == [core] else 0
+    return (
+        weight_bytes(layer, soc, parts) if layer.op == "conv" and [p.core for p in parts if p.channels] == [core] else 0
+    )
 
 
 def kept(sizes: npt.NDArray[np.int64], room: int) -> npt.NDArray[np.bool_]:

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.names import list_workloads, workload_folder
+from cosoc.sim.files.reading import Reading
 from cosoc.sim.files.yamlfile import Place, load_model
 from cosoc.sim.model.mobilenets import by_name
 from cosoc.sim.model.units import Bits, Elements, ElementsOr0
@@ -396,24 +397,33 @@ def _quoted(text: str) -> str:
 # ---------------------------------------------------------------------------------------------- by name
 
 
-def find_workload(name: str, input_shape: tuple[int, ...] | None = None, input_name: str | None = None) -> Workload:
+def find_workload(name: str, reading: Reading | None = None) -> Workload:
     """A workload by what a user calls it.
 
     `name` is a built-in's, that of a MobileNet by its rule (mobilenet_v2_160_0.75: version, input size, width), the
-    path of a workload file or an ONNX file, or `package.module:factory` for a torch module. `input_shape` is that of
-    the network's input, batch of one first: (1, 3, 32, 32). A torch module needs it, an ONNX file where its own leaves
-    sizes open; there `input_name` may say whose shape it is. Raises InputError.
+    path of a workload file or an ONNX file, or `package.module:factory` for a torch module. reading: how an ONNX file
+    or a module is to be read; a module needs shapes, an ONNX file where its own leaves sizes open. Raises InputError.
     """
+    reading = reading or Reading()
     if name.endswith(".onnx"):
         from cosoc.sim.importers.onnx_file import from_onnx
 
-        return from_onnx(Path(name), input_shape, input_name)
-    if input_name is not None:
-        raise InputError(f"--input-shape {input_name}=...: inputs are named in ONNX files alone; give the sizes alone")
+        if reading.context or reading.dtypes:
+            raise InputError(f"{name}: an ONNX file states its own types and past; --input-shape gives its sizes")
+        return from_onnx(Path(name), reading.shapes, reading.cut_at)
+    if any(key for key, _ in reading.shapes) and ":" not in name:
+        key = next(key for key, _ in reading.shapes if key)
+        raise InputError(f"--input-shape {key}=...: inputs are named in ONNX files and modules alone; leave it out")
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
-        return _from_factory(name, input_shape)
-    if input_shape is not None:
+        from cosoc.sim.importers.torch_export import from_spec
+
+        return from_spec(name, reading)
+    if reading.shapes:
         raise InputError(f"{name} has its own input shape; one is for ONNX files and package.module:factory")
+    if reading != Reading():
+        raise InputError(
+            f"{name} is read as it is; --input-dtype, --cut-at and --context are for ONNX files and modules"
+        )
     if name in list_workloads():
         return load_workload(workload_folder() / f"{name}.yaml")
     if name.endswith((".yaml", ".yml")):
@@ -424,17 +434,6 @@ def find_workload(name: str, input_shape: tuple[int, ...] | None = None, input_n
     known = ", ".join(list_workloads())
     other = "a .yaml or .onnx file or package.module:factory"
     raise InputError(f"no workload named {name!r}; there is {known}, or give {other}")
-
-
-def _from_factory(spec: str, input_shape: tuple[int, ...] | None) -> Workload:
-    if input_shape is None:
-        raise InputError(f"{spec} needs an input shape, batch of one first, such as --input-shape 1,3,32,32")
-    if len(input_shape) < 2 or input_shape[0] != 1 or min(input_shape) < 1:
-        shown = ",".join(str(size) for size in input_shape)
-        raise InputError(f"input shape {shown}: a batch of one and then the sizes are needed, such as 1,3,32,32")
-    from cosoc.sim.importers.torch_export import from_module, load_module
-
-    return from_module(load_module(spec), input_shape[1:], spec.rpartition(":")[2], source=spec)
 
 
 def json_schema() -> dict[str, object]:

@@ -154,6 +154,7 @@ class Builder:
         self.inputs = dict(inputs)
         self.states: dict[str, tuple[int, int, int]] = {}
         self.standing: dict[str, Unsupported] = {}  # layers in place of what cannot be read
+        self.at_loss = 0  # layers that were there when the first operator was lost
         self.owners: dict[Hashable, str] = {}  # the first layer with certain weights
 
     def add(self, site: Site, op: str, inputs: Sequence[Value], fields: dict[str, Any], suffix: str = "") -> Value:
@@ -171,13 +172,18 @@ class Builder:
         self.standing[value.layer] = why
         return value
 
-    def finish(self, name: str, outputs: Sequence[Value], source: str, cut_at: str = "") -> Workload:
-        """The workload of all layers, or of those up to `cut_at`, a layer or a module. Raises InputError where they do
-        not fit together, and names all that cannot be read."""
+    def finish(
+        self, name: str, outputs: Sequence[Value], source: str, cut_at: str = "", lost: Sequence[Unsupported] = ()
+    ) -> Workload:
+        """The workload of all layers, or of those up to `cut_at`, a layer or a module. lost: operators on which outputs
+        depend that are not there. Raises InputError where layers do not fit together, and names all that cannot be
+        read."""
         found = [self.layers[value.layer] for value in outputs if value.layer in self.layers]
         ends = dict.fromkeys(layer.name for layer in found if not layer.into or all(one.into for one in found))
         if cut_at:
             ends = {self._cut(name, cut_at): None}
+        elif lost:
+            self._refuse(name, tuple(self.layers.values()), lost)
         elif not ends:
             raise InputError(f"{name}: its output does not depend on its input through any operator")
         layers = self._needed(ends, keep_states=not cut_at)
@@ -213,19 +219,21 @@ class Builder:
                 needed.update((*layer.inputs, *([layer.weights_of] if layer.weights_of else [])))
         return tuple(layer for layer in self.layers.values() if layer.name in needed)
 
-    def _refuse(self, name: str, layers: Sequence[Layer]) -> None:
+    def _refuse(self, name: str, layers: Sequence[Layer], lost: Sequence[Unsupported] = ()) -> None:
         """One InputError for everything among the layers that cannot be read, with what can be done about it."""
-        found = [(self.standing[layer.name], i) for i, layer in enumerate(layers) if layer.name in self.standing]
+        standing = [i for i, layer in enumerate(layers) if layer.name in self.standing]
+        found = [*(self.standing[layers[i].name] for i in standing), *lost]
         if not found:
             return
         kinds: dict[tuple[str, str], list[Unsupported]] = {}
-        for one, _ in found:
+        for one in found:
             kinds.setdefault((one.fn, one.why), []).append(one)
         said = []
         for (fn, why), each in kinds.items():
             times = f" ({len(each)} times)" if len(each) > 1 else ""
             said.append(f"operator {fn} in {each[0].path or 'the network'}{times} is not supported: {why}")
-        before = [layer.name for layer in layers[: found[0][1]] if layer.name not in self.standing]
+        first = min([*standing, *([self.at_loss] if lost else [])])
+        before = [layer.name for layer in layers[:first]]
         cut = f", or end it before with --cut-at {before[-1]}" if before else ""
         raise InputError(f"{name}: {'; '.join(said)}; take a part of the network without it{cut}")
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.reading import Reading
 from cosoc.sim.importers.build import Builder, Input, Shape, Value, grid_of_input
+from cosoc.sim.importers.decoder import with_cache
 from cosoc.sim.importers.torch_operators import Reader, base_of, in_place, shape_of
-from cosoc.sim.model.workload import INPUT, Workload
+from cosoc.sim.model.workload import INPUT, Workload, batched
 
 if TYPE_CHECKING:
     from torch import nn
@@ -96,13 +99,15 @@ def _export(module: nn.Module, inputs: Sequence[Input], name: str) -> Any:
     like = next(module.parameters(), torch.zeros(()))
     probes = {}
     for number, one in enumerate(inputs):
-        dtype = getattr(torch, one.dtype, None) if one.dtype else like.dtype
+        said = one.dtype or ("int64" if not number and _takes_tokens(module) else "")
+        dtype = getattr(torch, said, None) if said else like.dtype
         if not isinstance(dtype, torch.dtype):
             raise InputError(f"{name}: --input-dtype {one.dtype}: torch has no such type; int64 or float32 are two")
         probes[one.name or number] = torch.zeros(1, *one.shape, dtype=dtype, device=like.device)
     places = tuple(probe for key, probe in probes.items() if isinstance(key, int))
     named = {key: probe for key, probe in probes.items() if isinstance(key, str)}
-    with _evaluating(module):
+    with _evaluating(module), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what an export for running would lose
         try:
             return torch.export.export(module, places, named or None, strict=False)
         except Exception as error:
@@ -111,14 +116,25 @@ def _export(module: nn.Module, inputs: Sequence[Input], name: str) -> Any:
             raise InputError(f"{name}: torch.export cannot read it for input {shown}: {reason}") from error
 
 
+def _takes_tokens(module: nn.Module) -> bool:
+    """Whether a model of transformers says that it reads the numbers of tokens."""
+    return getattr(module, "main_input_name", "") == "input_ids"
+
+
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; afterwards every submodule is in the mode that it was in."""
+    """Evaluation mode for a while, and no cache beside the results; afterwards every submodule is as it was."""
     modes = {child: child.training for child in module.modules()}
+    config = getattr(module, "config", None)
+    cache = getattr(config, "use_cache", None)
     module.eval()
+    if cache:
+        config.use_cache = False  # type: ignore[union-attr]
     try:
         yield
     finally:
+        if cache:
+            config.use_cache = cache  # type: ignore[union-attr]
         for child, training in modes.items():
             child.training = training
 
@@ -132,6 +148,25 @@ def _live_nodes(graph: Any) -> list[Node]:
             live.add(node)
             todo += node.all_input_nodes
     return [node for node in graph.nodes if node in live]
+
+
+def from_spec(spec: str, reading: Reading) -> Workload:
+    """The workload of the module that `package.module:factory` makes, as the reading asks for it. Raises InputError."""
+    if not reading.shapes:
+        raise InputError(f"{spec} needs an input shape, batch of one first, such as --input-shape 1,3,32,32")
+    for _, shape in reading.shapes:
+        if len(shape) < 2 or min(shape) < 1:
+            shown = ",".join(str(size) for size in shape)
+            raise InputError(f"input shape {shown}: the batch and then the sizes are needed, such as 1,3,32,32")
+    types = dict(reading.dtypes)
+    unknown = [key for key in types if key not in dict(reading.shapes)]
+    if unknown:
+        raise InputError(f"--input-dtype {unknown[0]}=...: no --input-shape names that input")
+    inputs = [Input(key, shape[1:], types.get(key, "")) for key, shape in reading.shapes]
+    module, name = load_module(spec), spec.rpartition(":")[2]
+    if reading.context:
+        module = with_cache(module, reading.context, inputs[0].shape[0], name)
+    return batched(from_module(module, inputs, name, source=spec, cut_at=reading.cut_at), reading.batch)
 
 
 def load_module(spec: str) -> nn.Module:

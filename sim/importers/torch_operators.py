@@ -65,7 +65,7 @@ class Reader:
             value = self._handled(node, op)
         except Unsupported as why:
             reads = [self.values[arg] for arg in node.all_input_nodes if arg in self.values]
-            value = self.build.stand_in(self.site(node), reads, shape_of(node), why)
+            value = self.build.stand_in(self.site(node), reads, shape_of(node) or reads[0].shape, why)
         self.values[node] = self.seen(node, value)
         if in_place(node) and not any(value.pad):  # who reads the argument later sees the result
             base = base_of(_node(node.args[0]))
@@ -146,10 +146,9 @@ def _path(node: Node) -> str:
 
 
 def shape_of(node: Any) -> Shape:
-    """The shape of a node's result: of its first where there are several, () where it is no tensor."""
+    """The shape of a node's result, () where it is no tensor, or several."""
     value = node.meta.get("val") if hasattr(node, "meta") else None
-    value = value[0] if isinstance(value, (list, tuple)) and value else value
-    return tuple(int(size) for size in value.shape) if hasattr(value, "shape") else ()
+    return tuple(int(size) for size in getattr(value, "shape", ()))
 
 
 def _node(arg: Any) -> Node:
@@ -298,8 +297,8 @@ def _index(reader: Reader, node: Node) -> Value:
     source = _node(node.args[0])
     if source in reader.values:
         return _slice(reader, node)
-    where = node.args[1] if operator(node) == "index" else [None] * int(node.args[1]) + [node.args[2]]  # type: ignore[arg-type, call-overload]
-    given = [(i, arg) for i, arg in enumerate(where) if arg is not None]  # type: ignore[arg-type, union-attr]
+    where = node.args[1] if operator(node) == "index" else [None] * int(node.args[1]) + [node.args[2]]  # type: ignore[arg-type]
+    given = [(i, arg) for i, arg in enumerate(where) if arg is not None]  # type: ignore[arg-type]
     active = [arg for _, arg in given if arg in reader.values]
     dims, shape, rows, k = {i for i, _ in given}, shape_of(source), 1, 1
     for i, size in enumerate(shape):

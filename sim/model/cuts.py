@@ -30,7 +30,7 @@ def last_layers(workload: Workload, done: Sequence[bool]) -> tuple[str, ...]:
 
 
 def crossing(workload: Workload, done: Sequence[bool]) -> tuple[str, ...]:
-    """The tensors (INPUT and further inputs among them) that are made before a cut and read behind it; at the end, the outputs."""
+    """The tensors (inputs among them) that are made before a cut and read behind it; at the end, the outputs."""
     made = {layer.name for layer, is_done in zip(workload, done, strict=True) if is_done}
     made |= {INPUT, *(name for name, _ in workload.received)}
     left = [layer for layer, is_done in zip(workload, done, strict=True) if not is_done]

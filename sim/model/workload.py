@@ -113,9 +113,9 @@ class Layer:
 class Workload:
     """A network: layers in an order in which every input precedes its readers.
 
-    `input_shape` is (c, iy, ix); `outputs` names the layers whose results leave the network. received: tensors that come
-    from outside beside the input, as (name, elements of an image): further inputs and, where the layers are a part of
-    a network (`cuts.section`), what other parts make. states: tensors that live from one inference to the next (a
+    `input_shape` is (c, iy, ix); `outputs` names the layers whose results leave the network. received: tensors that
+    come from outside beside the input, as (name, elements of an image): further inputs and, where the layers are a part
+    of a network (`cuts.section`), what other parts make. states: tensors that live from one inference to the next (a
     key-value cache), as (name, elements of an image): they take memory throughout, and a layer may write `into` one.
     """
 
