@@ -12,8 +12,9 @@ refused with a reason. --resume keeps what FILE has already. No figure depends o
 from __future__ import annotations
 
 import contextlib
-import importlib
+import importlib.util
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -157,14 +158,17 @@ def loaded(name: str) -> Any:
     """A package; torchvision also where its compiled operators do not load, which no network here runs."""
     import torch
 
-    if name in ("torchvision", "timm"):
-        with contextlib.suppress(Exception):
+    if name != "torch" and importlib.util.find_spec("torchvision"):
+        try:
             importlib.import_module("torchvision")
-        if "torchvision" not in importlib.sys.modules:  # type: ignore[attr-defined]
-            operators = torch.library.Library("torchvision", "FRAGMENT")
+        except RuntimeError:  # they are declared while it loads
+            for part in [part for part in sys.modules if part.partition(".")[0] == "torchvision"]:
+                del sys.modules[part]
             for op in ("nms", "qnms"):
                 with contextlib.suppress(RuntimeError):
-                    operators.define(f"{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+                    torch.library.define(
+                        f"torchvision::{op}", "(Tensor dets, Tensor scores, float threshold) -> Tensor"
+                    )
             importlib.import_module("torchvision")
     return importlib.import_module(name)
 
