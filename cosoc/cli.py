@@ -45,17 +45,21 @@ if TYPE_CHECKING:
     from cosoc.search.result import Result
     from cosoc.search.space import Report as Progress
     from cosoc.search.targets import Target
+    from cosoc.sim.files.reading import Reading
     from cosoc.sim.model.cluster import Cluster
     from cosoc.sim.model.mapping import Mapping
     from cosoc.sim.model.soc import SoC
     from cosoc.sim.model.workload import Workload
     from cosoc.sim.theta import Theta
 
+    Asked = Reading | list[str] | None  # how a network is read, or what --input-shape says of it
+
 SHOWN_FAILURES = 5  # of a campaign, on the terminal
 DEFAULT_MAPPING = "default"
 DEFAULT_POINTS = 5  # of a front that is trained, between its ends
-WITH_RANGES = ("mapping", "runtime", "engine", "batch", "json_file", "input_shape", "overrides", "ranges", "seed")
-WITH_PIPELINED = ("mapping", "runtime", "engine", "inferences", "json_file", "input_shape", "overrides", "pipelined")
+READING = ("input_shape", "input_dtype", "cut_at", "context")  # how a network is read
+WITH_RANGES = ("mapping", "runtime", "engine", "batch", "json_file", *READING, "overrides", "ranges", "seed")
+WITH_PIPELINED = ("mapping", "runtime", "engine", "inferences", "json_file", *READING, "overrides", "pipelined")
 STREAMED = 1000  # inferences through a cluster or a pipelined chip, where none are stated
 
 
@@ -94,10 +98,21 @@ Overrides = Annotated[
     typer.Option("--set", metavar="PATH=VALUE", help="Override a value of the SoC file; may be repeated."),
 ]
 InputShape = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        "--input-shape", metavar="[NAME=]1,C,H,W", help="Input of an .onnx file or of package.module:factory."
+        "--input-shape", metavar="[NAME=]1,C,H,W", help="Input of an .onnx file or package.module:factory; repeatable."
     ),
+]
+InputDtype = Annotated[
+    list[str] | None,
+    typer.Option("--input-dtype", metavar="[NAME=]TYPE", help="Of a torch module's input: int64 for token ids."),
+]
+CutAt = Annotated[
+    str, typer.Option("--cut-at", metavar="LAYER", help="End a network of a module or .onnx file with that layer.")
+]
+Context = Annotated[
+    int,
+    typer.Option("--context", metavar="N", min=0, help="Tokens in the key-value cache of a transformers model."),
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
 Batch = Annotated[
@@ -184,6 +199,9 @@ def simulate(
     explain: Annotated[bool, typer.Option("--explain", help="Say why: causes by layer, and what would help.")] = False,
     what_if: WhatIf = None,
     input_shape: InputShape = None,
+    input_dtype: InputDtype = None,
+    cut_at: CutAt = "",
+    context: Context = 0,
     overrides: Overrides = None,
     carrier: Carrier = None,
     ranges: Ranges = False,
@@ -212,23 +230,25 @@ def simulate(
     """Run a mapped workload on a SoC, several of them at once, or stream one through a cluster. Says how long it takes
     and why, and what energy it takes."""
     from cosoc.sim.files.catalog import is_cluster
+    from cosoc.sim.files.reading import reading
 
+    asked = reading(input_shape, input_dtype, cut_at, context)
     if is_cluster(soc):
-        known = ("mapping", "runtime", "engine", "inferences", "json_file", "input_shape", "overrides", "carrier")
+        known = ("mapping", "runtime", "engine", "inferences", "json_file", *READING, "overrides", "carrier")
         _only(ctx, "a cluster", *known)
-        options = (mapping, runtime, engine, inferences or STREAMED, json_file, input_shape, overrides, carrier, quiet)
+        options = (mapping, runtime, engine, inferences or STREAMED, json_file, asked, overrides, carrier, quiet)
         _simulate_cluster(soc, workload, *options)
         return
     if ranges:
         _only(ctx, "--ranges", *WITH_RANGES)
         _check_outputs({"--json": json_file})
-        _, network, placed = _inputs(soc, workload, mapping or DEFAULT_MAPPING, runtime, input_shape, overrides, batch)
+        _, network, placed = _inputs(soc, workload, mapping or DEFAULT_MAPPING, runtime, asked, overrides, batch)
         _ranges(soc, network, [placed], overrides, engine, seed, json_file, quiet)
         return
     if pipelined:
         _only(ctx, "--pipelined", *WITH_PIPELINED)
         _check_outputs({"--json": json_file})
-        inputs = _inputs(soc, workload, mapping or DEFAULT_MAPPING, runtime, input_shape, overrides)
+        inputs = _inputs(soc, workload, mapping or DEFAULT_MAPPING, runtime, asked, overrides)
         _pipelined(*inputs, engine, inferences or STREAMED, json_file, quiet)
         return
     if beside or mappings_beside or periods:
@@ -244,7 +264,7 @@ def simulate(
         raise InputError(f"--gantt {gantt_file}: the chart is a PNG; give a name that ends in .png")
     inferences = inferences or 1
     named = mapping or DEFAULT_MAPPING
-    machine, network, placed = _inputs(soc, workload, named, runtime, input_shape, overrides, batch)
+    machine, network, placed = _inputs(soc, workload, named, runtime, asked, overrides, batch)
     from cosoc import why
     from cosoc.sim.report import render
     from cosoc.sim.simulate import simulate as run
@@ -350,7 +370,7 @@ def _periods(text: str | None, n: int) -> list[float]:
 
 def _simulate_cluster(
     cluster: str, workload: str, mapping: str | None, runtime: Runtime | None, engine: Engine, inferences: int,
-    json_file: Path | None, input_shape: str | None, overrides: list[str] | None, carrier: float | None, quiet: bool,
+    json_file: Path | None, input_shape: Asked, overrides: list[str] | None, carrier: float | None, quiet: bool,
 ) -> None:  # fmt: skip
     _check_outputs({"--json": json_file})
     machines = _cluster(cluster, overrides, carrier)
@@ -847,7 +867,7 @@ def _theta(estimate: Path | None, soc: SoC) -> Theta | None:
 
 def _tiles(
     soc: str, workloads: list[str], mapping: str, parts: tuple[str, ...], template: Template, runtime: Runtime,
-    budget_s: float | None, estimate: Path | None, input_shape: str | None, overrides: list[str] | None, objective: str,
+    budget_s: float | None, estimate: Path | None, input_shape: Asked, overrides: list[str] | None, objective: str,
     bounds: tuple[Target, ...], seed: int, folder: Path, resume: bool, redo: str | None,
 ) -> Callable[[Progress], Result]:  # fmt: skip
     inputs = [_inputs(soc, name, mapping, runtime, input_shape, overrides) for name in workloads]
@@ -889,7 +909,7 @@ def _with_choices(
 
 
 def _splits(
-    cluster: str, workload: str, inner: tuple[str, ...], inferences: int, input_shape: str | None,
+    cluster: str, workload: str, inner: tuple[str, ...], inferences: int, input_shape: Asked,
     overrides: list[str] | None, carrier: float | None, objective: str, bounds: tuple[Target, ...], seed: int,
     folder: Path, resume: bool, redo: str | None,
 ) -> Callable[[Progress], Result]:  # fmt: skip
@@ -1020,12 +1040,16 @@ def show_soc(
 def show_workload(
     workload: WorkloadName,
     input_shape: InputShape = None,
+    input_dtype: InputDtype = None,
+    cut_at: CutAt = "",
+    context: Context = 0,
     as_yaml: Annotated[bool, typer.Option("--yaml", help="As a workload file, which cosoc reads.")] = False,
 ) -> None:
     """Print a workload's layers: sizes, MACs, parameters."""
+    from cosoc.sim.files.reading import reading
     from cosoc.sim.files.workload_file import dump_workload
 
-    network = _workload(workload, input_shape)
+    network = _workload(workload, reading(input_shape, input_dtype, cut_at, context))
     if as_yaml:
         put(dump_workload(network), end="")
     else:
@@ -1137,15 +1161,15 @@ def _only(ctx: typer.Context, mode: str, *names: str) -> None:
             raise InputError(f"{parameter.opts[0]}: means nothing with {mode}; leave it out")
 
 
-def _workload(name: str, input_shape: str | None) -> Workload:
+def _workload(name: str, asked: Asked) -> Workload:
+    from cosoc.sim.files.reading import Reading, reading
     from cosoc.sim.files.workload_file import find_workload
 
-    input_name, equals, sizes = (input_shape or "").rpartition("=")
-    return find_workload(name, _shape(sizes if equals else input_shape), input_name if equals else None)
+    return find_workload(name, asked if isinstance(asked, Reading) else reading(asked))
 
 
 def _inputs(
-    soc: str, workload: str, mapping: str, runtime: Runtime | None, input_shape: str | None,
+    soc: str, workload: str, mapping: str, runtime: Runtime | None, input_shape: Asked,
     overrides: list[str] | None, batch: int = 1,
 ) -> tuple[SoC, Workload, Mapping]:  # fmt: skip
     from cosoc.sim.files.mapping_file import find_mapping
@@ -1157,13 +1181,14 @@ def _inputs(
     return machine, network, find_mapping(mapping, network, machine, runtime)
 
 
-def _shape(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(size) for size in text.split(","))
-    except ValueError:
-        raise InputError(f"--input-shape {text}: whole numbers and commas are needed, such as 1,3,32,32") from None
+def _shape(input_shape: list[str] | None) -> tuple[int, ...] | None:
+    """The one shape of a network that is trained."""
+    from cosoc.sim.files.reading import reading
+
+    shapes = reading(input_shape).shapes
+    if len(shapes) > 1 or any(name for name, _ in shapes):
+        raise InputError("--input-shape: a network that is trained has one input, such as 1,3,32,32, without a name")
+    return shapes[0][1] if shapes else None
 
 
 def _strengths(text: str) -> tuple[float, ...]:
