@@ -60,12 +60,13 @@ def _schema(kind: Kind) -> dict[str, Any]:
 
 def _root(kind: Kind) -> type[BaseModel]:
     """What a file of the kind is read into."""
-    return {
+    roots: dict[Kind, type[BaseModel]] = {
         "soc": catalog.SoCFile,
         "cluster": Cluster,
         "workload": workload_file.WorkloadFile,
         "mapping": mapping_file.MappingFile,
-    }[kind]
+    }
+    return roots[kind]
 
 
 def _classes(root: type[BaseModel]) -> Iterator[type[BaseModel]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cosoc.sim.model.soc import CachedMover, Core, Link, Memory, SoC
 from cosoc.sim.report.figure import drawn_figure
@@ -50,11 +50,11 @@ def soc_graph(soc: SoC) -> tuple[tuple[Box, ...], tuple[Arrow, ...]]:
         for i, link in enumerate(links, 1):
             from_row, to_row = 2 * depths[source], 2 * depths[target]
             rows.setdefault(link, []).append(from_row + (to_row - from_row) * i / (len(links) + 1))
-    boxes = [Box("memory", name, _memory(name, one), 2 * depths[name]) for name, one in soc.memories.items()]
-    boxes += [Box("core", name, _core(name, one), 2 * deepest + 2) for name, one in soc.cores.items()]
-    for name, link in soc.links.items():
+    boxes = [Box("memory", name, _memory(name, memory), 2 * depths[name]) for name, memory in soc.memories.items()]
+    boxes += [Box("core", name, _core(name, core), 2 * deepest + 2) for name, core in soc.cores.items()]
+    for name, one in soc.links.items():
         at = rows.get(name, [2 * deepest + 1.0])  # none: a core's own feed, between memories and cores
-        boxes.append(Box("link", name, _link(name, link), round(2 * sum(at) / len(at)) / 2))
+        boxes.append(Box("link", name, _link(name, one), round(2 * sum(at) / len(at)) / 2))
     arrows = [
         Arrow(start, end, mover)
         for source, links, target, mover in paths
@@ -159,7 +159,7 @@ def draw_soc(soc: SoC, file: Path, kind: str) -> None:
         axes.set_axis_off()
         axes.set_xlim(0, max(wide - 0.5, 1))
         axes.set_ylim(0.5 - high, 0.6)
-        drawn = {}
+        drawn: dict[tuple[str, str], Any] = {}
         for box in boxes:
             shape = {"boxstyle": "round,pad=0.35" if box.kind == "core" else "square,pad=0.35",
                      "facecolor": COLOURS[box.kind], "edgecolor": "#444444", "linewidth": 0.8}  # fmt: skip
