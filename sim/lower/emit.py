@@ -214,7 +214,7 @@ def _present(plan: LayerPlan, soc: SoC) -> list[tuple[int, str]]:
 
 def _row(layer: Layer, inputs: int = 1) -> Window:
     """One output row of a layer, under which so many input rows lie."""
-    return Window(layer.n, Span(1, inputs, 1), Span(layer.ox, layer.ix, 1), 1)
+    return Window(layer.n, Span(1, inputs, 1), Span(layer.ox, layer.ox if layer.hands_on else layer.ix, 1), 1)
 
 
 def _piece(total: int, n: int, pieces: int, step: int) -> int:
@@ -693,7 +693,7 @@ class _Emitter:
             if tensor in members:
                 continue
             have, op = fetched.get((layer.name, tensor), (0, None))
-            need = last_row_under(layer, row) + 1
+            need = (row if layer.hands_on else last_row_under(layer, row)) + 1
             if need > have:
                 home = self.homes.tensors[tensor]
                 op, _ = self.dma.load(

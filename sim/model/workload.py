@@ -20,6 +20,7 @@ from cosoc.sim.errors import InputError
 OPS = ("conv", "matmul", "add", "max_pool", "avg_pool", "concat", "softmax", "norm", "eltwise", "resize")
 
 INPUT = "input"  # the name under which layers read the network's input
+SLICE = "slice"  # an eltwise layer of this fn hands on part of its input
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class Layer:
     @property
     def depthwise(self) -> bool:
         return self.op == "conv" and self.groups > 1 and self.groups == self.c
+
+    @property
+    def hands_on(self) -> bool:
+        """Whether it only hands elements on, in whatever shape: each output is one input, or a constant put beside."""
+        return self.op == "concat" or self.fn == SLICE
 
     @property
     def macs(self) -> int:

@@ -121,7 +121,8 @@ def spans(outputs: int, tile: int, inputs: int, reach: int, stride: int, pad: in
     """Cut `outputs` into tiles, (outputs, inputs) of each; `reach` inputs lie under one output.
 
     Padding is not read from memory, so border tiles read less. A single tile reads all of them, also those behind the
-    last output (a 1x1 filter of stride 2 leaves one): skipping them would break whole rows and planes into pieces.
+    last output (a 1x1 filter of stride 2 leaves one): skipping them would break whole rows and planes into pieces. A
+    tile whose windows lie in the padding alone reads none.
     """
     if tile >= outputs:
         return [(outputs, inputs)]
@@ -129,8 +130,14 @@ def spans(outputs: int, tile: int, inputs: int, reach: int, stride: int, pad: in
     for start in range(0, outputs, tile):
         size = min(tile, outputs - start)
         first = start * stride - pad
-        sizes.append((size, min(inputs, first + (size - 1) * stride + reach) - max(0, first)))
+        read = min(inputs, first + (size - 1) * stride + reach) - max(0, first)
+        sizes.append((size, max(read, 0)))
     return sizes
+
+
+def _handed_on(outputs: int, tile: int) -> list[tuple[int, int]]:
+    """The same where outputs are inputs, whatever shape those stand in: a tile reads as many as it gives."""
+    return [(min(tile, outputs - start),) * 2 for start in range(0, outputs, tile)]
 
 
 def _resized_spans(outputs: int, tile: int, inputs: int, taps: int) -> list[tuple[int, int]]:
@@ -153,6 +160,8 @@ def _spans(layer: Layer, tile: int, cut: Callable[[Layer, int], list[tuple[int, 
 
 
 def _rows(layer: Layer, oy: int) -> list[tuple[int, int]]:
+    if layer.hands_on:
+        return _handed_on(layer.oy, oy)
     if layer.op == "resize":
         return _resized_spans(layer.oy, oy, layer.iy, layer.fy)
     reach = (layer.fy - 1) * layer.dilation_y + 1
@@ -160,6 +169,8 @@ def _rows(layer: Layer, oy: int) -> list[tuple[int, int]]:
 
 
 def _cols(layer: Layer, ox: int) -> list[tuple[int, int]]:
+    if layer.hands_on:
+        return _handed_on(layer.ox, ox)
     if layer.op == "resize":
         return _resized_spans(layer.ox, ox, layer.ix, layer.fx)
     reach = (layer.fx - 1) * layer.dilation_x + 1
