@@ -17,18 +17,15 @@ from cosoc.sim.exact import Num
 from cosoc.sim.model.mapping import Extent
 from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import Core, Dma, SoC
-from cosoc.sim.model.tiles import (
-    form,
-    make_tile,
-    per_channel,
-)
+from cosoc.sim.model.tiles import by_groups, form, job_form, make_tile, per_channel
 from cosoc.sim.model.workload import Layer
 
 
 @dataclass(frozen=True)
 class Copy:
     """A copy of a tile's inputs in the cores' memory. layer: the form of the layer that says what is in it. shares:
-    those that read it, by number. sliced: whether it holds the channels of one tile of one share, not all of them."""
+    those that read it, by number. sliced: whether it holds the channels of one tile of one share, or of its group, not
+    all of them."""
 
     layer: Layer
     shares: tuple[int, ...]
@@ -44,7 +41,10 @@ def copies(layer: Layer, soc: SoC, shares: Sequence[tuple[int, str]]) -> tuple[C
     if layer.alternative is None:
         if per_channel(layer):
             return tuple(Copy(layer, (i,), True) for i, _ in shares)
-        return (Copy(layer, tuple(i for i, _ in shares), False),)
+        apart = {i: job_form(layer, soc.cores[core]) for i, core in shares if by_groups(layer, soc.cores[core])}
+        rest = tuple(i for i, _ in shares if i not in apart)
+        groups = (Copy(own, (i,), True) for i, own in apart.items())
+        return (*([Copy(layer, rest, False)] if rest or not apart else []), *groups)
     whole: dict[tuple[object, ...], tuple[Layer, list[int]]] = {}
     forms = [(i, form(layer, soc.cores[core])) for i, core in shares]
     for i, own in forms:
@@ -269,5 +269,5 @@ def weight_transfer_of(
     if layer.op != "conv" or core.weight_memory is None or (homes is not None and layer.name in homes.pinned):
         return Transfer(0 * k, 0 * k)
     dma = soc.dma(soc.route(soc.main_memory, core.weight_memory).dma)
-    size_bytes = core.weight_bytes(make_tile(form(layer, core), k, layer.oy, layer.ox, c=c), xp)
+    size_bytes = core.weight_bytes(make_tile(job_form(layer, core), k, layer.oy, layer.ox, c=c), xp)
     return Transfer(xp.ceildiv(size_bytes, dma.align_bytes) * dma.align_bytes, xp.used(size_bytes))
