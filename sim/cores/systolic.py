@@ -82,6 +82,7 @@ class Systolic(Core):
     model: Literal["systolic"]
     side: Parallel  # PEs along an edge
     accumulator: Name  # memory of partial sums
+    kernel_dilation: bool = False  # its convolutions take filters whose taps lie apart, by one distance along both axes
     execute: Execute
     software: Software
     access: AccessEnergy
@@ -106,8 +107,10 @@ class Systolic(Core):
             reasons.append(f"has one stride, not {tile.stride_y} x {tile.stride_x}")
         if tile.op == "conv" and tile.groups > 1 and not tile.depthwise:
             reasons.append(f"runs no grouped convolution (groups {tile.groups}), only depthwise")
-        if tile.dilation > 1:
+        if tile.dilation > 1 and not self.kernel_dilation:
             reasons.append(f"runs no dilated convolution (dilation {tile.dilation})")
+        if tile.dilation_y != tile.dilation_x:
+            reasons.append(f"has one dilation, not {tile.dilation_y} x {tile.dilation_x}")
         return reasons
 
     @property

@@ -61,7 +61,7 @@ from cosoc.sim.model.mapping import (
     Stage,
 )
 from cosoc.sim.model.soc import FromList, Model, Name, SoC
-from cosoc.sim.model.tiles import form, whole
+from cosoc.sim.model.tiles import job_form, whole
 from cosoc.sim.model.units import Bits, Devices, Elements, ElementsOr0, Items
 from cosoc.sim.model.workload import Layer, Workload, batched
 from cosoc.sim.stages import Prices, cluster_problems, sections_of, stage_problems, stages_example
@@ -142,8 +142,9 @@ class LayerFile(Model):
     def _tile(self, layer: Layer, soc: SoC, core: str, channels: int) -> Extent | None:
         if self.tile is None:
             return None
-        all_of_it = whole(form(layer, soc.cores[core]) if core in soc.cores else layer)
-        return self.tile.extent(core, replace(all_of_it, k=max(channels, 1)))
+        own = job_form(layer, soc.cores[core]) if core in soc.cores else layer
+        most = min(channels, own.k) if layer.grouped else channels
+        return self.tile.extent(core, replace(whole(own), k=max(most, 1)))
 
 
 class PieceFile(Model):

@@ -29,7 +29,7 @@ from cosoc.sim.files.reading import Reading
 from cosoc.sim.files.yamlfile import Place, load_model
 from cosoc.sim.model.mobilenets import by_name
 from cosoc.sim.model.units import Bits, Elements, ElementsOr0
-from cosoc.sim.model.workload import INPUT, OPS, Layer, Workload, beyond_counting
+from cosoc.sim.model.workload import INPUT, OPS, SLICE, Layer, Workload, beyond_counting
 
 Name = Annotated[str, Field(min_length=1)]
 Fault = tuple[Place, str]
@@ -321,7 +321,6 @@ def _same_out_as_in(layer: Layer) -> _KeyFaults:
         yield "c", f"c*iy*ix = {_taken(layer)}; it must equal k*oy*ox = {layer.outputs}"
 
 
-SLICE = "slice"  # an eltwise layer of this fn hands on part of its input
 _CHECKS: dict[str, Callable[[Layer, list[int]], _KeyFaults]] = {
     "conv": _conv,
     "max_pool": _pool,
