@@ -13,6 +13,7 @@ the operator ("layer1.0.add"), numbered where that is not unique.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -328,7 +329,7 @@ def _export(module: nn.Module, input_shape: Shape, name: str) -> Any:
 
     like = next(module.parameters(), torch.zeros(()))
     probe = torch.zeros(1, *input_shape, dtype=like.dtype, device=like.device)
-    with _evaluating(module):
+    with _evaluating(module), _unlogged():
         try:
             return torch.export.export(module, (probe,), strict=False)
         except Exception as error:
@@ -347,6 +348,17 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for child, training in modes.items():
             child.training = training
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Nothing is logged for a while: what torch cannot export it would log as a traceback, and it raises as well."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _live_nodes(graph: Any) -> list[Node]:
