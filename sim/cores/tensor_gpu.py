@@ -20,8 +20,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cosoc.sim.cores.roofline import Unmeasured, class_among, over
-from cosoc.sim.model.soc import Core, FromList, Num, refuse
+from cosoc.sim.cores.roofline import Networks, evidence_of, number_format, over
+from cosoc.sim.model.soc import Core, FromList, Name, Num, refuse
 from cosoc.sim.model.units import Bits, BytesOr0, Elements, Parallel, PerCycle, Times, WholeCyclesOr0
 from cosoc.sim.model.workload import Tile
 
@@ -67,10 +67,13 @@ def folded(tile: Tile) -> bool:
 
 class OnMainMemory(Core):
     """An engine that computes from the main memory, over a link that it shares with others. handover_cycles: until a
-    tensor that it made can be read by another core."""
+    tensor that it made can be read by another core. runtime: under which its figures were measured, as results say;
+    networks: on how many of them, None where the file does not say."""
 
+    number_bits: Bits
     handover_cycles: WholeCyclesOr0
-    unmeasured: Unmeasured = ()
+    runtime: Name | None = None
+    networks: Networks | None = None
 
     @model_validator(mode="after")
     def _reads_over_a_link(self) -> Self:
@@ -82,8 +85,12 @@ class OnMainMemory(Core):
     def handover(self) -> int:
         return self.handover_cycles
 
-    def unmeasured_class(self, tile: Tile) -> str:
-        return class_among(tile, self.unmeasured)
+    def evidence(self, tile: Tile) -> tuple[str, int] | None:
+        return evidence_of(tile, self.networks)
+
+    @property
+    def basis(self) -> str:
+        return f"{self.runtime} {number_format(self.number_bits)}" if self.runtime else ""
 
 
 class TensorGpu(OnMainMemory):
@@ -94,7 +101,6 @@ class TensorGpu(OnMainMemory):
     UNUSED: ClassVar[Mapping[str, str]] = NO_TILES | {"launch_cycles": "kernel_cycles is the start of a kernel"}
 
     model: Literal["tensor_gpu"]
-    number_bits: Bits
     peak_macs_per_cycle: PerCycle
     lane_macs_per_cycle: PerCycle
     multiprocessors: Parallel
@@ -103,6 +109,10 @@ class TensorGpu(OnMainMemory):
     kernel_cycles: WholeCyclesOr0
     fill_bytes: BytesOr0
     norm_passes: Times
+
+    @property
+    def peak(self) -> float:
+        return self.peak_macs_per_cycle
 
     def improvements(self) -> tuple[str, ...]:
         return "peak_macs_per_cycle=x2", "l2_bytes_per_cycle=x2", "kernel_cycles=x0.5"

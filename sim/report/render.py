@@ -36,8 +36,9 @@ def table(result: Result) -> RenderableType:
 
 
 def summary(result: Result) -> str:
-    """Time, energy and the top bottleneck, in a sentence each."""
-    return f"{_title(result)} ({_cycles(result, result.ticks)} {_cycle(result)}). {bottleneck(result)}"
+    """Time, energy, the top bottleneck, and what the figures rest on where the SoC file says so, in a sentence each."""
+    said = f"{_title(result)} ({_cycles(result, result.ticks)} {_cycle(result)}). {bottleneck(result)}"
+    return " ".join([said, *(f"{one}." for one in result.evidence if one.basis)])
 
 
 def _cycle(result: Result) -> str:

@@ -56,7 +56,7 @@ def run_data(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -> 
     return {
         "name": f"{result.workload} on {result.soc}, {result.mapping}, {result.runtime}",
         "ticks": result.ticks, "seconds": result.seconds, "energy_j": result.energy_j, "ops": result.ops,
-        "bottleneck": bottleneck(result),
+        "bottleneck": " ".join([bottleneck(result), *(f"{one}." for one in result.evidence if one.basis)]),
         "top": f"{CAUSES[causes[0][0]]} {causes[0][1] / result.ticks:.0%}" if causes else "empty",
         "causes": [(cause, CAUSES[cause], ticks) for cause, ticks in causes],
         "waits": sorted(waits, key=lambda wait: -wait[2])[:12],
