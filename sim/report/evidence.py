@@ -16,7 +16,7 @@ SHOWS = 0.005  # a class with a smaller share of the time is not named
 
 @dataclass(frozen=True)
 class ClassEvidence:
-    """A class of operators on a core. networks: that its figure was fitted to. layers: of the run; share: of its time."""
+    """A class of operators on a core. networks: its figure was fitted to. layers: of the run; share: of its time."""
 
     name: str
     networks: int
