@@ -452,13 +452,15 @@ def report(
     run: RunPath,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="Where to write it.")],
     point: Point = None,
+    carrier: Carrier = None,
     trusted: Trust = False,
 ) -> None:
-    """Write one HTML file about a run: front, layers, timeline, occupancy, critical path, provenance."""
+    """Write one HTML file about a run: front, layers, timeline, occupancy, critical path, provenance; or about a
+    campaign: fronts, and maps over its axes."""
     _check_outputs({"--out": out})
     from cosoc import why
 
-    write_text(out, why.report(run, point))
+    write_text(out, why.report(run, point, carrier))
 
 
 @app.command()
@@ -939,38 +941,56 @@ def sweep(
     redo: Annotated[
         str | None, typer.Option("--redo", metavar="ID", help="With --resume: that task again; `start`: all of them.")
     ] = None,
+    budgets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--budget", metavar="NAME=MOST", help="Leave out chips of more than area=2mm2 or power=300mW; repeatable."
+        ),
+    ] = None,
     carrier: Carrier = None,
     json_file: JsonFile = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write a line for each task.")] = None,
+    report_file: Html = None,
     trusted: Trust = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run a campaign: every combination of the SoCs, workloads, mappings, searches and SoC values that a plan names."""
-    import os
-
+    """Run a campaign: every combination of the SoCs, workloads, mappings, searches and SoC values that a plan names.
+    Exit status 1 where tasks have failed."""
+    from cosoc.search.campaigns import results
     from cosoc.search.campaigns import run as sweeps
+    from cosoc.search.campaigns.budget import budget
 
     if workers is not None and scheduler is not None:
         raise InputError("--workers is for processes here; with --scheduler the cluster has its own")
-    _check_outputs({"--json": json_file})
+    _check_outputs({"--json": json_file, "--csv": csv_file, "--report": report_file})
+    most = tuple(budget(text) for text in budgets or ())
     warning = sweeps.exposed(scheduler) if scheduler and not quiet else None
     if warning:
         say(warning)
     processes = workers or os.cpu_count() or 1
-    config = sweeps.SweepConfig(plan, out, processes, scheduler, resume, retry_failed, redo, carrier)
+    config = sweeps.SweepConfig(plan, out, processes, scheduler, resume, retry_failed, redo, carrier, most)
     try:
         with reporting(quiet) as progress:
             found = sweeps.sweep(config, progress)
     except (KeyboardInterrupt, Ended):
         raise Interrupted(f"what is finished is in {out / 'results.sqlite'}; go on with --resume") from None
     if json_file:
-        write_json(json_file, sweeps.to_json(found))
+        write_json(json_file, results.to_json(found))
+    if csv_file:
+        write_text(csv_file, results.to_csv(found))
+    if report_file:
+        from cosoc import why
+
+        write_text(report_file, why.campaign(found, out))
+    failed = results.failures(found)
     if not quiet:
-        put(sweeps.table(found))
-        failed = sweeps.failures(found)
+        put(results.table(found))
         for line in failed[:SHOWN_FAILURES]:
             say(f"failed: {line}")
         if len(failed) > SHOWN_FAILURES:
             say(f"and {len(failed) - SHOWN_FAILURES} more, all of them in {out / 'results.sqlite'}")
+    if failed:
+        raise typer.Exit(FAILED)
 
 
 @app.command()

@@ -25,7 +25,6 @@ from cosoc.sim.cores.roofline import over
 from cosoc.sim.cores.tensor_gpu import NO_TILES, OnMainMemory, folded, plain_bytes, weights_in_main
 from cosoc.sim.model.soc import Num
 from cosoc.sim.model.units import (
-    Bits,
     Bytes,
     BytesOr0,
     Elements,
@@ -55,7 +54,6 @@ class Dla(OnMainMemory):
     UNUSED: ClassVar[Mapping[str, str]] = NO_TILES | {"launch_cycles": "start_cycles is the start of an operator"}
 
     model: Literal["dla"]
-    number_bits: Bits  # of weights and activations in memory
     macs_per_cycle: PerCycle  # of the array
     atomic_c: Parallel  # input channels of an operation
     atomic_k: Parallel  # filters of an operation
@@ -66,6 +64,10 @@ class Dla(OnMainMemory):
     fill_bytes: BytesOr0  # of the memory link's time, until first operands are there and last results out
     access_factor: Factor  # of the link's time for a byte, which a byte takes in its atoms
     norm_passes: Times  # over its bytes, of a normalisation
+
+    @property
+    def peak(self) -> float:
+        return self.macs_per_cycle
 
     def improvements(self) -> tuple[str, ...]:
         return "macs_per_cycle=x2", "start_cycles=x0.5", "buffer_bytes=x2"

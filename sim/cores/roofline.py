@@ -21,19 +21,17 @@ One device behaves differently under each runtime; a SoC file holds a table for 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from cosoc.sim.model.soc import NO_FEED, Core, FromList, Model, Name, Num, SoC
-from cosoc.sim.model.units import Bits, ElementsOr0, OfPeak, PerCycle, TileEdge, WholeCyclesOr0
+from cosoc.sim.model.soc import NO_FEED, Core, Model, Name, Num, SoC
+from cosoc.sim.model.units import Bits, Count, ElementsOr0, OfPeak, PerCycle, TileEdge, WholeCyclesOr0
 from cosoc.sim.model.workload import Tile
 
 OpClass = Literal["conv3x3", "conv1x1", "depthwise", "fc", "attention", "other"]
 OP_CLASSES: tuple[OpClass, ...] = get_args(OpClass)
-# Classes of operators that no measurement of the device covers: their figures are others', and results say so.
-Unmeasured = Annotated[tuple[OpClass, ...], FromList]
 FRACTION = 1 << 20  # rates are rounded to this part of a MAC or byte a cycle, so that ints stay ints
 
 
@@ -55,11 +53,6 @@ def op_class(tile: Tile) -> OpClass:
     return "conv3x3" if plain else "other"
 
 
-def class_among(tile: Tile, classes: Sequence[OpClass]) -> str:
-    """The class of a layer with MACs if it is one of these, '' else."""
-    return found if tile.op in ("conv", "matmul") and (found := op_class(tile)) in classes else ""
-
-
 class Efficiency(Model):
     """Nominal MACs a cycle over the peak, by class of operator."""
 
@@ -69,6 +62,31 @@ class Efficiency(Model):
     fc: OfPeak  # fully connected, on one pixel
     attention: OfPeak  # products of activations, and linear layers on a row of tokens
     other: OfPeak  # strided or larger filters
+
+
+class Networks(Model):
+    """Networks that were measured on the device and have operators of a class: what the class's figure was fitted to.
+    Of 0 it is other devices' or assumed, and results say so; as they do of few."""
+
+    conv3x3: Count  # with 3x3 filters of stride 1
+    conv1x1: Count  # with 1x1 filters on feature maps
+    depthwise: Count  # with filters in groups
+    fc: Count  # with fully connected layers
+    attention: Count  # with products of activations, or linear layers on tokens
+    other: Count  # with strided or larger filters
+
+
+def evidence_of(tile: Tile, networks: Networks | None) -> tuple[str, int] | None:
+    """The class of a layer with MACs, and the networks that its figure was fitted to; None where nothing is said."""
+    if networks is None or tile.op not in ("conv", "matmul"):
+        return None
+    found = op_class(tile)
+    return found, getattr(networks, found)
+
+
+def number_format(bits: int) -> str:
+    """What runtimes call it."""
+    return {8: "int8", 16: "fp16", 32: "fp32"}.get(bits, f"{bits} bit")
 
 
 class InferenceRuntime(Model):
@@ -82,7 +100,8 @@ class InferenceRuntime(Model):
     chain_cycles: WholeCyclesOr0 = 0  # from one multiply-add to the next that needs it
     fill_outputs: ElementsOr0 = 0  # of one tile on each multiprocessor
     efficiency: Efficiency  # nominal MACs a cycle over the peak, by class of operator
-    unmeasured: Unmeasured = ()  # classes of operators that no measurement of the device covers
+    # networks that each class's figure was fitted to; left out where the file does not say
+    networks: Networks | None = None
 
 
 class Roofline(Core):
@@ -119,8 +138,17 @@ class Roofline(Core):
     def fits(self, tile: Tile) -> list[str]:
         return []
 
-    def unmeasured_class(self, tile: Tile) -> str:
-        return class_among(tile, self.runtimes[self.runtime].unmeasured)
+    def evidence(self, tile: Tile) -> tuple[str, int] | None:
+        return evidence_of(tile, self.runtimes[self.runtime].networks)
+
+    @property
+    def basis(self) -> str:
+        form = number_format(self.runtimes[self.runtime].number_bits)
+        return f"{self.runtime.removesuffix(f'_{form}')} {form}"
+
+    @property
+    def peak(self) -> float:
+        return self.runtimes[self.runtime].peak_macs_per_cycle
 
     def _winograd(self, tile: Tile) -> int:
         multiplies = tile.op in ("conv", "matmul")
@@ -201,11 +229,12 @@ __all__ = [
     "OP_CLASSES",
     "Efficiency",
     "InferenceRuntime",
+    "Networks",
     "OpClass",
     "Roofline",
-    "Unmeasured",
-    "class_among",
     "core_name",
+    "evidence_of",
+    "number_format",
     "op_class",
     "over",
 ]

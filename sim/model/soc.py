@@ -381,9 +381,20 @@ class Core(Model):
         """What one job moves before its array cycles, one after the other: (links, bytes), `feed_bytes` in all."""
         return ((self.feed_links, self.feed_bytes(tile, xp)),)
 
-    def unmeasured_class(self, tile: Tile) -> str:
-        """The class of operators that a tile is of, if no measurement of the device covers it; '' else."""
+    def evidence(self, tile: Tile) -> tuple[str, int] | None:
+        """The class of operators that a tile is of, and how many networks that were measured on the device its figures
+        were fitted to; None where the file does not say."""
+        return None
+
+    @property
+    def basis(self) -> str:
+        """The runtime and number format that its figures are of; '' where it is the hardware alone."""
         return ""
+
+    @property
+    def peak(self) -> float:
+        """Multiply-accumulates a cycle that it has at most, 0 where that is not stated as one figure."""
+        return 0.0
 
     @property
     def streams(self) -> bool:

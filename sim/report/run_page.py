@@ -57,7 +57,7 @@ def run_data(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -> 
     return {
         "name": f"{result.workload} on {result.soc}, {result.mapping}, {result.runtime}",
         "ticks": result.ticks, "seconds": result.seconds, "energy_j": result.energy_j, "ops": result.ops,
-        "bottleneck": bottleneck(result),
+        "bottleneck": " ".join([bottleneck(result), *(f"{one}." for one in result.evidence if one.basis)]),
         "hosted": [
             (why, len(names), ticks / max(result.ticks, 1)) for why, (ticks, names) in by_reason(result).items()
         ],
