@@ -67,6 +67,14 @@ class Dla(OnMainMemory):
     access_factor: Factor
     norm_passes: Times
 
+    @property
+    def numbers(self) -> tuple[str, int, int]:
+        return "float" if self.number_bits > 8 else "integer", self.number_bits, self.number_bits
+
+    @property
+    def step(self) -> int:
+        return self.atomic_k
+
     def improvements(self) -> tuple[str, ...]:
         return "macs_per_cycle=x2", "start_cycles=x0.5", "buffer_bytes=x2"
 

@@ -104,6 +104,14 @@ class TensorGpu(OnMainMemory):
     fill_bytes: BytesOr0
     norm_passes: Times
 
+    @property
+    def numbers(self) -> tuple[str, int, int]:
+        return "float" if self.number_bits > 8 else "integer", self.number_bits, self.number_bits
+
+    @property
+    def step(self) -> int:
+        return self.tile_sizes[0]
+
     def improvements(self) -> tuple[str, ...]:
         return "peak_macs_per_cycle=x2", "l2_bytes_per_cycle=x2", "kernel_cycles=x0.5"
 
