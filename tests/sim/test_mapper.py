@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from own_arrays import arrays
 
 from cosoc.sim.errors import InputError
@@ -27,6 +27,7 @@ from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import figures
 from cosoc.sim.ways import cores_for, shares, twins
 
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 STEP = 16  # output channels of a column of DIANA's digital array
 
 
@@ -204,7 +205,7 @@ def _kept(net: Workload, mapping: Mapping, soc: SoC, name: str) -> int:
 def test_a_mapping_is_the_same_in_every_process() -> None:
     """Whatever order Python's sets have there."""
     code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from own_arrays import arrays;"
+        f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); from own_arrays import arrays;"
         "from cosoc.sim.files.mapping_file import dump_mapping; from cosoc.sim.manual import named_mapping;"
         "from cosoc.sim.files.workload_file import find_workload;"
         "print(dump_mapping(named_mapping('default', find_workload('digits_cnn'), arrays(3))))"
