@@ -2,12 +2,13 @@
 
     python benchmarks/mapped.py [--quick] [--json FILE]
 
-Chips with two and four equal arrays (`own_arrays.py`) and those of the catalogue where several cores can take a layer in
-the same numbers; on DIANA `min_cost`, whose ternary array computes in others. Beside the default: every layer on its
-default core (`all_8bit`: the default of before), the best of all layers on one kind of core, and, for small networks,
-the best of all divisions in steps of 16 channels, by simulation. `compute`: the seconds in which the cores would be done
-if they did nothing but compute, each layer divided over all of them to the fraction, layers that can run at once at once
-(a linear programme): no mapping of these tiles is below it. CPU: processor time of choosing, one thread.
+Chips with two and four equal arrays (`own_arrays.py`) and those of the catalogue where several cores can take a
+layer in the same numbers; on DIANA `min_cost`, whose ternary array computes in others. Beside the default: every layer
+on its default core (`all_8bit`: the default of before), the best of all layers on one kind of core, and, for small
+networks, the best of all divisions in steps of 16 channels, by simulation. `compute`: the seconds in which the cores
+would be done if they did nothing but compute, each layer divided over all of them to the fraction, layers that can run
+at once at once (a linear programme); what moves and what is launched comes on top. CPU: processor time of choosing, one
+thread.
 """
 
 from __future__ import annotations
@@ -99,8 +100,8 @@ def enumerated(case: Case, soc: SoC, net: Workload) -> tuple[float, int]:
     options = []
     for layer in net:
         cores = [part.core for part in cores_for(layer, soc, case.mapping == "min_cost")]
-        ks = [ks for ks in itertools.product(*(range(0, layer.k + STEP, STEP) for _ in cores[1:]))]
-        each = [(layer.k - sum(rest), *rest) for rest in ks if sum(rest) <= layer.k]
+        rests = itertools.product(*(range(0, layer.k + STEP, STEP) for _ in cores[1:]))
+        each = [(layer.k - sum(rest), *rest) for rest in rests if sum(rest) <= layer.k]
         each += [(0, layer.k)] if len(cores) == 2 and layer.k % STEP else []
         options.append([LayerPlan(tuple(Part(c, k) for c, k in zip(cores, own, strict=True) if k)) for own in each])
     count = int(np.prod([len(own) for own in options]))
