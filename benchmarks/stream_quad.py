@@ -2,13 +2,13 @@
 
     python benchmarks/stream_quad.py [--stream PYTHON] [--quick] [--json FILE]
 
-The chip is `tpu_like_quad_core` of stream-dse; `stream_quad.yaml` is the same as far as both describe it, and says where
-not. Networks: two convolutions (of Stream's own tests) and ResNet-18 (that of its documentation). Simulated here: all on
-the first array, Stream's division (channels evenly over all four arrays; where it divides rows, that is the nearest
-that a mapping here can say), and what `default` chooses. PYTHON: of an environment with `stream-dse==2.1.1` and `six`,
-which then prices its own proposal, its own mapping file of the two convolutions, and ours: each layer through the DRAM,
-as here, and both in one of its fused groups. ResNet-18 takes it minutes and is left out of --quick. Cycles of the two
-tools are of two models: what is compared is which mapping each calls better, and by how much.
+The chip is `tpu_like_quad_core` of stream-dse; `stream_quad.yaml` is the same as far as both describe it, and says
+where not. Networks: two convolutions (of Stream's own tests) and ResNet-18 (that of its documentation). Simulated here:
+all on the first array, Stream's division (channels evenly over all four arrays; where it divides rows, that is the
+nearest that a mapping here can say), and what `default` chooses. PYTHON: of an environment with `stream-dse==2.1.1` and
+`six`, which then prices its own proposal, its own mapping file of the two convolutions, and ours: each layer through
+the DRAM, as here, and both in one of its fused groups. ResNet-18 takes it minutes and is left out of --quick. Cycles
+of the two tools are of two models: what is compared is which mapping each calls better, and by how much.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ def main() -> None:
         for name, cycles in row["ours"]["cycles"].items():
             print(f"{net.name:10} simulated here    {name:24} {cycles:12,} cycles", flush=True)
         print(
-            f"{net.name:10} arithmetic {row['ours']['arithmetic_cycles']:,.0f}, the DRAM's port with each tensor written "
-            f"and read once {row['ours']['dram_cycles']:,.0f}; chosen in {row['ours']['cpu_s']:.1f} CPU s"
+            f"{net.name:10} arithmetic {row['ours']['arithmetic_cycles']:,.0f}, the DRAM's port with each tensor "
+            f"written and read once {row['ours']['dram_cycles']:,.0f}; chosen in {row['ours']['cpu_s']:.1f} CPU s"
         )
         if asked.stream is None or (asked.quick and net is not TWO_CONV):
             continue
