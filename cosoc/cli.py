@@ -181,6 +181,15 @@ def simulate(
             help="By name (see `cosoc list`) or a .yaml file [default: default; a cluster needs a file].",
         ),
     ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            "--objective",
+            metavar="NAME",
+            help="What min_cost, and default where several cores can take a layer, is to make small: latency, energy, "
+            "edp, peak, throughput, or a product such as latency*energy^2 [default: latency].",
+        ),
+    ] = None,
     runtime: RuntimeName = None,
     engine: Annotated[Engine, typer.Option("--engine", help="Both give the same result to the tick.")] = "fast",
     inferences: Annotated[
@@ -264,7 +273,7 @@ def simulate(
         raise InputError(f"--gantt {gantt_file}: the chart is a PNG; give a name that ends in .png")
     inferences = inferences or 1
     named = mapping or DEFAULT_MAPPING
-    machine, network, placed = _inputs(soc, workload, named, runtime, asked, overrides, batch)
+    machine, network, placed = _inputs(soc, workload, named, runtime, asked, overrides, batch, objective, quiet)
     from cosoc import why
     from cosoc.sim.report import render
     from cosoc.sim.simulate import simulate as run
@@ -1190,15 +1199,17 @@ def _workload(name: str, asked: Asked) -> Workload:
 
 def _inputs(
     soc: str, workload: str, mapping: str, runtime: Runtime | None, input_shape: Asked,
-    overrides: list[str] | None, batch: int = 1,
+    overrides: list[str] | None, batch: int = 1, objective: str | None = None, quiet: bool = False,
 ) -> tuple[SoC, Workload, Mapping]:  # fmt: skip
+    from cosoc.output import reporting_late
     from cosoc.sim.files.mapping_file import find_mapping
     from cosoc.sim.model.workload import batched
 
     machine = _soc(soc, overrides)
     network = batched(_workload(workload, input_shape), batch)
 
-    return machine, network, find_mapping(mapping, network, machine, runtime)
+    with reporting_late(quiet) as report:
+        return machine, network, find_mapping(mapping, network, machine, runtime, objective, report)
 
 
 def _shape(input_shape: list[str] | None) -> tuple[int, ...] | None:

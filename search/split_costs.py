@@ -21,7 +21,7 @@ from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import device_soc
 from cosoc.sim.files.names import DEFAULT
-from cosoc.sim.manual import named_mapping
+from cosoc.sim.mapper import usual_runtime
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.cuts import elements, last_layers
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Piece, Runtime, Stage
@@ -255,9 +255,7 @@ def device_mappings(
                 f"a mapping for {name}: {cluster.name} has no such device; it has {', '.join(cluster.devices)}"
             )
     for name in cluster.devices:
-        found[name] = chosen.get(name) or Mapping(
-            DEFAULT, named_mapping(DEFAULT, workload, device_soc(cluster, name)).runtime
-        )
+        found[name] = chosen.get(name) or Mapping(DEFAULT, usual_runtime(device_soc(cluster, name)))
     together: Runtime = "overlapped" if any(mapping.runtime == "overlapped" for mapping in found.values()) else "serial"
     for name, mapping in chosen.items():
         if mapping.runtime != together:

@@ -112,6 +112,10 @@ class Crossbar(Core):
         return self
 
     @property
+    def numbers(self) -> tuple[str, int, int]:
+        return f"cells of {self.cell_bits} bits", self.weight_bits, self.act_bits
+
+    @property
     def slices(self) -> int:
         """Cells side by side that hold one weight."""
         return -(-self.weight_bits // self.cell_bits)

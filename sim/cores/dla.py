@@ -69,6 +69,14 @@ class Dla(OnMainMemory):
     def peak(self) -> float:
         return self.macs_per_cycle
 
+    @property
+    def numbers(self) -> tuple[str, int, int]:
+        return "float" if self.number_bits > 8 else "integer", self.number_bits, self.number_bits
+
+    @property
+    def step(self) -> int:
+        return self.atomic_k
+
     def improvements(self) -> tuple[str, ...]:
         return "macs_per_cycle=x2", "start_cycles=x0.5", "buffer_bytes=x2"
 

@@ -131,6 +131,11 @@ class Roofline(Core):
             raise ValueError(f"runtime {self.runtime} is not one of {', '.join(self.runtimes)}")
         return self
 
+    @property
+    def numbers(self) -> tuple[str, int, int]:
+        bits = self.runtimes[self.runtime].number_bits
+        return "float" if bits > 8 else "integer", bits, bits
+
     def improvements(self) -> tuple[str, ...]:
         used = f"runtimes.{self.runtime}"
         return f"{used}.peak_macs_per_cycle=x2", "memory_bytes_per_cycle=x2", f"{used}.kernel_cycles=x0.5"

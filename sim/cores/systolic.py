@@ -91,6 +91,10 @@ class Systolic(Core):
     def takes_rows(self) -> bool:
         return True
 
+    @property
+    def step(self) -> int:
+        return self.side
+
     def own_memories(self) -> tuple[str, ...]:
         return ("accumulator",)
 

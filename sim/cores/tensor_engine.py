@@ -63,6 +63,10 @@ class TensorEngine(Core):
     def streams(self) -> bool:
         return bool(self.feed_links)
 
+    @property
+    def numbers(self) -> tuple[str, int, int]:
+        return "float", self.weight_bits, self.act_bits
+
     def improvements(self) -> tuple[str, ...]:
         return ("rows=x2",)
 

@@ -111,6 +111,14 @@ class TensorGpu(OnMainMemory):
     def peak(self) -> float:
         return self.peak_macs_per_cycle
 
+    @property
+    def numbers(self) -> tuple[str, int, int]:
+        return "float" if self.number_bits > 8 else "integer", self.number_bits, self.number_bits
+
+    @property
+    def step(self) -> int:
+        return self.tile_sizes[0]
+
     def improvements(self) -> tuple[str, ...]:
         return "peak_macs_per_cycle=x2", "l2_bytes_per_cycle=x2", "kernel_cycles=x0.5"
 

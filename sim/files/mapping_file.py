@@ -46,6 +46,7 @@ from cosoc.sim.files.catalog import device_soc
 from cosoc.sim.files.names import RULES, built_in_mappings, list_mappings
 from cosoc.sim.files.yamlfile import Place, load_model
 from cosoc.sim.manual import named_mapping
+from cosoc.sim.mapper import Report
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.mapping import (
     DIMS,
@@ -334,10 +335,16 @@ def _piece_text(piece: Piece) -> str:
     return f"{{{text}}}" if piece.resident is None else f"{{{text}, resident: {json.dumps(list(piece.resident))}}}"
 
 
-def find_mapping(name_or_path: str, workload: Workload, soc: SoC, runtime: Runtime | None = None) -> Mapping:
-    """A mapping by rule name (`all_8bit`, ...), by the name of one that comes with the SoC, or by file."""
+def find_mapping(
+    name_or_path: str, workload: Workload, soc: SoC, runtime: Runtime | None = None, objective: str | None = None,
+    report: Report | None = None,
+) -> Mapping:  # fmt: skip
+    """A mapping by rule name (`all_8bit`, ...), by the name of one that comes with the SoC, or by file. objective,
+    report: as `named_mapping` has them; a file has chosen already."""
     if name_or_path in RULES:
-        return named_mapping(name_or_path, workload, soc, runtime)
+        return named_mapping(name_or_path, workload, soc, runtime, objective, report)
+    if objective is not None:
+        raise InputError(f"--objective {objective}: mapping {name_or_path} leaves nothing to choose; use min_cost")
     files = built_in_mappings(soc.name)
     if name_or_path in files:
         return load_mapping(files[name_or_path], workload, soc, runtime)

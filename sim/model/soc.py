@@ -341,6 +341,17 @@ class Core(Model):
         """Whether its weights are -1, 0 and 1 times a scale, whatever `weight_bits` says."""
         return False
 
+    @property
+    def numbers(self) -> tuple[str, int, int]:
+        """The numbers it computes with: their kind, bits of weights, bits of activations. Cores that agree in these
+        give a layer the same results, so that which of them computes it changes no accuracy."""
+        return "ternary" if self.ternary else "integer", self.weight_bits, self.act_bits
+
+    @property
+    def step(self) -> int:
+        """Output channels that it computes at once: fewer of them take as long."""
+        return self.channel_step
+
     def with_bits(self, bits: int | None) -> Self:
         """The core with weights of so many bits; None: as it is."""
         return self if bits is None else self.model_copy(update={"weight_bits": bits})
