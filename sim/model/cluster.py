@@ -49,6 +49,11 @@ class Device(Model):
     queue_items: Items = 2
     carrier_w: Watts = 0.0
 
+    @property
+    def kind(self) -> tuple[str, tuple[tuple[str, str], ...]]:
+        """Which SoC it is: entries that agree in it are the same one."""
+        return self.soc, tuple(sorted(self.set.items()))
+
 
 class NetworkLink(Model):
     """A link between devices. message_ns: a port is held for so long with every message, beside its bytes. latency_ns:
