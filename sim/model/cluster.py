@@ -45,6 +45,11 @@ class Device(Model):
     # of the board that it is on, where the energy of its SoC stops at a chip and others' does not
     carrier_w: Watts = 0.0
 
+    @property
+    def kind(self) -> tuple[str, tuple[tuple[str, str], ...]]:
+        """Which SoC it is: entries that agree in it are the same one."""
+        return self.soc, tuple(sorted(self.set.items()))
+
 
 class NetworkLink(Model):
     """A link between devices; the module docstring has what each kind shares."""
