@@ -1,4 +1,4 @@
-"""kill -9 at random moments of searches in every space, of campaigns and of calibrations, each then resumed.
+"""kill -9 at random moments of searches in every space and chains of them, of campaigns and of calibrations, each then resumed.
 
     python benchmarks/kills.py [--kills 100] [--lanes 2] [--quick] [--seed 0] [--json FILE]
 
@@ -8,7 +8,7 @@ the unbroken one left, and no process. A calibration, of which nothing is kept, 
 a file. Of a search all processes are killed at once; of a campaign or calibration all, or the parent alone, whose
 workers must then end by themselves, or one worker of a campaign, which the campaign must survive.
 
-So many kills of searches are shared out among the spaces, and so many of campaigns among two plans and a calibration.
+So many kills of searches are shared out among the spaces and chains of them, and so many of campaigns among two plans and a calibration.
 Runs are forked from a process that has imported all that they need, as most of a short run is importing otherwise;
 workers import it themselves.
 """
@@ -42,12 +42,19 @@ POLL_S = 0.02
 QUICK = 3  # kills of a search and of a campaign
 
 DIGITS = ("digits_cnn", "--epochs", "2", "--strengths", "1", "--quiet")
+# One chain trains a network, one is decided by costs, one goes over devices with tiles of their own.
+CHAINS = {
+    "operators+tiles+fusion": ("search", "darkside", "digits_cnn", "--space", "operators+tiles+fusion", "--epochs", "1",
+                               "--strengths", "1", "--quiet"),
+    "channels+tiles": ("search", "diana", "digits_cnn", "--space", "channels+tiles", "--epochs", "0", "--quiet"),
+    "splits+tiles": ("search", "gemmini_4", "digits_cnn", "--space", "splits+tiles", "--inferences", "50", "--quiet"),
+}  # fmt: skip
 SEARCHES = {
-    "channels": ("search", "diana", *DIGITS),
-    "operators": ("search", "darkside", *DIGITS, "--space", "operators"),
     "tiles": ("search", "gemmini", "digits_cnn", "--space", "tiles", "--quiet"),
     "splits": ("search", "homogeneous_gpu_2", "digits_cnn", "--space", "splits", "--inferences", "50", "--quiet"),
-}
+    "channels": ("search", "diana", *DIGITS),
+    "operators": ("search", "darkside", *DIGITS, "--space", "operators"),
+} | CHAINS
 SWEEP = ("sweep", "{plan}", "--workers", "1", "--quiet")
 CAMPAIGNS = {
     "sweep": SWEEP, "sweep of splits": SWEEP, "calibrate": ("calibrate", "diana", "--samples", "24", "--quiet")
@@ -308,8 +315,7 @@ def measure(kills: int, seed: int, folder: Path, lanes: int = 2) -> dict[str, An
     """So many kills of searches and of campaigns, some kinds side by side."""
     shutil.rmtree(folder, ignore_errors=True)
     start = time.monotonic()
-    searches = ("tiles", *(kind for kind in SEARCHES if kind != "tiles"))  # the shortest first, for few kills
-    jobs = shared(kills, tuple(CAMPAIGNS)) | shared(kills, searches)
+    jobs = shared(kills, tuple(CAMPAIGNS)) | shared(kills, tuple(SEARCHES))  # few kills are of the shortest, the first
     with ThreadPoolExecutor(lanes) as pool:
         parts = pool.map(lambda kind: killed(kind, jobs[kind], seed, folder / kind.replace(" ", "_")), jobs)
         found = dict(zip(jobs, parts, strict=True))
