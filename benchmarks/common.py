@@ -6,12 +6,14 @@ import argparse
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+SKIPPED = 77  # exit status of a benchmark that this machine has not all for, as automake's tests have it
 PACKAGES = ("cosoc", "numpy", "numba", "simpy", "torch")
 
 
@@ -57,6 +59,12 @@ def write_json(path: Path | None, figures: dict[str, Any]) -> None:
         temporary.write_text(json.dumps({"machine": machine()} | figures, indent=1) + "\n")
         temporary.replace(path)
         print(f"written: {path}")
+
+
+def skip(needs: str) -> NoReturn:
+    """End, as something is lacking; needs: what, and how to get it, in one line."""
+    print(f"skipped, needs {needs}", file=sys.stderr)
+    sys.exit(SKIPPED)
 
 
 def progress(label: str, lines: int = 10) -> Callable[[int, int, str], None]:

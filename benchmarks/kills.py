@@ -1,4 +1,4 @@
-"""kill -9 at random moments of searches in every space and chains of them, of campaigns and of calibrations, each then resumed.
+"""kill -9 at random moments of searches in all spaces and chains, of campaigns and of calibrations, each then resumed.
 
     python benchmarks/kills.py [--kills 100] [--lanes 2] [--quick] [--seed 0] [--json FILE]
 
@@ -8,9 +8,9 @@ the unbroken one left, and no process. A calibration, of which nothing is kept, 
 a file. Of a search all processes are killed at once; of a campaign or calibration all, or the parent alone, whose
 workers must then end by themselves, or one worker of a campaign, which the campaign must survive.
 
-So many kills of searches are shared out among the spaces and chains of them, and so many of campaigns among two plans and a calibration.
-Runs are forked from a process that has imported all that they need, as most of a short run is importing otherwise;
-workers import it themselves.
+So many kills of searches are shared out among the spaces and chains of them, and so many of campaigns among three plans
+and a calibration. Runs are forked from a process that has imported all that they need, as most of a short run is
+importing otherwise; workers import it themselves.
 """
 
 from __future__ import annotations
@@ -57,18 +57,21 @@ SEARCHES = {
 } | CHAINS
 SWEEP = ("sweep", "{plan}", "--workers", "1", "--quiet")
 CAMPAIGNS = {
-    "sweep": SWEEP, "sweep of splits": SWEEP, "calibrate": ("calibrate", "diana", "--samples", "24", "--quiet")
+    "sweep": SWEEP, "sweep of splits": SWEEP, "sweep of training": SWEEP,
+    "calibrate": ("calibrate", "diana", "--samples", "24", "--quiet"),
 }  # fmt: skip
 COMMANDS = SEARCHES | CAMPAIGNS
 SIMULATIONS = """\
 simulate:
   soc: [diana]
-  workload: [digits_cnn, autoencoder]
+  workload: [digits_cnn]
   mapping: [all_8bit, min_cost, nothing]
   set: {links.l2_read.bytes_per_period: [8, 16]}
 """
 PLANS = {
-    "sweep": "search: {soc: [darkside], workload: [digits_cnn], space: [operators, tiles], strengths: [1], epochs: 1}",
+    "sweep": "search: {soc: [gemmini], workload: [digits_cnn], space: [tiles]}",
+    "sweep of training": "search: {soc: [darkside], workload: [digits_cnn], space: [operators], strengths: [1], "
+    "epochs: 1}",
     "sweep of splits": "search: {soc: [homogeneous_gpu_2], workload: [digits_cnn], space: [splits], inferences: 20}",
 }
 
@@ -194,10 +197,12 @@ def alive(group: int) -> dict[int, float]:
     out = {}
     for name in os.listdir("/proc"):
         try:
-            after = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split() if name.isdigit() else []
+            if not name.isdigit() or os.getpgid(int(name)) != group:
+                continue
+            after = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if after and int(after[2]) == group and after[0] not in "ZX":
+        if after[0] not in "ZX":
             out[int(name)] = sum(map(int, after[11:15])) / os.sysconf("SC_CLK_TCK")
     return out
 

@@ -356,7 +356,9 @@ def main() -> None:
         print("figures:", absurd.told(found))
         write_json(options.json, result)
     if options.kills:
-        result["kills"] = {"seed": options.seed} | kills.measure(options.kills, options.seed, options.keep / "kills")
+        result["kills"] = {"seed": options.seed} | kills.measure(
+            options.kills, options.seed, options.keep / "kills", options.processes
+        )
         print("kills:", result["kills"])
         write_json(options.json, result)
     for part, measure in (("damages", damage.measure), ("signals", signals.measure)):
