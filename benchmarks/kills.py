@@ -223,7 +223,7 @@ def ends(run: Run, within_s: float) -> tuple[bool, float]:
     """Whether a run ends by itself before it has taken so much processor time; the time that it was last seen with."""
     spent_s = 0.0
     while not run.wait(POLL_S):
-        spent_s = sum(alive(run.pid).values()) or spent_s
+        spent_s = max(spent_s, sum(alive(run.pid).values()))  # a worker that ends is nobody's for a moment
         if spent_s >= within_s:
             return False, spent_s
     return True, spent_s
