@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from common import arguments, state, write_json
+from common import arguments, skip, state, write_json
 
 LIMIT_S = 10
 MEMORY_BYTES = 4 << 30
@@ -178,8 +178,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "fuzz")
     options = parser.parse_args()
     if importlib.util.find_spec("atheris") is None:
-        print("fuzz.py needs atheris: pip install atheris", file=sys.stderr)
-        return 2
+        skip("atheris: pip install atheris")
     state(options.seed)
     options.keep.mkdir(parents=True, exist_ok=True)
     names = options.readers.split(",")
