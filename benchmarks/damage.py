@@ -1,12 +1,13 @@
 """Every file of finished and of half-done runs, damaged in every way: a part of robustness.py.
 
-Runs of channels, tiles and splits and a campaign, each finished, and cut off half-way (the channels' by `kill -9`, so
-that there is a checkpoint). Each of their files is cut, emptied, replaced by garbage, `{}`, `[]`, `null`, a number,
-another run's file or a state_dict of other keys, is missing, is a link. Then the run is resumed, explained and
-reported, in this process. Right is status 2 with one line that names the file, or, where the file has no part in it,
-what would be said of the undamaged run. Counted as failures: a traceback or any other status, more than one line, and a
-result that is silently another. Of tiles every damage is then mended by the phase that the line names, and must lead to
-the unbroken run's result.
+Runs of channels, tiles, splits and the chains of kills.py and a campaign, each finished, and cut off half-way (the
+channels' by `kill -9`, so that there is a checkpoint). Each of their files is cut, emptied, replaced by garbage, `{}`,
+`[]`, `null`, a number, another run's file or a state_dict of other keys, is missing, is a link. Then the run is
+resumed, explained and reported, in this process; a calibration's file is read by a search that begins with it
+(`--estimate`). Right is status 2 with one line that names the file, or, where the file has no part in it, what would be
+said of the undamaged run. Counted as failures: a traceback or any other status, more than one line, and a result that
+is silently another. Of tiles every damage is then mended by the phase that the line names, and must lead to the
+unbroken run's result.
 """
 
 from __future__ import annotations
@@ -30,12 +31,16 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from kills import CHAINS
+
 PLAN = "simulate: {soc: [diana], workload: [digits_cnn, autoencoder]}\n"
 SEARCHES = {
     "channels": ["diana", "digits_cnn", "--epochs", "3", "--strengths", "1"],
     "tiles": ["gemmini", "digits_cnn", "--space", "tiles"],
     "splits": ["homogeneous_gpu_2", "digits_cnn", "--space", "splits", "--inferences", "50"],
-}
+} | {kind: [word for word in words[1:] if word != "--quiet"] for kind, words in CHAINS.items()}
+KINDS = (*SEARCHES, "campaign", "calibrate")
+ESTIMATE = "estimate.json"  # of a calibration, in its folder
 WAYS = ("cut", "empty", "garbage", "{}", "[]", "null", "3", "another run's", "other keys", "missing", "a link")
 REDO = re.compile(r"--redo (\S+) does")
 TIMES = re.compile(r'"(spent_s|wall_s)": [0-9.e-]+')
@@ -43,7 +48,8 @@ TIMES = re.compile(r'"(spent_s|wall_s)": [0-9.e-]+')
 
 @dataclass(frozen=True)
 class Case:
-    """A file of a run, and how it is damaged. kind: of the run; half: whether it is cut off half-way."""
+    """A file of a run, and how it is damaged. kind: of the run; half: whether it is cut off half-way; command: what
+    then reads it."""
 
     kind: str
     half: bool
@@ -69,6 +75,12 @@ def words_of(kind: str, command: str, folder: Path) -> list[str]:
     if command in ("explain", "report"):
         return [command, str(folder), *(["--out", str(folder.parent / "page.html")] if command == "report" else [])]
     resume = ["--resume"] if command == "resume" else []
+    if kind == "calibrate" and command == "begin":
+        folder.mkdir()
+        return ["calibrate", "diana", "--samples", "12", "--quiet", "--out", str(folder / ESTIMATE)]
+    if kind == "calibrate":
+        return ["search", "diana", "digits_cnn", "--space", "channels+tiles", "--epochs", "0", "--quiet",
+                "--estimate", str(folder / ESTIMATE), "--out", str(folder / "search")]  # fmt: skip
     if kind == "campaign":
         return ["sweep", str(folder.parent / "plan.yaml"), "--workers", "1", "--quiet", "--out", str(folder), *resume]
     return ["search", *SEARCHES[kind], "--quiet", "--out", str(folder), *resume]
@@ -79,6 +91,7 @@ def outcome(command: str, folder: Path) -> str:
     if command == "report":
         page = (folder.parent / "page.html").read_text()
         return page[page.index('id="data"') :].replace(str(folder), "")
+    folder = folder / "search" if command == "search" else folder
     file = folder / ("result.json" if (folder / "result.json").exists() else "results.sqlite")
     if file.suffix == ".json":
         return TIMES.sub("", file.read_text())
@@ -93,8 +106,8 @@ def prepare(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "plan.yaml").write_text(PLAN)
-    for kind in (*SEARCHES, "campaign"):
-        for name in ("whole", "half", "other"):
+    for kind in KINDS:
+        for name in ("whole", "other") if kind == "calibrate" else ("whole", "half", "other"):
             words = words_of(kind, "begin", folder / f"{kind} {name}")
             if name == "other" and kind == "campaign":
                 (folder / "other.yaml").write_text(PLAN.replace("autoencoder", "resnet8"))
@@ -159,8 +172,8 @@ def damage(case: Case, folder: Path, stock: Path) -> None:
 def cases(stock: Path) -> list[Case]:
     """Every file of every run in every way, under every command that reads it."""
     out = []
-    for kind in (*SEARCHES, "campaign"):
-        for half in (False, True):
+    for kind in KINDS:
+        for half in (False,) if kind == "calibrate" else (False, True):
             run = stock / f"{kind} {'half' if half else 'whole'}"
             files = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
             for file in files:
@@ -168,7 +181,9 @@ def cases(stock: Path) -> list[Case]:
                 if not (stock / f"{kind} other" / file).exists():
                     ways.remove("another run's")
                 commands = ["resume"] if half or kind == "campaign" else ["resume", "explain", "report"]
-                if kind == "splits":
+                if kind == "calibrate":
+                    commands = ["search"]
+                if kind.startswith("splits"):
                     commands = [command for command in commands if command != "explain"]
                 out += [Case(kind, half, file, way, command) for way in ways for command in commands
                         if file not in ("lock", "front.png") or command == "resume"]  # fmt: skip

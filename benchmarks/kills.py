@@ -1,6 +1,6 @@
 """kill -9 at random moments of searches in all spaces and chains, of campaigns and of calibrations, each then resumed.
 
-    python benchmarks/kills.py [--kills 100] [--lanes 2] [--quick] [--seed 0] [--json FILE]
+    python benchmarks/kills.py [KIND ...] [--kills 100] [--lanes 2] [--quick] [--seed 0] [--json FILE]
 
 A run is started in a session of its own, killed at a moment drawn from the time that an unbroken one takes (processor
 time, so that nothing shifts on a busy machine), resumed, and so on until it ends by itself; then it must have left what
@@ -10,7 +10,8 @@ workers must then end by themselves, or one worker of a campaign, which the camp
 
 So many kills of searches are shared out among the spaces and chains of them, and so many of campaigns among three plans
 and a calibration. Runs are forked from a process that has imported all that they need, as most of a short run is
-importing otherwise; workers import it themselves.
+importing otherwise; workers import it themselves. The figures of a kind are in FILE as soon as it is done; kinds of
+which FILE has figures that are not run this time are kept in it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -279,6 +281,7 @@ def _end(run: Run, what: str, tally: Tally) -> None:
 def killed(kind: str, kills: int, seed: int, folder: Path) -> tuple[Tally, float]:
     """Kill and resume runs of a kind until so many kills are done and the last run has ended; (what came of it,
     processor time of an unbroken run, s)."""
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "plan.yaml").write_text(SIMULATIONS + PLANS.get(kind, ""))
     starter, whole_s = Starter(), 0.0
@@ -316,36 +319,46 @@ def shared(kills: int, kinds: tuple[str, ...]) -> dict[str, int]:
     return {kind: n for kind, n in parts.items() if n}
 
 
-def measure(kills: int, seed: int, folder: Path, lanes: int = 2) -> dict[str, Any]:
-    """So many kills of searches and of campaigns, some kinds side by side."""
-    shutil.rmtree(folder, ignore_errors=True)
-    start = time.monotonic()
-    jobs = shared(kills, tuple(CAMPAIGNS)) | shared(kills, tuple(SEARCHES))  # few kills are of the shortest, the first
-    with ThreadPoolExecutor(lanes) as pool:
-        parts = pool.map(lambda kind: killed(kind, jobs[kind], seed, folder / kind.replace(" ", "_")), jobs)
-        found = dict(zip(jobs, parts, strict=True))
-    out: dict[str, Any] = {
-        kind: {
+def measure(
+    kills: int, seed: int, folder: Path, lanes: int, kinds: Collection[str], done: Callable[[str, dict[str, Any]], None]
+) -> None:
+    """So many kills of searches and of campaigns, of these kinds alone, some side by side; `done` is told the figures
+    of each kind as it ends."""
+    jobs = shared(kills, tuple(SEARCHES)) | shared(kills, tuple(CAMPAIGNS))  # few kills are of the shortest, the first
+
+    def one(kind: str) -> tuple[str, dict[str, Any]]:
+        start = time.monotonic()
+        tally, whole_s = killed(kind, jobs[kind], seed, folder / kind.replace(" ", "_"))
+        return kind, {
             "kills": tally.kills, "under_way": tally.under_way, "by_mode": tally.by_mode, "runs": tally.runs,
-            "unbroken_run_cpu_s": round(whole_s, 1), "wrong": tally.wrong,
-        }
-        for kind, (tally, whole_s) in found.items()
-    }  # fmt: skip
-    return out | {"wall_s": round(time.monotonic() - start)}
+            "unbroken_run_cpu_s": round(whole_s, 1), "wall_s": round(time.monotonic() - start), "wrong": tally.wrong,
+        }  # fmt: skip
+
+    with ThreadPoolExecutor(lanes) as pool:
+        for ended in as_completed([pool.submit(one, kind) for kind in jobs if kind in kinds]):
+            done(*ended.result())
 
 
 def main() -> None:
     parser = arguments(__doc__, seed=0)
+    parser.add_argument("kinds", nargs="*", default=list(COMMANDS), metavar="KIND", help=f"of {', '.join(COMMANDS)}")
     parser.add_argument("--kills", type=int, default=100, help="of each: searches, campaigns")
     parser.add_argument("--lanes", type=int, default=2, help="kinds of runs side by side")
     options = parser.parse_args()
+    if unknown := [kind for kind in options.kinds if kind not in COMMANDS]:
+        parser.error(f"no kind of runs {unknown[0]!r}; there is {', '.join(COMMANDS)}")
     state(options.seed)
+    known = json.loads(options.json.read_text()).get("kills", {}) if options.json and options.json.exists() else {}
+
+    def done(kind: str, found: dict[str, Any]) -> None:
+        print(f"{kind}:", found, flush=True)
+        known[kind] = found
+        write_json(options.json, {"seed": options.seed, "kills": known})
+
     with tempfile.TemporaryDirectory() as folder:
         kills = min(options.kills, QUICK) if options.quick else options.kills
-        found = measure(kills, options.seed, Path(folder) / "kills", options.lanes)
-    for kind, part in found.items():
-        print(f"{kind}:", part)
-    write_json(options.json, {"seed": options.seed, "kills": found})
+        measure(kills, options.seed, Path(folder), options.lanes, options.kinds, done)
+    sys.exit(any(found["wrong"] for found in known.values()))
 
 
 __all__ = ["alive", "left", "measure"]

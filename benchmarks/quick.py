@@ -77,9 +77,11 @@ def run(name: str, limit_s: float = LIMIT_S) -> Outcome:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("names", nargs="*", choices=scripts(), default=scripts(), metavar="NAME", help="some of them")
+    parser.add_argument("names", nargs="*", default=scripts(), metavar="NAME", help="some of them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     args = parser.parse_args()
+    if unknown := [name for name in args.names if name not in scripts()]:
+        parser.error(f"no benchmark {unknown[0]!r}; there is {', '.join(scripts())}")
     state()
     found: dict[str, Outcome] = {}
     for i, name in enumerate(args.names):

@@ -356,11 +356,14 @@ def main() -> None:
         print("figures:", absurd.told(found))
         write_json(options.json, result)
     if options.kills:
-        result["kills"] = {"seed": options.seed} | kills.measure(
-            options.kills, options.seed, options.keep / "kills", options.processes
-        )
-        print("kills:", result["kills"])
-        write_json(options.json, result)
+        result["kills"] = {"seed": options.seed}
+
+        def done(kind: str, found: dict[str, Any]) -> None:
+            print(f"kills of {kind}:", found, flush=True)
+            result["kills"][kind] = found
+            write_json(options.json, result)
+
+        kills.measure(options.kills, options.seed, options.keep / "kills", options.processes, kills.COMMANDS, done)
     for part, measure in (("damages", damage.measure), ("signals", signals.measure)):
         if number := getattr(options, part):
             result[part] = {"seed": options.seed} | measure(number, options.seed, options.keep / part)
