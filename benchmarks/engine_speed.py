@@ -6,7 +6,7 @@ Programs are networks on DIANA, several inferences of them, networks and GEMMs o
 to 48 units. Times are CPU seconds of this process, medians of five (of three with --quick), all ways to run a program
 in turn in one run: the reference engine, the fast one with every burst an event ("plain"), and as it is ("skipping").
 The reference engine runs fewer iterations of the same loop, one inference for several, and of that the first 20,000 ops
-(2,000 with --quick; a network on Gemmini has up to a million, which would take it a minute a run); rates are per burst.
+(1,000 with --quick; a network on Gemmini has up to a million, which would take it a minute a run); rates are per burst.
 The C++ loop is this benchmark's own, with std::priority_queue, compiled where there is a compiler; it and the plain
 engine work off the same pipelines and must come to the same makespan. --quick leaves out the largest network from name
 to makespan and as a program, and the memory. There is no randomness, hence no seed.
@@ -42,7 +42,7 @@ from cosoc.sim.model.mapping import Runtime
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 
 PIPELINES = (64, 3000)  # pipelines, jobs of each
-REFERENCE_OPS, QUICK_REFERENCE_OPS = 20_000, 2_000  # that the reference engine runs at most
+REFERENCE_OPS, QUICK_REFERENCE_OPS = 20_000, 1_000  # that the reference engine runs at most
 
 
 @dataclass(frozen=True)
