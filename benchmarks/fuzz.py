@@ -6,7 +6,7 @@ The readers of workloads, mappings, SoCs, clusters, plans of campaigns, tables o
 in a process of its own for its part of the time, driven by libFuzzer through atheris (`pip install atheris`; nothing
 else of cosoc needs it), beginning with the files that come with cosoc. Right is a value, or InputError of one line.
 Counted, each place once: any other exception, more than one line, `LIMIT_S` seconds of processor time. The inputs of
-such go to --keep; those that were mended stand in tests/fuzzed/. inputs: tried; edges: of our code that they
+such go to --keep; those that were mended stand in tests/fuzzed/READER/. inputs: tried; edges: of our code that they
 reached together. --corpus goes on from inputs that earlier runs kept.
 """
 
