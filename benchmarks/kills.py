@@ -1,6 +1,6 @@
 """kill -9 at random moments of searches in all spaces and chains, of campaigns and of calibrations, each then resumed.
 
-    python benchmarks/kills.py [KIND ...] [--kills 100] [--lanes 2] [--quick] [--seed 0] [--json FILE]
+    python benchmarks/kills.py [KIND ...] [--number 100] [--lanes 2] [--quick] [--seed 0] [--json FILE]
 
 A run is started in a session of its own, killed at a moment drawn from the time that an unbroken one takes (processor
 time, so that nothing shifts on a busy machine), resumed, and so on until it ends by itself; then it must have left what
@@ -8,10 +8,10 @@ the unbroken one left, and no process. A calibration, of which nothing is kept, 
 a file. Of a search all processes are killed at once; of a campaign or calibration all, or the parent alone, whose
 workers must then end by themselves, or one worker of a campaign, which the campaign must survive.
 
-So many kills of searches are shared out among the spaces and chains of them, and so many of campaigns among three plans
-and a calibration. Runs are forked from a process that has imported all that they need, as most of a short run is
-importing otherwise; workers import it themselves. The figures of a kind are in FILE as soon as it is done; kinds of
-which FILE has figures that are not run this time are kept in it.
+So many kills of searches are shared out among the spaces and chains of them, as many of campaigns among three plans and
+a calibration. Runs are forked from a process that has imported all that they need, as most of a short run is
+importing otherwise; workers import it themselves. The figures of a kind are in FILE as soon as it is done, beside what
+FILE has.
 """
 
 from __future__ import annotations
@@ -26,22 +26,21 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from common import arguments, state, write_json
+from common import Note, in_pieces, shared
 
 LIMIT_S = 1000  # of processor time in one attempt: beyond any
 ORPHANS_S = 10  # in which workers end whose parent was killed
 POLL_S = 0.02
-QUICK = 3  # kills of a search and of a campaign
+QUICK = 2, ("tiles", "splits", "sweep")  # kills of searches and of campaigns, of these
 
 DIGITS = ("digits_cnn", "--epochs", "2", "--strengths", "1", "--quiet")
 # One chain trains a network, one is decided by costs, one goes over devices with tiles of their own.
@@ -321,58 +320,28 @@ def killed(kind: str, kills: int, seed: int, folder: Path) -> tuple[Tally, float
     return tally, whole_s
 
 
-def shared(kills: int, kinds: tuple[str, ...]) -> dict[str, int]:
-    """So many kills, shared out among kinds; none where there are fewer than kinds."""
-    parts = {kind: kills // len(kinds) + (i < kills % len(kinds)) for i, kind in enumerate(kinds)}
-    return {kind: n for kind, n in parts.items() if n}
-
-
-def measure(
-    kills: int, seed: int, folder: Path, lanes: int, kinds: Collection[str], done: Callable[[str, dict[str, Any]], None]
-) -> None:
-    """So many kills of searches and of campaigns, of these kinds alone, some side by side; `done` is told the figures
-    of each kind as it ends."""
-    jobs = shared(kills, tuple(SEARCHES)) | shared(kills, tuple(CAMPAIGNS))  # few kills are of the shortest, the first
+def measure(number: int, seed: int, folder: Path, names: Collection[str], lanes: int, note: Note) -> None:
+    """So many kills of searches and as many of campaigns, of these kinds alone; some kinds side by side."""
+    kills = shared(number, [kind for kind in SEARCHES if kind in names])
+    kills |= shared(number, [kind for kind in CAMPAIGNS if kind in names])
 
     def one(kind: str) -> tuple[str, dict[str, Any]]:
         start = time.monotonic()
-        tally, whole_s = killed(kind, jobs[kind], seed, folder / kind.replace(" ", "_"))
+        tally, whole_s = killed(kind, kills[kind], seed, folder / kind.replace(" ", "_"))
         return kind, {
             "kills": tally.kills, "under_way": tally.under_way, "by_mode": tally.by_mode, "runs": tally.runs,
             "unbroken_run_cpu_s": round(whole_s, 1), "wall_s": round(time.monotonic() - start), "wrong": tally.wrong,
         }  # fmt: skip
 
     with ThreadPoolExecutor(lanes) as pool:
-        for ended in as_completed([pool.submit(one, kind) for kind in jobs if kind in kinds]):
-            done(*ended.result())
+        for ended in as_completed([pool.submit(one, kind) for kind in kills]):
+            note(*ended.result())
 
 
-def main() -> None:
-    parser = arguments(__doc__, seed=0)
-    parser.add_argument("kinds", nargs="*", default=list(COMMANDS), metavar="KIND", help=f"of {', '.join(COMMANDS)}")
-    parser.add_argument("--kills", type=int, default=100, help="of each: searches, campaigns")
-    parser.add_argument("--lanes", type=int, default=2, help="kinds of runs side by side")
-    options = parser.parse_args()
-    if unknown := [kind for kind in options.kinds if kind not in COMMANDS]:
-        parser.error(f"no kind of runs {unknown[0]!r}; there is {', '.join(COMMANDS)}")
-    state(options.seed)
-    known = json.loads(options.json.read_text()).get("kills", {}) if options.json and options.json.exists() else {}
-
-    def done(kind: str, found: dict[str, Any]) -> None:
-        print(f"{kind}:", found, flush=True)
-        known[kind] = found
-        write_json(options.json, {"seed": options.seed, "kills": known})
-
-    with tempfile.TemporaryDirectory() as folder:
-        kills = min(options.kills, QUICK) if options.quick else options.kills
-        measure(kills, options.seed, Path(folder), options.lanes, options.kinds, done)
-    sys.exit(any(found["wrong"] for found in known.values()))
-
-
-__all__ = ["alive", "left", "measure"]
+__all__ = ["CHAINS", "COMMANDS", "alive", "left", "measure"]
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--start"]:
         start_runs()
     else:
-        main()
+        in_pieces(__doc__, "kills", COMMANDS, 100, QUICK, measure)

@@ -2,11 +2,12 @@
 
     python benchmarks/quick.py [NAME ...] [--json FILE]
 
-Each script here that is a benchmark (it takes common.arguments) is run with --quick and a --json file of its own, one
-after the other, in the order of their names: its wall time and the processor time of all its processes, s. A script
-that lacks a package, a tool or data says which in one line and exits with common.SKIPPED: it is counted as skipped. Any
-other status but 0, a missing file of figures, or no end within LIMIT_S of wall time is a failure, and its last words
-are shown. The minute is of processor time, which a busy machine stretches least; it is said how many took longer.
+Each script here that is a benchmark (it takes common.arguments, or is measured in_pieces) is run with --quick and a
+--json file of its own, one after the other, in the order of their names: its wall time and the processor time of all
+its processes, s. A script that lacks a package, a tool or data says which in one line and exits with common.SKIPPED: it
+is counted as skipped. Any other status but 0, a missing file of figures, or no end within LIMIT_S of wall time is a
+failure, and its last words are shown. The minute is of processor time, which a busy machine stretches least; it is said
+how many took longer.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class Outcome:
 def scripts() -> list[str]:
     """The names of all benchmarks."""
     files = sorted(HERE.glob("*.py"))
-    return [path.stem for path in files if re.search(r"\barguments\(__doc__", path.read_text(encoding="utf-8"))]
+    return [
+        path.stem for path in files if re.search(r"\b(arguments|in_pieces)\(__doc__", path.read_text(encoding="utf-8"))
+    ]
 
 
 def run(name: str, limit_s: float = LIMIT_S) -> Outcome:
