@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import gc
 import importlib.util
@@ -24,6 +25,7 @@ import pytest
 from mutant_tests import FIXTURE, LINES, TESTS
 from mutation import MODULE, Mutant
 
+OWN = 15  # tests of files named after the module that come before all others; of a kernel, all of them
 FIRST, FIRST_S = 40, 12.0  # tests of the first round, and their processor time
 REST_S = 15.0  # processor time of the second
 ALIKE = 2  # tests of one parametrised function in the first round
@@ -82,7 +84,10 @@ class Recordings:
         """The tests of a mutant, in two rounds: some of the fastest that run it, few of a parametrised function; then
         the others, and those named after the module."""
         touching, own = self.touching(mutant), self.named_after(mutant.file)
-        order = sorted(touching, key=lambda test: (mutant.compiled and test not in own, self.cost_s[test], test))
+        order = sorted(touching, key=lambda test: (self.cost_s[test], test))
+        before = [test for test in order if test in own]
+        before = before if mutant.compiled else before[:OWN]
+        order = before + [test for test in order if test not in set(before)]
         alike: Counter[str] = Counter()
         first: list[str] = []
         for test in order:
@@ -150,6 +155,7 @@ def _work(mutant: Mutant, tests: list[str], cost_s: dict[str, float], stamp: Any
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY_BYTES,) * 2)
     _kernels(mutant, stamp)
+    _forget(mutant.file)
     watch = Watch(cost_s, slack_s, say)
     signal.signal(signal.SIGVTALRM, watch.over)
     words = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
@@ -185,7 +191,7 @@ def _kernels(mutant: Mutant, stamp: Any) -> None:
 
 
 def prepare(tree: Path) -> None:
-    """Import what tests need but cosoc, from whose copy in `tree` forked processes then import."""
+    """Import what tests need, and sim from its copy in `tree`; forked processes import anew what has changed."""
     os.chdir(tree)
     sys.path.insert(0, str(tree))
     os.environ |= {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
@@ -199,11 +205,47 @@ def prepare(tree: Path) -> None:
     phases = (Phase.explicit, Phase.generate)
     settings.register_profile("mutants", phases=phases, database=None, derandomize=True, deadline=None)
     settings.load_profile("mutants")
-    gc.collect()
-    gc.freeze()
     found = importlib.util.find_spec("cosoc")
     if "cosoc.sim" in sys.modules or found is None or not str(found.origin).startswith(str(tree)):
         raise RuntimeError(f"cosoc would come from {found and found.origin}, not from {tree}")
+    for path in sorted((tree / "sim").rglob("*.py")):
+        importlib.import_module(_module(str(path.relative_to(tree))))
+    _imports()
+    gc.collect()
+    gc.freeze()
+
+
+def _module(file: str) -> str:
+    return "cosoc." + file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+@cache
+def _imports() -> dict[str, set[str]]:
+    """Of each module of sim that has been imported: those of sim that it imports, inside functions too."""
+    names = {name for name in sys.modules if name.startswith("cosoc.sim.")}
+    out = {}
+    for name in names:
+        found = set()
+        for node in ast.walk(ast.parse(Path(str(sys.modules[name].__file__)).read_text())):
+            if isinstance(node, ast.Import):
+                found |= {one.name for one in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found |= {node.module} | {f"{node.module}.{one.name}" for one in node.names}
+        out[name] = (found | {one.rpartition(".")[0] for one in found}) & names
+    return out
+
+
+def _forget(file: str) -> None:
+    """Have a module, and all that import it or one that does, imported anew."""
+    changed, left = set[str](), {_module(file)}
+    while left:
+        changed |= left
+        left = {name for name, imported in _imports().items() if imported & left} - changed
+    for name in changed:
+        package, _, last = name.rpartition(".")
+        del sys.modules[name]
+        if hasattr(sys.modules.get(package), last):
+            delattr(sys.modules[package], last)
 
 
 @contextlib.contextmanager

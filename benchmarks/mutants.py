@@ -94,10 +94,10 @@ class Kept:
 
 
 def measure(tree: Path, keep: Path, files: list[str], number: int, seed: int, again: bool) -> dict[str, Any]:
-    """So many mutants of some files: a record of each, and counts. All go through their first round of tests, then
-    those that survive it through the second."""
+    """So many mutants of some files: a record of each, and counts. All go through their first round of tests, those of
+    kernels last, as each is compiled; then survivors through the second. What is known when Ctrl-C comes counts."""
     from mutant_runs import Recordings, prepare
-    from mutation import Source, drawn, places
+    from mutation import Source, drawn, mutant, places
 
     sources = {file: Source(tree, file) for file in files}
     digests = {file: hashlib.sha256(source.text.encode()).hexdigest()[:12] for file, source in sources.items()}
@@ -107,50 +107,57 @@ def measure(tree: Path, keep: Path, files: list[str], number: int, seed: int, ag
     sample: dict[str, tuple[Any, ...]] = {}
     left_out: Counter[str] = Counter()
     report = progress(number)
-    for place, operator, occurrence in drawn(found, seed):
-        if len(sample) == number:
-            break
-        if reason := sources[place.file].reason(place):
-            left_out[reason] += 1
-            continue
-        name = f"{place.file} {digests[place.file]} {place.start} {place.end} {operator} {occurrence}"
-        choice = sources[place.file], place, operator, occurrence
+
+    def first(name: str) -> None:
         known = kept.known.get(name)
-        if known is None or (again and known["how"] in ALIVE):
-            kept.add({"id": name} | tried(tree, *choice, recordings, 0))
-        if kept.known[name]["how"] == "no program":
-            left_out["the same program, or none"] += 1
-            continue
-        sample[name] = choice
-        report([kept.known[one] for one in sample], known is None)
-    for name, choice in sample.items():
-        record = kept.known[name]
-        if record["how"] in ALIVE and record["rounds"] == 1:
-            more = tried(tree, *choice, recordings, 1)
-            for figure in ("tests", "cpu_s"):
-                more[figure] += record[figure]
-            if more["how"] == "no test":
-                more["how"] = record["how"]
-            kept.add(record | more)
-        if kept.known[name]["how"] in ALIVE:
+        fresh = known is None or (again and known["how"] in ALIVE and name not in renewed)
+        if fresh:
+            renewed.add(name)
+            kept.add({"id": name} | tried(tree, *sample[name], recordings, 0))
+        report([kept.known[one] for one in sample if one in kept.known], fresh)
+
+    renewed: set[str] = set()
+    try:
+        for place, operator, way in drawn(found, seed):
+            if len(sample) == number:
+                break
+            source = sources[place.file]
+            name = f"{place.file} {digests[place.file]} {place.start} {place.end} {operator} {way}"
+            reason = source.reason(place)
+            known = name in kept.known and not again
+            one = None if reason or known else mutant(source, place, operator, way)
+            if not reason and not known and one is None:
+                reason = "the same program, or none"
+            if reason:
+                left_out[reason] += 1
+                continue
+            sample[name] = source, place, operator, way
+            if not source.around(place.start)[2]:
+                first(name)
+        for name in sample:
+            first(name)
+        for name, choice in sample.items():
             record = kept.known[name]
-            print(
-                f"{record['how']}: {record['file']}:{record['line']} {record['was']} -> {record['becomes']}", flush=True
-            )
+            if record["how"] in ALIVE and record["rounds"] == 1:
+                more = tried(tree, *choice, recordings, 1)
+                told = {figure: record[figure] + more[figure] for figure in ("tests", "cpu_s")}
+                kept.add(record | more | told | ({"how": record["how"]} if more["how"] == "no test" else {}))
+    except KeyboardInterrupt:
+        print("broken off: these are the mutants so far")
     counts = {"places": len(found), "mutations": sum(len(place.ways) for place in found), "left_out": dict(left_out)}
-    return counts | {"tests": len(recordings.cost_s), "records": [kept.known[name] for name in sample]}
+    records = [kept.known[name] for name in sample if name in kept.known]
+    return counts | {"tests": len(recordings.cost_s), "asked_for": number, "records": records}
 
 
 def tried(
-    tree: Path, source: Any, place: Any, operator: str, occurrence: int, recordings: Any, number: int
+    tree: Path, source: Any, place: Any, operator: str, way: int, recordings: Any, number: int
 ) -> dict[str, Any]:
     """What comes of one mutant in a round of its tests, 0 or 1."""
     from mutant_runs import run
     from mutation import mutant
 
-    one = mutant(source, place, operator, occurrence)
-    if one is None:
-        return {"how": "no program"}
+    one = mutant(source, place, operator, way)
+    assert one is not None
     tests, spent_s = recordings.rounds(one)[number], cpu_s()
     said = run(tree, one, tests, recordings.cost_s) if tests else {"how": "no test", "by": "", "error": ""}
     out = {"file": one.file, "line": one.line, "within": one.within, "was": one.was, "becomes": one.becomes}
@@ -167,7 +174,7 @@ def progress(number: int) -> Callable[[list[dict[str, Any]], bool], None]:
         ran += new
         if ran and new and len(records) % 10 == 0:
             killed = sum(one["how"] not in ALIVE for one in records)
-            left = (time.monotonic() - start) / ran * (number - len(records))
+            left = (time.monotonic() - start) / ran * (number - len(records))  # the second round apart
             print(f"{len(records)} of {number}, {killed} killed, about {left / 60:.0f} min left", flush=True)
 
     return report

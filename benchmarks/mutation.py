@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -28,7 +27,7 @@ MODULE = (0, 0)  # in place of the lines of what runs when a module is imported
 
 @dataclass(frozen=True)
 class Place:
-    """Where a file can be mutated: positions (line, column), and (operator, which of its occurrences in the file)."""
+    """Where a file can be mutated: positions (line, column), and (operator, which of its ways at the node)."""
 
     file: str
     start: tuple[int, int]
@@ -78,6 +77,11 @@ class Source:
     def reason(self, place: Place) -> str:
         """Why a place is left out; "" where it is not."""
         return next((why for start, end, why in self.left_out if start <= place.start and place.end <= end), "")
+
+    def segment(self, line: int) -> tuple[int, int]:
+        """First and last line of the statement of the module in which a line lies."""
+        node = next(one for one in self.tree.body if _first(one) <= line <= (one.end_lineno or 0))
+        return _first(node), node.end_lineno or 0
 
     def around(self, position: tuple[int, int]) -> tuple[str, tuple[int, int], bool]:
         """(names of the functions and classes around, lines whose tests count, whether compiled)."""
@@ -173,44 +177,64 @@ def places(tree: Path, files: list[str]) -> Iterator[Place]:
 
     for file in files:
         found: dict[tuple[tuple[int, int], tuple[int, int]], list[tuple[str, int]]] = {}
-        seen: Counter[str] = Counter()
         for node in ast_nodes(get_ast((tree / file).read_text())):
             for name in _for(node):
-                for start, end in _operators()[name].mutation_positions(node):
-                    found.setdefault((start, end), []).append((name, seen[name]))
-                    seen[name] += 1
+                for way, (start, end) in enumerate(_operators()[name].mutation_positions(node)):
+                    found.setdefault((start, end), []).append((name, way))
         for (start, end), ways in sorted(found.items()):
             yield Place(file, start, end, tuple(ways))
 
 
 def drawn(found: list[Place], seed: int) -> Iterator[tuple[Place, str, int]]:
-    """All places in a random order, each with one of its ways to mutate it: (place, operator, occurrence)."""
+    """All places in a random order, each with one of its ways to mutate it: (place, operator, way)."""
     rng, order = Random(seed), list(found)
     rng.shuffle(order)
     for place in order:
         yield place, *rng.choice(place.ways)
 
 
-def mutant(source: Source, place: Place, operator: str, occurrence: int) -> Mutant | None:
+def mutant(source: Source, place: Place, operator: str, way: int) -> Mutant | None:
     """The mutant of a place; none where it is the same program, or is no program."""
-    from cosmic_ray.mutating import mutate_code
-
-    text = mutate_code(source.text, _operators()[operator], occurrence)
+    first, last = source.segment(place.start[0])
+    lines = source.text.splitlines(keepends=True)
+    before = "".join(lines[first - 1 : last])
+    after = _mutated(before, place, first - 1, operator, way)
     try:
-        if text is None or ast.dump(ast.parse(text)) == ast.dump(source.tree):
+        if ast.dump(ast.parse(after)) == ast.dump(ast.parse(before)):
             return None
     except SyntaxError:
         return None
-    within, lines, compiled = source.around(place.start)
-    was, becomes = _changed(source.text, text)
-    return Mutant(place.file, within, operator, place.start[0], lines, was, becomes, compiled, text)
+    within, counted, compiled = source.around(place.start)
+    was, becomes = _changed(before, after)
+    text = "".join(lines[: first - 1]) + after + "".join(lines[last:])
+    return Mutant(place.file, within, operator, place.start[0], counted, was, becomes, compiled, text)
+
+
+def _mutated(code: str, place: Place, above: int, operator: str, way: int) -> str:
+    """The code of a statement, mutated at a place of the file in which so many lines stand above it."""
+    from cosmic_ray.ast import ast_nodes, get_ast
+
+    tree, one = get_ast(code), _operators()[operator]
+    wanted = (place.start[0] - above, place.start[1]), (place.end[0] - above, place.end[1])
+    for node in ast_nodes(tree):
+        if operator in _for(node):
+            spans = list(one.mutation_positions(node))
+            if len(spans) > way and spans[way] == wanted:
+                mutated = one.mutate(node, way)
+                if mutated is not node:
+                    siblings = node.parent.children
+                    siblings[siblings.index(node)] = mutated
+                    siblings[:] = [child for child in siblings if child is not None]
+                return str(tree.get_code())
+    raise ValueError(f"{place}: {operator} finds nothing there")
 
 
 def _changed(before: str, after: str) -> tuple[str, str]:
     """The lines that differ, their white space aside."""
     one, two = before.split("\n"), after.split("\n")
-    first = next(i for i, pair in enumerate(zip(one, two, strict=False)) if pair[0] != pair[1])
-    last = next(i for i, pair in enumerate(zip(one[::-1], two[::-1], strict=False)) if pair[0] != pair[1])
+    both = min(len(one), len(two))
+    first = next((i for i in range(both) if one[i] != two[i]), both)
+    last = next((i for i in range(both - first) if one[-1 - i] != two[-1 - i]), both - first)
     was, becomes = one[first : max(len(one) - last, first + 1)], two[first : max(len(two) - last, first)]
     return _joined(was), _joined(becomes)
 

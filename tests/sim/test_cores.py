@@ -108,6 +108,14 @@ def test_no_channels_cost_nothing(diana: SoC) -> None:
             assert costs == (0, 0, 0)
 
 
+def test_the_host_pays_for_every_mac_and_for_every_operand() -> None:
+    # 3x3 over 4 channels to 8 x 16 x 16; an addition of two tensors of that size.
+    figures = {"cores.host.cycles_per_mac": "3", "cores.host.cycles_per_element": "5"}
+    host = find_soc("diana", figures).cores["host"]
+    assert host.cycles(conv(8, 4, 16, 16, 3), exact) == 8 * 16 * 16 * 4 * 9 * 3
+    assert host.cycles(Tile("add", 8, 1, 16, 16, operands=2), exact) == 8 * 16 * 16 * 2 * 5
+
+
 def test_refusals_name_what_is_not_supported(diana: SoC) -> None:
     depthwise = Tile("conv", 8, 1, 4, 4, 3, 3, depthwise=True, groups=8)
     assert "depthwise" in diana.cores["analog"].fits(depthwise)[0]
