@@ -30,6 +30,7 @@ FIRST, FIRST_S = 40, 12.0  # tests of the first round, and their processor time
 REST_S = 15.0  # processor time of the second
 ALIKE = 2  # tests of one parametrised function in the first round
 SLACK_S, SLACK = 5.0, 6.0  # a test may take so long, and so many times its own time
+NEW_S = 5.0  # a test that is not recorded
 COMPILE_S = 120.0  # more than compiling all kernels takes
 ROUND_S = 30.0  # added to the times of a round's tests: imports, collection, compilation
 WALL = 12.0  # seconds a mutant may take for each of processor time: it may be waiting for something
@@ -124,7 +125,7 @@ class Watch:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         self.test = item.nodeid
-        signal.setitimer(signal.ITIMER_VIRTUAL, self.slack_s + SLACK * self.cost_s.get(item.nodeid, 1.0))
+        signal.setitimer(signal.ITIMER_VIRTUAL, self.slack_s + SLACK * self.cost_s.get(item.nodeid, NEW_S))
         try:
             return (yield)
         finally:
@@ -150,7 +151,7 @@ def _work(mutant: Mutant, tests: list[str], cost_s: dict[str, float], stamp: Any
     for number in (0, 1, 2):
         os.dup2(nobody, number)
     slack_s = COMPILE_S if mutant.compiled else SLACK_S
-    limit = int(ROUND_S + slack_s + SLACK * sum(cost_s[test] for test in tests))
+    limit = int(ROUND_S + slack_s + SLACK * sum(cost_s.get(test, NEW_S) for test in tests))
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY_BYTES,) * 2)
@@ -267,7 +268,7 @@ def run(tree: Path, mutant: Mutant, tests: list[str], cost_s: dict[str, float]) 
     path = tree / mutant.file
     told = path.stat()
     stamp = caching._hash_source_file(str(path), told.st_mtime, told.st_size)
-    limit_s = WALL * (ROUND_S + SLACK * sum(cost_s[test] for test in tests))
+    limit_s = WALL * (ROUND_S + SLACK * sum(cost_s.get(test, NEW_S) for test in tests))
     with _written(path, mutant.source):
         (answers, answer), errors = os.pipe(), os.dup(2)
         child = os.fork()

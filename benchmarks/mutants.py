@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,12 @@ TESTS = (
 )  # fmt: skip
 QUICK = ("sim/lower/walk.py", "sim/exact.py", "sim/cores/digital_array.py"), ("tests/sim/test_walk.py",), 4
 ALIVE = ("survived", "no test")
-VERDICTS = ("equivalent", "speed only", "mended", "gap")
-KEYS = {"file", "within", "was", "becomes", "verdict", "why"}
+# equivalent: no run can tell; speed only; chosen: a bound or cut-off that others would be as right for; mended: by the
+# test `by`; gap: a fault that tests should find, and do not.
+VERDICTS = ("equivalent", "speed only", "chosen", "mended", "gap")
+SETTLED = ("equivalent", "speed only", "chosen")
+KEY = ("file", "within", "was", "becomes")  # what a mutant is told by when lines shift
+Verdicts = dict[tuple[str, ...], dict[str, str]]
 
 
 def copied(keep: Path) -> Path:
@@ -93,9 +97,12 @@ class Kept:
             file.write(json.dumps(record) + "\n")
 
 
-def measure(tree: Path, keep: Path, files: list[str], number: int, seed: int, again: bool) -> dict[str, Any]:
+def measure(
+    tree: Path, keep: Path, files: list[str], number: int, seed: int, again: bool, known: Verdicts
+) -> dict[str, Any]:
     """So many mutants of some files: a record of each, and counts. All go through their first round of tests, those of
-    kernels last, as each is compiled; then survivors through the second. What is known when Ctrl-C comes counts."""
+    kernels last, as each is compiled; then survivors through the second. What is known when Ctrl-C comes counts.
+    again: survivors once more, but those that are known to be no faults; the test that mended one comes first."""
     from mutant_runs import Recordings, prepare
     from mutation import Source, drawn, mutant, places
 
@@ -109,11 +116,14 @@ def measure(tree: Path, keep: Path, files: list[str], number: int, seed: int, ag
     report = progress(number)
 
     def first(name: str) -> None:
-        known = kept.known.get(name)
-        fresh = known is None or (again and known["how"] in ALIVE and name not in renewed)
+        record = kept.known.get(name)
+        told = known.get(tuple(record[key] for key in KEY), {}) if record else {}
+        settled = told.get("verdict") in SETTLED or name in renewed or not again
+        fresh = record is None or (record["how"] in ALIVE and not settled)
         if fresh:
             renewed.add(name)
-            kept.add({"id": name} | tried(tree, *sample[name], recordings, 0))
+            by = [told["by"]] if "by" in told else []
+            kept.add({"id": name} | tried(tree, *sample[name], recordings, 0, by))
         report([kept.known[one] for one in sample if one in kept.known], fresh)
 
     renewed: set[str] = set()
@@ -124,9 +134,7 @@ def measure(tree: Path, keep: Path, files: list[str], number: int, seed: int, ag
             source = sources[place.file]
             name = f"{place.file} {digests[place.file]} {place.start} {place.end} {operator} {way}"
             reason = source.reason(place)
-            known = name in kept.known and not again
-            one = None if reason or known else mutant(source, place, operator, way)
-            if not reason and not known and one is None:
+            if not reason and name not in kept.known and mutant(source, place, operator, way) is None:
                 reason = "the same program, or none"
             if reason:
                 left_out[reason] += 1
@@ -138,7 +146,8 @@ def measure(tree: Path, keep: Path, files: list[str], number: int, seed: int, ag
             first(name)
         for name, choice in sample.items():
             record = kept.known[name]
-            if record["how"] in ALIVE and record["rounds"] == 1:
+            settled = known.get(tuple(record[key] for key in KEY), {}).get("verdict") in SETTLED
+            if record["how"] in ALIVE and record["rounds"] == 1 and not settled:
                 more = tried(tree, *choice, recordings, 1)
                 told = {figure: record[figure] + more[figure] for figure in ("tests", "cpu_s")}
                 kept.add(record | more | told | ({"how": record["how"]} if more["how"] == "no test" else {}))
@@ -150,15 +159,15 @@ def measure(tree: Path, keep: Path, files: list[str], number: int, seed: int, ag
 
 
 def tried(
-    tree: Path, source: Any, place: Any, operator: str, way: int, recordings: Any, number: int
+    tree: Path, source: Any, place: Any, operator: str, way: int, recordings: Any, number: int, by: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """What comes of one mutant in a round of its tests, 0 or 1."""
+    """What comes of one mutant in a round of its tests, 0 or 1, or of the tests `by`."""
     from mutant_runs import run
     from mutation import mutant
 
     one = mutant(source, place, operator, way)
     assert one is not None
-    tests, spent_s = recordings.rounds(one)[number], cpu_s()
+    tests, spent_s = list(by) or recordings.rounds(one)[number], cpu_s()
     said = run(tree, one, tests, recordings.cost_s) if tests else {"how": "no test", "by": "", "error": ""}
     out = {"file": one.file, "line": one.line, "within": one.within, "was": one.was, "becomes": one.becomes}
     out |= {"operator": operator, "compiled": one.compiled} | said
@@ -190,19 +199,20 @@ def cpu_s() -> float:
 # Verdicts
 
 
-def verdicts(path: Path) -> dict[tuple[str, ...], dict[str, str]]:
+def verdicts(path: Path) -> Verdicts:
     """What was found of survivors that were read, by file, function and lines before and after."""
     import yaml
 
     out = {}
     for entry in yaml.safe_load(path.read_text()) or []:
-        if set(entry) != KEYS or entry["verdict"] not in VERDICTS:
-            raise ValueError(f"{path}: an entry has {', '.join(sorted(KEYS))}, and verdicts are {VERDICTS}: {entry}")
-        out[entry["file"], entry["within"], entry["was"], entry["becomes"]] = entry
+        keys = {*KEY, "verdict", "by" if entry.get("verdict") == "mended" else "why"}
+        if set(entry) != keys or entry["verdict"] not in VERDICTS:
+            raise ValueError(f"{path}: needs {', '.join(sorted(keys))}, a verdict of {VERDICTS}; found {entry}")
+        out[tuple(entry[key] for key in KEY)] = entry
     return out
 
 
-def summary(found: dict[str, Any], known: dict[tuple[str, ...], dict[str, str]]) -> dict[str, Any]:
+def summary(found: dict[str, Any], known: Verdicts) -> dict[str, Any]:
     """The figures, and each survivor with its verdict."""
     records = found.pop("records")
     survivors, mended, wrong = [], [], []
@@ -212,20 +222,22 @@ def summary(found: dict[str, Any], known: dict[tuple[str, ...], dict[str, str]])
         folder = folders[record["file"].rpartition("/")[0]]
         folder[0] += not alive
         folder[1] += 1
-        entry = known.get(tuple(record[key] for key in ("file", "within", "was", "becomes")))
+        entry = known.get(tuple(record[key] for key in KEY), {"verdict": "unread", "why": ""})
         told = {key: record[key] for key in ("file", "line", "within", "was", "becomes", "operator")}
-        verdict = {"verdict": entry["verdict"], "why": entry["why"]} if entry else {"verdict": "unread", "why": ""}
+        verdict = {key: entry[key] for key in ("verdict", "why", "by") if key in entry}
         if alive:
-            survivors.append(told | ({} if record["tests"] else {"tests": 0}) | verdict)
-        elif entry and entry["verdict"] == "mended":
-            mended.append(told | {"why": entry["why"], "by": record["by"]})
-        elif entry and entry["verdict"] != "gap":
+            survivors.append(told | {"tests": record["tests"]} | verdict)
+        elif entry["verdict"] == "mended":
+            mended.append(told | {"by": record["by"]})
+        elif entry["verdict"] in SETTLED:
             wrong.append(told | verdict | {"by": record["by"]})
     killed = len(records) - len(survivors)
     by_verdict = Counter(one["verdict"] for one in survivors)
     none = by_verdict["equivalent"] + by_verdict["speed only"]
+    kernels = [one["how"] not in ALIVE for one in records if one["compiled"]]
     return found | {
-        "mutants": len(records), "killed": killed, "killed_by": dict(Counter(one["how"] for one in records)),
+        "mutants": len(records), "killed": killed, "of_kernels": f"{sum(kernels)} of {len(kernels)}",
+        "killed_by": dict(Counter(one["how"] for one in records)),
         "share_killed": round(killed / max(1, len(records)), 4),
         "share_killed_of_faults": round(killed / max(1, len(records) - none), 4),
         "survivors_by_verdict": dict(by_verdict),
@@ -255,10 +267,10 @@ def main() -> int:
         if options.quick:
             (files, tests, number) = list(QUICK[0]), list(QUICK[1]), QUICK[2]
         recorded(tree, keep, tests)
-        figures = summary(measure(tree, keep, files, number, options.seed, options.again), known)
+        figures = summary(measure(tree, keep, files, number, options.seed, options.again, known), known)
     print(json.dumps({name: figure for name, figure in figures.items() if not isinstance(figure, list)}, indent=1))
     for one in figures["survivors"]:
-        print(f"{one['file']}:{one['line']} {one['was']} -> {one['becomes']}: {one['verdict']}: {one['why']}")
+        print(f"{one['file']}:{one['line']} {one['was']} -> {one['becomes']}: {one['verdict']}: {one.get('why', '')}")
     for one in figures["called_equivalent_but_killed"]:
         print(f"{one['file']}:{one['line']} is called {one['verdict']}, and {one['by']} kills it")
     write_json(options.json, {"seed": options.seed, "quick": options.quick, **figures})

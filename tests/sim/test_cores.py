@@ -116,6 +116,12 @@ def test_the_host_pays_for_every_mac_and_for_every_operand() -> None:
     assert host.cycles(Tile("add", 8, 1, 16, 16, operands=2), exact) == 8 * 16 * 16 * 2 * 5
 
 
+def test_a_systolic_array_stores_a_byte_a_weight() -> None:
+    core = find_soc("gemmini").cores["gemmini"]
+    assert core.weight_bytes(conv(8, 4, 6, 6, 3), exact) == 8 * 4 * 9
+    assert core.weight_bytes(Tile("conv", 8, 1, 6, 6, 3, 5, depthwise=True, groups=8), exact) == 8 * 15
+
+
 def test_refusals_name_what_is_not_supported(diana: SoC) -> None:
     depthwise = Tile("conv", 8, 1, 4, 4, 3, 3, depthwise=True, groups=8)
     assert "depthwise" in diana.cores["analog"].fits(depthwise)[0]
