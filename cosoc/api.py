@@ -7,6 +7,7 @@ module, with an example of its input (see `cosoc.inputs`). What is wrong raises 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from cosoc.inputs import (
     cluster_of,
     mapping_of,
     network_of,
+    one_size,
     soc_of,
 )
 from cosoc.searching import STREAMED, search
@@ -31,7 +33,7 @@ if TYPE_CHECKING:  # loaded where they are used: slow to import
     from torch import nn
 
     from cosoc.search.calibrate import Calibration
-    from cosoc.search.campaigns.run import SweepResult
+    from cosoc.search.campaigns.results import SweepResult
     from cosoc.search.space import Report
     from cosoc.search.surrogate import Calibrated, Surrogate
     from cosoc.search.wrapped import Space, Wrapped
@@ -49,6 +51,7 @@ def simulate(
     *,
     example: Example | None = None,
     runtime: Runtime | None = None,
+    objective: str | None = None,
     engine: Engine = "fast",
     inferences: int = 1,
     batch: int = 1,
@@ -56,7 +59,8 @@ def simulate(
 ) -> Result:
     """Run a mapped network on a SoC: how long it takes and why, and what energy it takes.
 
-    runtime: serial or overlapped, where the mapping is a name or a file. inferences: one after the other. batch: images
+    runtime: serial or overlapped, where the mapping is a name or a file. objective: what a mapping that is chosen makes
+    small (latency). inferences: one after the other. batch: images
     (or sequences) that go through each layer together. overrides: values of the SoC's file by their dotted path.
 
     >>> result = simulate("diana", "resnet8", "all_8bit", overrides={"dmas.dma.setup_cycles": 35})
@@ -66,7 +70,7 @@ def simulate(
     from cosoc.sim.simulate import simulate as run
 
     machine, network = soc_of(soc, overrides), network_of(workload, example, batch)
-    return run(machine, network, mapping_of(mapping, network, machine, runtime), engine, inferences)
+    return run(machine, network, mapping_of(mapping, network, machine, runtime, objective), engine, inferences)
 
 
 def simulate_cluster(
@@ -154,18 +158,21 @@ def sweep(
     resume: bool = False,
     retry_failed: bool = False,
     redo: str | None = None,
+    budgets: Sequence[str] = (),
     carrier_w: float | None = None,
     report: Report | None = None,
 ) -> SweepResult:
     """Run a campaign: every combination of what a plan names (docs/scale.md). out: folder of the results. workers:
-    processes (one a core); scheduler: address of a Dask cluster in place of them."""
+    processes (one a core); scheduler: address of a Dask cluster in place of them. budgets: such as `area=2mm2`."""
+    from cosoc.search.campaigns.budget import budget
     from cosoc.search.campaigns.run import SweepConfig
     from cosoc.search.campaigns.run import sweep as run
 
     if workers is not None and scheduler is not None:
         raise InputError("--workers is for processes here; with --scheduler the cluster has its own")
     processes = workers or os.cpu_count() or 1
-    config = SweepConfig(Path(plan), Path(out), processes, scheduler, resume, retry_failed, redo, carrier_w)
+    most = tuple(map(budget, budgets))
+    config = SweepConfig(Path(plan), Path(out), processes, scheduler, resume, retry_failed, redo, carrier_w, most)
     return run(config, report or (lambda done, total, what: None))
 
 
@@ -187,7 +194,6 @@ def wrap(
     example: of its input, batch of one. estimate: what `calibrate` gave; without one, the estimate is fitted to
     `primed` random mappings of this network first (24).
     """
-    from cosoc.inputs import sizes
     from cosoc.search.wrapped import PRIMED
     from cosoc.search.wrapped import wrap as wrapped
     from cosoc.searching import fitted_factors
@@ -197,7 +203,7 @@ def wrap(
         raise InputError("estimate and primed exclude each other: an estimate has been fitted; give one")
     theta = fitted_factors(estimate, machine)
     mappings = 0 if theta is not None else PRIMED if primed is None else primed
-    return wrapped(model, machine, sizes(example), space, runtime, theta, mappings, seed)
+    return wrapped(model, machine, one_size(example), space, runtime, theta, mappings, seed)
 
 
 __all__ = ["calibrate", "compare", "search", "simulate", "simulate_cluster", "sweep", "validate", "wrap"]

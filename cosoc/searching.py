@@ -130,13 +130,13 @@ def search(
             raise InputError(f"--epochs 0: --space {space} trains the network; {parts[0]}+tiles can do without")
         trained = cast(Trained, parts[0])
         name, module = _trainable(workload, trained)
-        from cosoc.inputs import sizes, soc_of
+        from cosoc.inputs import one_size, soc_of
         from cosoc.search.training.space import TrainingConfig, search_trained
 
         machine = soc_of(one, overrides)
         config = TrainingConfig(
             soc=machine, workload=name, module=module, space=trained, inner=parts[1:], template=template, cut=cut,
-            input_shape=None if example is None else sizes(example), data=data, objective=objective,
+            input_shape=None if example is None else one_size(example), data=data, objective=objective,
             strengths=tuple(strengths), targets=bounds, estimator=estimator, points=points or DEFAULT_POINTS,
             epochs=epochs, seed=seed, seeds=seeds, device=device, runtime=runtime, out=folder, resume=resume, redo=redo,
             theta=theta(machine), train_images=train_images,
