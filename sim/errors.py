@@ -8,10 +8,10 @@ from cosoc.sim.shown import shown
 class InputError(Exception):
     """Bad input: a file, an argument or a combination of them. The command line prints it and exits with 2.
 
-    It is one line, whatever names from a file are in it."""
+    It is one line, whatever a library says in several and whatever names from a file are in it."""
 
     def __str__(self) -> str:
-        return shown(super().__str__())
+        return shown(" ".join(line.strip() for line in super().__str__().splitlines()))
 
 
 class Deadlock(Exception):
