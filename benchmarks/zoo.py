@@ -182,7 +182,7 @@ def counted(module: Any, inputs: tuple[Input, ...]) -> int:
     given = [torch.zeros(1, *one.shape, dtype=getattr(torch, one.dtype or "float32"), device="meta") for one in inputs]
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        module.eval().to("meta")(*given)
+        module.eval().requires_grad_(False).to("meta")(*given)
     return counter.get_total_flops() // 2
 
 

@@ -17,7 +17,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -193,6 +193,7 @@ _KeyFaults = Iterator[tuple[str, str]]
 
 
 def _layer_faults(layer: Layer, sizes: dict[str, int]) -> _KeyFaults:
+    layer = replace(layer, n=1)  # sizes are those of one image
     yield from _window_faults(layer)
     yield from _group_faults(layer)
     yield from _CHECKS.get(layer.op, _pointwise)(layer, [sizes[name] for name in layer.inputs])
