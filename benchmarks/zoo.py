@@ -70,8 +70,11 @@ def vision(name: str, kind: str, shape: tuple[Input, ...] = (Input("", IMAGE),),
     return Net(name, kind, "torchvision", make, shape)
 
 
-def timm(name: str, kind: str, side: int = 224) -> Net:
-    return Net(name, kind, "timm", lambda package: package.create_model(name, pretrained=False), image(side))
+def timm(name: str, kind: str, side: int = 224, constant: int = 0) -> Net:
+    def make(package: Any) -> Any:
+        return package.create_model(name, pretrained=False)
+
+    return Net(name, kind, "timm", make, image(side), constant=constant)
 
 
 def hugging(
@@ -130,9 +133,10 @@ NETS = (
     *(timm(name, "MLP") for name in ("mixer_s32_224", "resmlp_12_224", "poolformer_s12")),
     *(timm(name, "transformer") for name in (
         "vit_tiny_patch16_224", "deit_tiny_patch16_224", "cait_xxs24_224", "swin_tiny_patch4_window7_224", "pvt_v2_b0",
-        "xcit_nano_12_p16_224", "beit_base_patch16_224")),
+        "beit_base_patch16_224")),
     *(timm(name, "hybrid") for name in ("levit_128", "efficientformer_l1", "maxvit_tiny_tf_224", "coatnet_0_rw_224",
                                         "edgenext_xx_small", "tiny_vit_5m_224")),
+    timm("xcit_nano_12_p16_224", "transformer", constant=14 * 14 * 64 * 128),  # projects its encoding of places
     timm("mobilevit_s", "hybrid", 256),
     timm("mobilevitv2_050", "hybrid", 256),
     hugging("gpt2 prefill", "LLM", "GPT2Config", "GPT2LMHeadModel", ids()),
