@@ -7,6 +7,7 @@ the operator ("layer1.0.add"), numbered where that is not unique.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import warnings
@@ -106,7 +107,7 @@ def _export(module: nn.Module, inputs: Sequence[Input], name: str) -> Any:
         probes[one.name or number] = torch.zeros(1, *one.shape, dtype=dtype, device=like.device)
     places = tuple(probe for key, probe in probes.items() if isinstance(key, int))
     named = {key: probe for key, probe in probes.items() if isinstance(key, str)}
-    with _evaluating(module), warnings.catch_warnings():
+    with _evaluating(module), _unlogged(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what an export for running would lose
         try:
             return torch.export.export(module, places, named or None, strict=False)
@@ -137,6 +138,17 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
             config.use_cache = cache  # type: ignore[union-attr]
         for child, training in modes.items():
             child.training = training
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Nothing is logged for a while: what torch cannot export it would log as a traceback, and it raises as well."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _live_nodes(graph: Any) -> list[Node]:
