@@ -134,8 +134,8 @@ NETS = (
     *(timm(name, "transformer") for name in (
         "vit_tiny_patch16_224", "deit_tiny_patch16_224", "cait_xxs24_224", "swin_tiny_patch4_window7_224", "pvt_v2_b0",
         "beit_base_patch16_224")),
-    *(timm(name, "hybrid") for name in ("levit_128", "efficientformer_l1", "coatnet_0_rw_224",
-                                        "edgenext_xx_small", "tiny_vit_5m_224")),
+    *(timm(name, "hybrid") for name in ("levit_128", "efficientformer_l1", "coatnet_0_rw_224", "tiny_vit_5m_224")),
+    timm("edgenext_xx_small", "hybrid", constant=28 * 28 * 64 * 48),  # projects its encoding of places
     timm("xcit_nano_12_p16_224", "transformer", constant=14 * 14 * 64 * 128),  # projects its encoding of places
     timm("maxvit_tiny_tf_224", "hybrid", constant=168 * 49 * 13 * (13 + 49)),  # biases of 168 heads by place, by einsum
     timm("mobilevit_s", "hybrid", 256),
