@@ -264,6 +264,11 @@ def table(rows: list[dict[str, Any]], socs: list[str]) -> Table:
     return out
 
 
+def has(row: dict[str, Any] | None, soc: SoC) -> bool:
+    """Whether a row says all that is asked of it."""
+    return row is not None and ("socs" not in row or soc.name in row["socs"])
+
+
 def summary(rows: list[dict[str, Any]], socs: list[str]) -> dict[str, Any]:
     """How many were read, with all MACs, and ran."""
     read = [row for row in rows if "macs" in row]
@@ -276,7 +281,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="networks [default: all]")
     parser.add_argument("--soc", action="append", metavar="NAME", help=f"may be repeated [default: {', '.join(SOCS)}]")
-    parser.add_argument("--resume", action="store_true", help="keep the networks that the JSON file has")
+    parser.add_argument("--resume", action="store_true", help="keep what the JSON file has")
     options = parser.parse_args()
     state()
     unknown = set(options.names) - {net.name for net in NETS}
@@ -288,12 +293,15 @@ def main() -> None:
     if options.resume and options.json and options.json.exists():
         kept = {row["name"]: row for row in json.loads(options.json.read_text())["networks"]}
     wanted = options.names or (QUICK if options.quick else [net.name for net in NETS])
-    todo = [net for net in NETS if net.name in wanted and net.name not in kept]
+    todo = [(net, [soc for soc in socs if not has(kept.get(net.name), soc)]) for net in NETS if net.name in wanted]
+    todo = [(net, missing) for net, missing in todo if missing]
     start = time.monotonic()
-    for done, net in enumerate(todo):
+    for done, (net, missing) in enumerate(todo):
         left = (time.monotonic() - start) / done * (len(todo) - done) if done else 0.0
         print(f"{net.name}: {done} of {len(todo)}, about {left:.0f} s left", flush=True)
-        kept[net.name] = figures(net, socs)
+        found = figures(net, missing)
+        before = kept.get(net.name, {}).get("socs", {})
+        kept[net.name] = found | ({"socs": before | found["socs"]} if "socs" in found else {})
         rows = [kept[net.name] for net in NETS if net.name in kept]
         write_json(options.json, {"quick": options.quick, **summary(rows, names), "networks": rows})
     rows = [kept[net.name] for net in NETS if net.name in kept]
