@@ -72,6 +72,7 @@ Engine = Literal["fast", "reference"]
 Estimator = Literal["expectation", "montecarlo", "score"]
 Template = Literal["conv-dw", "dws-dw", "conv-dws"]
 Cut = Literal["cumulative", "point"]
+FileKind = Literal["soc", "cluster", "workload", "mapping"]
 Trained = Literal["channels", "operators"]
 Device = Literal["cpu", "cuda"]
 Calibrated = Literal["channels", "tiles"]
@@ -180,6 +181,15 @@ def simulate(
             help="By name (see `cosoc list`) or a .yaml file [default: default; a cluster needs a file].",
         ),
     ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            "--objective",
+            metavar="NAME",
+            help="What min_cost, and default where several cores can take a layer, is to make small: latency, energy, "
+            "edp, peak, throughput, or a product such as latency*energy^2 [default: latency].",
+        ),
+    ] = None,
     runtime: RuntimeName = None,
     engine: Annotated[Engine, typer.Option("--engine", help="Both give the same result to the tick.")] = "fast",
     inferences: Annotated[
@@ -263,7 +273,7 @@ def simulate(
         raise InputError(f"--gantt {gantt_file}: the chart is a PNG; give a name that ends in .png")
     inferences = inferences or 1
     named = mapping or DEFAULT_MAPPING
-    machine, network, placed = _inputs(soc, workload, named, runtime, asked, overrides, batch)
+    machine, network, placed = _inputs(soc, workload, named, runtime, asked, overrides, batch, objective, quiet)
     from cosoc import why
     from cosoc.sim.report import render
     from cosoc.sim.simulate import simulate as run
@@ -451,13 +461,15 @@ def report(
     run: RunPath,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="Where to write it.")],
     point: Point = None,
+    carrier: Carrier = None,
     trusted: Trust = False,
 ) -> None:
-    """Write one HTML file about a run: front, layers, timeline, occupancy, critical path, provenance."""
+    """Write one HTML file about a run: front, layers, timeline, occupancy, critical path, provenance; or about a
+    campaign: fronts, and maps over its axes."""
     _check_outputs({"--out": out})
     from cosoc import why
 
-    write_text(out, why.report(run, point))
+    write_text(out, why.report(run, point, carrier))
 
 
 @app.command()
@@ -938,38 +950,56 @@ def sweep(
     redo: Annotated[
         str | None, typer.Option("--redo", metavar="ID", help="With --resume: that task again; `start`: all of them.")
     ] = None,
+    budgets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--budget", metavar="NAME=MOST", help="Leave out chips of more than area=2mm2 or power=300mW; repeatable."
+        ),
+    ] = None,
     carrier: Carrier = None,
     json_file: JsonFile = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write a line for each task.")] = None,
+    report_file: Html = None,
     trusted: Trust = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run a campaign: every combination of the SoCs, workloads, mappings, searches and SoC values that a plan names."""
-    import os
-
+    """Run a campaign: every combination of the SoCs, workloads, mappings, searches and SoC values that a plan names.
+    Exit status 1 where tasks have failed."""
+    from cosoc.search.campaigns import results
     from cosoc.search.campaigns import run as sweeps
+    from cosoc.search.campaigns.budget import budget
 
     if workers is not None and scheduler is not None:
         raise InputError("--workers is for processes here; with --scheduler the cluster has its own")
-    _check_outputs({"--json": json_file})
+    _check_outputs({"--json": json_file, "--csv": csv_file, "--report": report_file})
+    most = tuple(budget(text) for text in budgets or ())
     warning = sweeps.exposed(scheduler) if scheduler and not quiet else None
     if warning:
         say(warning)
     processes = workers or os.cpu_count() or 1
-    config = sweeps.SweepConfig(plan, out, processes, scheduler, resume, retry_failed, redo, carrier)
+    config = sweeps.SweepConfig(plan, out, processes, scheduler, resume, retry_failed, redo, carrier, most)
     try:
         with reporting(quiet) as progress:
             found = sweeps.sweep(config, progress)
     except (KeyboardInterrupt, Ended):
         raise Interrupted(f"what is finished is in {out / 'results.sqlite'}; go on with --resume") from None
     if json_file:
-        write_json(json_file, sweeps.to_json(found))
+        write_json(json_file, results.to_json(found))
+    if csv_file:
+        write_text(csv_file, results.to_csv(found))
+    if report_file:
+        from cosoc import why
+
+        write_text(report_file, why.campaign(found, out))
+    failed = results.failures(found)
     if not quiet:
-        put(sweeps.table(found))
-        failed = sweeps.failures(found)
+        put(results.table(found))
         for line in failed[:SHOWN_FAILURES]:
             say(f"failed: {line}")
         if len(failed) > SHOWN_FAILURES:
             say(f"and {len(failed) - SHOWN_FAILURES} more, all of them in {out / 'results.sqlite'}")
+    if failed:
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -998,12 +1028,39 @@ def list_names() -> None:
         put("\n  ".join([f"{what}:", *known]))
 
 
+@app.command("schema")
+def print_schema(
+    kind: Annotated[FileKind, typer.Argument(metavar="KIND", help="Of which file.")],
+) -> None:
+    """Print the JSON schema of a kind of file, by which editors complete and check: each key with what it means."""
+    from cosoc.schema import written_schema
+
+    put(written_schema(kind), end="")
+
+
 @show_app.command("soc")
-def show_soc(soc: SocName, overrides: Overrides = None, trusted: Trust = False) -> None:
+def show_soc(
+    soc: SocName,
+    overrides: Overrides = None,
+    trusted: Trust = False,
+    graph: Annotated[
+        Path | None, typer.Option("--graph", metavar="FILE", help="Draw it to a .svg, .png or .pdf file instead.")
+    ] = None,
+) -> None:
     """Print a SoC as YAML, overrides applied."""
     import yaml
 
+    if graph is not None:
+        _check_outputs({"--graph": graph})
     machine = _soc(soc, overrides)
+    if graph is not None:
+        from cosoc.sim.report.soc_graph import PICTURES, draw_soc
+
+        if graph.suffix not in PICTURES:
+            raise InputError(f"--graph: found {graph.name!r}; name a file that ends with {', '.join(PICTURES)}")
+        with replacing(graph) as part:
+            draw_soc(machine, part, graph.suffix[1:])
+        return
     content = machine.model_dump(mode="json", by_alias=True, exclude_unset=True)
     put(yaml.safe_dump(content, sort_keys=False, width=110), end="")
 
@@ -1142,15 +1199,17 @@ def _workload(name: str, asked: Asked) -> Workload:
 
 def _inputs(
     soc: str, workload: str, mapping: str, runtime: Runtime | None, input_shape: Asked,
-    overrides: list[str] | None, batch: int = 1,
+    overrides: list[str] | None, batch: int = 1, objective: str | None = None, quiet: bool = False,
 ) -> tuple[SoC, Workload, Mapping]:  # fmt: skip
+    from cosoc.output import reporting_late
     from cosoc.sim.files.mapping_file import find_mapping
     from cosoc.sim.model.workload import batched
 
     machine = _soc(soc, overrides)
     network = batched(_workload(workload, input_shape), batch)
 
-    return machine, network, find_mapping(mapping, network, machine, runtime)
+    with reporting_late(quiet) as report:
+        return machine, network, find_mapping(mapping, network, machine, runtime, objective, report)
 
 
 def _shape(input_shape: list[str] | None) -> tuple[int, ...] | None:

@@ -37,12 +37,18 @@ from cosoc.sim.model.soc import Memory, SoC
 from cosoc.sim.model.tiles import (
     behind_caches,
     behind_dma,
+    by_groups,
     channel_slice,
     channels_read,
     cut_channels,
     form,
+    group_sizes,
+    job_form,
+    job_sizes,
     make_tile,
+    most_channels,
     pixel_loops,
+    reasons_against,
     tile_counts,
     tiled,
     whole,
@@ -72,11 +78,11 @@ def unsupported(layer: Layer, soc: SoC, core: str) -> list[str]:
 def refusals(layer: Layer, part: Part, soc: SoC, unroll: int = 0) -> list[str]:
     """Why the core of a part cannot run it, in any of the layer's forms."""
     core = soc.core_of(part)
-    reasons = core.fits(make_tile(layer, part.channels, layer.oy, layer.ox, unroll))
+    reasons = reasons_against(layer, core, part.channels, unroll)
     other = layer.alternative
     if not reasons or other is None:
         return reasons
-    others = core.fits(make_tile(other, part.channels, layer.oy, layer.ox, unroll))
+    others = reasons_against(other, core, part.channels, unroll)
     return others and [*reasons, *(f"and in place of it {reason}" for reason in others)]
 
 
@@ -96,9 +102,14 @@ def weight_bytes(layer: Layer, soc: SoC, parts: tuple[Part, ...]) -> int:
         return -(-layer.weights * (layer.weight_bits or 8) // 8)
     if layer.op != "conv":
         return 0
-    used = [(soc.core_of(part), part.channels) for part in parts if part.channels]
-    tiles = [(core, make_tile(form(layer, core), k, layer.oy, layer.ox)) for core, k in used]
-    return sum(int(core.weight_bytes(tile, exact)) for core, tile in tiles)
+    total = 0
+    for part in (part for part in parts if part.channels):
+        core = soc.core_of(part)
+        own = job_form(layer, core)
+        sizes = job_sizes(group_sizes(layer, replace(part, tile=whole(own)), core, part.channels, exact))
+        tiles = ((make_tile(own, k, layer.oy, layer.ox), times) for k, times in sizes if k)
+        total += sum(int(core.weight_bytes(tile, exact)) * int(times) for tile, times in tiles)
+    return total
 
 
 def stored_bytes(layers: Iterable[Layer], mapping: Mapping, soc: SoC) -> int:
@@ -333,6 +344,12 @@ def channel_tiles(k: int, step: int) -> tuple[int, ...]:
     return tuple(sorted({k} | {s for s in steps if s < k} | {c for c in cuts(min(k, step)) if c < step}, reverse=True))
 
 
+def part_tiles(layer: Layer, part: Part, soc: SoC) -> tuple[int, ...]:
+    """Tile sizes for the output channels of a part."""
+    core = soc.core_of(part)
+    return channel_tiles(most_channels(layer, part, core), core.channel_step)
+
+
 ENOUGH = 4  # cuts past the first that fits: finer ones only add jobs and calls
 
 
@@ -349,7 +366,7 @@ def _channel_choices(
                 choices.append([1])
                 continue
             alone = replace(plan, parts=(replace(part, tile=None),))
-            tiles = channel_tiles(part.channels, soc.cores[part.core].channel_step)
+            tiles = part_tiles(layer, part, soc)
             smallest = tiled(layer, alone, soc, (np.array(tiles, np.int64),), 1, 1, c=c, n=1)
             legal = np.broadcast_to(fits(layer, smallest, soc, runtime, homes), len(tiles))
             choices.append([k for k, yes in zip(tiles, legal.tolist(), strict=True) if yes][:ENOUGH])
@@ -794,6 +811,8 @@ def _misfused(members: tuple[str, ...], workload: Workload, mapping: Mapping, so
             reasons.append(f"piece: layer {layer.name} is split over cores; a fused layer runs on one")
         elif layer.alternative is not None:
             reasons.append(f"piece: layer {layer.name} has an alternative form; it cannot be fused")
+        elif by_groups(layer, soc.core_of(next(p for p in mapping.layers[layer.name].parts if p.channels))):
+            reasons.append(f"piece: layer {layer.name} is computed group by group; it cannot be fused")
     if reasons:
         return reasons
     try:
@@ -912,7 +931,11 @@ def _check_tiles(layer: Layer, given: LayerPlan, soc: SoC, wrong: Callable[..., 
     for part in given.parts:
         tile, core = part.tile, soc.core_of(part)
         assert tile is not None
-        own = whole(form(layer, core)) if part in beside.parts else _spans(channel_slice(layer, max(part.channels, 1)))
+        own = (
+            whole(job_form(layer, core))
+            if part in beside.parts
+            else _spans(channel_slice(layer, max(part.channels, 1)))
+        )
         for d in DIMS:
             if not 1 <= tile.along(d) <= own.along(d):
                 wrong(f"a tile spans {tile.along(d)} of {d}, must be 1 to {own.along(d)}", "tile", d)

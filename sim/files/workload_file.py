@@ -29,7 +29,7 @@ from cosoc.sim.files.reading import Reading
 from cosoc.sim.files.yamlfile import Place, load_model
 from cosoc.sim.model.mobilenets import by_name
 from cosoc.sim.model.units import Bits, Elements, ElementsOr0
-from cosoc.sim.model.workload import INPUT, OPS, Layer, Workload, beyond_counting
+from cosoc.sim.model.workload import INPUT, OPS, SLICE, Layer, Workload, beyond_counting
 
 Name = Annotated[str, Field(min_length=1)]
 Fault = tuple[Place, str]
@@ -44,33 +44,34 @@ class LayerLine(_Strict):
 
     FORMER: ClassVar[dict[str, str]] = {"act_bits": "remove the key: activations have the format of the core"}
 
-    name: Name
+    name: Name  # of the layer, each once
+    # what it computes
     op: Literal[OPS]  # type: ignore[valid-type]
-    inputs: Annotated[list[Name], Field(min_length=1)]
-    k: Elements
-    c: Elements
-    oy: Elements = 1
-    ox: Elements = 1
-    iy: Elements = 1
-    ix: Elements = 1
-    fy: Elements = 1
-    fx: Elements = 1
-    stride_y: Elements = 1
-    stride_x: Elements = 1
-    pad_y: ElementsOr0 = 0
-    pad_x: ElementsOr0 = 0
-    dilation_y: Elements = 1
-    dilation_x: Elements = 1
-    groups: Elements = 1
-    fn: str = ""
-    activation: str = ""
-    bias: bool = True
-    weight_bits: Bits | None = None
-    alternative: LayerLine | None = None
-    n: Elements = 1
-    rows: ElementsOr0 = 0
-    weights_of: str = ""
-    into: str = ""
+    inputs: Annotated[list[Name], Field(min_length=1)]  # layers whose outputs it reads, or `input`
+    k: Elements  # output channels
+    c: Elements  # input channels
+    oy: Elements = 1  # output rows
+    ox: Elements = 1  # output columns
+    iy: Elements = 1  # input rows
+    ix: Elements = 1  # input columns
+    fy: Elements = 1  # filter rows
+    fx: Elements = 1  # filter columns
+    stride_y: Elements = 1  # of the filter, in input rows
+    stride_x: Elements = 1  # of the filter, in input columns
+    pad_y: ElementsOr0 = 0  # rows above the input
+    pad_x: ElementsOr0 = 0  # columns left of the input
+    dilation_y: Elements = 1  # input rows from tap to tap
+    dilation_x: Elements = 1  # input columns from tap to tap
+    groups: Elements = 1  # of a convolution, each with its own channels
+    fn: str = ""  # the source operator's own name, for messages
+    activation: str = ""  # that is folded into it
+    bias: bool = True  # whether it adds one to each output channel
+    weight_bits: Bits | None = None  # as the network has its weights; a core without that format takes its own
+    alternative: LayerLine | None = None  # another operator that may compute any of the same output channels
+    n: Elements = 1  # images of the batch
+    rows: ElementsOr0 = 0  # of the table that its inputs pick from, of an embedding
+    weights_of: str = ""  # the layer before whose weights it computes with
+    into: str = ""  # the state that its outputs are appended to, or replace
 
     def layer(self) -> Layer:
         own = self.model_dump(exclude={"alternative"}) | {"inputs": tuple(self.inputs)}
@@ -80,22 +81,22 @@ class LayerLine(_Strict):
 class InputLine(_Strict):
     """The network's input: channels, rows, columns."""
 
-    c: Elements
-    iy: Elements = 1
-    ix: Elements = 1
+    c: Elements  # channels
+    iy: Elements = 1  # rows
+    ix: Elements = 1  # columns
 
 
 class WorkloadFile(_Strict):
     """A whole workload file. more_inputs: what it reads beside `input`, and states: what lives from one inference to
     the next, each with its elements."""
 
-    name: Name
-    source: str = ""
-    input: InputLine
-    more_inputs: dict[Name, Elements] = {}
-    states: dict[Name, Elements] = {}
-    outputs: Annotated[list[Name], Field(min_length=1)]
-    layers: Annotated[list[LayerLine], Field(min_length=1)]
+    name: Name  # by which results call it
+    source: str = ""  # where it comes from
+    input: InputLine  # shape of the network's input
+    more_inputs: dict[Name, Elements] = {}  # what the network reads beside `input`, with its elements
+    states: dict[Name, Elements] = {}  # what lives from one inference to the next, with its elements
+    outputs: Annotated[list[Name], Field(min_length=1)]  # layers whose results leave the network
+    layers: Annotated[list[LayerLine], Field(min_length=1)]  # in an order in which every input precedes its readers
 
     def workload(self) -> Workload:
         """As the simulator takes it."""
@@ -321,7 +322,6 @@ def _same_out_as_in(layer: Layer) -> _KeyFaults:
         yield "c", f"c*iy*ix = {_taken(layer)}; it must equal k*oy*ox = {layer.outputs}"
 
 
-SLICE = "slice"  # an eltwise layer of this fn hands on part of its input
 _CHECKS: dict[str, Callable[[Layer, list[int]], _KeyFaults]] = {
     "conv": _conv,
     "max_pool": _pool,

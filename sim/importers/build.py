@@ -32,9 +32,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.workload_file import SLICE, faults
+from cosoc.sim.files.workload_file import faults
 from cosoc.sim.model.units import MOST_ALONG
-from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.model.workload import INPUT, SLICE, Layer, Workload
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]  # (rows, columns)
@@ -543,7 +543,7 @@ class Builder:
         return self.add(site, "add", operands, {"k": k, "c": k, "oy": y, "ox": x, "iy": y, "ix": x})
 
     def concat(self, site: Site, parts: Sequence[Value], out: Shape) -> Value:
-        """Concatenation; constant parts (a class token) are put out but not read."""
+        """Concatenation; constant parts (a class token) are no inputs, but are put out with the others."""
         k, oy, ox = self.grid(out, parts[0])
         grids = [self.shape(part) for part in parts]
         read = sum(math.prod(grid) for grid in grids)

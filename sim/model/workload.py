@@ -20,6 +20,7 @@ from cosoc.sim.errors import InputError
 OPS = ("conv", "matmul", "add", "max_pool", "avg_pool", "concat", "softmax", "norm", "eltwise", "resize", "gather")
 
 INPUT = "input"  # the name under which layers read the network's input
+SLICE = "slice"  # an eltwise layer of this fn hands on part of its input
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,32 @@ class Layer:
     @property
     def depthwise(self) -> bool:
         return self.op == "conv" and self.groups > 1 and self.groups == self.c
+
+    @property
+    def strides(self) -> tuple[int, int]:
+        """Steps of its windows along rows and columns; along an axis with one output, where none is made, as along the
+        other, so that one in one dimension has one stride."""
+        if self.stride_y == self.stride_x or (self.oy > 1 and self.ox > 1):
+            return self.stride_y, self.stride_x
+        one = self.stride_y if self.oy > 1 else self.stride_x if self.ox > 1 else 1
+        return one, one
+
+    @property
+    def dilations(self) -> tuple[int, int]:
+        """Steps between taps along rows and columns; along an axis with one tap, where there is none, as along the
+        other, and 1 where neither has any."""
+        y, x = (self.dilation_y if self.fy > 1 else 0), (self.dilation_x if self.fx > 1 else 0)
+        return y or x or 1, x or y or 1
+
+    @property
+    def hands_on(self) -> bool:
+        """Whether it only hands elements on, in whatever shape: each output is one input, or a constant put beside."""
+        return self.op == "concat" or self.fn == SLICE
+
+    @property
+    def grouped(self) -> bool:
+        """Whether it is a convolution of several groups that are more than a channel each."""
+        return self.op == "conv" and self.groups > 1 and not self.depthwise
 
     @property
     def macs(self) -> int:
@@ -239,6 +266,12 @@ class Tile:
     stride_x: int = 1
     depthwise: bool = False
     groups: int = 1
-    dilation: int = 1
+    dilation_y: int = 1
+    dilation_x: int = 1
     operands: int = 1  # inputs of an elementwise operator
     ox_unroll: int = 0  # most pixels an analog operation computes at once, 0: as many as fit
+
+    @property
+    def dilation(self) -> int:
+        """The larger of both."""
+        return max(self.dilation_y, self.dilation_x)

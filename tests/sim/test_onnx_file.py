@@ -517,6 +517,7 @@ def test_control_flow_is_refused_by_name(tmp_path: Path) -> None:
         ),
         ([node("Relu", "w")], {"w": (3,)}, "the network reads no input"),
         ([node("Pad", "x p", "z"), node("Relu", "z")], {"p": ints(0, 0, 1, 1, 0, 0, 1, 1)}, "reads a padded tensor"),
+        ([node("Pad", "x p")], {"p": ints(0, 1, 0, 0, 0, 0, 0, 0)}, "is not of rows and columns alone"),
         ([node("Identity", "x")], {}, "its output does not depend on its input through any operator"),
         ([helper.make_node("Relu", ["x"], ["y"], name="r", domain="own")], {}, "operator own.Relu in r is not"),
         ([node("MaxPool", "x", kernel_shape=[0, 0])], {}, "in the_maxpool"),
