@@ -17,7 +17,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -194,6 +194,7 @@ _KeyFaults = Iterator[tuple[str, str]]
 
 
 def _layer_faults(layer: Layer, sizes: dict[str, int]) -> _KeyFaults:
+    layer = replace(layer, n=1)  # sizes are those of one image
     yield from _window_faults(layer)
     yield from _group_faults(layer)
     if min(layer.k, layer.oy, layer.ox) < 1:
