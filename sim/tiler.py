@@ -97,7 +97,9 @@ def default_core(layer: Layer, soc: SoC) -> str:
 
 
 def weight_bytes(layer: Layer, soc: SoC, parts: tuple[Part, ...]) -> int:
-    """Bytes of a layer's weights as its cores store them."""
+    """Bytes of a layer's weights as its cores store them; of a table's rows as tensors are stored."""
+    if layer.op == "gather":
+        return -(-layer.weights * (layer.weight_bits or 8) // 8)
     if layer.op != "conv":
         return 0
     total = 0
@@ -110,12 +112,21 @@ def weight_bytes(layer: Layer, soc: SoC, parts: tuple[Part, ...]) -> int:
     return total
 
 
+def stored_bytes(layers: Iterable[Layer], mapping: Mapping, soc: SoC) -> int:
+    """Bytes of the weights of layers with parts: those that several use once, in the largest of their forms."""
+    most: dict[str, int] = {}
+    for layer in layers:
+        owner = layer.weights_of or layer.name
+        most[owner] = max(most.get(owner, 0), weight_bytes(layer, soc, mapping.layers[layer.name].parts))
+    return sum(most.values())
+
+
 def living(workload: Workload, mapping: Mapping, soc: SoC) -> Workload:
     """The workload without layers that only an alternative would read which the mapping does not take; layers with an
     alternative read what their parts read."""
     if all(layer.alternative is None for layer in workload):
         return workload
-    needed, kept = set(workload.outputs), list[Layer]()
+    needed, kept = {n.name for n in workload if workload.leaves(n.name)}, list[Layer]()
     for layer in reversed(workload.layers):
         if layer.name in needed:
             cores = [soc.core_of(part) for part in mapping.layers[layer.name].parts if part.channels]
@@ -130,12 +141,11 @@ def homes_of(workload: Workload, mapping: Mapping, soc: SoC) -> Homes:
     names = [*workload.incoming, *(layer.name for layer in workload)]
     alive = living(workload, mapping, soc)
     pinned = pinned_weights(workload, mapping, soc)
-    moving = (workload[layer.name] for layer in alive if layer.name not in pinned)
-    weights = sum(weight_bytes(layer, soc, mapping.layers[layer.name].parts) for layer in moving)
+    weights = stored_bytes([workload[layer.name] for layer in alive if layer.name not in pinned], mapping, soc)
     inside = set()
     for piece in mapping.pieces:
         members = set(piece.layers) if piece.how == "fused" else set[str]()
-        inside |= {n for n in members if n not in workload.outputs and set(workload.readers(n)) <= members}
+        inside |= {n for n in members if not workload.leaves(n) and set(workload.readers(n)) <= members}
     taken: dict[str, int] = {}
     for name in pinned:
         part = next(part for part in mapping.layers[name].parts if part.channels)
@@ -179,7 +189,9 @@ def pinned_weights(workload: Workload, mapping: Mapping, soc: SoC) -> tuple[str,
 def kept_bytes(layer: Layer, mapping: Mapping, soc: SoC, core: str) -> int:
     """Bytes of a layer's weights that a core may keep: those of a layer that it alone computes, else 0."""
     parts = mapping.layers[layer.name].parts
-    return weight_bytes(layer, soc, parts) if [p.core for p in parts if p.channels] == [core] else 0
+    return (
+        weight_bytes(layer, soc, parts) if layer.op == "conv" and [p.core for p in parts if p.channels] == [core] else 0
+    )
 
 
 def kept(sizes: npt.NDArray[np.int64], room: int) -> npt.NDArray[np.bool_]:
@@ -515,7 +527,8 @@ def shape_of_layer(layer: Layer) -> Layer:
     other = layer.alternative
     if other is not None:  # whether it reads the same tensors decides how inputs are shared
         other = replace(other, name="", inputs=("" if other.inputs == layer.inputs else "other",))
-    return replace(layer, name="", inputs=("",) * len(layer.inputs), fn="", activation="", alternative=other)
+    plain = replace(layer, name="", fn="", activation="", weights_of="", into="")
+    return replace(plain, inputs=("",) * len(layer.inputs), alternative=other)
 
 
 def _key(layer: Layer, plan: LayerPlan, runtime: Runtime, homes: Homes) -> tuple[object, ...]:

@@ -686,7 +686,7 @@ class _Emitter:
             edges = plan.buffer_rows
             take = [(f"{p}>{c}", rows, 1) for (p, c), rows in edges.items() if p == row.layer]
             give = [(f"{p}>{row.layer}", edges[p, row.layer], n) for p, n in row.frees]
-            leaves = row.layer in self.workload.outputs or set(self.workload.readers(row.layer)) - set(piece.layers)
+            leaves = self.workload.leaves(row.layer) or set(self.workload.readers(row.layer)) - set(piece.layers)
             if leaves and self.stores(layer, name):  # else the row is in place, and no store would give its slot back
                 take.append((f"{row.layer}.rows", SLOTS, 1))
             op = self.job(layer, on[row.layer], layer.k, _row(layer), mine.unroll, deps, take, give)

@@ -17,7 +17,7 @@ from cosoc.sim.model.soc import Core, SoC
 from cosoc.sim.model.workload import Layer, Tile
 
 # Operators whose output channel reads its own input channel only.
-PER_CHANNEL = ("add", "max_pool", "avg_pool", "eltwise", "concat", "softmax", "norm", "resize")
+PER_CHANNEL = ("add", "max_pool", "avg_pool", "eltwise", "concat", "softmax", "norm", "resize", "gather")
 
 
 def per_channel(layer: Layer) -> bool:

@@ -73,7 +73,7 @@ def why_not(workload: Workload, first: int, last: int) -> str:
 
 def _leaves(workload: Workload, layer: Layer, names: set[str]) -> bool:
     """Whether a layer's result is read by none of `names`, or is a result of the network."""
-    return layer.name in workload.outputs or any(reader not in names for reader in workload.readers(layer.name))
+    return workload.leaves(layer.name) or any(reader not in names for reader in workload.readers(layer.name))
 
 
 def chain(workload: Workload, first: int, last: int) -> Chain:
@@ -86,7 +86,7 @@ def chain(workload: Workload, first: int, last: int) -> Chain:
     )
     outside = workload.layers[:first] + workload.layers[last + 1 :]
     read = {name for layer in outside for name in layer.inputs} | set(workload.outputs)
-    leaves = tuple(layer.name in read or i == len(layers) - 1 for i, layer in enumerate(layers))
+    leaves = tuple(layer.name in read or bool(layer.into) or i == len(layers) - 1 for i, layer in enumerate(layers))
     return Chain(layers, tuple(Shape.of(layer) for layer in layers), edges, external, leaves)
 
 

@@ -99,12 +99,19 @@ class Addresses:
         for layer in mine:
             for source in layer.inputs:
                 read[source] &= products[layer.name]
-        tensors = workload.incoming | {layer.name: layer.outputs for layer in workload}
-        return Addresses(
+        tensors = workload.incoming | {layer.name: layer.outputs for layer in workload if not layer.into}
+        out = Addresses(
             {name: (size, offsets[read.get(name, products.get(name, False))]) for name, size in tensors.items()},
-            {layer.name: (layer.weights, offsets[products.get(layer.name, False)]) for layer in workload},
+            {
+                layer.name: (layer.weights, offsets[products.get(layer.name, False)])
+                for layer in workload
+                if not layer.weights_of
+            },
             machine.line_bytes,
         )
+        out.tensor |= {layer.name: out.tensor[layer.into] for layer in workload if layer.into}
+        out.weights |= {layer.name: out.weights[layer.weights_of] for layer in workload if layer.weights_of}
+        return out
 
 
 def figures_of(layer: Layer, addresses: Addresses, copy: int = 0, inputs: Sequence[str] = ()) -> list[int]:

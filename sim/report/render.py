@@ -40,9 +40,11 @@ def table(result: Result) -> RenderableType:
 
 
 def summary(result: Result) -> str:
-    """Time, energy, what only the host can run, and the top bottleneck, in a sentence each."""
+    """Time, energy, what only the host can run, the top bottleneck, and what the figures rest on where the SoC file
+    says so, in a sentence each."""
     said = f"{_title(result)} ({_cycles(result, result.ticks)} {_cycle(result)})."
-    return " ".join(part for part in (said, host_share(result), bottleneck(result)) if part)
+    rests_on = (f"{one}." for one in result.evidence if one.basis)
+    return " ".join(part for part in (said, host_share(result), bottleneck(result), *rests_on) if part)
 
 
 def _cycle(result: Result) -> str:

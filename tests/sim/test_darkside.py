@@ -210,7 +210,7 @@ def test_refusals(soc: SoC, cluster: Cluster, engine: DepthwiseEngine, tensor: T
 
 def test_default_mapping_has_depthwise_on_the_engine_and_the_rest_on_the_cluster(soc: SoC) -> None:
     workload = find_workload("mobilenet_v1_025")
-    mapping = named_mapping("default", workload, soc)
+    mapping = named_mapping("all_8bit", workload, soc)
     for layer in workload:
         expected = "depthwise_engine" if layer.depthwise else "cluster"
         assert mapping.layers[layer.name].parts == (Part(expected, layer.k),)
