@@ -172,11 +172,14 @@ def estimates(result: Result, workload: Workload, mapping: Mapping, soc: SoC) ->
     return {kind: median(ratios) for kind, ratios in found.items()}
 
 
-def compared(workload: Workload, chip: str) -> dict[str, Any]:
-    """A network with its peculiar layers on the host, and as it runs now."""
+def compared(workload: Workload, chip: str) -> dict[str, Any] | None:
+    """A network with its peculiar layers on the host, and as it runs now; None where nothing of it has moved."""
     soc = find_soc(chip)
     now = named_mapping("default", workload, soc)
-    before = simulate(soc, workload, once(workload, soc, now))
+    former = once(workload, soc, now)
+    if former.layers == now.layers:
+        return None
+    before = simulate(soc, workload, former)
     after = simulate(soc, workload, now)
     ticks = sum(spent for spent, _ in by_reason(after).values())
     kinds: dict[str, int] = {}
@@ -225,6 +228,9 @@ def main() -> None:
             except InputError as error:
                 rows.append({"network": workload.name, "chip": chip, "refused": str(error)})
                 print(f"{workload.name:16} {chip:8} refused: {error}", flush=True)
+                continue
+            if row is None:
+                print(f"{workload.name:16} {chip:8} as it was", flush=True)
                 continue
             rows.append(row)
             ratios = ", ".join(f"{kind} {ratio:.2f}" for kind, ratio in row["estimate_over_simulated"].items())
