@@ -60,7 +60,14 @@ EXCEPTIONS = {
 }
 
 # The parts of sim that read other libraries' models; nothing else there imports torch or onnx.
-FOREIGN = {"torch": {"cosoc.sim.importers.torch_export"}, "onnx": {"cosoc.sim.importers.onnx_file"}}
+FOREIGN = {
+    "torch": {
+        "cosoc.sim.importers.torch_export",
+        "cosoc.sim.importers.torch_operators",
+        "cosoc.sim.importers.decoder",
+    },
+    "onnx": {"cosoc.sim.importers.onnx_file"},
+}
 
 
 @functools.cache
