@@ -492,6 +492,7 @@ def changes(path: Path, value: Any, soc: SoC | None) -> tuple[Any, ...]:
         7 * value + 5,
         value // 1000,
         value // 1_000_000,
+        value or 1_000_000,  # where the larger of two figures counts, such as lanes that are to be filled
     )
     return tuple(x for x in dict.fromkeys(tried) if x != value)
 

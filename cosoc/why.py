@@ -131,6 +131,7 @@ def explanation(result: Result, case: Case, whats: Sequence[str]) -> RenderableT
     from rich.console import Group
 
     from cosoc.sim.report.explain import improving, what_if
+    from cosoc.sim.report.hosted import reason_lines
     from cosoc.sim.report.render import summary
 
     machine = case.soc, case.workload, case.mapping
@@ -146,7 +147,7 @@ def explanation(result: Result, case: Case, whats: Sequence[str]) -> RenderableT
         ms, uj = f"{one.seconds * 1e3:.4g}", f"{one.energy_j * 1e6:.4g}"
         gained = (_change(result.seconds, one.seconds), _change(result.energy_j, one.energy_j))
         table.add_row(one.what, ms, gained[0], uj, gained[1])
-    return Group(summary(result), "", _causes(result), "", table)
+    return Group(summary(result), "", _causes(result), *reason_lines(result), "", table)
 
 
 def _table(title: str, left: str, *right: str) -> Table:

@@ -56,24 +56,24 @@ def op_class(tile: Tile) -> OpClass:
 class Efficiency(Model):
     """Nominal MACs a cycle over the peak, by class of operator."""
 
-    conv3x3: OfPeak
-    conv1x1: OfPeak
-    depthwise: OfPeak
-    fc: OfPeak
-    attention: OfPeak
-    other: OfPeak
+    conv3x3: OfPeak  # 3x3 filters with stride 1
+    conv1x1: OfPeak  # 1x1 filters on feature maps
+    depthwise: OfPeak  # filters in groups, of any size
+    fc: OfPeak  # fully connected, on one pixel
+    attention: OfPeak  # products of activations, and linear layers on a row of tokens
+    other: OfPeak  # strided or larger filters
 
 
 class Networks(Model):
     """Networks that were measured on the device and have operators of a class: what the class's figure was fitted to.
     Of 0 it is other devices' or assumed, and results say so; as they do of few."""
 
-    conv3x3: Count
-    conv1x1: Count
-    depthwise: Count
-    fc: Count
-    attention: Count
-    other: Count
+    conv3x3: Count  # with 3x3 filters of stride 1
+    conv1x1: Count  # with 1x1 filters on feature maps
+    depthwise: Count  # with filters in groups
+    fc: Count  # with fully connected layers
+    attention: Count  # with products of activations, or linear layers on tokens
+    other: Count  # with strided or larger filters
 
 
 def evidence_of(tile: Tile, networks: Networks | None) -> tuple[str, int] | None:
@@ -90,19 +90,17 @@ def number_format(bits: int) -> str:
 
 
 class InferenceRuntime(Model):
-    """What a runtime makes of the processor. peak_macs_per_cycle: with the arithmetic that it uses. number_bits: of
-    weights and activations in memory. kernel_cycles: start and end of a kernel. sum_macs: MACs that starting and ending
-    a sum is worth. chain_cycles: from one multiply-add to the next that needs it. fill_outputs: of one tile on each
-    multiprocessor. networks: None where the file does not say."""
+    """What a runtime makes of the processor."""
 
-    peak_macs_per_cycle: PerCycle
-    number_bits: Bits
-    kernel_cycles: WholeCyclesOr0
-    winograd_tile: TileEdge = 1
-    sum_macs: ElementsOr0 = 0
-    chain_cycles: WholeCyclesOr0 = 0
-    fill_outputs: ElementsOr0 = 0
-    efficiency: Efficiency
+    peak_macs_per_cycle: PerCycle  # with the arithmetic that it uses
+    number_bits: Bits  # of weights and activations in memory
+    kernel_cycles: WholeCyclesOr0  # start and end of a kernel
+    winograd_tile: TileEdge = 1  # outputs along an edge of what Winograd's algorithm computes at once; 1: not used
+    sum_macs: ElementsOr0 = 0  # MACs that starting and ending a sum is worth
+    chain_cycles: WholeCyclesOr0 = 0  # from one multiply-add to the next that needs it
+    fill_outputs: ElementsOr0 = 0  # of one tile on each multiprocessor
+    efficiency: Efficiency  # nominal MACs a cycle over the peak, by class of operator
+    # networks that each class's figure was fitted to; left out where the file does not say
     networks: Networks | None = None
 
 
@@ -121,9 +119,10 @@ class Roofline(Core):
     }
 
     model: Literal["roofline"]
-    kind: Literal["cpu", "gpu"]
-    memory_bytes_per_cycle: PerCycle
-    runtime: Name
+    kind: Literal["cpu", "gpu"]  # of processor
+    memory_bytes_per_cycle: PerCycle  # that its memory brings
+    runtime: Name  # the one of runtimes that is in use
+    # tables of figures by the name of an inference runtime
     runtimes: dict[Name, InferenceRuntime] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -131,6 +130,11 @@ class Roofline(Core):
         if self.runtime not in self.runtimes:
             raise ValueError(f"runtime {self.runtime} is not one of {', '.join(self.runtimes)}")
         return self
+
+    @property
+    def numbers(self) -> tuple[str, int, int]:
+        bits = self.runtimes[self.runtime].number_bits
+        return "float" if bits > 8 else "integer", bits, bits
 
     def improvements(self) -> tuple[str, ...]:
         used = f"runtimes.{self.runtime}"

@@ -81,7 +81,9 @@ def load_cluster(path: Path, overrides: Mapping[str, str] | None = None) -> Clus
 
 def _stated(cluster: Cluster) -> dict[str, Boundary | None]:
     """How far the energies of each device's SoC reach."""
-    return {name: device_soc(cluster, name).energy_boundary for name in cluster.devices}
+    known = {device.kind: name for name, device in cluster.devices.items()}
+    reaches = {kind: device_soc(cluster, name).energy_boundary for kind, name in known.items()}
+    return {name: reaches[device.kind] for name, device in cluster.devices.items()}
 
 
 def _twice(cluster: Cluster) -> list[tuple[tuple[str | int, ...], str]]:
@@ -143,12 +145,13 @@ def boundary_of(machine: SoC | Cluster) -> Boundary | None:
 def device_soc(cluster: Cluster, device: str) -> SoC:
     """The SoC that a device of a cluster is."""
     name, settings = cluster.devices[device].soc, cluster.devices[device].set
-    path = soc_folder() / f"{name}.yaml" if name in list_socs() else Path(name)
+    built_in = soc_folder() / f"{name}.yaml"
+    path = built_in if Path(name).name == name and built_in.is_file() else Path(name)
     written = path.stat() if path.is_file() else None
     return _unchanged_soc(name, tuple(settings.items()), written and (written.st_mtime_ns, written.st_size))
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=1024)
 def _unchanged_soc(name: str, settings: tuple[tuple[str, str], ...], written: tuple[int, int] | None) -> SoC:
     """A SoC as a cluster asks for it, again and again: read once for as long as its file is as it was written."""
     return find_soc(name, dict(settings))

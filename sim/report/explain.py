@@ -49,10 +49,13 @@ def causes_by_layer(result: Result) -> dict[str, dict[str, int]]:
 def proposals(result: Result, soc: SoC) -> list[str]:
     """What-ifs for the top causes, the heaviest first: the links waited for at twice the rate, set-ups at half, ..."""
     weight: dict[str, int] = {}
+    ticks: dict[tuple[str, str], int] = {}  # by cause and unit, over all layers
     for share in result.critical_path.shares:
         if share.cause != "wait_server":
-            for change in _remedies(result, soc, share.cause, share.unit):
-                weight[change] = weight.get(change, 0) + share.ticks
+            ticks[share.cause, share.unit] = ticks.get((share.cause, share.unit), 0) + share.ticks
+    for (cause, unit), spent in ticks.items():
+        for change in _remedies(result, soc, cause, unit):
+            weight[change] = weight.get(change, 0) + spent
     for server, holders in result.critical_path.waits_ticks.items():
         for end, key in (("", "links.{}.rate=x2"), (BUS, "memories.{}.dram.period_cycles=x0.5"),
                          (BANKS, "memories.{}.dram.row_cycles=x0.5")):  # fmt: skip

@@ -31,6 +31,7 @@ from cosoc.sim.movers.cached_terms import cached_cores
 from cosoc.sim.movers.cached_units import INTO_SCRATCHPAD, core_of_unit
 from cosoc.sim.movers.links import HOST_TIME, link_level, together, told_as
 from cosoc.sim.report.evidence import Evidence, evidence_of_run, unmeasured
+from cosoc.sim.report.why_host import why_host
 from cosoc.sim.tiler import Placed
 from cosoc.sim.work import layer_work
 
@@ -73,7 +74,8 @@ class LayerPart:
     compute_ticks: sum over its cores. core_busy_ticks: any of its cores computes or is fed. bytes: moved by DMAs, of
     which load_bytes, weight_bytes (each way they go: from the backing memory they go twice), store_bytes; feed_bytes:
     between cores and their memory. energy_j: its ops, the powers of its units while they are busy for it, and the base
-    power for its part of the critical path. causes: its critical ticks by cause.
+    power for its part of the critical path. causes: its critical ticks by cause. why_host: what other cores say against
+    a layer that only the host can run; '' of others.
     """
 
     layer: str
@@ -92,6 +94,7 @@ class LayerPart:
     energy_j: float
     causes: dict[str, int]
     cores: dict[str, CorePart]
+    why_host: str
 
 
 @dataclass(frozen=True)
@@ -435,7 +438,7 @@ def report(
         powers_energy_j=total - ops_j - base,
         ops_energy_j=ops_j,
         by_level=_by_level(program, soc, busy, base, all_ops),
-        by_layer=_by_layer(program, trace, soc, mapping, busy, critical, all_ops),
+        by_layer=_by_layer(program, trace, at, busy, critical, all_ops),
         by_unit=_by_unit(program, trace, soc, busy, occupied, all_ops),
         by_server=_by_server(program, trace, occupied, all_ops),
         by_memory=_by_memory(program, at, inferences, all_ops),
@@ -599,8 +602,10 @@ def _apart(start: Ints, ticks: int) -> list[int]:
 
 
 def _by_layer(
-    program: Program, trace: Trace, soc: SoC, mapping: Mapping, busy: Ints, path: CriticalPath, all_ops: _Ops
+    program: Program, trace: Trace, at: Placed, busy: Ints, path: CriticalPath, all_ops: _Ops
 ) -> tuple[LayerPart, ...]:
+    soc, mapping = at.soc, at.mapping
+    reasons = {layer.name: why_host(layer, mapping.layers[layer.name], soc) for layer in at.workload}
     rows, n = program.rows, len(program.layers) + 1
     core_busy = _core_busy(program, trace, soc, all_ops)
     start, end = np.full(n, trace.makespan), np.zeros(n, np.int64)
@@ -646,6 +651,7 @@ def _by_layer(
                 energy_j=float(power_energy_j(soc, ticks, powers, program.tick_hz)) + _joules(energy_fj[layer]),
                 causes=causes.get(name, {}),
                 cores=cores.get(layer, {}),
+                why_host=reasons.get(name, ""),
             )
         )
     return tuple(out)
