@@ -329,9 +329,18 @@ def _rows_needed(layer: Layer, soc: SoC, part: Part) -> list[tuple[int, int, str
     ]
 
 
+MOST_TILES = 1 << 21  # of a layer: some minutes and gigabytes
+EVERY = 128  # parts, and sizes, up to which each is among the cuts
+
+
 def cuts(size: int) -> tuple[int, ...]:
-    """The tile sizes that cut `size` into 1, 2, 3, ... nearly equal parts, largest first."""
-    few = range(1, math.isqrt(size) + 2)  # parts; sizes up to there come from as many parts as they need
+    """The tile sizes that cut `size` into 1, 2, 3, ... nearly equal parts, largest first. Of more than EVERY^2 not all:
+    behind the first EVERY parts and before the last EVERY sizes each is some EVERY-th part smaller than the one before,
+    as finer steps change little and a dimension of 2^24 has 8,192 of them."""
+    middle = math.isqrt(size) + 1
+    few = [*range(1, min(middle, EVERY) + 1)]  # parts; small sizes come from as many parts as they need
+    while few[-1] < middle:
+        few.append(min(few[-1] + few[-1] // EVERY, middle))
     large, small = {-(-size // parts) for parts in few}, {-(-size // -(-size // tile)) for tile in few}
     return tuple(sorted(large | small, reverse=True))
 
@@ -747,7 +756,7 @@ def _checked(
         plan = full.layers[layer.name]
         key = _key(layer, plan, mapping.runtime, homes)
         if layer.name not in fused and key not in cache.sound:
-            found = tile_problems(layer, plan, soc, mapping.runtime, homes)
+            found = tile_problems(layer, plan, soc, mapping.runtime, homes) or _too_many(layer, plan, soc)
             reasons += [(("layers", layer.name, "tile"), reason) for reason in found]
             if not found:
                 cache.sound.add(key)
@@ -935,6 +944,22 @@ def _plan_problems(layer: Layer, given: LayerPlan, soc: SoC, fused: bool) -> lis
         wrong("goes row by row in its fused piece; leave out tile and order", "tile" if tiles else "order")
     elif tiles or given.order:
         _check_tiles(layer, given, soc, wrong)
+    return out
+
+
+def _too_many(layer: Layer, plan: LayerPlan, soc: SoC) -> list[str]:
+    """Which parts of a layer have more tiles than a run can have."""
+    out = []
+    for part in plan.parts:
+        if not part.channels or part.tile is None:
+            continue
+        own = _spans(channel_slice(layer, part.channels)) if behind_caches(plan, soc) else whole(layer)
+        tile, own = part.tile, replace(own, k=part.channels)
+        n = math.prod(-(-own.along(d) // min(tile.along(d), own.along(d))) for d in DIMS)
+        if n > MOST_TILES:
+            what = f"{n} tiles on {part.core}, of {', '.join(f'{d} {tile.along(d)}' for d in DIMS)}"
+            out.append(f"layer {layer.name}: {what}; a layer may have 2^{MOST_TILES.bit_length() - 1}: larger ones, in "
+                       "larger memories, or a smaller layer")  # fmt: skip
     return out
 
 
