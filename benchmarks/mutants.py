@@ -100,8 +100,8 @@ class Kept:
 def measure(
     tree: Path, keep: Path, files: list[str], number: int, seed: int, again: bool, known: Verdicts
 ) -> dict[str, Any]:
-    """So many mutants of some files: a record of each, and counts. All go through their first round of tests, those of
-    kernels last, as each is compiled; then survivors through the second. What is known when Ctrl-C comes counts.
+    """So many mutants of some files: a record of each, and counts. All go through their first round of tests, then
+    survivors through the second; those of kernels last, as each is compiled. What is known when Ctrl-C comes counts.
     again: survivors once more, but those that are known to be no faults; the test that mended one comes first."""
     from mutant_runs import Recordings, prepare
     from mutation import Source, drawn, mutant, places
@@ -126,6 +126,14 @@ def measure(
             kept.add({"id": name} | tried(tree, *sample[name], recordings, 0, by))
         report([kept.known[one] for one in sample if one in kept.known], fresh)
 
+    def second(name: str) -> None:
+        record = kept.known[name]
+        settled = known.get(tuple(record[key] for key in KEY), {}).get("verdict") in SETTLED
+        if record["how"] in ALIVE and record["rounds"] == 1 and not settled:
+            more = tried(tree, *sample[name], recordings, 1)
+            told = {figure: record[figure] + more[figure] for figure in ("tests", "cpu_s")}
+            kept.add(record | more | told | ({"how": record["how"]} if more["how"] == "no test" else {}))
+
     renewed: set[str] = set()
     try:
         for place, operator, way in drawn(found, seed):
@@ -142,15 +150,13 @@ def measure(
             sample[name] = source, place, operator, way
             if not source.around(place.start)[2]:
                 first(name)
+        kernels = [name for name, (source, place, *_) in sample.items() if source.around(place.start)[2]]
         for name in sample:
+            if name not in kernels:
+                second(name)
+        for name in kernels:
             first(name)
-        for name, choice in sample.items():
-            record = kept.known[name]
-            settled = known.get(tuple(record[key] for key in KEY), {}).get("verdict") in SETTLED
-            if record["how"] in ALIVE and record["rounds"] == 1 and not settled:
-                more = tried(tree, *choice, recordings, 1)
-                told = {figure: record[figure] + more[figure] for figure in ("tests", "cpu_s")}
-                kept.add(record | more | told | ({"how": record["how"]} if more["how"] == "no test" else {}))
+            second(name)
     except KeyboardInterrupt:
         print("broken off: these are the mutants so far")
     counts = {"places": len(found), "mutations": sum(len(place.ways) for place in found), "left_out": dict(left_out)}
