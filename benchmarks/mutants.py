@@ -128,11 +128,11 @@ def measure(
 
     def second(name: str) -> None:
         record = kept.known[name]
-        settled = known.get(tuple(record[key] for key in KEY), {}).get("verdict") in SETTLED
-        if record["how"] in ALIVE and record["rounds"] == 1 and not settled:
-            more = tried(tree, *sample[name], recordings, 1)
-            told = {figure: record[figure] + more[figure] for figure in ("tests", "cpu_s")}
-            kept.add(record | more | told | ({"how": record["how"]} if more["how"] == "no test" else {}))
+        told = known.get(tuple(record[key] for key in KEY), {})
+        if record["how"] in ALIVE and record["rounds"] == 1 and told.get("verdict") not in SETTLED:
+            more = tried(tree, *sample[name], recordings, 1, [told["by"]] if "by" in told else [])
+            sums = {figure: record[figure] + more[figure] for figure in ("tests", "cpu_s")}
+            kept.add(record | more | sums | ({"how": record["how"]} if more["how"] == "no test" else {}))
 
     renewed: set[str] = set()
     try:

@@ -22,6 +22,7 @@ from cosoc.sim.machine.program import KINDS, Builder, Program, op_text, row_of
 from cosoc.sim.machine.trace import Trace
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.report import render
 from cosoc.sim.report.render import CAUSES, bottleneck, chrome_trace, gantt, summary, table, tracks, write_chrome_trace
 from cosoc.sim.report.result import PATH_NAMES, Result, busy_ticks, energy_j, to_json
 from cosoc.sim.simulate import simulate
@@ -505,6 +506,21 @@ def test_gantt_shows_how_long_each_unit_computes(tmp_path: Path) -> None:
     computing = {unit.unit: unit.run_ticks / result.ticks for unit in result.by_unit}
     widest = blue[:, left:right].sum(axis=1) / (right - left)
     assert widest.max() == pytest.approx(computing["digital"], abs=0.01)
+
+
+def test_bars_of_a_chart_hold_every_op_of_a_unit() -> None:
+    """Near ones are joined, and what is joined ends with the last of them."""
+    result = run_of("resnet8", "overlapped")
+    program, trace = result.program, result.trace
+    row = row_of(program, np.arange(len(trace.issue)))
+    for unit in range(len(program.unit_names)):
+        bars = render._bars(program, result, row, unit)
+        for kind, spans in bars.items():
+            assert all(before[1] < after[0] for before, after in itertools.pairwise(spans)), kind
+        for op in np.flatnonzero(program.rows["unit"][row] == unit):
+            start, end = int(trace.issue[op] + program.rows["setup"][row[op]]), int(trace.end[op])
+            kind = KINDS[program.rows["kind"][row[op]]]
+            assert end <= start or any(bar[0] <= start and end <= bar[1] for bar in bars[kind])
 
 
 def test_nothing_run_is_nothing_spent() -> None:
