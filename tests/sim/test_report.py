@@ -467,6 +467,12 @@ def test_ops_without_a_gap_are_drawn_as_one(monkeypatch: pytest.MonkeyPatch) -> 
     assert sum(map(len, joined.values())) < sum(map(len, each.values()))
 
 
+def test_ops_at_once_have_tracks_of_their_own(result: Result) -> None:
+    for track in by_track(chrome_trace(result)["traceEvents"], "units").values():
+        spans = sorted((event["ts"], event["ts"] + event["dur"]) for event in outermost(track))
+        assert all(before[1] <= after[0] + 1e-6 for before, after in itertools.pairwise(spans))
+
+
 def test_chrome_trace_is_written_event_by_event(result: Result, tmp_path: Path) -> None:
     write_chrome_trace(result, tmp_path / "trace.json")
     text = (tmp_path / "trace.json").read_text()
