@@ -80,9 +80,12 @@ class Recordings:
         return {test for line, tests in known.items() if first <= line <= last for test in tests}
 
     def named_after(self, file: str) -> set[str]:
-        """Tests of files that are named after a module: test_engines.py after engine_fast."""
-        word = Path(file).stem.partition("_")[0].rstrip("s")
-        return {test for test in self.cost_s if f"_{word}" in Path(test.partition("::")[0]).name}
+        """Tests of files that are named after a module: test_memory_use.py, or test_engines.py after engine_fast."""
+        stem = Path(file).stem
+        names = {test: Path(test.partition("::")[0]).stem for test in self.cost_s}
+        exact = {test for test, name in names.items() if name == f"test_{stem}"}
+        word = stem.partition("_")[0].rstrip("s")
+        return exact or {test for test, name in names.items() if name.startswith(f"test_{word}")}
 
     def rounds(self, mutant: Mutant) -> tuple[list[str], list[str]]:
         """The tests of a mutant, in two rounds: some of the fastest that run it, few of a parametrised function; then

@@ -117,7 +117,7 @@ def measure(
 
     def first(name: str) -> None:
         record = kept.known.get(name)
-        told = known.get(tuple(record[key] for key in KEY), {}) if record else {}
+        told = told_of(name) if record else {}
         settled = told.get("verdict") in SETTLED or name in renewed or not again
         fresh = record is None or (record["how"] in ALIVE and not settled)
         if fresh:
@@ -126,10 +126,13 @@ def measure(
             kept.add({"id": name} | tried(tree, *sample[name], recordings, 0, by))
         report([kept.known[one] for one in sample if one in kept.known], fresh)
 
+    def told_of(name: str) -> dict[str, str]:
+        return known.get(tuple(kept.known[name][key] for key in KEY), {})
+
     def second(name: str) -> None:
-        record = kept.known[name]
-        told = known.get(tuple(record[key] for key in KEY), {})
-        if record["how"] in ALIVE and record["rounds"] == 1 and told.get("verdict") not in SETTLED:
+        record, told = kept.known[name], told_of(name)
+        due = "by" in told or (record["rounds"] == 1 and told.get("verdict") not in SETTLED)
+        if record["how"] in ALIVE and due:
             more = tried(tree, *sample[name], recordings, 1, [told["by"]] if "by" in told else [])
             sums = {figure: record[figure] + more[figure] for figure in ("tests", "cpu_s")}
             kept.add(record | more | sums | ({"how": record["how"]} if more["how"] == "no test" else {}))
@@ -151,9 +154,9 @@ def measure(
             if not source.around(place.start)[2]:
                 first(name)
         kernels = [name for name, (source, place, *_) in sample.items() if source.around(place.start)[2]]
-        for name in sample:
-            if name not in kernels:
-                second(name)
+        others = [name for name in sample if name not in kernels]
+        for name in sorted(others, key=lambda name: "by" not in told_of(name)):  # what was mended first
+            second(name)
         for name in kernels:
             first(name)
             second(name)

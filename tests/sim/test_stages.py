@@ -321,7 +321,7 @@ def test_a_mapping_that_cannot_be_is_refused_by_the_library_too(resnet8: Workloa
     with pytest.raises(InputError, match=r"mapping m does not fit homogeneous_cpu_2: stages.0.replicas: 3 of cpu"):
         simulate_cluster(cluster, resnet8, Mapping("m", stages=(Stage("cpu", ("fc",), 3),)))
     nowhere = {"conv1": LayerPlan((Part("npu", 16),))}
-    with pytest.raises(InputError, match="on cpu: .*npu"):
+    with pytest.raises(InputError, match=r"on cpu: .*npu"):
         simulate_cluster(cluster, resnet8, Mapping("m", layers=nowhere, stages=(Stage("cpu", ("fc",)),)))
     with pytest.raises(InputError, match="inferences is 0"):
         simulate_cluster(cluster, resnet8, Mapping("m", stages=(Stage("cpu", ("fc",)),)), inferences=0)
