@@ -20,6 +20,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -221,6 +222,16 @@ def verdicts(path: Path) -> Verdicts:
     return out
 
 
+def stale(tree: Path, known: Verdicts) -> list[str]:
+    """Verdicts of code that is no longer there."""
+    out = []
+    for entry in known.values():
+        path = tree / entry["file"]
+        if entry["was"] not in re.sub(r"\s+", " ", path.read_text() if path.exists() else ""):
+            out.append(f"{entry['file']}, {entry['within']}: {entry['was']}")
+    return out
+
+
 def summary(found: dict[str, Any], known: Verdicts) -> dict[str, Any]:
     """The figures, and each survivor with its verdict."""
     records = found.pop("records")
@@ -276,12 +287,15 @@ def main() -> int:
         if options.quick:
             (files, tests, number) = list(QUICK[0]), list(QUICK[1]), QUICK[2]
         recorded(tree, keep, tests)
+        gone = stale(tree, known)
         figures = summary(measure(tree, keep, files, number, options.seed, options.again, known), known)
     print(json.dumps({name: figure for name, figure in figures.items() if not isinstance(figure, list)}, indent=1))
     for one in figures["survivors"]:
         print(f"{one['file']}:{one['line']} {one['was']} -> {one['becomes']}: {one['verdict']}: {one.get('why', '')}")
     for one in figures["called_equivalent_but_killed"]:
         print(f"{one['file']}:{one['line']} is called {one['verdict']}, and {one['by']} kills it")
+    for one in gone:
+        print(f"mutants.yaml speaks of what is no longer there: {one}")
     write_json(options.json, {"seed": options.seed, "quick": options.quick, **figures})
     return 0
 

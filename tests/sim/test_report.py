@@ -514,9 +514,10 @@ def test_gantt_shows_how_long_each_unit_computes(tmp_path: Path) -> None:
     assert widest.max() == pytest.approx(computing["digital"], abs=0.01)
 
 
-def test_bars_of_a_chart_hold_every_op_of_a_unit() -> None:
+@pytest.mark.parametrize("pixels", [10, 3000])
+def test_bars_of_a_chart_hold_every_op_of_a_unit(result: Result, pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Near ones are joined, and what is joined ends with the last of them."""
-    result = run_of("resnet8", "overlapped")
+    monkeypatch.setattr(render, "_PIXELS", pixels)
     program, trace = result.program, result.trace
     row = row_of(program, np.arange(len(trace.issue)))
     for unit in range(len(program.unit_names)):

@@ -269,6 +269,23 @@ def test_attention_costs_two_products_of_tokens() -> None:
     assert [x.op for x in w.layers].count("add") == 2
 
 
+@pytest.mark.parametrize("left", [False, True])
+def test_a_product_with_a_weight_on_either_side_is_a_dense_layer(left: bool) -> None:
+    """6 tokens of 16 features times 16 x 5 weights; or 7 x 6 weights times them, which mix tokens."""
+
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.rand((7, 6) if left else (16, 5)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.weight @ x if left else x @ self.weight
+
+    (layer,) = read(Product(), 6, 16).layers
+    assert (layer.op, layer.weights) == ("conv", 7 * 6 if left else 16 * 5)
+    assert layer.macs == (7 * 6 * 16 if left else 6 * 16 * 5)
+
+
 def test_fused_attention_is_the_same_work() -> None:
     t, d, h = 6, 16, 4
 
