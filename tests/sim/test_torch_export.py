@@ -127,6 +127,7 @@ def test_in_place_change_is_seen_by_later_readers() -> None:
         nn.Conv2d(4, 8, 4, padding="same", dilation=2),
         nn.Conv2d(4, 8, (3, 4), padding="same"),
         nn.Conv2d(4, 8, 3, padding="valid"),
+        nn.Conv2d(4, 8, 3, 2, padding="valid", dilation=2),  # torch leaves the word out where all else is a default
         nn.Sequential(nn.ZeroPad2d((0, 1, 1, 2)), nn.Conv2d(4, 8, 3, 2)),
         nn.MaxPool2d(3, 2, 1),
         nn.MaxPool2d(3, 2, ceil_mode=True),
