@@ -9,8 +9,11 @@ slope of both between the two largest sizes, in logarithms: 1 is linear; 1.2 is 
 - layers: a network of residual blocks on DIANA, from a name to a result, mapping chosen. gemmini_layers: on Gemmini.
 - file: the same networks to YAML and back. estimate: its closed form.
 - tiles: a GEMM on Gemmini in so many tiles, each with its transfers. loop_tiles: a convolution on DIANA in so many.
-- report: a run of so many ops as a page; page_mb, and browser_s until a headless Chromium has drawn it, where there is
-  one.
+- report: a run of so many ops as a page, trace: as a Chrome trace, explain: its causes, and the what-ifs that they
+  propose (which are not simulated); the run itself is not in their seconds. page_mb, and browser_s until a headless
+  Chromium has drawn the page and ended, where there is one; browser_empty_s: the same of an empty page.
+- cluster: a network split over so many devices, each an entry of its own that differs from the others; gap: of the best
+  split found over the bound.
 - campaign: so many tasks over a Dask cluster of two workers on this machine, one of which is killed every `KILL_S`
   seconds; lost: tasks without a result, failed: recorded as failed (both to be 0). Wall seconds.
 """
@@ -28,16 +31,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from common import arguments, state, write_json
 
-from cosoc.sim.files.catalog import find_soc
-from cosoc.sim.files.workload_file import dump_workload, load_workload
+from cosoc.sim.files.catalog import find_soc, load_cluster
+from cosoc.sim.files.workload_file import dump_workload, find_workload, load_workload
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.mapping import WEIGHTS_STAY, Extent, LayerPlan, Mapping, Part
+from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.report.result import Result
 from cosoc.sim.simulate import figures, simulate
 from cosoc.sim.tiler import checked
 
@@ -48,17 +54,18 @@ MIB = 1 << 20
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-def residual(layers: int) -> Workload:
-    """Blocks of two 3x3 convolutions and a sum, 16 channels on 8 x 8 pixels."""
+def residual(layers: int, channels: int = 16, side: int = 8) -> Workload:
+    """Blocks of two 3x3 convolutions and a sum, on side x side pixels."""
+    shape = (channels, channels, side, side, side, side)
     out: list[Layer] = []
     last = INPUT
     for i in range(layers // 3):
         for name in ("a", "b"):
             reads = last if name == "a" else f"a{i}"
-            out.append(Layer(f"{name}{i}", "conv", (reads,), 16, 16, 8, 8, 8, 8, 3, 3, pad_y=1, pad_x=1))
-        out.append(Layer(f"sum{i}", "add", (last, f"b{i}"), 16, 16, 8, 8, 8, 8))
+            out.append(Layer(f"{name}{i}", "conv", (reads,), *shape, 3, 3, pad_y=1, pad_x=1))
+        out.append(Layer(f"sum{i}", "add", (last, f"b{i}"), *shape))
         last = f"sum{i}"
-    return Workload("residual", (16, 8, 8), tuple(out), (last,))
+    return Workload("residual", (channels, side, side), tuple(out), (last,))
 
 
 # ---------------------------------------------------------------------------------------------------------- cases
@@ -120,27 +127,93 @@ def loop_tiles(n: int) -> dict[str, Any]:
     return {"tiles": n}
 
 
+@dataclass(frozen=True)
+class _Run:
+    soc: SoC
+    workload: Workload
+    mapping: Mapping
+    result: Result
+
+
+def _run(n: int) -> _Run:
+    """A run of some n ops: blocks of 32 channels on 32 x 32 pixels, of which Gemmini makes 483 ops a layer."""
+    soc, workload = find_soc("gemmini"), residual(max(3, n // 483), 32, 32)
+    mapping = named_mapping("default", workload, soc, "overlapped")
+    return _Run(soc, workload, mapping, simulate(soc, workload, mapping))
+
+
 def report(n: int) -> dict[str, Any]:
     from cosoc.sim.report import run_page
 
-    soc, workload = find_soc("gemmini"), residual(max(3, n // 51))  # 51 ops a layer there
-    mapping = named_mapping("default", workload, soc, "overlapped")
-    result = simulate(soc, workload, mapping)
-    run = run_page.run_data(result, soc, workload, mapping)
-    page = run_page.page({"title": "load", "subtitle": "", "run": run, "provenance": {}})
-    out: dict[str, Any] = {"ops": result.ops, "page_mb": len(page) / MIB}
+    run, start = _run(n), time.process_time()
+    data = run_page.run_data(run.result, run.soc, run.workload, run.mapping)
+    page = run_page.page({"title": "load", "subtitle": "", "run": data, "provenance": []})
+    out: dict[str, Any] = {"seconds": time.process_time() - start, "ops": run.result.ops, "page_mb": len(page) / MIB}
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "page.html"
-            path.write_text(page, encoding="utf-8")
+        out["browser_empty_s"] = _shown(browser, "<title>empty</title><canvas></canvas>")
+        out["browser_s"] = _shown(browser, page)
+    return out
+
+
+def _shown(browser: str, page: str) -> float:
+    """Seconds until a browser has started, drawn a page and ended: the least of three."""
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "page.html"
+        path.write_text(page, encoding="utf-8")
+        call = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", path.as_uri()]
+        for _ in range(3):
             start = time.perf_counter()
-            shown = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", path.as_uri()]
-            done = subprocess.run(shown, capture_output=True, timeout=120, check=True)
-            out["browser_s"] = time.perf_counter() - start
+            done = subprocess.run(call, capture_output=True, timeout=120, check=True)
+            seconds.append(time.perf_counter() - start)
             if b"<canvas" not in done.stdout:
                 raise SystemExit("the page was not drawn")
-    return out
+    return min(seconds)
+
+
+def trace(n: int) -> dict[str, Any]:
+    from cosoc.sim.report import render
+
+    run, start = _run(n), time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        render.write_chrome_trace(run.result, path)
+        size = path.stat().st_size
+    return {"seconds": time.process_time() - start, "ops": run.result.ops, "trace_mb": size / MIB}
+
+
+def explain(n: int) -> dict[str, Any]:
+    from cosoc.sim.report.explain import causes_by_layer, proposals
+
+    run, start = _run(n), time.process_time()
+    causes, changes = causes_by_layer(run.result), proposals(run.result, run.soc)
+    if not (causes and changes):
+        raise SystemExit("nothing was explained")
+    return {"seconds": time.process_time() - start, "ops": run.result.ops, "what_ifs": len(changes)}
+
+
+def cluster(n: int) -> dict[str, Any]:
+    """ResNet-8 over n boards of three kinds, each of which takes longer over a message than the one before."""
+    from cosoc.search.spaces.split_space import SplitConfig, search_splits
+
+    socs = ("jetson_nano", "rpi4", "atom_e3845")
+    devices = {f"d{i}": {"soc": socs[i % 3], "message_ns": 10_000 + 1_000 * i} for i in range(n)}
+    link = {"kind": "ethernet_switch", "between": list(devices), "bytes_per_s": 1_250_000_000, "latency_ns": 100_000,
+            "burst_bytes": 1448}  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "fleet.yaml"
+        path.write_text(json.dumps({"name": f"fleet_{n}", "devices": devices, "links": {"switch": link}}))
+        fleet = load_cluster(path)
+        config = SplitConfig(fleet, find_workload("resnet8"), 200, out=Path(folder) / "run")
+        result = search_splits(config, lambda done, total, what: None)
+    best, optimum = result.best, result.optimum
+    if best.estimated is None or optimum is None:
+        raise SystemExit("the best split is without a bound")
+    return {
+        "gap": result.value(best.estimated) / optimum.bound - 1, "stages": len(best.about["stages"]),
+        "left_out": result.about["devices_left_out"],
+    }  # fmt: skip
 
 
 def campaign(n: int) -> dict[str, Any]:
@@ -183,6 +256,9 @@ CASES: dict[str, tuple[Callable[[int], dict[str, Any]], tuple[int, ...], int]] =
     "tiles": (tiles, (10_000, 100_000, 1_000_000), 1),
     "loop_tiles": (loop_tiles, (10_000, 100_000, 1_000_000), 2),
     "report": (report, (10_000, 100_000, 1_000_000), 1),
+    "trace": (trace, (10_000, 100_000, 1_000_000), 1),
+    "explain": (explain, (10_000, 100_000, 1_000_000), 1),
+    "cluster": (cluster, (16, 64, 1_000), 1),
     "campaign": (campaign, (100, 1_000, 10_000), 0),
 }
 
@@ -205,7 +281,7 @@ def _alone(name: str, size: int) -> None:
     """What `alone` runs: warm up, then measure."""
     work, sizes, _ = CASES[name]
     if name != "campaign":
-        work(min(sizes) // 10)
+        work(max(min(sizes) // 10, 4))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, cpu = time.perf_counter(), time.process_time()
     said = work(size)

@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cosoc.search.exact.splits import bounded, least_period, too_many
+from cosoc.search.exact.splits import MOST_STATES, bounded, least_period, too_many
 from cosoc.search.spaces.splits import Bools, Cuts, Floats, Plan, Problem, cuts_of, nested, no_plan
+from cosoc.search.split_devices import needed, states
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import device_soc
 from cosoc.sim.files.names import DEFAULT
-from cosoc.sim.manual import named_mapping
+from cosoc.sim.mapper import usual_runtime
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.cuts import elements, last_layers
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Piece, Runtime, Stage
@@ -254,10 +255,11 @@ def device_mappings(
             raise InputError(
                 f"a mapping for {name}: {cluster.name} has no such device; it has {', '.join(cluster.devices)}"
             )
-    for name in cluster.devices:
-        found[name] = chosen.get(name) or Mapping(
-            DEFAULT, named_mapping(DEFAULT, workload, device_soc(cluster, name)).runtime
-        )
+    defaults: dict[object, Mapping] = {}
+    for name, device in cluster.devices.items():
+        if name not in chosen and device.kind not in defaults:
+            defaults[device.kind] = Mapping(DEFAULT, usual_runtime(device_soc(cluster, name)))
+        found[name] = chosen.get(name) or defaults[device.kind]
     together: Runtime = "overlapped" if any(mapping.runtime == "overlapped" for mapping in found.values()) else "serial"
     for name, mapping in chosen.items():
         if mapping.runtime != together:
@@ -268,8 +270,17 @@ def device_mappings(
 
 
 def device_costs(cluster: Cluster, workload: Workload, mappings: MappingOf[str, Mapping]) -> dict[str, DeviceCosts]:
-    """Of each device, whether a plan will use it or not."""
-    return {name: DeviceCosts(device_soc(cluster, name), workload, mappings[name]) for name in cluster.devices}
+    """Of each device, whether a plan will use it or not. Entries of one SoC and mapping have them together."""
+    made: dict[object, list[DeviceCosts]] = {}
+    out = {}
+    for name, device in cluster.devices.items():
+        known = made.setdefault(device.kind, [])
+        mine = next((one for one in known if one.mapping == mappings[name]), None)
+        if mine is None:
+            mine = DeviceCosts(device_soc(cluster, name), workload, mappings[name])
+            known.append(mine)
+        out[name] = mine
+    return out
 
 
 def make_case(
@@ -283,8 +294,8 @@ def make_case(
 ) -> Case:
     """The problem of splitting a workload over a cluster, `items` inferences at a time. With `branches`, cuts across
     branches are among its cuts. costs: of the devices; by default under their default mappings. cuts: where to cut, in
-    place of those. most_bytes: that a stage may take of its device's memory. InputError where the memories cannot hold
-    it."""
+    place of those. most_bytes: that a stage may take of its device's memory. Of very many devices those are kept that a
+    plan can need. InputError where the memories cannot hold it."""
     cuts = cuts or cuts_of(workload, branches)
     names = tuple(cluster.devices)
     costs = costs or device_costs(cluster, workload, device_mappings(cluster, workload))
@@ -295,9 +306,12 @@ def make_case(
     behind = nested(cuts)
     occupancy, busy, needs, hop_bytes, about = [], [], [], [], []
     slower: list[tuple[Floats, Floats]] = []
+    tables = dict[int, StageTable]()
     for name in names:
-        device = cluster.devices[name]
-        mine, table = device_figures(costs[name].soc, device.carrier_w), costs[name].table(cuts, items)
+        device, own = cluster.devices[name], costs[name]
+        if id(own) not in tables:  # several entries of one SoC have one
+            tables[id(own)] = own.table(cuts, items)
+        mine, table = device_figures(own.soc, device.carrier_w), tables[id(own)]
         sizes = np.array([message_bytes(n, items, mine.act_bits) for n in across], dtype=float)
         host = message_seconds(device, sizes)
         host[0] = 0.0
@@ -315,6 +329,25 @@ def make_case(
         needs.append(bytes_needed(table.weight_bytes, most_held, *waiting, mine.act_bits, items, device.queue_items))
         hop_bytes.append(sizes)
         about.append(mine)
+    bytes_free = [min(mine.memory_bytes, most_bytes) for mine in about]
+    kept = list(range(len(names)))
+    if _prunable(cluster, len(cuts.names)) and not any(slow.shape[2] for slow, _ in slower):
+        kept = needed(
+            np.stack([
+                np.concatenate([
+                    np.where(held <= free, spent_s, np.inf).ravel(), spent_j.ravel(), held.ravel(), [mine.idle_w, -free]
+                ])
+                for spent_s, spent_j, held, free, mine in zip(occupancy, busy, needs, bytes_free, about, strict=True)
+            ]),
+            [(*_links_of(cluster, name), mine.act_bits) for name, mine in zip(names, about, strict=True)],
+            [cluster.devices[name].count for name in names],
+            min(len(cuts.names) - 1, len(workload.layers)),
+        )  # fmt: skip
+        cluster = _only(cluster, [names[t] for t in kept])
+        names = tuple(cluster.devices)
+        costs = {name: costs[name] for name in names}
+    occupancy, busy, needs, hop_bytes = ([every[t] for t in kept] for every in (occupancy, busy, needs, hop_bytes))
+    slower, about, bytes_free = [slower[t] for t in kept], [about[t] for t in kept], [bytes_free[t] for t in kept]
     hops = _hops(cluster, names, np.stack(hop_bytes))
     problem = Problem(
         names,
@@ -327,9 +360,28 @@ def make_case(
         cuts.names,
         *(_stacked([both[i] for both in slower]) for i in (0, 1)),
     )
-    free = np.minimum(np.array([mine.memory_bytes for mine in about], dtype=float), most_bytes)
-    problem = _within_memory(problem, np.stack(needs), free)
+    problem = _within_memory(problem, np.stack(needs), np.array(bytes_free, dtype=float))
     return Case(cluster, workload, cuts, problem, costs, np.stack(needs))
+
+
+def _prunable(cluster: Cluster, n_cuts: int) -> bool:
+    """Whether devices are too many for stages with replicas, and for all of them to be told apart."""
+    return states([device.count for device in cluster.devices.values()], n_cuts) > MOST_STATES
+
+
+def _links_of(cluster: Cluster, device: str) -> tuple[str, ...]:
+    return tuple(name for name, link in cluster.links.items() if device in link.between)
+
+
+def _only(cluster: Cluster, names: Sequence[str]) -> Cluster:
+    """The cluster with some of its devices."""
+    there = set(names)
+    links = {
+        name: link.model_copy(update={"between": tuple(one for one in link.between if one in there)})
+        for name, link in cluster.links.items()
+    }
+    devices = {name: device for name, device in cluster.devices.items() if name in there}
+    return cluster.model_copy(update={"devices": devices, "links": links})
 
 
 def _stacked(tables: Sequence[Floats]) -> Floats | None:

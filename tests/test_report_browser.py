@@ -10,6 +10,7 @@ import re
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,13 +19,17 @@ from typing import Any
 import pytest
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parent))
+from packed_pages import bars_of
+
 from cosoc.cli import main
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.spaces.split_space import SplitConfig, search_splits
 from cosoc.search.spaces.tile_search import TileConfig, search_tiles
 from cosoc.sim.files.catalog import find_cluster, find_soc
-from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.files.workload_file import dump_workload, find_workload
 from cosoc.sim.model.mapping import Mapping
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WAIT_S = 60.0  # for any answer; a loaded machine is slow to start a browser
@@ -213,7 +218,7 @@ def test_a_split_s_page_draws_what_was_simulated(split_folder: Path) -> None:
         assert data["timeline"]["seconds"] == replay["seconds"]
         shares = {row["name"].split(":")[0]: row["simulated"] for row in data["bars"][0]["rows"]}
         assert shares == pytest.approx(replay["utilisation"])
-        busy = {row["name"]: sum(b[2] - b[1] for b in row["bars"]) for row in data["timeline"]["gantt"]["rows"]}
+        busy = {row["name"]: sum(b[2] - b[1] for b in bars_of(row)) for row in data["timeline"]["gantt"]["rows"]}
         for part in replay["devices"]:
             assert busy[part["device"]] / data["timeline"]["ticks"] == pytest.approx(part["utilisation"])
 
@@ -335,8 +340,55 @@ def test_pointing_at_an_op_names_it(browser: Browser, run_page: Path) -> None:
     browser.open(run_page)
     gantt = json.loads(browser.js("document.getElementById('data').textContent"))["run"]["gantt"]
     ticks = browser.js("JSON.parse(document.getElementById('data').textContent).run.ticks")
-    longest = max(gantt["rows"][0]["bars"], key=lambda bar: bar[2] - bar[1])
+    longest = max(bars_of(gantt["rows"][0]), key=lambda bar: bar[2] - bar[1])
     at = browser.place("canvas", (longest[1] + longest[2]) / 2 / ticks, 0)
     browser.mouse("mouseMoved", (at[0], at[1] + 20 + 20))  # the first row, below the axis and the unit's name
     kind, layer = gantt["kinds"][longest[0]], gantt["layers"][longest[3]]
     assert browser.tip().startswith(f"{gantt['rows'][0]['name']}: {kind} of {layer}")
+    assert f"(ticks {longest[1]:,} to {longest[2]:,})" in browser.tip()
+
+
+@pytest.fixture(scope="module")
+def long_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A chain of 600 pointwise convolutions: more layers than the page makes rows of at once."""
+    folder = tmp_path_factory.mktemp("long")
+    layers = [Layer(f"layer{i}", "conv", (f"layer{i - 1}" if i else INPUT,), 16, 16, 4, 4, 4, 4) for i in range(600)]
+    workload = Workload("long", (16, 4, 4), tuple(layers), ("layer599",))
+    (folder / "long.yaml").write_text(dump_workload(workload))
+    file = folder / "long.html"
+    assert main(["simulate", "diana", str(folder / "long.yaml"), "-q", "--report", str(file)]) == 0
+    return file
+
+
+def test_rows_of_many_layers_are_made_as_they_are_seen(browser: Browser, long_page: Path) -> None:
+    """Few nodes for many layers; scrolled to its end the list shows the last one; the field finds one by its name."""
+    browser.open(long_page)
+    names = "[...document.querySelectorAll('.many .bars > :nth-child(3n+1)')].map(x => x.textContent)"
+    height = browser.js("document.querySelector('.many').scrollHeight")
+    assert browser.js(names)[0] == "layer0" and len(browser.js(names)) < 200
+    browser.js("(b => { b.scrollTop = b.scrollHeight; })(document.querySelector('.many'))")
+    browser.settle()
+    assert browser.js(names)[-1] == "layer599" and len(browser.js(names)) < 200
+    assert browser.js("document.querySelector('.many').scrollHeight") == height == 600 * 21 + 599 * 3  # rows and gaps
+    browser.js("(i => { i.value = 'LAYER37'; i.dispatchEvent(new Event('input')); })(document.querySelector('input'))")
+    assert browser.js(names) == ["layer37", *(f"layer37{i}" for i in range(10))]
+    assert browser.said == []
+
+
+def test_what_lies_under_a_pixel_is_counted_and_told_apart_by_zooming(browser: Browser, long_page: Path) -> None:
+    """Zoomed until an op is some pixels wide, the one in the middle of the view is told with its exact ticks."""
+    browser.open(long_page)
+    run = json.loads(browser.js("document.getElementById('data').textContent"))["run"]
+    middle, zooms = run["ticks"] / 2, 8
+    places = ((i, bar) for i, one in enumerate(run["gantt"]["rows"]) for bar in bars_of(one))
+    row, (_, start, end, _, _) = min(places, key=lambda place: abs(place[1][1] + place[1][2] - run["ticks"]))
+    below = 20 + row * 38 + 20
+    at = browser.place("canvas", 0.5, 0)
+    browser.mouse("mouseMoved", (at[0], at[1] + below))
+    assert "more at this point: zoom in" in browser.tip()
+    for _ in range(zooms):
+        browser.click("button[aria-label='Zoom in']")
+    at = browser.place("canvas", 0.5 + ((start + end) / 2 - middle) / run["ticks"] * 2**zooms, 0)
+    browser.mouse("mouseMoved", (at[0], at[1] + below))
+    assert f"(ticks {start:,} to {end:,})" in browser.tip() and "more at this point" not in browser.tip()
+    assert browser.said == []

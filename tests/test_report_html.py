@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+from packed_pages import bars_of
+
 from cosoc.cli import main
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import find_mapping
 from cosoc.sim.files.workload_file import dump_workload, find_workload
 from cosoc.sim.report import run_page
+from cosoc.sim.report.packed import packed, packed_bars
 from cosoc.sim.report.run_page import gantt_data, occupancy_data
 from cosoc.sim.simulate import simulate
 
@@ -45,7 +51,7 @@ def evil_workload(folder: Path) -> Path:
 
 def test_every_op_is_drawn_from_issue_to_end() -> None:
     found = result()
-    bars = sorted((bar[1], bar[2]) for row in gantt_data(found.program, found.trace)["rows"] for bar in row["bars"])
+    bars = sorted((bar[1], bar[2]) for row in gantt_data(found.program, found.trace)["rows"] for bar in bars_of(row))
     lasting = found.trace.end > found.trace.issue
     drawn = zip(found.trace.issue[lasting].tolist(), found.trace.end[lasting].tolist(), strict=True)
     assert bars == sorted(drawn)
@@ -56,13 +62,34 @@ def test_many_ops_are_joined_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) -
     found = result()
     monkeypatch.setattr(run_page, "BARS", 0)
     data = gantt_data(found.program, found.trace)
-    bars = [bar for row in data["rows"] for bar in row["bars"]]
+    bars = [bar for row in data["rows"] for bar in bars_of(row)]
     assert sum(bar[4] for bar in bars) == int((found.trace.end > found.trace.issue).sum())
     assert "drawn as one" in data["note"]
     monkeypatch.setattr(run_page, "BARS", 1 << 30)
     for row, exact in zip(data["rows"], gantt_data(found.program, found.trace)["rows"], strict=True):
-        for kind, start, end, layer, _ in exact["bars"]:
-            assert any(b[0] == kind and b[3] == layer and b[1] <= start and end <= b[2] for b in row["bars"])
+        joined = bars_of(row)
+        for kind, start, end, layer, _ in bars_of(exact):
+            assert any(b[0] == kind and b[3] == layer and b[1] <= start and end <= b[2] for b in joined)
+
+
+def test_bars_are_read_back_as_they_were() -> None:
+    """Bars of a program's largest ticks (2^50) and of equal starts, against a reader that goes number by number."""
+    g = np.random.default_rng(4)
+    for n in (0, 1, 400):
+        start = np.sort(g.integers(0, 1 << g.integers(1, 50, n)) if n else np.zeros(0, np.int64))
+        columns = (g.integers(0, 7, n), start, start + g.integers(1, 300, n), g.integers(-1, 3, n), g.integers(1, 9, n))
+        bars = np.stack(columns, axis=1)
+        assert bars_of({"n": n, "bars": packed_bars(bars)}) == [tuple(bar) for bar in bars.tolist()]
+    assert packed(np.array([0, 127, 128, 300])) == base64.b64encode(bytes([0, 127, 128, 1, 172, 2])).decode()
+
+
+def test_a_million_ops_are_some_bytes_each() -> None:
+    """Starts and lengths below 128 ticks take a byte each, four thirds of that as base64; kinds and layers that do not
+    change, and single ops, take a run."""
+    n = 1_000_000
+    start = np.cumsum(np.full(n, 100))
+    bars = np.stack((np.zeros(n, np.int64), start, start + 90, np.ones(n, np.int64), np.ones(n, np.int64)), axis=1)
+    assert sum(map(len, packed_bars(bars).values())) <= 2 * (n * 4 / 3) + 100
 
 
 def test_a_bar_begins_with_another_kind_or_after_a_gap() -> None:

@@ -409,6 +409,7 @@ class SplitSpace:
             "inferences": self.config.inferences, "cuts": len(cuts.names), "all_cuts": cuts.complete,
             "searches": self.seen["searches"], "difference_worst": self.seen["worst"],
             "missed_by_weighted_sums": self.seen["missed"],
+            "devices_left_out": len(self.config.cluster.devices) - len(self.cases[0].cluster.devices),
         }  # fmt: skip
 
 

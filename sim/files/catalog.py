@@ -35,6 +35,20 @@ def find_soc(name_or_path: str, overrides: Mapping[str, str] | None = None) -> S
     return load_soc(_soc_path(name_or_path), overrides)
 
 
+def file_content(name_or_path: str) -> Any:
+    """The file of a SoC or cluster as plain data: what it states, without defaults."""
+    return read_plain(_cluster_path(name_or_path) if is_cluster(name_or_path) else _soc_path(name_or_path))
+
+
+def check_values(name_or_path: str, values: Mapping[str, str]) -> None:
+    """InputError for the first of some values, by dotted path, that the file of a SoC or cluster has no key for, or
+    whose key cannot have it. Whether they agree with one another is left to who loads it."""
+    if is_cluster(name_or_path):
+        load_model(_cluster_path(name_or_path), Cluster, values)
+    else:
+        load_model(_soc_path(name_or_path), SoCFile, values)
+
+
 def soc_ranges(name_or_path: str, fixed: Container[str] = ()) -> tuple[Range, ...]:
     """The ranges that a SoC's file states, but of keys that are fixed."""
     return tuple(one for one in ranges_of(_soc_path(name_or_path)) if one.path not in fixed)
@@ -67,7 +81,9 @@ def load_cluster(path: Path, overrides: Mapping[str, str] | None = None) -> Clus
 
 def _stated(cluster: Cluster) -> dict[str, Boundary | None]:
     """How far the energies of each device's SoC reach."""
-    return {name: device_soc(cluster, name).energy_boundary for name in cluster.devices}
+    known = {device.kind: name for name, device in cluster.devices.items()}
+    reaches = {kind: device_soc(cluster, name).energy_boundary for kind, name in known.items()}
+    return {name: reaches[device.kind] for name, device in cluster.devices.items()}
 
 
 def _twice(cluster: Cluster) -> list[tuple[tuple[str | int, ...], str]]:
@@ -129,12 +145,13 @@ def boundary_of(machine: SoC | Cluster) -> Boundary | None:
 def device_soc(cluster: Cluster, device: str) -> SoC:
     """The SoC that a device of a cluster is."""
     name, settings = cluster.devices[device].soc, cluster.devices[device].set
-    path = soc_folder() / f"{name}.yaml" if name in list_socs() else Path(name)
+    built_in = soc_folder() / f"{name}.yaml"
+    path = built_in if Path(name).name == name and built_in.is_file() else Path(name)
     written = path.stat() if path.is_file() else None
     return _unchanged_soc(name, tuple(settings.items()), written and (written.st_mtime_ns, written.st_size))
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=1024)
 def _unchanged_soc(name: str, settings: tuple[tuple[str, str], ...], written: tuple[int, int] | None) -> SoC:
     """A SoC as a cluster asks for it, again and again: read once for as long as its file is as it was written."""
     return find_soc(name, dict(settings))
@@ -142,12 +159,16 @@ def _unchanged_soc(name: str, settings: tuple[tuple[str, str], ...], written: tu
 
 def find_cluster(name_or_path: str, overrides: Mapping[str, str] | None = None) -> Cluster:
     """A built-in cluster by name, or a cluster file by path."""
+    return load_cluster(_cluster_path(name_or_path), overrides)
+
+
+def _cluster_path(name_or_path: str) -> Path:
     if name_or_path in list_clusters():
-        return load_cluster(cluster_folder() / f"{name_or_path}.yaml", overrides)
+        return cluster_folder() / f"{name_or_path}.yaml"
     if name_or_path in list_socs():
         raise InputError(f"{name_or_path} is one SoC, and a cluster is needed here, such as {list_clusters()[0]}")
     if name_or_path.endswith((".yaml", ".yml")) or Path(name_or_path).exists():
-        return load_cluster(Path(name_or_path), overrides)
+        return Path(name_or_path)
     raise InputError(f"no cluster named {name_or_path!r}; there is {', '.join(list_clusters())}, or give a .yaml file")
 
 
@@ -179,7 +200,7 @@ def json_schema() -> dict[str, Any]:
 
 
 __all__ = [
-    "Core", "SoCFile", "boundary_of", "bounded_cluster", "cluster_folder", "cluster_json_schema", "device_soc",
-    "find_cluster", "find_soc", "is_cluster", "json_schema", "list_clusters", "list_socs", "load_cluster", "load_soc",
-    "soc_folder", "soc_ranges",
+    "Core", "SoCFile", "boundary_of", "bounded_cluster", "check_values", "cluster_folder", "cluster_json_schema",
+    "device_soc", "file_content", "find_cluster", "find_soc", "is_cluster", "json_schema", "list_clusters", "list_socs",
+    "load_cluster", "load_soc", "soc_folder", "soc_ranges",
 ]  # fmt: skip

@@ -49,10 +49,13 @@ def causes_by_layer(result: Result) -> dict[str, dict[str, int]]:
 def proposals(result: Result, soc: SoC) -> list[str]:
     """What-ifs for the top causes, the heaviest first: the links waited for at twice the rate, set-ups at half, ..."""
     weight: dict[str, int] = {}
+    ticks: dict[tuple[str, str], int] = {}  # by cause and unit, over all layers
     for share in result.critical_path.shares:
         if share.cause != "wait_server":
-            for change in _remedies(result, soc, share.cause, share.unit):
-                weight[change] = weight.get(change, 0) + share.ticks
+            ticks[share.cause, share.unit] = ticks.get((share.cause, share.unit), 0) + share.ticks
+    for (cause, unit), spent in ticks.items():
+        for change in _remedies(result, soc, cause, unit):
+            weight[change] = weight.get(change, 0) + spent
     for server, holders in result.critical_path.waits_ticks.items():
         for end, key in (("", "links.{}.rate=x2"), (BUS, "memories.{}.dram.period_cycles=x0.5"),
                          (BANKS, "memories.{}.dram.row_cycles=x0.5")):  # fmt: skip
@@ -60,16 +63,27 @@ def proposals(result: Result, soc: SoC) -> list[str]:
             if server.endswith(end) and name in (soc.memories if end else soc.links):
                 change = key.format(name)
                 weight[change] = weight.get(change, 0) + sum(holders.values())
-    return [change for change in sorted(weight, key=lambda change: -weight[change]) if _possible(soc, change)]
+    made = (_makeable(soc, change) for change in sorted(weight, key=lambda change: -weight[change]))
+    return [change for change in made if change]
 
 
-def _possible(soc: SoC, change: str) -> bool:
-    """Whether a change can be made: half of an odd count of cycles cannot."""
-    try:
-        changed(soc, change)
-    except InputError:
-        return False
-    return True
+def _makeable(soc: SoC, change: str) -> str:
+    """A change as it can be made; '' where it cannot. Half of an odd count of cycles is rounded down."""
+    for one in (change, _rounded(soc, change)):
+        try:
+            changed(soc, one)
+        except InputError:
+            continue
+        return one
+    return ""
+
+
+def _rounded(soc: SoC, change: str) -> str:
+    """PATH=xFACTOR as the whole number that it comes to, rounded down."""
+    path, _, factor = change.partition("=x")
+    section, _, name = path.rpartition(".")
+    old = (_section(soc.model_dump(mode="json", by_alias=True), section) or {}).get(name)
+    return f"{path}={int(old * Fraction(factor))}" if isinstance(old, int) else change
 
 
 def _remedies(result: Result, soc: SoC, cause: str, unit: str) -> list[str]:

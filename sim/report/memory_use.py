@@ -24,6 +24,7 @@ Cores that read a tensor where it lies need no tiles. Padding of transfers is co
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -42,7 +43,7 @@ from cosoc.sim.movers.cached_terms import Machine, Tiles, cached_cores, rows_nee
 from cosoc.sim.movers.cached_units import INTO_ACCUMULATOR, core_of_unit, name_of
 from cosoc.sim.movers.fused_steps import Chain, chain, reach, rows_held
 from cosoc.sim.report.result import Result, route_ends
-from cosoc.sim.tiler import Placed, living, placed, weight_bytes
+from cosoc.sim.tiler import Placed, living, placed, stored_bytes
 
 COMPUTE, WEIGHTS, LOAD, STORE, FEED = (KINDS.index(k) for k in ("compute", "weights", "load", "store", "feed"))
 
@@ -104,16 +105,29 @@ class _Run:
         self.program, self.issue, self.end = program, trace.issue, trace.end
         self.span = trace.makespan
         self.row = row_of(self.program, np.arange(self.program.n_ops))
-        self.rows: Records = self.program.rows[self.row]
-        self.kind, self.layer = self.rows["kind"], self.rows["layer"]
+        self.kind, self.layer, self.unit = (self.program.rows[key][self.row] for key in ("kind", "layer", "unit"))
         self.number = {name: i for i, name in enumerate(self.program.layers)}
         self.arrays = cached_cores(at.soc)
         # What arrays behind caches do is told by their credits, not by what their movers bring.
         others = {*core_of_unit(at.soc), *self.arrays}
         plain = np.array([unit not in others for unit in self.program.unit_names])
-        self.plain = plain[self.rows["unit"]]
+        self.plain = plain[self.unit]
+        self.job = (self.kind == COMPUTE) | (self.kind == FEED)
         self.busy = np.isin(self.kind, (COMPUTE, FEED, LOAD, STORE))  # launches may come early, like weights
         self.inference = self.inferences_of(inferences)
+        self.place = {layer.name: i for i, layer in enumerate(self.workload)}
+        self.piece_of = {name: piece for piece in self.mapping.pieces if piece.how == "fused" for name in piece.layers}
+
+    @functools.cached_property
+    def ops_of(self) -> list[Ints]:
+        """The ops of each layer of the program, ascending."""
+        return self.by_layer(np.arange(self.program.n_ops))
+
+    def by_layer(self, ops: Ints) -> list[Ints]:
+        """Of some ops, those of each layer of the program, in their order."""
+        ops = ops[np.argsort(self.layer[ops], kind="stable")]
+        edges = np.searchsorted(self.layer[ops], np.arange(len(self.program.layers) + 1))
+        return [ops[a:b] for a, b in itertools.pairwise(edges.tolist())]
 
     def pieces(self) -> Iterator[_Held]:
         """Everything that lies anywhere."""
@@ -151,7 +165,7 @@ class _Run:
     def weights_at_home(self) -> Iterator[_Held]:
         homes, alive = self.homes, living(self.workload, self.mapping, self.soc)
         moving = [layer for layer in alive if layer.name not in homes.pinned]
-        total = sum(weight_bytes(layer, self.soc, self.mapping.layers[layer.name].parts) for layer in moving)
+        total = stored_bytes(moving, self.mapping, self.soc)
         home = homes.main if homes.weights_in_main else self.soc.backing_memory
         assert home is not None
         yield from self.always(home, total)
@@ -161,24 +175,26 @@ class _Run:
     def tensors_at_home(self) -> Iterator[_Held]:
         """Every tensor that leaves its core, in each inference."""
         alive = living(self.workload, self.mapping, self.soc)
-        inside = {name for piece in self.mapping.pieces if piece.how == "fused" for name in piece.layers}
-        whole = self.times_of(self.busy)
-        readers = {name: [layer.name for layer in alive if name in layer.reads] for name in lifetimes(alive)}
+        whole, states = self.times_of(self.busy), dict(alive.states)
+        readers: dict[str, list[str]] = {name: [] for name in lifetimes(alive)}
+        for layer in alive:
+            for name in layer.reads:
+                readers[name].append(layer.name)
         for name, by in readers.items():
-            if name in inside and name not in alive.outputs and set(by) <= inside and self.same_piece(name, by):
+            piece = self.piece_of.get(name)
+            if piece is not None and name not in alive.outputs and set(by) <= set(piece.layers):
                 continue
             parts = [self.times(number) for number in self.of_layers([name])]
             reads = [self.times(number) for number in self.of_layers(by)]
             ends = whole[1]
+            if name in states:
+                yield from self.always(self.homes.tensors[name], tensor_bytes(self.workload, name))
+                continue
             since = np.min([p[0] for p in parts], axis=0) if parts else np.append(0, ends[:-1])
             until = np.max([p[1] for p in reads or parts or [whole]], axis=0)
             until = ends if name in alive.outputs else until
             size = np.full(len(since), tensor_bytes(self.workload, name))
             yield _Held(self.homes.tensors[name], since, np.maximum(until, since), size)
-
-    def same_piece(self, name: str, by: list[str]) -> bool:
-        fused = (piece.layers for piece in self.mapping.pieces if piece.how == "fused")
-        return any(name in layers and set(by) <= set(layers) for layers in fused)
 
     def of_layers(self, names: list[str]) -> list[int]:
         return [self.number[name] for name in names if name in self.number]
@@ -244,12 +260,14 @@ class _Run:
         each = np.array(names)
         for name in dict.fromkeys(names):
             mine = each == name
-            yield _Held(name, since[mine], np.maximum(until, since)[mine], self.rows["bytes"][ops[mine]])
+            yield _Held(
+                name, since[mine], np.maximum(until, since)[mine], self.program.rows["bytes"][self.row[ops[mine]]]
+            )
 
     def windows(self, number: int, kind: int) -> tuple[Ints, Ints]:
         """A layer's transfers of a kind, and for each the end of the last job before the next batch of them."""
-        job = (self.kind == COMPUTE) | (self.kind == FEED)
-        ops = np.flatnonzero((self.layer == number) & (job | (self.kind == kind)) & self.plain)
+        ops = self.ops_of[number]
+        ops = ops[(self.job[ops] | (self.kind[ops] == kind)) & self.plain[ops]]
         moves = self.kind[ops] == kind
         batch = np.cumsum(moves & ~np.append(False, moves[:-1])[: len(moves)])
         last = np.zeros(int(batch.max(initial=0)) + 1, np.int64)
@@ -263,8 +281,8 @@ class _Run:
 
     def serial_outputs(self, number: int) -> Iterator[_Held]:
         """Each batch of stores: from the first job since the batch before."""
-        job = (self.kind == COMPUTE) | (self.kind == FEED)
-        ops = np.flatnonzero((self.layer == number) & (job | (self.kind == STORE)) & self.plain)
+        ops = self.ops_of[number]
+        ops = ops[(self.job[ops] | (self.kind[ops] == STORE)) & self.plain[ops]]
         stores = self.kind[ops] == STORE
         if not stores.any():
             return
@@ -288,17 +306,25 @@ class _Run:
 
     # ------------------------------------------------------------------------------------------ credits
 
-    def amounts(self, key: str) -> tuple[Ints, Ints, Ints]:
-        """Every entry of the ops' takes or gives, in program order: (op, credit, amount)."""
-        n = self.rows[f"{key}_n"]
-        array = self.program.takes if key == "take" else self.program.gives
-        entries = array[entries_of(self.rows[f"{key}_at"], n)]
+    @functools.cached_property
+    def takes(self) -> tuple[Ints, Ints, Ints]:
+        """Every entry of the ops' takes, in program order: (op, credit, amount)."""
+        return self.amounts("take", self.program.takes)
+
+    @functools.cached_property
+    def gives(self) -> tuple[Ints, Ints, Ints]:
+        """The same of what they give."""
+        return self.amounts("give", self.program.gives)
+
+    def amounts(self, key: str, array: Records) -> tuple[Ints, Ints, Ints]:
+        n = self.program.rows[f"{key}_n"][self.row]
+        entries = array[entries_of(self.program.rows[f"{key}_at"][self.row], n)]
         return np.repeat(np.arange(len(n)), n), entries["credit"], entries["amount"]
 
     def credits_in_bytes(self) -> Iterator[_Held]:
         """Weight memories, and the part of the main one that weights pass through."""
         stream = f"{self.homes.main}.stream"
-        takes, gives = self.amounts("take"), self.amounts("give")
+        takes, gives = self.takes, self.gives
         for number, name in enumerate(self.program.credit_names):
             memory = self.homes.main if name == stream else name
             if memory not in self.soc.memories:
@@ -310,7 +336,7 @@ class _Run:
 
     def outputs_by_credit(self) -> Iterator[_Held]:
         """A pool that stores give back: first in, first out, each of its store's bytes."""
-        takes, gives = self.amounts("take"), self.amounts("give")
+        takes, gives = self.takes, self.gives
         tiles = {name_of(self.soc, array, "tile_slots") for array in self.arrays}
         for number, name in enumerate(self.program.credit_names):
             given = gives[0][(gives[1] == number)]
@@ -338,8 +364,7 @@ class _Run:
             yield _Held(self.soc.cores[core].memory, since, until, np.full(len(since), size))
 
     def chain(self, piece: Piece) -> tuple[Chain, list[Extent]]:
-        names = [layer.name for layer in self.workload]
-        first = names.index(piece.layers[0])
+        first = self.place[piece.layers[0]]
         tiles = [self.mapping.layers[name].tile for name in piece.layers]
         return chain(self.workload, first, first + len(piece.layers) - 1), tiles
 
@@ -364,28 +389,26 @@ class _Run:
     def array_tiles(self, array: str) -> Iterator[_Held]:
         """An array's tiles in flight, by the credit that each gives back when it is executed and stored."""
         core, machine = self.arrays[array][0], Machine.of(self.soc, array)
-        pieces = {name: piece for piece in self.mapping.pieces if piece.how == "fused" for name in piece.layers}
         slots = self.program.credit_names.index(name_of(self.soc, array, "tile_slots"))
-        taken, given = (found[0][found[1] == slots] for found in map(self.amounts, ("take", "give")))
-        executes = (self.kind == COMPUTE) & (self.rows["unit"] == self.program.unit_names.index(array))
+        taken, given = (self.by_layer(found[0][found[1] == slots]) for found in (self.takes, self.gives))
+        executes = (self.kind == COMPUTE) & (self.unit == self.program.unit_names.index(array))
+        # Additions and partial sums are loaded into the accumulator; others come there with their execution.
+        summed = executes | ((self.kind == LOAD) & (self.program.rows["tag"][self.row] == INTO_ACCUMULATOR))
         for name, number in self.number.items():
             parts = [part for _, part in behind_caches(self.mapping.layers[name], self.soc) if part.core == array]
-            starts = taken[self.layer[taken] == number]
+            starts, back, ops = taken[number], given[number], self.ops_of[number]
             if not parts or not len(starts):
                 continue
-            spad, acc = self.tile_rows(name, parts[0], pieces.get(name))
-            back = given[self.layer[given] == number]
+            spad, acc = self.tile_rows(name, parts[0], self.piece_of.get(name))
             if spad:
-                mine = np.flatnonzero(executes & (self.layer == number))
+                mine = ops[executes[ops]]
                 last = mine[np.searchsorted(mine, back, side="right") - 1]  # of the executions of each tile
                 size = np.full(len(starts), spad * machine.side)
                 # A product's store may end while the last k group is executed. The tile after next then starts in the
                 # rows that the groups before have read, so the room is the next tile's from there on.
                 until = np.minimum(self.end[last], self.end[back])
                 yield _Held(core.memory, self.issue[starts], until, size)
-            # Additions and partial sums are loaded into the accumulator; others come there with their execution.
-            summed = executes | ((self.kind == LOAD) & (self.rows["tag"] == INTO_ACCUMULATOR))
-            jobs = np.flatnonzero((self.layer == number) & summed)
+            jobs = ops[summed[ops]]
             since = jobs[np.minimum(np.searchsorted(jobs, starts), len(jobs) - 1)]
             size = np.full(len(starts), acc * machine.side * PARTIAL_BYTES)
             yield _Held(core.accumulator, self.issue[since], self.end[back], size)

@@ -21,14 +21,16 @@ from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.movers.links import together
+from cosoc.sim.report.hosted import by_reason
 from cosoc.sim.report.memory_use import MemoryUse, memory_use
+from cosoc.sim.report.packed import packed_bars
 from cosoc.sim.report.render import bottleneck
 from cosoc.sim.report.result import CAUSES, Result
 from cosoc.sim.theta import Theta
 from cosoc.sim.tiler import placed
 from cosoc.sim.work import layer_work
 
-BARS = 20_000  # ops that are drawn one by one; of more, neighbours are drawn as one
+BARS = 1 << 20  # ops that are drawn one by one; of more, neighbours are drawn as one
 STEPS = 600  # of a memory's plot
 BINS = 240  # columns of an occupancy chart
 
@@ -49,14 +51,17 @@ def run_data(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -> 
     estimates = _estimates(result, soc, workload, mapping)
     layers = [
         {"name": part.layer, "ticks": part.ticks_critical, "energy_j": part.energy_j, "causes": part.causes,
-         "estimate": estimates.get(part.layer)}
+         "estimate": estimates.get(part.layer), "why_host": part.why_host}
         for part in result.by_layer
     ]  # fmt: skip
     waits = [(server, who, ticks) for server, held in path.waits_ticks.items() for who, ticks in held.items()]
     return {
         "name": f"{result.workload} on {result.soc}, {result.mapping}, {result.runtime}",
         "ticks": result.ticks, "seconds": result.seconds, "energy_j": result.energy_j, "ops": result.ops,
-        "bottleneck": bottleneck(result),
+        "bottleneck": " ".join([bottleneck(result), *(f"{one}." for one in result.evidence if one.basis)]),
+        "hosted": [
+            (why, len(names), ticks / max(result.ticks, 1)) for why, (ticks, names) in by_reason(result).items()
+        ],
         "top": f"{CAUSES[causes[0][0]]} {causes[0][1] / result.ticks:.0%}" if causes else "empty",
         "causes": [(cause, CAUSES[cause], ticks) for cause, ticks in causes],
         "waits": sorted(waits, key=lambda wait: -wait[2])[:12],
@@ -86,23 +91,25 @@ def _estimates(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -
 
 
 def gantt_data(program: Program, trace: Trace) -> dict[str, Any]:
-    """The timeline by unit: bars (kind, start tick, end tick, layer or -1, ops in it).
+    """The timeline by unit: bars (kind, start tick, end tick, layer or -1, ops in it), by start, as `packed_bars`.
 
     Up to BARS ops every op is a bar. Beyond that, ops of a unit that are of one kind and layer and follow one another
     closer than the stated gap are one bar, the smallest gap (doubled from 1 tick) that leaves BARS bars at most or is
     no more than a 4,000th of the run; no time in which an op ran is left out.
     """
-    rows = program.rows[row_of(program, np.arange(program.n_ops))]
+    row = row_of(program, np.arange(program.n_ops))
+    unit, kind, layer = (program.rows[key][row] for key in ("unit", "kind", "layer"))
     lasting = trace.end > trace.issue
     ordered = []
     for number in range(len(program.unit_names)):
-        ops = np.flatnonzero((rows["unit"] == number) & lasting)
-        ordered.append(_ordered(rows["kind"][ops], rows["layer"][ops], trace.issue[ops], trace.end[ops]))
+        ops = np.flatnonzero((unit == number) & lasting)
+        ordered.append(_ordered(kind[ops], layer[ops], trace.issue[ops], trace.end[ops]))
     many, gap = int(lasting.sum()) > BARS, 1
     while many and sum(map(len, (_firsts(o, gap) for o in ordered))) > BARS and gap * 4000 < trace.makespan:
         gap *= 2
     drawn = [_bars(o, _firsts(o, gap) if many else np.arange(len(o))) for o in ordered]
-    units = [{"name": name, "bars": bars} for name, bars in zip(program.unit_names, drawn, strict=True) if bars]
+    named = zip(program.unit_names, drawn, strict=True)
+    units = [{"name": name, "n": len(bars), "bars": packed_bars(bars)} for name, bars in named if len(bars)]
     note = f"{program.n_ops:,} ops, each drawn from issue to end."
     if many:
         note = (
@@ -128,14 +135,14 @@ def _firsts(ordered: Ints, gap: int) -> Ints:
     return np.flatnonzero(np.append(True, apart)[: len(ordered)])
 
 
-def _bars(ordered: Ints, first: Ints) -> list[list[int]]:
+def _bars(ordered: Ints, first: Ints) -> Ints:
+    """[bars, 5]: kind, start, end, layer, ops in it; by start."""
     if not len(ordered):
-        return []
+        return np.zeros((0, 5), np.int64)
     kind, layer, start, end, _ = ordered.T
     ends, n = np.maximum.reduceat(end, first), np.diff(np.append(first, len(ordered)))
     bars = np.stack([kind[first], start[first], ends, layer[first], n], axis=1)
-    out: list[list[int]] = bars[np.argsort(start[first], kind="stable")].tolist()
-    return out
+    return np.asarray(bars[np.argsort(start[first], kind="stable")], np.int64)
 
 
 def memories_data(use: Sequence[MemoryUse], span: int) -> dict[str, Any]:
@@ -169,12 +176,13 @@ def occupancy_data(result: Result) -> dict[str, Any]:
     """
     program, trace = result.program, result.trace
     row = row_of(program, np.arange(program.n_ops))
-    rows, series = program.rows[row], []
+    rows, series = program.rows, []
     span = max(result.ticks, 1)
-    asked = trace.issue + rows["setup"]
+    asked = trace.issue + rows["setup"][row]
     for array, key, at, sign in ((program.takes, "take", trace.issue, 1), (program.gives, "give", trace.end, -1)):
-        owner = np.repeat(np.arange(len(rows)), rows[f"{key}_n"])
-        entry = array[entries_of(rows[f"{key}_at"], rows[f"{key}_n"])]
+        first, n = (rows[f"{key}_{part}"][row] for part in ("at", "n"))
+        owner = np.repeat(np.arange(len(row)), n)
+        entry = array[entries_of(first, n)]
         steps = [(entry["credit"], at[owner], sign * entry["amount"])]
         series.append(steps[0])
     credit, when, change = (np.concatenate(parts) for parts in zip(*series, strict=True))
