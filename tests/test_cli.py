@@ -285,7 +285,9 @@ def test_commands_of_the_readme(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
 def test_python_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = [text for language, text in BLOCKS if language == "python"]
     exec(compile(code, "README.md", "exec"), {})
-    ticks, seconds, energy_j = (float(word) for word in capsys.readouterr().out.split())
+    summary, figures = capsys.readouterr().out.splitlines()
+    ticks, seconds, energy_j = map(float, figures.split())
+    assert f"({ticks:,.0f} ticks)" in summary
     assert seconds == ticks / 260e6
     assert energy_j > seconds * 8.81e-3  # DIANA's base power alone
 
