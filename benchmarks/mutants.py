@@ -31,7 +31,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import arguments, state, write_json
+from common import arguments, skip, state, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = (
@@ -275,8 +275,7 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="run those again that survived")
     options = parser.parse_args()
     if any(importlib.util.find_spec(name) is None for name in ("cosmic_ray", "coverage")):
-        print("mutants.py needs cosmic-ray and coverage: pip install cosmic-ray coverage", file=sys.stderr)
-        return 2
+        skip("cosmic-ray and coverage: pip install cosmic-ray coverage")
     state(options.seed)
     known = verdicts(ROOT / "benchmarks" / "mutants.yaml")
     with tempfile.TemporaryDirectory() as folder:
