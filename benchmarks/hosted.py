@@ -1,7 +1,7 @@
 """What only the host can run: networks with convolutions in groups, dilated ones and such in one dimension, with these
 on the host and where they run now; and the multiplications of all built-in networks that are left to it, by reason.
 
-python benchmarks/hosted.py [--quick] [--json FILE]
+python benchmarks/hosted.py [NETWORK ...] [--quick] [--json FILE]
 """
 
 from __future__ import annotations
@@ -217,11 +217,13 @@ def left_to_hosts(names: list[str]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    args = arguments(__doc__).parse_args()
+    parser = arguments(__doc__)
+    parser.add_argument("networks", nargs="*", help="resnext50, fcn_resnet50, whisper_encoder; all of them")
+    args = parser.parse_args()
     state()
     rows = []
     print(f"{'network':16} {'chip':8} {'once ms':>10} {'now ms':>10} {'on the host':>12}  estimate / simulated")
-    for workload in networks(args.quick):
+    for workload in (net for net in networks(args.quick) if not args.networks or net.name in args.networks):
         for chip in CHIPS:
             try:
                 row = compared(workload, chip)
