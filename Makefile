@@ -3,7 +3,8 @@
 #
 #   make demo    simulate a network on a chip, then train one and its mapping together; results in runs/demo
 #   make test    the tests that take seconds
-#   make check   everything: all tests, lint, types, the documentation, a wheel used from outside the tree
+#   make check   everything: all tests, lint, types, the documentation, a wheel used from outside the tree, `make quick`
+#   make quick   the short form of every benchmark, each with its time
 #   make docs    the documentation as a site, with the reference: build/site
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ export OMP_NUM_THREADS ?= 1
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs schema clean
+.PHONY: help demo test check quick docs schema clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -63,6 +64,11 @@ check: .venv/dev.stamp .venv/docs.stamp
 	@$(BIN)/mypy
 	@echo "==> all tests, slow ones and the wheel included"
 	@$(PYTEST) -m 'slow or not slow'
+	@$(MAKE) --no-print-directory quick
+
+quick: .venv/dev.stamp
+	@echo "==> the short form of every benchmark"
+	@$(BIN)/python benchmarks/quick.py
 
 docs: .venv/docs.stamp
 	@$(BIN)/python -m mkdocs build --strict --quiet -f docs/mkdocs.yml -d "$(CURDIR)/build/site"

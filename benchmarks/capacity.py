@@ -20,7 +20,7 @@ from cosoc.sim.model.mapping import RUNTIMES, Runtime
 from cosoc.sim.report.memory_use import memory_use
 from cosoc.sim.simulate import simulate
 
-QUICK = ("resnet8", "squeezenet", "bert_base_block")
+QUICK = ("resnet8", "bert_base_block")
 
 
 def over_capacity(soc: str, network: str, runtime: Runtime, mapping: str = "default", inferences: int = 1) -> list[str]:

@@ -6,12 +6,15 @@ import argparse
 import json
 import os
 import platform
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+SKIPPED = 77  # exit status of a benchmark that this machine has not all for, as automake's tests have it
 PACKAGES = ("cosoc", "numpy", "numba", "simpy", "torch")
 
 
@@ -57,6 +60,67 @@ def write_json(path: Path | None, figures: dict[str, Any]) -> None:
         temporary.write_text(json.dumps({"machine": machine()} | figures, indent=1) + "\n")
         temporary.replace(path)
         print(f"written: {path}")
+
+
+def skip(needs: str) -> NoReturn:
+    """End, as something is lacking; needs: what, and how to get it, in one line."""
+    print(f"skipped, needs {needs}", file=sys.stderr)
+    sys.exit(SKIPPED)
+
+
+Note = Callable[[str, dict[str, Any]], None]  # what is told the figures of a name
+# (how many of all names, seed, folder, names, lanes, what is told): a part of robustness.py that goes name by name
+Measure = Callable[[int, int, Path, Collection[str], int, Note], None]
+
+
+def shared(number: int, names: Iterable[str]) -> dict[str, int]:
+    """So many, shared out among names; none for the last where there are fewer than names, or no names."""
+    every = list(names)
+    parts = {name: number // len(every) + (i < number % len(every)) for i, name in enumerate(every)}
+    return {name: n for name, n in parts.items() if n}
+
+
+def noting(result: dict[str, Any], path: Path | None, part: str, seed: int) -> Note:
+    """What notes the figures of a name in result[part], and all of `result` in the file, as soon as they are there."""
+    result[part] = result.get(part, {}) | {"seed": seed}
+
+    def note(name: str, found: dict[str, Any]) -> None:
+        print(f"{part}, {name}: {found}", flush=True)
+        result[part][name] = found
+        write_json(path, result)
+
+    return note
+
+
+def in_pieces(
+    doc: str | None,
+    part: str,
+    names: Collection[str],
+    number: int,
+    quick: tuple[int, Collection[str]],
+    measure: Measure,
+) -> None:
+    """The command line of a part of robustness.py by itself: some names or all, figures noted beside what FILE has.
+    quick: how many of which names. Ends with status 1 where something is wrong."""
+    parser = arguments(doc, seed=0)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
+    parser.add_argument("--number", type=int, default=number, help=f"of all names together [default: {number}]")
+    parser.add_argument(
+        "--lanes", type=int, default=2, help="names, or commands of one, side by side, where they can be"
+    )
+    options = parser.parse_args()
+    if unknown := [name for name in options.names if name not in names]:
+        parser.error(f"no name {unknown[0]!r}; there is {', '.join(names)}")
+    state(options.seed)
+    chosen, most = options.names or names, options.number
+    if options.quick:
+        chosen, most = options.names or quick[1], min(most, quick[0])
+    result = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
+    result.pop("machine", None)
+    note = noting(result, options.json, part, options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        measure(most, options.seed, Path(folder), chosen, options.lanes, note)
+    sys.exit(any(found["wrong"] for found in result[part].values() if isinstance(found, dict)))
 
 
 def progress(label: str, lines: int = 10) -> Callable[[int, int, str], None]:

@@ -1,19 +1,21 @@
 """Every file of finished and of half-done runs, damaged in every way: a part of robustness.py.
 
-Runs of channels, tiles and splits and a campaign, each finished, and cut off half-way (the channels' by `kill -9`, so
-that there is a checkpoint). Each of their files is cut, emptied, replaced by garbage, `{}`, `[]`, `null`, a number,
-another run's file or a state_dict of other keys, is missing, is a link. Then the run is resumed, explained and
-reported, in this process. Right is status 2 with one line that names the file, or, where the file has no part in it,
-what would be said of the undamaged run. Counted as failures: a traceback or any other status, more than one line, and a
-result that is silently another. Of tiles every damage is then mended by the phase that the line names, and must lead to
-the unbroken run's result.
+    python benchmarks/damage.py [KIND ...] [--number 10000] [--quick] [--seed 0] [--json FILE]
+
+Runs of channels, tiles, splits and the chains of kills.py and a campaign, each finished, and cut off half-way (the
+channels' by `kill -9`, so that there is a checkpoint). Each of their files is cut, emptied, replaced by garbage, `{}`,
+`[]`, `null`, a number, another run's file or a state_dict of other keys, is missing, is a link. Then the run is
+resumed, explained and reported, in this process; a calibration's file is read by a search that begins with it
+(`--estimate`). Right is status 2 with one line that names the file, or, where the file has no part in it, what would be
+said of the undamaged run. Counted as failures: a traceback or any other status, more than one line, and a result that
+is silently another. Of tiles every damage is then mended by the phase that the line names, and must lead to the
+unbroken run's result.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import re
 import shutil
@@ -24,18 +26,24 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
+
+from common import Note, in_pieces, shared
+from kills import CHAINS
 
 PLAN = "simulate: {soc: [diana], workload: [digits_cnn, autoencoder]}\n"
 SEARCHES = {
     "channels": ["diana", "digits_cnn", "--epochs", "3", "--strengths", "1"],
     "tiles": ["gemmini", "digits_cnn", "--space", "tiles"],
     "splits": ["homogeneous_gpu_2", "digits_cnn", "--space", "splits", "--inferences", "50"],
-}
+} | {kind: [word for word in words[1:] if word != "--quiet"] for kind, words in CHAINS.items()}
+KINDS = (*SEARCHES, "campaign", "calibrate")
+QUICK = 40, ("tiles",)  # cases of these
+ESTIMATE = "estimate.json"  # of a calibration, in its folder
 WAYS = ("cut", "empty", "garbage", "{}", "[]", "null", "3", "another run's", "other keys", "missing", "a link")
 REDO = re.compile(r"--redo (\S+) does")
 TIMES = re.compile(r'"(spent_s|wall_s)": [0-9.e-]+')
@@ -43,7 +51,8 @@ TIMES = re.compile(r'"(spent_s|wall_s)": [0-9.e-]+')
 
 @dataclass(frozen=True)
 class Case:
-    """A file of a run, and how it is damaged. kind: of the run; half: whether it is cut off half-way."""
+    """A file of a run, and how it is damaged. kind: of the run; half: whether it is cut off half-way; command: what
+    then reads it."""
 
     kind: str
     half: bool
@@ -69,6 +78,12 @@ def words_of(kind: str, command: str, folder: Path) -> list[str]:
     if command in ("explain", "report"):
         return [command, str(folder), *(["--out", str(folder.parent / "page.html")] if command == "report" else [])]
     resume = ["--resume"] if command == "resume" else []
+    if kind == "calibrate" and command == "begin":
+        folder.mkdir()
+        return ["calibrate", "diana", "--samples", "12", "--quiet", "--out", str(folder / ESTIMATE)]
+    if kind == "calibrate":
+        return ["search", "diana", "digits_cnn", "--space", "channels+tiles", "--epochs", "0", "--quiet",
+                "--estimate", str(folder / ESTIMATE), "--out", str(folder / "search")]  # fmt: skip
     if kind == "campaign":
         return ["sweep", str(folder.parent / "plan.yaml"), "--workers", "1", "--quiet", "--out", str(folder), *resume]
     return ["search", *SEARCHES[kind], "--quiet", "--out", str(folder), *resume]
@@ -79,6 +94,7 @@ def outcome(command: str, folder: Path) -> str:
     if command == "report":
         page = (folder.parent / "page.html").read_text()
         return page[page.index('id="data"') :].replace(str(folder), "")
+    folder = folder / "search" if command == "search" else folder
     file = folder / ("result.json" if (folder / "result.json").exists() else "results.sqlite")
     if file.suffix == ".json":
         return TIMES.sub("", file.read_text())
@@ -88,23 +104,22 @@ def outcome(command: str, folder: Path) -> str:
     return repr(rows)
 
 
-def prepare(folder: Path) -> None:
-    """Runs, finished and half-done, and another of each kind, whose files are taken in their place."""
+def prepare(kind: str, folder: Path) -> None:
+    """Runs of a kind, finished and half-done, and another one, whose files are taken in their place."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "plan.yaml").write_text(PLAN)
-    for kind in (*SEARCHES, "campaign"):
-        for name in ("whole", "half", "other"):
-            words = words_of(kind, "begin", folder / f"{kind} {name}")
-            if name == "other" and kind == "campaign":
-                (folder / "other.yaml").write_text(PLAN.replace("autoencoder", "resnet8"))
-                words[1] = str(folder / "other.yaml")
-            elif name == "other":
-                words += ["--seed", "1"]
-            if name == "half":
-                cut_off(kind, words, folder)
-            elif said_by(words)[0] != 0:
-                raise RuntimeError(f"{kind}: {said_by(words)}")
+    for name in ("whole", "other") if kind == "calibrate" else ("whole", "half", "other"):
+        words = words_of(kind, "begin", folder / f"{kind} {name}")
+        if name == "other" and kind == "campaign":
+            (folder / "other.yaml").write_text(PLAN.replace("autoencoder", "resnet8"))
+            words[1] = str(folder / "other.yaml")
+        elif name == "other":
+            words += ["--seed", "1"]
+        if name == "half":
+            cut_off(kind, words, folder)
+        elif said_by(words)[0] != 0:
+            raise RuntimeError(f"{kind}: {said_by(words)}")
 
 
 def cut_off(kind: str, words: Sequence[str], folder: Path) -> None:
@@ -156,22 +171,23 @@ def damage(case: Case, folder: Path, stock: Path) -> None:
         file.symlink_to(folder.parent / "elsewhere")
 
 
-def cases(stock: Path) -> list[Case]:
-    """Every file of every run in every way, under every command that reads it."""
+def cases(kind: str, stock: Path) -> list[Case]:
+    """Every file of every run of a kind in every way, under every command that reads it."""
     out = []
-    for kind in (*SEARCHES, "campaign"):
-        for half in (False, True):
-            run = stock / f"{kind} {'half' if half else 'whole'}"
-            files = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
-            for file in files:
-                ways = [way for way in WAYS if way != "other keys" or file.endswith(".pt")]
-                if not (stock / f"{kind} other" / file).exists():
-                    ways.remove("another run's")
-                commands = ["resume"] if half or kind == "campaign" else ["resume", "explain", "report"]
-                if kind == "splits":
-                    commands = [command for command in commands if command != "explain"]
-                out += [Case(kind, half, file, way, command) for way in ways for command in commands
-                        if file not in ("lock", "front.png") or command == "resume"]  # fmt: skip
+    for half in (False,) if kind == "calibrate" else (False, True):
+        run = stock / f"{kind} {'half' if half else 'whole'}"
+        files = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
+        for file in files:
+            ways = [way for way in WAYS if way != "other keys" or file.endswith(".pt")]
+            if not (stock / f"{kind} other" / file).exists():
+                ways.remove("another run's")
+            commands = ["resume"] if half or kind == "campaign" else ["resume", "explain", "report"]
+            if kind == "calibrate":
+                commands = ["search"]
+            if kind.startswith("splits"):
+                commands = [command for command in commands if command != "explain"]
+            out += [Case(kind, half, file, way, command) for way in ways for command in commands
+                    if file not in ("lock", "front.png") or command == "resume"]  # fmt: skip
     return out
 
 
@@ -206,44 +222,53 @@ def mended(case: Case, run: Path, phase: str, wanted: Callable[[Case], tuple[str
     return ("named, and mended", "") if outcome("resume", run) == wanted(case)[0] else ("mended to another", out)
 
 
-def measure(number: int, seed: int, folder: Path) -> dict[str, Any]:
-    """So many of the cases, drawn; all of them where there are no more."""
-    stock = folder / "stock"
-    prepare(stock)
-    known: dict[tuple[str, str], tuple[str, str]] = {}
+def measure(number: int, seed: int, folder: Path, names: Collection[str], lanes: int, note: Note) -> None:
+    """So many of the cases, shared out among these kinds of runs and drawn; all of a kind where there are no more. One
+    after the other: they run in this process."""
+    for kind, most in shared(number, names).items():
+        note(kind, damaged(kind, most, seed, folder / kind))
+
+
+def damaged(kind: str, number: int, seed: int, folder: Path) -> dict[str, Any]:
+    """So many of the cases of a kind."""
+    stock, start = folder / "stock", time.monotonic()
+    prepare(kind, stock)
+    known: dict[str, tuple[str, str]] = {}
 
     def wanted(case: Case) -> tuple[str, str]:
         """What the undamaged run's command leaves, and what it prints."""
-        at = case.kind, case.command
-        if at not in known:
+        if case.command not in known:
             place = folder / "undamaged"
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir()
             (place / "plan.yaml").write_text(PLAN)
-            shutil.copytree(stock / f"{case.kind} whole", place / "run")
-            status, out, err = said_by(words_of(case.kind, case.command, place / "run"))
+            shutil.copytree(stock / f"{kind} whole", place / "run")
+            status, out, err = said_by(words_of(kind, case.command, place / "run"))
             if status != 0:
-                raise RuntimeError(f"{case.kind}, {case.command}: {status} {err}")
-            known[at] = outcome(case.command, place / "run"), out.replace(str(place / "run"), "")
-        return known[at]
+                raise RuntimeError(f"{kind}, {case.command}: {status} {err}")
+            known[case.command] = outcome(case.command, place / "run"), out.replace(str(place / "run"), "")
+        return known[case.command]
 
-    every = cases(stock)
-    chosen = every if number >= len(every) else Random(f"{seed} damage").sample(every, number)
+    every = cases(kind, stock)
+    chosen = every if number >= len(every) else Random(f"{seed} damage {kind}").sample(every, number)
     counts: Counter[str] = Counter()
-    failures = []
+    wrong, begun = [], time.monotonic()
     for i, case in enumerate(chosen):
         what, said = judged(case, folder / "case", stock, wanted)
         counts[what] += 1
         if what not in ("named", "named, and mended", "no part in it"):
-            failures.append({"case": repr(case), "what": what,
-                             "said": said[-600:]})  # fmt: skip
+            wrong.append({"case": repr(case), "what": what, "said": said[-600:]})
             print(f"{case}: {what}: {(said.strip().splitlines() or [''])[-1][:200]}", flush=True)
         if i % 50 == 49:
-            print(f"{i + 1} of {len(chosen)}: {dict(counts)}", flush=True)
-    return {"cases": len(chosen), "of": len(every), "counts": counts, "failures": failures}
+            left_s = (time.monotonic() - begun) * (len(chosen) - i - 1) / (i + 1)
+            print(f"{kind}: {i + 1} of {len(chosen)}, {len(wrong)} wrong, about {left_s:.0f} s left", flush=True)
+    return {
+        "cases": len(chosen), "of": len(every), "counts": counts, "wall_s": round(time.monotonic() - start),
+        "wrong": wrong,
+    }  # fmt: skip
 
 
-__all__ = ["measure"]
+__all__ = ["KINDS", "measure"]
 
 if __name__ == "__main__":
-    print(json.dumps(measure(int(sys.argv[1]), 0, Path(sys.argv[2])), indent=1))
+    in_pieces(__doc__, "damages", KINDS, 10_000, QUICK, measure)

@@ -1,5 +1,7 @@
 """Commands in hostile surroundings: a part of robustness.py.
 
+    python benchmarks/environments.py [COMMAND ...] [--number 418] [--lanes 2] [--quick] [--seed 0] [--json FILE]
+
 Every command of COMMANDS is run in every environment of ENVIRONMENTS, in a process and a folder of its own. Right is: a
 documented status (0; 1 and 2 with one line; 141 without), which is that of a quiet machine or one that the environment
 allows; no traceback, at most one line on standard error, the end within LIMIT_S, and no half-written file.
@@ -14,15 +16,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from common import Note, in_pieces, shared
 
 LIMIT_S = 300  # of wall time; the machine may be busy
 STATUSES = (0, 1, 2, 141)
+QUICK = 6, ("help", "show workload", "simulate")  # pairs with these
 
 COMMANDS = {
     "help": "--help",
@@ -148,26 +151,25 @@ def _one(command: str, environment: str, made: Path, expected: Mapping[str, int]
     return what, took
 
 
-def measure(pairs: int, seed: int, processes: int = 1) -> dict[str, Any]:
-    """Run so many pairs of a command and an environment, drawn from the seed (all of them if there are no more), and
-    each of these commands on a quiet machine: counts, and what is wrong by pair."""
-    every = [(command, name) for name in ENVIRONMENTS for command in COMMANDS if name != "quiet"]
-    chosen = random.Random(seed).sample(every, min(pairs, len(every)))
-    found: dict[str, str] = {}
-    slowest = 0.0
-    with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(processes) as pool:
-        made = Path(place)
-        prepared(made)
-        expected = dict.fromkeys(COMMANDS, 0) | {"a mistake": 2}
-        quiet = [(command, "quiet") for command in dict.fromkeys(command for command, _ in chosen)]
-        todo = [*quiet, *chosen]
-        for pair, (what, took) in zip(todo, pool.map(lambda pair: _one(*pair, made, expected), todo), strict=True):
-            slowest = max(slowest, took)
-            if what:
-                found[", ".join(pair)] = what
-                print(f"  {', '.join(pair)}: {what}", flush=True)
-    return {
-        "commands": len(COMMANDS), "environments": len(ENVIRONMENTS), "pairs": len(todo), "of": len(every),
-        "wrong": found, "kinds": dict(Counter(what.partition(":")[0] for what in found.values())),
-        "slowest_s": round(slowest, 1),
-    }  # fmt: skip
+def measure(number: int, seed: int, folder: Path, names: Collection[str], lanes: int, note: Note) -> None:
+    """Run so many pairs of a command and an environment, shared out among these commands and drawn from the seed (all
+    environments if there are no more), and each command on a quiet machine. What is wrong, by environment."""
+    folder.mkdir(parents=True, exist_ok=True)
+    prepared(folder)
+    expected = dict.fromkeys(COMMANDS, 0) | {"a mistake": 2}
+    hostile = [name for name in ENVIRONMENTS if name != "quiet"]
+    with ThreadPoolExecutor(lanes) as pool:
+        for command, most in shared(number, names).items():
+            chosen = random.Random(f"{seed} {command}").sample(hostile, min(most, len(hostile)))
+            todo, start = ["quiet", *chosen], time.monotonic()
+            ends = list(pool.map(lambda name, command=command: _one(command, name, folder, expected), todo))
+            wrong = {name: what for name, (what, _) in zip(todo, ends, strict=True) if what}
+            slowest_s = max(took for _, took in ends)
+            note(command, {"environments": len(todo), "of": len(ENVIRONMENTS), "slowest_s": round(slowest_s, 1),
+                           "wall_s": round(time.monotonic() - start), "wrong": wrong})  # fmt: skip
+
+
+__all__ = ["COMMANDS", "measure"]
+
+if __name__ == "__main__":
+    in_pieces(__doc__, "environments", COMMANDS, len(COMMANDS) * (len(ENVIRONMENTS) - 1), QUICK, measure)

@@ -30,7 +30,8 @@ from torch import Tensor
 
 from cosoc.search.spaces.shares import ShareCosts
 from cosoc.search.training.gates import ESTIMATORS, Choice, gumbel, score_loss, soft
-from cosoc.search.training.space import SCORE_SAMPLES, TrainingConfig, search_trained
+from cosoc.search.training.gradient import SCORE_SAMPLES
+from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import alone

@@ -6,7 +6,7 @@ The readers of workloads, mappings, SoCs, clusters, plans of campaigns, tables o
 in a process of its own for its part of the time, driven by libFuzzer through atheris (`pip install atheris`; nothing
 else of cosoc needs it), beginning with the files that come with cosoc. Right is a value, or InputError of one line.
 Counted, each place once: any other exception, more than one line, `LIMIT_S` seconds of processor time. The inputs of
-such go to --keep; those that were mended stand in tests/fuzzed/. inputs: tried; edges: of our code that they
+such go to --keep; those that were mended stand in tests/fuzzed/READER/. inputs: tried; edges: of our code that they
 reached together. --corpus goes on from inputs that earlier runs kept.
 """
 
@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from common import arguments, state, write_json
+from common import arguments, skip, state, write_json
 
 LIMIT_S = 10
 MEMORY_BYTES = 4 << 30
@@ -178,8 +178,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "fuzz")
     options = parser.parse_args()
     if importlib.util.find_spec("atheris") is None:
-        print("fuzz.py needs atheris: pip install atheris", file=sys.stderr)
-        return 2
+        skip("atheris: pip install atheris")
     state(options.seed)
     options.keep.mkdir(parents=True, exist_ok=True)
     names = options.readers.split(",")

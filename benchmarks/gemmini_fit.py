@@ -1,6 +1,6 @@
 """Choose the ten fitted constants of the Gemmini model on half of the problem shapes; score them on the other half.
 
-    python benchmarks/gemmini_fit.py --data FILE [--folds] [--json FILE] [--rounds N] [--step N]
+    python benchmarks/gemmini_fit.py [--data FILE] [--folds] [--json FILE] [--rounds N] [--step N] [--quick]
 
 Every Nth row, of all five sides, split by problem shape into two folds; each fold's constants are scored on the other
 fold. --folds: on all rows of the file whose shapes are in the other, with traces as long as benchmarks/gemmini_rtl.py
@@ -13,18 +13,16 @@ by CRC of the shape: no randomness, no seed.
 
 from __future__ import annotations
 
-import argparse
 import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import state, write_json
-from gemmini_rtl import Row, read, score, show_scores, simulate_all
+from common import arguments, skip, state, write_json
+from gemmini_rtl import NEEDS, Row, measurements, read, score, show_scores, simulate_all
 
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.machine import engine_fast
@@ -148,19 +146,21 @@ def grouped_folds(rows: Sequence[Row], folds: Sequence[dict[str, Any]]) -> dict[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="DOSA's measurements, CSV")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument("--rounds", type=int, default=6, metavar="N", help="rounds over the constants")
-    parser.add_argument("--step", type=int, default=4, metavar="N", help="every Nth row")
+    parser = arguments(__doc__)
+    measurements(parser)
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds over the constants [default: 6, quick: 1]")
+    parser.add_argument("--step", type=int, metavar="N", help="every Nth row [default: 4, quick: 40]")
     parser.add_argument("--folds", action="store_true", help="score every row of the file, with the other constants")
     options = parser.parse_args()
+    if options.data is None:
+        skip(NEEDS)
+    rounds, step = options.rounds or (1 if options.quick else 6), options.step or (40 if options.quick else 4)
     state()
     every = read(options.data)["mapped"]
-    rows = every[:: options.step]
+    rows = every[::step]
     print(f"{len(rows)} rows, {sum(map(fold_of, rows))} of them in fold 1")
     with ProcessPoolExecutor(2) as pool:
-        folds = list(pool.map(fold, (rows, rows), (0, 1), (options.rounds, options.rounds)))
+        folds = list(pool.map(fold, (rows, rows), (0, 1), (rounds, rounds)))
     print(f"{'constant':52} {'fold 0':>8} {'fold 1':>8}  range")
     for c in CONSTANTS:
         values = " ".join(f"{each['constants'][c.path]:8.2f}" for each in folds)

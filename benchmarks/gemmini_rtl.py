@@ -1,8 +1,9 @@
 """Simulated Gemmini cycles against RTL: every row of DOSA's FireSim measurements.
 
-    python benchmarks/gemmini_rtl.py --data FILE [--json FILE] [--limit N] [--side N]
+    python benchmarks/gemmini_rtl.py [--data FILE] [--json FILE] [--limit N] [--quick] [--side N]
 
-FILE is DOSA's firesim_results.csv or a file of the same columns; what a row says and how it was executed stands in
+FILE is DOSA's firesim_results.csv or a file of the same columns, or what COSOC_GEMMINI_RTL names; what a row says and
+how it was executed stands in
 `cosoc.sim.importers.dosa`. Repeats of one row are averaged first. Where the columns dse.auto_tiling and
 target.gemmini_auto_cycle exist, the run with Gemmini's default tiling is scored as a second set; as such a file comes
 from one array, its side is then the largest that any row needs (--side sets it). benchmarks/gemmini_fit.py --folds
@@ -13,6 +14,7 @@ fixed in the model.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections import defaultdict
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import state, write_json
+from common import arguments, skip, state, write_json
 from rich.progress import Progress
 from scipy.stats import kendalltau
 
@@ -52,6 +54,9 @@ from cosoc.sim.truth.gemmini_rtl import (
 )
 from cosoc.sim.truth.score import errors
 from cosoc.sim.truth.tables import read_table
+
+QUICK = 100  # rows
+NEEDS = "DOSA's measurements: --data FILE, or FILE in COSOC_GEMMINI_RTL"
 
 
 @dataclass(frozen=True)
@@ -222,18 +227,26 @@ def show(name: str, rows: Sequence[Row], runs: Sequence[RowRun]) -> dict[str, An
     return found["groups"]["all"] | found | {"noise": floor, "rows": each}
 
 
+def measurements(parser: argparse.ArgumentParser) -> None:
+    """Let a benchmark have --data: DOSA's file, by default that of the tests."""
+    known = os.environ.get("COSOC_GEMMINI_RTL")
+    parser.add_argument("--data", type=Path, default=known, metavar="FILE", help="DOSA's measurements, CSV")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="DOSA's measurements, CSV")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser = arguments(__doc__)
+    measurements(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N rows")
     parser.add_argument("--side", type=int, metavar="N", help="side of the array; default: as the mapping implies")
     options = parser.parse_args()
+    if options.data is None:
+        skip(NEEDS)
+    limit = options.limit or (QUICK if options.quick else None)
     state()
     start = time.perf_counter()
     result: dict[str, Any] = {}
     bursts = 0
-    for name, rows in read(options.data, options.limit, options.side).items():
+    for name, rows in read(options.data, limit, options.side).items():
         runs = simulate_all(rows, name)
         bursts += sum(run.bursts for run in runs)
         result[name] = show(name, rows, runs)

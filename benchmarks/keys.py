@@ -8,7 +8,7 @@ doubled, halved, raised by one, made drastically smaller or larger, until one of
 - another latency, energy, or most bytes in a memory of a simulated run: small networks of every operator, and of long
   layers, on the default cores, on each core in turn, fused, at once, with main memories that overflow;
 - a refusal of a run, because a memory is too small;
-- another area of the chip, or another format for a search's network to compute in;
+- another area of the chip, another format for a search's network to compute in, or other evidence that results state;
 - a refusal of the file, if every change is refused.
 
 In a cluster pipelines of two stages run over every pair of devices, one of a kind or all, with items one by one and in
@@ -419,6 +419,17 @@ def format_figures(soc: SoC) -> Figures:
         return (*mixed(x).flatten().tolist(), area_mm2(soc))
 
 
+def evidence_figures(soc: SoC) -> Figures:
+    """What results say that a core's figures rest on, under each of its runtimes: of operators of every class."""
+    tiles = [make_tile(one, one.k, one.oy, one.ox) for network in (zoo(8, 8), attention(4, 8)) for one in network]
+    cores = [
+        core.model_copy(update={"runtime": runtime}) if isinstance(core, Roofline) else core
+        for core in soc.cores.values()
+        for runtime in (core.runtimes if isinstance(core, Roofline) else ("",))
+    ]
+    return tuple(core.evidence(tile) for core in cores for tile in tiles)
+
+
 def streams(soc: SoC) -> str:
     """Whether the chip runs a tiny network's layers at once, or why not."""
     _, workload, _ = _tiny()
@@ -481,6 +492,7 @@ def changes(path: Path, value: Any, soc: SoC | None) -> tuple[Any, ...]:
         7 * value + 5,
         value // 1000,
         value // 1_000_000,
+        value or 1_000_000,  # where the larger of two figures counts, such as lanes that are to be filled
     )
     return tuple(x for x in dict.fromkeys(tried) if x != value)
 
@@ -564,6 +576,10 @@ class Sweep:
             for other in tries:
                 if format_figures(with_values(self.soc, [(path, other)])) != format_figures(self.soc):
                     return f"format or area, {other}"
+        if path[-2:-1] == ("networks",):
+            before = evidence_figures(self.soc)
+            others = (evidence_figures(with_values(self.soc, [(path, other)])) for other in tries)
+            return "evidence of a result" if any(other != before for other in others) else ""
         if path[-1] == "pipelined":
             there, other = (streams(with_values(self.soc, [(path, switch)])) for switch in (value, not value))
             return f"layers at once, {not value}" if there != other else ""

@@ -1,6 +1,6 @@
-"""kill -9 at random moments of searches in every space, of campaigns and of calibrations, each then resumed.
+"""kill -9 at random moments of searches in all spaces and chains, of campaigns and of calibrations, each then resumed.
 
-    python benchmarks/kills.py [--kills 100] [--lanes 2] [--quick] [--seed 0] [--json FILE]
+    python benchmarks/kills.py [KIND ...] [--number 100] [--lanes 2] [--quick] [--seed 0] [--json FILE]
 
 A run is started in a session of its own, killed at a moment drawn from the time that an unbroken one takes (processor
 time, so that nothing shifts on a busy machine), resumed, and so on until it ends by itself; then it must have left what
@@ -8,9 +8,10 @@ the unbroken one left, and no process. A calibration, of which nothing is kept, 
 a file. Of a search all processes are killed at once; of a campaign or calibration all, or the parent alone, whose
 workers must then end by themselves, or one worker of a campaign, which the campaign must survive.
 
-So many kills of searches are shared out among the spaces, and so many of campaigns among two plans and a calibration.
-Runs are forked from a process that has imported all that they need, as most of a short run is importing otherwise;
-workers import it themselves.
+So many kills of searches are shared out among the spaces and chains of them, as many of campaigns among three plans and
+a calibration. Runs are forked from a process that has imported all that they need, as most of a short run is
+importing otherwise; workers import it themselves. The figures of a kind are in FILE as soon as it is done, beside what
+FILE has.
 """
 
 from __future__ import annotations
@@ -25,43 +26,54 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from common import arguments, state, write_json
+from common import Note, in_pieces, shared
 
 LIMIT_S = 1000  # of processor time in one attempt: beyond any
 ORPHANS_S = 10  # in which workers end whose parent was killed
 POLL_S = 0.02
-QUICK = 3  # kills of a search and of a campaign
+QUICK = 2, ("tiles", "splits", "sweep")  # kills of searches and of campaigns, of these
 
 DIGITS = ("digits_cnn", "--epochs", "2", "--strengths", "1", "--quiet")
+# One chain trains a network, one is decided by costs, one goes over devices with tiles of their own.
+CHAINS = {
+    "operators+tiles+fusion": ("search", "darkside", "digits_cnn", "--space", "operators+tiles+fusion", "--epochs", "1",
+                               "--strengths", "1", "--quiet"),
+    "channels+tiles": ("search", "diana", "digits_cnn", "--space", "channels+tiles", "--epochs", "0", "--quiet"),
+    "splits+tiles": ("search", "gemmini_4", "digits_cnn", "--space", "splits+tiles", "--inferences", "50", "--quiet"),
+}  # fmt: skip
 SEARCHES = {
-    "channels": ("search", "diana", *DIGITS),
-    "operators": ("search", "darkside", *DIGITS, "--space", "operators"),
     "tiles": ("search", "gemmini", "digits_cnn", "--space", "tiles", "--quiet"),
     "splits": ("search", "homogeneous_gpu_2", "digits_cnn", "--space", "splits", "--inferences", "50", "--quiet"),
-}
+    "channels": ("search", "diana", *DIGITS),
+    "operators": ("search", "darkside", *DIGITS, "--space", "operators"),
+} | CHAINS
 SWEEP = ("sweep", "{plan}", "--workers", "1", "--quiet")
 CAMPAIGNS = {
-    "sweep": SWEEP, "sweep of splits": SWEEP, "calibrate": ("calibrate", "diana", "--samples", "24", "--quiet")
+    "sweep": SWEEP, "sweep of splits": SWEEP, "sweep of training": SWEEP,
+    "calibrate": ("calibrate", "diana", "--samples", "24", "--quiet"),
 }  # fmt: skip
 COMMANDS = SEARCHES | CAMPAIGNS
 SIMULATIONS = """\
 simulate:
   soc: [diana]
-  workload: [digits_cnn, autoencoder]
-  mapping: [all_8bit, min_cost, nothing]
+  workload: [digits_cnn]
+  mapping: [all_8bit, min_cost, elsewhere.yaml]
   set: {links.l2_read.bytes_per_period: [8, 16]}
 """
+ELSEWHERE = "layers: {elsewhere: {parts: {digital: 1}}}\n"  # a mapping of another network: that task fails
 PLANS = {
-    "sweep": "search: {soc: [darkside], workload: [digits_cnn], space: [operators, tiles], strengths: [1], epochs: 1}",
+    "sweep": "search: {soc: [gemmini], workload: [digits_cnn], space: [tiles]}",
+    "sweep of training": "search: {soc: [darkside], workload: [digits_cnn], space: [operators], strengths: [1], "
+    "epochs: 1}",
     "sweep of splits": "search: {soc: [homogeneous_gpu_2], workload: [digits_cnn], space: [splits], inferences: 20}",
 }
 
@@ -187,10 +199,12 @@ def alive(group: int) -> dict[int, float]:
     out = {}
     for name in os.listdir("/proc"):
         try:
-            after = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split() if name.isdigit() else []
+            if not name.isdigit() or os.getpgid(int(name)) != group:
+                continue
+            after = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if after and int(after[2]) == group and after[0] not in "ZX":
+        if after[0] not in "ZX":
             out[int(name)] = sum(map(int, after[11:15])) / os.sysconf("SC_CLK_TCK")
     return out
 
@@ -211,7 +225,7 @@ def ends(run: Run, within_s: float) -> tuple[bool, float]:
     """Whether a run ends by itself before it has taken so much processor time; the time that it was last seen with."""
     spent_s = 0.0
     while not run.wait(POLL_S):
-        spent_s = sum(alive(run.pid).values()) or spent_s
+        spent_s = max(spent_s, sum(alive(run.pid).values()))  # a worker that ends is nobody's for a moment
         if spent_s >= within_s:
             return False, spent_s
     return True, spent_s
@@ -221,8 +235,11 @@ def ends(run: Run, within_s: float) -> tuple[bool, float]:
 # Kills
 
 
-def attempt(kind: str, starter: Starter, out: Path, resume: bool, moment_s: float, mode: str, tally: Tally) -> bool:
-    """Run until the moment, then kill; whether the run had ended by itself, or does so in spite of the kill."""
+def attempt(
+    kind: str, starter: Starter, out: Path, resume: bool, moment_s: float, mode: str, status: int, tally: Tally
+) -> bool:
+    """Run until the moment, then kill; whether the run had ended by itself, or does so in spite of the kill. status:
+    that of an unbroken run."""
     run = starter.run(kind, out, resume)
     try:
         ended, _ = ends(run, moment_s)
@@ -245,7 +262,7 @@ def attempt(kind: str, starter: Starter, out: Path, resume: bool, moment_s: floa
             return False
         if not ended:
             tally.wrong.append(f"{kind}: has not ended {LIMIT_S} s after the kill of a worker")
-        elif run.status:
+        elif run.status != status:
             said = (out.parent / "said").read_text(errors="replace")[-400:]
             tally.wrong.append(f"{kind}: status {run.status}: {said}")
         return True
@@ -267,22 +284,27 @@ def _end(run: Run, what: str, tally: Tally) -> None:
 def killed(kind: str, kills: int, seed: int, folder: Path) -> tuple[Tally, float]:
     """Kill and resume runs of a kind until so many kills are done and the last run has ended; (what came of it,
     processor time of an unbroken run, s)."""
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    (folder / "plan.yaml").write_text(SIMULATIONS + PLANS.get(kind, ""))
-    starter, whole_s = Starter(), 0.0
+    (folder / "elsewhere.yaml").write_text(ELSEWHERE)
+    simulations = SIMULATIONS.replace("elsewhere.yaml", json.dumps(str(folder / "elsewhere.yaml")))
+    (folder / "plan.yaml").write_text(simulations + PLANS.get(kind, ""))
+    starter, whole_s, status = Starter(), 0.0, 0
     try:
         for name in ("first", "whole"):  # the first fills the cache of compiled kernels; the second is timed
             run = starter.run(kind, folder / name, False)
             _, whole_s = ends(run, LIMIT_S)
-            if run.status:
+            if run.status not in ((0, 1) if kind.startswith("sweep") else (0,)):
                 raise RuntimeError(f"{kind}: {(folder / 'said').read_text()}")
+            status = run.status or 0
         wanted, tally, rng = left(kind, folder / "whole"), Tally(), Random(f"{seed} kills {kind}")
         while tally.kills < kills and len(tally.wrong) < 5:
             out, resume = folder / "run", False
             shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
             while True:
                 moment = rng.uniform(0, whole_s) if tally.kills < kills else LIMIT_S
-                if attempt(kind, starter, out, resume, moment, rng.choice(("all", "parent", "worker")), tally):
+                mode = rng.choice(("all", "parent", "worker"))
+                if attempt(kind, starter, out, resume, moment, mode, status, tally):
                     break
                 resume = out.is_dir() and any(out.iterdir())
                 if out.is_file() and left(kind, out) != wanted:
@@ -298,49 +320,28 @@ def killed(kind: str, kills: int, seed: int, folder: Path) -> tuple[Tally, float
     return tally, whole_s
 
 
-def shared(kills: int, kinds: tuple[str, ...]) -> dict[str, int]:
-    """So many kills, shared out among kinds; none where there are fewer than kinds."""
-    parts = {kind: kills // len(kinds) + (i < kills % len(kinds)) for i, kind in enumerate(kinds)}
-    return {kind: n for kind, n in parts.items() if n}
+def measure(number: int, seed: int, folder: Path, names: Collection[str], lanes: int, note: Note) -> None:
+    """So many kills of searches and as many of campaigns, of these kinds alone; some kinds side by side."""
+    kills = shared(number, [kind for kind in SEARCHES if kind in names])
+    kills |= shared(number, [kind for kind in CAMPAIGNS if kind in names])
 
-
-def measure(kills: int, seed: int, folder: Path, lanes: int = 2) -> dict[str, Any]:
-    """So many kills of searches and of campaigns, some kinds side by side."""
-    shutil.rmtree(folder, ignore_errors=True)
-    start = time.monotonic()
-    searches = ("tiles", *(kind for kind in SEARCHES if kind != "tiles"))  # the shortest first, for few kills
-    jobs = shared(kills, tuple(CAMPAIGNS)) | shared(kills, searches)
-    with ThreadPoolExecutor(lanes) as pool:
-        parts = pool.map(lambda kind: killed(kind, jobs[kind], seed, folder / kind.replace(" ", "_")), jobs)
-        found = dict(zip(jobs, parts, strict=True))
-    out: dict[str, Any] = {
-        kind: {
+    def one(kind: str) -> tuple[str, dict[str, Any]]:
+        start = time.monotonic()
+        tally, whole_s = killed(kind, kills[kind], seed, folder / kind.replace(" ", "_"))
+        return kind, {
             "kills": tally.kills, "under_way": tally.under_way, "by_mode": tally.by_mode, "runs": tally.runs,
-            "unbroken_run_cpu_s": round(whole_s, 1), "wrong": tally.wrong,
-        }
-        for kind, (tally, whole_s) in found.items()
-    }  # fmt: skip
-    return out | {"wall_s": round(time.monotonic() - start)}
+            "unbroken_run_cpu_s": round(whole_s, 1), "wall_s": round(time.monotonic() - start), "wrong": tally.wrong,
+        }  # fmt: skip
+
+    with ThreadPoolExecutor(lanes) as pool:
+        for ended in as_completed([pool.submit(one, kind) for kind in kills]):
+            note(*ended.result())
 
 
-def main() -> None:
-    parser = arguments(__doc__, seed=0)
-    parser.add_argument("--kills", type=int, default=100, help="of each: searches, campaigns")
-    parser.add_argument("--lanes", type=int, default=2, help="kinds of runs side by side")
-    options = parser.parse_args()
-    state(options.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        kills = min(options.kills, QUICK) if options.quick else options.kills
-        found = measure(kills, options.seed, Path(folder) / "kills", options.lanes)
-    for kind, part in found.items():
-        print(f"{kind}:", part)
-    write_json(options.json, {"seed": options.seed, "kills": found})
-
-
-__all__ = ["alive", "left", "measure"]
+__all__ = ["CHAINS", "COMMANDS", "alive", "left", "measure"]
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--start"]:
         start_runs()
     else:
-        main()
+        in_pieces(__doc__, "kills", COMMANDS, 100, QUICK, measure)

@@ -1,15 +1,17 @@
 """What it costs to have one network or layer simulated by tools that pip can install, beside the same here.
 
-    python benchmarks/peers.py [--only NAME,...] [--limit SECONDS] [--json FILE]
+    python benchmarks/peers.py [--only NAME,...] [--limit SECONDS] [--quick] [--json FILE]
 
 Each peer is installed into an environment of its own in a temporary folder, with the packages that it needs and does
 not ask for, runs once under a time limit, and is measured as a whole process: CPU seconds, wall time, peak memory. What
 a peer simulates is named; cycles of different machines are not to be compared, the cost of getting them is. A peer that
-cannot be installed or does not end is named with its reason. Minutes each, so not part of any test; nothing is random.
+cannot be installed or does not end is named with its reason. Minutes each, so --quick installs nothing: it runs the
+first of those peers that stand beside cosoc already. Nothing is random.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import resource
 import shutil
@@ -21,13 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import arguments, state, write_json
+from common import arguments, skip, state, write_json
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A tool, the packages to install, the least Python it runs on, what to run (prints the cycles last), and what that
-    is; ours: the arguments of `cosoc simulate` that do the same kind of work here."""
+    """A tool by the name of its module, the packages to install, the least Python it runs on, what to run (prints the
+    cycles last), and what that is; ours: the arguments of `cosoc simulate` that do the same kind of work here."""
 
     name: str
     packages: tuple[str, ...]
@@ -148,12 +150,13 @@ def measured(command: list[str], folder: Path, limit: float) -> tuple[dict[str, 
     return figures, (done.stdout.strip().splitlines() or [""])[-1]
 
 
-def run_peer(peer: Peer, folder: Path, limit: float) -> dict[str, Any]:
-    """Install a peer into `folder` and run it."""
-    python = str(folder / "env/bin/python")
-    subprocess.run([interpreter(peer.python), "-m", "venv", "env"], cwd=folder, check=True)
-    print(f"  installing {', '.join(peer.packages)} ...", file=sys.stderr, flush=True)
-    measured([python, "-m", "pip", "install", "--quiet", *peer.packages], folder, limit)
+def run_peer(peer: Peer, folder: Path, limit: float, beside: bool) -> dict[str, Any]:
+    """Install a peer into `folder`, or take the one that stands beside cosoc, and run it."""
+    python = sys.executable if beside else str(folder / "env/bin/python")
+    if not beside:
+        subprocess.run([interpreter(peer.python), "-m", "venv", "env"], cwd=folder, check=True)
+        print(f"  installing {', '.join(peer.packages)} ...", file=sys.stderr, flush=True)
+        measured([python, "-m", "pip", "install", "--quiet", *peer.packages], folder, limit)
     print(f"  {peer.work} ...", file=sys.stderr, flush=True)
     figures, last = measured([python, "-c", peer.script], folder, limit)
     return figures | {"cycles": float(last)}
@@ -175,17 +178,20 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(peer.name for peer in PEERS), help="names, separated by commas")
     parser.add_argument("--limit", type=float, default=1200, help="seconds for each installation and each run")
     options = parser.parse_args()
+    peers = [peer for peer in PEERS if peer.name in options.only.split(",")]
+    if options.quick:
+        peers = [peer for peer in peers if importlib.util.find_spec(peer.name)][:1]
+        if not peers:
+            skip("a peer beside cosoc: pip install zigzag-dse six; without --quick each is installed by itself")
     state()
     os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
     rows = []
     print(f"{'peer':10} {'work':45} {'CPU s':>7} {'wall s':>7} {'MB':>6} {'here, CPU s':>11}")
-    for peer in PEERS:
-        if peer.name not in options.only.split(","):
-            continue
+    for peer in peers:
         row: dict[str, Any] = {"peer": peer.name, "packages": peer.packages, "work": peer.work, "ours": peer.ours}
         with tempfile.TemporaryDirectory() as folder:
             try:
-                row["figures"] = run_peer(peer, Path(folder), options.limit)
+                row["figures"] = run_peer(peer, Path(folder), options.limit, options.quick)
                 row["here"] = run_ours(peer, Path(folder), options.limit)
                 found, here = row["figures"], row["here"]
                 print(f"{peer.name:10} {peer.work:45} {found['cpu_s']:7.1f} {found['wall_s']:7.1f} "

@@ -18,7 +18,8 @@ from common import arguments, state, write_json
 from rich.console import Console
 from rich.table import Table
 
-from cosoc.sim.truth import SETS, Compared, TruthSet
+from cosoc.sim.truth import SETS
+from cosoc.sim.truth.compared import Compared, TruthSet
 
 PULP = ("redmule_rtl", "gap8_mobilenets", "gap9_mlperf_tiny")
 

@@ -7,7 +7,8 @@
 Parts; 0 leaves one out, and its figures in FILE as they are. Triples of SoC, workload and mapping: triples.py. The same
 after changes of known effect: metamorphic.py. Figures beyond reason, all of them or one in so many: absurd.py. Kills of
 searches and campaigns: kills.py. Damaged run folders: damage.py. Signals: signals.py. Commands in hostile surroundings:
-environments.py. Damaged inputs are dealt with here:
+environments.py. These four go name by name, also by themselves, and FILE has what is done. Damaged inputs are dealt
+with here:
 
 Workload, mapping and SoC files, ONNX files and tables of latencies (CSV) are damaged at random and given to the command
 line, in the process, ten seconds of processor time each. Right is status 0 (the damage did no harm), or status 2 and
@@ -32,7 +33,7 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -44,13 +45,20 @@ import kills
 import metamorphic
 import signals
 import triples
-from common import arguments, state, write_json
+from common import Measure, arguments, noting, state, write_json
 
 LIMIT_S, KILL_S = 10, 40
 CHUNK = 200
 MEMORY_BYTES = 8 << 30
-QUICK = {"inputs": 400, "triples": 10, "changes": 4, "kills": 0, "damages": 0, "signals": 0, "environments": 4}
-PARTS = (*QUICK, "figures")
+QUICK = {"inputs": 200, "triples": 6}  # the other parts have a quick form of their own
+PARTS = ("inputs", "triples", "changes", "figures", "kills", "damages", "signals", "environments")
+# Parts that go name by name, each of which is noted as soon as it is done.
+IN_PIECES: tuple[tuple[str, Collection[str], Measure], ...] = (
+    ("kills", kills.COMMANDS, kills.measure),
+    ("damages", damage.KINDS, damage.measure),
+    ("signals", signals.COMMANDS, signals.measure),
+    ("environments", environments.COMMANDS, environments.measure),
+)
 KINDS = ("workload", "mapping", "soc", "onnx", "csv")
 HERE = Path(__file__).resolve().parent
 SOCS = HERE.parent / "socs"
@@ -335,9 +343,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "robustness")
     options = parser.parse_args()
     if options.quick:
-        for part, most in QUICK.items():
-            setattr(options, part, min(getattr(options, part), most))
-        options.figures = options.figures and absurd.EVERY
+        for part in PARTS:
+            setattr(options, part, min(getattr(options, part), QUICK.get(part, 0)))
     state(options.seed)
     options.keep.mkdir(parents=True, exist_ok=True)
     known = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
@@ -355,20 +362,10 @@ def main() -> None:
         result["figures"] = {"seed": options.seed} | found
         print("figures:", absurd.told(found))
         write_json(options.json, result)
-    if options.kills:
-        result["kills"] = {"seed": options.seed} | kills.measure(options.kills, options.seed, options.keep / "kills")
-        print("kills:", result["kills"])
-        write_json(options.json, result)
-    for part, measure in (("damages", damage.measure), ("signals", signals.measure)):
+    for part, names, measure in IN_PIECES:
         if number := getattr(options, part):
-            result[part] = {"seed": options.seed} | measure(number, options.seed, options.keep / part)
-            print(f"{part}:", result[part])
-            write_json(options.json, result)
-    if options.environments:
-        found = environments.measure(options.environments, options.seed, options.processes)
-        result["environments"] = {"seed": options.seed} | found
-        print("environments:", {key: value for key, value in found.items() if key != "wrong"})
-        write_json(options.json, result)
+            note = noting(result, options.json, part, options.seed)
+            measure(number, options.seed, options.keep / part, names, options.processes, note)
     if options.inputs:
         result["inputs"] = {"seed": options.seed} | damaged_inputs(options)
         write_json(options.json, result)

@@ -231,7 +231,7 @@ def sharing() -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    args = arguments(__doc__).parse_args()
+    args = arguments(__doc__).parse_args()  # --quick too is all of it: two seconds
     state()
     found, cores = sharing() | dram(), three_cores()
     for name, one in found.items():

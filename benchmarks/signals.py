@@ -1,5 +1,7 @@
 """Signals at random moments of every command: a part of robustness.py.
 
+    python benchmarks/signals.py [COMMAND ...] [--number 120] [--quick] [--seed 0] [--json FILE]
+
 A command is started in a session of its own and gets SIGINT, SIGTERM or SIGHUP at a moment drawn from the time that it
 takes, every third within the first 0.3 s, where it imports: to the whole group, as a terminal sends it, or to the
 command alone. Right is: the end within two seconds with status 128 + n, or the status of a command that was done
@@ -17,14 +19,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
 
+from common import Note, in_pieces, shared
 from kills import alive
 
 WITHIN_S = 2.0
+QUICK = 6, ("list", "show", "simulate")  # signals to these
 GONE_S = 10.0  # how long a command that does not end is waited for
 EARLY_S, FIRST_S = 0.3, 0.05  # the imports; Python's own beginning, generously
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -85,13 +89,13 @@ def run(words: list[str], folder: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(words, start_new_session=True, stdout=subprocess.DEVNULL, stderr=said, env=environment)
 
 
-def prepare(folder: Path) -> dict[str, float]:
-    """What commands read, and how long each takes, s."""
+def prepare(folder: Path, names: Collection[str]) -> dict[str, float]:
+    """What commands read, and how long each of these takes, s."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "first").mkdir(parents=True)
     (folder / "plan.yaml").write_text(PLAN)
     took = {}
-    for name in ("tiles", *(name for name in COMMANDS if name != "tiles")):
+    for name in ("tiles", *(name for name in names if name != "tiles")):
         start = time.monotonic()
         process = run(words_of(name, folder / "first"), folder / "first")
         if process.wait():
@@ -153,28 +157,24 @@ def resumed(name: str, folder: Path, tally: Tally) -> None:
         tally.wrong.append(f"{name}: resumed, status {process.returncode}: {(folder / 'said').read_text()[-300:]}")
 
 
-def measure(number: int, seed: int, folder: Path, names: tuple[str, ...] = tuple(COMMANDS)) -> dict[str, Any]:
-    """So many signals, on all commands in turn; every fourth folder is gone on with."""
-    took, tally, rng = prepare(folder), Tally(), Random(f"{seed} signals")
-    for i in range(number):
-        name = names[i % len(names)]
-        early = rng.random() < 1 / 3
-        moment = rng.uniform(FIRST_S, EARLY_S) if early else rng.uniform(FIRST_S, max(EARLY_S, took[name]))
-        one(name, SIGNALS[i // len(names) % 3], moment, rng.random() < 0.5, folder / "one", tally)
-        if i % 4 == 0:
-            resumed(name, folder / "one", tally)
-        print(f"{name}: {i + 1} of {number}, {len(tally.wrong)} wrong", flush=True)
-    return {
-        "sent": tally.sent, "early": tally.early, "statuses": tally.ended, "longest_s": round(tally.longest_s, 2),
-        "wrong": tally.wrong,
-    }  # fmt: skip
+def measure(number: int, seed: int, folder: Path, names: Collection[str], lanes: int, note: Note) -> None:
+    """So many signals, shared out among these commands, one after the other; every fourth folder is gone on with."""
+    took = prepare(folder, names)
+    for name, most in shared(number, names).items():
+        tally, rng, start = Tally(), Random(f"{seed} signals {name}"), time.monotonic()
+        for i in range(most):
+            early = rng.random() < 1 / 3
+            moment = rng.uniform(FIRST_S, EARLY_S) if early else rng.uniform(FIRST_S, max(EARLY_S, took[name]))
+            one(name, SIGNALS[i % len(SIGNALS)], moment, rng.random() < 0.5, folder / "one", tally)
+            if i % 4 == 0:
+                resumed(name, folder / "one", tally)
+        note(name, {
+            "sent": tally.sent, "early": tally.early, "statuses": tally.ended, "longest_s": round(tally.longest_s, 2),
+            "wall_s": round(time.monotonic() - start), "wrong": tally.wrong,
+        })  # fmt: skip
 
 
-__all__ = ["measure"]
+__all__ = ["COMMANDS", "measure"]
 
 if __name__ == "__main__":
-    print(
-        measure(
-            int(sys.argv[1]), 0, Path(sys.argv[2]), tuple(sys.argv[3].split(",")) if sys.argv[3:] else tuple(COMMANDS)
-        )
-    )
+    in_pieces(__doc__, "signals", COMMANDS, 120, QUICK, measure)

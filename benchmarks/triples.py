@@ -91,21 +91,21 @@ def drawn(seed: int, number: int) -> tuple[Triple, int]:
     raise RuntimeError(f"triple {number} of seed {seed}: no draw of {TRIES} fits its machine")
 
 
-def _figures(content: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[str, str, int]]:
+def figures(content: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[str, str, int]]:
     """Dotted path, key and value of every figure that may be scaled."""
     if isinstance(content, dict):
         for key, value in content.items():
             if key in SCALED and isinstance(value, int) and not isinstance(value, bool):
                 yield ".".join((*at, key)), key, value
             else:
-                yield from _figures(value, (*at, str(key)))
+                yield from figures(value, (*at, str(key)))
 
 
 def random_soc(rng: Random, name: str) -> SoC:
     """A built-in SoC with up to five of its figures scaled. InputError where it does not hang together any more."""
-    figures = list(_figures(find_soc(name).model_dump(mode="json", by_alias=True)))
+    known = list(figures(find_soc(name).model_dump(mode="json", by_alias=True)))
     changes = {}
-    for path, key, value in rng.sample(figures, min(len(figures), rng.choice((0, 1, 2, 3, 5)))):
+    for path, key, value in rng.sample(known, min(len(known), rng.choice((0, 1, 2, 3, 5)))):
         least = 0 if key in ("setup_cycles", "piece_cycles", "launch_cycles") else 1
         changes[path] = str(max(least, round((value or 1) * rng.choice(SCALED[key]))))
     return find_soc(name, changes)

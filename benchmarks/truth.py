@@ -1,21 +1,21 @@
 """Every set of measured rows beside what the simulator says of it, and README's table of that.
 
-    python benchmarks/truth.py [SET ...] [--data DIR] [--json FILE] [--readme]
+    python benchmarks/truth.py [SET ...] [--data DIR] [--quick] [--json FILE] [--readme]
 
 What `cosoc validate` prints, without the rows, some of which may not be passed on. Sets that FILE has and that are not
-run this time are kept in it. --readme writes README's table anew from FILE. There is no randomness, hence no seed.
+run this time are kept in it. --readme writes README's table anew from FILE. --quick: the smaller sets alone (QUICK).
+There is no randomness, hence no seed.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common import state, write_json
+from common import arguments, state, write_json
 from rich.console import Console
 
 from cosoc.output import reporting
@@ -25,6 +25,7 @@ from cosoc.validate import Outcome, others_best, table, validate
 
 ROOT = Path(__file__).resolve().parents[1]
 README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results" / "truth.json"
+QUICK = ("gap9_mlperf_tiny", "diana", "boards", "cim")  # whose rows come with cosoc
 BEGIN, END = "<!-- written by benchmarks/truth.py -->\n", "<!-- up to here -->\n"
 
 
@@ -65,15 +66,14 @@ def write_readme(results: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = arguments(__doc__)
     parser.add_argument("sets", nargs="*", metavar="SET", help="sets by name; default: all")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with the sets' tables")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, beside those it has")
     parser.add_argument("--readme", action="store_true", help="write README's table anew from FILE")
     options = parser.parse_args()
     state()
     with reporting(quiet=False) as report:
-        outcomes = validate(options.sets, options.data, None, report)
+        outcomes = validate(options.sets or (QUICK if options.quick else ()), options.data, None, report)
     Console(width=120).print(table(outcomes))
     path = options.json
     known = json.loads(path.read_text()) if path and path.exists() else {}

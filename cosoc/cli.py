@@ -45,17 +45,21 @@ if TYPE_CHECKING:
     from cosoc.search.result import Result
     from cosoc.search.space import Report as Progress
     from cosoc.search.targets import Target
+    from cosoc.sim.files.reading import Reading
     from cosoc.sim.model.cluster import Cluster
     from cosoc.sim.model.mapping import Mapping
     from cosoc.sim.model.soc import SoC
     from cosoc.sim.model.workload import Workload
     from cosoc.sim.theta import Theta
 
+    Asked = Reading | list[str] | None  # how a network is read, or what --input-shape says of it
+
 SHOWN_FAILURES = 5  # of a campaign, on the terminal
 DEFAULT_MAPPING = "default"
 DEFAULT_POINTS = 5  # of a front that is trained, between its ends
-WITH_RANGES = ("mapping", "runtime", "engine", "batch", "json_file", "input_shape", "overrides", "ranges", "seed")
-WITH_PIPELINED = ("mapping", "runtime", "engine", "inferences", "json_file", "input_shape", "overrides", "pipelined")
+READING = ("input_shape", "input_dtype", "cut_at", "context")  # how a network is read
+WITH_RANGES = ("mapping", "runtime", "engine", "batch", "json_file", *READING, "overrides", "ranges", "seed")
+WITH_PIPELINED = ("mapping", "runtime", "engine", "inferences", "json_file", *READING, "overrides", "pipelined")
 STREAMED = 1000  # inferences through a cluster or a pipelined chip, where none are stated
 
 
@@ -68,6 +72,7 @@ Engine = Literal["fast", "reference"]
 Estimator = Literal["expectation", "montecarlo", "score"]
 Template = Literal["conv-dw", "dws-dw", "conv-dws"]
 Cut = Literal["cumulative", "point"]
+FileKind = Literal["soc", "cluster", "workload", "mapping"]
 Trained = Literal["channels", "operators"]
 Device = Literal["cpu", "cuda"]
 Calibrated = Literal["channels", "tiles"]
@@ -93,10 +98,21 @@ Overrides = Annotated[
     typer.Option("--set", metavar="PATH=VALUE", help="Override a value of the SoC file; may be repeated."),
 ]
 InputShape = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
-        "--input-shape", metavar="[NAME=]1,C,H,W", help="Input of an .onnx file or of package.module:factory."
+        "--input-shape", metavar="[NAME=]1,C,H,W", help="Input of an .onnx file or package.module:factory; repeatable."
     ),
+]
+InputDtype = Annotated[
+    list[str] | None,
+    typer.Option("--input-dtype", metavar="[NAME=]TYPE", help="Of a torch module's input: int64 for token ids."),
+]
+CutAt = Annotated[
+    str, typer.Option("--cut-at", metavar="LAYER", help="End a network of a module or .onnx file with that layer.")
+]
+Context = Annotated[
+    int,
+    typer.Option("--context", metavar="N", min=0, help="Tokens in the key-value cache of a transformers model."),
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
 Batch = Annotated[
@@ -165,6 +181,15 @@ def simulate(
             help="By name (see `cosoc list`) or a .yaml file [default: default; a cluster needs a file].",
         ),
     ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            "--objective",
+            metavar="NAME",
+            help="What min_cost, and default where several cores can take a layer, is to make small: latency, energy, "
+            "edp, peak, throughput, or a product such as latency*energy^2 [default: latency].",
+        ),
+    ] = None,
     runtime: RuntimeName = None,
     engine: Annotated[Engine, typer.Option("--engine", help="Both give the same result to the tick.")] = "fast",
     inferences: Annotated[
@@ -183,6 +208,9 @@ def simulate(
     explain: Annotated[bool, typer.Option("--explain", help="Say why: causes by layer, and what would help.")] = False,
     what_if: WhatIf = None,
     input_shape: InputShape = None,
+    input_dtype: InputDtype = None,
+    cut_at: CutAt = "",
+    context: Context = 0,
     overrides: Overrides = None,
     carrier: Carrier = None,
     ranges: Ranges = False,
@@ -211,23 +239,25 @@ def simulate(
     """Run a mapped workload on a SoC, several of them at once, or stream one through a cluster. Says how long it takes
     and why, and what energy it takes."""
     from cosoc.sim.files.catalog import is_cluster
+    from cosoc.sim.files.reading import reading
 
+    asked = reading(input_shape, input_dtype, cut_at, context)
     if is_cluster(soc):
-        known = ("mapping", "runtime", "engine", "inferences", "json_file", "input_shape", "overrides", "carrier")
+        known = ("mapping", "runtime", "engine", "inferences", "json_file", *READING, "overrides", "carrier")
         _only(ctx, "a cluster", *known)
-        options = (mapping, runtime, engine, inferences or STREAMED, json_file, input_shape, overrides, carrier, quiet)
+        options = (mapping, runtime, engine, inferences or STREAMED, json_file, asked, overrides, carrier, quiet)
         _simulate_cluster(soc, workload, *options)
         return
     if ranges:
         _only(ctx, "--ranges", *WITH_RANGES)
         _check_outputs({"--json": json_file})
-        _, network, placed = _inputs(soc, workload, mapping or DEFAULT_MAPPING, runtime, input_shape, overrides, batch)
+        _, network, placed = _inputs(soc, workload, mapping or DEFAULT_MAPPING, runtime, asked, overrides, batch)
         _ranges(soc, network, [placed], overrides, engine, seed, json_file, quiet)
         return
     if pipelined:
         _only(ctx, "--pipelined", *WITH_PIPELINED)
         _check_outputs({"--json": json_file})
-        inputs = _inputs(soc, workload, mapping or DEFAULT_MAPPING, runtime, input_shape, overrides)
+        inputs = _inputs(soc, workload, mapping or DEFAULT_MAPPING, runtime, asked, overrides)
         _pipelined(*inputs, engine, inferences or STREAMED, json_file, quiet)
         return
     if beside or mappings_beside or periods:
@@ -243,7 +273,7 @@ def simulate(
         raise InputError(f"--gantt {gantt_file}: the chart is a PNG; give a name that ends in .png")
     inferences = inferences or 1
     named = mapping or DEFAULT_MAPPING
-    machine, network, placed = _inputs(soc, workload, named, runtime, input_shape, overrides, batch)
+    machine, network, placed = _inputs(soc, workload, named, runtime, asked, overrides, batch, objective, quiet)
     from cosoc import why
     from cosoc.sim.report import render
     from cosoc.sim.simulate import simulate as run
@@ -349,7 +379,7 @@ def _periods(text: str | None, n: int) -> list[float]:
 
 def _simulate_cluster(
     cluster: str, workload: str, mapping: str | None, runtime: Runtime | None, engine: Engine, inferences: int,
-    json_file: Path | None, input_shape: str | None, overrides: list[str] | None, carrier: float | None, quiet: bool,
+    json_file: Path | None, input_shape: Asked, overrides: list[str] | None, carrier: float | None, quiet: bool,
 ) -> None:  # fmt: skip
     _check_outputs({"--json": json_file})
     machines = _cluster(cluster, overrides, carrier)
@@ -431,13 +461,15 @@ def report(
     run: RunPath,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="Where to write it.")],
     point: Point = None,
+    carrier: Carrier = None,
     trusted: Trust = False,
 ) -> None:
-    """Write one HTML file about a run: front, layers, timeline, occupancy, critical path, provenance."""
+    """Write one HTML file about a run: front, layers, timeline, occupancy, critical path, provenance; or about a
+    campaign: fronts, and maps over its axes."""
     _check_outputs({"--out": out})
     from cosoc import why
 
-    write_text(out, why.report(run, point))
+    write_text(out, why.report(run, point, carrier))
 
 
 @app.command()
@@ -846,7 +878,7 @@ def _theta(estimate: Path | None, soc: SoC) -> Theta | None:
 
 def _tiles(
     soc: str, workloads: list[str], mapping: str, parts: tuple[str, ...], template: Template, runtime: Runtime,
-    budget_s: float | None, estimate: Path | None, input_shape: str | None, overrides: list[str] | None, objective: str,
+    budget_s: float | None, estimate: Path | None, input_shape: Asked, overrides: list[str] | None, objective: str,
     bounds: tuple[Target, ...], seed: int, folder: Path, resume: bool, redo: str | None,
 ) -> Callable[[Progress], Result]:  # fmt: skip
     inputs = [_inputs(soc, name, mapping, runtime, input_shape, overrides) for name in workloads]
@@ -888,7 +920,7 @@ def _with_choices(
 
 
 def _splits(
-    cluster: str, workload: str, inner: tuple[str, ...], inferences: int, input_shape: str | None,
+    cluster: str, workload: str, inner: tuple[str, ...], inferences: int, input_shape: Asked,
     overrides: list[str] | None, carrier: float | None, objective: str, bounds: tuple[Target, ...], seed: int,
     folder: Path, resume: bool, redo: str | None,
 ) -> Callable[[Progress], Result]:  # fmt: skip
@@ -918,38 +950,56 @@ def sweep(
     redo: Annotated[
         str | None, typer.Option("--redo", metavar="ID", help="With --resume: that task again; `start`: all of them.")
     ] = None,
+    budgets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--budget", metavar="NAME=MOST", help="Leave out chips of more than area=2mm2 or power=300mW; repeatable."
+        ),
+    ] = None,
     carrier: Carrier = None,
     json_file: JsonFile = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write a line for each task.")] = None,
+    report_file: Html = None,
     trusted: Trust = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run a campaign: every combination of the SoCs, workloads, mappings, searches and SoC values that a plan names."""
-    import os
-
+    """Run a campaign: every combination of the SoCs, workloads, mappings, searches and SoC values that a plan names.
+    Exit status 1 where tasks have failed."""
+    from cosoc.search.campaigns import results
     from cosoc.search.campaigns import run as sweeps
+    from cosoc.search.campaigns.budget import budget
 
     if workers is not None and scheduler is not None:
         raise InputError("--workers is for processes here; with --scheduler the cluster has its own")
-    _check_outputs({"--json": json_file})
+    _check_outputs({"--json": json_file, "--csv": csv_file, "--report": report_file})
+    most = tuple(budget(text) for text in budgets or ())
     warning = sweeps.exposed(scheduler) if scheduler and not quiet else None
     if warning:
         say(warning)
     processes = workers or os.cpu_count() or 1
-    config = sweeps.SweepConfig(plan, out, processes, scheduler, resume, retry_failed, redo, carrier)
+    config = sweeps.SweepConfig(plan, out, processes, scheduler, resume, retry_failed, redo, carrier, most)
     try:
         with reporting(quiet) as progress:
             found = sweeps.sweep(config, progress)
     except (KeyboardInterrupt, Ended):
         raise Interrupted(f"what is finished is in {out / 'results.sqlite'}; go on with --resume") from None
     if json_file:
-        write_json(json_file, sweeps.to_json(found))
+        write_json(json_file, results.to_json(found))
+    if csv_file:
+        write_text(csv_file, results.to_csv(found))
+    if report_file:
+        from cosoc import why
+
+        write_text(report_file, why.campaign(found, out))
+    failed = results.failures(found)
     if not quiet:
-        put(sweeps.table(found))
-        failed = sweeps.failures(found)
+        put(results.table(found))
         for line in failed[:SHOWN_FAILURES]:
             say(f"failed: {line}")
         if len(failed) > SHOWN_FAILURES:
             say(f"and {len(failed) - SHOWN_FAILURES} more, all of them in {out / 'results.sqlite'}")
+    if failed:
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -978,12 +1028,39 @@ def list_names() -> None:
         put("\n  ".join([f"{what}:", *known]))
 
 
+@app.command("schema")
+def print_schema(
+    kind: Annotated[FileKind, typer.Argument(metavar="KIND", help="Of which file.")],
+) -> None:
+    """Print the JSON schema of a kind of file, by which editors complete and check: each key with what it means."""
+    from cosoc.schema import written_schema
+
+    put(written_schema(kind), end="")
+
+
 @show_app.command("soc")
-def show_soc(soc: SocName, overrides: Overrides = None, trusted: Trust = False) -> None:
+def show_soc(
+    soc: SocName,
+    overrides: Overrides = None,
+    trusted: Trust = False,
+    graph: Annotated[
+        Path | None, typer.Option("--graph", metavar="FILE", help="Draw it to a .svg, .png or .pdf file instead.")
+    ] = None,
+) -> None:
     """Print a SoC as YAML, overrides applied."""
     import yaml
 
+    if graph is not None:
+        _check_outputs({"--graph": graph})
     machine = _soc(soc, overrides)
+    if graph is not None:
+        from cosoc.sim.report.soc_graph import PICTURES, draw_soc
+
+        if graph.suffix not in PICTURES:
+            raise InputError(f"--graph: found {graph.name!r}; name a file that ends with {', '.join(PICTURES)}")
+        with replacing(graph) as part:
+            draw_soc(machine, part, graph.suffix[1:])
+        return
     content = machine.model_dump(mode="json", by_alias=True, exclude_unset=True)
     put(yaml.safe_dump(content, sort_keys=False, width=110), end="")
 
@@ -992,12 +1069,16 @@ def show_soc(soc: SocName, overrides: Overrides = None, trusted: Trust = False) 
 def show_workload(
     workload: WorkloadName,
     input_shape: InputShape = None,
+    input_dtype: InputDtype = None,
+    cut_at: CutAt = "",
+    context: Context = 0,
     as_yaml: Annotated[bool, typer.Option("--yaml", help="As a workload file, which cosoc reads.")] = False,
 ) -> None:
     """Print a workload's layers: sizes, MACs, parameters."""
+    from cosoc.sim.files.reading import reading
     from cosoc.sim.files.workload_file import dump_workload
 
-    network = _workload(workload, input_shape)
+    network = _workload(workload, reading(input_shape, input_dtype, cut_at, context))
     if as_yaml:
         put(dump_workload(network), end="")
     else:
@@ -1109,33 +1190,36 @@ def _only(ctx: typer.Context, mode: str, *names: str) -> None:
             raise InputError(f"{parameter.opts[0]}: means nothing with {mode}; leave it out")
 
 
-def _workload(name: str, input_shape: str | None) -> Workload:
+def _workload(name: str, asked: Asked) -> Workload:
+    from cosoc.sim.files.reading import Reading, reading
     from cosoc.sim.files.workload_file import find_workload
 
-    input_name, equals, sizes = (input_shape or "").rpartition("=")
-    return find_workload(name, _shape(sizes if equals else input_shape), input_name if equals else None)
+    return find_workload(name, asked if isinstance(asked, Reading) else reading(asked))
 
 
 def _inputs(
-    soc: str, workload: str, mapping: str, runtime: Runtime | None, input_shape: str | None,
-    overrides: list[str] | None, batch: int = 1,
+    soc: str, workload: str, mapping: str, runtime: Runtime | None, input_shape: Asked,
+    overrides: list[str] | None, batch: int = 1, objective: str | None = None, quiet: bool = False,
 ) -> tuple[SoC, Workload, Mapping]:  # fmt: skip
+    from cosoc.output import reporting_late
     from cosoc.sim.files.mapping_file import find_mapping
     from cosoc.sim.model.workload import batched
 
     machine = _soc(soc, overrides)
     network = batched(_workload(workload, input_shape), batch)
 
-    return machine, network, find_mapping(mapping, network, machine, runtime)
+    with reporting_late(quiet) as report:
+        return machine, network, find_mapping(mapping, network, machine, runtime, objective, report)
 
 
-def _shape(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(size) for size in text.split(","))
-    except ValueError:
-        raise InputError(f"--input-shape {text}: whole numbers and commas are needed, such as 1,3,32,32") from None
+def _shape(input_shape: list[str] | None) -> tuple[int, ...] | None:
+    """The one shape of a network that is trained."""
+    from cosoc.sim.files.reading import reading
+
+    shapes = reading(input_shape).shapes
+    if len(shapes) > 1 or any(name for name, _ in shapes):
+        raise InputError("--input-shape: a network that is trained has one input, such as 1,3,32,32, without a name")
+    return shapes[0][1] if shapes else None
 
 
 def _strengths(text: str) -> tuple[float, ...]:

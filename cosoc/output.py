@@ -205,6 +205,20 @@ def reporting(quiet: bool) -> Iterator[Report]:
         yield _log_line(console)
 
 
+@contextlib.contextmanager
+def reporting_late(quiet: bool) -> Iterator[Report]:
+    """The same, begun by the first report: for what is over at once as a rule."""
+    with contextlib.ExitStack() as stack:
+        begun: list[Report] = []
+
+        def report(done: int, total: int, what: str) -> None:
+            if not begun:
+                begun.append(stack.enter_context(reporting(quiet)))
+            begun[0](done, total, what)
+
+        yield report
+
+
 def _log_line(console: Console) -> Report:
     start = time.monotonic()
     last_s, last_what = float("-inf"), ""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from cosoc.search import result as search_result
+    from cosoc.search.campaigns.results import SweepResult
     from cosoc.sim.pipelined import PipelinedResult
     from cosoc.sim.ranges import Ranged, Spread
 
@@ -130,6 +131,7 @@ def explanation(result: Result, case: Case, whats: Sequence[str]) -> RenderableT
     from rich.console import Group
 
     from cosoc.sim.report.explain import improving, what_if
+    from cosoc.sim.report.hosted import reason_lines
     from cosoc.sim.report.render import summary
 
     machine = case.soc, case.workload, case.mapping
@@ -145,7 +147,7 @@ def explanation(result: Result, case: Case, whats: Sequence[str]) -> RenderableT
         ms, uj = f"{one.seconds * 1e3:.4g}", f"{one.energy_j * 1e6:.4g}"
         gained = (_change(result.seconds, one.seconds), _change(result.energy_j, one.energy_j))
         table.add_row(one.what, ms, gained[0], uj, gained[1])
-    return Group(summary(result), "", _causes(result), "", table)
+    return Group(summary(result), "", _causes(result), *reason_lines(result), "", table)
 
 
 def _table(title: str, left: str, *right: str) -> Table:
@@ -319,11 +321,22 @@ def simulated_json(case: Case) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------ HTML
 
 
-def report(run: Path, point: str | None = None) -> str:
-    """The page of a result's JSON, simulated again, or of a search's folder and one of its points (or mappings)."""
+def report(run: Path, point: str | None = None, carrier_w: float | None = None) -> str:
+    """The page of a result's JSON, simulated again, of a search's folder and one of its points (or mappings), or of a
+    campaign's folder. carrier_w: what a board draws beside a chip, for a campaign over both."""
     from cosoc.search import search_page
+    from cosoc.search.campaigns.store import RESULTS, stored_rows
     from cosoc.sim.report import run_page
 
+    if run.name == RESULTS or (run / RESULTS).is_file():
+        if point is not None:
+            raise InputError(f"--point {point}: {run} is a campaign's, which has no points; leave it out")
+        from cosoc.search.campaigns.results import SweepResult
+
+        file = run if run.name == RESULTS else run / RESULTS
+        return campaign(SweepResult(tuple(stored_rows(file)), 0, carrier_w), file.parent)
+    if carrier_w is not None:
+        raise InputError("--carrier: is for a campaign over chips and boards; leave it out")
     folder = run.parent.parent if run.parent.name == "mappings" else run
     chosen = run.stem if folder != run else point
     if folder.is_dir():
@@ -336,6 +349,14 @@ def report(run: Path, point: str | None = None) -> str:
     case = load(run, point)
     result = simulate(case.soc, case.workload, case.mapping, case.engine, case.inferences)
     return html(result, case, folder if folder.is_dir() else None)
+
+
+def campaign(result: SweepResult, folder: Path) -> str:
+    """A campaign as HTML: fronts, maps over its axes, tasks that failed."""
+    from cosoc.search.campaigns.page import campaign_data
+    from cosoc.sim.report import run_page
+
+    return run_page.page(campaign_data(result, folder.name) | {"provenance": _provenance(None)})
 
 
 def html(result: Result, case: Case, folder: Path | None = None) -> str:

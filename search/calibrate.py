@@ -26,12 +26,11 @@ from scipy import stats
 from cosoc.search.baselines import laws
 from cosoc.search.fit import Floats, Made, fit, made_of, ticks_of
 from cosoc.search.oracle import Oracle
-from cosoc.search.sampling import able, random_branches, random_chain, random_layer, random_mapping
+from cosoc.search.sampling import random_branches, random_chain, random_layer, random_mapping
 from cosoc.search.spaces.sections import Section, mapping_of
 from cosoc.search.spaces.tiles import LARGEST, TileSpace
 from cosoc.search.surrogate import Calibrated, Surrogate, make
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.names import DEFAULT
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import lowered
 from cosoc.sim.manual import alone, named_mapping
@@ -44,6 +43,7 @@ from cosoc.sim.processes import Workers
 from cosoc.sim.simulate import engine_run
 from cosoc.sim.theta import Theta, factors_of
 from cosoc.sim.tiler import TilingCache, placed
+from cosoc.sim.ways import able
 
 FITTED = ("resnet8", "dscnn", "autoencoder", "digits_cnn")
 HELD_OUT = ("resnet20", "mobilenet_v1_025", "resnet18_cifar", "mobilenet_v1_cifar")
@@ -195,7 +195,7 @@ def measure(soc: SoC, chunk: Sequence[Task], seed: int) -> list[Sample]:
                 # By itself it has its weights at hand, which the network may have to fetch.
                 network = alone(network, network.layers[int(rng.integers(len(network.layers)))])
             if network.name not in spaces:
-                given = named_mapping(DEFAULT, network, soc, "overlapped")
+                given = named_mapping("all_8bit", network, soc, "overlapped")
                 spaces[network.name] = TileSpace(soc, network, "latency", given)
             out.append(_tile_sample(task, spaces[network.name], rng))
         except InputError:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures
 from cosoc.sim.files.mapping_file import dump_mapping, load_cluster_mapping, load_mapping
-from cosoc.sim.lower.emit import KnownSteps, lowered
-from cosoc.sim.machine.program import digest
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
-from cosoc.sim.price import program_figures
+from cosoc.sim.price import Simulated
 from cosoc.sim.report.pipeline_result import ClusterResult
 from cosoc.sim.simulate import cluster_figures, engine_run, simulate_cluster
 from cosoc.sim.stages import Pricer, Prices, pricers
@@ -48,8 +45,7 @@ class Oracle:
     inferences: int = 1000
     pairs: list[Pair] = field(default_factory=list)
     tilings: TilingCache = field(default_factory=TilingCache)
-    _steps: KnownSteps = field(default_factory=KnownSteps)
-    _figures: dict[Hashable, Figures] = field(default_factory=dict)
+    _simulated: Simulated | None = None
     _streams: dict[str, ClusterResult] = field(default_factory=dict)
     _prices: dict[str, Prices] = field(default_factory=dict)
 
@@ -63,14 +59,9 @@ class Oracle:
         place of the whole, on a SoC. InputError where the machine cannot run it as mapped."""
         if isinstance(self.machine, Cluster):
             return cluster_figures(self.stream(mapping), self.machine, self.workload, mapping)
-        network = workload or self.workload
-        nameless = replace(mapping, name="")  # its program would bear the name
-        at = placed(nameless, network, self.machine, self.tilings)
-        program = lowered(at, known=self._steps)
-        key = digest(program), network.n
-        if key not in self._figures:
-            self._figures[key] = program_figures(program, at, engine_run(self.engine))
-        return self._figures[key]
+        if self._simulated is None:
+            self._simulated = Simulated(self.machine, engine_run(self.engine), self.tilings)
+        return self._simulated.figures(mapping, workload or self.workload)
 
     def stream(self, mapping: Mapping) -> ClusterResult:
         """A stream of inferences through a cluster; remembered by what the mapping says, and each stage by itself."""

@@ -15,7 +15,8 @@ from cosoc.search.terms import tilings_for
 from cosoc.sim.model.mapping import Mapping, Piece, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
-from cosoc.sim.tiler import TilingCache, candidates, homes_of, unsupported
+from cosoc.sim.tiler import TilingCache, candidates, homes_of
+from cosoc.sim.ways import able
 
 
 def random_layer(rng: Generator) -> Workload:
@@ -61,11 +62,6 @@ def random_branches(rng: Generator) -> Workload:
         layers.append(Layer(both, "add", (wide, one), k, k, *area, 1, 1, 1, 1, 0, 0))
         name, c = both, k
     return Workload("branches", shape, tuple(layers), (name,))
-
-
-def able(layer: Layer, soc: SoC) -> list[str]:
-    """The cores that can run a layer; the host only where no other can."""
-    return [name for name in soc.cores if name != soc.host and not unsupported(layer, soc, name)] or [soc.host]
 
 
 def random_shares(layer: Layer, soc: SoC, rng: Generator, bias: Floats) -> dict[str, int]:

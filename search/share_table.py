@@ -18,7 +18,6 @@ from torch import Tensor
 
 from cosoc.search.fit import Floats
 from cosoc.search.oracle import Oracle
-from cosoc.search.sampling import able
 from cosoc.search.terms import TERMS, held_weights, network_ticks
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
@@ -40,6 +39,7 @@ from cosoc.sim.tiler import (
     tiled_once,
     weight_bytes,
 )
+from cosoc.sim.ways import able
 from cosoc.sim.work import layer_work
 
 Ints = npt.NDArray[np.int64]

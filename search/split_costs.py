@@ -22,7 +22,7 @@ from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import device_soc
 from cosoc.sim.files.names import DEFAULT
-from cosoc.sim.manual import named_mapping
+from cosoc.sim.mapper import usual_runtime
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.cuts import elements, last_layers
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Piece, Runtime, Stage
@@ -258,8 +258,7 @@ def device_mappings(
     defaults: dict[object, Mapping] = {}
     for name, device in cluster.devices.items():
         if name not in chosen and device.kind not in defaults:
-            soc = device_soc(cluster, name)
-            defaults[device.kind] = Mapping(DEFAULT, named_mapping(DEFAULT, workload, soc).runtime)
+            defaults[device.kind] = Mapping(DEFAULT, usual_runtime(device_soc(cluster, name)))
         found[name] = chosen.get(name) or defaults[device.kind]
     together: Runtime = "overlapped" if any(mapping.runtime == "overlapped" for mapping in found.values()) else "serial"
     for name, mapping in chosen.items():

@@ -2,42 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 from cosoc.sim.cores.dla import Dla
 from cosoc.sim.cores.roofline import Roofline
 from cosoc.sim.cores.tensor_gpu import TensorGpu
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.names import DEFAULT, MANUAL, RULES
+from cosoc.sim.mapper import MIN_COST, Report, cheapest, has_choice, usual_runtime
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.soc import Core, SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
-from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import default_core, unsupported
 
 KINDS_OF_CORE: dict[str, Callable[[Core], bool]] = {
     "gpu": lambda core: isinstance(core, TensorGpu) or (isinstance(core, Roofline) and core.kind == "gpu"),
     "dla": lambda core: isinstance(core, Dla),
 }
-Objective = Literal["latency", "energy"]
 
 
 def named_mapping(
-    name: str, workload: Workload, soc: SoC, runtime: Runtime | None = None, objective: Objective = "latency"
-) -> Mapping:
+    name: str, workload: Workload, soc: SoC, runtime: Runtime | None = None, objective: str | None = None,
+    report: Report | None = None,
+) -> Mapping:  # fmt: skip
     """The manual mapping of that name.
 
-    default: every layer on its default core; on a systolic array in the tiles that its library takes. runtime: left
-    out, that of the stacks that run today: overlapped where an array has controllers of its own, else serial.
-    all_8bit: every layer on its default core, never a ternary one. all_ternary: every layer that a ternary core can run
-    is on it. io_8bit_backbone_ternary: the same, but the first and the last layer with weights are 8 bit. min_cost:
-    every layer on its own is split so that its simulated time (or energy) is least, ties to 8 bit. gpu, dla: all that
-    the first core of that kind can run is on it, the rest where it is by default.
-    Raises InputError for another name, and where the SoC has no core of the kind to speak of.
+    runtime: left out, `mapper.usual_runtime`. default: where several cores can take a layer in the same numbers,
+    min_cost over these; else all_8bit; on a systolic array in the tiles that its library takes. all_8bit: every layer
+    on its default core, never a ternary one. all_ternary: every layer that a ternary core can run is on it.
+    io_8bit_backbone_ternary: the same, but the first and the last layer with weights are 8 bit. min_cost: over all
+    cores that can take a layer, whatever numbers they compute in, so that the objective of the network is least
+    (`mapper.cheapest`), ties to the default core. gpu, dla: all that the first core of that kind can run is on it, the
+    rest where it is by default.
+    objective: of min_cost, and of default where it is; left out, latency. report: is told how far it is.
+    Raises InputError for another name, for an objective by which nothing is chosen, and where the SoC has no core of
+    the kind to speak of.
     """
-    runtime = runtime or ("overlapped" if any(soc.is_cached(core) for core in soc.cores) else "serial")
+    runtime = runtime or usual_runtime(soc)
+    if name == MIN_COST or (name == DEFAULT and has_choice(workload, soc)):
+        return cheapest(workload, soc, runtime, objective or "latency", any_format=name == MIN_COST, report=report)
+    if objective is not None:
+        what = "there is one core for each layer" if name == DEFAULT else f"{name} leaves nothing to choose"
+        raise InputError(f"--objective {objective}: {what} on {soc.name}; use min_cost")
     if name == DEFAULT:
         return replace(named_mapping("all_8bit", workload, soc, runtime), name=name)
     if name in KINDS_OF_CORE:
@@ -55,8 +62,6 @@ def named_mapping(
         able = [core for core in ternary if not unsupported(layer, soc, core)] if layer.op == "conv" else []
         if name == "all_8bit" or not able or (name == "io_8bit_backbone_ternary" and layer.name in ends):
             layers[layer.name] = LayerPlan((Part(eight, layer.k),))
-        elif name == "min_cost":
-            layers[layer.name] = _cheapest_split(workload, layer, soc, (eight, able[0]), runtime, objective)
         else:
             layers[layer.name] = LayerPlan((Part(able[0], layer.k),))
     return Mapping(name, runtime, layers)
@@ -77,27 +82,4 @@ def alone(workload: Workload, layer: Layer) -> Workload:
     return Workload(f"{workload.name}.{layer.name}", (c, layer.iy, layer.ix), (only,), (layer.name,))
 
 
-def splits(layer: Layer, soc: SoC, cores: tuple[str, str]) -> Sequence[tuple[int, int]]:
-    """The splits of a layer's channels between two cores at which a cost can change: multiples of the first's step,
-    and of the second's from the other end."""
-    first, second = (soc.cores[core].channel_step for core in cores)
-    on_first = {0, layer.k, *range(0, layer.k, first), *(layer.k - n for n in range(0, layer.k, second))}
-    return tuple((n, layer.k - n) for n in sorted(on_first))
-
-
-def _cheapest_split(
-    workload: Workload, layer: Layer, soc: SoC, cores: tuple[str, str], runtime: Runtime, objective: Objective
-) -> LayerPlan:
-    single = alone(workload, layer)
-    best: tuple[float, int, LayerPlan] | None = None
-    for ks in splits(layer, soc, cores):
-        given = LayerPlan(tuple(Part(core, k) for core, k in zip(cores, ks, strict=True) if k))
-        result = simulate(soc, single, Mapping("split", runtime, {layer.name: given}))
-        cost = result.seconds if objective == "latency" else result.energy_j
-        if best is None or (cost, -ks[0]) < best[:2]:
-            best = (cost, -ks[0], given)
-    assert best is not None
-    return best[2]
-
-
-__all__ = ["DEFAULT", "KINDS_OF_CORE", "MANUAL", "RULES", "alone", "named_mapping", "splits"]
+__all__ = ["DEFAULT", "KINDS_OF_CORE", "MANUAL", "RULES", "alone", "named_mapping"]

@@ -40,6 +40,7 @@ from cosoc.sim.tiler import (
     pinned_weights,
     placed,
     problems,
+    stored_bytes,
     weight_bytes,
     with_parts,
 )
@@ -186,11 +187,12 @@ def weights_in_memory(soc: SoC, layers: Workload, mapping: Mapping) -> int:
     """Bytes of a stage's weights in the memory for tensors: those that no core keeps."""
     board = lone_roofline(soc)
     if board is not None:
-        return sum(int(board.weight_bytes(make_tile(layer, layer.k, layer.oy, layer.ox), exact)) for layer in layers)
+        own = [layer for layer in layers if not layer.weights_of]
+        tables = sum(weight_bytes(layer, soc, ()) for layer in own if layer.op == "gather")
+        return tables + sum(int(board.weight_bytes(make_tile(la, la.k, la.oy, la.ox), exact)) for la in own)
     full = with_parts(mapping, layers, soc)
     kept = pinned_weights(layers, full, soc)
-    moving = (layer for layer in layers if layer.name not in kept)
-    return sum(weight_bytes(layer, soc, full.layers[layer.name].parts) for layer in moving)
+    return stored_bytes((layer for layer in layers if layer.name not in kept), full, soc)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

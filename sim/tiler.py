@@ -37,12 +37,18 @@ from cosoc.sim.model.soc import Memory, SoC
 from cosoc.sim.model.tiles import (
     behind_caches,
     behind_dma,
+    by_groups,
     channel_slice,
     channels_read,
     cut_channels,
     form,
+    group_sizes,
+    job_form,
+    job_sizes,
     make_tile,
+    most_channels,
     pixel_loops,
+    reasons_against,
     tile_counts,
     tiled,
     whole,
@@ -72,11 +78,11 @@ def unsupported(layer: Layer, soc: SoC, core: str) -> list[str]:
 def refusals(layer: Layer, part: Part, soc: SoC, unroll: int = 0) -> list[str]:
     """Why the core of a part cannot run it, in any of the layer's forms."""
     core = soc.core_of(part)
-    reasons = core.fits(make_tile(layer, part.channels, layer.oy, layer.ox, unroll))
+    reasons = reasons_against(layer, core, part.channels, unroll)
     other = layer.alternative
     if not reasons or other is None:
         return reasons
-    others = core.fits(make_tile(other, part.channels, layer.oy, layer.ox, unroll))
+    others = reasons_against(other, core, part.channels, unroll)
     return others and [*reasons, *(f"and in place of it {reason}" for reason in others)]
 
 
@@ -91,12 +97,28 @@ def default_core(layer: Layer, soc: SoC) -> str:
 
 
 def weight_bytes(layer: Layer, soc: SoC, parts: tuple[Part, ...]) -> int:
-    """Bytes of a layer's weights as its cores store them."""
+    """Bytes of a layer's weights as its cores store them; of a table's rows as tensors are stored."""
+    if layer.op == "gather":
+        return -(-layer.weights * (layer.weight_bits or 8) // 8)
     if layer.op != "conv":
         return 0
-    used = [(soc.core_of(part), part.channels) for part in parts if part.channels]
-    tiles = [(core, make_tile(form(layer, core), k, layer.oy, layer.ox)) for core, k in used]
-    return sum(int(core.weight_bytes(tile, exact)) for core, tile in tiles)
+    total = 0
+    for part in (part for part in parts if part.channels):
+        core = soc.core_of(part)
+        own = job_form(layer, core)
+        sizes = job_sizes(group_sizes(layer, replace(part, tile=whole(own)), core, part.channels, exact))
+        tiles = ((make_tile(own, k, layer.oy, layer.ox), times) for k, times in sizes if k)
+        total += sum(int(core.weight_bytes(tile, exact)) * int(times) for tile, times in tiles)
+    return total
+
+
+def stored_bytes(layers: Iterable[Layer], mapping: Mapping, soc: SoC) -> int:
+    """Bytes of the weights of layers with parts: those that several use once, in the largest of their forms."""
+    most: dict[str, int] = {}
+    for layer in layers:
+        owner = layer.weights_of or layer.name
+        most[owner] = max(most.get(owner, 0), weight_bytes(layer, soc, mapping.layers[layer.name].parts))
+    return sum(most.values())
 
 
 def living(workload: Workload, mapping: Mapping, soc: SoC) -> Workload:
@@ -104,7 +126,7 @@ def living(workload: Workload, mapping: Mapping, soc: SoC) -> Workload:
     alternative read what their parts read."""
     if all(layer.alternative is None for layer in workload):
         return workload
-    needed, kept = set(workload.outputs), list[Layer]()
+    needed, kept = {n.name for n in workload if workload.leaves(n.name)}, list[Layer]()
     for layer in reversed(workload.layers):
         if layer.name in needed:
             cores = [soc.core_of(part) for part in mapping.layers[layer.name].parts if part.channels]
@@ -119,12 +141,11 @@ def homes_of(workload: Workload, mapping: Mapping, soc: SoC) -> Homes:
     names = [*workload.incoming, *(layer.name for layer in workload)]
     alive = living(workload, mapping, soc)
     pinned = pinned_weights(workload, mapping, soc)
-    moving = (workload[layer.name] for layer in alive if layer.name not in pinned)
-    weights = sum(weight_bytes(layer, soc, mapping.layers[layer.name].parts) for layer in moving)
+    weights = stored_bytes([workload[layer.name] for layer in alive if layer.name not in pinned], mapping, soc)
     inside = set()
     for piece in mapping.pieces:
         members = set(piece.layers) if piece.how == "fused" else set[str]()
-        inside |= {n for n in members if n not in workload.outputs and set(workload.readers(n)) <= members}
+        inside |= {n for n in members if not workload.leaves(n) and set(workload.readers(n)) <= members}
     taken: dict[str, int] = {}
     for name in pinned:
         part = next(part for part in mapping.layers[name].parts if part.channels)
@@ -168,7 +189,9 @@ def pinned_weights(workload: Workload, mapping: Mapping, soc: SoC) -> tuple[str,
 def kept_bytes(layer: Layer, mapping: Mapping, soc: SoC, core: str) -> int:
     """Bytes of a layer's weights that a core may keep: those of a layer that it alone computes, else 0."""
     parts = mapping.layers[layer.name].parts
-    return weight_bytes(layer, soc, parts) if [p.core for p in parts if p.channels] == [core] else 0
+    return (
+        weight_bytes(layer, soc, parts) if layer.op == "conv" and [p.core for p in parts if p.channels] == [core] else 0
+    )
 
 
 def kept(sizes: npt.NDArray[np.int64], room: int) -> npt.NDArray[np.bool_]:
@@ -330,6 +353,12 @@ def channel_tiles(k: int, step: int) -> tuple[int, ...]:
     return tuple(sorted({k} | {s for s in steps if s < k} | {c for c in cuts(min(k, step)) if c < step}, reverse=True))
 
 
+def part_tiles(layer: Layer, part: Part, soc: SoC) -> tuple[int, ...]:
+    """Tile sizes for the output channels of a part."""
+    core = soc.core_of(part)
+    return channel_tiles(most_channels(layer, part, core), core.channel_step)
+
+
 ENOUGH = 4  # cuts past the first that fits: finer ones only add jobs and calls
 
 
@@ -346,7 +375,7 @@ def _channel_choices(
                 choices.append([1])
                 continue
             alone = replace(plan, parts=(replace(part, tile=None),))
-            tiles = channel_tiles(part.channels, soc.cores[part.core].channel_step)
+            tiles = part_tiles(layer, part, soc)
             smallest = tiled(layer, alone, soc, (np.array(tiles, np.int64),), 1, 1, c=c, n=1)
             legal = np.broadcast_to(fits(layer, smallest, soc, runtime, homes), len(tiles))
             choices.append([k for k, yes in zip(tiles, legal.tolist(), strict=True) if yes][:ENOUGH])
@@ -487,7 +516,8 @@ def shape_of_layer(layer: Layer) -> Layer:
     other = layer.alternative
     if other is not None:  # whether it reads the same tensors decides how inputs are shared
         other = replace(other, name="", inputs=("" if other.inputs == layer.inputs else "other",))
-    return replace(layer, name="", inputs=("",) * len(layer.inputs), fn="", activation="", alternative=other)
+    plain = replace(layer, name="", fn="", activation="", weights_of="", into="")
+    return replace(plain, inputs=("",) * len(layer.inputs), alternative=other)
 
 
 def _key(layer: Layer, plan: LayerPlan, runtime: Runtime, homes: Homes) -> tuple[object, ...]:
@@ -790,6 +820,8 @@ def _misfused(members: tuple[str, ...], workload: Workload, mapping: Mapping, so
             reasons.append(f"piece: layer {layer.name} is split over cores; a fused layer runs on one")
         elif layer.alternative is not None:
             reasons.append(f"piece: layer {layer.name} has an alternative form; it cannot be fused")
+        elif by_groups(layer, soc.core_of(next(p for p in mapping.layers[layer.name].parts if p.channels))):
+            reasons.append(f"piece: layer {layer.name} is computed group by group; it cannot be fused")
     if reasons:
         return reasons
     try:
@@ -924,7 +956,11 @@ def _check_tiles(layer: Layer, given: LayerPlan, soc: SoC, wrong: Callable[..., 
     for part in given.parts:
         tile, core = part.tile, soc.core_of(part)
         assert tile is not None
-        own = whole(form(layer, core)) if part in beside.parts else _spans(channel_slice(layer, max(part.channels, 1)))
+        own = (
+            whole(job_form(layer, core))
+            if part in beside.parts
+            else _spans(channel_slice(layer, max(part.channels, 1)))
+        )
         for d in DIMS:
             if not 1 <= tile.along(d) <= own.along(d):
                 wrong(f"a tile spans {tile.along(d)} of {d}, must be 1 to {own.along(d)}", "tile", d)

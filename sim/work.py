@@ -19,9 +19,11 @@ from cosoc.sim.model.tiles import (
     c_parts,
     channel_slice,
     cut_channels,
-    form,
-    k_tiles,
+    group_sizes,
+    job_form,
+    job_sizes,
     make_tile,
+    per_channel,
     pixel_loops,
     tile_counts,
 )
@@ -168,11 +170,12 @@ def layer_work(
     outside, pixels_inside = loops or pixel_loops(plan, tile_counts(layer, plan.tile))
     source, target = homes.inputs(layer), homes.output(layer)
     cores, loads, firsts, lasts = [], [], [], []
-    sizes = [
-        k_tiles(k, part.tile.k, part.channels, xp)
+    groups = [
+        group_sizes(layer, part, soc.core_of(part), k, xp)
         for (_, k), part in zip(shares, plan.parts, strict=True)
         if part.tile is not None
     ]
+    sizes = [job_sizes(own) for own in groups]
     k_steps = [sum(count * xp.used(size) for size, count in own) for own in sizes]
     for (name, _), own, part in zip(shares, sizes, plan.parts, strict=True):
         assert part.tile is not None
@@ -187,9 +190,14 @@ def layer_work(
         seen = [at.under(layer, read) for at in cut]
         if copy.sliced:
             i, own = copy.shares[0], sizes[copy.shares[0]]
+            if per_channel(read):
+                slices = [(size, count) for size, count in own]
+            else:  # a group's, which stay while its tiles follow each other
+                each = [(times, sum(n * xp.used(size) for size, n in tiles)) for times, tiles in groups[i]]
+                slices = [(read.c, sum(times * xp.where(pixels_inside, n, 1) for times, n in each))]
             mine = [
                 (input_transfer(read, soc, memory, size, at, source, xp), at.count * count)
-                for size, count in own
+                for size, count in slices
                 for at in seen
             ]
             loads += mine
@@ -233,7 +241,7 @@ def _core_work(
     """once: whether one tile has all of the core's channels, so that its weights come once. outside: tiles of pixels
     that stand outside the loop over them."""
     core = soc.core_of(part)
-    own = form(layer, core)
+    own = job_form(layer, core)
     target = homes.output(layer)
     tiles = sum(at.count for at in cut)
     jobs: Num = 0

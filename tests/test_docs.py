@@ -5,6 +5,7 @@ A page that is listed here is run from top to bottom in a folder of its own. Fen
     python               run, in one namespace a page
     LANG title="FILE"    written to FILE
     console              lines behind `$ cosoc` are run; what follows each is what it says
+    console refused      the same of bad input: status 2
     text                 right behind a python block: what that printed
 
 Expected output is compared up to white space; `...` stands for anything. Other blocks are for the reader alone.
@@ -29,18 +30,19 @@ from cosoc.cli import main as cosoc
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = ("python", "tutorial", "errors", "validate")
-FENCE = re.compile(r'^```(\w+)(?: title="([^"]+)")?[^\n]*\n(.*?)^```$', re.M | re.S)
+PAGES = ("python", "tutorial", "mappings", "errors", "validate")
+FENCE = re.compile(r'^```(\w+)(?: title="([^"]+)")?([^\n]*)\n(.*?)^```$', re.M | re.S)
 ALIKE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 BAD_INPUT = 2
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block; line: that of its fence."""
+    """A fenced block; line: that of its fence; refused: its commands end with status 2."""
 
     language: str
     title: str
+    refused: bool
     text: str
     line: int
 
@@ -48,7 +50,10 @@ class Block:
 def blocks(page: str) -> list[Block]:
     """The fenced blocks of a page."""
     text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
-    return [Block(m[1], m[2] or "", m[3], text.count("\n", 0, m.start()) + 1) for m in FENCE.finditer(text)]
+    return [
+        Block(m[1], m[2] or "", m[3].strip() == "refused", m[4], text.count("\n", 0, m.start()) + 1)
+        for m in FENCE.finditer(text)
+    ]
 
 
 def expect(where: str, wanted: str, got: str) -> None:
@@ -90,7 +95,7 @@ def run_page(page: str, status: int) -> None:
             for line, wanted in commands(block):
                 if line.startswith("cosoc "):
                     found, said = run_command(line)
-                    assert found == status, f"{where}: {line}: status {found}: {said}"
+                    assert found == (BAD_INPUT if block.refused else status), f"{where}: {line}: status {found}: {said}"
                     expect(f"{where}: {line}", wanted, said)
 
 

@@ -29,6 +29,7 @@ LAYERS = (
     ("work",),
     ("estimate",),
     ("tiler",),
+    ("ways",),
     ("lower",),
     ("report",),
     ("price",),
@@ -36,6 +37,7 @@ LAYERS = (
     ("report.pipeline_result",),
     ("report.together",),
     ("simulate",),
+    ("mapper",),
     ("manual", "report.explain", "ranges", "pipelined"),
     ("files",),
     ("importers",),
@@ -58,7 +60,14 @@ EXCEPTIONS = {
 }
 
 # The parts of sim that read other libraries' models; nothing else there imports torch or onnx.
-FOREIGN = {"torch": {"cosoc.sim.importers.torch_export"}, "onnx": {"cosoc.sim.importers.onnx_file"}}
+FOREIGN = {
+    "torch": {
+        "cosoc.sim.importers.torch_export",
+        "cosoc.sim.importers.torch_operators",
+        "cosoc.sim.importers.decoder",
+    },
+    "onnx": {"cosoc.sim.importers.onnx_file"},
+}
 
 
 @functools.cache

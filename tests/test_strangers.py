@@ -121,11 +121,11 @@ def test_code_that_a_file_names_does_not_run(what: str, here: Path, run: Say) ->
 
 
 def test_code_that_a_plans_chip_names_does_not_run(here: Path, run: Say) -> None:
-    """A campaign goes on without the task; its error stands in the results."""
+    """The plan is refused before anything of it runs."""
     Path("plan.yaml").write_text(PLAN.format("chip.yaml", "digits_cnn"))
     status, out, said = run("sweep", "plan.yaml", "--workers", "1")
-    assert status == 0 and "0 done, 1 failed" in out
-    assert "payload is code, in " in said and not Path("it ran").exists()
+    assert (status, out, said.count("\n")) == (2, "", 1)
+    assert "payload is code, in " in said and not Path("it ran").exists() and not Path("sweep").exists()
 
 
 def test_the_users_word_lets_it_run_for_that_command(here: Path, run: Say) -> None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from cosoc.sim import exact
 from cosoc.sim.model.mapping import LayerPlan, Part, Runtime
 from cosoc.sim.model.soc import Core, SoC
-from cosoc.sim.model.tiles import form, make_tile, per_channel
+from cosoc.sim.model.tiles import form, job_form, make_tile, per_channel
 from cosoc.sim.model.workload import Layer
 from cosoc.sim.tiler import weight_bytes
 
@@ -39,7 +39,7 @@ def _work(layer: Layer, core: Core, channels: int) -> float:
 
 def _peak(layer: Layer, core: Core) -> float:
     """Products (or outputs) a tick of a core on an endless layer of the kind."""
-    own = form(layer, core)
+    own = job_form(layer, core)
     groups = ENDLESS if own.groups == own.k > 1 else own.groups
     like = replace(own, k=ENDLESS, c=ENDLESS, oy=EDGE, ox=EDGE, groups=groups, iy=EDGE, ix=EDGE, alternative=None)
     cycles = float(core.cycles(make_tile(like, ENDLESS, EDGE, EDGE), exact))

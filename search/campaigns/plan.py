@@ -14,9 +14,10 @@
       seeds: [0, 1]
       epochs: 10
 
-Every combination is a task; either part may be left out. `set` names values of the SoC file, as `--set` does. With
-`space: [splits]` each `soc` is a cluster, and `set` names values of the cluster file; `devices.NAME.set.PATH` is a
-value of that device's SoC file.
+Every combination is a task; either part may be left out. `set` names values of the SoC file, as `--set` does: a list is
+an axis, a formula follows from others, and `where` leaves out the combinations that break a condition
+(`cosoc.search.campaigns.axes`). With `space: [splits]` each `soc` is a cluster, and `set` names values of the cluster
+file; `devices.NAME.set.PATH` is a value of that device's SoC file.
 """
 
 from __future__ import annotations
@@ -25,33 +26,55 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from cosoc.search.campaigns.axes import Grid, Scalar, Settings
+from cosoc.search.campaigns.expression import parsed
 from cosoc.search.spaces.chain import chain
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import USUAL, objective
+from cosoc.sim.files.catalog import file_content
 from cosoc.sim.files.yamlfile import Place, load_model
 from cosoc.sim.model.mapping import Runtime
 from cosoc.sim.model.soc import FromList, Model
 from cosoc.sim.model.units import Positive
-from cosoc.sim.trust import check_trusted
 
 Names = Annotated[tuple[str, ...], FromList, Field(min_length=1)]
-Scalar = bool | int | float | str
-Axes = dict[str, Annotated[tuple[Scalar, ...], FromList, Field(min_length=1)]]
 MOST_TASKS = 1_000_000
 
 
-def _objective(text: str) -> str:
+def _axis(value: Any) -> Any:
+    """A list of values, or a formula, which is read to see that it is one."""
+    if isinstance(value, str):
+        _refusing(lambda: parsed(value))
+    elif not isinstance(value, list | tuple) or not value or not all(isinstance(one, Scalar) for one in value):
+        raise ValueError("a list of values is needed, or a formula such as 2 * rows")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _condition(text: str) -> str:
+    _refusing(lambda: parsed(text, condition=True))
+    return text
+
+
+def _refusing(read: Callable[[], Any]) -> None:
     try:
-        objective(text)
+        read()
     except InputError as error:
         raise ValueError(str(error)) from None
+
+
+Axes = dict[str, Annotated[tuple[Scalar, ...] | str, BeforeValidator(_axis)]]
+Conditions = Annotated[tuple[Annotated[str, AfterValidator(_condition)], ...], FromList]
+
+
+def _objective(text: str) -> str:
+    _refusing(lambda: objective(text))
     return text
 
 
@@ -63,6 +86,7 @@ class SimulatePart(Model):
     mapping: Names = ("default",)
     runtime: Annotated[tuple[Runtime, ...], FromList, Field(min_length=1)] | None = None
     set: Axes = {}
+    where: Conditions = ()
 
 
 def _chain(text: str) -> str:
@@ -92,6 +116,7 @@ class SearchPart(Model):
     time_budget_s: Annotated[float, Field(gt=0)] | None = None
     inferences: Positive = 1000
     set: Axes = {}
+    where: Conditions = ()
 
     @model_validator(mode="after")
     def _clusters_or_socs(self) -> SearchPart:
@@ -136,36 +161,28 @@ class Task:
         return " ".join(words + [f"{key}={value}" for key, value in self.spec["set"].items()])
 
 
-def load_plan(path: Path) -> Plan:
-    """Read and check a plan. InputError names file, line and column."""
+def load_plan(path: Path, wrong: Callable[[Plan], Sequence[tuple[Place, str]]] = lambda plan: ()) -> Plan:
+    """Read and check a plan. wrong: what else is looked into, such as `cosoc.search.campaigns.checks`. InputError names
+    file, line and column."""
 
-    def problems(plan: Plan) -> list[tuple[Place, str]]:
+    def problems(plan: Plan) -> Sequence[tuple[Place, str]]:
         n = _combinations(plan)
         if n > MOST_TASKS:
             return [((), f"stands for more than {MOST_TASKS:,} tasks; make several plans of it")]
-        return list(_untrusted(plan))
+        return wrong(plan)
 
     return load_model(path, Plan, problems=problems)
-
-
-def _untrusted(plan: Plan) -> Iterator[tuple[Place, str]]:
-    """Workloads that are code which may not run."""
-    for key, part in (("simulate", plan.simulate), ("search", plan.search)):
-        for i, name in enumerate(part.workload if part is not None else ()):
-            if ":" in name:
-                try:
-                    check_trusted(name)
-                except InputError as error:
-                    yield (key, "workload", i), f"found {name!r}: {error}"
 
 
 def _combinations(plan: Plan) -> int:
     """At most so many tasks: names that stand twice count twice."""
     n = 0
     for part in (plan.simulate, plan.search):
-        axes = [] if part is None else [getattr(part, name) for name in type(part).model_fields]
+        names = [] if part is None else [name for name in type(part).model_fields if name != "where"]
+        axes = [getattr(part, name) for name in names]
         sizes = [len(axis) for axis in axes if isinstance(axis, tuple)]
-        sizes += [len(values) for axis in axes if isinstance(axis, dict) for values in axis.values()]
+        values = [one for axis in axes if isinstance(axis, dict) for one in axis.values()]
+        sizes += [len(one) for one in values if isinstance(one, tuple)]
         n += math.prod(sizes) if part is not None else 0
     return n
 
@@ -179,17 +196,24 @@ def tasks(plan: Plan) -> Iterator[Task]:
             yield task
 
 
-def _settings(axes: Axes) -> Iterator[dict[str, str]]:
-    for values in itertools.product(*axes.values()):
-        yield {key: json.dumps(value) for key, value in zip(axes, values, strict=True)}
+def grid(part: SimulatePart | SearchPart, machine: str) -> Grid:
+    """The settings of a part for one of its SoCs or clusters. InputError for a formula that means nothing there."""
+    formulas = part.where or any(isinstance(one, str) for one in part.set.values())
+    return Grid(part.set, part.where, file_content(machine) if formulas else {})
+
+
+def _settings(part: SimulatePart | SearchPart) -> dict[str, list[Settings]]:
+    """All settings by machine."""
+    return {machine: list(grid(part, machine)) for machine in dict.fromkeys(part.soc)}
 
 
 def _simulations(part: SimulatePart | None) -> Iterator[Task]:
     if part is None:
         return
     runtimes: tuple[str | None, ...] = part.runtime or (None,)
+    known = _settings(part)
     for soc, workload, mapping, runtime in itertools.product(part.soc, part.workload, part.mapping, runtimes):
-        for settings in _settings(part.set):
+        for settings in known[soc]:
             spec = {"soc": soc, "workload": workload, "mapping": mapping, "runtime": runtime, "set": settings}
             yield Task("simulate", spec)
 
@@ -198,8 +222,9 @@ def _searches(part: SearchPart | None) -> Iterator[Task]:
     if part is None:
         return
     axes = (part.soc, part.workload, part.space, part.strengths, part.seeds)
+    known = _settings(part)
     for soc, workload, space, strength, seed in itertools.product(*axes):
-        for settings in _settings(part.set):
+        for settings in known[soc]:
             spec: dict[str, Any] = {"soc": soc, "workload": workload, "space": space, "seed": seed, "set": settings}
             spec["objective"] = part.objective or USUAL[chain(space)[0]]
             if chain(space)[0] == "splits":

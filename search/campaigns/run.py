@@ -16,16 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-
-from cosoc.search.campaigns.plan import Plan, Task, load_plan, tasks
-from cosoc.search.campaigns.store import Store
+from cosoc.search.campaigns.budget import Budget, within
+from cosoc.search.campaigns.checks import plan_problems
+from cosoc.search.campaigns.plan import Task, load_plan, tasks
+from cosoc.search.campaigns.results import SweepResult
+from cosoc.search.campaigns.store import RESULTS, Store
 from cosoc.search.campaigns.work import boundary_of, perform
-from cosoc.search.front import non_dominated
 from cosoc.search.manifest import MANIFEST, START, discard
 from cosoc.sim.errors import InputError
-from cosoc.sim.model.soc import BOUNDARIES, mixed
+from cosoc.sim.model.soc import mixed
 from cosoc.sim.processes import Workers
 
 Progress = Callable[[int, int, str], None]  # done, of how many, what
@@ -37,7 +36,8 @@ class SweepConfig:
     """plan: its file. out: folder of results.sqlite and of the searches' runs. workers: processes. scheduler: address
     of a Dask scheduler, in place of processes here. retry_failed: run failed tasks of a resumed campaign again. redo:
     the id of a task of a resumed campaign to run again, or `start`: all of them.
-    carrier_w: what a board draws beside a chip, for fronts over SoCs whose energies do not reach equally far."""
+    carrier_w: what a board draws beside a chip, for fronts over SoCs whose energies do not reach equally far. budgets:
+    tasks whose chips are beyond one of them are left out."""
 
     plan: Path
     out: Path
@@ -47,15 +47,7 @@ class SweepConfig:
     retry_failed: bool = False
     redo: str | None = None
     carrier_w: float | None = None
-
-
-@dataclass(frozen=True)
-class SweepResult:
-    """What the results file holds. left: tasks of the plan that are not in it. carrier_w: of its config."""
-
-    rows: tuple[dict[str, Any], ...]
-    left: int
-    carrier_w: float | None = None
+    budgets: tuple[Budget, ...] = ()
 
 
 class Pool(Protocol):
@@ -70,15 +62,16 @@ def sweep(config: SweepConfig, progress: Progress) -> SweepResult:
 
     On KeyboardInterrupt, as on any exception, what is finished is in the file.
     """
-    plan = load_plan(config.plan)
-    store = Store(config.out / "results.sqlite", plan.model_dump_json(), config.resume, config.redo)
+    plan = load_plan(config.plan, plan_problems)
+    planned = list(tasks(plan))
+    every = list(within(planned, config.budgets))
+    if config.carrier_w is None:
+        _check_boundaries(every)
+    store = Store(config.out / RESULTS, plan.model_dump_json(), config.resume, config.redo)
     try:
-        every = list(tasks(plan))
         for task in every:
             if config.redo in (START, task.id) and os.path.lexists(config.out / "runs" / task.id / MANIFEST):
                 discard(config.out / "runs" / task.id)
-        if config.carrier_w is None:
-            _check_boundaries(every)
         known = store.finished()
         todo = [t for t in every if t.id not in known or (config.retry_failed and known[t.id] == "failed")]
         done = len(every) - len(todo)
@@ -90,7 +83,8 @@ def sweep(config: SweepConfig, progress: Progress) -> SweepResult:
             progress(done, len(every), task.label)
         rows = store.rows()
         here = {task.id for task in every}
-        return SweepResult(tuple(row for row in rows if row["id"] in here), len(every) - done, config.carrier_w)
+        found = tuple(row for row in rows if row["id"] in here)
+        return SweepResult(found, len(every) - done, config.carrier_w, len(planned) - len(every))
     finally:
         store.close()
 
@@ -184,10 +178,6 @@ def exposed(address: str) -> str | None:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Results
-
-
 def _check_boundaries(every: Sequence[Task]) -> None:
     """InputError where simulations of one workload are on SoCs whose energies do not reach equally far."""
     stated: dict[str, dict[str, str | None]] = {}
@@ -200,123 +190,3 @@ def _check_boundaries(every: Sequence[Task]) -> None:
             raise InputError(
                 f"front of {workload}: {mixed(of)}; --carrier W adds what a board draws, or make two plans"
             )
-
-
-def _lifted(rows: list[dict[str, Any]], carrier_w: float | None) -> list[dict[str, Any]]:
-    """Simulations of one workload with energies that reach equally far; InputError where they do not."""
-    stated = {row["spec"]["soc"]: row["result"].get("energy_boundary") for row in rows}
-    if not mixed(stated):
-        return rows
-    if carrier_w is None or None in stated.values():
-        raise InputError(
-            f"front of {rows[0]['spec']['workload']}: {mixed(stated)}; --carrier W adds what a board draws"
-        )
-    widest = max(stated.values(), key=BOUNDARIES.index)
-    return [
-        row
-        if row["result"]["energy_boundary"] == widest
-        else row | {"result": row["result"] | {
-            "energy_j": row["result"]["energy_j"] + carrier_w * row["result"]["latency_s"], "energy_boundary": widest
-        }}
-        for row in rows
-    ]  # fmt: skip
-
-
-def fronts(result: SweepResult) -> dict[str, list[dict[str, Any]]]:
-    """Of each workload, the simulations that no other beats in both time and energy, fastest first, chips with the
-    carrier where others are boards. InputError where energies do not reach equally far."""
-    out: dict[str, list[dict[str, Any]]] = {}
-    for row in result.rows:
-        if row["kind"] == "simulate" and row["status"] == "done":
-            out.setdefault(row["spec"]["workload"], []).append(row)
-    for workload in out:
-        rows = _lifted(out[workload], result.carrier_w)
-        points = [(row["result"]["latency_s"], row["result"]["energy_j"]) for row in rows]
-        out[workload] = [rows[i] for i in non_dominated(points)]
-    return out
-
-
-def split_fronts(result: SweepResult) -> dict[str, list[tuple[dict[str, Any], dict[str, Any]]]]:
-    """Of each workload, the points of all searches over splits, (task, point), that no other beats in both simulated
-    throughput and energy of an inference, fastest first."""
-    out: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
-    for row in result.rows:
-        if row["status"] == "done" and row["spec"].get("space") == "splits":
-            points = row["result"]["content"]["points"]
-            out.setdefault(row["spec"]["workload"], []).extend((row, point) for point in points)
-    for workload, found in out.items():
-        stated = {row["spec"]["soc"]: row["result"].get("energy_boundary") for row, _ in found}
-        if mixed(stated):
-            raise InputError(f"splits of {workload}: {mixed(stated)}; give devices a carrier_w in their cluster files")
-        figures = [(-p["simulated"]["throughput"], p["simulated"]["energy_j"]) for _, p in found]
-        out[workload] = [found[i] for i in non_dominated(figures)]
-    return out
-
-
-def table(result: SweepResult) -> RenderableType:
-    """The fronts over everything simulated, and over all splits, for a terminal."""
-    failed = len(failures(result))
-    counts = f"{len(result.rows) - failed} done, {failed} failed, {result.left} left"
-    simulated, splits = fronts(result), split_fronts(result)
-    out = _front_table(f"Best in time or energy, by workload ({counts})", "ms", "uJ")
-    for rows in simulated.values():
-        for row in rows:
-            found = row["result"]
-            _add(out, row, found["latency_s"] * 1e3, found["energy_j"] * 1e6)
-        out.add_section()
-    if not splits:
-        return out
-    shared = _front_table(f"Splits best in throughput or energy, by workload ({counts})", "inferences/s", "mJ")
-    for found in splits.values():
-        for row, point in found:
-            seen = point["simulated"]
-            _add(shared, row, seen["throughput"], seen["energy_j"] * 1e3)
-        shared.add_section()
-    return Group(out, "", shared) if simulated else shared
-
-
-def _front_table(title: str, *figures: str) -> Table:
-    out = Table(title=title, title_justify="left")
-    for name in ("task", *figures, "mm2", "peak mW"):
-        out.add_column(name, justify="left" if name == "task" else "right", overflow="fold")
-    return out
-
-
-def _add(out: Table, row: dict[str, Any], *figures: float) -> None:
-    """A row: the task, figures, and what the SoC file, or those of the cluster, say."""
-    chip = (row["result"]["area_mm2"], row["result"]["peak_power_mw"])
-    out.add_row(_label(row), *(f"{figure:.4g}" if figure else "-" for figure in (*figures, *chip)))
-
-
-def failures(result: SweepResult) -> list[str]:
-    """Every task that failed, with its reason."""
-    return [f"{_label(row)}: {row['error']}" for row in result.rows if row["status"] == "failed"]
-
-
-def _label(row: dict[str, Any]) -> str:
-    return Task(row["kind"], row["spec"]).label
-
-
-def to_json(result: SweepResult) -> dict[str, Any]:
-    """Everything that was found, and the fronts as ids."""
-    chosen = {workload: [row["id"] for row in rows] for workload, rows in fronts(result).items()}
-    splits = {
-        workload: [{"id": row["id"], "throughput": p["simulated"]["throughput"], "energy_j": p["simulated"]["energy_j"]}
-                   for row, p in found]
-        for workload, found in split_fronts(result).items()
-    }  # fmt: skip
-    return {"rows": list(result.rows), "fronts": chosen, "split_fronts": splits, "left": result.left}
-
-
-__all__ = [
-    "Plan",
-    "SweepConfig",
-    "SweepResult",
-    "exposed",
-    "failures",
-    "fronts",
-    "split_fronts",
-    "sweep",
-    "table",
-    "to_json",
-]

@@ -21,6 +21,7 @@ from cosoc.search.campaigns.plan import Task
 from cosoc.search.manifest import START, Damaged, digest_of
 from cosoc.sim.errors import InputError
 
+RESULTS = "results.sqlite"  # in a campaign's folder
 FORMAT = 2  # of the file, its user_version; 1 had none, and no digests
 COLUMNS = ("id", "kind", "spec", "status", "result", "error", "wall_s")
 BY_PROGRAM, BY_ENGINE = "json_extract(result, '$.digest')", "json_extract(result, '$.engine')"
@@ -105,29 +106,7 @@ class Store:
             return self._connection.execute("delete from tasks where id = ?", (task,)).rowcount > 0
 
     def _look(self) -> str | None:
-        """The plan in the file, None for a file that is empty. InputError for one of another format, Damaged for one
-        that is no campaign's."""
-        with self.path.open("rb") as file:
-            if file.read(len(MAGIC)) not in (b"", MAGIC):
-                raise Damaged(f"{self.path}: is not what the campaign wrote (no sqlite file)", START)
-        try:
-            tables = self._connection.execute("select count(*) from sqlite_master").fetchone()[0]
-            found = self._connection.execute("pragma user_version").fetchone()[0]
-            if not tables and not found:
-                return None
-            if found != FORMAT:
-                raise InputError(
-                    f"{self.path}: has format {found or 1}; this version reads {FORMAT}; choose another --out"
-                )
-            (state,) = self._connection.execute("pragma integrity_check(1)").fetchone()
-            (plan,) = self._connection.execute("select content from plan").fetchone() or (None,)
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF in AROUND:
-                raise
-            state, plan = str(error), None
-        if state != "ok":
-            raise Damaged(f"{self.path}: is not what the campaign wrote ({' '.join(state.split())})", START)
-        return plan
+        return _looked(self._connection, self.path)
 
     @contextmanager
     def _saying(self) -> Iterator[None]:
@@ -158,17 +137,57 @@ class Store:
 
     def rows(self) -> list[dict[str, Any]]:
         """All finished tasks, in the order in which they finished. Damaged where one is not what a campaign wrote."""
-        query = f"select {', '.join(COLUMNS)}, sha256 from tasks order by rowid"
-        out = []
+        return _rows(self._connection, self.path)
+
+
+def _looked(connection: sqlite3.Connection, path: Path) -> str | None:
+    """The plan in the file, None for a file that is empty. InputError for one of another format, Damaged for one that
+    is no campaign's."""
+    with path.open("rb") as file:
+        if file.read(len(MAGIC)) not in (b"", MAGIC):
+            raise Damaged(f"{path}: is not what the campaign wrote (no sqlite file)", START)
+    try:
+        tables = connection.execute("select count(*) from sqlite_master").fetchone()[0]
+        found = connection.execute("pragma user_version").fetchone()[0]
+        if not tables and not found:
+            return None
+        if found != FORMAT:
+            raise InputError(f"{path}: has format {found or 1}; this version reads {FORMAT}; choose another --out")
+        (state,) = connection.execute("pragma integrity_check(1)").fetchone()
+        (plan,) = connection.execute("select content from plan").fetchone() or (None,)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in AROUND:
+            raise
+        state, plan = str(error), None
+    if state != "ok":
+        raise Damaged(f"{path}: is not what the campaign wrote ({' '.join(state.split())})", START)
+    return plan
+
+
+def _rows(connection: sqlite3.Connection, path: Path) -> list[dict[str, Any]]:
+    query = f"select {', '.join(COLUMNS)}, sha256 from tasks order by rowid"
+    out = []
+    try:
+        for *row, sha256 in connection.execute(query):
+            if digest_of_row(tuple(row)) != sha256:
+                raise Damaged(f"{path}: task {row[0]} is not what the campaign wrote", str(row[0]))
+            named = dict(zip(COLUMNS, row, strict=True))
+            out.append(named | {"spec": json.loads(row[2]), "result": json.loads(row[4] or "null")})
+    except sqlite3.DatabaseError as error:
+        raise Damaged(f"{path}: is not what the campaign wrote ({error})", START) from None
+    return out
+
+
+def stored_rows(path: Path) -> list[dict[str, Any]]:
+    """All finished tasks of a results file, which is only read; InputError where it cannot, Damaged as in `Store`."""
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30)
         try:
-            for *row, sha256 in self._connection.execute(query):
-                if digest_of_row(tuple(row)) != sha256:
-                    raise Damaged(f"{self.path}: task {row[0]} is not what the campaign wrote", str(row[0]))
-                named = dict(zip(COLUMNS, row, strict=True))
-                out.append(named | {"spec": json.loads(row[2]), "result": json.loads(row[4] or "null")})
-        except sqlite3.DatabaseError as error:
-            raise Damaged(f"{self.path}: is not what the campaign wrote ({error})", START) from None
-        return out
+            return [] if _looked(connection, path) is None else _rows(connection, path)
+        finally:
+            connection.close()
+    except (sqlite3.Error, OSError) as error:
+        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def simulated_before(path: str, program: str, engine: str) -> dict[str, Any] | None:

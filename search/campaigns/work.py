@@ -6,7 +6,7 @@ import functools
 import hashlib
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, cast
@@ -71,17 +71,23 @@ def _workload(name: str) -> Workload:
     return find_workload(name)
 
 
-def _cluster(name: str, settings: Mapping[str, str]) -> Cluster:
+def cluster_with(name: str, settings: Mapping[str, str]) -> Cluster:
     """A cluster with values of its file, and of its devices' SoC files (devices.NAME.set.PATH), replaced."""
-    inside = {key: value for key, value in settings.items() if _IN_SOC.match(key)}
+    inside = {key: value for key, value in settings.items() if in_device(key)[0]}
     cluster = find_cluster(name, {key: value for key, value in settings.items() if key not in inside})
     devices = dict(cluster.devices)
     for key, value in inside.items():
-        device, path = key.split(".", 3)[1::2]
+        device, path = in_device(key)
         if device not in devices:
             raise InputError(f"{key}: {cluster.name} has no device {device!r}; it has {', '.join(devices)}")
         devices[device] = devices[device].model_copy(update={"set": {**devices[device].set, path: value}})
     return cluster.model_copy(update={"devices": devices})
+
+
+def in_device(key: str) -> tuple[str, str]:
+    """The device, and the path in its SoC's file, of a value devices.NAME.set.PATH; '' twice for another value."""
+    device, path = key.split(".", 3)[1::2] if _IN_SOC.match(key) else ("", "")
+    return device, path
 
 
 _IN_SOC = re.compile(r"devices\.[^.]+\.set\.")
@@ -102,14 +108,20 @@ def boundary_of(spec: Mapping[str, Any]) -> str | None:
     return _soc(spec["soc"], tuple(spec["set"].items())).energy_boundary
 
 
-def _chip(boundary: str | None, *socs: SoC) -> dict[str, Any]:
-    """Area and peak power of SoCs together, and how far their energies reach. An area is 0 where one of them states
-    none."""
+def socs_of(spec: Mapping[str, Any]) -> list[SoC]:
+    """The SoC of a task, or those of all devices of its cluster; InputError for one that cannot be read."""
+    if chain(spec.get("space", "tiles"))[0] != "splits":
+        return [_soc(spec["soc"], tuple(spec["set"].items()))]
+    cluster = cluster_with(spec["soc"], spec["set"])
+    return [device_soc(cluster, name) for name, device in cluster.devices.items() for _ in range(device.count)]
+
+
+def chip(socs: Sequence[SoC]) -> dict[str, float]:
+    """Area and peak power of SoCs together. An area is 0 where one of them states none."""
     areas = [area_mm2(soc) for soc in socs]
     return {
         "area_mm2": sum(areas) if all(areas) else 0.0,
         "peak_power_mw": sum(peak_power_mw(soc) for soc in socs),
-        "energy_boundary": boundary,
     }
 
 
@@ -127,7 +139,8 @@ def _simulate(spec: Mapping[str, Any], memo: str | None) -> dict[str, Any]:
         found = asdict(program_figures(program, at, engine_run("fast")))
     return {
         **found,
-        **_chip(soc.energy_boundary, soc),
+        **chip([soc]),
+        "energy_boundary": soc.energy_boundary,
         "digest": key,
         "engine": engine_version(),
         "remembered": remembered,
@@ -149,10 +162,10 @@ def _search(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if first == "splits":
         from cosoc.search.spaces.split_space import SplitConfig, search_splits
 
-        cluster, boundary = bounded_cluster(_cluster(spec["soc"], spec["set"]))
+        cluster, boundary = bounded_cluster(cluster_with(spec["soc"], spec["set"]))
         config = SplitConfig(cluster, _workload(spec["workload"]), spec["inferences"], inner=tuple(inner), **common)
-        socs = [device_soc(cluster, name) for name, device in cluster.devices.items() for _ in range(device.count)]
-        return {"content": search_splits(config, _silent).content(), **_chip(boundary, *socs)}
+        content = search_splits(config, _silent).content()
+        return {"content": content, **chip(socs_of(spec)), "energy_boundary": boundary}
     soc = _soc(spec["soc"], tuple(spec["set"].items()))
     if first == "tiles":
         from cosoc.search.spaces.tile_search import TileConfig, search_tiles
@@ -160,14 +173,16 @@ def _search(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         workload = _workload(spec["workload"])
         given = find_mapping(spec["mapping"], workload, soc, "overlapped")
         tiles = TileConfig(soc, workload, given, time_budget_s=spec["time_budget_s"], fusion=bool(inner), **common)
-        return {"content": search_tiles(tiles, _silent).content(), **_chip(soc.energy_boundary, soc)}
+        content = search_tiles(tiles, _silent).content()
+        return {"content": content, **chip([soc]), "energy_boundary": soc.energy_boundary}
     from cosoc.search.training.space import SpaceName, TrainingConfig, search_trained
 
     trained = TrainingConfig(
         soc, spec["workload"], cast(SpaceName, first), spec.get("template", "conv-dw"), data=spec["data"],
         strengths=(spec["strength"],), epochs=spec["epochs"], manual=(), inner=tuple(inner), **common,
     )  # fmt: skip
-    return {"content": search_trained(trained, _silent).content(), **_chip(soc.energy_boundary, soc)}
+    content = search_trained(trained, _silent).content()
+    return {"content": content, **chip([soc]), "energy_boundary": soc.energy_boundary}
 
 
 def _silent(done: int, total: int, what: str) -> None:

@@ -29,6 +29,7 @@ from cosoc.sim.model.mapping import Mapping as NetworkMapping
 from cosoc.sim.model.mapping import Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.ways import splits
 
 Option = Mapping[str, int]  # channels on each of a layer's cores
 Choices = Mapping[str, Sequence[Option]]  # by layer, those preferred among equals first
@@ -44,9 +45,8 @@ def channel_options(layer: Layer, soc: SoC) -> list[Option]:
     cores = cores_of(layer, soc)
     found: dict[tuple[int, ...], None] = {}
     for pair in combinations(range(len(cores)), 2):
-        first, second = (soc.cores[cores[i]].channel_step for i in pair)
-        for n in {0, layer.k, *range(0, layer.k, first), *(layer.k - n for n in range(0, layer.k, second))}:
-            found[tuple(n if i == pair[0] else layer.k - n if i == pair[1] else 0 for i in range(len(cores)))] = None
+        for n, rest in splits(layer, soc, (cores[pair[0]], cores[pair[1]])):
+            found[tuple(n if i == pair[0] else rest if i == pair[1] else 0 for i in range(len(cores)))] = None
     bits = [0 if soc.cores[core].ternary else soc.cores[core].weight_bits for core in cores]
     wide = bits.index(max(bits))
     return [dict(zip(cores, ks, strict=True)) for ks in sorted(found, key=lambda ks: (-ks[wide], *(-k for k in ks)))]

@@ -29,7 +29,6 @@ import numpy as np
 from cosoc.search.exact.tiles import best_plan, front_of, value, walk
 from cosoc.search.oracle import Oracle
 from cosoc.search.runfolder import RunFolder
-from cosoc.search.sampling import able
 from cosoc.search.space import Candidate, Optimum, Report
 from cosoc.search.spaces.sections import Floats, Ints, Options, Section, mapping_from, mapping_of
 from cosoc.search.spaces.share_tiles import ShareTiles, Tiles, placement, shares
@@ -45,6 +44,7 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.theta import Theta
 from cosoc.sim.tiler import checked, fused_problems, homes_of, weight_bytes
+from cosoc.sim.ways import able
 
 Outer = Literal["channels", "operators", "tiles"]
 

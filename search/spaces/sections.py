@@ -124,7 +124,9 @@ def nameless(mapping: Mapping, workload: Workload) -> Hashable:
     def renamed(layer: Layer) -> Layer:
         other = None if layer.alternative is None else renamed(layer.alternative)
         inputs = tuple(new[name] for name in layer.inputs)
-        return replace(layer, name=new.get(layer.name, ""), inputs=inputs, alternative=other)
+        shared, into = new.get(layer.weights_of, ""), new.get(layer.into, "")
+        named = replace(layer, name=new.get(layer.name, ""), inputs=inputs, alternative=other)
+        return replace(named, weights_of=shared, into=into)
 
     pieces = tuple(
         replace(
@@ -135,6 +137,7 @@ def nameless(mapping: Mapping, workload: Workload) -> Hashable:
         for piece in mapping.pieces
     )
     received = tuple((new[name], size) for name, size in workload.received)
+    received += tuple((f"{new[name]} lives on", size) for name, size in workload.states)
     outputs = tuple(new[name] for name in workload.outputs)
     plans = tuple(mapping.layers[layer.name] for layer in workload)
     return tuple(map(renamed, workload)), workload.input_shape, received, outputs, plans, pieces, mapping.runtime

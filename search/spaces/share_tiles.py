@@ -16,7 +16,6 @@ from typing import Literal
 import numpy as np
 
 from cosoc.search.exact.tiles import front_of, value
-from cosoc.search.sampling import able
 from cosoc.search.spaces.sections import Floats, Ints, Section
 from cosoc.search.spaces.tiles_cached import CachedTiles, runs_on_array
 from cosoc.search.spaces.tiles_dma import DmaTiles
@@ -24,7 +23,6 @@ from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.estimate import Before, compose, layer_terms, stream_ticks, streamed
 from cosoc.sim.figures import Objective
-from cosoc.sim.manual import splits
 from cosoc.sim.model.energy import power_energy_j
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part
 from cosoc.sim.model.placement import Homes
@@ -34,6 +32,7 @@ from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.movers.cached_terms import Machine
 from cosoc.sim.theta import Theta
 from cosoc.sim.tiler import refusals, tile_problems, tiled_plan, weight_bytes
+from cosoc.sim.ways import able, splits
 from cosoc.sim.work import layer_work
 
 Tiles = Literal["searched", "tiler", "kept"]  # all of them; the tiler's for each share; the given mapping's, cut to fit

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosoc.search.exact.tiles import Ways, front_of, walk
-from cosoc.search.sampling import able
 from cosoc.search.spaces.sections import Floats, Options, Section, mapping_of
 from cosoc.search.spaces.share_tiles import ShareTiles, Tiles
 from cosoc.search.spaces.splits import Cuts, nested
@@ -30,6 +29,7 @@ from cosoc.sim.model.mapping import LayerPlan, Mapping
 from cosoc.sim.model.soc import CachedMover, SoC
 from cosoc.sim.model.workload import Workload, batched
 from cosoc.sim.tiler import homes_of, with_parts
+from cosoc.sim.ways import able
 
 WITHIN = 1e-3  # between ways of a stage, in energy and seconds
 Span = tuple[int, int]  # first layer, one past the last

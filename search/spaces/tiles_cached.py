@@ -368,10 +368,8 @@ def _order_of(plan: LayerPlan) -> int:
 
 
 def runs_on_array(layer: Layer) -> bool:
-    """Whether the array runs a layer (an addition by its accumulator); the others are the host's."""
-    if layer.op not in ARRAY_OPS or max(layer.dilation_y, layer.dilation_x) > 1:
-        return False
-    return layer.op != "conv" or layer.groups == 1 or layer.depthwise
+    """Whether an array may run a layer (an addition by its accumulator), if it stands on one; others are the host's."""
+    return layer.op in ARRAY_OPS and len({*layer.strides}) == len({*layer.dilations}) == 1
 
 
 def divisors(n: int) -> list[int]:

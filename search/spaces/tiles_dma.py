@@ -31,7 +31,7 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import channels_read, tiled
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.theta import Theta
-from cosoc.sim.tiler import channel_tiles, cuts, fits, homes_of, tile_problems
+from cosoc.sim.tiler import cuts, fits, homes_of, part_tiles, tile_problems
 from cosoc.sim.work import LayerWork, layer_work
 
 MOST = 1 << 16  # tilings in one call
@@ -85,7 +85,7 @@ class DmaTiles:
 
     def tilings(self, layer: Layer, given: LayerPlan) -> Iterator[tuple[LayerPlan, int]]:
         """Every legal tiling, many in one plan whose k, oy and ox are arrays, and how many."""
-        steps = [channel_tiles(part.channels, self.soc.cores[part.core].channel_step) for part in given.parts]
+        steps = [part_tiles(layer, part, self.soc) for part in given.parts]
         most = max(len(own) for own in steps)
         k_choices = np.array([[own[min(i, len(own) - 1)] for own in steps] for i in range(most)], np.int64)
         grid = (np.arange(most), np.array(cuts(layer.oy), np.int64), np.array(cuts(layer.ox), np.int64))
@@ -179,7 +179,7 @@ class DmaTiles:
         for n in _beside(cuts(layer.n), tile.n):
             yield cut(ks, tile.oy, tile.ox, tile.c, n)
         for at, part in enumerate(plan.parts):
-            for k in _beside(channel_tiles(part.channels, self.soc.cores[part.core].channel_step), ks[at]):
+            for k in _beside(part_tiles(layer, part, self.soc), ks[at]):
                 yield cut([*ks[:at], k, *ks[at + 1 :]], tile.oy, tile.ox, tile.c, tile.n)
 
 

@@ -259,7 +259,7 @@ class Relaxed:
         wait = machine.drain_cycles + y * x * relax.ceildiv(tiles.k, machine.side)
         found = replace(found, execute=found.execute + links.inside * links.steps * wait)
         taps = shape.fy * shape.fx
-        window = ((y - 1) * shape.stride_y + shape.fy) * ((x - 1) * shape.stride_x + shape.fx)
+        window = ((y - 1) * shape.stride_y + shape.reach_y) * ((x - 1) * shape.stride_x + shape.reach_x)
         channels = relax.where(shape.depthwise > 0, shape.k, shape.c)
         outer = torch.clamp(links.dram_in, max=1) * (1 - shape.add)
         fixed = links.inside * k_blocks * links.held[Y] * links.held[X]
@@ -339,7 +339,7 @@ class _Links:
         size = torch.stack((shape.oy, shape.ox))  # [2, layers, 1]
         tile = torch.stack((own.oy, own.ox))
         stride = torch.stack((shape.stride_y, shape.stride_x))
-        taps = torch.stack((shape.fy, shape.fx))
+        taps = torch.stack((shape.reach_y, shape.reach_x))
         steps = torch.stack((relax.ceildiv(shape.oy, own.oy), relax.ceildiv(shape.ox, own.ox)))
         whole = own.ox.detach() >= shape.ox  # line buffers go with whole rows
         own_keep = keep * whole

@@ -31,16 +31,18 @@ class AnalogArray(Core):
     )
 
     model: Literal["analog_array"]
-    weight_bits: Bits = 2
-    rows: Parallel
-    cols: Parallel
-    period_cycles: WholeCycles
-    period_ops: Times = 1
-    ox_unrolls: Annotated[tuple[Elements, ...], FromList] = Field((1,), min_length=1)  # ascending
+    weight_bits: Bits = 2  # as ternary weights count in its memory
+    rows: Parallel  # of cells: input channels and taps at once
+    cols: Parallel  # of cells: output channels at once
+    period_cycles: WholeCycles  # in which the array does period_ops operations
+    period_ops: Times = 1  # operations in period_cycles
+    ox_unrolls: Annotated[tuple[Elements, ...], FromList] = Field(
+        (1,), min_length=1
+    )  # pixels that an operation may give, ascending
     min_channels: Elements = 1  # rows are laid out for at least so many input channels a tap
     store_rows_step: Parallel = 1  # weights are stored, and loaded, in multiples of this many rows ...
     store_cols_step: Parallel = 1  # ... and this many columns
-    cell_bits: Bits = 2
+    cell_bits: Bits = 2  # that a weight takes as it is stored and moved
     bias_bytes: WordBytesOr0 = 0  # per output channel, moved with the weights
     operation_pj: Picojoules = 0.0  # of an operation with all cells at work
 

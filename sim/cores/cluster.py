@@ -40,7 +40,7 @@ class Cluster(Core):
     BY_ARRAYS: ClassVar[bool] = True
 
     model: Literal["cluster"]
-    cores: Parallel
+    cores: Parallel  # processors
     shares: Literal["columns", "blocks"] = "columns"  # what of a product each processor takes
     im2col_cycles: WholeCycles  # per byte gathered
     inner_cycles: WholeCycles  # per word of the reduction, four filters and two pixels

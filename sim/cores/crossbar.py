@@ -52,38 +52,37 @@ Schedule = Literal["stepwise", "pipelined", "summed"]
 
 
 class Crossbar(Core):
-    """See the module docstring. rows, cols: cells of an array. Energies: read_pj of one array and input bit; dac_pj of
-    one row and input bit; adc_pj of a conversion, with adding it up; buffer_ and network_pj_per_byte of what moves."""
+    """See the module docstring."""
 
     BY_ARRAYS: ClassVar[bool] = True
 
     model: Literal["crossbar"]
-    keeps_weights: bool = True
-    schedule: Schedule
-    arrays: Parallel
-    tile_arrays: Parallel
+    keeps_weights: bool = True  # weights are written once where a network fits the chip, not in every inference
+    schedule: Schedule  # how reading and converting follow each other, as the module docstring says
+    arrays: Parallel  # of the whole chip
+    tile_arrays: Parallel  # that share a buffer
     sum_bytes: WordBytes = 4  # of a partial sum in a tile's buffer
     tile_inputs: Elements  # input channels that a tile can take; more are split over tiles, whose sums are added
-    rows: Parallel
-    cols: Parallel
-    cell_bits: Bits
+    rows: Parallel  # of cells of an array
+    cols: Parallel  # of cells of an array
+    cell_bits: Bits  # of a weight that a cell holds
     rows_per_weight: Parallel = 1  # 2: a positive and a negative cell
-    columns_per_adc: Parallel
-    read_cycles: WholeCycles
-    adc_bits: BitsOr0 = 0
-    adc_cycles: WholeCyclesOr0 = 0
-    adc_bit_cycles: WholeCyclesOr0 = 0
-    drain_cycles: WholeCyclesOr0 = 0
-    settle_cycles: WholeCyclesOr0 = 0
-    most_copies: Times = 1
+    columns_per_adc: Parallel  # that share a converter, one after the other
+    read_cycles: WholeCycles  # to read an array for one input bit or pulse
+    adc_bits: BitsOr0 = 0  # of a converter, where each bit takes time
+    adc_cycles: WholeCyclesOr0 = 0  # of a conversion, whatever its bits
+    adc_bit_cycles: WholeCyclesOr0 = 0  # of a conversion, for each of adc_bits
+    drain_cycles: WholeCyclesOr0 = 0  # after the last input bit, pipelined
+    settle_cycles: WholeCyclesOr0 = 0  # after the conversion, summed
+    most_copies: Times = 1  # of a layer's weights, for several pixels at once
     block_rows: ElementsOr0 = 0  # copies of a layer, where there are several, fill a block of cells ...
     block_cols: ElementsOr0 = 0  # ... that many rows and columns large
     pipelined: bool = False  # layers stand in tiles of their own, with buffers and lanes, and can all work at once
-    read_pj: Picojoules = 0.0
-    dac_pj: Picojoules = 0.0
-    adc_pj: Picojoules = 0.0
-    buffer_pj_per_byte: PicojoulesPerByte = 0.0
-    network_pj_per_byte: PicojoulesPerByte = 0.0
+    read_pj: Picojoules = 0.0  # of one array and input bit
+    dac_pj: Picojoules = 0.0  # of one row and input bit
+    adc_pj: Picojoules = 0.0  # of a conversion, with adding it up
+    buffer_pj_per_byte: PicojoulesPerByte = 0.0  # of what goes through a tile's buffer
+    network_pj_per_byte: PicojoulesPerByte = 0.0  # of what goes over the network
 
     @model_validator(mode="after")
     def _has_two_links(self) -> Crossbar:
@@ -111,6 +110,10 @@ class Crossbar(Core):
         if self.most_copies > 1 and not (self.block_rows and self.block_cols):
             refuse("core", "most_copies", self.most_copies, "copies fill a block: give block_rows and block_cols")
         return self
+
+    @property
+    def numbers(self) -> tuple[str, int, int]:
+        return f"cells of {self.cell_bits} bits", self.weight_bits, self.act_bits
 
     @property
     def slices(self) -> int:

@@ -18,9 +18,9 @@ MEMORY_BITS = 8  # of an element, as transfers bring it
 
 
 class Datamover(Model):
-    """See the module docstring. bytes_per_cycle: read or written, one or the other."""
+    """See the module docstring."""
 
-    bytes_per_cycle: BeatBytes
+    bytes_per_cycle: BeatBytes  # read or written, one or the other
 
     def cycles(self, elements: Num, bits: int, xp: Any) -> Num:
         """Cycles at the scratchpad for rewriting so many elements of 8 bit in `bits`, or the reverse."""

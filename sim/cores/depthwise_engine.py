@@ -32,7 +32,7 @@ class DepthwiseEngine(Core):
     FORMER: ClassVar[Mapping[str, str]] = {"port_bytes": "write law_feed_bytes"}
 
     model: Literal["depthwise_engine"]
-    channels: Parallel
+    channels: Parallel  # at a time
     law_feed_bytes: BeatBytes  # what its feed links carry in a cycle where the law's cycles were counted
     bias_bytes: WordBytesOr0 = 4  # per output channel, moved with the weights
 

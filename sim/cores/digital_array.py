@@ -26,7 +26,7 @@ class DigitalArray(Core):
     cols: Parallel  # output channels at once
     pack_rows: bool = True  # whether a block's pixels may come from several output rows
     refill_cycles: WholeCyclesOr0 = 0  # per input channel and filter row of a block
-    block_start_cycles: WholeCyclesOr0 = 0
+    block_start_cycles: WholeCyclesOr0 = 0  # per block of rows x cols outputs
     channel_job_cycles: WholeCyclesOr0 = 0  # depthwise: configuration and wait per channel
     bias_bytes: WordBytesOr0 = 4  # per output channel, moved with the weights
 

@@ -25,7 +25,6 @@ from cosoc.sim.cores.roofline import over
 from cosoc.sim.cores.tensor_gpu import NO_TILES, OnMainMemory, folded, plain_bytes, weights_in_main
 from cosoc.sim.model.soc import Num
 from cosoc.sim.model.units import (
-    Bits,
     Bytes,
     BytesOr0,
     Elements,
@@ -50,22 +49,33 @@ def ungrouped(tile: Tile) -> Tile:
 
 
 class Dla(OnMainMemory):
-    """See the module docstring. image_channels: that a pixel of an image is stored with."""
+    """See the module docstring."""
 
     UNUSED: ClassVar[Mapping[str, str]] = NO_TILES | {"launch_cycles": "start_cycles is the start of an operator"}
 
     model: Literal["dla"]
-    number_bits: Bits
-    macs_per_cycle: PerCycle
-    atomic_c: Parallel
-    atomic_k: Parallel
-    image_channels: Elements
-    winograd_tile: TileEdge
-    buffer_bytes: Bytes
-    start_cycles: WholeCyclesOr0
-    fill_bytes: BytesOr0
-    access_factor: Factor
-    norm_passes: Times
+    macs_per_cycle: PerCycle  # of the array
+    atomic_c: Parallel  # input channels of an operation
+    atomic_k: Parallel  # filters of an operation
+    image_channels: Elements  # that a pixel of an image is stored with
+    winograd_tile: TileEdge  # outputs along an edge of what Winograd's algorithm computes at once; 1: not used
+    buffer_bytes: Bytes  # of the convolution buffer
+    start_cycles: WholeCyclesOr0  # of an operator
+    fill_bytes: BytesOr0  # of the memory link's time, until first operands are there and last results out
+    access_factor: Factor  # of the link's time for a byte, which a byte takes in its atoms
+    norm_passes: Times  # over its bytes, of a normalisation
+
+    @property
+    def peak(self) -> float:
+        return self.macs_per_cycle
+
+    @property
+    def numbers(self) -> tuple[str, int, int]:
+        return "float" if self.number_bits > 8 else "integer", self.number_bits, self.number_bits
+
+    @property
+    def step(self) -> int:
+        return self.atomic_k
 
     def improvements(self) -> tuple[str, ...]:
         return "macs_per_cycle=x2", "start_cycles=x0.5", "buffer_bytes=x2"

@@ -17,8 +17,8 @@ class HostCpu(Core):
     UNUSED: ClassVar[Mapping[str, str]] = NO_FEED | ONE_FORMAT
 
     model: Literal["host_cpu"]
-    cycles_per_mac: WholeCycles
-    cycles_per_element: WholeCycles
+    cycles_per_mac: WholeCycles  # of a multiply-accumulate
+    cycles_per_element: WholeCycles  # of an element read, where nothing is multiplied
     bias_bytes: WordBytes = 4  # per output channel, moved with the weights
 
     def improvements(self) -> tuple[str, ...]:

@@ -41,11 +41,11 @@ class Ne16(Core):
     fill_cycles: WholeCyclesOr0  # of its FIFOs and pipeline
     point_load_cycles: WholeCyclesOr0  # before the pixels of a 1x1 block come
     index_cycles: WholeCyclesOr0  # between parts of a block
-    normalise_start_cycles: WholeCyclesOr0
+    normalise_start_cycles: WholeCyclesOr0  # before partial sums of a block are scaled
     multipliers: Parallel  # results scaled in a cycle
-    bias_start_cycles: WholeCyclesOr0
+    bias_start_cycles: WholeCyclesOr0  # before biases of a block are added
     adders: Parallel  # biases added in a cycle
-    store_start_cycles: WholeCyclesOr0
+    store_start_cycles: WholeCyclesOr0  # before results of a block are stored
     bias_bytes: WordBytesOr0 = 4  # per output channel, moved with the weights
 
     @property

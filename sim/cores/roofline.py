@@ -21,19 +21,17 @@ One device behaves differently under each runtime; a SoC file holds a table for 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from cosoc.sim.model.soc import NO_FEED, Core, FromList, Model, Name, Num, SoC
-from cosoc.sim.model.units import Bits, ElementsOr0, OfPeak, PerCycle, TileEdge, WholeCyclesOr0
+from cosoc.sim.model.soc import NO_FEED, Core, Model, Name, Num, SoC
+from cosoc.sim.model.units import Bits, Count, ElementsOr0, OfPeak, PerCycle, TileEdge, WholeCyclesOr0
 from cosoc.sim.model.workload import Tile
 
 OpClass = Literal["conv3x3", "conv1x1", "depthwise", "fc", "attention", "other"]
 OP_CLASSES: tuple[OpClass, ...] = get_args(OpClass)
-# Classes of operators that no measurement of the device covers: their figures are others', and results say so.
-Unmeasured = Annotated[tuple[OpClass, ...], FromList]
 FRACTION = 1 << 20  # rates are rounded to this part of a MAC or byte a cycle, so that ints stay ints
 
 
@@ -55,37 +53,55 @@ def op_class(tile: Tile) -> OpClass:
     return "conv3x3" if plain else "other"
 
 
-def class_among(tile: Tile, classes: Sequence[OpClass]) -> str:
-    """The class of a layer with MACs if it is one of these, '' else."""
-    return found if tile.op in ("conv", "matmul") and (found := op_class(tile)) in classes else ""
-
-
 class Efficiency(Model):
     """Nominal MACs a cycle over the peak, by class of operator."""
 
-    conv3x3: OfPeak
-    conv1x1: OfPeak
-    depthwise: OfPeak
-    fc: OfPeak
-    attention: OfPeak
-    other: OfPeak
+    conv3x3: OfPeak  # 3x3 filters with stride 1
+    conv1x1: OfPeak  # 1x1 filters on feature maps
+    depthwise: OfPeak  # filters in groups, of any size
+    fc: OfPeak  # fully connected, on one pixel
+    attention: OfPeak  # products of activations, and linear layers on a row of tokens
+    other: OfPeak  # strided or larger filters
+
+
+class Networks(Model):
+    """Networks that were measured on the device and have operators of a class: what the class's figure was fitted to.
+    Of 0 it is other devices' or assumed, and results say so; as they do of few."""
+
+    conv3x3: Count  # with 3x3 filters of stride 1
+    conv1x1: Count  # with 1x1 filters on feature maps
+    depthwise: Count  # with filters in groups
+    fc: Count  # with fully connected layers
+    attention: Count  # with products of activations, or linear layers on tokens
+    other: Count  # with strided or larger filters
+
+
+def evidence_of(tile: Tile, networks: Networks | None) -> tuple[str, int] | None:
+    """The class of a layer with MACs, and the networks that its figure was fitted to; None where nothing is said."""
+    if networks is None or tile.op not in ("conv", "matmul"):
+        return None
+    found = op_class(tile)
+    return found, getattr(networks, found)
+
+
+def number_format(bits: int) -> str:
+    """What runtimes call it."""
+    return {8: "int8", 16: "fp16", 32: "fp32"}.get(bits, f"{bits} bit")
 
 
 class InferenceRuntime(Model):
-    """What a runtime makes of the processor. peak_macs_per_cycle: with the arithmetic that it uses. number_bits: of
-    weights and activations in memory. kernel_cycles: start and end of a kernel. sum_macs: MACs that starting and ending
-    a sum is worth. chain_cycles: from one multiply-add to the next that needs it. fill_outputs: of one tile on each
-    multiprocessor."""
+    """What a runtime makes of the processor."""
 
-    peak_macs_per_cycle: PerCycle
-    number_bits: Bits
-    kernel_cycles: WholeCyclesOr0
-    winograd_tile: TileEdge = 1
-    sum_macs: ElementsOr0 = 0
-    chain_cycles: WholeCyclesOr0 = 0
-    fill_outputs: ElementsOr0 = 0
-    efficiency: Efficiency
-    unmeasured: Unmeasured = ()
+    peak_macs_per_cycle: PerCycle  # with the arithmetic that it uses
+    number_bits: Bits  # of weights and activations in memory
+    kernel_cycles: WholeCyclesOr0  # start and end of a kernel
+    winograd_tile: TileEdge = 1  # outputs along an edge of what Winograd's algorithm computes at once; 1: not used
+    sum_macs: ElementsOr0 = 0  # MACs that starting and ending a sum is worth
+    chain_cycles: WholeCyclesOr0 = 0  # from one multiply-add to the next that needs it
+    fill_outputs: ElementsOr0 = 0  # of one tile on each multiprocessor
+    efficiency: Efficiency  # nominal MACs a cycle over the peak, by class of operator
+    # networks that each class's figure was fitted to; left out where the file does not say
+    networks: Networks | None = None
 
 
 class Roofline(Core):
@@ -103,9 +119,10 @@ class Roofline(Core):
     }
 
     model: Literal["roofline"]
-    kind: Literal["cpu", "gpu"]
-    memory_bytes_per_cycle: PerCycle
-    runtime: Name
+    kind: Literal["cpu", "gpu"]  # of processor
+    memory_bytes_per_cycle: PerCycle  # that its memory brings
+    runtime: Name  # the one of runtimes that is in use
+    # tables of figures by the name of an inference runtime
     runtimes: dict[Name, InferenceRuntime] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -114,6 +131,11 @@ class Roofline(Core):
             raise ValueError(f"runtime {self.runtime} is not one of {', '.join(self.runtimes)}")
         return self
 
+    @property
+    def numbers(self) -> tuple[str, int, int]:
+        bits = self.runtimes[self.runtime].number_bits
+        return "float" if bits > 8 else "integer", bits, bits
+
     def improvements(self) -> tuple[str, ...]:
         used = f"runtimes.{self.runtime}"
         return f"{used}.peak_macs_per_cycle=x2", "memory_bytes_per_cycle=x2", f"{used}.kernel_cycles=x0.5"
@@ -121,8 +143,17 @@ class Roofline(Core):
     def fits(self, tile: Tile) -> list[str]:
         return []
 
-    def unmeasured_class(self, tile: Tile) -> str:
-        return class_among(tile, self.runtimes[self.runtime].unmeasured)
+    def evidence(self, tile: Tile) -> tuple[str, int] | None:
+        return evidence_of(tile, self.runtimes[self.runtime].networks)
+
+    @property
+    def basis(self) -> str:
+        form = number_format(self.runtimes[self.runtime].number_bits)
+        return f"{self.runtime.removesuffix(f'_{form}')} {form}"
+
+    @property
+    def peak(self) -> float:
+        return self.runtimes[self.runtime].peak_macs_per_cycle
 
     def _winograd(self, tile: Tile) -> int:
         multiplies = tile.op in ("conv", "matmul")
@@ -203,11 +234,12 @@ __all__ = [
     "OP_CLASSES",
     "Efficiency",
     "InferenceRuntime",
+    "Networks",
     "OpClass",
     "Roofline",
-    "Unmeasured",
-    "class_among",
     "core_name",
+    "evidence_of",
+    "number_format",
     "op_class",
     "over",
 ]

@@ -23,7 +23,7 @@ class Execute(Model):
     """The execute controller and the mesh."""
 
     min_rows: Elements  # cycles between two writes to the accumulator
-    pairs_in_flight: InFlight
+    pairs_in_flight: InFlight  # of preloads and computes
     pair_latency_cycles: Cycles  # of a preload/compute pair, from its entry to its completion ...
     pair_latency_cycles_per_pe: Cycles  # ... and what each PE along the side adds
     drain_cycles: Cycles  # from the last row in to the first result that can be stored
@@ -32,10 +32,10 @@ class Execute(Model):
 class Software(Model):
     """What the processor does around every tile: a loop nest and six or seven instructions to Gemmini."""
 
-    conv_tile_cycles: Cycles
-    gemm_tile_cycles: Cycles
+    conv_tile_cycles: Cycles  # of a tile of a convolution
+    gemm_tile_cycles: Cycles  # of a tile of a matrix product
     loop_cycles: Cycles  # when a loop of the nest ends and the next one out moves on: on top, for each
-    tiles_in_flight: InFlight
+    tiles_in_flight: InFlight  # whose instructions have been given
     start_cycles: WholeCyclesOr0  # once a layer: configuration, and the fence at the end
 
 
@@ -44,13 +44,13 @@ class AccessEnergy(Model):
     scratchpad grow with their size: by KB and PE along the side, and by KB; beyond linear_kb, where it is stated, with
     the root of the size, as wires of a square do."""
 
-    mac_pj: Picojoules
-    register_pj: Picojoules
-    accumulator_pj: Picojoules
-    accumulator_pj_per_kb_and_pe: Picojoules
-    scratchpad_pj: Picojoules
-    scratchpad_pj_per_kb: Picojoules
-    linear_kb: Elements | None = None
+    mac_pj: Picojoules  # of an 8-bit multiply-accumulate
+    register_pj: Picojoules  # of a register's 8 bits
+    accumulator_pj: Picojoules  # of the accumulator's 8 bits, whatever its size
+    accumulator_pj_per_kb_and_pe: Picojoules  # on top of it, by the accumulator's KB over PEs along the side
+    scratchpad_pj: Picojoules  # of the scratchpad's 8 bits, whatever its size
+    scratchpad_pj_per_kb: Picojoules  # on top of it, by the scratchpad's KB
+    linear_kb: Elements | None = None  # up to which an access grows with the size; beyond, with its root
 
     def of(self, scratchpad_kb: float, accumulator_kb: float, side: int) -> tuple[float, float]:
         """pJ of an access to scratchpad and accumulator of these sizes."""
@@ -81,7 +81,8 @@ class Systolic(Core):
 
     model: Literal["systolic"]
     side: Parallel  # PEs along an edge
-    accumulator: Name
+    accumulator: Name  # memory of partial sums
+    kernel_dilation: bool = False  # its convolutions take filters whose taps lie apart, by one distance along both axes
     execute: Execute
     software: Software
     access: AccessEnergy
@@ -89,6 +90,10 @@ class Systolic(Core):
     @property
     def takes_rows(self) -> bool:
         return True
+
+    @property
+    def step(self) -> int:
+        return self.side
 
     def own_memories(self) -> tuple[str, ...]:
         return ("accumulator",)
@@ -106,8 +111,10 @@ class Systolic(Core):
             reasons.append(f"has one stride, not {tile.stride_y} x {tile.stride_x}")
         if tile.op == "conv" and tile.groups > 1 and not tile.depthwise:
             reasons.append(f"runs no grouped convolution (groups {tile.groups}), only depthwise")
-        if tile.dilation > 1:
+        if tile.dilation > 1 and not self.kernel_dilation:
             reasons.append(f"runs no dilated convolution (dilation {tile.dilation})")
+        if tile.dilation_y != tile.dilation_x:
+            reasons.append(f"has one dilation, not {tile.dilation_y} x {tile.dilation_x}")
         return reasons
 
     @property

@@ -51,6 +51,7 @@ class TensorEngine(Core):
     pipeline_registers: ElementsOr0  # of a multiply-add
     job_start_cycles: WholeCyclesOr0  # of a job, besides first and last words: configuration, the pipeline's length
     law_feed_bytes: BeatBytes  # what its feed links carry in a cycle where the law's cycles were counted
+    # what widens inputs and narrows results, where it computes with other formats than lie in memory
     datamover: Datamover | None = None
 
     @property
@@ -61,6 +62,10 @@ class TensorEngine(Core):
     @property
     def streams(self) -> bool:
         return bool(self.feed_links)
+
+    @property
+    def numbers(self) -> tuple[str, int, int]:
+        return "float", self.weight_bits, self.act_bits
 
     def improvements(self) -> tuple[str, ...]:
         return ("rows=x2",)

@@ -20,8 +20,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cosoc.sim.cores.roofline import Unmeasured, class_among, over
-from cosoc.sim.model.soc import Core, FromList, Num, refuse
+from cosoc.sim.cores.roofline import Networks, evidence_of, number_format, over
+from cosoc.sim.model.soc import Core, FromList, Name, Num, refuse
 from cosoc.sim.model.units import Bits, BytesOr0, Elements, Parallel, PerCycle, Times, WholeCyclesOr0
 from cosoc.sim.model.workload import Tile
 
@@ -66,11 +66,13 @@ def folded(tile: Tile) -> bool:
 
 
 class OnMainMemory(Core):
-    """An engine that computes from the main memory, over a link that it shares with others. handover_cycles: until a
-    tensor that it made can be read by another core."""
+    """An engine that computes from the main memory, over a link that it shares with others."""
 
-    handover_cycles: WholeCyclesOr0
-    unmeasured: Unmeasured = ()
+    number_bits: Bits  # of weights and activations in memory
+    handover_cycles: WholeCyclesOr0  # until a tensor that it made can be read by another core
+    runtime: Name | None = None  # under which its figures were measured, as results say
+    # networks that each class's figure was fitted to; left out where the file does not say
+    networks: Networks | None = None
 
     @model_validator(mode="after")
     def _reads_over_a_link(self) -> Self:
@@ -82,27 +84,40 @@ class OnMainMemory(Core):
     def handover(self) -> int:
         return self.handover_cycles
 
-    def unmeasured_class(self, tile: Tile) -> str:
-        return class_among(tile, self.unmeasured)
+    def evidence(self, tile: Tile) -> tuple[str, int] | None:
+        return evidence_of(tile, self.networks)
+
+    @property
+    def basis(self) -> str:
+        return f"{self.runtime} {number_format(self.number_bits)}" if self.runtime else ""
 
 
 class TensorGpu(OnMainMemory):
-    """See the module docstring. peak_macs_per_cycle, of all multiprocessors; lane_macs_per_cycle: of their plain lanes.
-    l2_bytes_per_cycle: operands from the L2, to all of them. norm_passes: over its bytes, of a normalisation or
-    softmax."""
+    """See the module docstring."""
 
     UNUSED: ClassVar[Mapping[str, str]] = NO_TILES | {"launch_cycles": "kernel_cycles is the start of a kernel"}
 
     model: Literal["tensor_gpu"]
-    number_bits: Bits
-    peak_macs_per_cycle: PerCycle
-    lane_macs_per_cycle: PerCycle
-    multiprocessors: Parallel
-    tile_sizes: Annotated[tuple[Elements, ...], FromList] = Field(min_length=1)
-    l2_bytes_per_cycle: PerCycle
-    kernel_cycles: WholeCyclesOr0
-    fill_bytes: BytesOr0
-    norm_passes: Times
+    peak_macs_per_cycle: PerCycle  # of the tensor cores of all multiprocessors
+    lane_macs_per_cycle: PerCycle  # of the plain lanes of all multiprocessors
+    multiprocessors: Parallel  # each with one tile of outputs at a time
+    tile_sizes: Annotated[tuple[Elements, ...], FromList] = Field(min_length=1)  # sides that a tile of outputs may have
+    l2_bytes_per_cycle: PerCycle  # of operands from the L2, to all multiprocessors
+    kernel_cycles: WholeCyclesOr0  # start and end of a kernel
+    fill_bytes: BytesOr0  # of the memory link's time, until first operands are there and last results out
+    norm_passes: Times  # over its bytes, of a normalisation or softmax
+
+    @property
+    def peak(self) -> float:
+        return self.peak_macs_per_cycle
+
+    @property
+    def numbers(self) -> tuple[str, int, int]:
+        return "float" if self.number_bits > 8 else "integer", self.number_bits, self.number_bits
+
+    @property
+    def step(self) -> int:
+        return self.tile_sizes[0]
 
     def improvements(self) -> tuple[str, ...]:
         return "peak_macs_per_cycle=x2", "l2_bytes_per_cycle=x2", "kernel_cycles=x0.5"

@@ -22,9 +22,10 @@ class VectorUnit(Core):
     UNUSED: ClassVar[Mapping[str, str]] = NO_WEIGHTS | NO_FEED
 
     model: Literal["vector_unit"]
+    # operators that it runs
     ops: Annotated[tuple[Literal["add", "max_pool", "avg_pool", "eltwise"], ...], FromList] = Field(min_length=1)
-    lanes: Parallel
-    taps: Parallel
+    lanes: Parallel  # outputs a pass
+    taps: Parallel  # inputs of a window, or operands of an addition, a pass
 
     def improvements(self) -> tuple[str, ...]:
         return ("lanes=x2",)

@@ -35,6 +35,20 @@ def find_soc(name_or_path: str, overrides: Mapping[str, str] | None = None) -> S
     return load_soc(_soc_path(name_or_path), overrides)
 
 
+def file_content(name_or_path: str) -> Any:
+    """The file of a SoC or cluster as plain data: what it states, without defaults."""
+    return read_plain(_cluster_path(name_or_path) if is_cluster(name_or_path) else _soc_path(name_or_path))
+
+
+def check_values(name_or_path: str, values: Mapping[str, str]) -> None:
+    """InputError for the first of some values, by dotted path, that the file of a SoC or cluster has no key for, or
+    whose key cannot have it. Whether they agree with one another is left to who loads it."""
+    if is_cluster(name_or_path):
+        load_model(_cluster_path(name_or_path), Cluster, values)
+    else:
+        load_model(_soc_path(name_or_path), SoCFile, values)
+
+
 def soc_ranges(name_or_path: str, fixed: Container[str] = ()) -> tuple[Range, ...]:
     """The ranges that a SoC's file states, but of keys that are fixed."""
     return tuple(one for one in ranges_of(_soc_path(name_or_path)) if one.path not in fixed)
@@ -145,12 +159,16 @@ def _unchanged_soc(name: str, settings: tuple[tuple[str, str], ...], written: tu
 
 def find_cluster(name_or_path: str, overrides: Mapping[str, str] | None = None) -> Cluster:
     """A built-in cluster by name, or a cluster file by path."""
+    return load_cluster(_cluster_path(name_or_path), overrides)
+
+
+def _cluster_path(name_or_path: str) -> Path:
     if name_or_path in list_clusters():
-        return load_cluster(cluster_folder() / f"{name_or_path}.yaml", overrides)
+        return cluster_folder() / f"{name_or_path}.yaml"
     if name_or_path in list_socs():
         raise InputError(f"{name_or_path} is one SoC, and a cluster is needed here, such as {list_clusters()[0]}")
     if name_or_path.endswith((".yaml", ".yml")) or Path(name_or_path).exists():
-        return load_cluster(Path(name_or_path), overrides)
+        return Path(name_or_path)
     raise InputError(f"no cluster named {name_or_path!r}; there is {', '.join(list_clusters())}, or give a .yaml file")
 
 
@@ -182,7 +200,7 @@ def json_schema() -> dict[str, Any]:
 
 
 __all__ = [
-    "Core", "SoCFile", "boundary_of", "bounded_cluster", "cluster_folder", "cluster_json_schema", "device_soc",
-    "find_cluster", "find_soc", "is_cluster", "json_schema", "list_clusters", "list_socs", "load_cluster", "load_soc",
-    "soc_folder", "soc_ranges",
+    "Core", "SoCFile", "boundary_of", "bounded_cluster", "check_values", "cluster_folder", "cluster_json_schema",
+    "device_soc", "file_content", "find_cluster", "find_soc", "is_cluster", "json_schema", "list_clusters", "list_socs",
+    "load_cluster", "load_soc", "soc_folder", "soc_ranges",
 ]  # fmt: skip

@@ -46,6 +46,7 @@ from cosoc.sim.files.catalog import device_soc
 from cosoc.sim.files.names import RULES, built_in_mappings, list_mappings
 from cosoc.sim.files.yamlfile import Place, load_model
 from cosoc.sim.manual import named_mapping
+from cosoc.sim.mapper import Report
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.mapping import (
     DIMS,
@@ -61,7 +62,7 @@ from cosoc.sim.model.mapping import (
     Stage,
 )
 from cosoc.sim.model.soc import FromList, Model, Name, SoC
-from cosoc.sim.model.tiles import form, whole
+from cosoc.sim.model.tiles import job_form, whole
 from cosoc.sim.model.units import Bits, Devices, Elements, ElementsOr0, Items
 from cosoc.sim.model.workload import Layer, Workload, batched
 from cosoc.sim.stages import Prices, cluster_problems, sections_of, stage_problems, stages_example
@@ -74,13 +75,13 @@ class TileFile(Model):
 
     FORMER: ClassVar[dict[str, str]] = {"order": "write order beside tile, as the loops around it, outermost first"}
 
-    k: Elements | dict[Name, Elements] | None = None
-    c: Elements | None = None
-    fy: Elements | None = None
-    fx: Elements | None = None
-    oy: Elements | None = None
-    ox: Elements | None = None
-    n: Elements | None = None
+    k: Elements | dict[Name, Elements] | None = None  # output channels of a job, by core where there are several
+    c: Elements | None = None  # input channels
+    fy: Elements | None = None  # filter rows
+    fx: Elements | None = None  # filter columns
+    oy: Elements | None = None  # output rows
+    ox: Elements | None = None  # output columns
+    n: Elements | None = None  # images of the batch; left out: one
 
     def k_on(self, core: str) -> int | None:
         """Output channels of a job on a core; None where nothing is stated."""
@@ -95,8 +96,8 @@ class TileFile(Model):
 class PartFile(Model):
     """Output channels on a core, with weights of so many bits (left out: the core's own)."""
 
-    channels: ElementsOr0
-    bits: Bits | None = None
+    channels: ElementsOr0  # output channels on the core
+    bits: Bits | None = None  # of its weights, on a core with several formats
 
 
 def _as_part(value: Any) -> Any:
@@ -113,11 +114,13 @@ class LayerFile(Model):
         "ox_unroll": "write unroll",
     }
 
+    # output channels by core, in channel order
     parts: dict[Name, Annotated[PartFile, BeforeValidator(_as_part, int | PartFile)]] = Field(min_length=1)
-    tile: TileFile | None = None
+    tile: TileFile | None = None  # what one job spans along each dimension; left out: chosen
+    # the loops around the tiles, outermost first; left out: weights stay while pixels pass
     order: Annotated[tuple[Literal[DIMS], ...] | None, FromList] = None  # type: ignore[valid-type]
-    reuse: bool = True
-    unroll: ElementsOr0 = 0
+    reuse: bool = True  # false loads every operand for every tile
+    unroll: ElementsOr0 = 0  # most pixels of an operation of an analog array; 0: as many as fit
 
     @model_validator(mode="after")
     def _each_loop_once(self) -> LayerFile:
@@ -140,8 +143,9 @@ class LayerFile(Model):
     def _tile(self, layer: Layer, soc: SoC, core: str, channels: int) -> Extent | None:
         if self.tile is None:
             return None
-        all_of_it = whole(form(layer, soc.cores[core]) if core in soc.cores else layer)
-        return self.tile.extent(core, replace(all_of_it, k=max(channels, 1)))
+        own = job_form(layer, soc.cores[core]) if core in soc.cores else layer
+        most = min(channels, own.k) if layer.grouped else channels
+        return self.tile.extent(core, replace(whole(own), k=max(most, 1)))
 
 
 class PieceFile(Model):
@@ -150,10 +154,10 @@ class PieceFile(Model):
 
     FORMER: ClassVar[dict[str, str]] = {"parallel": "write how: parallel"}
 
-    layers: Annotated[tuple[str, ...], FromList, Field(min_length=1)]
-    how: How = "fused"
-    keep_rows: bool = True
-    resident: Annotated[tuple[str, ...] | None, FromList] = None
+    layers: Annotated[tuple[str, ...], FromList, Field(min_length=1)]  # one after the other in the network
+    how: How = "fused"  # whether they run fused, tile by tile through all of them, or in parallel
+    keep_rows: bool = True  # rows between tiles stay in memory, and are not computed again
+    resident: Annotated[tuple[str, ...] | None, FromList] = None  # layers whose weights stay in memory; left out: all
 
     @property
     def piece(self) -> Piece:
@@ -179,9 +183,10 @@ def _as_names(value: Any) -> Any:
 class StageFile(Model):
     """A stage of a cluster's mapping: its device, the layers behind which it ends, and on how many devices it is."""
 
-    device: Name
+    device: Name  # entry of the cluster
+    # layers behind which the stage ends
     behind: Annotated[tuple[str, ...], FromList, BeforeValidator(_as_names), Field(min_length=1)]
-    replicas: Devices = 1
+    replicas: Devices = 1  # devices that take inferences in turns
 
     @property
     def stage(self) -> Stage:
@@ -193,12 +198,14 @@ class MappingFile(Model):
 
     FORMER: ClassVar[dict[str, str]] = {"groups": "write pieces"}
 
-    name: str = ""
+    name: str = ""  # by which results call it; left out: the file's
+    # whether jobs wait for each other, or run where operands and cores are free
     runtime: Literal["serial", "overlapped"] = "serial"
-    layers: dict[str, LayerFile] = {}
+    layers: dict[str, LayerFile] = {}  # plans by layer; those left out are completed
+    # layers that run fused or in parallel
     pieces: Annotated[tuple[Annotated[PieceFile, BeforeValidator(_as_piece)], ...], FromList] = ()
-    stages: Annotated[tuple[StageFile, ...], FromList] = ()
-    micro_batch: Items = 1
+    stages: Annotated[tuple[StageFile, ...], FromList] = ()  # of a cluster: which device takes the network to where
+    micro_batch: Items = 1  # inferences that pass together
 
 
 def _structure(file: MappingFile, workload: Workload, socs: MappingOf[str, SoC]) -> list[tuple[Place, str]]:
@@ -328,10 +335,16 @@ def _piece_text(piece: Piece) -> str:
     return f"{{{text}}}" if piece.resident is None else f"{{{text}, resident: {json.dumps(list(piece.resident))}}}"
 
 
-def find_mapping(name_or_path: str, workload: Workload, soc: SoC, runtime: Runtime | None = None) -> Mapping:
-    """A mapping by rule name (`all_8bit`, ...), by the name of one that comes with the SoC, or by file."""
+def find_mapping(
+    name_or_path: str, workload: Workload, soc: SoC, runtime: Runtime | None = None, objective: str | None = None,
+    report: Report | None = None,
+) -> Mapping:  # fmt: skip
+    """A mapping by rule name (`all_8bit`, ...), by the name of one that comes with the SoC, or by file. objective,
+    report: as `named_mapping` has them; a file has chosen already."""
     if name_or_path in RULES:
-        return named_mapping(name_or_path, workload, soc, runtime)
+        return named_mapping(name_or_path, workload, soc, runtime, objective, report)
+    if objective is not None:
+        raise InputError(f"--objective {objective}: mapping {name_or_path} leaves nothing to choose; use min_cost")
     files = built_in_mappings(soc.name)
     if name_or_path in files:
         return load_mapping(files[name_or_path], workload, soc, runtime)

@@ -25,10 +25,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.names import list_workloads, workload_folder
+from cosoc.sim.files.reading import Reading
 from cosoc.sim.files.yamlfile import Place, load_model
 from cosoc.sim.model.mobilenets import by_name
 from cosoc.sim.model.units import Bits, Elements, ElementsOr0
-from cosoc.sim.model.workload import INPUT, OPS, Layer, Workload, beyond_counting
+from cosoc.sim.model.workload import INPUT, OPS, SLICE, Layer, Workload, beyond_counting
 
 Name = Annotated[str, Field(min_length=1)]
 Fault = tuple[Place, str]
@@ -43,30 +44,34 @@ class LayerLine(_Strict):
 
     FORMER: ClassVar[dict[str, str]] = {"act_bits": "remove the key: activations have the format of the core"}
 
-    name: Name
+    name: Name  # of the layer, each once
+    # what it computes
     op: Literal[OPS]  # type: ignore[valid-type]
-    inputs: Annotated[list[Name], Field(min_length=1)]
-    k: Elements
-    c: Elements
-    oy: Elements = 1
-    ox: Elements = 1
-    iy: Elements = 1
-    ix: Elements = 1
-    fy: Elements = 1
-    fx: Elements = 1
-    stride_y: Elements = 1
-    stride_x: Elements = 1
-    pad_y: ElementsOr0 = 0
-    pad_x: ElementsOr0 = 0
-    dilation_y: Elements = 1
-    dilation_x: Elements = 1
-    groups: Elements = 1
-    fn: str = ""
-    activation: str = ""
-    bias: bool = True
-    weight_bits: Bits | None = None
-    alternative: LayerLine | None = None
-    n: Elements = 1
+    inputs: Annotated[list[Name], Field(min_length=1)]  # layers whose outputs it reads, or `input`
+    k: Elements  # output channels
+    c: Elements  # input channels
+    oy: Elements = 1  # output rows
+    ox: Elements = 1  # output columns
+    iy: Elements = 1  # input rows
+    ix: Elements = 1  # input columns
+    fy: Elements = 1  # filter rows
+    fx: Elements = 1  # filter columns
+    stride_y: Elements = 1  # of the filter, in input rows
+    stride_x: Elements = 1  # of the filter, in input columns
+    pad_y: ElementsOr0 = 0  # rows above the input
+    pad_x: ElementsOr0 = 0  # columns left of the input
+    dilation_y: Elements = 1  # input rows from tap to tap
+    dilation_x: Elements = 1  # input columns from tap to tap
+    groups: Elements = 1  # of a convolution, each with its own channels
+    fn: str = ""  # the source operator's own name, for messages
+    activation: str = ""  # that is folded into it
+    bias: bool = True  # whether it adds one to each output channel
+    weight_bits: Bits | None = None  # as the network has its weights; a core without that format takes its own
+    alternative: LayerLine | None = None  # another operator that may compute any of the same output channels
+    n: Elements = 1  # images of the batch
+    rows: ElementsOr0 = 0  # of the table that its inputs pick from, of an embedding
+    weights_of: str = ""  # the layer before whose weights it computes with
+    into: str = ""  # the state that its outputs are appended to, or replace
 
     def layer(self) -> Layer:
         own = self.model_dump(exclude={"alternative"}) | {"inputs": tuple(self.inputs)}
@@ -76,25 +81,29 @@ class LayerLine(_Strict):
 class InputLine(_Strict):
     """The network's input: channels, rows, columns."""
 
-    c: Elements
-    iy: Elements = 1
-    ix: Elements = 1
+    c: Elements  # channels
+    iy: Elements = 1  # rows
+    ix: Elements = 1  # columns
 
 
 class WorkloadFile(_Strict):
-    """A whole workload file."""
+    """A whole workload file. more_inputs: what it reads beside `input`, and states: what lives from one inference to
+    the next, each with its elements."""
 
-    name: Name
-    source: str = ""
-    input: InputLine
-    outputs: Annotated[list[Name], Field(min_length=1)]
-    layers: Annotated[list[LayerLine], Field(min_length=1)]
+    name: Name  # by which results call it
+    source: str = ""  # where it comes from
+    input: InputLine  # shape of the network's input
+    more_inputs: dict[Name, Elements] = {}  # what the network reads beside `input`, with its elements
+    states: dict[Name, Elements] = {}  # what lives from one inference to the next, with its elements
+    outputs: Annotated[list[Name], Field(min_length=1)]  # layers whose results leave the network
+    layers: Annotated[list[LayerLine], Field(min_length=1)]  # in an order in which every input precedes its readers
 
     def workload(self) -> Workload:
         """As the simulator takes it."""
         shape = (self.input.c, self.input.iy, self.input.ix)
         layers = tuple(line.layer() for line in self.layers)
-        return Workload(self.name, shape, layers, tuple(self.outputs), self.source)
+        beside = tuple(self.more_inputs.items()), tuple(self.states.items())
+        return Workload(self.name, shape, layers, tuple(self.outputs), self.source, *beside)
 
     def problems(self) -> list[Fault]:
         """What the types alone do not say."""
@@ -107,7 +116,9 @@ class WorkloadFile(_Strict):
 def faults(workload: Workload) -> list[Fault]:
     """Everything inconsistent in a workload, as (place in its file, what was found and what would be right)."""
     found: list[Fault] = []
-    sizes = {INPUT: _product(workload.input_shape)}
+    found += _outside_faults(workload)
+    sizes = {INPUT: _product(workload.input_shape)} | dict(workload.received) | dict(workload.states)
+    owners: dict[str, Layer] = {}
     for i, layer in enumerate(workload.layers):
         place: Place = ("layers", i)
         if layer.name in sizes:
@@ -130,8 +141,40 @@ def faults(workload: Workload) -> list[Fault]:
         if layer.n != workload.n:
             what = f"{layer.name}: found {layer.n}; a batch is the same for all layers, and the first has {workload.n}"
             found.append(((*place, "n"), what))
-        sizes.setdefault(layer.name, layer.outputs // layer.n)  # of one image
+        found += [((*place, key), f"{layer.name}: {what}") for key, what in _shared_faults(layer, workload, owners)]
+        owners[layer.name] = layer
+        sizes.setdefault(layer.name, dict(workload.states).get(layer.into, layer.outputs // layer.n))  # of one image
     return [*found, *_output_faults(workload, sizes)]
+
+
+def _outside_faults(workload: Workload) -> Iterator[Fault]:
+    """Names of what comes from outside must be different; states must be of use."""
+    taken = {INPUT}
+    for key, tensors in (("more_inputs", workload.received), ("states", workload.states)):
+        for name, _ in tensors:
+            if name in taken:
+                yield ((key, name), f"{name!r} is taken; every tensor needs a name of its own")
+            taken.add(name)
+    used = {name for layer in workload for name in (*layer.reads, layer.into)}
+    for name, _ in workload.states:
+        if name not in used:
+            yield (("states", name), f"no layer reads or writes {name!r}; take it out")
+
+
+def _shared_faults(layer: Layer, workload: Workload, owners: dict[str, Layer]) -> _KeyFaults:
+    """weights_of names an earlier layer that has as many weights of its own, into a state that is large enough."""
+    owner = owners.get(layer.weights_of)
+    if layer.weights_of and (owner is None or owner.weights_of):
+        yield "weights_of", f"found {layer.weights_of!r}; it must be an earlier layer that has weights of its own"
+    elif owner is not None and (owner.weights != layer.weights or not layer.weights):
+        yield "weights_of", f"{layer.name} has {layer.weights} weights, {owner.name} has {owner.weights}"
+    state = dict(workload.states).get(layer.into)
+    if layer.into and state is None:
+        yield "into", f"found {layer.into!r}; it must be one of states"
+    elif state is not None and layer.outputs // layer.n > state:
+        yield "into", f"writes {layer.outputs // layer.n} elements into {layer.into}, which has {state}"
+    if bool(layer.rows) != (layer.op == "gather"):
+        yield "rows", f"found {layer.rows}; it is the rows of the table of a gather, and of nothing else"
 
 
 def _output_faults(workload: Workload, sizes: dict[str, int]) -> Iterator[Fault]:
@@ -140,7 +183,7 @@ def _output_faults(workload: Workload, sizes: dict[str, int]) -> Iterator[Fault]
             yield (("outputs", j), f"{name!r} is no layer of this workload; its last is {workload.layers[-1].name!r}")
     read = {name for layer in workload.layers for name in layer.reads} | set(workload.outputs)
     for i, layer in enumerate(workload.layers):
-        if layer.name not in read:
+        if layer.name not in read and not layer.into:
             yield (("layers", i), f"nobody reads {layer.name!r}; name it under outputs or take it out")
     for name, count in Counter(workload.outputs).items():
         if count > 1:
@@ -251,7 +294,8 @@ def _concat(layer: Layer, reads: list[int]) -> _KeyFaults:
 
 
 def _pointwise(layer: Layer, reads: list[int]) -> _KeyFaults:
-    """Softmax, norms and elementwise operators; an operand may be smaller and repeated, a slice gives part of one."""
+    """Softmax, norms and elementwise operators; an operand may be smaller and repeated, or hold several values for each
+    result (the gates of a recurrent layer), a slice gives part of one."""
     if layer.fn == SLICE:
         yield from _conv(layer, reads)
         if layer.outputs > reads[0]:
@@ -259,8 +303,17 @@ def _pointwise(layer: Layer, reads: list[int]) -> _KeyFaults:
         return
     yield from _same_out_as_in(layer)
     for name, given in zip(layer.inputs, reads, strict=True):
-        if layer.outputs % given or (given != layer.outputs and len(reads) == 1):
+        whole = layer.outputs % given == 0 or (len(reads) > 1 and given % layer.outputs == 0)
+        if not whole or (given != layer.outputs and len(reads) == 1):
             yield ("inputs", f"{name} gives {given} elements; {layer.op} here has k*oy*ox = {layer.outputs}")
+
+
+def _gather(layer: Layer, reads: list[int]) -> _KeyFaults:
+    """Its inputs are the numbers of rows, one a pixel."""
+    yield from _count(layer, reads, 1)
+    yield from _same_out_as_in(layer)
+    if reads[0] != layer.oy * layer.ox:
+        yield "ox", f"picks {layer.oy}*{layer.ox} rows, but {layer.inputs[0]} gives {reads[0]} numbers"
 
 
 def _same_out_as_in(layer: Layer) -> _KeyFaults:
@@ -268,7 +321,6 @@ def _same_out_as_in(layer: Layer) -> _KeyFaults:
         yield "c", f"c*iy*ix = {_taken(layer)}; it must equal k*oy*ox = {layer.outputs}"
 
 
-SLICE = "slice"  # an eltwise layer of this fn hands on part of its input
 _CHECKS: dict[str, Callable[[Layer, list[int]], _KeyFaults]] = {
     "conv": _conv,
     "max_pool": _pool,
@@ -277,6 +329,7 @@ _CHECKS: dict[str, Callable[[Layer, list[int]], _KeyFaults]] = {
     "add": _add,
     "concat": _concat,
     "resize": _resize,
+    "gather": _gather,
 }
 
 
@@ -303,6 +356,11 @@ def dump_workload(workload: Workload) -> str:
         f"name: {_quoted(workload.name)}",
         *([f"source: {_quoted(workload.source)}"] if workload.source else []),
         f"input: {{c: {c}, iy: {iy}, ix: {ix}}}",
+        *(
+            f"{key}: {{{', '.join(f'{_quoted(name)}: {size}' for name, size in tensors)}}}"
+            for key, tensors in (("more_inputs", workload.received), ("states", workload.states))
+            if tensors
+        ),
         f"outputs: {_flow(workload.outputs)}",
         "layers:",
         *(f"- {{{_layer_items(layer)}}}" for layer in workload.layers),
@@ -339,24 +397,33 @@ def _quoted(text: str) -> str:
 # ---------------------------------------------------------------------------------------------- by name
 
 
-def find_workload(name: str, input_shape: tuple[int, ...] | None = None, input_name: str | None = None) -> Workload:
+def find_workload(name: str, reading: Reading | None = None) -> Workload:
     """A workload by what a user calls it.
 
     `name` is a built-in's, that of a MobileNet by its rule (mobilenet_v2_160_0.75: version, input size, width), the
-    path of a workload file or an ONNX file, or `package.module:factory` for a torch module. `input_shape` is that of
-    the network's input, batch of one first: (1, 3, 32, 32). A torch module needs it, an ONNX file where its own leaves
-    sizes open; there `input_name` may say whose shape it is. Raises InputError.
+    path of a workload file or an ONNX file, or `package.module:factory` for a torch module. reading: how an ONNX file
+    or a module is to be read; a module needs shapes, an ONNX file where its own leaves sizes open. Raises InputError.
     """
+    reading = reading or Reading()
     if name.endswith(".onnx"):
         from cosoc.sim.importers.onnx_file import from_onnx
 
-        return from_onnx(Path(name), input_shape, input_name)
-    if input_name is not None:
-        raise InputError(f"--input-shape {input_name}=...: inputs are named in ONNX files alone; give the sizes alone")
+        if reading.context or reading.dtypes:
+            raise InputError(f"{name}: an ONNX file states its own types and past; --input-shape gives its sizes")
+        return from_onnx(Path(name), reading.shapes, reading.cut_at)
+    if any(key for key, _ in reading.shapes) and ":" not in name:
+        key = next(key for key, _ in reading.shapes if key)
+        raise InputError(f"--input-shape {key}=...: inputs are named in ONNX files and modules alone; leave it out")
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
-        return _from_factory(name, input_shape)
-    if input_shape is not None:
+        from cosoc.sim.importers.torch_export import from_spec
+
+        return from_spec(name, reading)
+    if reading.shapes:
         raise InputError(f"{name} has its own input shape; one is for ONNX files and package.module:factory")
+    if reading != Reading():
+        raise InputError(
+            f"{name} is read as it is; --input-dtype, --cut-at and --context are for ONNX files and modules"
+        )
     if name in list_workloads():
         return load_workload(workload_folder() / f"{name}.yaml")
     if name.endswith((".yaml", ".yml")):
@@ -367,17 +434,6 @@ def find_workload(name: str, input_shape: tuple[int, ...] | None = None, input_n
     known = ", ".join(list_workloads())
     other = "a .yaml or .onnx file or package.module:factory"
     raise InputError(f"no workload named {name!r}; there is {known}, or give {other}")
-
-
-def _from_factory(spec: str, input_shape: tuple[int, ...] | None) -> Workload:
-    if input_shape is None:
-        raise InputError(f"{spec} needs an input shape, batch of one first, such as --input-shape 1,3,32,32")
-    if len(input_shape) < 2 or input_shape[0] != 1 or min(input_shape) < 1:
-        shown = ",".join(str(size) for size in input_shape)
-        raise InputError(f"input shape {shown}: a batch of one and then the sizes are needed, such as 1,3,32,32")
-    from cosoc.sim.importers.torch_export import from_module, load_module
-
-    return from_module(load_module(spec), input_shape[1:], spec.rpartition(":")[2], source=spec)
 
 
 def json_schema() -> dict[str, object]:

@@ -18,7 +18,7 @@ import contextlib
 import graphlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -28,8 +28,9 @@ from typing import Any
 import numpy as np
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.importers.build import Builder, Shape, Site, Value, Window, grid_of_input
-from cosoc.sim.model.workload import INPUT, Workload
+from cosoc.sim.importers.build import Builder, Shape, Site, Unsupported, Value, Window, grid_of_input
+from cosoc.sim.importers.recurrent import Layers, recurrent
+from cosoc.sim.model.workload import INPUT, Workload, batched
 
 MAX_BYTES = 2 << 30  # of a file; protobuf itself reads no more
 MOST_NODES = 1_000_000  # once the functions in a file stand where they are called
@@ -38,14 +39,14 @@ ROUNDS = 200  # of shape inference, each of which needs shapes that the one befo
 
 _VIEWS = (
     "Reshape Flatten Squeeze Unsqueeze Transpose Identity Dropout Cast CastLike Expand QuantizeLinear DequantizeLinear "
-    "DynamicQuantizeLinear DepthToSpace SpaceToDepth"
+    "DynamicQuantizeLinear DepthToSpace SpaceToDepth IsNaN Tile"
 )
 _UNARY = (
     "Sigmoid HardSigmoid HardSwish Swish Tanh Elu Selu Celu LeakyRelu PRelu ThresholdedRelu Softplus Softsign Mish "
     "Gelu Erf Exp Log Sqrt Reciprocal Abs Neg Sign Floor Ceil Round Sin Cos Not Shrink FastGelu QuickGelu BiasGelu "
     "QLinearSigmoid QLinearLeakyRelu"
 )
-_POINTWISE = "Pow Max Min Mean Mod Where Equal Greater GreaterOrEqual Less LessOrEqual And Or Xor"
+_POINTWISE = "Pow Max Min Mean Mod Equal Greater GreaterOrEqual Less LessOrEqual And Or Xor Trilu CumSum"
 _NORMS = (
     "LRN InstanceNormalization LayerNormalization GroupNormalization LpNormalization MeanVarianceNormalization "
     "RMSNormalization SimplifiedLayerNormalization"
@@ -86,9 +87,9 @@ class _Graph:
                 seen.update(node.input)
         return [node for node in self.model.graph.node if id(node) in live]
 
-    def mark_active(self, name: str) -> None:
-        """Find what depends on the elements of the input."""
-        self.active = {name}
+    def mark_active(self, names: Sequence[str]) -> None:
+        """Find what depends on the elements of the inputs."""
+        self.active = set(names)
         for node in self.nodes:
             if node.op_type not in _SHAPE_ONLY and self.active.intersection(node.input):
                 self.active.update(out for out in node.output if out)
@@ -176,6 +177,9 @@ class _Graph:
 
     def infer(self) -> None:
         """Find all shapes. What inference cannot see, shapes computed from shapes, becomes constant round by round."""
+        known = {opset.domain for opset in self.model.opset_import}
+        for domain in sorted({node.domain for node in self.model.graph.node} - known):
+            self.model.opset_import.append(self.onnx.helper.make_opsetid(domain, 1))  # inference passes over it
         stored: set[str] = set()
         for _ in range(ROUNDS):
             try:
@@ -319,26 +323,51 @@ _FOLDS: dict[str, _Fold] = {  # of shapes and numbers: what exporters compute si
 class _Reader:
     """Layers as read so far, and the value of every tensor that carries an activation."""
 
-    def __init__(self, graph: _Graph, input_name: str, shape: Shape, grid: tuple[int, int, int]) -> None:
+    def __init__(self, graph: _Graph, inputs: dict[str, Shape]) -> None:
         self.graph = graph
-        self.build = Builder(grid)
+        first = next(iter(inputs))
+        self.build = Builder({INPUT if n == first else n: grid_of_input(s[1:] or (1,), n) for n, s in inputs.items()})
+        self.lost: list[Unsupported] = []
+        self.outputs = {out.name for out in graph.model.graph.output}
         self.users = Counter(name for node in graph.nodes for name in dict.fromkeys(node.input))
         self.users.update(out.name for out in graph.model.graph.output)
         self.paths = {id(node): _path(node) for node in graph.nodes}
         self.parents = {path.rpartition(".")[0] for path in _prefixes({p for p, own in self.paths.values() if not own})}
-        self.values = {input_name: Value(INPUT, self.users[input_name] == 1, shape)}
+        self.values = {n: Value(INPUT if n == first else n, self.users[n] == 1, s) for n, s in inputs.items()}
 
     def read(self, node: Any) -> None:
+        """Take in one node. One that cannot be read is noted, and a layer stands for it where its shape is known; what
+        depends on one without a shape is lost with it."""
+        active = self.graph.active.intersection(node.input)
         if not self.graph.active.intersection(node.output):
             return
-        handler = _HANDLERS[node.op_type]
+        if self.lost and not active <= self.values.keys():
+            return
+        try:
+            self._handled(node)
+        except Unsupported as why:
+            out = next((out for out in node.output if out), "")
+            if len(node.output) > 1 or out not in self.graph.shapes:
+                self.build.at_loss = self.build.at_loss if self.lost else len(self.build.layers)
+                self.lost.append(why)
+                return
+            reads = [self.values[name] for name in node.input if name in self.values]
+            stand_in = self.build.stand_in(self.site(node), reads, self.graph.shapes[out], why)
+            self.values[out] = replace(stand_in, shape=self.graph.shapes[out])
+
+    def _handled(self, node: Any) -> None:
+        handler = _HANDLERS.get(node.op_type)
+        if handler is None or node.domain not in _KNOWN_DOMAINS:
+            raise self.unsupported(node, "no such operator is known here")
         for out in node.output[:1]:
-            if out not in self.graph.shapes:
+            if out and out not in self.graph.shapes:
                 raise self.unsupported(node, f"the shape of its result {out} cannot be inferred")
         padded = any(any(self.values[name].pad) for name in node.input if name in self.values)
         if padded and handler not in (_conv, _max_pool, _average_pool, _pad):
             raise self.unsupported(node, "it reads a padded tensor; only convolutions and pools can")
         for out, value in zip(node.output, handler(self, node), strict=False):
+            if not out or out not in self.graph.shapes:
+                continue
             seen = replace(value, sole=value.sole and self.users[out] == 1, shape=self.graph.shapes[out])
             self.values[out] = seen
 
@@ -347,7 +376,7 @@ class _Reader:
         own = own or (path != "" and path not in self.parents)
         return Site(_title(node), _CALLED.get(node.op_type, node.op_type.lower()), path, own)
 
-    def unsupported(self, node: Any, why: str) -> InputError:
+    def unsupported(self, node: Any, why: str) -> Unsupported:
         return replace(self.site(node), path=node.name or node.output[0]).unsupported(why)
 
     def value(self, node: Any, index: int = 0) -> Value:
@@ -356,8 +385,7 @@ class _Reader:
         if name not in self.values:
             what = "comes from nowhere before it" if name in self.graph.active else "is constant"
             raise self.unsupported(node, f"its input {index} ({name or 'absent'}) {what}")
-        self.build.check_whole(self.site(node), self.values[name])
-        return self.values[name]
+        return self.build.whole(self.site(node), self.values[name])
 
     def activations(self, node: Any) -> list[Value]:
         """All activations among a node's inputs."""
@@ -366,6 +394,13 @@ class _Reader:
     def is_weight(self, node: Any, index: int) -> bool:
         """Whether there is an input `index`, and it does not depend on the network's input."""
         return index < len(node.input) and bool(node.input[index]) and node.input[index] not in self.graph.active
+
+    def owner(self, node: Any, index: int) -> str:
+        """What tells the weights of a node from others': the constant that they are made of."""
+        name = str(node.input[index])
+        while name in self.graph.producer and self.graph.producer[name].op_type in _VIEWS.split():
+            name = str(self.graph.producer[name].input[0])
+        return name
 
     def weight(self, node: Any, index: int) -> Shape:
         """The shape of a weight."""
@@ -437,15 +472,32 @@ def _window(reader: _Reader, node: Any, kernel: list[int], pads_given: list[int]
 
 def _conv(reader: _Reader, node: Any, weight_at: int = 1, bias_at: int = 2) -> _Values:
     weight, x = reader.weight(node, weight_at), reader.value(node)
-    if len(weight) not in (3, 4):
-        raise reader.unsupported(node, f"its weights have {len(weight)} dimensions; 3 or 4 can be read")
-    window = _window(reader, node, list(weight[2:]), reader.graph.ints(node, "pads"))
+    if len(weight) not in (3, 4, 5):
+        raise reader.unsupported(node, f"its weights have {len(weight)} dimensions; 3 to 5 can be read")
     groups = int(reader.graph.attribute(node, "group", 1))
     bits = reader.graph.weight_bits(node.input[weight_at])
     more = {"groups": groups, "bias": reader.is_weight(node, bias_at), "weight_bits": bits}
     if groups < 1 or weight[1] * groups != x.shape[1]:
         raise reader.unsupported(node, f"{weight[1]} channels a filter in {groups} groups, but its input is {x.shape}")
-    return [reader.build.windowed(reader.site(node), "conv", x, reader.out(node), window, more)]
+    made = _over_window(reader, node, "conv", x, list(weight[2:]), more)
+    return [reader.build.owned(made, reader.owner(node, weight_at))]
+
+
+def _over_window(reader: _Reader, node: Any, op: str, x: Value, kernel: list[int], more: dict[str, Any]) -> Value:
+    """A convolution or pool of one to three dimensions."""
+    graph, pads = reader.graph, reader.graph.ints(node, "pads")
+    if len(kernel) < 3:
+        window = _window(reader, node, kernel, pads)
+        return reader.build.windowed(reader.site(node), op, x, reader.out(node), window, more)
+    if str(graph.attribute(node, "auto_pad", "NOTSET")).startswith("SAME"):
+        pads = [(size - 1) // 2 for size in kernel]
+    sizes = (
+        kernel,
+        graph.ints(node, "strides") or [1] * 3,
+        (pads or [0] * 3)[:3],
+        graph.ints(node, "dilations") or [1] * 3,
+    )
+    return reader.build.volume(reader.site(node), op, x, reader.out(node), sizes, more)
 
 
 def _conv_transposed(reader: _Reader, node: Any) -> _Values:
@@ -457,15 +509,15 @@ def _conv_transposed(reader: _Reader, node: Any) -> _Values:
     bits = graph.weight_bits(node.input[1])
     more = {"groups": int(graph.attribute(node, "group", 1)), "bias": reader.is_weight(node, 2), "weight_bits": bits}
     sizes = window.filter, window.stride
-    return [reader.build.transposed(reader.site(node), reader.value(node), reader.out(node), sizes, more)]
+    made = reader.build.transposed(reader.site(node), reader.value(node), reader.out(node), sizes, more)
+    return [reader.build.owned(made, reader.owner(node, 1))]
 
 
 def _pool(reader: _Reader, node: Any, op: str) -> _Values:
     kernel = reader.graph.ints(node, "kernel_shape")
-    if kernel is None or len(kernel) not in (1, 2):
-        raise reader.unsupported(node, f"its kernel_shape is {kernel}; one or two sizes can be read")
-    window = _window(reader, node, kernel, reader.graph.ints(node, "pads"))
-    return [reader.build.windowed(reader.site(node), op, reader.value(node), reader.out(node), window, {})]
+    if kernel is None or len(kernel) not in (1, 2, 3):
+        raise reader.unsupported(node, f"its kernel_shape is {kernel}; one to three sizes can be read")
+    return [_over_window(reader, node, op, reader.value(node), kernel, {})]
 
 
 def _max_pool(reader: _Reader, node: Any) -> _Values:
@@ -508,24 +560,87 @@ def _dense(reader: _Reader, node: Any, x: Value, weight_at: int, weight: Shape, 
     value = reader.build.dense(reader.site(node), x, weight, reader.out(node), bias)
     layer = reader.build.layers[value.layer]
     reader.build.layers[value.layer] = replace(layer, weight_bits=reader.graph.weight_bits(node.input[weight_at]))
-    return value
+    return reader.build.owned(value, reader.owner(node, weight_at))
 
 
 def _matmul(reader: _Reader, node: Any, b_at: int = 1) -> _Values:
     weights = [i for i in (0, b_at) if reader.is_weight(node, i)]
     if not weights:
-        a, b = reader.value(node), reader.value(node, b_at)
+        a, b = (reader.values[node.input[i]] for i in (0, b_at))
+        if min(len(a.shape), len(b.shape)) < 2:
+            return [reader.build.product(reader.site(node), reader.value(node), reader.value(node, b_at), 1, 1)]
         return [reader.build.matmul(reader.site(node), a, b, reader.out(node))]
     shape = reader.weight(node, weights[0])
-    if len(shape) < 2 or math.prod(shape[:-2]) != 1:
+    if len(shape) < 2:
         raise reader.unsupported(node, f"its weights {shape} are no matrix")
+    if math.prod(shape[:-2]) != 1:
+        return [_matrices(reader, node, weights[0], shape, b_at)]
     k, c = (shape[-1], shape[-2]) if weights[0] else (shape[-2], shape[-1])
     x = reader.value(node, 0 if weights[0] else b_at)
     return [_dense(reader, node, x, weights[0], (k, c), bias=False)]
 
 
+def _matrices(reader: _Reader, node: Any, weight_at: int, shape: Shape, b_at: int) -> Value:
+    """A product with a matrix of weights a head."""
+    out = reader.out(node)
+    labels = "abcdefgh"[: len(out) - 2]
+    own = labels[len(labels) - len(shape) + 2 :]
+    x = reader.value(node, 0 if weight_at else b_at)
+    terms, operands = (
+        ((f"{labels}xy", f"{own}yz"), (x, shape)) if weight_at else ((f"{own}xy", f"{labels}yz"), (shape, x))
+    )
+    made = reader.build.einsum(reader.site(node), f"{','.join(terms)}->{labels}xz", operands, out)
+    return reader.build.owned(made, reader.owner(node, weight_at))
+
+
+def _einsum(reader: _Reader, node: Any) -> _Values:
+    constant = [i for i in range(len(node.input)) if reader.is_weight(node, i)]
+    operands = [reader.weight(node, i) if i in constant else reader.value(node, i) for i in range(len(node.input))]
+    equation = str(reader.graph.attribute(node, "equation", ""))
+    made = reader.build.einsum(reader.site(node), equation, operands, reader.out(node))
+    return [reader.build.owned(made, reader.owner(node, constant[0])) if constant else made]
+
+
 def _attention(reader: _Reader, node: Any) -> _Values:
-    return [reader.build.attention(reader.site(node), *(reader.value(node, i) for i in range(3)))]
+    if node.domain == "com.microsoft" or any(len(reader.values[name].shape) != 4 for name in node.input[:3]):
+        raise reader.unsupported(node, "it projects or splits heads by itself; export attention as products")
+    q, k, v = (reader.values[name] for name in node.input[:3])
+    mask = reader.values.get(node.input[3]) if len(node.input) > 3 else None
+    return [reader.build.attention(reader.site(node), q, k, v, mask)]
+
+
+def _recurrent(reader: _Reader, node: Any) -> _Values:
+    """[steps, batch, features]; one layer, in one direction or two."""
+    kind, graph = node.op_type.lower(), reader.graph
+    way, hidden = str(graph.attribute(node, "direction", "forward")), int(graph.attribute(node, "hidden_size", 0))
+    weight = reader.weight(node, 1)
+    if (
+        way == "reverse"
+        or hidden < 1
+        or len(weight) != 3
+        or any(node.input[i : i + 1] not in ([], [""]) for i in (4, 7))
+    ):
+        raise reader.unsupported(node, "lengths, peepholes and a lone backward direction cannot be read")
+    first = [reader.values.get(name) for name in node.input[5:7]]
+    keys = tuple((reader.owner(node, 1), number) for number in range(weight[0]))
+    about = Layers(kind, hidden, keys, way == "bidirectional")
+    return list(recurrent(reader.build, reader.site(node), reader.value(node), about, *first))
+
+
+def _where(reader: _Reader, node: Any) -> _Values:
+    """Guards against a softmax of nothing change nothing."""
+    test = reader.graph.producer.get(node.input[0])
+    if test is not None and test.op_type == "IsNaN" and test.input[0] in node.input:
+        return [reader.values[test.input[0]]]
+    return _pointwise(reader, node)
+
+
+def _scatter(reader: _Reader, node: Any) -> _Values:
+    """Part of a tensor replaced; a constant part is put out and not read."""
+    site, out, active = reader.site(node), reader.out(node), reader.activations(node)
+    if node.input[0] in reader.graph.active:
+        return [reader.build.pointwise(site, "eltwise", active, out)]
+    return [reader.build.concat(site, active, out)]
 
 
 def _batch_norm(reader: _Reader, node: Any) -> _Values:
@@ -569,6 +684,10 @@ def _binary(reader: _Reader, node: Any, operands_at: tuple[int, int] | None = No
 
 
 def _concat(reader: _Reader, node: Any) -> _Values:
+    """An input with something new behind it that is handed out again is a state."""
+    parts = reader.activations(node)
+    if len(parts) == len(node.input) == 2 and node.output[0] in reader.outputs and reader.build.may_live_on(parts[0]):
+        return [reader.build.appended(reader.site(node), parts[0], parts[1], reader.out(node))]
     return [reader.build.concat(reader.site(node), reader.activations(node), reader.out(node))]
 
 
@@ -577,12 +696,17 @@ def _slice(reader: _Reader, node: Any) -> _Values:
 
 
 def _gather(reader: _Reader, node: Any) -> _Values:
-    if not reader.is_weight(node, 1):
-        raise reader.unsupported(node, "it looks a table up by the input (an embedding); start the network behind it")
-    x, shape = reader.value(node), reader.out(node)
-    if math.prod(shape) > math.prod(x.shape):
-        raise reader.unsupported(node, f"it repeats {x.layer} to {shape}")
-    return _slice(reader, node)
+    """Rows of a table at computed places (an embedding), or part of an activation."""
+    if node.input[0] in reader.graph.active:
+        x, shape = reader.value(node), reader.out(node)
+        if math.prod(shape) > math.prod(x.shape):
+            raise reader.unsupported(node, f"it repeats {x.layer} to {shape}")
+        return _slice(reader, node)
+    table, axis = reader.weight(node, 0), int(reader.graph.attribute(node, "axis", 0))
+    if axis % len(table) or node.op_type != "Gather":
+        raise reader.unsupported(node, "it looks up columns of a table; rows can be read")
+    made = reader.build.gather(reader.site(node), reader.value(node, 1), table, reader.out(node))
+    return [reader.build.owned(made, reader.owner(node, 0))]
 
 
 def _split(reader: _Reader, node: Any) -> _Values:
@@ -624,7 +748,9 @@ def _resize(reader: _Reader, node: Any) -> _Values:
 
 
 def _view(reader: _Reader, node: Any) -> _Values:
-    return [reader.value(node)]
+    if node.input[0] not in reader.values:
+        raise reader.unsupported(node, f"its input 0 ({node.input[0]}) is constant")
+    return [reader.values[node.input[0]]]
 
 
 _Handler = Callable[[_Reader, Any], _Values]
@@ -654,7 +780,11 @@ _HANDLERS: dict[str, _Handler] = {
     "GlobalMaxPool": partial(_global_pool, op="max_pool"),
     "Concat": _concat,
     "Slice": _slice,
-    "Gather": _gather,
+    **dict.fromkeys(["Gather", "GatherElements", "GatherND"], _gather),
+    **dict.fromkeys(["ScatterND", "ScatterElements", "Scatter"], _scatter),
+    **dict.fromkeys(["LSTM", "GRU", "RNN"], _recurrent),
+    "Einsum": _einsum,
+    "Where": _where,
     "Split": _split,
     "Pad": _pad,
 }
@@ -663,11 +793,12 @@ _HANDLERS: dict[str, _Handler] = {
 # ---------------------------------------------------------------------------------------------- the way in
 
 
-def from_onnx(path: Path, input_shape: Shape | None = None, input_name: str | None = None) -> Workload:
-    """An ONNX file as a workload, for one input of `input_shape`, batch of one first (default: as in the file).
+def from_onnx(path: Path, shapes: Sequence[tuple[str, Shape]] = (), cut_at: str = "") -> Workload:
+    """An ONNX file as a workload, read for one item of the batch that its inputs have.
 
-    `input_name` may say whose shape that is. Raises InputError, naming the operator and node that cannot be read, the
-    dimension that must be given, or the package that is missing.
+    shapes: of inputs, batch first, by name or '' for the only one (default: as in the file); also the size of a
+    dimension by the name that the file gives it. cut_at: the layer or module to end with. Raises InputError, naming the
+    operators and nodes that cannot be read, the dimension that must be given, or the package that is missing.
     """
     onnx = _package(path)
     model = _load(path, onnx)
@@ -675,23 +806,25 @@ def from_onnx(path: Path, input_shape: Shape | None = None, input_name: str | No
     for node in graph.nodes:
         if node.op_type in _CONTROL:
             raise InputError(f"{path}: {_unknown(node, _DATA_DEPENDENT)}")
-    info = _only_input(path, graph, input_name)
-    shape = _input_shape(path, info, input_shape)
-    grid = grid_of_input(shape[1:], str(path))
-    _set_shape(model, info, shape)
-    graph.mark_active(info.name)
-    for node in graph.nodes:
-        known = node.op_type in _HANDLERS and node.domain in _KNOWN_DOMAINS
-        if not known and graph.active.intersection(node.output):
-            raise InputError(f"{path}: {_unknown(node, 'no such operator is known here')}")
+    infos = _inputs(path, graph)
+    asked = _by_name(path, infos, shapes)
+    whole = {info.name: _input_shape(path, info, asked) for info in infos}
+    sizes = sorted({shape[0] for shape in whole.values()} - {1})
+    if len(sizes) > 1:
+        raise InputError(f"{path}: batches of {', '.join(map(str, sizes))}; all inputs have one and the same")
+    inputs = {name: (1, *shape[1:]) for name, shape in whole.items()}
+    _set_shapes(model, infos, inputs)
+    graph.mark_active(list(inputs))
     try:
         graph.infer()
-        reader = _Reader(graph, info.name, shape, grid)
+        reader = _Reader(graph, inputs)
         for node in graph.nodes:
             with _naming(node):
                 reader.read(node)
         outputs = [reader.values[out.name] for out in model.graph.output if out.name in reader.values]
-        return reader.build.finish(path.stem, outputs, path.name)
+        gone = any(out.name in graph.active and out.name not in reader.values for out in model.graph.output)
+        found = reader.build.finish(path.stem, outputs, path.name, cut_at, reader.lost if gone else ())
+        return batched(found, sizes[0]) if sizes else found
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -801,53 +934,62 @@ def _check_locations(path: Path, graph: Any) -> None:
                 raise InputError(f"{path}: the weights {tensor.name} are said to stand in {where}; move them there")
 
 
-def _only_input(path: Path, graph: _Graph, name: str | None) -> Any:
-    """The one tensor that the network reads."""
+def _inputs(path: Path, graph: _Graph) -> list[Any]:
+    """The tensors that the network reads."""
     read = {source for node in graph.nodes for source in node.input}
     inputs = [i for i in graph.model.graph.input if i.name in read and i.name not in graph.initializers]
-    names = ", ".join(info.name for info in inputs)
-    if len(inputs) != 1:
-        found = f"{len(inputs)} inputs ({names})" if inputs else "no input"
-        raise InputError(f"{path}: the network reads {found}; networks of one input can be simulated")
-    if name is not None and name != inputs[0].name:
-        raise InputError(f"{path}: --input-shape {name}=...: there is no such input; its input is {names}")
-    return inputs[0]
+    if not inputs:
+        raise InputError(f"{path}: the network reads no input")
+    return inputs
 
 
-def _input_shape(path: Path, info: Any, given: Shape | None) -> Shape:
-    """The input's shape, batch of one first; as in the file, or as given."""
-    dims = info.type.tensor_type.shape.dim
+def _by_name(path: Path, infos: Sequence[Any], shapes: Sequence[tuple[str, Shape]]) -> dict[str, Shape]:
+    """Shapes by the name of an input or of a dimension; one without a name is the only input's."""
+    names = [info.name for info in infos]
+    known = [d.dim_param for info in infos for d in info.type.tensor_type.shape.dim if d.dim_param]
+    out = {}
+    for name, shape in shapes:
+        if not name and len(names) > 1:
+            one = ",".join(map(str, shape))
+            raise InputError(f"{path}: --input-shape {one}: whose? Its inputs are {', '.join(names)}; say NAME={one}")
+        if name and name not in (*names, *known):
+            kind = "inputs are" if len(names) > 1 else "input is"
+            raise InputError(f"{path}: --input-shape {name}=...: there is no such input; its {kind} {', '.join(names)}")
+        out[name or names[0]] = shape
+    return out
+
+
+def _input_shape(path: Path, info: Any, asked: dict[str, Shape]) -> Shape:
+    """An input's shape, the batch first; as in the file, or as given. A batch that is left open is one."""
+    dims, given = info.type.tensor_type.shape.dim, asked.get(info.name)
     stated = [int(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in dims]
     shown = ",".join(map(str, stated))
     if given is not None and stated and len(given) != len(stated):
         raise InputError(f"{path}: input {info.name} has {len(stated)} dimensions ({shown}); {len(given)} are given")
-    shape = list(given) if given is not None else stated
+    shape = list(given) if given is not None else [asked[d][0] if d in asked else d for d in stated]
     if given is None and shape and (isinstance(shape[0], str) or shape[0] < 1):
         shape[0] = 1
     unknown = [str(size) for size in shape if isinstance(size, str) or size < 1]
-    example = ",".join("N" if isinstance(s, str) or s < 1 else str(s) for s in shape) or "1,3,224,224"
+    example = ",".join("N" if isinstance(s, str) or s < 1 else str(s) for s in shape) if shape else "1,3,224,224"
     if unknown or not shape:
         which = f"dimension {', '.join(unknown)} of input {info.name} ({shown})" if unknown else f"input {info.name}"
         raise InputError(f"{path}: {which} is not fixed; give it, such as --input-shape {info.name}={example}")
-    if not 2 <= len(shape) <= 4:
-        raise InputError(f"{path}: input {info.name} has {len(shape)} dimensions ({shown}); two to four can be read")
-    if shape[0] != 1:
-        one = ",".join(map(str, [1, *shape[1:]]))
-        what = f"a batch of {shape[0]} ({','.join(map(str, shape))})"
-        raise InputError(f"{path}: input {info.name} has {what}; one is simulated: --input-shape {info.name}={one}")
+    if not 1 <= len(shape) <= 5:
+        raise InputError(f"{path}: input {info.name} has {len(shape)} dimensions ({shown}); one to five can be read")
     return tuple(int(size) for size in shape)
 
 
-def _set_shape(model: Any, info: Any, shape: Shape) -> None:
-    """Fix the input's shape; where it was another, what the file says of the shapes behind it is void."""
-    if _static(info) != shape:
+def _set_shapes(model: Any, infos: Sequence[Any], shapes: dict[str, Shape]) -> None:
+    """Fix the inputs' shapes; where one was another, what the file says of the shapes behind it is void."""
+    if any(_static(info) != shapes[info.name] for info in infos):
         del model.graph.value_info[:]
         for out in model.graph.output:
             out.type.tensor_type.ClearField("shape")
-    dims = info.type.tensor_type.shape.dim
-    del dims[:]
-    for size in shape:
-        dims.add().dim_value = size
+    for info in infos:
+        dims = info.type.tensor_type.shape.dim
+        del dims[:]
+        for size in shapes[info.name]:
+            dims.add().dim_value = size
 
 
 __all__ = ["from_onnx"]

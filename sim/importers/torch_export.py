@@ -1,10 +1,4 @@
-"""Any torch module as a Workload: torch.export's undecomposed graph, operator by operator.
-
-How tensors become layers, and what folds, stands in `build`. Of torch's own:
-
-- Reshapes, permutations, dropout, fake quantisers and the like cost nothing and vanish.
-- What is computed from weights alone (parametrizations, say) is a weight and costs no operation.
-- A module called twice is two layers, and its weights are counted twice.
+"""Any torch module as a Workload: torch.export's undecomposed graph, operator by operator (`torch_operators`).
 
 Layers are named by module path ("layer1.0.conv1"); operators written in a module's forward get that module's path and
 the operator ("layer1.0.add"), numbered where that is not unique.
@@ -13,351 +7,178 @@ the operator ("layer1.0.add"), numbered where that is not unique.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.importers.build import Builder, Shape, Site, Value, Window, grid_of_input
-from cosoc.sim.model.workload import INPUT, Workload
+from cosoc.sim.files.reading import Reading
+from cosoc.sim.importers.build import Builder, Input, Shape, Value, grid_of_input
+from cosoc.sim.importers.decoder import with_cache
+from cosoc.sim.importers.torch_operators import Reader, base_of, in_place, shape_of
+from cosoc.sim.model.workload import INPUT, Workload, batched
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.fx import Node
 
-_VIEWS = (
-    "view reshape flatten unflatten squeeze unsqueeze permute transpose t movedim swapaxes expand expand_as view_as "
-    "reshape_as contiguous clone detach alias lift_fresh_copy to _to_copy type_as float half dropout dropout1d "
-    "feature_dropout alpha_dropout feature_alpha_dropout identity channel_shuffle pixel_shuffle pixel_unshuffle "
-    "fake_quantize_per_tensor_affine fake_quantize_per_channel_affine chunk split split_with_sizes unbind"
-)
-_UNARY = (
-    "sigmoid hardsigmoid hardswish silu gelu tanh elu selu celu leaky_relu prelu softplus mish log_sigmoid hardtanh "
-    "clamp clamp_min clamp_max exp log sqrt rsqrt abs neg square reciprocal pow round floor erf relu relu6"
-)
-_BINARY = "add sub rsub mul div maximum minimum"
 
+def from_module(
+    module: nn.Module, inputs: Shape | Sequence[Input], name: str, source: str = "", cut_at: str = ""
+) -> Workload:
+    """A torch module as a workload, in evaluation mode, for one item of a batch.
 
-class _Reader:
-    """The graph as read so far: layers, and the value of every node that carries an activation."""
-
-    def __init__(self, module: nn.Module, nodes: list[Node], input_shape: tuple[int, int, int]) -> None:
-        self.leaves = {path for path, child in module.named_modules() if _is_leaf(child)}
-        live = set(nodes)
-        self.users = {node: sum(user in live for user in node.users) for node in nodes}
-        self.build = Builder(input_shape)
-        self.values: dict[Node, Value] = {}
-
-    def read(self, node: Node) -> None:
-        """Take in one call; nodes without activations among their arguments are weights and are passed over."""
-        if not any(arg in self.values for arg in node.all_input_nodes):
-            return
-        op = _operator(node)
-        handler = _HANDLERS.get(op)
-        if handler is None:
-            raise self.unsupported(node, "no such operator is known here")
-        padded = [arg for arg in node.all_input_nodes if arg in self.values and any(self.values[arg].pad)]
-        if padded and handler not in (_conv, _pool, _pad):
-            raise self.unsupported(node, "it reads a padded tensor; only convolutions and pools can")
-        value = handler(self, node)
-        self.values[node] = self.seen(node, value)
-        if str(node.target).split(".")[1:2] == [op + "_"]:  # in place: who reads the argument later sees the result
-            self.values[_node(node.args[0])] = self.values[node]
-
-    def seen(self, node: Node, value: Value) -> Value:
-        """A value as the readers of `node` see it."""
-        shape = _shape(node) if hasattr(node.meta["val"], "shape") else ()
-        return replace(value, sole=value.sole and self.users[node] == 1, shape=shape)
-
-    def site(self, node: Node) -> Site:
-        path = _path(node)
-        return Site(_full_name(node), _operator(node), path, own=path in self.leaves)
-
-    def unsupported(self, node: Node, why: str) -> InputError:
-        return self.site(node).unsupported(why)
-
-    def value(self, node: Node, index: int = 0) -> Value:
-        """The activation that a call takes as its argument `index`."""
-        arg = node.args[index] if index < len(node.args) else None
-        if arg not in self.values:
-            raise self.unsupported(node, f"operand {index} is constant")
-        value = self.values[_node(arg)]
-        if hasattr(_node(arg).meta["val"], "shape"):
-            self.build.check_whole(self.site(node), value)
-        return value
-
-    def activations(self, node: Node) -> list[Value]:
-        """All activations among a call's arguments, in order, repeated where an argument is."""
-        flat = [a for arg in node.args for a in (arg if isinstance(arg, (list, tuple)) else (arg,))]
-        return [self.values[_node(arg)] for arg in flat if arg in self.values]
-
-
-# ---------------------------------------------------------------------------------------------- the graph's nodes
-
-
-def _operator(node: Node) -> str:
-    """The operator's name without namespace, overload and the underscore of an in-place one: conv2d, add, getitem."""
-    parts = str(node.target).split(".")
-    name = parts[1] if parts[0] == "aten" and len(parts) > 1 else getattr(node.target, "__name__", str(node.target))
-    return name.rstrip("_")
-
-
-def _full_name(node: Node) -> str:
-    return ".".join(str(node.target).split(".")[:2]) if str(node.target).startswith("aten.") else _operator(node)
-
-
-def _path(node: Node) -> str:
-    stack = node.meta.get("nn_module_stack") or {}
-    return str(list(stack.values())[-1][0]).partition("@")[0] if stack else ""
+    inputs: what it takes; one shape stands for one input of its weights' type. A shape is without the batch: (tokens),
+    (features), (channels, length), (channels, rows, columns) or (channels, planes, rows, columns). cut_at: the layer or
+    module to end with. The module is left as it was. Raises InputError naming the operators and modules that cannot be
+    read.
+    """
+    given = [one if isinstance(one, Input) else Input("", (one,)) for one in inputs]
+    if given and not any(isinstance(one, Input) for one in inputs):
+        given = [Input("", tuple(size for one in given for size in one.shape))]
+    program = _export(module, given, name)
+    live = _live_nodes(program.graph)
+    signature = program.graph_signature
+    places = [n for n in live if n.op == "placeholder" and n.name in signature.user_inputs]
+    order = [node.name for node in places]
+    if not places:
+        raise InputError(f"{name}: its output does not depend on its input through any operator")
+    names = {node: INPUT if i == 0 else order[i] for i, node in enumerate(places)}
+    build = Builder({names[node]: grid_of_input(shape_of(node)[1:] or (1,), name) for node in places})
+    states = _states(live, set(places), signature.inputs_to_buffers)
+    outputs = live[-1].all_input_nodes
+    reader = Reader(
+        build, {path for path, child in module.named_modules() if _is_leaf(child)},
+        {node: sum(user in live for user in node.users) for node in live}, _weights(module, signature), states,
+        set(outputs),
+    )  # fmt: skip
+    for node, state in states.items():
+        build.states[state] = grid_of_input(shape_of(node)[1:] or (1,), name)
+        reader.values[node] = Value(state, sole=False, shape=shape_of(node))
+    for node in live:
+        if node in names:
+            reader.values[node] = reader.seen(node, Value(names[node], sole=True))
+        elif node.op == "call_function":
+            reader.read(node)
+    found = [reader.values[node] for node in outputs if node in reader.values]
+    return build.finish(name, found, source, cut_at)
 
 
 def _is_leaf(module: nn.Module) -> bool:
     return all(name == "parametrizations" for name, _ in module.named_children())
 
 
-def _shape(node: Any) -> Shape:
-    return tuple(int(size) for size in node.meta["val"].shape)
+def _weights(module: nn.Module, signature: Any) -> dict[str, object]:
+    """What tells one parameter from another, by the name of its placeholder: two names of one are one."""
+    known = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    return {place: id(known[target]) for place, target in names.items() if target in known}
 
 
-def _node(arg: Any) -> Node:
-    """An argument that is known to be a node, to the type checker."""
-    return arg  # type: ignore[no-any-return]
-
-
-def _arg(node: Node, index: int, default: Any, keyword: str = "") -> Any:
-    """An operator's argument by place or keyword; trailing defaults are absent from the graph."""
-    return node.args[index] if index < len(node.args) else node.kwargs.get(keyword, default)
-
-
-def _pair(value: Any, one_d: bool, rows: int) -> tuple[int, int]:
-    """(rows, columns) of a size given as one number or two; a 1-D operator's has `rows` rows."""
-    sizes = tuple(int(v) for v in value) if isinstance(value, (list, tuple)) else (int(value),)
-    return (rows, sizes[-1]) if one_d else (sizes[0], sizes[-1])
-
-
-# ---------------------------------------------------------------------------------------------- operators
-
-
-def _conv(reader: _Reader, node: Node) -> Value:
-    op, weight = _operator(node), _node(node.args[1])
-    if weight in reader.values:
-        raise reader.unsupported(node, "its weights are computed from the input")
-    *_, fy, fx = (1, *_shape(weight)[2:])
-    one_d = len(_shape(weight)) == 3
-    stride = _pair(_arg(node, 3, 1, "stride"), one_d, 1)
-    bias = _arg(node, 2, None, "bias") is not None
-    if op.startswith("conv_transpose"):
-        more = {"groups": _arg(node, 6, 1, "groups"), "bias": bias}
-        return reader.build.transposed(reader.site(node), reader.value(node), _shape(node), ((fy, fx), stride), more)
-    padding = _arg(node, 4, 0, "padding")
-    dilation = _pair(_arg(node, 5, 1, "dilation"), one_d, 1)
-    if isinstance(padding, str):
-        reach = (fy - 1) * dilation[0], (fx - 1) * dilation[1]
-        padding = (reach[0] // 2, reach[1] // 2) if padding == "same" else (0, 0)
-    groups = _arg(node, 6, 1, "groups")
-    window = Window((fy, fx), stride, _pair(padding, one_d, 0), dilation)
-    more = {"groups": groups, "bias": bias}
-    return reader.build.windowed(reader.site(node), "conv", reader.value(node), _shape(node), window, more)
-
-
-def _linear(reader: _Reader, node: Node) -> Value:
-    """x @ W.T."""
-    x, site = reader.value(node), reader.site(node)
-    if node.args[1] in reader.values:
-        return reader.build.product(site, x, reader.value(node, 1), rows=_shape(node)[-2], heads=1)
-    bias = _arg(node, 2, None, "bias") is not None
-    return reader.build.dense(site, x, _shape(node.args[1]), _shape(node), bias)
-
-
-def _matmul(reader: _Reader, node: Node) -> Value:
-    """A product of activations, or of an activation with a weight on either side."""
-    left, right = (_node(arg) for arg in node.args[:2])
-    a, b = (_shape(arg) for arg in (left, right))
-    site = reader.site(node)
-    if right not in reader.values:
-        return reader.build.dense(site, reader.value(node), (b[-1], b[-2]), _shape(node), bias=False)
-    if left not in reader.values:
-        return reader.build.dense(site, reader.value(node, 1), (a[-2], a[-1]), _shape(node), bias=False)
-    return reader.build.matmul(site, reader.values[left], reader.values[right], _shape(node))
-
-
-def _attention(reader: _Reader, node: Node) -> Value:
-    q, k, v = (reader.value(node, i) for i in range(3))
-    return reader.build.attention(reader.site(node), q, k, v)
-
-
-def _batch_norm(reader: _Reader, node: Node) -> Value:
-    return reader.build.batch_norm(reader.site(node), reader.value(node), _shape(node))
-
-
-def _relu(reader: _Reader, node: Node) -> Value:
-    """ReLU and ReLU6 by any name; another clamp does not fold."""
-    op = _operator(node)
-    if op in ("clamp", "clamp_min", "hardtanh") and "Tensor" not in str(node.target):
-        bounds = _arg(node, 1, -1.0 if op == "hardtanh" else None, "min"), _arg(node, 2, None, "max")
-        op = {(0, 6): "relu6", (0, None): "relu"}.get(bounds, op)
-    return reader.build.activation(reader.site(node), reader.value(node), _shape(node), op)
-
-
-def _unary(reader: _Reader, node: Node) -> Value:
-    return reader.build.pointwise(reader.site(node), "eltwise", reader.activations(node), _shape(node))
-
-
-def _norm(reader: _Reader, node: Node) -> Value:
-    return reader.build.pointwise(reader.site(node), "norm", reader.activations(node), _shape(node))
-
-
-def _softmax(reader: _Reader, node: Node) -> Value:
-    return reader.build.pointwise(reader.site(node), "softmax", reader.activations(node), _shape(node))
-
-
-def _binary(reader: _Reader, node: Node) -> Value:
-    operands, site = reader.activations(node), reader.site(node)
-    if len(operands) > 1:
-        return reader.build.binary(site, operands, _shape(node))
-    constant = next((arg for arg in node.args[:2] if arg not in reader.values), None)
-    if site.op == "div" and constant is node.args[0]:
-        return reader.build.pointwise(site, "eltwise", operands, _shape(node))
-    size = _shape(constant) if hasattr(constant, "meta") else ()
-    return reader.build.with_constant(site, operands[0], size, _shape(node))
-
-
-def _pool(reader: _Reader, node: Node) -> Value:
-    op = _operator(node)
-    one_d, kernel = op.endswith("1d"), _arg(node, 1, None, "kernel_size")
-    stride = _arg(node, 2, None, "stride") or kernel
-    dilation = _arg(node, 4, 1, "dilation") if op.startswith("max") else 1
-    padding = _arg(node, 3, 0, "padding")
-    sizes = (kernel, one_d, 1), (stride, one_d, 1), (padding, one_d, 0), (dilation, one_d, 1)
-    window = Window(*(_pair(*size) for size in sizes))
-    return reader.build.windowed(reader.site(node), op[:3] + "_pool", reader.value(node), _shape(node), window, {})
-
-
-def _adaptive_pool(reader: _Reader, node: Node) -> Value:
-    op = _operator(node).removeprefix("adaptive_")[:3] + "_pool"
-    return reader.build.adaptive_pool(reader.site(node), op, reader.value(node), _shape(node))
-
-
-def _mean(reader: _Reader, node: Node) -> Value:
-    x, rank = reader.value(node), len(_shape(node.args[0]))
-    given = _arg(node, 1, None, "dim")
-    axes = {a % rank for a in (range(rank) if given is None else given)}
-    return reader.build.reduced(reader.site(node), "avg_pool", x, axes)
-
-
-def _pad(reader: _Reader, node: Node) -> Value:
-    """torch lists the last dimension first."""
-    x, sizes = reader.value(node), [int(s) for s in node.args[1]]  # type: ignore[union-attr, arg-type]
-    left, right, above, below = [*sizes, 0, 0, 0, 0][:4]
-    if min(sizes) < 0 or any(sizes[4:]):
-        raise reader.unsupported(node, f"padding {sizes} is not of rows and columns alone")
-    return reader.build.padded(reader.site(node), x, (above, below, left, right))
-
-
-def _concat(reader: _Reader, node: Node) -> Value:
-    return reader.build.concat(reader.site(node), reader.activations(node), _shape(node))
-
-
-def _slice(reader: _Reader, node: Node) -> Value:
-    return reader.build.slice(reader.site(node), reader.value(node), _shape(node))
-
-
-def _upsample(reader: _Reader, node: Node) -> Value:
-    """Nearest reads one neighbour, linear two each way, cubic four."""
-    op = _operator(node)
-    taps = 4 if "cubic" in op else 2 if "linear" in op else 1
-    rows = 1 if op.endswith(("1d", "linear1d")) else taps
-    return reader.build.resized(reader.site(node), reader.value(node), _shape(node), (rows, taps))
-
-
-def _view(reader: _Reader, node: Node) -> Value:
-    return reader.value(node)
-
-
-_Handler = Callable[[_Reader, "Node"], Value]
-_HANDLERS: dict[str, _Handler] = {
-    **dict.fromkeys(_VIEWS.split(), _view),
-    **dict.fromkeys(_UNARY.split(), _unary),
-    **dict.fromkeys(_BINARY.split(), _binary),
-    **dict.fromkeys(["relu", "relu6", "hardtanh", "clamp", "clamp_min"], _relu),
-    **dict.fromkeys(["conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d"], _conv),
-    **dict.fromkeys(["matmul", "bmm", "mm"], _matmul),
-    **dict.fromkeys(["layer_norm", "group_norm", "instance_norm", "rms_norm", "native_layer_norm"], _norm),
-    **dict.fromkeys(["max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d"], _pool),
-    **dict.fromkeys(["adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool2d"], _adaptive_pool),
-    **dict.fromkeys(["cat", "concat", "concatenate"], _concat),
-    **dict.fromkeys(["slice", "select", "narrow", "getitem"], _slice),
-    **dict.fromkeys(["pad", "constant_pad_nd"], _pad),
-    **dict.fromkeys(["upsample_nearest1d", "upsample_nearest2d", "_upsample_nearest_exact2d"], _upsample),
-    **dict.fromkeys(["upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d"], _upsample),
-    "linear": _linear,
-    "batch_norm": _batch_norm,
-    "mean": _mean,
-    "softmax": _softmax,
-    "scaled_dot_product_attention": _attention,
-}
-
-
-# ---------------------------------------------------------------------------------------------- the way in
-
-
-def from_module(module: nn.Module, input_shape: Shape, name: str, source: str = "") -> Workload:
-    """A torch module as a workload, in evaluation mode, for one input of `input_shape` without its batch.
-
-    `input_shape` has one size (features), two (channels, length) or three (channels, rows, columns). The module is
-    left as it was. Raises InputError naming the operator and the module that cannot be read.
-    """
-    grid = grid_of_input(input_shape, name)
-    program = _export(module, input_shape, name)
-    live = _live_nodes(program.graph)
-    reader = _Reader(module, live, grid)
+def _states(live: Sequence[Node], inputs: set[Node], buffers: dict[str, str]) -> dict[Node, str]:
+    """The buffers into which something that depends on an input is written."""
+    active = set(inputs)
+    found: dict[Node, str] = {}
     for node in live:
-        if node.op == "placeholder" and node.name in program.graph_signature.user_inputs:
-            reader.values[node] = reader.seen(node, Value(INPUT, sole=True))
-        elif node.op == "call_function":
-            reader.read(node)
-    outputs = [reader.values[node] for node in live[-1].all_input_nodes if node in reader.values]
-    return reader.build.finish(name, outputs, source)
+        if node.op != "call_function" or not active.intersection(node.all_input_nodes):
+            continue
+        active.add(node)
+        base = base_of(node.args[0]) if in_place(node) and node.args else None  # type: ignore[arg-type]
+        if base is not None and base.op == "placeholder" and base.name in buffers:
+            found[base] = buffers[base.name]
+            active.add(base)
+    return found
 
 
-def _export(module: nn.Module, input_shape: Shape, name: str) -> Any:
+def _export(module: nn.Module, inputs: Sequence[Input], name: str) -> Any:
     import torch
 
     like = next(module.parameters(), torch.zeros(()))
-    probe = torch.zeros(1, *input_shape, dtype=like.dtype, device=like.device)
-    with _evaluating(module):
+    probes = {}
+    for number, one in enumerate(inputs):
+        said = one.dtype or ("int64" if not number and _takes_tokens(module) else "")
+        dtype = getattr(torch, said, None) if said else like.dtype
+        if not isinstance(dtype, torch.dtype):
+            raise InputError(f"{name}: --input-dtype {one.dtype}: torch has no such type; int64 or float32 are two")
+        probes[one.name or number] = torch.zeros(1, *one.shape, dtype=dtype, device=like.device)
+    places = tuple(probe for key, probe in probes.items() if isinstance(key, int))
+    named = {key: probe for key, probe in probes.items() if isinstance(key, str)}
+    with _evaluating(module), _unlogged(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what an export for running would lose
         try:
-            return torch.export.export(module, (probe,), strict=False)
+            return torch.export.export(module, places, named or None, strict=False)
         except Exception as error:
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            shown = ",".join(str(size) for size in (1, *input_shape))
+            shown = "; ".join(",".join(str(size) for size in (1, *one.shape)) for one in inputs)
             raise InputError(f"{name}: torch.export cannot read it for input {shown}: {reason}") from error
+
+
+def _takes_tokens(module: nn.Module) -> bool:
+    """Whether a model of transformers says that it reads the numbers of tokens."""
+    return getattr(module, "main_input_name", "") == "input_ids"
 
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; afterwards every submodule is in the mode that it was in."""
+    """Evaluation mode for a while, and no cache beside the results; afterwards every submodule is as it was."""
     modes = {child: child.training for child in module.modules()}
+    config = getattr(module, "config", None)
+    cache = getattr(config, "use_cache", None)
     module.eval()
+    if cache:
+        config.use_cache = False  # type: ignore[union-attr]
     try:
         yield
     finally:
+        if cache:
+            config.use_cache = cache  # type: ignore[union-attr]
         for child, training in modes.items():
             child.training = training
 
 
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Nothing is logged for a while: what torch cannot export it would log as a traceback, and it raises as well."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def _live_nodes(graph: Any) -> list[Node]:
-    """Nodes on which the outputs depend, in the graph's order."""
-    todo, live = [node for node in graph.nodes if node.op == "output"], set()
+    """Nodes on which the outputs depend, and what is changed in place, in the graph's order."""
+    todo, live = [node for node in graph.nodes if node.op == "output" or in_place(node)], set()
     while todo:
         node = todo.pop()
         if node not in live:
             live.add(node)
             todo += node.all_input_nodes
     return [node for node in graph.nodes if node in live]
+
+
+def from_spec(spec: str, reading: Reading) -> Workload:
+    """The workload of the module that `package.module:factory` makes, as the reading asks for it. Raises InputError."""
+    if not reading.shapes:
+        raise InputError(f"{spec} needs an input shape, batch of one first, such as --input-shape 1,3,32,32")
+    for _, shape in reading.shapes:
+        if len(shape) < 2 or min(shape) < 1:
+            shown = ",".join(str(size) for size in shape)
+            raise InputError(f"input shape {shown}: the batch and then the sizes are needed, such as 1,3,32,32")
+    types = dict(reading.dtypes)
+    unknown = [key for key in types if key not in dict(reading.shapes)]
+    if unknown:
+        raise InputError(f"--input-dtype {unknown[0]}=...: no --input-shape names that input")
+    inputs = [Input(key, shape[1:], types.get(key, "")) for key, shape in reading.shapes]
+    module, name = load_module(spec), spec.rpartition(":")[2]
+    if reading.context:
+        module = with_cache(module, reading.context, inputs[0].shape[0], name)
+    return batched(from_module(module, inputs, name, source=spec, cut_at=reading.cut_at), reading.batch)
 
 
 def load_module(spec: str) -> nn.Module:

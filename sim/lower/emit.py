@@ -31,10 +31,11 @@ from cosoc.sim.model.soc import CachedMover, Core, SoC
 from cosoc.sim.model.tiles import (
     behind_caches,
     behind_dma,
+    by_groups,
     c_parts,
     cut_channels,
-    form,
-    k_tiles,
+    group_sizes,
+    job_form,
     make_tile,
     pixel_loops,
     tile_counts,
@@ -97,8 +98,9 @@ def stream(
 @dataclass(frozen=True)
 class Step:
     """One tile of a layer on its cores. weights: (part, size) to bring in first. load: whether inputs are loaded for
-    it that the channels after these read too. jobs: (part, size). free_inputs, free_weights: parts whose buffers are
-    free afterwards. count: so many of them follow one another."""
+    it that the channels after these read too; loads: parts that have inputs of their own loaded for it. jobs: (part,
+    size). free_inputs, free_weights: parts whose buffers are free afterwards. count: so many of them follow one
+    another."""
 
     at: Window
     load: bool
@@ -106,6 +108,7 @@ class Step:
     weights: tuple[tuple[int, int], ...] = ()
     free_inputs: tuple[int, ...] = ()
     free_weights: tuple[int, ...] = ()
+    loads: tuple[int, ...] = ()
     count: int = 1
 
 
@@ -114,7 +117,8 @@ def steps(layer: Layer, plan: LayerPlan, soc: SoC) -> Iterator[Step]:
     its slice differs from the tile's before. Parts walk side by side, each through its own tiles of channels."""
     sliced = {i for copy in copies(layer, soc, _present(plan, soc)) if copy.sliced for i in copy.shares}
     cut_c, tile = cut_channels(layer, soc, plan), behind_dma(plan, soc).tile
-    sizes = [_channels(part, layer, soc) for part in plan.parts]
+    cut = [_channels(part, layer, soc) for part in plan.parts]
+    sizes = [[size for size, _ in own] for own in cut]
     counts = tile_counts(layer, tile)
     images = [min(tile.n, layer.n - first) for first in range(0, layer.n, tile.n)]
     rows, cols = _one_by_one(spans_y(layer, tile.oy)), _one_by_one(spans_x(layer, tile.ox))
@@ -124,7 +128,12 @@ def steps(layer: Layer, plan: LayerPlan, soc: SoC) -> Iterator[Step]:
     takes_part = [at["k"] < len(own) for own in sizes]
     news = [_among(fresh, at, here, WEIGHTS) for here in takes_part]
     lasts = [_among(final, at, here, WEIGHTS) for here in takes_part]
-    reads = [_among(final, at, here, OWN_INPUTS if i in sliced else INPUTS) for i, here in enumerate(takes_part)]
+    own_at = [_in_groups(at, [group for _, group in own]) for own in cut]
+    loads = [_among(fresh, own, here, OWN_INPUTS) for own, here in zip(own_at, takes_part, strict=True)]
+    reads = [
+        _among(final, own_at[i], here, OWN_INPUTS) if i in sliced else _among(final, at, here, INPUTS)
+        for i, here in enumerate(takes_part)
+    ]
     before: Step | None = None
     for t in range(len(pixels)):
         here = [i for i, taking in enumerate(takes_part) if taking[t]]
@@ -137,6 +146,7 @@ def steps(layer: Layer, plan: LayerPlan, soc: SoC) -> Iterator[Step]:
             tuple(job for job in jobs if news[job[0]][t] and not cut_c),
             tuple(i for i in here if reads[i][t]),
             tuple(i for i in here if lasts[i][t] and not cut_c),
+            tuple(i for i in here if i in sliced and loads[i][t]),
         )
         # Equal neighbours are a loop; whoever brings weights begins one, whoever frees them ends it.
         if before is not None and rows_inside and _goes_on(before, step):
@@ -177,12 +187,27 @@ class KnownSteps:
         return self.steps[layer, plan]
 
 
-def _channels(part: Part, layer: Layer, soc: SoC) -> list[int]:
-    """Output channels of a part's jobs, one after the other; none behind a cached mover, which walks by itself."""
+def _channels(part: Part, layer: Layer, soc: SoC) -> list[tuple[int, int]]:
+    """Output channels of a part's jobs, one after the other, each with the number of what its inputs are the same in:
+    the job itself, or its group. None behind a cached mover, which walks by itself."""
     if part.tile is None or soc.is_cached(part.core):
         return []
-    cut = k_tiles(part.channels, part.tile.k, layer.k, exact)
-    return [int(size) for size, count in cut for _ in range(int(count)) if size]
+    core, out = soc.core_of(part), list[tuple[int, int]]()
+    together, number = by_groups(layer, core), 0
+    for times, tiles in group_sizes(layer, part, core, part.channels, exact):
+        for _ in range(int(times)):
+            for size in (int(size) for size, count in tiles for _ in range(int(count)) if size):
+                out.append((size, number))
+                number += not together
+            number += together
+    return out
+
+
+def _in_groups(at: Positions, groups: Sequence[int]) -> Positions:
+    """Positions in which tiles of output channels have the numbers of their groups; those beyond them their own."""
+    number = np.arange(int(at["k"].max(initial=0)) + 1)
+    number[: len(groups)] = groups
+    return {**at, "k": number[at["k"]]}
 
 
 def _one_by_one(spans: Sequence[Span]) -> list[Span]:
@@ -198,13 +223,8 @@ def _among(rule: Callable[[Positions, Sequence[str]], Bools], at: Positions, her
 
 def _goes_on(before: Step, step: Step) -> bool:
     """Whether a step is one more of the kind before it."""
-    same = (before.at, before.load, before.jobs, before.free_inputs) == (
-        step.at,
-        step.load,
-        step.jobs,
-        step.free_inputs,
-    )
-    return same and not before.weights and not before.free_weights and not step.weights
+    same = [(one.at, one.load, one.loads, one.jobs, one.free_inputs) for one in (before, step)]
+    return same[0] == same[1] and not before.weights and not before.free_weights and not step.weights
 
 
 def _present(plan: LayerPlan, soc: SoC) -> list[tuple[int, str]]:
@@ -214,7 +234,7 @@ def _present(plan: LayerPlan, soc: SoC) -> list[tuple[int, str]]:
 
 def _row(layer: Layer, inputs: int = 1) -> Window:
     """One output row of a layer, under which so many input rows lie."""
-    return Window(layer.n, Span(1, inputs, 1), Span(layer.ox, layer.ix, 1), 1)
+    return Window(layer.n, Span(1, inputs, 1), Span(layer.ox, layer.ox if layer.hands_on else layer.ix, 1), 1)
 
 
 def _piece(total: int, n: int, pieces: int, step: int) -> int:
@@ -297,7 +317,7 @@ class _Emitter:
         key = layer, part.core, part.bits, size, at, unroll, c
         if key not in self.known.jobs:
             core = self.soc.core_of(part)
-            tile = make_tile(form(layer, core), size, at.y.out, at.x.out, unroll, c)
+            tile = make_tile(job_form(layer, core), size, at.y.out, at.x.out, unroll, c)
             macs = at.n * tile.k * tile.c * tile.fy * tile.fx * tile.oy * tile.ox
             energy = {
                 part.core: round(1000 * at.n * core.energy_pj(tile, exact)),
@@ -502,7 +522,7 @@ class _Emitter:
         self.ops.layer = self.ops.builder.layer(layer.name)
         first, same, previous = True, 0, None
         for step in self.known.of(layer, plan, self.soc):
-            layout = (step.load, step.jobs, bool(step.weights), step.free_inputs)
+            layout = (step.load, step.loads, step.jobs, bool(step.weights), step.free_inputs)
             same = same + 1 if layout == previous and not step.weights else 0
             previous = layout
             # A loop's body refers to the tile before it, so the first two of a kind stand outside.
@@ -554,7 +574,7 @@ class _Emitter:
     def job_ticks(self, layer: Layer, part: Part, size: int, at: Window) -> int:
         """Unloaded time of one job."""
         core = self.soc.core_of(part)
-        tile = make_tile(form(layer, core), size, at.y.out, at.x.out, self.mapping.layers[layer.name].unroll)
+        tile = make_tile(job_form(layer, core), size, at.y.out, at.x.out, self.mapping.layers[layer.name].unroll)
         fed = feed_ticks(tile, self.soc, core, exact, at.n)
         return int(core.launch_cycles + fed + job_cycles(core, tile, self.soc, exact, at.n))
 
@@ -596,7 +616,7 @@ class _Emitter:
         if not cut_c:
             return self.job(layer, mine, size, step.at, plan.unroll, deps, take, give)
         core = self.soc.core_of(mine)
-        sizes = [c for c, count in c_parts(form(layer, core), cut_c) for _ in range(count)]
+        sizes = [c for c, count in c_parts(job_form(layer, core), cut_c) for _ in range(count)]
         op = -1
         for n, c in enumerate(sizes):
             weights = self.dma.weights(layer, part, core, size, c)
@@ -622,7 +642,7 @@ class _Emitter:
         out: dict[int, tuple[Op | None, ...]] = {}
         for copy in copies(layer, self.soc, _present(plan, self.soc)):
             parts = [i for i in copy.shares if i in names]
-            if not parts or not (step.load or copy.sliced):
+            if not parts or not (parts[0] in step.loads if copy.sliced else step.load):
                 continue
             memory, size = self.soc.cores[names[parts[0]]].memory, dict(step.jobs)[parts[0]]
             take = [(f"{names[i]}.in", SLOTS, 1) for i in parts if self.loads(layer, names[i])]
@@ -666,7 +686,7 @@ class _Emitter:
             edges = plan.buffer_rows
             take = [(f"{p}>{c}", rows, 1) for (p, c), rows in edges.items() if p == row.layer]
             give = [(f"{p}>{row.layer}", edges[p, row.layer], n) for p, n in row.frees]
-            leaves = row.layer in self.workload.outputs or set(self.workload.readers(row.layer)) - set(piece.layers)
+            leaves = self.workload.leaves(row.layer) or set(self.workload.readers(row.layer)) - set(piece.layers)
             if leaves and self.stores(layer, name):  # else the row is in place, and no store would give its slot back
                 take.append((f"{row.layer}.rows", SLOTS, 1))
             op = self.job(layer, on[row.layer], layer.k, _row(layer), mine.unroll, deps, take, give)
@@ -693,7 +713,7 @@ class _Emitter:
             if tensor in members:
                 continue
             have, op = fetched.get((layer.name, tensor), (0, None))
-            need = last_row_under(layer, row) + 1
+            need = (row if layer.hands_on else last_row_under(layer, row)) + 1
             if need > have:
                 home = self.homes.tensors[tensor]
                 op, _ = self.dma.load(

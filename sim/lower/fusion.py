@@ -46,15 +46,20 @@ def rows_done_with(layer: Layer, row: int) -> int:
     return min(layer.iy, max(0, (row + 1) * layer.stride_y - layer.pad_y))
 
 
+def _row_by_row(layer: Layer, producer: Layer) -> bool:
+    """Whether the rows that a layer reads are those of the producer, in their order."""
+    return layer.iy == producer.oy and not (layer.hands_on and layer.oy != layer.iy)
+
+
 def _last_under(layer: Layer, row: int, producer: Layer) -> int:
     """The last row of a producer that an output row reads. Rows of a tensor that is read in another shape (flattened
-    for a dense layer, or one pixel repeated) are not those of the producer: every row reads all of them."""
-    return last_row_under(layer, row) if layer.iy == producer.oy else producer.oy - 1
+    for a dense layer, one pixel repeated, part of it taken) are not those of the producer: every row reads all."""
+    return last_row_under(layer, row) if _row_by_row(layer, producer) else producer.oy - 1
 
 
 def _done_with(layer: Layer, row: int, producer: Layer) -> int:
     """How many rows of a producer are read by no output row after `row`."""
-    if layer.iy == producer.oy:
+    if _row_by_row(layer, producer):
         return rows_done_with(layer, row)
     return producer.oy if row == layer.oy - 1 else 0
 

@@ -33,20 +33,16 @@ SHARED: tuple[LinkKind, ...] = ("wifi",)  # kinds on which all messages share on
 
 
 class Device(Model):
-    """`count` equal devices. soc: a built-in SoC or a SoC file. set: overrides of its values, by dotted path.
+    """`count` equal devices. What its processor spends to send or to receive (serialisation and copies) keeps it from
+    computing."""
 
-    message_ns, copy_bytes_per_s: what its processor spends to send or to receive: for a message, and for its bytes
-    (serialisation and copies; 0: nothing). It computes nothing meanwhile. queue_items: items that may wait at its
-    input, the one that it works on included. carrier_w: what the board that it is on draws all the time, where the
-    energy of its SoC stops at a chip and others' does not.
-    """
-
-    soc: str
-    count: Devices = 1
-    set: dict[str, str] = {}
-    message_ns: Nanoseconds = 0
-    copy_bytes_per_s: BytesPerSecondOr0 = 0
-    queue_items: Items = 2
+    soc: str  # a built-in SoC, or a SoC file
+    count: Devices = 1  # equal devices of this entry
+    set: dict[str, str] = {}  # overrides of the SoC's values, by dotted path
+    message_ns: Nanoseconds = 0  # of its processor, to send or receive a message
+    copy_bytes_per_s: BytesPerSecondOr0 = 0  # of its processor, for the bytes of a message; 0: they take no time of it
+    queue_items: Items = 2  # that may wait at its input, the one that it works on included
+    # of the board that it is on, where the energy of its SoC stops at a chip and others' does not
     carrier_w: Watts = 0.0
 
     @property
@@ -56,16 +52,15 @@ class Device(Model):
 
 
 class NetworkLink(Model):
-    """A link between devices. message_ns: a port is held for so long with every message, beside its bytes. latency_ns:
-    from the end of a message at the sender to its end at the receiver. burst_bytes: what a message is sent in."""
+    """A link between devices; the module docstring has what each kind shares."""
 
-    kind: LinkKind
-    between: Annotated[tuple[Name, ...], FromList] = Field(min_length=1)
-    bytes_per_s: BytesPerSecond
-    latency_ns: Nanoseconds
-    message_ns: Nanoseconds = 0
-    burst_bytes: BurstBytes
-    energy_pj_per_byte: PicojoulesPerByte = 0.0
+    kind: LinkKind  # what is shared: nothing but ports, a medium, or a mesh's wires
+    between: Annotated[tuple[Name, ...], FromList] = Field(min_length=1)  # entries of devices that it joins
+    bytes_per_s: BytesPerSecond  # of each port, or of the medium
+    latency_ns: Nanoseconds  # from the end of a message at the sender to its end at the receiver
+    message_ns: Nanoseconds = 0  # for which a port is held with every message, beside its bytes
+    burst_bytes: BurstBytes  # what a message is sent in
+    energy_pj_per_byte: PicojoulesPerByte = 0.0  # of a byte that goes over it
 
     @property
     def shared(self) -> bool:
@@ -75,10 +70,10 @@ class NetworkLink(Model):
 class Cluster(Model):
     """A whole cluster."""
 
-    name: Name
-    description: str = ""
-    devices: dict[Name, Device] = Field(min_length=1)
-    links: dict[Name, NetworkLink]
+    name: Name  # by which results call it
+    description: str = ""  # one line, for people
+    devices: dict[Name, Device] = Field(min_length=1)  # entries of equal devices by name
+    links: dict[Name, NetworkLink]  # by name
 
     def joins(self, a: str, b: str) -> str | None:
         """The name of the link between a device of entry `a` and one of entry `b`; None where there is none."""

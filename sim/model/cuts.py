@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from cosoc.sim.model.workload import INPUT, Workload
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 
 Done = tuple[bool, ...]
 
@@ -30,8 +30,9 @@ def last_layers(workload: Workload, done: Sequence[bool]) -> tuple[str, ...]:
 
 
 def crossing(workload: Workload, done: Sequence[bool]) -> tuple[str, ...]:
-    """The tensors (INPUT among them) that are made before a cut and read behind it; at the end, the outputs."""
-    made = {layer.name for layer, is_done in zip(workload, done, strict=True) if is_done} | {INPUT}
+    """The tensors (inputs among them) that are made before a cut and read behind it; at the end, the outputs."""
+    made = {layer.name for layer, is_done in zip(workload, done, strict=True) if is_done}
+    made |= {INPUT, *(name for name, _ in workload.received)}
     left = [layer for layer, is_done in zip(workload, done, strict=True) if not is_done]
     needed = [name for layer in left for name in layer.reads if name in made]
     needed += [name for name in workload.outputs if name in made]
@@ -40,7 +41,7 @@ def crossing(workload: Workload, done: Sequence[bool]) -> tuple[str, ...]:
 
 def elements(workload: Workload) -> dict[str, int]:
     """Elements of every tensor that can cross a cut."""
-    return workload.incoming | {layer.name: layer.outputs for layer in workload}
+    return workload.sizes
 
 
 def only(workload: Workload, names: Iterable[str]) -> Workload:
@@ -53,7 +54,20 @@ def only(workload: Workload, names: Iterable[str]) -> Workload:
     received = tuple((name, size[name] // workload.n) for name in outside)
     left = {name for layer in workload if layer.name not in own for name in layer.reads} | set(workload.outputs)
     outputs = tuple(layer.name for layer in inside if layer.name in left)
-    return replace(workload, layers=inside, outputs=outputs, received=workload.received + received)
+    kept = tuple((name, elements) for name, elements in workload.received if name in read)
+    written = {layer.into for layer in inside}
+    states = tuple((name, elements) for name, elements in workload.states if name in read or name in written)
+    layers = _owning(inside)
+    return replace(workload, layers=layers, outputs=outputs, received=kept + received, states=states)
+
+
+def _owning(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Layers by themselves: where weights are another layer's which is not among them, the first has them instead."""
+    own, out = {layer.name: layer.name for layer in layers}, list[Layer]()
+    for layer in layers:
+        owner = own.setdefault(layer.weights_of, layer.name) if layer.weights_of else ""
+        out.append(replace(layer, weights_of="" if owner == layer.name else owner))
+    return tuple(out)
 
 
 def section(workload: Workload, before: Sequence[bool], done: Sequence[bool]) -> Workload:

@@ -19,7 +19,8 @@ class Homes:
     weights stay in the main memory; if not they are fetched from the backing memory, through `stream_bytes` of the main
     one. pinned: layers whose weights stay in their cores' weight memories from one inference to the next. pinned_bytes:
     what they take of each of those memories. room: bytes of the main memory that are free while a layer runs, by layer:
-    for tiles of what lies elsewhere, where its core computes from the main memory."""
+    for tiles of what lies elsewhere, where its core computes from the main memory. weights: the memory that all weights
+    are stored in; '' where it is the main one."""
 
     main: str
     tensors: MappingOf[str, str]
@@ -28,10 +29,13 @@ class Homes:
     pinned: frozenset[str] = frozenset()
     pinned_bytes: MappingOf[str, int] = field(default_factory=dict)
     room: MappingOf[str, int] = field(default_factory=dict)
+    weights: str = ""
 
     def inputs(self, layer: Layer) -> str:
         """The memory that a layer's inputs are loaded from: the farthest of theirs."""
         homes = [self.tensors[name] for name in layer.reads]
+        if layer.op == "gather":  # what it loads are rows of its table
+            homes = [self.weights or self.main]
         return next((h for h in homes if h != self.main), self.main)
 
     def output(self, layer: Layer) -> str:
@@ -44,9 +48,12 @@ class Homes:
 
 
 def tensor_bytes(workload: Workload, name: str) -> int:
-    """Bytes of a layer's output, or of a tensor that comes from outside, at 8 bit an element."""
+    """Bytes of a layer's output, or of a tensor that is there before, at 8 bit an element; of what is written into a
+    state none beside the state's."""
     incoming = workload.incoming
-    return incoming[name] if name in incoming else workload[name].outputs
+    if name in incoming:
+        return incoming[name]
+    return 0 if workload[name].into else workload[name].outputs
 
 
 def lifetimes(workload: Workload) -> dict[str, tuple[int, int]]:
@@ -56,7 +63,7 @@ def lifetimes(workload: Workload) -> dict[str, tuple[int, int]]:
     for i, layer in enumerate(workload):
         for name in layer.reads:
             last[name] = i
-    for name in workload.outputs:
+    for name in (*workload.outputs, *(name for name, _ in workload.states)):
         last[name] = len(workload.layers)
     return {name: (first[name], last[name]) for name in first}
 
@@ -151,7 +158,7 @@ def place(
         before = len(spilled)
         for step in steps:
             while overflows(step):
-                here = [name for name in during[step] if name not in spilled]
+                here = [name for name in during[step] if name not in spilled and sizes[name]]
                 if not here:
                     break
                 largest = max(here, key=lambda n: (sizes[n], n))
@@ -161,4 +168,5 @@ def place(
         if len(spilled) == before:  # else layers before may have become those whose tensors lie elsewhere
             break
     homes |= dict.fromkeys(spilled, backing)
-    return Homes(soc.main_memory, homes, False, stream, room=free(stream))
+    homes |= {layer.name: homes[layer.into] for layer in workload if layer.into}
+    return Homes(soc.main_memory, homes, False, stream, room=free(stream), weights=backing)

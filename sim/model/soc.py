@@ -117,15 +117,15 @@ class Dram(Model):
     eight banks to a rank, no stricter than their row cycles); no rank is switched; nothing overtakes at a bank.
     """
 
-    bytes_per_period: BeatBytes
-    period_cycles: WholeCycles = 1
+    bytes_per_period: BeatBytes  # what its data bus moves in a period
+    period_cycles: WholeCycles = 1  # of the data bus
     banks: InFlight  # of all ranks
-    row_bytes: LineBytes
-    row_cycles: WholeCycles
-    turnaround_cycles: WholeCyclesOr0
-    batch_bursts: Times
-    refresh_cycles: WholeCyclesOr0
-    refresh_interval_cycles: WholeCycles
+    row_bytes: LineBytes  # of an open row: consecutive bytes lie in one row of one bank, the next ones in the next bank
+    row_cycles: WholeCycles  # for which a bank is kept by a burst of a row that is not open
+    turnaround_cycles: WholeCyclesOr0  # for which the bus rests when its direction changes ...
+    batch_bursts: Times  # ... which it does once in so many of the changes that are asked for
+    refresh_cycles: WholeCyclesOr0  # of every refresh interval, in which nothing moves
+    refresh_interval_cycles: WholeCycles  # from one refresh to the next
 
     @property
     def rate(self) -> tuple[int, int]:
@@ -150,17 +150,16 @@ class Dram(Model):
 
 
 class Memory(Model):
-    """A store. `reserved_bytes` of it no mapping may fill. dram: its banks and their bus, over which its bytes go
-    beside the links of a route, if it is a dynamic memory of which that is told."""
+    """A store. The bytes of one with a `dram` go over its data bus beside the links of a route."""
 
     FORMER: ClassVar[Mapping[str, str]] = {"usable_bytes": "give reserved_bytes, size_bytes less what may be filled"}
 
-    size_bytes: Bytes
-    reserved_bytes: BytesOr0 = 0
+    size_bytes: Bytes  # all of it
+    reserved_bytes: BytesOr0 = 0  # of the size, which no mapping may fill
     access_pj_per_byte: PicojoulesPerByte = 0.0  # of a byte read or written: by a mover, a core, as a cache's line
-    area_mm2: SquareMillimetres = 0.0
+    area_mm2: SquareMillimetres = 0.0  # of its macro
     off_chip: bool = False  # supplied from outside: the chip's voltage does not change its energy
-    dram: Dram | None = None
+    dram: Dram | None = None  # its banks and their data bus, where it is a dynamic memory of which that is told
 
     @property
     def capacity_bytes(self) -> int:
@@ -174,17 +173,14 @@ class Memory(Model):
 
 
 class Link(Model):
-    """A shared path that bursts hold: a memory port, a bus, a network.
+    """A shared path that bursts hold: a memory port, a bus, a network. Its rate is bytes_per_period / period_cycles."""
 
-    rate = bytes_per_period / period_cycles, at each port. ports: bursts that it carries at once.
-    stretch: factor on a burst's time by the number of bursts in progress (1 first), for bank conflicts.
-    """
-
-    bytes_per_period: BeatBytes
-    period_cycles: WholeCycles = 1
-    ports: InFlight = 1
+    bytes_per_period: BeatBytes  # what each port moves in a period
+    period_cycles: WholeCycles = 1  # in which a port moves bytes_per_period
+    ports: InFlight = 1  # bursts that it carries at once
+    # factor on a burst's time by the number of bursts in progress, 1 first: bank conflicts
     stretch: Annotated[tuple[Factor, ...], FromList] = ()
-    energy_pj_per_byte: PicojoulesPerByte = 0.0
+    energy_pj_per_byte: PicojoulesPerByte = 0.0  # of a byte that goes over it
     off_chip: bool = False  # supplied from outside: the chip's voltage does not change its energy
 
 
@@ -196,33 +192,30 @@ class Dma(Model):
     """
 
     model: Literal["dma"] = "dma"
-    setup_cycles: WholeCyclesOr0
+    setup_cycles: WholeCyclesOr0  # of the host, before each transfer
+    # of each further contiguous piece of a transfer; left out: every piece is a transfer of its own
     piece_cycles: WholeCyclesOr0 | None = None
-    align_bytes: LineBytes = 1
-    burst_bytes: BurstBytes
-    lanes: InFlight = 1
-    priority: Priority = 0
-    power_mw: Milliwatts = 0.0
+    align_bytes: LineBytes = 1  # transfers are rounded up to multiples of this
+    burst_bytes: BurstBytes  # in which it asks for links
+    lanes: InFlight = 1  # transfers in flight
+    priority: Priority = 0  # the larger goes first where bursts wait
+    power_mw: Milliwatts = 0.0  # on top of the base power, while it is busy
 
 
 class CachedMover(Model):
     """A mover of rows: a load and a store controller that fetch through an L2 and a last-level cache, row by row (a
-    *mvin* is up to as many rows as the array has PEs along its side).
-
-    return_link, from the L2 to the scratchpad: one beat is its bytes_per_period. outer_link: from the last-level cache
-    to the L2; dram_link: from the main memory to the last-level cache.
-    """
+    *mvin* is up to as many rows as the array has PEs along its side)."""
 
     model: Literal["cached"]
-    l2: Name
-    l2_ways: InFlight
-    l2_line_bytes: LineBytes
-    llc: Name
-    llc_ways: InFlight
-    llc_line_bytes: LineBytes
-    return_link: Name
-    outer_link: Name
-    dram_link: Name
+    l2: Name  # memory that is its nearer cache
+    l2_ways: InFlight  # of a set
+    l2_line_bytes: LineBytes  # of a line
+    llc: Name  # memory that is its last-level cache
+    llc_ways: InFlight  # of a set
+    llc_line_bytes: LineBytes  # of a line
+    return_link: Name  # from the L2 to the scratchpad; a beat is its bytes_per_period
+    outer_link: Name  # from the last-level cache to the L2
+    dram_link: Name  # from the main memory to the last-level cache
     mvin_bytes: LineBytes  # widest row of a mvin; its requests are as large, up to a line of the L2
     rows_in_flight: InFlight  # a further mvin may start while fewer rows than this are outstanding
     setup_cycles: Cycles  # from a mvin's start to its first beat, where the L2 has it
@@ -230,9 +223,8 @@ class CachedMover(Model):
     llc_cycles: Cycles  # until the first line from the last-level cache comes in; on top of setup_cycles
     dram_cycles: Cycles  # until the first line from the main memory comes in; on top of both
     store_request_cycles: Cycles  # of a store, per request, on top of its beats
-    # How far behind a line of the L2 the arrays of a program begin: those that convolutions use, and those of products.
-    conv_offset_bytes: BytesOr0
-    gemm_offset_bytes: BytesOr0
+    conv_offset_bytes: BytesOr0  # how far behind a line of the L2 the arrays begin that convolutions use ...
+    gemm_offset_bytes: BytesOr0  # ... and those that matrix products use
 
     @property
     def links(self) -> tuple[str, str, str]:
@@ -254,10 +246,10 @@ Mover = Annotated[
 class Route(Model):
     """How bytes get from one memory to another: by which mover, over which links (a cached one: all of its own)."""
 
-    source: Name = Field(alias="from")
-    target: Name = Field(alias="to")
-    dma: Name
-    links: Annotated[tuple[Name, ...], FromList] = Field(min_length=1)
+    source: Name = Field(alias="from")  # memory that is read
+    target: Name = Field(alias="to")  # memory that is written
+    dma: Name  # mover that brings the bytes
+    links: Annotated[tuple[Name, ...], FromList] = Field(min_length=1)  # all that a burst holds at once
 
 
 def refuse(model: str, key: str, found: Any, message: str) -> NoReturn:
@@ -294,14 +286,13 @@ class Core(Model):
     keeps_weights: bool = False  # weights that fit its weight memory are written once, not in every inference
     weight_bits: Bits = 8  # the format it computes in
     weight_formats: Annotated[tuple[Bits, ...], FromList] = ()  # widths of weights that a mapping may ask for
-    act_bits: Bits = 8
+    act_bits: Bits = 8  # of an activation as it computes with it
     channel_step: Elements = 1  # a search gains nothing by finer steps of output channels
     launch_cycles: WholeCyclesOr0 = 0  # host work to configure and start one job and to see it end
     layer_launch_cycles: WholeCyclesOr0 = 0  # host work on top of it before the first job of a layer
     power_mw: Milliwatts = 0.0  # on top of the base power, while it is busy
-    feed_links: Annotated[
-        tuple[Name, ...], FromList
-    ] = ()  # links over which it reads and writes activations, held while it does
+    # links over which it reads and writes activations, held while it does
+    feed_links: Annotated[tuple[Name, ...], FromList] = ()
     feed_pieces: Pieces = 1  # pieces of a job in which feed and array cycles alternate; 1: all is fed first
 
     @property
@@ -350,6 +341,17 @@ class Core(Model):
         """Whether its weights are -1, 0 and 1 times a scale, whatever `weight_bits` says."""
         return False
 
+    @property
+    def numbers(self) -> tuple[str, int, int]:
+        """The numbers it computes with: their kind, bits of weights, bits of activations. Cores that agree in these
+        give a layer the same results, so that which of them computes it changes no accuracy."""
+        return "ternary" if self.ternary else "integer", self.weight_bits, self.act_bits
+
+    @property
+    def step(self) -> int:
+        """Output channels that it computes at once: fewer of them take as long."""
+        return self.channel_step
+
     def with_bits(self, bits: int | None) -> Self:
         """The core with weights of so many bits; None: as it is."""
         return self if bits is None else self.model_copy(update={"weight_bits": bits})
@@ -390,9 +392,20 @@ class Core(Model):
         """What one job moves before its array cycles, one after the other: (links, bytes), `feed_bytes` in all."""
         return ((self.feed_links, self.feed_bytes(tile, xp)),)
 
-    def unmeasured_class(self, tile: Tile) -> str:
-        """The class of operators that a tile is of, if no measurement of the device covers it; '' else."""
+    def evidence(self, tile: Tile) -> tuple[str, int] | None:
+        """The class of operators that a tile is of, and how many networks that were measured on the device its figures
+        were fitted to; None where the file does not say."""
+        return None
+
+    @property
+    def basis(self) -> str:
+        """The runtime and number format that its figures are of; '' where it is the hardware alone."""
         return ""
+
+    @property
+    def peak(self) -> float:
+        """Multiply-accumulates a cycle that it has at most, 0 where that is not stated as one figure."""
+        return 0.0
 
     @property
     def streams(self) -> bool:
@@ -448,20 +461,20 @@ class SoC(Model):
     `load_soc` calls it.
     """
 
-    name: Name
-    description: str = ""
-    tick_hz: Hertz
-    memories: dict[Name, Memory]
-    links: dict[Name, Link]
-    dmas: dict[Name, Mover]
-    routes: Annotated[tuple[Route, ...], FromList]
-    cores: dict[Name, SerializeAsAny[Core]]
+    name: Name  # by which results call it
+    description: str = ""  # one line, for people
+    tick_hz: Hertz  # of the clock that all cycles of this file are of
+    memories: dict[Name, Memory]  # by name
+    links: dict[Name, Link]  # by name
+    dmas: dict[Name, Mover]  # movers by name: DMAs, and cached ones
+    routes: Annotated[tuple[Route, ...], FromList]  # ways from memory to memory
+    cores: dict[Name, SerializeAsAny[Core]]  # by name
     host: Name  # the core that launches jobs and runs what no other core can
     main_memory: Name  # where tensors and weights live between layers
     backing_memory: Name | None = None  # where they live when they do not fit the main memory
-    base_power_mw: Milliwatts = 0.0
-    static_power_mw: Milliwatts = 0.0
-    nominal_voltage_v: Volts | None = None
+    base_power_mw: Milliwatts = 0.0  # drawn all the time
+    static_power_mw: Milliwatts = 0.0  # what leaks, drawn all the time
+    nominal_voltage_v: Volts | None = None  # at which the file's figures are
     voltage_v: Volts | None = None  # that it runs at
     clock_hz: Hertz | None = None  # at voltage_v; None: tick_hz at the nominal voltage, else by the linear law
     energy_boundary: Boundary | None = None  # how far its energies reach

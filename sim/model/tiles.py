@@ -17,7 +17,7 @@ from cosoc.sim.model.soc import Core, SoC
 from cosoc.sim.model.workload import Layer, Tile
 
 # Operators whose output channel reads its own input channel only.
-PER_CHANNEL = ("add", "max_pool", "avg_pool", "eltwise", "concat", "softmax", "norm", "resize")
+PER_CHANNEL = ("add", "max_pool", "avg_pool", "eltwise", "concat", "softmax", "norm", "resize", "gather")
 
 
 def per_channel(layer: Layer) -> bool:
@@ -36,9 +36,43 @@ def form(layer: Layer, core: Core) -> Layer:
     other = layer.alternative
     if other is None:
         return layer
-    if core.prefers_alternatives and not core.fits(make_tile(other, other.k, other.oy, other.ox)):
+    if core.prefers_alternatives and not reasons_against(other, core):
         return other
-    return other if core.fits(make_tile(layer, layer.k, layer.oy, layer.ox)) else layer
+    return other if reasons_against(layer, core) else layer
+
+
+def one_group(layer: Layer) -> Layer:
+    """The convolution that one group of a grouped one is."""
+    return replace(layer, k=layer.k // layer.groups, c=layer.c // layer.groups, groups=1)
+
+
+def reasons_against(layer: Layer, core: Core, channels: int | None = None, unroll: int = 0) -> list[str]:
+    """Why a core cannot run so many (None: all) of a layer's output channels, neither at once nor group by group."""
+    channels = layer.k if channels is None else channels
+    reasons = core.fits(make_tile(layer, channels, layer.oy, layer.ox, unroll))
+    if not reasons or not layer.grouped or layer.alternative is not None:
+        return reasons
+    one = one_group(layer)
+    return core.fits(make_tile(one, min(channels, one.k), one.oy, one.ox, unroll))
+
+
+def job_form(layer: Layer, core: Core) -> Layer:
+    """What jobs of a core are of: the layer in the form that it computes, or one group of a grouped convolution where
+    the core runs convolutions, but none in groups."""
+    own = form(layer, core)
+    if not own.grouped or layer.alternative is not None or not core.fits(make_tile(own, own.k, own.oy, own.ox)):
+        return own
+    return one_group(own)
+
+
+def by_groups(layer: Layer, core: Core) -> bool:
+    """Whether a core computes the layer group by group, each a convolution of its own."""
+    return layer.grouped and not job_form(layer, core).grouped
+
+
+def most_channels(layer: Layer, part: Part, core: Core) -> int:
+    """Output channels that a tile of a part may have at most: all of them, or those of a group."""
+    return min(part.channels, job_form(layer, core).k) if layer.grouped else part.channels
 
 
 def whole(layer: Layer) -> Extent:
@@ -93,6 +127,7 @@ def cut_channels(layer: Layer, soc: SoC, plan: LayerPlan) -> int:
 
 def make_tile(layer: Layer, k: Num, oy: Num, ox: Num, ox_unroll: int = 0, c: int = 0) -> Tile:
     """The tile of `layer` with k output channels, oy x ox output pixels and c input channels (0: all of them)."""
+    (stride_y, stride_x), (dilation_y, dilation_x) = layer.strides, layer.dilations
     return Tile(
         op=layer.op,
         k=k,
@@ -101,11 +136,12 @@ def make_tile(layer: Layer, k: Num, oy: Num, ox: Num, ox_unroll: int = 0, c: int
         ox=ox,
         fy=layer.fy,
         fx=layer.fx,
-        stride_y=layer.stride_y,
-        stride_x=layer.stride_x,
+        stride_y=stride_y,
+        stride_x=stride_x,
         depthwise=layer.depthwise,
         groups=layer.groups,
-        dilation=max(layer.dilation_y, layer.dilation_x),
+        dilation_y=dilation_y,
+        dilation_x=dilation_x,
         operands=len(layer.inputs) if layer.op in ("add", "eltwise") else 1,
         ox_unroll=ox_unroll,
     )
@@ -118,6 +154,29 @@ def k_tiles(k: Num, tile: Num, most: int, xp: Any) -> tuple[tuple[Num, Num], ...
         return ((k, 1),)
     whole = xp.floordiv(k, tile)
     return ((tile, whole), (k - whole * tile, 1))
+
+
+Sizes = tuple[tuple[Num, Num], ...]  # ((output channels, count), ...), of which some may be empty
+
+
+def group_sizes(layer: Layer, part: Part, core: Core, k: Num, xp: Any) -> tuple[tuple[Num, Sizes], ...]:
+    """The tiles that a part's output channels are cut into, if it has k of them: ((times, tiles), ...). Where the core
+    computes groups one by one, those of a whole group so many times, and those of what is left of one; else of all at
+    once."""
+    assert part.tile is not None
+    if not by_groups(layer, core):
+        return ((1, k_tiles(k, part.tile.k, part.channels, xp)),)
+    one = layer.k // layer.groups
+    groups = xp.floordiv(k, one)
+    rest = k - groups * one
+    return (groups, k_tiles(one, part.tile.k, one, xp)), (xp.used(rest), k_tiles(rest, part.tile.k, one, xp))
+
+
+def job_sizes(groups: tuple[tuple[Num, Sizes], ...]) -> Sizes:
+    """The same of all groups together."""
+    if len(groups) == 1:
+        return groups[0][1]
+    return tuple((size, count * times) for times, tiles in groups for size, count in tiles)
 
 
 def c_parts(layer: Layer, c: int) -> tuple[tuple[int, int], ...]:
@@ -142,7 +201,13 @@ def tile_counts(layer: Layer, tile: Extent) -> dict[str, Num]:
 
 
 def channel_slice(layer: Layer, channels: int) -> Layer:
-    """The layer that so many of a layer's output channels are."""
+    """The layer that so many of a layer's output channels are; of a grouped convolution that of all their groups."""
+    if layer.grouped:
+        groups = -(-channels * layer.groups // layer.k)
+        if groups == 1:
+            return replace(one_group(layer), k=channels)
+        one = one_group(layer)
+        return replace(layer, k=groups * one.k, c=groups * one.c, groups=groups)
     if not per_channel(layer):
         return replace(layer, k=channels)
     return replace(layer, k=channels, c=channels, groups=channels if layer.depthwise else layer.groups)

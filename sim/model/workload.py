@@ -16,10 +16,11 @@ from cosoc.sim.errors import InputError
 
 # What a layer can be. `conv` covers fully connected (1x1 on one pixel), grouped and depthwise convolution;
 # `matmul` multiplies two activations (attention); `resize` interpolates rows and columns from fy x fx neighbours;
-# `eltwise` is any other pointwise operator, named by `fn`.
-OPS = ("conv", "matmul", "add", "max_pool", "avg_pool", "concat", "softmax", "norm", "eltwise", "resize")
+# `eltwise` is any other pointwise operator, named by `fn`; `gather` picks rows of a table by numbers (an embedding).
+OPS = ("conv", "matmul", "add", "max_pool", "avg_pool", "concat", "softmax", "norm", "eltwise", "resize", "gather")
 
 INPUT = "input"  # the name under which layers read the network's input
+SLICE = "slice"  # an eltwise layer of this fn hands on part of its input
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class Layer:
     alternative: another operator that may compute any of the same output channels, on cores that cannot run this one (a
     depthwise convolution in place of a full one, say). Which channels it computes is the mapping's to say, so the
     network is complete only with one; `macs` and `params` are those of this operator alone.
+
+    rows: of the table of a gather, each of k elements; the rows that it picks are its columns. weights_of: an earlier
+    layer whose weights it uses too, which are stored once. into: a state of the network that it writes its results
+    into, in place; who reads the layer reads all of that state.
     """
 
     name: str
@@ -58,6 +63,9 @@ class Layer:
     weight_bits: int | None = None  # as the network has its weights; a core without that format takes its own
     alternative: Layer | None = None
     n: int = 1
+    rows: int = 0
+    weights_of: str = ""
+    into: str = ""
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -70,6 +78,32 @@ class Layer:
         return self.op == "conv" and self.groups > 1 and self.groups == self.c
 
     @property
+    def strides(self) -> tuple[int, int]:
+        """Steps of its windows along rows and columns; along an axis with one output, where none is made, as along the
+        other, so that one in one dimension has one stride."""
+        if self.stride_y == self.stride_x or (self.oy > 1 and self.ox > 1):
+            return self.stride_y, self.stride_x
+        one = self.stride_y if self.oy > 1 else self.stride_x if self.ox > 1 else 1
+        return one, one
+
+    @property
+    def dilations(self) -> tuple[int, int]:
+        """Steps between taps along rows and columns; along an axis with one tap, where there is none, as along the
+        other, and 1 where neither has any."""
+        y, x = (self.dilation_y if self.fy > 1 else 0), (self.dilation_x if self.fx > 1 else 0)
+        return y or x or 1, x or y or 1
+
+    @property
+    def hands_on(self) -> bool:
+        """Whether it only hands elements on, in whatever shape: each output is one input, or a constant put beside."""
+        return self.op == "concat" or self.fn == SLICE
+
+    @property
+    def grouped(self) -> bool:
+        """Whether it is a convolution of several groups that are more than a channel each."""
+        return self.op == "conv" and self.groups > 1 and not self.depthwise
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates of the batch; 0 for what multiplies nothing by weights."""
         if self.op not in ("conv", "matmul"):
@@ -78,7 +112,9 @@ class Layer:
 
     @property
     def weights(self) -> int:
-        """Weight elements, without biases."""
+        """Weight elements, without biases; those of a table."""
+        if self.op == "gather":
+            return self.rows * self.k
         return self.k * (self.c // self.groups) * self.fy * self.fx if self.op == "conv" else 0
 
     @property
@@ -104,8 +140,10 @@ class Layer:
 class Workload:
     """A network: layers in an order in which every input precedes its readers.
 
-    `input_shape` is (c, iy, ix); `outputs` names the layers whose results leave the network. received: where the layers
-    are a part of a network (`cuts.section`), the tensors that come to it from others, as (name, elements of an image).
+    `input_shape` is (c, iy, ix); `outputs` names the layers whose results leave the network. received: tensors that
+    come from outside beside the input, as (name, elements of an image): further inputs and, where the layers are a part
+    of a network (`cuts.section`), what other parts make. states: tensors that live from one inference to the next (a
+    key-value cache), as (name, elements of an image): they take memory throughout, and a layer may write `into` one.
     """
 
     name: str
@@ -114,6 +152,7 @@ class Workload:
     outputs: tuple[str, ...]
     source: str = ""
     received: tuple[tuple[str, int], ...] = ()
+    states: tuple[tuple[str, int], ...] = ()
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.layers)
@@ -142,7 +181,8 @@ class Workload:
 
     @property
     def params(self) -> int:
-        return sum(layer.params for layer in self.layers)
+        """Weights and biases, those that several layers use once."""
+        return sum(layer.params for layer in self.layers if not layer.weights_of)
 
     @property
     def n(self) -> int:
@@ -157,8 +197,18 @@ class Workload:
 
     @property
     def incoming(self) -> dict[str, int]:
-        """Elements of every tensor of the batch that comes from outside: INPUT, and what is received."""
-        return {INPUT: self.inputs} | {name: self.n * size for name, size in self.received}
+        """Elements of every tensor of the batch that is there before: INPUT, what is received, states."""
+        return {INPUT: self.inputs} | {name: self.n * size for name, size in (*self.received, *self.states)}
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Elements of the batch that a reader of each tensor finds: of a layer that writes into a state, all of it."""
+        known = self.incoming
+        return known | {layer.name: known.get(layer.into, layer.outputs) for layer in self.layers}
+
+    def leaves(self, name: str) -> bool:
+        """Whether a layer's results must be in memory at the end, whoever reads them: an output, or part of a state."""
+        return name in self.outputs or bool(self[name].into)
 
     def readers(self, name: str) -> tuple[str, ...]:
         """Names of the layers that read the output of `name`."""
@@ -175,7 +225,7 @@ def beyond_counting(layer: Layer) -> str:
     products = (
         ("n*c*iy*ix", "inputs", layer.n * layer.c * layer.iy * layer.ix, MOST_ELEMENTS),
         ("n*k*oy*ox", "outputs", layer.outputs, MOST_ELEMENTS),
-        ("k*c/groups*fy*fx", "weights", layer.weights, MOST_ELEMENTS),
+        ("rows*k" if layer.op == "gather" else "k*c/groups*fy*fx", "weights", layer.weights, MOST_ELEMENTS),
         ("n*k*oy*ox*c/groups*fy*fx", "multiply-accumulates", layer.macs, MOST_MACS),
     )
     for keys, what, found, most in products:
@@ -216,6 +266,12 @@ class Tile:
     stride_x: int = 1
     depthwise: bool = False
     groups: int = 1
-    dilation: int = 1
+    dilation_y: int = 1
+    dilation_x: int = 1
     operands: int = 1  # inputs of an elementwise operator
     ox_unroll: int = 0  # most pixels an analog operation computes at once, 0: as many as fit
+
+    @property
+    def dilation(self) -> int:
+        """The larger of both."""
+        return max(self.dilation_y, self.dilation_x)

@@ -78,6 +78,7 @@ from cosoc.sim.movers.links import HOST_TIME, banks_of, link_level, server_of
 from cosoc.sim.movers.tile_table import (
     AFTER,
     BEGINS,
+    CALL,
     ENDED,
     FX,
     FY,
@@ -228,6 +229,7 @@ class TileEmitter:
         loads = self._loads(seen.mvins, of_mvin)
         groups, stores = self._groups(seen.groups, table, of, of_group), self._stores(seen, table, of_tile)
         software = np.where(of[:, GEMM] > 0, m.gemm_tile_cycles, m.conv_tile_cycles) + table[:, ENDED] * m.loop_cycles
+        software = software + table[:, CALL] * m.start_cycles
         pixels, blocks = table[:, N] * table[:, OY] * table[:, OX], -(-table[:, K] // m.side)
         moved = pixels * table[:, K] * table[:, MOVES]
         tiles = np.stack(

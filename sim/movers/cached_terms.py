@@ -190,9 +190,10 @@ def array_and_mover(soc: SoC, core: str | None = None) -> tuple[str, Systolic, C
 @dataclass(frozen=True)
 class Shape:
     """Extents of a layer, or of an array of layers. c, k: channels of one of `copies` equal products (heads of an
-    attention, images of a batch). pad_*: rows and columns outside the input that are asked for. depthwise, gemm, add: 1
-    or 0. An addition is a depthwise layer without weights and without work for the array; `operands` is what it
-    reads."""
+    attention, groups of a convolution, images of a batch). calls: of the library after the first, which configures the
+    array anew for each group of a convolution. pad_*: rows and columns outside the input that are asked for. depthwise,
+    gemm, add: 1 or 0. An addition is a depthwise layer without weights and without work for the array; `operands` is
+    what it reads."""
 
     k: Num
     c: Num
@@ -202,6 +203,8 @@ class Shape:
     ox: Num
     stride_y: Num = 1
     stride_x: Num = 1
+    dilation_y: Num = 1
+    dilation_x: Num = 1
     pad_top: Num = 0
     pad_bottom: Num = 0
     pad_left: Num = 0
@@ -211,6 +214,7 @@ class Shape:
     add: Num = 0
     operands: Num = 1
     copies: Num = 1
+    calls: Num = 0
     most_pad: int = 0  # the largest padding of any layer in the array
 
     @staticmethod
@@ -218,11 +222,10 @@ class Shape:
         """The extents of one layer; InputError for an operator that Gemmini does not run."""
         if layer.op not in ARRAY_OPS:
             raise InputError(f"layer {layer.name}: Gemmini runs {', '.join(ARRAY_OPS)}, not {layer.op}")
-        pads = _pads(layer, layer.stride_y - 1, layer.stride_x - 1)
+        (stride_y, stride_x), (dilation_y, dilation_x) = layer.strides, layer.dilations
+        pads = _pads(layer, stride_y - 1, stride_x - 1)
         add, depthwise = layer.op == "add", layer.depthwise
-        copies = layer.groups if layer.op == "matmul" else 1
-        if layer.op == "conv" and layer.groups > 1 and not depthwise:
-            raise InputError(f"layer {layer.name}: Gemmini runs no grouped convolution (groups {layer.groups})")
+        copies = layer.groups if layer.op == "matmul" or layer.grouped else 1
         return Shape(
             k=layer.k // copies,
             c=1 if add or depthwise else layer.c // copies,
@@ -230,8 +233,10 @@ class Shape:
             fx=1 if add else layer.fx,
             oy=layer.oy,
             ox=layer.ox,
-            stride_y=1 if add else layer.stride_y,
-            stride_x=1 if add else layer.stride_x,
+            stride_y=1 if add else stride_y,
+            stride_x=1 if add else stride_x,
+            dilation_y=1 if add else dilation_y,
+            dilation_x=1 if add else dilation_x,
             pad_top=0 if add else pads[0],
             pad_bottom=0 if add else pads[1],
             pad_left=0 if add else pads[2],
@@ -241,14 +246,31 @@ class Shape:
             add=int(add),
             operands=len(layer.inputs) if add else 1,
             copies=copies * layer.n,
+            calls=copies - 1 if layer.grouped else 0,
             most_pad=0 if add else max(pads),
         )
+
+    @property
+    def reach_y(self) -> Num:
+        """Rows from the first tap of a filter to its last."""
+        return _reach(self.fy, self.dilation_y)
+
+    @property
+    def reach_x(self) -> Num:
+        """Columns from the first tap of a filter to its last."""
+        return _reach(self.fx, self.dilation_x)
+
+
+def _reach(taps: Num, dilation: Num) -> Num:
+    """Rows or columns that so many taps lie over."""
+    return taps + (dilation - 1) * (taps - 1)
 
 
 def is_product(layer: Layer) -> bool:
     """Whether a layer runs as a matrix product, its pixels the rows."""
-    unlike = layer.op not in ("conv", "matmul") or layer.depthwise or max(_pads(layer, 0, layer.stride_x - 1))
-    return not unlike and layer.oy == layer.fy == layer.fx == layer.stride_x == 1
+    stride_x = layer.strides[1]
+    unlike = layer.op not in ("conv", "matmul") or layer.depthwise or max(_pads(layer, 0, stride_x - 1))
+    return not unlike and layer.oy == layer.fy == layer.fx == stride_x == 1
 
 
 def in_rows(layer: Layer) -> bool:
@@ -440,62 +462,97 @@ def mixed(parts: Sequence[Reloads], weights: Sequence[Num]) -> Reloads:
     return Reloads(*(mix(f.name) for f in fields(Reloads)))
 
 
-def _span(out: Num, stride: Num, filter_: Num, add: Num) -> Num:
-    """Input rows that come for `out` output rows and `filter_` filter rows: the hardware's loop brings stride - 1 more
-    than a window needs, and the library counts with them; a pooling has no such loop."""
-    return (out - 1) * stride + filter_ + _spare(stride, add)
+def _span(out: Num, stride: Num, taps: Num, dilation: Num, add: Num) -> Num:
+    """Input rows that come for `out` output rows and so many filter rows: the hardware's loop brings stride - 1 more
+    than a window needs, and the library counts with them; a pooling has no such loop. Of dilated filters the rows
+    between taps come too."""
+    return (out - 1) * stride + _reach(taps, dilation) + _spare(stride, add)
 
 
 def _spare(stride: Num, add: Num) -> Num:
     return (stride - 1) * (1 - add)
 
 
-def _rows_read(
-    out: Num, tile: Num, filter_: Num, filter_tile: Num, stride: Num, spare: Num, pads: tuple[Num, Num], most_pad: int,
-    keep: Num, xp: Any,
-) -> Num:  # fmt: skip
+@dataclass(frozen=True)
+class _Axis:
+    """One direction of a layer and its tiles: outputs, taps, and how many of each a tile has; how far windows are
+    apart, and the taps of one. spare: rows (or columns) that come beyond a window. pads: rows before and behind the
+    input that are asked for."""
+
+    out: Num
+    tile: Num
+    taps: Num
+    tap_tile: Num
+    stride: Num
+    dilation: Num
+    spare: Num
+    pads: tuple[Num, Num]
+    most_pad: int
+
+    def tiles(self, xp: Any) -> tuple[Num, Num]:
+        """Tiles along outputs and along taps."""
+        return xp.ceildiv(self.out, self.tile), xp.ceildiv(self.taps, self.tap_tile)
+
+
+def _axes(shape: Shape, tiles: Tiles) -> tuple[_Axis, _Axis]:
+    """Rows and columns."""
+    return (
+        _Axis(
+            shape.oy, tiles.oy, shape.fy, tiles.fy, shape.stride_y, shape.dilation_y,
+            _spare(shape.stride_y, shape.add), (shape.pad_top, shape.pad_bottom), shape.most_pad,
+        ),
+        _Axis(
+            shape.ox, tiles.ox, shape.fx, tiles.fx, shape.stride_x, shape.dilation_x,
+            _spare(shape.stride_x, shape.add), (shape.pad_left, shape.pad_right), shape.most_pad,
+        ),
+    )  # fmt: skip
+
+
+def _rows_read(at: _Axis, keep: Num, xp: Any) -> Num:
     """Input rows (or columns) that all tiles along one direction read, without those in the padding.
 
-    spare: rows that come beyond a window. keep: of two tiles that follow each other, whether the second reads the rows
-    under both again (0) or not (1).
+    keep: of two tiles that follow each other, whether the second reads the rows under both again (0) or not (1).
     """
-    n, taps = xp.ceildiv(out, tile), xp.ceildiv(filter_, filter_tile)
-    total = (out - n) * stride * taps + n * filter_ + n * taps * spare
-    total = total - keep * (n - 1) * xp.maximum(filter_ + spare - stride, 0 * stride)
-    for beyond, span in _at_edges(out, tile, filter_, filter_tile, stride, spare, pads, most_pad, xp):
+    n, taps = at.tiles(xp)
+    total = (at.out - n) * at.stride * taps + n * at.taps + n * taps * at.spare
+    total = total + n * (at.dilation - 1) * (at.taps - taps)
+    both = _reach(at.taps, at.dilation) + at.spare - at.stride
+    total = total - keep * (n - 1) * xp.maximum(both, 0 * at.stride)
+    for beyond, span in _at_edges(at, xp):
         total = total - xp.minimum(xp.maximum(beyond, 0 * beyond), span)
     return total
 
 
-def _rows_wrapped(
-    out: Num, tile: Num, filter_: Num, filter_tile: Num, stride: Num, spare: Num, pads: tuple[Num, Num], most_pad: int,
-    xp: Any,
-) -> Num:  # fmt: skip
+def _rows_wrapped(at: _Axis, xp: Any) -> Num:
     """Rows (or columns) that tiles load whose windows lie in the padding alone: the hardware's count of those that are
     not padding is negative there, and has 16 bits."""
     total: Num = 0
-    for beyond, span in _at_edges(out, tile, filter_, filter_tile, stride, spare, pads, most_pad, xp):
+    for beyond, span in _at_edges(at, xp):
         total = total + xp.where(beyond > span, COUNTER + span - beyond, 0 * beyond)
     return total
 
 
-def _at_edges(
-    out: Num, tile: Num, filter_: Num, filter_tile: Num, stride: Num, spare: Num, pads: tuple[Num, Num], most_pad: int,
-    xp: Any,
-) -> Iterator[tuple[Num, Num]]:  # fmt: skip
+def _at_edges(at: _Axis, xp: Any) -> Iterator[tuple[Num, Num]]:
     """Of the tiles next to an edge: how far their windows reach beyond it (0 or less: not at all, or there is no such
     tile), and how long these are."""
-    n, taps = xp.ceildiv(out, tile), xp.ceildiv(filter_, filter_tile)
-    last, last_tap = out - (n - 1) * tile, filter_ - (taps - 1) * filter_tile
-    for i in range(most_pad):
-        for j in range(most_pad):
+    n, taps = at.tiles(xp)
+    tile, stride, dilation = at.tile, at.stride, at.dilation
+    last, last_tap = at.out - (n - 1) * tile, at.taps - (taps - 1) * at.tap_tile
+    for i in range(_tiles_beyond(at.most_pad, stride)):
+        for j in range(_tiles_beyond(at.most_pad, dilation)):
             there = xp.where(n > i, 1, 0) * xp.where(taps > j, 1, 0)
-            size, tap = xp.where(n - 1 > i, tile, last), xp.where(taps - 1 > j, filter_tile, last_tap)
-            yield there * (pads[0] - i * tile * stride - j * filter_tile), (size - 1) * stride + tap + spare
-            size, tap = (tile if i else last), (filter_tile if j else last_tap)
+            size, tap = xp.where(n - 1 > i, tile, last), xp.where(taps - 1 > j, at.tap_tile, last_tap)
+            before = at.pads[0] - i * tile * stride - j * at.tap_tile * dilation
+            yield there * before, (size - 1) * stride + _reach(tap, dilation) + at.spare
+            size, tap = (tile if i else last), (at.tap_tile if j else last_tap)
             behind = (last + (i - 1) * tile) * stride if i else 0
-            tap_behind = last_tap + (j - 1) * filter_tile if j else 0
-            yield there * (pads[1] - behind - tap_behind), (size - 1) * stride + tap + spare
+            tap_behind = (last_tap + (j - 1) * at.tap_tile) * dilation if j else 0
+            yield there * (at.pads[1] - behind - tap_behind), (size - 1) * stride + _reach(tap, dilation) + at.spare
+
+
+def _tiles_beyond(most_pad: int, step: Num) -> int:
+    """How many tiles, each at least `step` long, may begin in the padding."""
+    return -(-most_pad // step) if isinstance(step, int) else most_pad
 
 
 def _chunk_rows(ox: Num, machine: Machine, gemm: Num, xp: Any) -> Num:
@@ -536,23 +593,14 @@ def terms(
     weights = shape.k * shape.c * taps * works
     channels = xp.where(shape.depthwise > 0, shape.k, shape.c)
     channel_tile = xp.where(shape.depthwise > 0, tiles.k, tiles.c)
-    pads_y, pads_x = (shape.pad_top, shape.pad_bottom), (shape.pad_left, shape.pad_right)
-    in_rows = _rows_read(
-        shape.oy, tiles.oy, shape.fy, tiles.fy, shape.stride_y, _spare(shape.stride_y, shape.add), pads_y,
-        shape.most_pad, flow.keep, xp,
-    )  # fmt: skip
-    in_cols = _rows_read(
-        shape.ox, tiles.ox, shape.fx, tiles.fx, shape.stride_x, _spare(shape.stride_x, shape.add), pads_x,
-        shape.most_pad, 0, xp,
-    )  # fmt: skip
+    rows, cols = _axes(shape, tiles)
+    in_rows, in_cols = _rows_read(rows, flow.keep, xp), _rows_read(cols, 0, xp)
     in_pixels = in_rows * in_cols
-    edges_y = shape.oy, tiles.oy, shape.fy, tiles.fy, shape.stride_y, _spare(shape.stride_y, shape.add), pads_y
-    edges_x = shape.ox, tiles.ox, shape.fx, tiles.fx, shape.stride_x, _spare(shape.stride_x, shape.add), pads_x
-    more_y, more_x = (_rows_wrapped(*edges, shape.most_pad, xp) for edges in (edges_y, edges_x))
+    more_y, more_x = _rows_wrapped(rows, xp), _rows_wrapped(cols, xp)
     wrapped = more_y * in_cols + more_x * in_rows + more_y * more_x
     wrapped = wrapped * again.inputs * flow.dram_in * works
-    once_y = _span(shape.oy, shape.stride_y, shape.fy, shape.add) - shape.pad_top - shape.pad_bottom
-    once_x = _span(shape.ox, shape.stride_x, shape.fx, shape.add) - shape.pad_left - shape.pad_right
+    once_y = _span(shape.oy, shape.stride_y, shape.fy, shape.dilation_y, shape.add) - shape.pad_top - shape.pad_bottom
+    once_x = _span(shape.ox, shape.stride_x, shape.fx, shape.dilation_x, shape.add) - shape.pad_left - shape.pad_right
     in_once = once_y * once_x * channels
     weight_bytes = weights * again.weights
     input_bytes = in_pixels * channels * again.inputs * flow.dram_in
@@ -579,7 +627,7 @@ def terms(
     i_requests = moved * along(channels, channel_tile, lambda x: xp.ceildiv(x, machine.mvin_bytes), xp) * flow.dram_in
     partial = spilled * PARTIAL_BYTES
     load = w_beats + i_beats + partial / machine.beat_bytes
-    cols = _span(tiles.ox, shape.stride_x, tiles.fx, shape.add)
+    cols = _span(tiles.ox, shape.stride_x, tiles.fx, shape.dilation_x, shape.add)
     mvins = taps * k_parts * c_blocks * again.weights * works + i_requests / xp.minimum(cols, side + 0 * cols)
     result_rows = pixels * k_blocks
     request_bytes = min(machine.mvin_bytes, machine.line_bytes)
@@ -628,7 +676,8 @@ def terms(
         scratchpad_words=reads + weight_reads + weight_bytes + input_bytes * works + outputs * flow.spad_out,
         moved_bytes=loaded + output_bytes,
     )
-    return one.scaled(shape.copies)
+    all_of_them = one.scaled(shape.copies)
+    return replace(all_of_them, software=all_of_them.software + shape.calls * machine.start_cycles)
 
 
 def _row_cycles(n_bytes: Num, gemm: Num, machine: Machine, xp: Any) -> Num:
@@ -665,7 +714,8 @@ def _lost(shape: Shape, tiles: Tiles, again: Reloads, machine: Machine, xp: Any)
     reduction, pixels = shape.c * shape.fy * shape.fx, shape.oy * shape.ox
     in_pixels = pixels * shape.stride_y * shape.stride_x
     weights, inputs, outputs = reduction * shape.k, in_pixels * channels, pixels * shape.k
-    rows, cols = (tiles.oy - 1) * shape.stride_y + tiles.fy, (tiles.ox - 1) * shape.stride_x + tiles.fx
+    rows = (tiles.oy - 1) * shape.stride_y + _reach(tiles.fy, shape.dilation_y)
+    cols = (tiles.ox - 1) * shape.stride_x + _reach(tiles.fx, shape.dilation_x)
     region = rows * cols * channels
     wide, tall = _line_bytes(tiles.k, shape.k, line, xp), _line_bytes(deep, channels, line, xp)
     sets = machine.l2_bytes // (line * machine.l2_ways)
@@ -724,8 +774,8 @@ def rows_needed(shape: Shape, tiles: Tiles, machine: Machine, xp: Any = exact) -
     """Rows of scratchpad and of accumulator that one tile fills. A double-buffered mapping may take half of each."""
     side = machine.side
     channel_tile = xp.where(shape.depthwise > 0, tiles.k, tiles.c)
-    rows = _span(tiles.oy, shape.stride_y, tiles.fy, shape.add)
-    cols = _span(tiles.ox, shape.stride_x, tiles.fx, shape.add)
+    rows = _span(tiles.oy, shape.stride_y, tiles.fy, shape.dilation_y, shape.add)
+    cols = _span(tiles.ox, shape.stride_x, tiles.fx, shape.dilation_x, shape.add)
     inputs = xp.ceildiv(channel_tile, side) * rows * cols
     weights = xp.ceildiv(tiles.k, side) * tiles.c * tiles.fy * tiles.fx
     works = 1 - shape.add
@@ -814,7 +864,10 @@ def estimate_nest(
 ) -> NestCost:  # fmt: skip
     """The cost of one layer of a network under a tiled plan, not fused. channels: in place of the layer's own."""
     shape, tiles = shape_of(layer), Tiles.of(tile_in_rows(layer, plan.tile))
-    if channels is not None:
+    if channels is not None and layer.grouped:
+        groups = channels / shape.k
+        shape = replace(shape, copies=groups * layer.n, calls=groups - 1)
+    elif channels is not None:
         shape = replace(shape, k=channels * layer.n / shape.copies if layer.op == "matmul" else channels)
     again = plan_reloads(plan, shape, tiles, xp)
     t = terms(shape, tiles, again, machine, xp, Flow(dram_in=shape.operands))

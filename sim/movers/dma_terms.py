@@ -18,18 +18,15 @@ from cosoc.sim.exact import Num
 from cosoc.sim.model.mapping import Extent
 from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import Core, Dma, SoC
-from cosoc.sim.model.tiles import (
-    form,
-    make_tile,
-    per_channel,
-)
+from cosoc.sim.model.tiles import by_groups, form, job_form, make_tile, per_channel
 from cosoc.sim.model.workload import Layer
 
 
 @dataclass(frozen=True)
 class Copy:
     """A copy of a tile's inputs in the cores' memory. layer: the form of the layer that says what is in it. shares:
-    those that read it, by number. sliced: whether it holds the channels of one tile of one share, not all of them."""
+    those that read it, by number. sliced: whether it holds the channels of one tile of one share, or of its group, not
+    all of them."""
 
     layer: Layer
     shares: tuple[int, ...]
@@ -45,7 +42,10 @@ def copies(layer: Layer, soc: SoC, shares: Sequence[tuple[int, str]]) -> tuple[C
     if layer.alternative is None:
         if per_channel(layer):
             return tuple(Copy(layer, (i,), True) for i, _ in shares)
-        return (Copy(layer, tuple(i for i, _ in shares), False),)
+        apart = {i: job_form(layer, soc.cores[core]) for i, core in shares if by_groups(layer, soc.cores[core])}
+        rest = tuple(i for i, _ in shares if i not in apart)
+        groups = (Copy(own, (i,), True) for i, own in apart.items())
+        return (*([Copy(layer, rest, False)] if rest or not apart else []), *groups)
     whole: dict[tuple[object, ...], tuple[Layer, list[int]]] = {}
     forms = [(i, form(layer, soc.cores[core])) for i, core in shares]
     for i, own in forms:
@@ -125,7 +125,8 @@ def spans(outputs: int, tile: int, inputs: int, reach: int, stride: int, pad: in
     """Cut `outputs` into tiles; `reach` inputs lie under one output.
 
     Padding is not read from memory, so border tiles read less. A single tile reads all of them, also those behind the
-    last output (a 1x1 filter of stride 2 leaves one): skipping them would break whole rows and planes into pieces.
+    last output (a 1x1 filter of stride 2 leaves one): skipping them would break whole rows and planes into pieces. A
+    tile whose windows lie in the padding alone reads none.
     """
     if tile >= outputs:
         return [(outputs, inputs, 1)]
@@ -133,7 +134,8 @@ def spans(outputs: int, tile: int, inputs: int, reach: int, stride: int, pad: in
     def one(number: int) -> Stretch:
         size = min(tile, outputs - number * tile)
         first = number * tile * stride - pad
-        return size, min(inputs, first + (size - 1) * stride + reach) - max(0, first), 1
+        read = min(inputs, first + (size - 1) * stride + reach) - max(0, first)
+        return size, max(read, 0), 1
 
     # Between the tiles that reach into the padding before and those that reach behind the last input, all are equal.
     n, under = exact.ceildiv(outputs, tile), (tile - 1) * stride + reach
@@ -141,6 +143,12 @@ def spans(outputs: int, tile: int, inputs: int, reach: int, stride: int, pad: in
     end = max(begin, min(outputs // tile, (inputs + pad - under) // (tile * stride) + 1))
     alike = [(tile, under, end - begin)] if end > begin else []
     return [*map(one, range(begin)), *alike, *map(one, range(end, n))]
+
+
+def _handed_on(outputs: int, tile: int) -> list[Stretch]:
+    """The same where outputs are inputs, whatever shape those stand in: a tile reads as many as it gives."""
+    whole, rest = divmod(outputs, tile)
+    return [(size, size, n) for size, n in ((tile, whole), (rest, 1)) if size and n]
 
 
 def _resized_spans(outputs: int, tile: int, inputs: int, taps: int) -> list[Stretch]:
@@ -170,6 +178,8 @@ def _spans(layer: Layer, tile: int, cut: Callable[[Layer, int], list[Stretch]]) 
 
 
 def _rows(layer: Layer, oy: int) -> list[Stretch]:
+    if layer.hands_on:
+        return _handed_on(layer.oy, oy)
     if layer.op == "resize":
         return _resized_spans(layer.oy, oy, layer.iy, layer.fy)
     reach = (layer.fy - 1) * layer.dilation_y + 1
@@ -177,6 +187,8 @@ def _rows(layer: Layer, oy: int) -> list[Stretch]:
 
 
 def _cols(layer: Layer, ox: int) -> list[Stretch]:
+    if layer.hands_on:
+        return _handed_on(layer.ox, ox)
     if layer.op == "resize":
         return _resized_spans(layer.ox, ox, layer.ix, layer.fx)
     reach = (layer.fx - 1) * layer.dilation_x + 1
@@ -275,5 +287,5 @@ def weight_transfer_of(
     if layer.op != "conv" or core.weight_memory is None or (homes is not None and layer.name in homes.pinned):
         return Transfer(0 * k, 0 * k)
     dma = soc.dma(soc.route(soc.main_memory, core.weight_memory).dma)
-    size_bytes = core.weight_bytes(make_tile(form(layer, core), k, layer.oy, layer.ox, c=c), xp)
+    size_bytes = core.weight_bytes(make_tile(job_form(layer, core), k, layer.oy, layer.ox, c=c), xp)
     return Transfer(xp.ceildiv(size_bytes, dma.align_bytes) * dma.align_bytes, xp.used(size_bytes))

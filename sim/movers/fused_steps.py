@@ -63,7 +63,9 @@ def why_not(workload: Workload, first: int, last: int) -> str:
         for reader in readers:
             if reader.op != "add" and (reader.c, reader.iy, reader.ix) != (layer.k, layer.oy, layer.ox):
                 return f"{reader.name} reads {layer.name} in another shape"
-        skips = all(max(r.stride_y - r.fy, r.stride_x - r.fx) > 0 for r in readers if r.op != "add")
+        skips = all(
+            max(r.stride_y - r.input_rows(1), r.stride_x - r.input_cols(1)) > 0 for r in readers if r.op != "add"
+        )
         if skips and all(r.op != "add" for r in readers) and _leaves(workload, layer, names):
             return f"{layer.name} is read outside the group, whose windows skip some of its rows"
     return ""
@@ -71,7 +73,7 @@ def why_not(workload: Workload, first: int, last: int) -> str:
 
 def _leaves(workload: Workload, layer: Layer, names: set[str]) -> bool:
     """Whether a layer's result is read by none of `names`, or is a result of the network."""
-    return layer.name in workload.outputs or any(reader not in names for reader in workload.readers(layer.name))
+    return workload.leaves(layer.name) or any(reader not in names for reader in workload.readers(layer.name))
 
 
 def chain(workload: Workload, first: int, last: int) -> Chain:
@@ -84,7 +86,7 @@ def chain(workload: Workload, first: int, last: int) -> Chain:
     )
     outside = workload.layers[:first] + workload.layers[last + 1 :]
     read = {name for layer in outside for name in layer.inputs} | set(workload.outputs)
-    leaves = tuple(layer.name in read or i == len(layers) - 1 for i, layer in enumerate(layers))
+    leaves = tuple(layer.name in read or bool(layer.into) or i == len(layers) - 1 for i, layer in enumerate(layers))
     return Chain(layers, tuple(Shape.of(layer) for layer in layers), edges, external, leaves)
 
 
@@ -112,7 +114,7 @@ def reach(group: Chain, tile: Num, steps: Num, keep: Num, rows: bool, xp: Any = 
         fronts, backs, rates = [], [], []
         for q in group.readers(p):
             s = group.shapes[q]
-            stride, taps, pad = (s.stride_y, s.fy, s.pad_top) if rows else (s.stride_x, s.fx, s.pad_left)
+            stride, taps, pad = (s.stride_y, s.reach_y, s.pad_top) if rows else (s.stride_x, s.reach_x, s.pad_left)
             made = keep * rate[q] + (1 - keep) * held[q]
             fronts.append((front[q] - 1) * stride + taps - pad)
             backs.append((front[q] - made) * stride - pad)
@@ -237,7 +239,8 @@ def _memory(
         return rows, 0 * steps, 0 * steps
     if external:
         channels = shape.k if shape.depthwise else shape.c
-        window = (tiles.oy * shape.stride_y + shape.fy - 1) * (tiles.ox * shape.stride_x + shape.fx - 1)
+        rows_in, cols_in = tiles.oy * shape.stride_y + shape.reach_y - 1, tiles.ox * shape.stride_x + shape.reach_x - 1
+        window = rows_in * cols_in
         rows = rows + xp.ceildiv(channels, side) * window * xp.where(steps > 1, 2, 1)
     taps = shape.fy * shape.fx
     tile = xp.ceildiv(tiles.k, side) * tiles.c * taps
@@ -283,7 +286,7 @@ def step_spans(group: Chain, steps: Sequence[Stretch], keep: bool, rows: bool) -
             for q in group.readers(p):
                 s, reader = group.shapes[q], group.layers[q]
                 if now[q][0] < now[q][1]:
-                    figures = (s.fy, s.stride_y, reader.pad_y) if rows else (s.fx, s.stride_x, reader.pad_x)
+                    figures = (s.reach_y, s.stride_y, reader.pad_y) if rows else (s.reach_x, s.stride_x, reader.pad_x)
                     windows.append(_window(now[q], figures, size))
             first, end = min((w[0] for w in windows), default=0), max((w[1] for w in windows), default=0)
             if keep:
@@ -295,6 +298,6 @@ def step_spans(group: Chain, steps: Sequence[Stretch], keep: bool, rows: bool) -
 
 
 def _window(out: Stretch, figures: tuple[int, int, int], size: int) -> Stretch:
-    """Rows under output rows, without those in the padding. figures: taps, stride, padding."""
+    """Rows under output rows, without those in the padding. figures: how far taps reach, stride, padding."""
     taps, stride, pad = figures
     return max(out[0] * stride - pad, 0), min(max((out[1] - 1) * stride + taps - pad, 0), size)

@@ -225,7 +225,7 @@ def _table(nest: Nest, at: walk.Positions) -> Ints:
     sizes: dict[str, int] = dict(zip(NEST_DIMS, nest.tile, strict=True))
     table = spans_of(at, extents, sizes, {})
     rows, cols = (1, nest.extent[5]) if nest.kind == "gemm" else (nest.in_rows, nest.in_cols)
-    fill_windows(table, nest.stride, nest.stride, nest.pad_y, nest.pad_x, rows, cols)
+    fill_windows(table, (nest.stride, 1, nest.pad_y, rows), (nest.stride, 1, nest.pad_x, cols))
     return table
 
 

@@ -41,12 +41,14 @@ Ints = npt.NDArray[np.int64]
 # operands that lie in the scratchpad. BEGINS: 1 where it takes another part of the accumulator than the tile before.
 # LEAVES: bytes of each result that goes to memory (0: none does); MOVES: 1 where results go to the scratchpad. ENDED:
 # software loops that end before it. AFTER: the tile whose results must be in the scratchpad, or -1. TOP .. RIGHT: rows
-# and columns of its windows in the padding around the input, which are written as zeros.
+# and columns of its windows in the padding around the input, which are written as zeros. CALL: 1 where the library is
+# called anew for it, after the layer's first call.
 (
     MEMBER, N0, N, K0, K, C0, C, FY0, FY, FX0, FX, OY0, OY, OX0, OX, ROW, ROW_END, COL, COL_END, WRAPPED, WEIGHTS,
     INPUTS, INSIDE, SUMS, BEGINS, LEAVES, MOVES, ENDED, AFTER, TOP, BOTTOM, LEFT, RIGHT,
-) = range(33)  # fmt: skip
-COLUMNS = 33
+    CALL,
+) = range(34)  # fmt: skip
+COLUMNS = 34
 _AT = {"n": (N0, N), "k": (K0, K), "c": (C0, C), "fy": (FY0, FY), "fx": (FX0, FX), "oy": (OY0, OY), "ox": (OX0, OX)}
 
 # Columns of the members' figures. Pitches are bytes from one pixel of inputs or outputs, or one input channel of the
@@ -97,24 +99,32 @@ class Addresses:
         for layer in mine:
             for source in layer.inputs:
                 read[source] &= products[layer.name]
-        tensors = workload.incoming | {layer.name: layer.outputs for layer in workload}
-        return Addresses(
+        tensors = workload.incoming | {layer.name: layer.outputs for layer in workload if not layer.into}
+        out = Addresses(
             {name: (size, offsets[read.get(name, products.get(name, False))]) for name, size in tensors.items()},
-            {layer.name: (layer.weights, offsets[products.get(layer.name, False)]) for layer in workload},
+            {
+                layer.name: (layer.weights, offsets[products.get(layer.name, False)])
+                for layer in workload
+                if not layer.weights_of
+            },
             machine.line_bytes,
         )
+        out.tensor |= {layer.name: out.tensor[layer.into] for layer in workload if layer.into}
+        out.weights |= {layer.name: out.weights[layer.weights_of] for layer in workload if layer.weights_of}
+        return out
 
 
 def figures_of(layer: Layer, addresses: Addresses, copy: int = 0, inputs: Sequence[str] = ()) -> list[int]:
-    """A member's figures but for OPERAND and OPERANDS. copy: of a product's heads."""
+    """A member's figures but for OPERAND and OPERANDS. copy: of a product's heads, or a convolution's groups, whose
+    weights lie group after group."""
     shape = shape_of(layer)
     second = addresses.tensor[layer.inputs[1]] if layer.op == "matmul" else addresses.weights[layer.name]
-    first_out = copy * shape.k if layer.op == "matmul" else 0
+    first_out, taps = copy * shape.k, layer.fy * layer.fx
     return [
         shape.gemm, shape.depthwise, shape.add, shape.k, shape.c, shape.fx, layer.ix, layer.c, layer.ox, layer.k,
-        layer.c * layer.iy * layer.ix, layer.k * layer.oy * layer.ox, second + copy * shape.k * shape.c,
+        layer.c * layer.iy * layer.ix, layer.k * layer.oy * layer.ox, second + copy * shape.k * shape.c * taps,
         addresses.tensor[layer.name] + first_out, addresses.sums + first_out * PARTIAL_BYTES, 0, len(inputs),
-        layer.fy * layer.fx if shape.add else 1, layer.k * shape.c if layer.op == "matmul" else 0,
+        taps if shape.add else 1, layer.k * shape.c if layer.op == "matmul" else 0,
     ]  # fmt: skip
 
 
@@ -122,7 +132,7 @@ def of_layer(
     layer: Layer, tile: Extent, order: Sequence[str], reuse: bool, addresses: Addresses, first: int = 0,
     channels: int | None = None,
 ) -> Tiled:  # fmt: skip
-    """A layer by itself, or `channels` of its output channels from `first` on; its heads one after the other.
+    """A layer by itself, or `channels` of its output channels from `first` on; its heads or groups one after the other.
 
     order: the loops around the tiles, outermost first; images come outside of it where it does not name them. reuse:
     whether weights and inputs that the tile before had stay.
@@ -131,23 +141,24 @@ def of_layer(
         tile, layer = tile_in_rows(layer, tile), as_rows(layer)
         order = tuple({"n": "ox", "ox": "n"}.get(d, d) for d in order)
     shape = shape_of(layer)
-    channels = layer.k if channels is None else channels
-    heads = range(first // shape.k, -(-(first + channels) // shape.k)) if layer.op == "matmul" else range(1)
-    extents = {d: int(getattr(shape, d)) for d in DIMS if d != "n"} | {"n": layer.n}
-    start = {"k": 0 if layer.op == "matmul" else first}
-    extents["k"] = min(shape.k, channels)
+    k, end = int(shape.k), first + (layer.k if channels is None else channels)
     names = layer.inputs if shape.add else layer.inputs[:1]
-    one = plain_table(layer, extents, tile, order, reuse, start)
     members: list[list[int]] = []
     operands: list[int] = []
     tables: list[Ints] = []
-    for number, head in enumerate(heads):
+    made: dict[tuple[int, int], Ints] = {}  # by the first and last output channel of the head
+    for number, head in enumerate(range(first // k, -(-end // k))):
         figures = figures_of(layer, addresses, head, names)
         figures[OPERAND] = len(operands)
         members.append(figures)
-        operands += [addresses.tensor[name] + head * shape.c * (layer.op == "matmul") for name in names]
-        mine = one.copy()
+        operands += [addresses.tensor[name] + head * shape.c for name in names]
+        start, stop = max(first - head * k, 0), min(end - head * k, k)
+        if (start, stop) not in made:
+            extents = {d: int(getattr(shape, d)) for d in DIMS if d != "n"} | {"n": layer.n, "k": stop - start}
+            made[start, stop] = plain_table(layer, extents, tile, order, reuse, {"k": start})
+        mine = made[start, stop].copy()
         mine[:, MEMBER] = number
+        mine[0, CALL] = int(layer.grouped and number > 0)
         tables.append(mine)
     return Tiled(np.concatenate(tables), np.array(members, np.int64), np.array(operands, np.int64))
 
@@ -163,7 +174,7 @@ def plain_table(
         sizes["n"] = 1  # each image has a second operand of its own
     at = walk.positions({d: -(-extents[d] // sizes[d]) for d in loops}, loops)
     table = spans_of(at, extents, sizes, start)
-    fill_windows(table, layer.stride_y, layer.stride_x, layer.pad_y, layer.pad_x, layer.iy, layer.ix, bool(shape.add))
+    fill_windows(table, *windows_of(layer), bool(shape.add))
     ends = [table[:, _AT[d][0]] + table[:, _AT[d][1]] == extents[d] for d in ("c", "fy", "fx")]
     complete = ends[0] & ends[1] & ends[2]
     own = walk.OWN_INPUTS if shape.depthwise else walk.INPUTS
@@ -192,31 +203,39 @@ def spans_of(
     return table
 
 
-def fill_windows(
-    table: Ints, stride_y: int, stride_x: int, pad_y: int, pad_x: int, rows: int, cols: int, exact: bool = False
-) -> None:
+Windows = tuple[int, int, int, int]  # along rows or columns: stride, dilation, padding before, size of the input
+
+
+def windows_of(layer: Layer) -> tuple[Windows, Windows]:
+    """Those of a layer, along rows and along columns."""
+    strides, dilations = layer.strides, layer.dilations
+    return (strides[0], dilations[0], layer.pad_y, layer.iy), (strides[1], dilations[1], layer.pad_x, layer.ix)
+
+
+def fill_windows(table: Ints, down: Windows, along: Windows, exact: bool = False) -> None:
     """Set ROW .. COL_END, WRAPPED and TOP .. RIGHT. exact: windows as they are, not as the hardware's loop counts
     them."""
     y0, y, fy0, fy, x0, x, fx0, fx = (table[:, i] for i in (OY0, OY, FY0, FY, OX0, OX, FX0, FX))
-    row, row_end, n_rows, table[:, TOP], table[:, BOTTOM] = window(y0, y, fy0, fy, stride_y, pad_y, rows, exact)
-    col, col_end, n_cols, table[:, LEFT], table[:, RIGHT] = window(x0, x, fx0, fx, stride_x, pad_x, cols, exact)
+    row, row_end, n_rows, table[:, TOP], table[:, BOTTOM] = window(y0, y, fy0, fy, *down, exact)
+    col, col_end, n_cols, table[:, LEFT], table[:, RIGHT] = window(x0, x, fx0, fx, *along, exact)
     beside = (row > row_end) | (col > col_end)
     table[:, ROW], table[:, ROW_END], table[:, COL], table[:, COL_END] = row, row_end, col, col_end
     table[:, WRAPPED] = 0 if exact else np.where(beside, n_rows * n_cols, 0)
 
 
 def window(
-    out: Any, n_out: Any, tap: Any, taps: Any, stride: int, pad: int, size: int, exact: bool = False
+    out: Any, n_out: Any, tap: Any, taps: Any, stride: int, dilation: int, pad: int, size: int, exact: bool = False
 ) -> tuple[Any, Any, Any, Any, Any]:
     """First input row (or column) of a tile that exists, the end of them, how many the hardware counts, and how many of
     its windows lie before and behind those that exist.
 
     What lies in the padding is left out. The hardware's loop brings stride - 1 rows more than the last window needs
-    (LoopConv.scala: rows x stride + taps - 1). Its counter has 16 bits and no sign: where the padding on one side is
-    longer than the tile (as with one output row of a kernel of 7), it wraps around: the tile loads some 65,000 rows.
+    (LoopConv.scala: rows x stride + taps - 1, where taps of dilated filters count with the rows between them). Its
+    counter has 16 bits and no sign: where the padding on one side is longer than the tile (as with one output row of a
+    kernel of 7), it wraps around: the tile loads some 65,000 rows.
     """
-    first = out * stride + tap - pad
-    end = first + n_out * stride + taps - 1 - (stride - 1 if exact else 0)
+    first = out * stride + tap * dilation - pad
+    end = first + n_out * stride + (taps - 1) * dilation - (stride - 1 if exact else 0)
     before, behind = np.maximum(-first, 0), np.maximum(end - size, 0)
     counted = (end - first - before - behind) % COUNTER
     return np.maximum(first, 0), np.minimum(end, size), counted, before, behind
@@ -287,7 +306,7 @@ def _member_tiles(
     part[:, MEMBER] = i
     part[:, FY], part[:, FX] = shape.fy, shape.fx
     part[:, OY0], part[:, OY], part[:, OX0], part[:, OX] = rows[0], rows[1] - rows[0], cols[0], cols[1] - cols[0]
-    fill_windows(part, layer.stride_y, layer.stride_x, layer.pad_y, layer.pad_x, layer.iy, layer.ix, bool(shape.add))
+    fill_windows(part, *windows_of(layer), bool(shape.add))
     complete = at["c"] == counts["c"] - 1
     part[:, WEIGHTS] = 1 - shape.add
     part[:, INPUTS] = 1 if shape.depthwise else at["k"] == 0

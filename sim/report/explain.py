@@ -63,16 +63,27 @@ def proposals(result: Result, soc: SoC) -> list[str]:
             if server.endswith(end) and name in (soc.memories if end else soc.links):
                 change = key.format(name)
                 weight[change] = weight.get(change, 0) + sum(holders.values())
-    return [change for change in sorted(weight, key=lambda change: -weight[change]) if _possible(soc, change)]
+    made = (_makeable(soc, change) for change in sorted(weight, key=lambda change: -weight[change]))
+    return [change for change in made if change]
 
 
-def _possible(soc: SoC, change: str) -> bool:
-    """Whether a change can be made: half of an odd count of cycles cannot."""
-    try:
-        changed(soc, change)
-    except InputError:
-        return False
-    return True
+def _makeable(soc: SoC, change: str) -> str:
+    """A change as it can be made; '' where it cannot. Half of an odd count of cycles is rounded down."""
+    for one in (change, _rounded(soc, change)):
+        try:
+            changed(soc, one)
+        except InputError:
+            continue
+        return one
+    return ""
+
+
+def _rounded(soc: SoC, change: str) -> str:
+    """PATH=xFACTOR as the whole number that it comes to, rounded down."""
+    path, _, factor = change.partition("=x")
+    section, _, name = path.rpartition(".")
+    old = (_section(soc.model_dump(mode="json", by_alias=True), section) or {}).get(name)
+    return f"{path}={int(old * Fraction(factor))}" if isinstance(old, int) else change
 
 
 def _remedies(result: Result, soc: SoC, cause: str, unit: str) -> list[str]:

@@ -43,7 +43,7 @@ from cosoc.sim.movers.cached_terms import Machine, Tiles, cached_cores, rows_nee
 from cosoc.sim.movers.cached_units import INTO_ACCUMULATOR, core_of_unit, name_of
 from cosoc.sim.movers.fused_steps import Chain, chain, reach, rows_held
 from cosoc.sim.report.result import Result, route_ends
-from cosoc.sim.tiler import Placed, living, placed, weight_bytes
+from cosoc.sim.tiler import Placed, living, placed, stored_bytes
 
 COMPUTE, WEIGHTS, LOAD, STORE, FEED = (KINDS.index(k) for k in ("compute", "weights", "load", "store", "feed"))
 
@@ -165,7 +165,7 @@ class _Run:
     def weights_at_home(self) -> Iterator[_Held]:
         homes, alive = self.homes, living(self.workload, self.mapping, self.soc)
         moving = [layer for layer in alive if layer.name not in homes.pinned]
-        total = sum(weight_bytes(layer, self.soc, self.mapping.layers[layer.name].parts) for layer in moving)
+        total = stored_bytes(moving, self.mapping, self.soc)
         home = homes.main if homes.weights_in_main else self.soc.backing_memory
         assert home is not None
         yield from self.always(home, total)
@@ -175,7 +175,7 @@ class _Run:
     def tensors_at_home(self) -> Iterator[_Held]:
         """Every tensor that leaves its core, in each inference."""
         alive = living(self.workload, self.mapping, self.soc)
-        whole = self.times_of(self.busy)
+        whole, states = self.times_of(self.busy), dict(alive.states)
         readers: dict[str, list[str]] = {name: [] for name in lifetimes(alive)}
         for layer in alive:
             for name in layer.reads:
@@ -187,6 +187,9 @@ class _Run:
             parts = [self.times(number) for number in self.of_layers([name])]
             reads = [self.times(number) for number in self.of_layers(by)]
             ends = whole[1]
+            if name in states:
+                yield from self.always(self.homes.tensors[name], tensor_bytes(self.workload, name))
+                continue
             since = np.min([p[0] for p in parts], axis=0) if parts else np.append(0, ends[:-1])
             until = np.max([p[1] for p in reads or parts or [whole]], axis=0)
             until = ends if name in alive.outputs else until

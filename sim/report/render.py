@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from cosoc.sim.machine.program import KINDS, Ints, Program, row_of
 from cosoc.sim.machine.trace import changes, held_ticks
 from cosoc.sim.movers.links import link_level
 from cosoc.sim.report.figure import drawn_figure
+from cosoc.sim.report.hosted import by_reason, host_share, reason_lines
 from cosoc.sim.report.result import CAUSES, NO_LAYER, LayerPart, Result
 from cosoc.sim.shown import shown
 
@@ -30,14 +32,19 @@ def table(result: Result) -> RenderableType:
     columns."""
     from rich.console import Group
 
-    tables = _layer_table(result), _unit_table(result), _level_table(result), _cause_table(result)
+    reasons = zip(_letters(len(by_reason(result))), reason_lines(result), strict=True)
+    layers = Group(_layer_table(result), *(f"{letter}: {line}" for letter, line in reasons))
+    tables = layers, _unit_table(result), _level_table(result), _cause_table(result)
     notes = (f"Note: {note}." for note in result.unmeasured)
     return Group(*(part for one in tables for part in (one, "")), summary(result), *notes)
 
 
 def summary(result: Result) -> str:
-    """Time, energy and the top bottleneck, in a sentence each."""
-    return f"{_title(result)} ({_cycles(result, result.ticks)} {_cycle(result)}). {bottleneck(result)}"
+    """Time, energy, what only the host can run, the top bottleneck, and what the figures rest on where the SoC file
+    says so, in a sentence each."""
+    said = f"{_title(result)} ({_cycles(result, result.ticks)} {_cycle(result)})."
+    rests_on = (f"{one}." for one in result.evidence if one.basis)
+    return " ".join(part for part in (said, host_share(result), bottleneck(result), *rests_on) if part)
 
 
 def _cycle(result: Result) -> str:
@@ -92,21 +99,32 @@ def _channels(layer: LayerPart) -> str:
 
 
 def _layer_table(result: Result) -> Table:
-    """MAC/cycle: of a layer while its cores are busy, of all over the whole time."""
+    """MAC/cycle: of a layer while its cores are busy, of all over the whole time. why: a letter for each reason why
+    only the host can run a layer, which `reason_lines` gives."""
     title = f"By layer (critical {_cycle(result)}; MAC per busy cycle)"
-    out = _columns(title, "layer", "cores", _cycle(result), "time", "MAC/cycle", "uJ")
+    reasons = by_reason(result)
+    letters = dict(zip(reasons, _letters(len(reasons)), strict=True))
+    why = ("why",) if reasons else ()
+    out = _columns(title, "layer", "cores", _cycle(result), "time", "MAC/cycle", "uJ", *why)
     for layer in result.by_layer:
         busy = layer.core_busy_ticks / result.ticks_per_cycle
         rate = f"{layer.macs / busy:,.1f}" if layer.macs else ""
         share = f"{layer.ticks_critical / max(result.ticks, 1):.1%}"
         out.add_row(
-            layer.layer, _channels(layer), _cycles(result, layer.ticks_critical), share, rate, _uj(layer.energy_j)
-        )
+            layer.layer, _channels(layer), _cycles(result, layer.ticks_critical), share, rate, _uj(layer.energy_j),
+            *([letters.get(layer.why_host, "")] if reasons else []),
+        )  # fmt: skip
     macs = sum(layer.macs for layer in result.by_layer)
     out.add_section()
     rate = f"{macs * result.ticks_per_cycle / max(result.ticks, 1):,.1f}"
     out.add_row("all", "", _cycles(result, result.ticks), "100.0%", rate, _uj(result.energy_j))
     return out
+
+
+def _letters(n: int) -> list[str]:
+    """a, b, ..., z, aa, ab, ..."""
+    one = [chr(ord("a") + i) for i in range(26)]
+    return list(itertools.islice(itertools.chain(one, (a + b for a in one for b in one)), n))
 
 
 def _unit_table(result: Result) -> Table:

@@ -27,11 +27,11 @@ from cosoc.sim.machine.trace import (
 from cosoc.sim.model.energy import power_energy_j, unit_power_mw
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import Boundary, Route, SoC
-from cosoc.sim.model.tiles import form, make_tile
-from cosoc.sim.model.workload import Workload
 from cosoc.sim.movers.cached_terms import cached_cores
 from cosoc.sim.movers.cached_units import INTO_SCRATCHPAD, core_of_unit
 from cosoc.sim.movers.links import HOST_TIME, link_level, together, told_as
+from cosoc.sim.report.evidence import Evidence, evidence_of_run, unmeasured
+from cosoc.sim.report.why_host import why_host
 from cosoc.sim.tiler import Placed
 from cosoc.sim.work import layer_work
 
@@ -74,7 +74,8 @@ class LayerPart:
     compute_ticks: sum over its cores. core_busy_ticks: any of its cores computes or is fed. bytes: moved by DMAs, of
     which load_bytes, weight_bytes (each way they go: from the backing memory they go twice), store_bytes; feed_bytes:
     between cores and their memory. energy_j: its ops, the powers of its units while they are busy for it, and the base
-    power for its part of the critical path. causes: its critical ticks by cause.
+    power for its part of the critical path. causes: its critical ticks by cause. why_host: what other cores say against
+    a layer that only the host can run; '' of others.
     """
 
     layer: str
@@ -93,6 +94,7 @@ class LayerPart:
     energy_j: float
     causes: dict[str, int]
     cores: dict[str, CorePart]
+    why_host: str
 
 
 @dataclass(frozen=True)
@@ -215,8 +217,9 @@ class Result:
     energy_boundary: how far energies reach, None where the SoC file does not say. base_energy_j: of what is always
     drawn, over the makespan: base and static power; powers_energy_j: of units while busy; ops_energy_j: of single
     ops; energy_j is their sum. by_level: the same told apart by where it is spent, J: memories, links (`link NAME`),
-    cores by their ops, `power of NAME` of units while busy, base and static power; it sums to energy_j. unmeasured:
-    what of it no measurement of the device covers, a sentence for each class of operators. path: the critical path
+    cores by their ops, `power of NAME` of units while busy, base and static power; it sums to energy_j. evidence:
+    what the figures of its cores rest on, of those whose file says so; unmeasured: what of it no measurement of the
+    device covers, a sentence for each class of operators. path: the critical path
     segment by segment, `trace.PATH` records whose causes are numbers of PATH_NAMES.
     """
 
@@ -241,6 +244,7 @@ class Result:
     by_server: tuple[ServerPart, ...]
     by_memory: tuple[MemoryPart, ...]
     critical_path: CriticalPath
+    evidence: tuple[Evidence, ...]
     unmeasured: tuple[str, ...]
     ops: int
     bursts: int
@@ -415,6 +419,8 @@ def report(
     ops_j = _ops_j(program, all_ops)
     total = _powers_j(program, trace, soc, busy) + ops_j
     occupied = occupancy(program, trace)
+    cycles = trace.makespan * soc.tick_hz / program.tick_hz
+    evidence = evidence_of_run(workload, mapping, soc, critical.by_layer_ticks, trace.makespan, cycles, inferences)
     return Result(
         soc=soc.name,
         workload=workload.name,
@@ -432,38 +438,19 @@ def report(
         powers_energy_j=total - ops_j - base,
         ops_energy_j=ops_j,
         by_level=_by_level(program, soc, busy, base, all_ops),
-        by_layer=_by_layer(program, trace, soc, mapping, busy, critical, all_ops),
+        by_layer=_by_layer(program, trace, at, busy, critical, all_ops),
         by_unit=_by_unit(program, trace, soc, busy, occupied, all_ops),
         by_server=_by_server(program, trace, occupied, all_ops),
         by_memory=_by_memory(program, at, inferences, all_ops),
         critical_path=critical,
-        unmeasured=unmeasured_classes(workload, mapping, soc, critical.by_layer_ticks, trace.makespan),
+        evidence=evidence,
+        unmeasured=unmeasured(evidence, soc),
         ops=program.n_ops,
         bursts=trace.bursts,
         wall_s=wall_s,
         program=program,
         trace=trace,
         path=path,
-    )
-
-
-def unmeasured_classes(
-    workload: Workload, mapping: Mapping, soc: SoC, layer_ticks: dict[str, int], makespan: int
-) -> tuple[str, ...]:
-    """What of a run is of classes of operators that no measurement of the device covers, with its share of the time.
-    layer_ticks: how long the run was at each layer."""
-    layers: dict[tuple[str, str], list[str]] = {}
-    for layer in workload:
-        for part in mapping.layers[layer.name].parts:
-            core = soc.core_of(part)
-            tile = make_tile(form(layer, core), part.channels, layer.oy, layer.ox)
-            if part.channels and (found := core.unmeasured_class(tile)):
-                layers.setdefault((part.core, found), []).append(layer.name)
-    return tuple(
-        f"no measurement of {soc.name} covers {found} on {core}: {len(names)} layers, "
-        f"{sum(layer_ticks.get(name, 0) for name in names) / max(makespan, 1):.0%} of the time, are by figures "
-        "of other devices or assumed"
-        for (core, found), names in layers.items()
     )
 
 
@@ -615,8 +602,10 @@ def _apart(start: Ints, ticks: int) -> list[int]:
 
 
 def _by_layer(
-    program: Program, trace: Trace, soc: SoC, mapping: Mapping, busy: Ints, path: CriticalPath, all_ops: _Ops
+    program: Program, trace: Trace, at: Placed, busy: Ints, path: CriticalPath, all_ops: _Ops
 ) -> tuple[LayerPart, ...]:
+    soc, mapping = at.soc, at.mapping
+    reasons = {layer.name: why_host(layer, mapping.layers[layer.name], soc) for layer in at.workload}
     rows, n = program.rows, len(program.layers) + 1
     core_busy = _core_busy(program, trace, soc, all_ops)
     start, end = np.full(n, trace.makespan), np.zeros(n, np.int64)
@@ -662,6 +651,7 @@ def _by_layer(
                 energy_j=float(power_energy_j(soc, ticks, powers, program.tick_hz)) + _joules(energy_fj[layer]),
                 causes=causes.get(name, {}),
                 cores=cores.get(layer, {}),
+                why_host=reasons.get(name, ""),
             )
         )
     return tuple(out)
@@ -865,5 +855,5 @@ def _weights_into(placed: Placed, name: str) -> dict[str, int]:
 
 
 __all__ = [
-    "CAUSES", "NO_LAYER", "PATH_NAMES", "Result", "busy_ticks", "energy_j", "report", "to_json", "unmeasured_classes",
+    "CAUSES", "NO_LAYER", "PATH_NAMES", "Result", "busy_ticks", "energy_j", "report", "to_json"
 ]  # fmt: skip

@@ -21,6 +21,7 @@ from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.movers.links import together
+from cosoc.sim.report.hosted import by_reason
 from cosoc.sim.report.memory_use import MemoryUse, memory_use
 from cosoc.sim.report.packed import packed_bars
 from cosoc.sim.report.render import bottleneck
@@ -50,14 +51,17 @@ def run_data(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -> 
     estimates = _estimates(result, soc, workload, mapping)
     layers = [
         {"name": part.layer, "ticks": part.ticks_critical, "energy_j": part.energy_j, "causes": part.causes,
-         "estimate": estimates.get(part.layer)}
+         "estimate": estimates.get(part.layer), "why_host": part.why_host}
         for part in result.by_layer
     ]  # fmt: skip
     waits = [(server, who, ticks) for server, held in path.waits_ticks.items() for who, ticks in held.items()]
     return {
         "name": f"{result.workload} on {result.soc}, {result.mapping}, {result.runtime}",
         "ticks": result.ticks, "seconds": result.seconds, "energy_j": result.energy_j, "ops": result.ops,
-        "bottleneck": bottleneck(result),
+        "bottleneck": " ".join([bottleneck(result), *(f"{one}." for one in result.evidence if one.basis)]),
+        "hosted": [
+            (why, len(names), ticks / max(result.ticks, 1)) for why, (ticks, names) in by_reason(result).items()
+        ],
         "top": f"{CAUSES[causes[0][0]]} {causes[0][1] / result.ticks:.0%}" if causes else "empty",
         "causes": [(cause, CAUSES[cause], ticks) for cause, ticks in causes],
         "waits": sorted(waits, key=lambda wait: -wait[2])[:12],

@@ -15,7 +15,8 @@ from cosoc.sim.model.energy import power_energy_j
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import Boundary, SoC
 from cosoc.sim.model.workload import Workload
-from cosoc.sim.report.result import busy_ticks, energy_j, unmeasured_classes
+from cosoc.sim.report.evidence import evidence_of_run, unmeasured
+from cosoc.sim.report.result import busy_ticks, energy_j
 
 if TYPE_CHECKING:  # slow to import
     from rich.console import RenderableType
@@ -115,8 +116,17 @@ def summed_up(
                 for unit, ticks in zip(program.unit_names, busy, strict=True)
                 if ticks and (unit in soc.cores or unit in soc.dmas)
             },
-            unmeasured=unmeasured_classes(
-                load.workload, load.mapping, soc, _layer_ticks(program, by_itself, soc), by_itself.makespan
+            unmeasured=unmeasured(
+                evidence_of_run(
+                    load.workload,
+                    load.mapping,
+                    soc,
+                    _layer_ticks(program, by_itself, soc),
+                    by_itself.makespan,
+                    by_itself.makespan * soc.tick_hz / program.tick_hz,
+                    load.inferences,
+                ),
+                soc,
             ),
         )
     ports = whole.program.servers["ports"].tolist()

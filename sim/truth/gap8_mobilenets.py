@@ -27,7 +27,7 @@ def compare(rows: Sequence[Mapping[str, str]]) -> Iterator[Compared]:
             raise InputError(f"row {row['network']!r}: {what}")
         fps, energy_mj = (positive(row, number, column) for column in COLUMNS[1:])
         workload = mobilenet(int(found[1]), int(found[2]), float(found[3]))
-        ours = simulate(soc, workload, named_mapping("default", workload, soc, "overlapped"))
+        ours = simulate(soc, workload, named_mapping("all_8bit", workload, soc, "overlapped"))
         yield Compared(row["network"], 1 / fps, ours.seconds, 1e-3 * energy_mj, ours.energy_j)
 
 

@@ -36,7 +36,7 @@ def compare(rows: Sequence[Mapping[str, str]]) -> Iterator[Compared]:
         volts, hertz = int(found[1]) / 1000, int(found[2]) * 1_000_000
         soc = find_soc("gap9", {"voltage_v": str(volts), "clock_hz": str(hertz)})
         workload = find_workload(network)
-        ours = simulate(soc, workload, named_mapping("default", workload, soc, "overlapped"))
+        ours = simulate(soc, workload, named_mapping("all_8bit", workload, soc, "overlapped"))
         yield Compared(label, 1 / per_s, ours.seconds, 1e-6 * energy_uj, ours.energy_j)
 
 

@@ -47,7 +47,7 @@ def quiet(done: int, total: int, what: str) -> None:
     [
         ("diana", "resnet8", "min_cost"),
         ("diana", "mobilenet_v1_025", "default"),
-        ("darkside", "mobilenet_v1", "default"),
+        ("darkside", "mobilenet_v1", "all_8bit"),
         ("gemmini", "resnet8", "default"),
         ("isaac", "resnet8", "default"),
         ("jetson_nano", "resnet18", "default"),

@@ -80,7 +80,7 @@ def test_a_network_of_a_batch_runs_on_every_chip(soc: str, tmp_path: Any) -> Non
     """Both engines agree, a file of its mapping is read back, and it takes no less than one image does."""
     machine, network = find_soc(soc), find_workload("digits_cnn")
     batch = batched(network, 3)
-    mapping = checked(named_mapping("default", batch, machine), batch, machine)
+    mapping = checked(named_mapping("all_8bit", batch, machine), batch, machine)
     program = lower(batch, mapping, machine)
     ends = [engine.run(program).makespan for engine in (engine_fast, engine_reference)]
     assert ends[0] == ends[1] >= engine_fast.run(lower(network, Mapping("m", mapping.runtime), machine)).makespan

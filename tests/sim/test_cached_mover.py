@@ -42,7 +42,12 @@ GEMM = Layer("gemm", "conv", (INPUT,), 96, 160, ox=40, ix=40)
 DEPTHWISE = replace(CONV, name="depthwise", k=48, c=48, groups=48)
 POOL = Layer("pool", "max_pool", (INPUT,), 40, 40, oy=6, ox=6, iy=12, ix=12, fy=3, fx=3, stride_y=2, stride_x=2)
 ADD = Layer("add", "add", (INPUT, INPUT), 40, 40, oy=9, ox=9, iy=9, ix=9)
-LAYERS = [CONV, STRIDED, GEMM, DEPTHWISE, POOL, ADD]
+DILATED = replace(CONV, name="dilated", oy=10, ox=10, dilation_y=2, dilation_x=2)
+APART = replace(STRIDED, name="apart", oy=5, ox=5, dilation_y=2, dilation_x=2)
+GROUPED = replace(CONV, name="grouped", groups=4)
+BOTH = replace(DEPTHWISE, name="both", oy=8, ox=8, dilation_y=3, dilation_x=3)
+TIMES = Layer("times", "conv", (INPUT,), 24, 16, ox=30, ix=60, fx=3, stride_x=2, pad_x=1)  # one row, of times
+LAYERS = [CONV, STRIDED, GEMM, DEPTHWISE, POOL, ADD, DILATED, APART, GROUPED, BOTH, TIMES]
 
 
 def alone(layer: Layer) -> Workload:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.catalog import cluster_folder, device_soc, find_cluster, list_clusters, load_cluster
+from cosoc.sim.files.catalog import cluster_folder, device_soc, find_cluster, is_cluster, list_clusters, load_cluster
 
 GOOD = """\
 name: two
@@ -104,3 +104,21 @@ def test_two_shared_media_are_refused(tmp_path: Path) -> None:
 def test_unknown_clusters_are_told_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"no cluster named 'nope'; there is .*pipeedge_16"):
         find_cluster("nope")
+
+
+def test_a_file_with_the_name_of_a_soc_does_not_make_it_a_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Names of what comes with cosoc come first, for SoCs as for clusters.
+    monkeypatch.chdir(tmp_path)
+    for name in ("diana", "other"):
+        (tmp_path / name).write_text("devices: {}\n")
+    assert not is_cluster("diana") and is_cluster("other") and not is_cluster("absent")
+
+
+def test_a_path_that_leads_nowhere_is_a_path() -> None:
+    """What ends like a file is looked for as one, and not as a name that nobody has."""
+    with pytest.raises(InputError, match="no such file"):
+        find_cluster("nowhere.yaml")
+    with pytest.raises(InputError, match="no cluster named 'nowhere'"):
+        find_cluster("nowhere")

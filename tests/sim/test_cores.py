@@ -108,6 +108,20 @@ def test_no_channels_cost_nothing(diana: SoC) -> None:
             assert costs == (0, 0, 0)
 
 
+def test_the_host_pays_for_every_mac_and_for_every_operand() -> None:
+    # 3x3 over 4 channels to 8 x 16 x 16; an addition of two tensors of that size.
+    figures = {"cores.host.cycles_per_mac": "3", "cores.host.cycles_per_element": "5"}
+    host = find_soc("diana", figures).cores["host"]
+    assert host.cycles(conv(8, 4, 16, 16, 3), exact) == 8 * 16 * 16 * 4 * 9 * 3
+    assert host.cycles(Tile("add", 8, 1, 16, 16, operands=2), exact) == 8 * 16 * 16 * 2 * 5
+
+
+def test_a_systolic_array_stores_a_byte_a_weight() -> None:
+    core = find_soc("gemmini").cores["gemmini"]
+    assert core.weight_bytes(conv(8, 4, 6, 6, 3), exact) == 8 * 4 * 9
+    assert core.weight_bytes(Tile("conv", 8, 1, 6, 6, 3, 5, depthwise=True, groups=8), exact) == 8 * 15
+
+
 def test_refusals_name_what_is_not_supported(diana: SoC) -> None:
     depthwise = Tile("conv", 8, 1, 4, 4, 3, 3, depthwise=True, groups=8)
     assert "depthwise" in diana.cores["analog"].fits(depthwise)[0]

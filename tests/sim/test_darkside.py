@@ -60,7 +60,8 @@ def conv(k: int, c: int, size: int, f: int = 3) -> Tile:
 
 
 def depthwise(k: int, size: int, f: int = 3, stride: int = 1, dilation: int = 1) -> Tile:
-    return Tile("conv", k, 1, size, size, f, f, stride, stride, depthwise=True, groups=k, dilation=dilation)
+    steps = {"stride_y": stride, "stride_x": stride, "dilation_y": dilation, "dilation_x": dilation}
+    return Tile("conv", k, 1, size, size, f, f, depthwise=True, groups=k, **steps)
 
 
 # Channels and edge of MobileNetV1's blocks 3, 5, 7..11 and 13 at x0.25 on 32 pixels with a stem of stride 2: those that
@@ -209,7 +210,7 @@ def test_refusals(soc: SoC, cluster: Cluster, engine: DepthwiseEngine, tensor: T
 
 def test_default_mapping_has_depthwise_on_the_engine_and_the_rest_on_the_cluster(soc: SoC) -> None:
     workload = find_workload("mobilenet_v1_025")
-    mapping = named_mapping("default", workload, soc)
+    mapping = named_mapping("all_8bit", workload, soc)
     for layer in workload:
         expected = "depthwise_engine" if layer.depthwise else "cluster"
         assert mapping.layers[layer.name].parts == (Part(expected, layer.k),)

@@ -40,6 +40,11 @@ MEMORY = Dram(
 )  # fmt: skip
 
 
+def test_a_memory_moves_its_bytes_every_cycle_unless_it_says_otherwise() -> None:
+    stated = MEMORY.model_dump() | {"period_cycles": 1}
+    assert Dram(**{key: stated[key] for key in stated if key != "period_cycles"}) == Dram(**stated)
+
+
 @pytest.fixture(params=ENGINES)
 def run(request: pytest.FixtureRequest) -> Run:
     return ENGINES[request.param]

@@ -112,6 +112,8 @@ def test_a_comparison_sums_to_the_difference_of_the_results() -> None:
     layers = compare(a, b)
     shift = sum(sum(layer.causes_s.values()) for layer in layers)
     assert shift == pytest.approx(other.seconds - RESULT.seconds, rel=1e-9)
+    for side, result in enumerate((RESULT, other)):
+        assert sum(layer.seconds[side] for layer in layers) == pytest.approx(result.seconds, rel=1e-9)
     assert sum(layer.energy_j[1] for layer in layers) == pytest.approx(other.energy_j, rel=1e-9)
     assert not any(layer.causes_s for layer in compare(a, a))
 

@@ -5,7 +5,7 @@ import pytest
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.lower.fusion import AHEAD, buffer_bytes, last_row_under, line_buffers, rows_done_with, schedule
-from cosoc.sim.model.mapping import Mapping, Piece
+from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
 
@@ -81,6 +81,17 @@ def test_a_gate_in_a_group_is_read_by_every_row() -> None:
     mine = [row for row in plan.rows if row.layer == "scaled"]
     assert [row.needs for row in mine] == [(("gate", 0),)] * 4
     assert [row.frees for row in mine] == [(("gate", 0),)] * 3 + [(("gate", 1),)]
+
+
+def test_a_group_beyond_its_memory_says_what_it_needs() -> None:
+    """Line buffers of both edges, two rows of what comes in and two of what goes out: 8 pixels of 4 bytes each."""
+    edges = sum(rows * 8 * 4 for rows in (3 + AHEAD, 3 + AHEAD))
+    need = edges + 2 * 8 * 4 + 2 * 8 * 4
+    soc = find_soc("diana", {"memories.l1.size_bytes": "380", "memories.l1.reserved_bytes": "0"})
+    plan = LayerPlan((Part("digital", 4),))
+    mapping = Mapping("fused", "overlapped", dict.fromkeys("abc", plan), (Piece(("a", "b", "c")),))
+    with pytest.raises(InputError, match=f"its line buffers need {need} bytes of l1, which has"):
+        simulate(soc, CHAIN, mapping)
 
 
 def test_a_group_with_a_dense_layer_runs_twice() -> None:

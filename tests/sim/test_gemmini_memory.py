@@ -15,12 +15,15 @@ from cosoc.sim.movers.tile_table import LEAVES
 from cosoc.sim.movers.touches import (
     BEATS,
     DRAM,
+    EX_MVINS,
     EX_PAIRS,
     EX_ROWS,
+    EX_TILE,
     LLC,
     REQUESTS,
     ZEROS,
     Caches,
+    mvins_at_most,
     row_cycles,
     zero_mvins,
 )
@@ -194,7 +197,8 @@ def test_a_tile_that_lies_in_the_padding_loads_what_its_counter_wraps_to() -> No
     """
     problem = Problem(k=8, c=3, p=112, q=112, r=7, s=7, stride=2)
     mapping = "L3[WIO] P4 Q112 S7 - L2[WI] K8X - L1[O] R7 C3X - L0[W] P28"
-    seen = walk(decode(mapping, problem), 200)
+    nest = decode(mapping, problem)
+    seen = walk(nest, 200)
     pixels = 65535 * (28 * 2 + 7 - 1 - 3)
     wrapped = seen.seen.mvins[np.argmax(seen.seen.mvins[:, REQUESTS])]
     # They go on through the memory, three bytes each: 21 to a line, two of 64 lie in two lines of 64 bytes.
@@ -203,3 +207,19 @@ def test_a_tile_that_lies_in_the_padding_loads_what_its_counter_wraps_to() -> No
     assert wrapped[DRAM] == pytest.approx(wrapped[LLC] / 2, rel=0.4)
     unsplit = "L3[WIO] P4 Q112 - L2[WI] K8X - L1[O] R7 S7 C3X - L0[W] P28"
     assert walk(decode(unsplit, problem), 200).seen.mvins[:, REQUESTS].max() < 100
+    assert_room(nest, seen)
+
+
+def assert_room(nest: Nest, walked: Walked) -> None:
+    """Room for mvins is set aside before tiles are walked, by a bound that each tile keeps."""
+    groups = walked.seen.groups
+    so_far = [groups[groups[:, EX_TILE] == tile, EX_MVINS].max() for tile in range(len(walked.tiled.table))]
+    found = np.diff(so_far, prepend=0)
+    assert (found <= mvins_at_most(walked.tiled, nest.side, MACHINE.mvin_bytes)).all() and found.any()
+
+
+@pytest.mark.parametrize(
+    "nest", [conv(96, 72, 14, 3, tile=(64, 72, 3, 3, 7, 5)), gemm(100, 130, 60, tile=(64, 40, 1, 1, 1, 33))]
+)
+def test_no_tile_has_more_mvins_than_there_is_room_for(nest: Nest) -> None:
+    assert_room(nest, walk(nest))

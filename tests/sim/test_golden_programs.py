@@ -32,7 +32,7 @@ CASES = [
     *(("diana", net, "all_8bit") for net in ("digits_cnn", "resnet18_64", "mobilenet_v1_025", "squeezenet")),
     ("diana", "digits_cnn", "min_cost"),
     ("diana", "resnet18_segment", "silicon"),
-    *(("darkside", net, "default") for net in ("resnet8", "dscnn", "autoencoder", "mobilenet_v1_025", "mobilenet_v2")),
+    *(("darkside", net, "all_8bit") for net in ("resnet8", "dscnn", "autoencoder", "mobilenet_v1_025", "mobilenet_v2")),
     *((cim, "vgg8", "default") for cim in ("isaac", "puma", "neurram", "neurosim_22nm")),
     *((board, net, "default") for board in ("rpi4", "v100", "xavier_nx") for net in ("resnet18", "vit_base")),
 ]  # fmt: skip

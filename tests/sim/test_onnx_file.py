@@ -20,12 +20,13 @@ from cosoc.cli import main
 from cosoc.search.training import nets
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.reading import Reading
 from cosoc.sim.files.workload_file import dump_workload, faults, find_workload, load_workload
 from cosoc.sim.importers.onnx_file import from_onnx
 from cosoc.sim.importers.torch_export import from_module
 from cosoc.sim.lower.fusion import buffer_bytes
 from cosoc.sim.manual import named_mapping
-from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.model.workload import INPUT, Layer, Workload, batched
 from cosoc.sim.movers.dma_terms import spans_x, spans_y
 from cosoc.sim.simulate import simulate
 
@@ -204,7 +205,7 @@ def write(
 
 
 def read(tmp_path: Path, *args: Any, given: tuple[int, ...] | None = None, **more: Any) -> Workload:
-    workload = from_onnx(write(tmp_path / "net.onnx", *args, **more), given)
+    workload = from_onnx(write(tmp_path / "net.onnx", *args, **more), [("", given)] if given else [])
     assert faults(workload) == []
     return workload
 
@@ -468,26 +469,25 @@ def test_a_dynamic_batch_is_one_and_other_sizes_must_be_given(tmp_path: Path) ->
     path = write(tmp_path / "net.onnx", [CONV, node("Relu", "c")], W, shape=("N", 8, "height", 6))
     with pytest.raises(InputError, match=r"dimension height of input x .*--input-shape x=1,8,N,6"):
         from_onnx(path)
-    assert from_onnx(path, (1, 8, 4, 6)).input_shape == (8, 4, 6)
-    assert find_workload(str(path), (1, 8, 4, 6), "x").layers[0].oy == 4
+    assert from_onnx(path, [("", (1, 8, 4, 6))]).input_shape == (8, 4, 6)
+    assert find_workload(str(path), Reading((("x", (1, 8, 4, 6)),))).layers[0].oy == 4
     with pytest.raises(InputError, match=r"--input-shape z=...: there is no such input; its input is x"):
-        from_onnx(path, (1, 8, 4, 6), "z")
+        from_onnx(path, [("z", (1, 8, 4, 6))])
 
 
 @pytest.mark.parametrize(
     ("shape", "given", "message"),
     [
-        ((4, 8, 6, 6), None, "input x has a batch of 4 .*--input-shape x=1,8,6,6"),
         ((1, 8, 6, 6), (1, 8, 6), r"input x has 4 dimensions \(1,8,6,6\); 3 are given"),
         ((1, 8, 6, 6), (1, 8, 0, 6), "dimension 0 of input x .* is not fixed"),
-        ((1, 8, 6, 6, 6), None, "input x has 5 dimensions"),
+        ((1, 8, 6, 6, 6, 6), None, "input x has 6 dimensions"),
         ((1, 8, 6, 6), (1, 9, 6, 6), "operator Conv in the_conv .*8 channels a filter"),
     ],
 )
 def test_inputs_that_cannot_be(shape: Any, given: Any, message: str, tmp_path: Path) -> None:
     path = write(tmp_path / "net.onnx", [CONV, node("Relu", "c")], W, shape=shape)
     with pytest.raises(InputError, match=message):
-        from_onnx(path, given)
+        from_onnx(path, [("", given)] if given else [])
 
 
 def test_a_given_shape_replaces_the_files(tmp_path: Path) -> None:
@@ -509,11 +509,15 @@ def test_control_flow_is_refused_by_name(tmp_path: Path) -> None:
     ("nodes", "weights", "message"),
     [
         ([node("TopK", "x one", "y i")], {"one": ints(1)}, "operator TopK in the_topk is not supported: no such"),
-        ([node("LSTM", "x a b", "y")], {"a": (1, 8, 6), "b": (1, 8, 2)}, "operator LSTM in the_lstm"),
         ([node("Conv", "x x")], {}, "the_conv is not supported: its weights are computed from the input"),
-        ([node("Cast", "x", "i", to=7), node("Gather", "w i")], {"w": (9, 4)}, r"the_gather .*\(an embedding\)"),
+        (
+            [node("Cast", "x", "i", to=7), node("Gather", "w i", axis=1)],
+            {"w": (9, 4)},
+            "the_gather .* columns of a table",
+        ),
         ([node("Relu", "w")], {"w": (3,)}, "the network reads no input"),
         ([node("Pad", "x p", "z"), node("Relu", "z")], {"p": ints(0, 0, 1, 1, 0, 0, 1, 1)}, "reads a padded tensor"),
+        ([node("Pad", "x p")], {"p": ints(0, 1, 0, 0, 0, 0, 0, 0)}, "is not of rows and columns alone"),
         ([node("Identity", "x")], {}, "its output does not depend on its input through any operator"),
         ([helper.make_node("Relu", ["x"], ["y"], name="r", domain="own")], {}, "operator own.Relu in r is not"),
         ([node("MaxPool", "x", kernel_shape=[0, 0])], {}, "in the_maxpool"),
@@ -528,10 +532,39 @@ def test_what_cannot_be_read_is_named(nodes: list[Any], weights: dict[str, Any],
     assert str(caught.value).startswith(str(path))
 
 
-def test_several_inputs_are_refused(tmp_path: Path) -> None:
+def test_all_that_cannot_be_read_is_said_at_once(tmp_path: Path) -> None:
+    """Two operators that nothing stands for, one of them twice, and what follows them: one line, with the last layer
+    before the first of them, where the network can be cut."""
+    nodes = [
+        CONV,
+        node("NonZero", "c", "n"),
+        node("Cast", "n", "f", to=1),
+        node("Det", "c", "d"),
+        node("Det", "d", "e"),
+    ]
+    path = write(tmp_path / "net.onnx", [*nodes, node("Mul", "f e")], W)
+    with pytest.raises(InputError) as caught:
+        from_onnx(path)
+    said = str(caught.value)
+    assert said.count("operator NonZero") == said.count("operator Det") == 1 and "\n" not in said
+    assert said.endswith("or end it before with --cut-at the_conv")
+    assert [layer.name for layer in from_onnx(path, cut_at="the_conv")] == ["the_conv"]
+    with pytest.raises(InputError, match="no layer or module 'the_con' to cut at; there is the_conv"):
+        from_onnx(path, cut_at="the_con")
+
+
+def test_further_inputs_come_from_outside(tmp_path: Path) -> None:
+    """A mask that the user gives is no layer, and takes memory like the input."""
     other = helper.make_tensor_value_info("mask", TensorProto.FLOAT, (1, 8, 6, 6))
-    with pytest.raises(InputError, match=r"the network reads 2 inputs \(x, mask\); networks of one"):
-        read(tmp_path, [node("Mul", "x mask")], inputs=[other])
+    workload = read(tmp_path, [node("Mul", "x mask")], inputs=[other])
+    assert workload.received == (("mask", 8 * 6 * 6),)
+    assert workload.layers[0].inputs == ("input", "mask")
+
+
+def test_a_batch_goes_through_every_layer(tmp_path: Path) -> None:
+    one = read(tmp_path, [CONV, node("Relu", "c")], W)
+    assert read(tmp_path, [CONV, node("Relu", "c")], W, shape=(4, 8, 6, 6)) == batched(one, 4)
+    assert read(tmp_path, [CONV, node("Relu", "c")], W, shape=("n", 8, 6, 6), given=(4, 8, 6, 6)) == batched(one, 4)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a network\n", b"\x08\x07\x12\x04"])
@@ -570,4 +603,4 @@ def test_the_command_takes_a_named_shape(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["show", "workload", str(path), "--input-shape", "x=1,8,5,5", "--yaml"]) == 0
     assert "input: {c: 8, iy: 5, ix: 5}" in capsys.readouterr().out
     assert main(["show", "workload", "resnet8", "--input-shape", "x=1,8,5,5"]) == 2
-    assert "inputs are named in ONNX files alone" in capsys.readouterr().err
+    assert "inputs are named in ONNX files and modules alone" in capsys.readouterr().err

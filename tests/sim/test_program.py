@@ -166,6 +166,7 @@ def set_field(key: str, name: str, value: int) -> Callable[[Program], Program]:
         (set_field("rows", "burst", 0), "row 0: moves 64 bytes in bursts of 0"),
         (set_field("rows", "route_n", 0), "row 0: moves 64 bytes without a route"),
         (set_field("rows", "bytes", 0), "row 0: moves no bytes but has a route"),
+        (lambda p: set_field("rows", "route_n", 0)(set_field("rows", "bytes", 1)(p)), "row 0: moves 1 bytes without"),
         (set_field("rows", "setup", LIMIT), "more than 2^50"),
         (set_field("takes", "credit", 1), "take 0: index 1 is outside 0..0"),
         (set_field("takes", "amount", 3), "take 0: amount 3 of credit 0, must be 1..2"),

@@ -114,13 +114,13 @@ def test_networks_are_never_slower_on_twice_the_processors(chip: str) -> None:
         workload, ticks = find_workload(name), []
         for cores in ("8", "16"):
             soc = find_soc(chip, {"cores.cluster.cores": cores})
-            ticks.append(simulate(soc, workload, named_mapping("default", workload, soc, "overlapped")).ticks)
+            ticks.append(simulate(soc, workload, named_mapping("all_8bit", workload, soc, "overlapped")).ticks)
         assert ticks[1] < ticks[0]
 
 
 def run(soc: SoC, name: str) -> Result:
     workload = find_workload(name)
-    return simulate(soc, workload, named_mapping("default", workload, soc, "overlapped"))
+    return simulate(soc, workload, named_mapping("all_8bit", workload, soc, "overlapped"))
 
 
 def test_both_operating_points_come_from_one_file(gap9: SoC) -> None:

@@ -12,12 +12,14 @@ from cosoc.search import measured
 from cosoc.search.measured import Measured
 from cosoc.sim import exact
 from cosoc.sim.cores.roofline import OP_CLASSES, Efficiency, InferenceRuntime, Roofline, op_class
+from cosoc.sim.cores.tensor_gpu import TensorGpu
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import INPUT, Layer, batched
+from cosoc.sim.report.render import summary
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import complete
 
@@ -291,6 +293,45 @@ def test_device_files_hold_the_fit_to_the_published_latencies() -> None:
 def test_a_network_left_out_is_met_within_a_fifth_on_average(device: str, runtime: str) -> None:
     predictions = measured.by_device(measured.cross_validate(measured.load(LATENCIES)))
     assert measured.mape(predictions[device, runtime], "left_out_s") <= 0.2
+
+
+def test_files_say_on_how_many_networks_a_class_was_measured() -> None:
+    """Counted anew from the published rows: networks that have kernels of the class."""
+    seen: dict[tuple[str, str], list[set[int]]] = {}
+    for row in measured.load(LATENCIES):
+        seen.setdefault(row.key, []).append(
+            set(measured.kernels(find_workload(row.network), find_soc(row.device), row.runtime).op.tolist())
+        )
+    tables = {(name, runtime) for name in measured.devices() for runtime in measured.roofline(find_soc(name)).runtimes}
+    assert tables == set(seen)
+    for (device, runtime), classes in seen.items():
+        stated = measured.roofline(find_soc(device)).runtimes[runtime].networks
+        counted = {name: sum(i in one for one in classes) for i, name in enumerate(OP_CLASSES)}
+        assert stated is not None and stated.model_dump() == counted, (device, runtime)
+
+
+@pytest.mark.parametrize("name", [*measured.devices(), "agx_xavier_dla", "agx_orin_dla"])
+def test_every_boards_result_says_its_runtime_and_its_share_of_the_peak(name: str) -> None:
+    """The MACs of the network over what the stated peak would do in its time; the runtime and the number format."""
+    soc, network = find_soc(name), find_workload("resnet18")
+    result = simulate(soc, network, named_mapping("default", network, soc))
+    (one,) = (part for part in result.evidence if part.core in ("cpu", "gpu"))
+    core = soc.cores[one.core]
+    table = core.runtimes[core.runtime] if isinstance(core, Roofline) else core
+    assert isinstance(table, InferenceRuntime | TensorGpu)
+    rate = table.peak_macs_per_cycle * soc.tick_hz
+    assert one.of_peak == pytest.approx(sum(layer.macs for layer in network) / result.seconds / rate, rel=1e-9)
+    assert one.basis in summary(result) and one.basis.split()[1] in ("fp16", "fp32", "int8")
+    assert one.basis.split()[0] in ("ncnn", "tvm", "pytorch", "tensorrt")
+
+
+def test_figures_of_one_network_are_said_to_be() -> None:
+    """Attention on a V100: one ViT under ncnn. The share of the peak tells how far that is from what others reach."""
+    soc, block = find_soc("v100"), find_workload("bert_base_block")
+    said = summary(simulate(soc, block, named_mapping("default", block, soc)))
+    assert said.endswith("gpu is ncnn fp16, 0.13% of its peak; attention (99% of the time) from one network.")
+    plain = find_workload("resnet18")
+    assert "from" not in summary(simulate(soc, plain, named_mapping("default", plain, soc)))
 
 
 def test_a_result_says_what_no_measurement_covers() -> None:

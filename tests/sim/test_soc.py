@@ -22,6 +22,7 @@ DIANA = (soc_folder() / "diana.yaml").read_text()
         ("host: host", "host: hst", "hst", "no core named 'hst'"),
         ("model: digital_array", "model: digital_aray", "model: digital_aray", "'digital_aray'"),
         ("tick_hz: 260_000_000 ", "tick_hz: yes ", "yes ", "found 'yes'"),
+        ("links: [l2_read, l1]", "links: [l2_read, l3]", "[l2_read, l3]", "no link named 'l3'"),
         ("links: [l2_read, l1]", "links: [l1, l1]", "[l1, l1]", "named twice in one route"),
         ("reserved_bytes: 6144 ", "reserved_bytes: 262145 ", "size_bytes: 262144", "more than size_bytes"),
         ("weight_memory: digital_weights", "weight_memory: flash2", "flash2", "no memory named 'flash2'"),

@@ -55,7 +55,7 @@ def test_a_device_in_a_cluster_of_one_is_as_fast_as_alone(soc: str, resnet8: Wor
     the other, each from its first load to its last store. What may differ is the rounding to a nanosecond, and the
     base power over that."""
     machine = find_soc(soc)
-    default = named_mapping("default", resnet8, machine)
+    default = named_mapping("all_8bit", resnet8, machine)
     alone = simulate(machine, resnet8, default)
     seen = simulate_cluster(*_case(soc, resnet8, Mapping("m", default.runtime)), inferences=20).seen
     assert 1 / seen.throughput == pytest.approx(alone.seconds, rel=1e-12, abs=HALF_A_TICK_S)

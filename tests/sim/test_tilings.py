@@ -154,7 +154,7 @@ def test_stretches_of_equal_tiles_are_the_tiles() -> None:
         for first in range(0, outputs, tile):
             last = min(first + tile, outputs) - 1
             begin, end = first * stride - pad, last * stride - pad + reach
-            laid.append((last + 1 - first, min(end, inputs) - max(begin, 0)))
+            laid.append((last + 1 - first, max(min(end, inputs) - max(begin, 0), 0)))
         assert told == laid
 
 

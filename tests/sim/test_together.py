@@ -23,7 +23,7 @@ RUNS = (engine_fast.run, engine_reference.run)
 
 def load(name: str, soc: str, runtime: Runtime = "serial", inferences: int = 1, period_s: float = 0.0) -> Load:
     workload = find_workload(name)
-    return Load(workload, named_mapping("default", workload, find_soc(soc), runtime), inferences, period_s)
+    return Load(workload, named_mapping("all_8bit", workload, find_soc(soc), runtime), inferences, period_s)
 
 
 def program(name: str, unit: str, runs: list[int], moved: int = 0) -> Program:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.reading import Reading
 from cosoc.sim.files.workload_file import (
     LayerLine,
     dump_workload,
@@ -189,12 +190,12 @@ def test_a_file_is_found_by_path(tmp_path: Path) -> None:
         ("absent.yaml", None, "absent.yaml: no such file"),
         ("resnet8", (1, 3, 32, 32), "resnet8 has its own input shape"),
         ("pkg.nets:make", None, "pkg.nets:make needs an input shape"),
-        ("pkg.nets:make", (3, 32, 32), "input shape 3,32,32: a batch of one and then the sizes are needed"),
+        ("pkg.nets:make", (32,), "input shape 32: the batch and then the sizes are needed"),
     ],
 )
 def test_what_cannot_be_found_is_said(name: str, shape: tuple[int, ...] | None, message: str) -> None:
     with pytest.raises(InputError, match="^" + re.escape(message)):
-        find_workload(name, shape)
+        find_workload(name, Reading((("", shape),)) if shape else None)
 
 
 def test_schema_offers_the_operators() -> None:

@@ -1,0 +1,111 @@
+"""What of a plan can be known to be wrong before anything runs: names that nothing has, values that a key cannot have.
+
+A name or an axis with a typing error is found once, at its line, and not once a task. What only a task can say (that a
+mapping does not fit a memory, say) is that task's failure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from cosoc.search.campaigns.axes import FormulaError
+from cosoc.search.campaigns.plan import Plan, SearchPart, SimulatePart, grid
+from cosoc.search.campaigns.work import in_device
+from cosoc.search.spaces.chain import chain
+from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import check_values, find_cluster, find_soc
+from cosoc.sim.files.names import list_mappings
+from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.files.yamlfile import Place
+from cosoc.sim.trust import check_trusted
+
+
+def plan_problems(plan: Plan) -> Sequence[tuple[Place, str]]:
+    """What is wrong with the names, axes and formulas of a plan, each at its place in the file."""
+    parts = [(key, part) for key, part in (("simulate", plan.simulate), ("search", plan.search)) if part is not None]
+    return [((key, *place), what) for key, part in parts for place, what in _problems(part)]
+
+
+def _problems(part: SimulatePart | SearchPart) -> Iterator[tuple[Place, str]]:
+    spaces = part.space if isinstance(part, SearchPart) else ()
+    firsts = {chain(space)[0] for space in spaces}
+    splits = "splits" in firsts
+    for i, name in enumerate(part.workload):
+        if what := _refused(partial(_workload, name, bool(firsts & {"channels", "operators"}))):
+            yield ("workload", i), what
+    found = {}
+    for i, name in enumerate(part.soc):
+        what = _refused(partial(find_cluster if splits else find_soc, name))
+        if what:
+            yield ("soc", i), what
+        else:
+            found[name] = i
+    for i, name in enumerate(part.mapping if isinstance(part, SimulatePart) else ()):
+        known = {one for soc in found for one in list_mappings(soc)}
+        if not (name in known or name.endswith((".yaml", ".yml")) or Path(name).exists()):
+            yield ("mapping", i), f"no mapping named {name!r}; there is {', '.join(sorted(known))}, or a .yaml file"
+    for machine in found:
+        yield from _axes(part, machine)
+
+
+def _workload(name: str, trained: bool) -> None:
+    if ":" in name:
+        check_trusted(name)
+    if not trained:
+        find_workload(name)
+        return
+    from cosoc.search.training.nets import NETWORKS
+
+    if ":" not in name and name not in NETWORKS:
+        raise InputError(f"no network named {name!r} to train; there is {', '.join(NETWORKS)}")
+
+
+def _axes(part: SimulatePart | SearchPart, machine: str) -> Iterator[tuple[Place, str]]:
+    """Each value of each axis in one combination, so that each is looked at once. One problem an axis is enough."""
+    seen: set[tuple[str, str]] = set()
+    wrong: set[str] = set()
+    n = 0
+    try:
+        for settings in grid(part, machine):
+            n += 1
+            for path, value in settings.items():
+                if (path, value) in seen or path in wrong:
+                    continue
+                seen.add((path, value))
+                what = _refused(partial(_one, machine, path, value))
+                if what:
+                    wrong.add(path)
+                    yield _place(part, path, value), f"{machine}: {what}"
+    except FormulaError as error:
+        yield ("where", error.at) if isinstance(error.at, int) else ("set", error.at), f"{machine}: {error}"
+        return
+    if not n:
+        yield ("where",), f"{machine}: no combination meets {' and '.join(part.where)}"
+
+
+def _one(machine: str, path: str, value: str) -> None:
+    device, inside = in_device(path)
+    if not device:
+        check_values(machine, {path: value})
+        return
+    devices = find_cluster(machine).devices
+    if device not in devices:
+        raise InputError(f"{path}: {machine} has no device {device!r}; it has {', '.join(devices)}")
+    check_values(devices[device].soc, {inside: value})
+
+
+def _place(part: SimulatePart | SearchPart, path: str, value: str) -> Place:
+    axis = part.set[path]
+    return ("set", path) if isinstance(axis, str) else ("set", path, [json.dumps(one) for one in axis].index(value))
+
+
+def _refused(look: Callable[[], object]) -> str:
+    """Why something is refused; '' where it is not."""
+    try:
+        look()
+    except InputError as error:
+        return str(error)
+    return ""
