@@ -376,13 +376,33 @@ def _channel_choices(
                 continue
             alone = replace(plan, parts=(replace(part, tile=None),))
             tiles = part_tiles(layer, part, soc)
-            smallest = tiled(layer, alone, soc, (np.array(tiles, np.int64),), 1, 1, c=c, n=1)
-            legal = np.broadcast_to(fits(layer, smallest, soc, runtime, homes), len(tiles))
-            choices.append([k for k, yes in zip(tiles, legal.tolist(), strict=True) if yes][:ENOUGH])
+            choices.append(_channels_that_fit(layer, alone, np.array(tiles, np.int64), c, soc, runtime, homes))
         if all(choices):
             most = max(len(tiles) for tiles in choices)
             return list(dict.fromkeys(tuple(t[min(i, len(t) - 1)] for t in choices) for i in range(most))), c
     return [], 0
+
+
+def _channels_that_fit(
+    layer: Layer, alone: LayerPlan, tiles: npt.NDArray[np.int64], c: int, soc: SoC, runtime: Runtime, homes: Homes
+) -> list[int]:
+    """Of the tiles of output channels of a part, largest first, a few that fit with one pixel; and a few of those that
+    fit with more pixels alone, as each of the pieces that pixels are of is aligned, and a whole plane is one piece."""
+
+    def legal(k: npt.NDArray[np.int64], oy: Num, ox: Num) -> npt.NDArray[np.bool_]:
+        return np.broadcast_to(
+            fits(layer, tiled(layer, alone, soc, (k,), oy, ox, c=c, n=1), soc, runtime, homes), len(k)
+        )
+
+    small = legal(tiles, 1, 1)
+    fitting, rest = tiles[small][:ENOUGH], tiles[~small]
+    rest = rest[rest > fitting.max(initial=0)]
+    if len(rest):
+        grid = (rest, np.array(cuts(layer.oy), np.int64), np.array(cuts(layer.ox), np.int64))
+        k, oy, ox = (axis.reshape(-1) for axis in np.meshgrid(*grid, indexing="ij"))
+        large = rest[legal(k, oy, ox).reshape(len(rest), -1).any(axis=1)]
+        fitting = np.concatenate([large[:ENOUGH], fitting])
+    return [int(k) for k in fitting]
 
 
 @dataclass(frozen=True)

@@ -147,8 +147,8 @@ def spans(outputs: int, tile: int, inputs: int, reach: int, stride: int, pad: in
 
 def _handed_on(outputs: int, tile: int) -> list[Stretch]:
     """The same where outputs are inputs, whatever shape those stand in: a tile reads as many as it gives."""
-    whole, rest = divmod(outputs, tile)
-    return [(size, size, n) for size, n in ((tile, whole), (rest, 1)) if size and n]
+    full, rest = divmod(outputs, tile)
+    return [(size, size, count) for size, count in ((tile, full), (rest, 1)) if size and count]
 
 
 def _resized_spans(outputs: int, tile: int, inputs: int, taps: int) -> list[Stretch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
 from functools import cache
@@ -20,6 +21,7 @@ from cosoc.sim.lower.emit import KnownSteps, lower, lowered
 from cosoc.sim.machine.program import digest
 from cosoc.sim.model.mapping import RUNTIMES, LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.tiles import tiled
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.movers.dma_terms import spans
 from cosoc.sim.simulate import figures
@@ -29,7 +31,9 @@ from cosoc.sim.tiler import (
     TilingCache,
     best_tiling,
     candidates,
+    channel_tiles,
     cuts,
+    fits,
     homes_of,
     placed,
     planned_ticks,
@@ -134,6 +138,33 @@ def test_no_tile_is_an_error_that_names_the_buffer() -> None:
     soc, workload = find_soc("diana", {"memories.l1.size_bytes": "6200"}), case("diana", "resnet8")[1]
     with pytest.raises(InputError, match="layer conv1: tiles need"):
         placed(Mapping("m", "overlapped"), workload, soc)
+
+
+@pytest.mark.parametrize("l1_bytes", [10_000, 16_384, 24_576, 32_768])
+def test_a_layer_that_fits_in_any_tile_is_tiled(l1_bytes: int) -> None:
+    """Pieces of rows are aligned one by one, and whole planes are one piece: under one pixel lie three pieces of 32
+    bytes of each of 256 channels, 24,576 bytes, and all 4 x 4 pixels of them are 4,096. Against every tile of so many
+    channels, rows and columns with all input channels: where one fits, the best is as good."""
+    soc = find_soc("diana", {"memories.l1.size_bytes": str(l1_bytes)})
+    for size, channels in ((4, 256), (8, 128), (16, 32)):
+        layer = Layer(
+            "conv", "conv", (INPUT,), k=channels, c=channels, oy=size, ox=size, iy=size, ix=size, fy=3, fx=3, pad_y=1,
+            pad_x=1,
+        )  # fmt: skip
+        workload = Workload("one", (channels, size, size), (layer,), ("conv",))
+        plan = LayerPlan((Part("digital", channels),))
+        homes = homes_of(workload, Mapping("m", "overlapped", {"conv": plan}), soc)
+        tiles = itertools.product(channel_tiles(channels, 16), cuts(size), cuts(size))
+        legal = [t for t in tiles if fits(layer, tiled(layer, plan, soc, (t[0],), *t[1:]), soc, "overlapped", homes)]
+        if not legal:
+            with pytest.raises(InputError, match="tiles need"):
+                best_tiling(layer, tiled(layer, plan, soc, (1,), 1, 1), soc, "overlapped", homes)
+            continue
+        best = best_tiling(layer, plan, soc, "overlapped", homes)
+        ticks = [
+            planned_ticks(layer, tiled(layer, plan, soc, (k,), y, x), soc, "overlapped", homes) for k, y, x in legal
+        ]
+        assert planned_ticks(layer, best, soc, "overlapped", homes) <= min(ticks)
 
 
 # -- very large layers -------------------------------------------------------------------------------------------------
