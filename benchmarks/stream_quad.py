@@ -7,8 +7,8 @@ where not. Networks: two convolutions (of Stream's own tests) and ResNet-18 (tha
 all on the first array, Stream's division (channels evenly over all four arrays; where it divides rows, that is the
 nearest that a mapping here can say), and what `default` chooses. PYTHON: of an environment with `stream-dse==2.1.1` and
 `six`, which then prices its own proposal, its own mapping file of the two convolutions, and ours, each layer through
-the DRAM, as here. ResNet-18 takes it minutes and is left out of --quick. Cycles of the two tools are of two models: what
-is compared is which mapping each calls better, and by how much.
+the DRAM, as here. ResNet-18 takes it minutes and is left out of --quick. Cycles of the two tools are of two models:
+what is compared is which mapping each calls better, and by how much.
 """
 
 from __future__ import annotations
