@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cosoc.timeleft import TimeLeft, told
+
 SKIPPED = 77  # exit status of a benchmark that this machine has not all for, as automake's tests have it
 PACKAGES = ("cosoc", "numpy", "numba", "simpy", "torch")
 
@@ -126,13 +128,14 @@ def in_pieces(
 
 def progress(label: str, lines: int = 10) -> Callable[[int, int, str], None]:
     """A report for a search that prints so many lines until it is done, with the time left."""
-    start, shown = time.monotonic(), -1
+    known, shown = TimeLeft(), -1
 
     def report(done: int, total: int, what: str) -> None:
         nonlocal shown
+        left_s = known.at(time.monotonic(), done, total)
         if lines * done // total > shown:
             shown = lines * done // total
-            left = (time.monotonic() - start) * (total - done) / max(1, done)
-            print(f"{label}: {done}/{total} epochs, about {left:.0f} s left", flush=True)
+            left = "" if left_s is None else f", about {told(left_s)} left"
+            print(f"{label}: {done}/{total} epochs{left}", flush=True)
 
     return report

@@ -21,7 +21,7 @@ from rich.console import Console
 from cosoc.output import reporting
 from cosoc.sim.truth import SETS
 from cosoc.sim.truth.score import of_energies, of_rows
-from cosoc.validate import Outcome, others_best, table, validate
+from cosoc.validation import Outcome, others_best, table, validate
 
 ROOT = Path(__file__).resolve().parents[1]
 README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results" / "truth.json"

@@ -6,17 +6,15 @@ What is slow to import (torch, numba, simpy, pyplot) is imported inside the comm
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import functools
 import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -35,6 +33,7 @@ from cosoc.output import (
     write_json,
     write_text,
 )
+from cosoc.searching import STREAMED, Cut, Device, Estimator, Template
 from cosoc.sim.errors import Deadlock, InputError
 from cosoc.sim.model.mapping import Runtime
 from cosoc.sim.model.units import MOST_ALONG
@@ -42,25 +41,24 @@ from cosoc.sim.processes import Ended, Signals, end_workers, ending_by_signals
 from cosoc.sim.trust import trust, trusting
 
 if TYPE_CHECKING:
-    from cosoc.search.result import Result
-    from cosoc.search.space import Report as Progress
-    from cosoc.search.targets import Target
     from cosoc.sim.files.reading import Reading
     from cosoc.sim.model.cluster import Cluster
     from cosoc.sim.model.mapping import Mapping
     from cosoc.sim.model.soc import SoC
     from cosoc.sim.model.workload import Workload
-    from cosoc.sim.theta import Theta
 
     Asked = Reading | list[str] | None  # how a network is read, or what --input-shape says of it
 
 SHOWN_FAILURES = 5  # of a campaign, on the terminal
 DEFAULT_MAPPING = "default"
-DEFAULT_POINTS = 5  # of a front that is trained, between its ends
+# Options of `search` that its library calls otherwise.
+ARGUMENTS = {
+    "target": "targets", "peak": "targets", "time_budget": "time_budget_s", "carrier": "carrier_w",
+    "input_shape": "example",
+}  # fmt: skip
 READING = ("input_shape", "input_dtype", "cut_at", "context")  # how a network is read
 WITH_RANGES = ("mapping", "runtime", "engine", "batch", "json_file", *READING, "overrides", "ranges", "seed")
 WITH_PIPELINED = ("mapping", "runtime", "engine", "inferences", "json_file", *READING, "overrides", "pipelined")
-STREAMED = 1000  # inferences through a cluster or a pipelined chip, where none are stated
 
 
 def _trusting(said: bool) -> None:
@@ -69,12 +67,7 @@ def _trusting(said: bool) -> None:
 
 
 Engine = Literal["fast", "reference"]
-Estimator = Literal["expectation", "montecarlo", "score"]
-Template = Literal["conv-dw", "dws-dw", "conv-dws"]
-Cut = Literal["cumulative", "point"]
 FileKind = Literal["soc", "cluster", "workload", "mapping"]
-Trained = Literal["channels", "operators"]
-Device = Literal["cpu", "cuda"]
 Calibrated = Literal["channels", "tiles"]
 
 SocName = Annotated[str, typer.Argument(metavar="SOC", help="A built-in SoC (see `cosoc list`) or a .yaml file.")]
@@ -283,7 +276,7 @@ def simulate(
         _announce_compilation()
     result = run(machine, network, placed, engine=engine, inferences=inferences)
     if json_file:
-        write_json(json_file, why.with_inputs(result, case))
+        write_json(json_file, why.of_result(result))
     if report_file:
         write_text(report_file, why.html(result, case))
     if trace_file:
@@ -440,7 +433,7 @@ def compare(
 
     if mappings is None:
         _only(ctx, "two results", "a", "b", "carrier")
-        put(why.comparison(why.result_json(Path(a)), why.result_json(Path(b)), carrier))
+        put(why.compared(why.result_json(Path(a)), why.result_json(Path(b)), carrier).table())
         return
     only = ("carrier",) if ranges else ("carrier", "seed", "json_file", "quiet")
     _only(ctx, "one SoC" if ranges else "two mappings", *(name for name in ctx.params if name not in only))
@@ -453,7 +446,7 @@ def compare(
         _check_outputs({"--json": json_file})
         _ranges(a, one.workload, [one.mapping, other.mapping], overrides, "fast", seed, json_file, quiet)
         return
-    put(why.comparison(why.simulated_json(one), why.simulated_json(other)))
+    put(why.compared(why.simulated_json(one), why.simulated_json(other)).table())
 
 
 @app.command()
@@ -567,9 +560,12 @@ def estimate(
     if samples is not None and shares_file is not None:
         raise InputError("--samples and --shares exclude each other; give one")
     machine, network = _soc(soc, overrides), _workload(workload, input_shape)
-    theta, mode = _theta(estimate, machine), runtime or "overlapped"
+    mode = runtime or "overlapped"
     from cosoc import tables
     from cosoc.search import share_table as library
+    from cosoc.search.surrogate import load
+
+    theta = None if estimate is None else load(estimate, machine).factors
 
     library.check_device(device)
     if shares_file is not None:
@@ -652,7 +648,7 @@ def validate(
         raise InputError("--set: goes with --soc; leave it out")
     _check_outputs({"--json": json_file, "--html": html_file})
     machine = None if soc is None else _soc(soc, overrides)
-    from cosoc import validate as library
+    from cosoc import validation as library
 
     with reporting(quiet) as progress:
         outcomes = library.validate(sets or (), data, machine, progress)
@@ -780,161 +776,40 @@ def search(
 ) -> None:
     """Train a network together with its mapping, choose its tiles and fusion, or split it over a cluster. What it
     reports is simulated."""
+    from cosoc import searching as library
     from cosoc.search.spaces.chain import chain
-    from cosoc.search.targets import targets
-    from cosoc.sim.figures import USUAL
-    from cosoc.sim.figures import objective as parsed
+    from cosoc.search.targets import peak as most
+    from cosoc.sim.files.reading import reading
 
-    parts, bounds = chain(space), targets(target, peak)
-    objective = objective or USUAL[parts[0]]
-    parsed(objective)
-    folder = out or Path("runs") / "-".join(Path(n.replace(":", "_")).stem for n in (soc, workload))
-    there = folder.exists()
-    common = ("objective", "target", "peak", "seed", "out", "resume", "redo", "input_shape", "overrides")
-    asked = (objective, bounds, seed, folder, resume, redo)
-    if parts[0] == "splits":
-        _only(ctx, f"--space {space}", *common, "inferences", "carrier")
-        run = _splits(soc, workload, parts[1:], inferences, input_shape, overrides, carrier, *asked)
-    elif "tiles" in parts and (parts[0] == "tiles" or not _is_trained(workload, epochs)):
-        by_cost = f"--space {space}" + (", where nothing is trained" if parts[0] != "tiles" else "")
-        known = ("mapping", "time_budget", "estimate", "beside", *(["epochs"] if epochs == 0 else []))
-        chained = {"channels": ["runtime"], "operators": ["runtime", "template"]}.get(parts[0], [])
-        _only(ctx, by_cost, *common, *known, *chained)
-        networks = [workload, *(beside or ())]
-        cut_in = (mapping, parts, template, runtime, time_budget, estimate, input_shape, overrides)
-        run = _tiles(soc, networks, *cut_in, *asked)
-    else:
-        trained = cast(Trained, parts[0])
-        others = (
-            "inferences",
-            "time_budget",
-            "mapping",
-            "carrier",
-            "beside",
-            *(("template", "cut") if trained == "channels" else ()),
-        )
-        _only(ctx, f"--space {space}", *(name for name in ctx.params if name not in others))
-        if strengths is not None and bounds:
-            raise InputError("--strengths and targets exclude each other; give one")
-        if epochs == 0:
-            raise InputError(f"--epochs 0: --space {space} trains the network; {trained}+tiles can do without")
-        if points is not None and (strengths is not None or bounds):
-            raise InputError("--points goes with neither --strengths nor targets, which say where points are; give one")
-        weights = () if strengths is None else _strengths(strengths)
-        _check_trainable(workload, trained)
-        machine, shape = _soc(soc, overrides), _shape(input_shape)
-        theta = _theta(estimate, machine)
-        _check_run_folder(folder, resume, redo)
-        from cosoc.search.training.space import TrainingConfig, search_trained
-
-        config = TrainingConfig(
-            soc=machine, workload=workload, space=trained, inner=parts[1:], template=template, cut=cut,
-            input_shape=shape, data=data, objective=objective, strengths=weights, targets=bounds, estimator=estimator,
-            points=points or DEFAULT_POINTS, epochs=epochs, seed=seed, seeds=seeds, device=device,
-            runtime=runtime, out=folder, resume=resume, redo=redo, theta=theta,
-        )  # fmt: skip
-        run = functools.partial(search_trained, config)
+    parts = chain(space)
+    by_cost = library.by_cost(parts, workload, epochs)
+    mode = f"--space {space}" + (
+        ", where nothing is trained" if by_cost and parts[0] not in ("tiles", "splits") else ""
+    )
+    meant = library.meant(parts, workload, epochs)
+    _only(ctx, mode, *(name for name in ctx.params if ARGUMENTS.get(name, name) in meant))
+    if strengths is not None and target:
+        raise InputError("--strengths and targets exclude each other; give one")
+    weights = () if strengths is None else _strengths(strengths)
+    if peak is not None:
+        most(peak)  # what is wrong with it is said of --peak
+    bounds = [*(target or ()), *([f"peak={peak}"] if peak is not None else [])]
+    folder = out or library.default_folder(soc, workload)
+    example = None if input_shape is None else reading(input_shape)
     try:
         with reporting(quiet) as progress:
-            result = run(progress)
+            result = library.search(
+                soc, workload, space=space, data=data, objective=objective, targets=bounds, mapping=mapping,
+                time_budget_s=time_budget, estimate=estimate, strengths=weights, points=points, estimator=estimator,
+                template=template, cut=cut, epochs=epochs, seeds=seeds, runtime=runtime, device=device, seed=seed,
+                out=folder, resume=resume, redo=redo, beside=beside or (), inferences=inferences, example=example,
+                overrides=_overrides(overrides), carrier_w=carrier, report=progress,
+            )  # fmt: skip
     except (KeyboardInterrupt, Ended):
         raise Interrupted(f"what is finished is in {folder}; --resume goes on from there") from None
-    except InputError:
-        if not there:
-            with contextlib.suppress(OSError):  # what holds a run stays
-                folder.rmdir()
-        raise
     if not quiet:
         put(result.table())
         put(f"results in {folder}")
-
-
-def _is_trained(workload: str, epochs: int) -> bool:
-    """Whether a chain that begins with channels or operators has a network to train: not a file, which has shapes and
-    no module, nor a built-in workload that is one."""
-    from cosoc.search.training.nets import NETWORKS
-
-    return epochs > 0 and (":" in workload or workload in NETWORKS)
-
-
-def _check_trainable(workload: str, space: Trained) -> None:
-    """InputError for a file: it has shapes, but no module to train."""
-    if Path(workload).suffix.lower() in (".onnx", ".yaml", ".yml"):
-        raise InputError(
-            f"{workload}: --space {space} trains the network, so it needs a torch module, not a file: give "
-            "package.module:factory, such as mynet:build for a function build() in ./mynet.py that returns the "
-            f"torch.nn.Module; --space tiles and {space}+tiles take files"
-        )
-
-
-def _theta(estimate: Path | None, soc: SoC) -> Theta | None:
-    """The factors in a file of `cosoc calibrate`; InputError unless they were fitted to this SoC and simulator."""
-    if estimate is None:
-        return None
-    from cosoc.search.surrogate import load
-
-    return load(estimate, soc).factors
-
-
-def _tiles(
-    soc: str, workloads: list[str], mapping: str, parts: tuple[str, ...], template: Template, runtime: Runtime,
-    budget_s: float | None, estimate: Path | None, input_shape: Asked, overrides: list[str] | None, objective: str,
-    bounds: tuple[Target, ...], seed: int, folder: Path, resume: bool, redo: str | None,
-) -> Callable[[Progress], Result]:  # fmt: skip
-    inputs = [_inputs(soc, name, mapping, runtime, input_shape, overrides) for name in workloads]
-    if parts[0] == "operators":
-        inputs = [_with_choices(*made, name, mapping, template) for made, name in zip(inputs, workloads, strict=True)]
-    from cosoc.search.spaces.joint import Outer
-    from cosoc.search.spaces.tile_search import TileConfig, search_tiles
-    from cosoc.search.spaces.together_space import TogetherSpace, search_together
-
-    theta = _theta(estimate, inputs[0][0])
-    configs = [
-        TileConfig(
-            machine, network, given, objective, budget_s, seed, folder, resume, redo, theta, "fusion" in parts,
-            cast(Outer, parts[0]), bounds,
-        )
-        for machine, network, given in inputs
-    ]  # fmt: skip
-    # what is wrong with a space is said before a folder is made
-    made = configs[0].space() if len(configs) == 1 else TogetherSpace(configs)
-    _check_run_folder(folder, resume, redo)
-    if isinstance(made, TogetherSpace):
-        return functools.partial(search_together, configs, space=made)
-    return functools.partial(search_tiles, configs[0], space=made)
-
-
-def _with_choices(
-    soc: SoC, workload: Workload, given: Mapping, name: str, mapping: str, template: Template
-) -> tuple[SoC, Workload, Mapping]:
-    """A built-in network with its blocks as choices; a workload that has alternatives, or is a file, as it is."""
-    from cosoc.search.training.nets import NETWORKS, build
-    from cosoc.sim.files.mapping_file import find_mapping
-
-    if name not in NETWORKS:
-        return soc, workload, given
-    from cosoc.search.spaces.operators import with_choices
-
-    opened = with_choices(build(name), NETWORKS[name].input_shape, soc, template, name).workload
-    return soc, opened, find_mapping(mapping, opened, soc, given.runtime)
-
-
-def _splits(
-    cluster: str, workload: str, inner: tuple[str, ...], inferences: int, input_shape: Asked,
-    overrides: list[str] | None, carrier: float | None, objective: str, bounds: tuple[Target, ...], seed: int,
-    folder: Path, resume: bool, redo: str | None,
-) -> Callable[[Progress], Result]:  # fmt: skip
-    machines = _cluster(cluster, overrides, carrier)
-    network = _workload(workload, input_shape)
-    from cosoc.search.spaces.split_space import SplitConfig, SplitSpace, search_splits
-
-    config = SplitConfig(
-        machines, network, inferences, inner=inner, objective=objective, targets=bounds, seed=seed, out=folder,
-        resume=resume, redo=redo,
-    )  # fmt: skip
-    made = SplitSpace(config)  # what is wrong with it is said before a folder is made
-    _check_run_folder(folder, resume, redo)
-    return functools.partial(search_splits, config, space=made)
 
 
 @app.command()
@@ -1019,13 +894,29 @@ def doctor(json_file: JsonFile = None, quiet: Quiet = False) -> None:
 
 
 @app.command("list")
-def list_names() -> None:
-    """Name the built-in SoCs, clusters, workloads and mappings."""
-    from cosoc.sim.files.names import list_clusters, list_mappings, list_socs, list_workloads
+def list_names(
+    soc: Annotated[str | None, typer.Argument(metavar="CHIP", help="Of this one: the mappings that apply.")] = None,
+) -> None:
+    """Name the built-in chips, clusters and networks with a line on each, or the mappings of a chip."""
+    from cosoc import listing
 
-    names = {"socs": list_socs(), "clusters": list_clusters(), "workloads": list_workloads()}
-    for what, known in (names | {f"mappings for {soc}": list_mappings(soc) for soc in list_socs()}).items():
-        put("\n  ".join([f"{what}:", *known]))
+    put(listing.everything() if soc is None else "\n".join(listing.mappings(soc)))
+
+
+@app.command()
+def completion(shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="Which shell.")]) -> None:
+    """Print the script by which a shell completes chips, networks, mappings, options and keys of files."""
+    from cosoc import completion as library
+
+    put(library.script(shell), end="")
+
+
+@app.command(hidden=True, context_settings={"ignore_unknown_options": True})
+def complete(words: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Print what the last of the words may become; the scripts of `cosoc completion` ask this."""
+    from cosoc import completion as library
+
+    put("\n".join(library.candidates(typer.main.get_command(app), words or [""])))
 
 
 @app.command("schema")
@@ -1212,16 +1103,6 @@ def _inputs(
         return machine, network, find_mapping(mapping, network, machine, runtime, objective, report)
 
 
-def _shape(input_shape: list[str] | None) -> tuple[int, ...] | None:
-    """The one shape of a network that is trained."""
-    from cosoc.sim.files.reading import reading
-
-    shapes = reading(input_shape).shapes
-    if len(shapes) > 1 or any(name for name, _ in shapes):
-        raise InputError("--input-shape: a network that is trained has one input, such as 1,3,32,32, without a name")
-    return shapes[0][1] if shapes else None
-
-
 def _strengths(text: str) -> tuple[float, ...]:
     try:
         values = tuple(float(part) for part in text.split(","))
@@ -1242,27 +1123,6 @@ def _check_outputs(files: dict[str, Path | None]) -> None:
         other = seen.setdefault(path.resolve(), option)
         if other != option:
             raise InputError(f"{other} and {option} both name {path}; give each its own file")
-
-
-def _check_run_folder(folder: Path, resume: bool, redo: str | None) -> None:
-    from cosoc.search import manifest
-
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"--out {folder}: is a file; a folder is needed")
-        used = folder.is_dir() and any(folder.iterdir())
-        if used and not resume:
-            raise InputError(f"--out {folder}: is not empty; --resume goes on with it, or name another folder")
-        if resume and not used:
-            raise InputError(f"--resume: there is no run in {folder}")
-        if redo is not None and not resume:
-            raise InputError(f"--redo {redo}: goes with --resume; give both, or neither")
-        if resume and redo is None:
-            manifest.look_at(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {folder}: cannot be made: {error.strerror}") from None
-    check_writable("--out", folder / "result.json")
 
 
 # ------------------------------------------------------------------------------------------ the error boundary

@@ -18,17 +18,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, Group
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.shown import shown
+from cosoc.timeleft import TimeLeft, told
 
 # progress(done, total, what): called as often as the worker likes.
 Report = Callable[[int, int, str], None]
 
+UNWRAPPED = 100_000  # columns of a line that nobody has to see on a screen
 SAID = 4000  # characters of a message: more than any of ours, but what it quotes may be as long as a file
 _LINE_EVERY_S = 5.0  # into a log, a line when the activity changes and at most this often otherwise
 
@@ -47,10 +49,12 @@ class _Terminal(Console):
 
     def __init__(self, file: Any = None) -> None:
         super().__init__(file=file, markup=False, emoji=False, highlight=False)
+        if not self.is_terminal and "COLUMNS" not in os.environ:
+            self.width = UNWRAPPED  # who reads a pipe or a file wants lines as they are
 
     def render_str(self, text: str, **options: Any) -> Any:
         """What tables, titles and lines are made of, before it is measured."""
-        plain = self.encoding.startswith("utf")
+        plain = self.encoding.startswith("utf") and self.is_terminal
         return super().render_str(shown(text if plain else text.replace("\u00a0", " ")), **options)
 
     def on_broken_pipe(self) -> None:
@@ -100,10 +104,25 @@ def put(what: object, end: str = "\n") -> None:
         if isinstance(what, str):
             print("\n".join(map(shown, what.split("\n"))), end=end)
         else:
-            _Terminal().print(what)
+            out = _Terminal()
+            for part in _uncut(what) if out.width == UNWRAPPED else [what]:
+                out.print(part)
         sys.stdout.flush()
     except OSError as error:
         raise Lost(error) from error
+
+
+def _uncut(what: object) -> Iterator[Any]:
+    """A table, or what is in a group, with columns as wide as what they hold, and titles and captions as lines."""
+    for part in what.renderables if isinstance(what, Group) else [what]:
+        if not isinstance(part, Table):
+            yield part
+            continue
+        for column in part.columns:
+            column.max_width, column.no_wrap = None, True
+        title, caption = part.title, part.caption
+        part.title = part.caption = None
+        yield from (one for one in (title, part, caption) if one is not None)
 
 
 def abandon_output() -> None:
@@ -196,11 +215,21 @@ def reporting(quiet: bool) -> Iterator[Report]:
     if quiet:
         yield lambda done, total, what: None
     elif console.is_terminal:
-        times = (TimeElapsedColumn(), TimeRemainingColumn())
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), *times)
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task("starting", total=None)
-            yield lambda done, total, what: bar.update(task, completed=done, total=total, description=shown(what))
+        what, left = (TextColumn(f"{{task.{name}}}", markup=False) for name in ("description", "fields[left]"))
+        columns = (what, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), left)
+        bar = Progress(*columns, console=console)
+        task, known = bar.add_task("", total=None, left=""), TimeLeft()
+
+        def report(done: int, total: int, what: str) -> None:
+            bar.start()  # with the first report: what is refused before it leaves no bar
+            left_s = known.at(time.monotonic(), done, total)
+            left = "" if left_s is None else f"about {told(left_s)} left"
+            bar.update(task, completed=done, total=total, description=shown(what), left=left)
+
+        try:
+            yield report
+        finally:
+            bar.stop()
     else:
         yield _log_line(console)
 
@@ -220,25 +249,33 @@ def reporting_late(quiet: bool) -> Iterator[Report]:
 
 
 def _log_line(console: Console) -> Report:
-    start = time.monotonic()
+    start, known = time.monotonic(), TimeLeft()
     last_s, last_what = float("-inf"), ""
 
     def report(done: int, total: int, what: str) -> None:
         nonlocal last_s, last_what
         now = time.monotonic()
+        left_s = known.at(now, done, total)
         if what == last_what and now - last_s < _LINE_EVERY_S and done < total:
             return
         last_s, last_what = now, what
-        left = f"  about {(now - start) * (total - done) / done:.0f} s left" if 0 < done < total else ""
+        left = "" if left_s is None else f"  about {told(left_s)} left"
         console.print(f"{now - start:6.0f} s  {what}  {done}/{total}{left}", highlight=False)
 
     return report
+
+
+SHOWN_TENSORS = 4  # of further inputs, and of states, above a table of layers
 
 
 def workload_table(workload: Workload) -> Table:
     """A workload's layers with their sizes, and the sums of MACs and parameters."""
     c, iy, ix = workload.input_shape
     title = f"{workload.name}: {len(workload.layers)} layers, input {c} x {iy} x {ix}"
+    for what, tensors in (("beside it", workload.received), ("states", workload.states)):
+        if tensors:
+            title += f", {what} {', '.join(f'{name} ({size:,})' for name, size in tensors[:SHOWN_TENSORS])}"
+            title += f" and {len(tensors) - SHOWN_TENSORS} more" if len(tensors) > SHOWN_TENSORS else ""
     out = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), show_footer=True)
     out.add_column("layer", "total", overflow="fold")
     out.add_column("operator")
@@ -248,7 +285,8 @@ def workload_table(workload: Workload) -> Table:
     out.add_column("parameters", f"{workload.params:,}", justify="right")
     for layer in workload:
         sizes = (str(layer.c), str(layer.k), f"{layer.oy} x {layer.ox}", _filter(layer))
-        out.add_row(layer.name, _operator(layer), *sizes, _count(layer.macs), _count(layer.params))
+        params = f"of {layer.weights_of}" if layer.weights_of else _count(layer.params)
+        out.add_row(layer.name, _operator(layer), *sizes, _count(layer.macs), params)
     return out
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from cosoc import __version__
+from cosoc.output import check_writable, write_text
 from cosoc.search.manifest import Files
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import SoCFile
@@ -23,11 +24,14 @@ from cosoc.sim.files.yamlfile import read_json, read_plain
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.report.explain import LayerChange
 from cosoc.sim.report.result import CAUSES, Result, to_json
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import checked
+from cosoc.views import frame, preformatted, quantity
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
     from rich.console import RenderableType
     from rich.table import Table
 
@@ -55,12 +59,13 @@ class Case:
 # ------------------------------------------------------------------------------------------ reading
 
 
-def with_inputs(result: Result, case: Case) -> dict[str, Any]:
+def of_result(result: Result) -> dict[str, Any]:
     """A result as JSON, together with its inputs: `load` reads it back."""
+    at = result.at
     inputs = {
-        "soc": case.soc.model_dump(mode="json", by_alias=True, exclude_unset=True),
-        "workload": dump_workload(case.workload),
-        "mapping": dump_mapping(checked(case.mapping, case.workload, case.soc)),
+        "soc": at.soc.model_dump(mode="json", by_alias=True, exclude_unset=True),
+        "workload": dump_workload(at.workload),
+        "mapping": dump_mapping(at.mapping),
     }
     return to_json(result) | {"inputs": inputs}
 
@@ -244,12 +249,75 @@ def _turns(found: Ranged) -> str:
     return f"{said} Alone, {'; '.join(turns)}."
 
 
-def comparison(a: dict[str, Any], b: dict[str, Any], carrier_w: float | None = None) -> RenderableType:
-    """Two results layer by layer, for a terminal. carrier_w: what a board draws, added to the one whose energies stop
-    before the other's. InputError where one is not as `cosoc simulate --json` writes it, where energies do not reach
-    equally far and no carrier is given, and where they do and one is."""
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """Two results of one network, as `cosoc simulate --json` has them; carriers added where that was asked for. layers:
+    layer by layer, in the order of the network. `frame` has them as a frame of pandas."""
+
+    a: dict[str, Any]
+    b: dict[str, Any]
+    layers: tuple[LayerChange, ...]
+
+    @property
+    def shifts_s(self) -> dict[str, float]:
+        """Seconds of the critical path by cause, the second's minus the first's, those that are not 0."""
+        sums = {cause: sum(one.causes_s.get(cause, 0.0) for one in self.layers) for cause in CAUSES}
+        return {cause: s for cause, s in sums.items() if s}
+
+    def __repr__(self) -> str:
+        a, b = self.a, self.b
+        said = [
+            f"{key} {one['mapping']} on {one['soc']} {quantity(one['seconds'], 's')}, {quantity(one['energy_j'], 'J')}"
+            for key, one in (("A", a), ("B", b))
+        ]
+        most = max(self.shifts_s, key=lambda cause: abs(self.shifts_s[cause]), default="")
+        shifted = f"; {CAUSES[most]} shifted most: {quantity(self.shifts_s[most], 's')}" if most else ""
+        return f"{a['workload']}: {'; '.join(said)} ({_change(a['seconds'], b['seconds'])} time){shifted}"
+
+    def _repr_html_(self) -> str:
+        return preformatted(self.table())
+
+    @property
+    def frame(self) -> DataFrame:
+        """A row a layer: seconds and joules of both, and the seconds by which each cause shifted."""
+        rows = [
+            {"layer": one.layer, "a_s": one.seconds[0], "b_s": one.seconds[1], "a_j": one.energy_j[0],
+             "b_j": one.energy_j[1]} | {f"shift_{cause}_s": s for cause, s in one.causes_s.items()}
+            for one in self.layers
+        ]  # fmt: skip
+        return frame(rows, "layer")
+
+    def table(self) -> RenderableType:
+        """Layer by layer, for a terminal."""
+        a, b = self.a, self.b
+        title = f"{a['workload']}: A {a['mapping']} on {a['soc']}, B {b['mapping']} on {b['soc']}"
+        clocks = [one["tick_hz"] / one.get("ticks_per_cycle", 1) for one in (a, b)]
+        out = _table(title, "layer", "A cycles", "B cycles", "", "A uJ", "B uJ", "shifted most")
+
+        def row(name: str, seconds: Sequence[float], energy: Sequence[float], causes: dict[str, float]) -> None:
+            top = max(causes, key=lambda cause: abs(causes[cause]), default="")
+            said = f"{top.replace('_', ' ')} {causes[top] * clocks[1]:+,.0f}" if top else ""
+            cycles = [f"{s * hz:,.0f}" for s, hz in zip(seconds, clocks, strict=True)]
+            uj = [f"{j * 1e6:.4g}" for j in energy]
+            out.add_row(name, *cycles, _change(*seconds), *uj, said)
+
+        for one in self.layers:
+            row(one.layer, one.seconds, one.energy_j, one.causes_s)
+        row("total", (a["seconds"], b["seconds"]), (a["energy_j"], b["energy_j"]), self.shifts_s)
+        return out
+
+
+def compared(a: dict[str, Any], b: dict[str, Any], carrier_w: float | None = None) -> Comparison:
+    """Two results layer by layer. carrier_w: what a board draws, added to the one whose energies stop before the
+    other's. InputError where one is not as `cosoc simulate --json` writes it, where energies do not reach equally far
+    and no carrier is given, and where they do and one is."""
+    from cosoc.sim.report.explain import compare
+
     try:
-        return _comparison(*_lifted(a, b, carrier_w))
+        one, other = _lifted(a, b, carrier_w)
+        found = Comparison(one, other, tuple(compare(one, other)))
+        found.table()  # what it reads is there
+        return found
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError) as error:
         said = f"{type(error).__name__}: {error}"
         raise InputError(f"one of the two is not a result as `cosoc simulate --json` writes it: {said}") from error
@@ -278,29 +346,6 @@ def _lifted(a: dict[str, Any], b: dict[str, Any], carrier_w: float | None) -> tu
     return (lifted, b) if lower == 0 else (a, lifted)
 
 
-def _comparison(a: dict[str, Any], b: dict[str, Any]) -> RenderableType:
-    from cosoc.sim.report.explain import compare
-
-    layers = compare(a, b)
-    title = f"{a['workload']}: A {a['mapping']} on {a['soc']}, B {b['mapping']} on {b['soc']}"
-    clocks = [one["tick_hz"] / one.get("ticks_per_cycle", 1) for one in (a, b)]
-    out = _table(title, "layer", "A cycles", "B cycles", "", "A uJ", "B uJ", "shifted most")
-
-    def row(name: str, seconds: Sequence[float], energy: Sequence[float], causes: dict[str, float]) -> None:
-        top = max(causes, key=lambda cause: abs(causes[cause]), default="")
-        said = f"{top.replace('_', ' ')} {causes[top] * clocks[1]:+,.0f}" if top else ""
-        cycles = [f"{s * hz:,.0f}" for s, hz in zip(seconds, clocks, strict=True)]
-        uj = [f"{j * 1e6:.4g}" for j in energy]
-        out.add_row(name, *cycles, _change(*seconds), *uj, said)
-
-    for one in layers:
-        row(one.layer, one.seconds, one.energy_j, one.causes_s)
-    shifts = {cause: sum(one.causes_s.get(cause, 0.0) for one in layers) for cause in CAUSES}
-    seconds, energy = (a["seconds"], b["seconds"]), (a["energy_j"], b["energy_j"])
-    row("total", seconds, energy, {cause: s for cause, s in shifts.items() if s})
-    return out
-
-
 def result_json(path: Path) -> dict[str, Any]:
     """A result to compare: a result JSON as it is, or a run folder's mapping, simulated."""
     if path.is_dir() or path.suffix == ".yaml":
@@ -315,7 +360,7 @@ def result_json(path: Path) -> dict[str, Any]:
 
 def simulated_json(case: Case) -> dict[str, Any]:
     """The result of a case, to compare."""
-    return with_inputs(simulate(case.soc, case.workload, case.mapping, case.engine, case.inferences), case)
+    return of_result(simulate(case.soc, case.workload, case.mapping, case.engine, case.inferences))
 
 
 # ------------------------------------------------------------------------------------------ HTML
@@ -377,6 +422,13 @@ def html(result: Result, case: Case, folder: Path | None = None) -> str:
     return run_page.page(data)
 
 
+def write_page(result: Result, path: Path) -> None:
+    """Write a run as a page."""
+    check_writable("report", path)
+    at = result.at
+    write_text(path, html(result, Case(at.soc, at.workload, at.mapping, result.engine, result.inferences)))
+
+
 def _drawn(folder: Path, draw: Callable[[], T]) -> T:
     """What `draw` makes of a folder's files. InputError where they are not what a search writes."""
     try:
@@ -399,7 +451,9 @@ def _finished(files: Files) -> search_result.Result:
 
 def _provenance(files: Files | None, case: Case | None = None) -> list[tuple[str, str]]:
     """What made the page, of what, and where and when the search ran."""
-    out = [("cosoc", __version__), ("command", " ".join(["cosoc", *sys.argv[1:]]))]
+    out = [("cosoc", __version__)]
+    if Path(sys.argv[0]).stem in ("cosoc", "__main__"):  # else a program of a user's own makes the page
+        out += [("command", " ".join(["cosoc", *sys.argv[1:]]))]
     out += _digests(case) if case is not None else []
     if files is None:
         return [*out, ("python", platform.python_version()), ("system", f"{platform.system()} {platform.machine()}")]

@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +30,7 @@ from cosoc.search.oracle import Oracle
 from cosoc.search.sampling import random_branches, random_chain, random_layer, random_mapping
 from cosoc.search.spaces.sections import Section, mapping_of
 from cosoc.search.spaces.tiles import LARGEST, TileSpace
-from cosoc.search.surrogate import Calibrated, Surrogate, make
+from cosoc.search.surrogate import Calibrated, Surrogate, make, save
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import lowered
@@ -107,7 +108,7 @@ class Worst:
     estimated: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Calibration:
     """The fitted estimate, and errors on what it was not fitted to: by runtime and kind, ours, our energy, ODiMO's; by
     network ours and ODiMO's in the overlapped runtime; ours of samples with pieces, parallel or fused; the samples
@@ -121,6 +122,20 @@ class Calibration:
     pieces: Errors
     worst: dict[Kind, tuple[Worst, ...]]
     fitted_on: dict[Kind, Errors]
+
+    def __repr__(self) -> str:
+        made, error = self.surrogate, self.ours["overlapped"]["network"]
+        said = f"mean error {error.mape:.1%}, rank correlation {error.spearman:.3f}"
+        return f"estimate of {made.soc}, {made.space}: {error.samples} mappings of networks held out, {said}"
+
+    def _repr_html_(self) -> str:
+        from cosoc.views import preformatted
+
+        return preformatted(table(self))
+
+    def save(self, path: Path | str) -> None:
+        """Write the estimate, for `search` and `wrap`, as `cosoc calibrate --out` does."""
+        save(self.surrogate, Path(path))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

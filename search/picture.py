@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cosoc.search.front import half_width
@@ -32,24 +33,45 @@ Box = tuple[float, float, float, float]  # left, bottom, right, top; pixels
 
 def plot(result: Result) -> bytes:
     """A result's front, as a PNG."""
+    with _drawn(result) as picture:
+        drawing = io.BytesIO()
+        picture.savefig(drawing, dpi=DPI, format="png")
+    return drawing.getvalue()
+
+
+def figure(result: Result) -> Figure:
+    """A result's front, as a figure of matplotlib."""
+    with _drawn(result) as picture:
+        return picture
+
+
+@contextmanager
+def _drawn(result: Result) -> Iterator[Figure]:
+    """A front as its steps, since between two of its points nothing was found that is as good in both axes; what is
+    beaten stands apart, hollow."""
     x, y = result.axes
     beaten = result.beaten()
     front = result.front()
-    kinds = {
-        "search": ([one for one in result.found if not one.known and one.name not in beaten], "tab:blue", "o"),
-        "known": ([one for one in result.found if one.known], "tab:orange", "s"),
-        "beaten by others": ([one for one in result.found if one.name in beaten], "lightgrey", "."),
-    }
-    with drawn_figure(7, 4.5) as figure:
-        figure.set_dpi(DPI)
-        axis = figure.add_subplot()
-        axis.plot(
-            drawn(result, x, front), drawn(result, y, front), color="tab:green", linewidth=1, label="not dominated"
-        )
-        for name, (found, colour, marker) in kinds.items():
+    best = {one.name for one in front}
+    shown_ones = [one for one in result.found if one.name not in beaten]
+    kinds = [
+        (f"{name}{', dominated' if hollow else ''}",
+         [one for one in shown_ones if one.known == known and (one.name not in best) == hollow], colour, marker, hollow)
+        for name, known, colour, marker in (("search", False, "tab:blue", "o"), ("known", True, "tab:orange", "s"))
+        for hollow in (False, True)
+    ]  # fmt: skip
+    apart = [one for one in result.found if one.name in beaten]
+    kinds.append(("beaten by others", apart, "lightgrey", ".", False))
+    with drawn_figure(7, 4.5) as picture:
+        picture.set_dpi(DPI)
+        axis = picture.add_subplot()
+        steps = drawn(result, x, front), drawn(result, y, front)
+        axis.plot(*steps, color="tab:green", linewidth=1, drawstyle="steps-post", label="not dominated")
+        for name, found, colour, marker, hollow in kinds:
             if found:
                 xs, ys = drawn(result, x, found), drawn(result, y, found)
-                axis.scatter(xs, ys, color=colour, marker=marker, label=name, zorder=3)
+                face = "none" if hollow else colour
+                axis.scatter(xs, ys, facecolors=face, edgecolors=colour, marker=marker, label=name, zorder=3)
                 if result.seeds > 1:
                     errors = [100 * half_width(one.accuracies) for one in found]
                     axis.errorbar(xs, ys, errors, fmt="none", ecolor=colour, elinewidth=0.8, capsize=2, zorder=2)
@@ -61,11 +83,9 @@ def plot(result: Result) -> bytes:
         axis.margins(0.15)
         axis.legend(loc="best", fontsize=8)
         machine = result.heading.get("soc") or result.heading.get("cluster")
-        figure.suptitle(shown(f"{result.heading['workload']} on {machine}, {result.heading['space']}"))
-        _label(result, figure, axis, front, beaten)
-        drawing = io.BytesIO()
-        figure.savefig(drawing, dpi=DPI, format="png")
-    return drawing.getvalue()
+        picture.suptitle(shown(f"{result.heading['workload']} on {machine}, {result.heading['space']}"))
+        _label(result, picture, axis, front, beaten)
+        yield picture
 
 
 def _label(result: Result, figure: Figure, axis: Axes, front: Sequence[Found], beaten: Mapping[str, str]) -> None:
@@ -81,7 +101,7 @@ def _label(result: Result, figure: Figure, axis: Axes, front: Sequence[Found], b
     size = {one.name: axis.text(0, 0, shown(one.name), fontsize=7, transform=None) for one in found}
     extents = {name: text.get_window_extent() for name, text in size.items()}
     at = [axis.transData.transform(point) for point in _points(result, x, y, [*found, *others])]
-    frame = axis.get_window_extent()
+    frame, within = axis.get_window_extent(), axis.transAxes.inverted()  # of the axes: right at any resolution
     taken = [] if (legend := axis.get_legend()) is None else [_box(legend.get_window_extent())]
     sizes = [(extents[one.name].width + 2, extents[one.name].height + 2) for one in found]
     boxes = places([(float(u), float(v)) for u, v in at], sizes, _box(frame), taken)
@@ -90,10 +110,11 @@ def _label(result: Result, figure: Figure, axis: Axes, front: Sequence[Found], b
         if box is None:
             text.remove()
             continue
-        text.set_position((box[0] + 1, box[1] + 1))
+        text.set(transform=axis.transAxes, position=within.transform((box[0] + 1, box[1] + 1)))
         nearest = min(max(u, box[0]), box[2]), min(max(v, box[1]), box[3])
         if math.dist(nearest, (u, v)) > LED:
-            line = Line2D((u, nearest[0]), (v, nearest[1]), transform=None, color="grey", linewidth=0.5, zorder=2)
+            ends = within.transform([(u, v), nearest])
+            line = Line2D(*ends.T, transform=axis.transAxes, color="grey", linewidth=0.5, zorder=2, clip_on=False)
             axis.add_line(line)
 
 

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -21,6 +21,10 @@ from cosoc.search.front import half_width, hypervolume, non_dominated
 from cosoc.search.space import Optimum
 from cosoc.search.targets import Target, met, within
 from cosoc.sim.figures import Figures, objective
+
+if TYPE_CHECKING:  # loaded where they are asked for
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 SHOWN = 30  # rows of a table; of more, the front's come first
 BEYOND = 1.1  # times the worst: where the hypervolume of the front ends
@@ -66,10 +70,10 @@ def _figures(plain: Mapping[str, Any]) -> Figures:
     return Figures(plain["latency_s"], plain["energy_j"], plain["peak_bytes"], plain["throughput"])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
-    """What a search found. heading: soc or cluster, workload, space, seed and how far energies
-    reach, as result.json begins."""
+    """What a search found. heading: soc or cluster, workload, space, seed and how far energies reach, as result.json
+    begins. Printed it is a line; `table()` is for a terminal, `points` a frame of pandas, `plot()` the front."""
 
     heading: Mapping[str, Any]
     objective: str
@@ -77,6 +81,40 @@ class Result:
     optimum: Optimum | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     targets: tuple[Target, ...] = ()
+
+    def __repr__(self) -> str:
+        what = f"{self.heading['workload']} on {self.heading.get('soc') or self.heading.get('cluster')}"
+        best, n = self.best, len(self.found)
+        accuracy = "" if best.accuracy is None else f", accuracy {percent(best)}"
+        cost = f"{MILLI * best.simulated.latency_s:.4g} ms, {MICRO * best.simulated.energy_j:.4g} uJ"
+        counted = f"{n} mapping{'' if n == 1 else 's'} simulated, {len(self.front())} on the front"
+        return f"{what}, {self.heading['space']}, {self.objective}: {counted}; best: {best.name}, {cost}{accuracy}"
+
+    def _repr_html_(self) -> str:
+        from cosoc.views import preformatted
+
+        return preformatted(self.table())
+
+    @property
+    def points(self) -> DataFrame:
+        """What was simulated as a frame, a row a mapping: figures, estimates, accuracy, and whether it is on the front.
+        InputError where pandas is not installed."""
+        from cosoc.views import frame
+
+        front = {one.name for one in self.front()}
+        rows = []
+        for one in self.found:
+            plain = one.plain()
+            estimated = {f"estimated_{key}": value for key, value in (plain["estimated"] or {}).items()}
+            row = {"name": one.name, "mapping": one.mapping, "known": one.known, "front": one.name in front}
+            rows.append(row | {"accuracy": one.accuracy} | plain["simulated"] | estimated)
+        return frame(rows, "name")
+
+    def plot(self) -> Figure:
+        """The front, drawn as in the run's folder."""
+        from cosoc.search.picture import figure
+
+        return figure(self)
 
     @property
     def trained(self) -> bool:

@@ -119,7 +119,14 @@ def load(path: Path, soc: SoC) -> Surrogate:
             raise
         reason = str(error).removeprefix(f"{path}: ").replace("\n", " ")
         raise InputError(f"{path}: is not an estimate that `cosoc calibrate --out` wrote: {reason}") from error
-    again, now = f"run cosoc calibrate {soc.name} --out {path}", simulator_digest()
+    check(out, soc, str(path), f"run cosoc calibrate {soc.name} --out {path}")
+    return out
+
+
+def check(out: Surrogate, soc: SoC, path: str, again: str) -> None:
+    """InputError unless an estimate is for this SoC and the simulator as it is now. path: what it is called; again:
+    what makes another."""
+    now = simulator_digest()
     if out.soc_digest != soc_digest(soc):
         raise InputError(
             f"{path}: was fitted to SoC {out.soc} ({out.soc_digest}), not to {soc.name} ({soc_digest(soc)}) as it is "
@@ -134,4 +141,3 @@ def load(path: Path, soc: SoC) -> Surrogate:
     if set(out.theta) != set(wanted):
         found = ", ".join(sorted(out.theta)) or "none"
         raise InputError(f"{path}: theta has the factors {found}; those of {soc.name} are {', '.join(wanted)}")
-    return out

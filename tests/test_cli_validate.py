@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cosoc import validate
+from cosoc import validation as validate
 from cosoc.sim.truth import SETS, cim, diana, gemmini_rtl
 from cosoc.sim.truth.compared import Compared, Published, TruthSet
 

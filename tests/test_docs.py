@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import doctest
+import importlib
 import io
 import re
 import shlex
@@ -30,7 +31,8 @@ from cosoc.cli import main as cosoc
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = ("python", "tutorial", "mappings", "errors", "validate")
+PAGES = ("index", "python", "tutorial", "mappings", "errors", "validate")
+NOTEBOOKS = tuple(sorted(path.stem for path in (DOCS / "notebooks").glob("*.ipynb")))
 FENCE = re.compile(r'^```(\w+)(?: title="([^"]+)")?([^\n]*)\n(.*?)^```$', re.M | re.S)
 ALIKE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 BAD_INPUT = 2
@@ -107,6 +109,18 @@ def test_a_page_says_what_happens(page: str, tmp_path: Path, monkeypatch: pytest
     run_page(page, BAD_INPUT if page == "errors" else 0)
     for name in [name for name, module in sys.modules.items() if _stands_in(module, tmp_path)]:
         del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_holds_what_running_it_says(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run anew, every cell says what stands under it; `python docs/notebooks.py NAME` writes it there."""
+    monkeypatch.syspath_prepend(str(DOCS))
+    notebooks = importlib.import_module("notebooks")
+    cells = notebooks.read(DOCS / "notebooks" / f"{name}.ipynb")["cells"]
+    monkeypatch.chdir(tmp_path)
+    for n, (cell, outputs) in enumerate(zip(cells, notebooks.run(cells, name), strict=True)):
+        assert notebooks.texts(outputs) == notebooks.texts(cell.get("outputs", [])), f"cell {n} of {name}.ipynb"
+    assert any(cell.get("outputs") for cell in cells)
 
 
 def _stands_in(module: Any, folder: Path) -> bool:

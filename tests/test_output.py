@@ -8,8 +8,10 @@ import stat
 from pathlib import Path
 
 import pytest
+from rich.console import Group
+from rich.table import Table
 
-from cosoc.output import check_writable, replacing, write_json, write_text
+from cosoc.output import check_writable, put, replacing, write_json, write_text
 from cosoc.sim.errors import InputError
 
 
@@ -81,3 +83,25 @@ def test_asking_leaves_no_trace(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="--json"):
         check_writable("--json", tmp_path / name)
+
+
+def test_what_is_piped_is_neither_wrapped_nor_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole names and captions, a row a line, and spaces that `cut` and `grep` take for spaces."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    name, caption = "a_layer_of_a_name_" * 9, "what there is to say " * 20
+
+    def shown() -> Group:
+        table = Table(title="a title of some length over a narrow table", caption=caption)
+        table.add_column("layer", max_width=26, no_wrap=True, overflow="ellipsis")
+        table.add_row(f"{name}\u00a08")
+        return Group(table, caption)
+
+    put(shown())
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert any(f"{name} 8" in line for line in lines)
+    assert lines.count(caption.strip()) == 2 and "a title of some length over a narrow table" in lines
+    monkeypatch.setenv("COLUMNS", "80")
+    put(shown())
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -16,16 +16,36 @@ from cosoc.search.front import non_dominated
 from cosoc.sim.errors import InputError
 from cosoc.sim.model.soc import BOUNDARIES, mixed
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class SweepResult:
     """What the results file holds. left: tasks of the plan that are not in it. carrier_w: of its config. over: tasks of
-    the plan whose chips are over a budget, which are not run."""
+    the plan whose chips are over a budget, which are not run. Printed it is a line; `frame` has a row for each task."""
 
     rows: tuple[dict[str, Any], ...]
     left: int
     carrier_w: float | None = None
     over: int = 0
+
+    def __repr__(self) -> str:
+        best = sum(map(len, fronts(self).values())) + sum(map(len, split_fronts(self).values()))
+        return f"campaign: {counted(self)}; {best} on the fronts"
+
+    def _repr_html_(self) -> str:
+        from cosoc.views import preformatted
+
+        return preformatted(table(self))
+
+    @property
+    def frame(self) -> DataFrame:
+        """The tasks as a frame of pandas: what each is, how it ended, its figures or why it failed."""
+        from cosoc.views import frame
+
+        said = [{"task": label_of(row), "status": row["status"], "error": row["error"]} for row in self.rows]
+        return frame([one | figures(row) for one, row in zip(said, self.rows, strict=True)], "task")
 
 
 def _lifted(rows: list[dict[str, Any]], carrier_w: float | None) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, get_args
@@ -56,10 +57,16 @@ def check_network(name: str, shape: tuple[int, int, int], classes: int) -> Workl
         return from_module(net, shape, name)
 
 
-def network(name: str, data: Data, input_shape: Sequence[int] | None, seed: int) -> nn.Module:
-    """The float network for the data's channels and classes, its weights drawn from the seed."""
+def network(
+    name: str, data: Data, input_shape: Sequence[int] | None, seed: int, module: nn.Module | None = None
+) -> nn.Module:
+    """The float network for the data's channels and classes, its weights drawn from the seed; or a copy of `module`."""
     if input_shape is not None and tuple(input_shape)[-3:] != data.input_shape:
         raise InputError(f"--input-shape {tuple(input_shape)}: the images of {data.name} are {data.input_shape}")
+    if module is not None:
+        net = copy.deepcopy(module).cpu()
+        _check_outputs(net.eval(), name, data.val.x[:PROBED], len(data.classes))
+        return net
     with seeded(seed, "weights"):
         net = load_module(name) if ":" in name else build(name, data.input_shape[0], len(data.classes))
     _check_outputs(net.eval(), name, data.val.x[:PROBED], len(data.classes))

@@ -61,16 +61,17 @@ PRIMING = 24  # random mappings that theta is fitted to before the search
 class TrainingConfig:
     """What to search, and how.
 
-    workload: a built-in network or package.module:factory; input_shape: only to check it against the data. space: what
-    is chosen, the core of a channel or its operator too; template, cut: of the latter. strengths: weights of the cost
-    (relative to the space's reference mapping: all 8 bit, all by the first operator) in the loss, one point each; or
-    targets: one point that ends within them; or, with neither, so many points between the reference and the cheapest
-    mapping. epochs: that a mapping is trained, warm-up included; a point is searched for 0.35 of them beside. seeds:
-    how often each mapping is trained, each time from other weights. device: torch's. train_images: at most so many.
-    simulate_every: epochs between simulations of the discretised candidate; tolerance: drift of the estimate at which
-    theta is refitted; theta: what it is at first, None where it is first fitted to random mappings. cost_model: what
-    drives the search; reports are simulated in any case. adc_bits: 0 leaves the converter out. manual: names of the
-    baselines, None for all that the space knows. inner: what is chosen with each candidate, as in a chain of spaces.
+    workload: a built-in network or package.module:factory; or what `module`, itself a network, is called. input_shape:
+    only to check it against the data. space: what is chosen, the core of a channel or its operator too; template, cut:
+    of the latter. strengths: weights of the cost (relative to the space's reference mapping: all 8 bit, all by the
+    first operator) in the loss, one point each; or targets: one point that ends within them; or, with neither, so many
+    points between the reference and the cheapest mapping. epochs: that a mapping is trained, warm-up included; a point
+    is searched for 0.35 of them beside. seeds: how often each mapping is trained, each time from other weights. device:
+    torch's. train_images: at most so many. simulate_every: epochs between simulations of the discretised candidate;
+    tolerance: drift of the estimate at which theta is refitted; theta: what it is at first, None where it is first
+    fitted to random mappings. cost_model: what drives the search; reports are simulated in any case. adc_bits: 0 leaves
+    the converter out. manual: names of the baselines, None for all that the space knows. inner: what is chosen with
+    each candidate, as in a chain of spaces.
     """
 
     soc: SoC
@@ -102,11 +103,12 @@ class TrainingConfig:
     adc_bits: int = 0
     manual: tuple[str, ...] | None = None
     inner: tuple[str, ...] = ()
+    module: nn.Module | None = None
 
     def stated(self) -> dict[str, Any]:
         """The configuration as plain data; `out`, `resume` and `redo` are not part of what a run is."""
-        plain = asdict(replace(self, soc=None, out=None))  # type: ignore[arg-type]
-        kept = {key: value for key, value in plain.items() if key not in ("out", "resume", "redo")}
+        plain = asdict(replace(self, soc=None, out=None, module=None))  # type: ignore[arg-type]
+        kept = {key: value for key, value in plain.items() if key not in ("out", "resume", "redo", "module")}
         return kept | {"soc": self.soc.model_dump(mode="json", by_alias=True, exclude_unset=True)}
 
 
@@ -506,11 +508,11 @@ def _limited(data: Data, images: int | None) -> Data:
 def _opened(config: TrainingConfig, data: Data) -> Opened:
     """The network with its choices open; InputError where it does not fit the data, or nothing can be chosen."""
     name, shape = config.workload.replace(":", "."), data.input_shape
-    workload = check_network(config.workload, shape, len(data.classes))
+    workload = None if config.module else check_network(config.workload, shape, len(data.classes))
     choosing = bool(config.strengths or config.targets or config.points)
     if workload is not None and choosing and config.space == "channels":
         check_channels(workload, config.soc)
-    net = network(config.workload, data, config.input_shape, config.seed)
+    net = network(config.workload, data, config.input_shape, config.seed, config.module)
     if config.space == "channels":
         opened = channel_space(net, shape, config.soc, config.runtime, name, config.manual)
         if choosing:

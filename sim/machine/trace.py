@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from heapq import heappush, heapreplace
 
 import numpy as np
 import numpy.typing as npt
@@ -456,16 +455,21 @@ def _lane_free(program: Program, trace: Trace, unit: Ints) -> Ints:
     free = np.zeros(len(unit), np.int64)
     for number, lanes in enumerate(program.units["lanes"].tolist()):
         ops = np.flatnonzero(unit == number)
-        if lanes == 1:
-            free[ops[1:]] = trace.end[ops[:-1]]
-            continue
-        latest: list[int] = []  # the `lanes` latest ends so far: a lane is free from the least of them on
-        head = 0
-        for op, end, issue in zip(ops.tolist(), trace.end[ops].tolist(), trace.issue[ops].tolist(), strict=True):
-            free[op] = max(head, latest[0] if len(latest) == lanes else 0)
-            head = issue
-            if len(latest) < lanes:
-                heappush(latest, end)
-            elif end > latest[0]:
-                heapreplace(latest, end)
+        latest = nth_largest(trace.end[ops], lanes)  # a lane is free from the least of the `lanes` latest ends on
+        free[ops[1:]] = np.maximum(trace.issue[ops[:-1]], latest[:-1])
     return free
+
+
+def nth_largest(values: Ints, n: int) -> Ints:
+    """The n-th largest of each value and those before it, 0 where they are fewer; values are not negative.
+
+    The largest so far is a running maximum. What it leaves to the second largest is, at each place, the smaller of the
+    value that is new and the maximum before; and so on.
+    """
+    left, level = values, values
+    for _ in range(n if len(values) else 0):
+        level = np.maximum.accumulate(left)
+        if not level.any():
+            break
+        left = np.append(0, np.minimum(left[1:], level[:-1]))
+    return level

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # slow to import
     from rich.console import RenderableType
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ClusterResult:
     """A simulated stream of `inferences` through a cluster under a mapping. stages: what each costs; seen: the run.
     energy_boundary: how far the energies of all its devices reach; None where they do not say, or not equally far."""
@@ -27,6 +27,9 @@ class ClusterResult:
     stages: tuple[StageFigures, ...]
     seen: Replay
     energy_boundary: str | None = None
+
+    def __repr__(self) -> str:
+        return summary(self)
 
 
 def to_json(result: ClusterResult) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from cosoc.sim.report.result import CAUSES, NO_LAYER, LayerPart, Result
 from cosoc.sim.shown import shown
 
 if TYPE_CHECKING:  # loaded where they are used: both are slow to import
+    from matplotlib.figure import Figure
     from rich.console import RenderableType
     from rich.table import Table
 
@@ -399,7 +401,20 @@ _PIXELS = 4000  # neighbours of one kind closer than the makespan over this are 
 
 
 def gantt(result: Result, path: Path | str) -> None:
-    """Draw the run as a PNG: units as rows, ops coloured by kind, layers above; time in ms, ticks on top."""
+    """Write the run's chart as a PNG."""
+    with _gantt(result) as figure:
+        figure.savefig(path, format="png", dpi=110)
+
+
+def gantt_figure(result: Result) -> Figure:
+    """The run's chart as a figure of matplotlib."""
+    with _gantt(result) as figure:
+        return figure
+
+
+@contextmanager
+def _gantt(result: Result) -> Iterator[Figure]:
+    """The run drawn: units as rows, ops coloured by kind, layers above; time in ms, ticks on top."""
     program, trace = result.program, result.trace
     row = row_of(program, np.arange(program.n_ops))
     units = [n for n in range(len(program.unit_names)) if (program.rows["unit"][row] == n).any()]
@@ -408,7 +423,7 @@ def gantt(result: Result, path: Path | str) -> None:
         _draw(figure, axes, result, row, units)
         axes.set_xlabel(f"ms ({trace.makespan:,} ticks of {1e9 / program.tick_hz:.3g} ns in all)")
         figure.suptitle(shown(_title(result)), fontsize=11)
-        figure.savefig(path, format="png", dpi=110)
+        yield figure
 
 
 def _draw(figure: Any, axes: Any, result: Result, row: Ints, units: Sequence[int]) -> None:
@@ -480,4 +495,4 @@ def _layer_bands(axes: Any, result: Result, ms: float) -> None:
             last = middle
 
 
-__all__ = ["bottleneck", "chrome_trace", "gantt", "summary", "table", "tracks", "write_chrome_trace"]
+__all__ = ["bottleneck", "chrome_trace", "gantt", "gantt_figure", "summary", "table", "tracks", "write_chrome_trace"]

@@ -6,8 +6,9 @@ by layer each sum to the makespan, energies by layer and by unit (plus the base)
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,6 +35,10 @@ from cosoc.sim.report.evidence import Evidence, evidence_of_run, unmeasured
 from cosoc.sim.report.why_host import why_host
 from cosoc.sim.tiler import Placed
 from cosoc.sim.work import layer_work
+
+if TYPE_CHECKING:  # loaded where they are asked for
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 COMPUTE, FEED, LAUNCH, SYNC = (KINDS.index(kind) for kind in ("compute", "feed", "launch", "sync"))
 NO_LAYER = "(none)"  # where ops stand that belong to no layer
@@ -209,10 +214,13 @@ class CriticalPath:
     segments: tuple[CriticalPart, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """A simulated run of `inferences` of a workload. ticks: the makespan. wall_s: time that the engine itself took.
-    ticks_per_cycle: of the SoC, whose cycles may be coarser than ticks.
+    ticks_per_cycle: of the SoC, whose cycles may be coarser than ticks. at: what was simulated, the mapping completed.
+
+    Printed it is a line or two, in a notebook the cards of its report. `layers`, `units`, `servers`, `memories` and
+    `critical` are its parts as frames of pandas; `plot()` is a chart, `report(path)` a page.
 
     energy_boundary: how far energies reach, None where the SoC file does not say. base_energy_j: of what is always
     drawn, over the makespan: base and static power; powers_energy_j: of units while busy; ops_energy_j: of single
@@ -252,17 +260,76 @@ class Result:
     program: Program
     trace: Trace
     path: Records
+    at: Placed = field(compare=False)
+
+    def __repr__(self) -> str:
+        from cosoc import views
+
+        return views.sentences(self)
+
+    def _repr_html_(self) -> str:
+        from cosoc import views
+
+        return views.cards(self)
+
+    @property
+    def layers(self) -> DataFrame:
+        """`by_layer` as a frame, a row a layer, with a column for each cause and each core's channels. InputError where
+        pandas is not installed."""
+        from cosoc import views
+
+        return views.layer_frame(self)
+
+    @property
+    def units(self) -> DataFrame:
+        """`by_unit` as a frame, a row a unit."""
+        from cosoc import views
+
+        return views.frame(self.by_unit, "unit")
+
+    @property
+    def servers(self) -> DataFrame:
+        """`by_server` as a frame, a row a link or other server."""
+        from cosoc import views
+
+        return views.frame(self.by_server, "server")
+
+    @property
+    def memories(self) -> DataFrame:
+        """`by_memory` as a frame, a row a memory."""
+        from cosoc import views
+
+        return views.frame(self.by_memory, "memory")
+
+    @property
+    def critical(self) -> DataFrame:
+        """The critical path by layer, unit and cause as a frame, in the order in which they begin; ticks."""
+        from cosoc import views
+
+        return views.frame(self.critical_path.shares)
+
+    def plot(self) -> Figure:
+        """The run as a chart of matplotlib: units as rows, ops coloured by kind, layers above; ms."""
+        from cosoc import views
+
+        return views.plot(self)
+
+    def report(self, path: Path | str) -> None:
+        """Write the run as one HTML file, as `cosoc simulate --report` does. InputError where it cannot be written."""
+        from cosoc import why
+
+        why.write_page(self, Path(path))
 
 
 def to_json(result: Result) -> dict[str, Any]:
-    """The result as plain data for `json.dump`, without program, trace and path; units stand in the keys."""
+    """The result as plain data for `json.dump`, without program, trace, path and inputs; units stand in the keys."""
     out: dict[str, Any] = {}
-    for field in fields(result):
-        if field.name not in ("program", "trace", "path"):
-            value = getattr(result, field.name)
+    for one in fields(result):
+        if one.name not in ("program", "trace", "path", "at"):
+            value = getattr(result, one.name)
             if isinstance(value, tuple):
                 value = [part if isinstance(part, str) else asdict(part) for part in value]
-            out[field.name] = asdict(value) if isinstance(value, CriticalPath) else value
+            out[one.name] = asdict(value) if isinstance(value, CriticalPath) else value
     return out
 
 
@@ -451,6 +518,7 @@ def report(
         program=program,
         trace=trace,
         path=path,
+        at=at,
     )
 
 

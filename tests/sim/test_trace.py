@@ -20,6 +20,7 @@ from cosoc.sim.machine.trace import (
     _Causes,
     busy_intervals,
     critical_path,
+    nth_largest,
     occupancy,
     unit_ticks,
 )
@@ -318,3 +319,12 @@ def test_busy_intervals_hold_every_tick_of_an_op(random_program: Programs) -> No
                 again[start:end] = True
             assert np.array_equal(busy, again), f"seed {seed}, unit {number}"
             assert (intervals[1:, 0] > intervals[:-1, 1]).all(), f"seed {seed}: touching ones are joined"
+
+
+def test_the_nth_largest_so_far_is_that_of_the_sorted_values() -> None:
+    """By sorting each prefix, ties and too few values included."""
+    rng = np.random.default_rng(0)
+    for n, values in itertools.product((1, 2, 3, 7, 40), (rng.integers(0, 9, 30), np.sort(rng.integers(0, 99, 30)))):
+        by_sorting = [sorted(values[: end + 1].tolist(), reverse=True)[n - 1 : n] or [0] for end in range(len(values))]
+        assert nth_largest(values, n).tolist() == [found[0] for found in by_sorting]
+    assert nth_largest(np.zeros(0, np.int64), 4).tolist() == []

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
@@ -23,6 +23,9 @@ from cosoc.sim.truth.own import own_set
 from cosoc.sim.truth.score import FAR, Errors, of_energies, of_peers, of_rows
 from cosoc.sim.truth.tables import Table, read_table
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 SHOWN_FAR = 8  # rows that are far off, by set, on a terminal
 BUILT_IN = "built in"
 
@@ -35,7 +38,7 @@ class Source:
     rows: Sequence[dict[str, str]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """A set and its rows, simulated. rows is empty where no table of the set is at hand."""
 
@@ -47,6 +50,39 @@ class Outcome:
     def exceeds(self) -> bool:
         """Whether its error is above the one claimed, both to a tenth of a per cent."""
         return bool(self.rows) and round(100 * of_rows(self.rows).mape, 1) > round(100 * self.truth.claim_mape, 1)
+
+    def __repr__(self) -> str:
+        if not self.rows:
+            return f"{self.truth.name}: no rows at hand"
+        error = of_rows(self.rows).mape
+        return f"{self.truth.name}: {len(self.rows)} rows, mean error {error:.1%}, claimed {self.truth.claim_mape:.1%}"
+
+
+@dataclass(frozen=True, repr=False)
+class Validation:
+    """What holding the simulator against sets of measured rows gave: each set with its rows. `table()` is what
+    `cosoc validate` shows; printed it is a line a set; `rows` are all rows as a frame of pandas."""
+
+    outcomes: tuple[Outcome, ...]
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self.outcomes))
+
+    def _repr_html_(self) -> str:
+        from cosoc.views import preformatted
+
+        return preformatted(self.table())
+
+    def table(self) -> RenderableType:
+        """Errors by set, for a terminal."""
+        return table(self.outcomes)
+
+    @property
+    def rows(self) -> DataFrame:
+        """A row for each that was measured: its set, what it is, measured and simulated."""
+        from cosoc.views import frame
+
+        return frame([{"set": one.truth.name} | _row_json(row) for one in self.outcomes for row in one.rows])
 
 
 def validate(names: Sequence[str], data: Path | None, soc: SoC | None, report: Report) -> list[Outcome]:
