@@ -55,13 +55,14 @@ def state(seed: int | None = None) -> None:
     print(f"seed {seed}" if seed is not None else "no randomness, no seed")
 
 
-def write_json(path: Path | None, figures: dict[str, Any]) -> None:
-    """Write the figures with the machine beside them, if asked to."""
+def write_json(path: Path | None, figures: dict[str, Any], quiet: bool = False) -> None:
+    """Write the figures with the machine beside them, if asked to; quiet: and say nothing of it."""
     if path is not None:
         temporary = path.with_suffix(path.suffix + ".part")
         temporary.write_text(json.dumps({"machine": machine()} | figures, indent=1) + "\n")
         temporary.replace(path)
-        print(f"written: {path}")
+        if not quiet:
+            print(f"written: {path}")
 
 
 def skip(needs: str) -> NoReturn:

@@ -91,7 +91,7 @@ def config(size: Size, width: float, seed: int, out: Path) -> TrainingConfig:
         out=out,
         train_images=size.images,
     )
-    return replace(full, data="digits", strengths=(0.3, 3.0), epochs=4, train_images=400) if size.quick else full
+    return replace(full, data="digits", strengths=(1.0,), epochs=2, train_images=200) if size.quick else full
 
 
 def run_one(size: Size, width: float, seed: int, folder: Path) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def run_one(size: Size, width: float, seed: int, folder: Path) -> dict[str, Any]
         "plain": replace(wanted, space="channels", points=0, strengths=(), manual=("default",)),
     }
     found: dict[str, Any] = {"width": width, "seed": seed}
-    if width > min(FACTORIES):
+    if width > min(FACTORIES) or size.quick:
         del variants["point"]
     for name, one in variants.items():
         out = folder / f"{name}-{width}-{seed}"
@@ -270,9 +270,9 @@ def points_table(width: float, found: list[dict[str, Any]]) -> Table:
                 SHOWN.get(kind, kind),
                 NAMES.get(point["name"], "" if kind == "plain" else point["name"].removeprefix("strength_")),
                 f"{mean(r['accuracy'] for r in rows):.2%}",
-                f"{mean(r['simulated']['seconds'] for r in rows) * 1e3:.4f}",
+                f"{mean(r['simulated']['latency_s'] for r in rows) * 1e3:.4f}",
                 f"{mean(r['simulated']['energy_j'] for r in rows) * 1e6:.2f}",
-                "" if kind == "plain" else f"{mean(r['wide_share'] for r in rows):.0%}",
+                "" if kind == "plain" else f"{mean(r['about']['wide_share'] for r in rows):.0%}",
             )
     return table
 

@@ -97,7 +97,9 @@ def prepared(folder: Path) -> None:
     text = (folder / "net.yaml").read_text(encoding="utf-8")
     (folder / "net.yaml").write_text(text.replace("name: digits_cnn", 'name: "a\\x1bé"', 1), encoding="utf-8")
     _run("simulate diana digits_cnn --quiet --json result.json", folder, Environment())
-    (folder / "plan.yaml").write_text("simulate: {soc: [diana], workload: [digits_cnn], mapping: [default, nothing]}\n")
+    (folder / "elsewhere.yaml").write_text("layers: {elsewhere: {parts: {digital: 1}}}\n")  # whose task fails
+    plan = "simulate: {soc: [diana], workload: [digits_cnn], mapping: [default, elsewhere.yaml]}\n"
+    (folder / "plan.yaml").write_text(plan)
 
 
 def _run(words: str, folder: Path, environment: Environment) -> tuple[int | None, str]:
@@ -156,7 +158,7 @@ def measure(number: int, seed: int, folder: Path, names: Collection[str], lanes:
     environments if there are no more), and each command on a quiet machine. What is wrong, by environment."""
     folder.mkdir(parents=True, exist_ok=True)
     prepared(folder)
-    expected = dict.fromkeys(COMMANDS, 0) | {"a mistake": 2}
+    expected = dict.fromkeys(COMMANDS, 0) | {"a mistake": 2, "sweep": 1}
     hostile = [name for name in ENVIRONMENTS if name != "quiet"]
     with ThreadPoolExecutor(lanes) as pool:
         for command, most in shared(number, names).items():

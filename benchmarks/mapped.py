@@ -1,6 +1,6 @@
 """What is it worth to use all cores of a chip, and how far from the best is the mapping that does?
 
-    python benchmarks/mapped.py [--quick] [--json FILE]
+    python benchmarks/mapped.py [--quick] [--json FILE] [--resume]
 
 Chips with two and four equal arrays (`own_arrays.py`) and those of the catalogue where several cores can take a
 layer in the same numbers; on DIANA `min_cost`, whose ternary array computes in others. Beside the default: every layer
@@ -14,6 +14,7 @@ thread.
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -170,14 +171,14 @@ def run(case: Case) -> dict[str, Any]:
     }  # fmt: skip
     if case.enumerated:
         least, count = enumerated(case, soc, net)
-        out |= {"enumerated": count, "over_enumeration": float(aim(found)) / least - 1}
+        out |= {"divisions": count, "over_enumeration": float(aim(found)) / least - 1}
     return out
 
 
 def line(row: dict[str, Any]) -> str:
     """A row of the table."""
     bound = f"{row['compute_s'] * 1e3:10.4f}" if row["compute_s"] is not None else " " * 10
-    every = f"{row['over_enumeration']:+.2%} of {row['enumerated']}" if row["enumerated"] else ""
+    every = f"{row['over_enumeration']:+.2%} of {row['divisions']}" if row["enumerated"] else ""
     return (
         f"{row['soc']:14} {row['network']:17} {row['objective']:8} {row['runtime']:10} "
         f"{row['first_latency_s'] * 1e3:10.4f} {row['latency_s'] * 1e3:10.4f} {bound} {row['gain_over_first']:8.1%} "
@@ -186,15 +187,22 @@ def line(row: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parsed = arguments(__doc__).parse_args()
+    parser = arguments(__doc__)
+    parser.add_argument("--resume", action="store_true", help="take the cases that FILE has as they are")
+    parsed = parser.parse_args()
     state()
     print(f"{'chip':14} {'network':17} {'least':8} {'runtime':10} {'first ms':>10} {'ms':>10} {'compute':>10} "
           f"{'-first':>8} {'-1 core':>8} split once  CPU s  over enumeration")  # fmt: skip
     rows = []
+    if parsed.resume and parsed.json is not None and parsed.json.exists():
+        rows = json.loads(parsed.json.read_text())["cases"]
+    known = {tuple(row[key] for key in asdict(CASES[0])): row for row in rows}
     for case in (case for case in CASES if case.quick or not parsed.quick):
-        rows.append(run(case))
-        print(line(rows[-1]), flush=True)
-    write_json(parsed.json, {"cases": rows})
+        row = known.get(tuple(asdict(case).values())) or run(case)
+        rows += [] if row in rows else [row]
+        print(line(row), flush=True)
+        if parsed.json is not None:  # after each, so that a kill costs one
+            write_json(parsed.json, {"cases": rows}, quiet=True)
 
 
 if __name__ == "__main__":

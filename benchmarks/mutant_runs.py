@@ -27,7 +27,7 @@ from mutation import MODULE, Mutant
 
 OWN = 15  # tests of files named after the module that come before all others; of a kernel, all of them
 FIRST, FIRST_S = 40, 12.0  # tests of the first round, and their processor time
-REST_S = 15.0  # processor time of the second
+REST_S = 10.0  # processor time of the second
 ALIKE = 2  # tests of one parametrised function in the first round
 SLACK_S, SLACK = 5.0, 6.0  # a test may take so long, and so many times its own time
 NEW_S = 5.0  # a test that is not recorded
@@ -57,6 +57,9 @@ class Recordings:
                 self.cost_s[test] = told["cpu_s"] + sum(of["fixtures"].get(name, 0.0) for name in told["fixtures"])
                 for name in told["fixtures"]:
                     self._users[FIXTURE + name].append(test)
+        for test, cost_s in list(self.cost_s.items()):  # all cases of a parametrised function, by its name
+            if "[" in test:
+                self.cost_s[_function(test)] = self.cost_s.get(_function(test), 0.0) + cost_s
 
     @cache  # noqa: B019 - one for the whole run
     def lines(self, file: str) -> dict[int, frozenset[str]]:
@@ -77,13 +80,16 @@ class Recordings:
         return {test for line, tests in known.items() if first <= line <= last for test in tests}
 
     def named_after(self, file: str) -> set[str]:
-        """Tests of files that are named after a module: test_engines.py after engine_fast."""
-        word = Path(file).stem.partition("_")[0].rstrip("s")
-        return {test for test in self.cost_s if f"_{word}" in Path(test.partition("::")[0]).name}
+        """Tests of files that are named after a module: test_memory_use.py, or test_engines.py after engine_fast."""
+        stem = Path(file).stem
+        names = {test: Path(test.partition("::")[0]).stem for test in self.cost_s}
+        exact = {test for test, name in names.items() if name == f"test_{stem}"}
+        word = stem.partition("_")[0].rstrip("s")
+        return exact or {test for test, name in names.items() if name.startswith(f"test_{word}")}
 
     def rounds(self, mutant: Mutant) -> tuple[list[str], list[str]]:
         """The tests of a mutant, in two rounds: some of the fastest that run it, few of a parametrised function; then
-        the others, and those named after the module."""
+        the others, those named after the module and all cases of a function, by its name."""
         touching, own = self.touching(mutant), self.named_after(mutant.file)
         order = sorted(touching, key=lambda test: (self.cost_s[test], test))
         before = [test for test in order if test in own]
@@ -92,14 +98,12 @@ class Recordings:
         alike: Counter[str] = Counter()
         first: list[str] = []
         for test in order:
-            function = test.partition("[")[0]
-            alike[function] += 1
-            if alike[function] <= ALIKE and len(first) < FIRST:
+            alike[_function(test)] += 1
+            if alike[_function(test)] <= ALIKE and len(first) < FIRST:
                 first.append(test)
         first = self._within(first, FIRST_S)
-        others = [test for test in order if test not in set(first)]
-        if not mutant.compiled:
-            others += sorted(own - touching, key=lambda test: (self.cost_s[test], test))
+        named = sorted(own - touching, key=lambda test: (self.cost_s[test], test)) if not mutant.compiled else []
+        others = list(dict.fromkeys(_function(test) for test in [*order, *named]))
         return first, self._within(others, REST_S)
 
     def _within(self, tests: list[str], limit_s: float) -> list[str]:
@@ -110,6 +114,10 @@ class Recordings:
                 out.append(test)
                 spent_s += self.cost_s[test]
         return out
+
+
+def _function(test: str) -> str:
+    return test.partition("[")[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Generator
 from pathlib import Path
 from types import FrameType
@@ -51,7 +50,7 @@ class Recorder:
         def over(signum: int, frame: FrameType | None) -> None:
             raise Slow
 
-        start, spent_s = time.process_time(), sum(self.fixtures.values())
+        start, spent_s = _spent_s(), sum(self.fixtures.values())
         self._switch(item.nodeid)
         signal.signal(signal.SIGVTALRM, over)
         signal.setitimer(signal.ITIMER_VIRTUAL, LIMIT_S)
@@ -62,7 +61,7 @@ class Recorder:
             return True
         finally:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-            own_s = time.process_time() - start - (sum(self.fixtures.values()) - spent_s)
+            own_s = _spent_s() - start - (sum(self.fixtures.values()) - spent_s)
             names = [_name(definition) for definition in _wide(item)]
             self.tests[item.nodeid] = {"cpu_s": round(own_s, 3), "fixtures": names}
             self._switch("")
@@ -71,12 +70,12 @@ class Recorder:
     def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, Any, Any]:
         if fixturedef.scope == "function":
             return (yield)
-        before, start, inner = self._context, time.process_time(), sum(self.fixtures.values())
+        before, start, inner = self._context, _spent_s(), sum(self.fixtures.values())
         self._switch(FIXTURE + _name(fixturedef))
         try:
             return (yield)
         finally:
-            own_s = time.process_time() - start - (sum(self.fixtures.values()) - inner)
+            own_s = _spent_s() - start - (sum(self.fixtures.values()) - inner)
             self.fixtures[_name(fixturedef)] = round(self.fixtures.get(_name(fixturedef), 0) + own_s, 3)
             self._switch(before)
 
@@ -87,6 +86,11 @@ class Recorder:
     def _switch(self, context: str) -> None:
         self._context = context
         self.coverage.switch_context(context)
+
+
+def _spent_s() -> float:
+    """Processor time of this process and of those that it has waited for, s."""
+    return sum(os.times()[:4])
 
 
 def _wide(item: pytest.Item) -> list[Any]:

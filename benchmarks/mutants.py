@@ -20,6 +20,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import arguments, state, write_json
+from common import arguments, skip, state, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = (
@@ -100,8 +101,8 @@ class Kept:
 def measure(
     tree: Path, keep: Path, files: list[str], number: int, seed: int, again: bool, known: Verdicts
 ) -> dict[str, Any]:
-    """So many mutants of some files: a record of each, and counts. All go through their first round of tests, those of
-    kernels last, as each is compiled; then survivors through the second. What is known when Ctrl-C comes counts.
+    """So many mutants of some files: a record of each, and counts. All go through their first round of tests, then
+    survivors through the second; those of kernels last, as each is compiled. What is known when Ctrl-C comes counts.
     again: survivors once more, but those that are known to be no faults; the test that mended one comes first."""
     from mutant_runs import Recordings, prepare
     from mutation import Source, drawn, mutant, places
@@ -117,7 +118,7 @@ def measure(
 
     def first(name: str) -> None:
         record = kept.known.get(name)
-        told = known.get(tuple(record[key] for key in KEY), {}) if record else {}
+        told = told_of(name) if record else {}
         settled = told.get("verdict") in SETTLED or name in renewed or not again
         fresh = record is None or (record["how"] in ALIVE and not settled)
         if fresh:
@@ -125,6 +126,17 @@ def measure(
             by = [told["by"]] if "by" in told else []
             kept.add({"id": name} | tried(tree, *sample[name], recordings, 0, by))
         report([kept.known[one] for one in sample if one in kept.known], fresh)
+
+    def told_of(name: str) -> dict[str, str]:
+        return known.get(tuple(kept.known[name][key] for key in KEY), {})
+
+    def second(name: str) -> None:
+        record, told = kept.known[name], told_of(name)
+        due = "by" in told or (record["rounds"] == 1 and told.get("verdict") not in SETTLED)
+        if record["how"] in ALIVE and due:
+            more = tried(tree, *sample[name], recordings, 1, [told["by"]] if "by" in told else [])
+            sums = {figure: record[figure] + more[figure] for figure in ("tests", "cpu_s")}
+            kept.add(record | more | sums | ({"how": record["how"]} if more["how"] == "no test" else {}))
 
     renewed: set[str] = set()
     try:
@@ -142,15 +154,13 @@ def measure(
             sample[name] = source, place, operator, way
             if not source.around(place.start)[2]:
                 first(name)
-        for name in sample:
+        kernels = [name for name, (source, place, *_) in sample.items() if source.around(place.start)[2]]
+        others = [name for name in sample if name not in kernels]
+        for name in sorted(others, key=lambda name: "by" not in told_of(name)):  # what was mended first
+            second(name)
+        for name in kernels:
             first(name)
-        for name, choice in sample.items():
-            record = kept.known[name]
-            settled = known.get(tuple(record[key] for key in KEY), {}).get("verdict") in SETTLED
-            if record["how"] in ALIVE and record["rounds"] == 1 and not settled:
-                more = tried(tree, *choice, recordings, 1)
-                told = {figure: record[figure] + more[figure] for figure in ("tests", "cpu_s")}
-                kept.add(record | more | told | ({"how": record["how"]} if more["how"] == "no test" else {}))
+            second(name)
     except KeyboardInterrupt:
         print("broken off: these are the mutants so far")
     counts = {"places": len(found), "mutations": sum(len(place.ways) for place in found), "left_out": dict(left_out)}
@@ -212,6 +222,16 @@ def verdicts(path: Path) -> Verdicts:
     return out
 
 
+def stale(tree: Path, known: Verdicts) -> list[str]:
+    """Verdicts of code that is no longer there."""
+    out = []
+    for entry in known.values():
+        path = tree / entry["file"]
+        if entry["was"] not in re.sub(r"\s+", " ", path.read_text() if path.exists() else ""):
+            out.append(f"{entry['file']}, {entry['within']}: {entry['was']}")
+    return out
+
+
 def summary(found: dict[str, Any], known: Verdicts) -> dict[str, Any]:
     """The figures, and each survivor with its verdict."""
     records = found.pop("records")
@@ -255,8 +275,7 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="run those again that survived")
     options = parser.parse_args()
     if any(importlib.util.find_spec(name) is None for name in ("cosmic_ray", "coverage")):
-        print("mutants.py needs cosmic-ray and coverage: pip install cosmic-ray coverage", file=sys.stderr)
-        return 2
+        skip("cosmic-ray and coverage: pip install cosmic-ray coverage")
     state(options.seed)
     known = verdicts(ROOT / "benchmarks" / "mutants.yaml")
     with tempfile.TemporaryDirectory() as folder:
@@ -267,12 +286,15 @@ def main() -> int:
         if options.quick:
             (files, tests, number) = list(QUICK[0]), list(QUICK[1]), QUICK[2]
         recorded(tree, keep, tests)
+        gone = stale(tree, known)
         figures = summary(measure(tree, keep, files, number, options.seed, options.again, known), known)
     print(json.dumps({name: figure for name, figure in figures.items() if not isinstance(figure, list)}, indent=1))
     for one in figures["survivors"]:
         print(f"{one['file']}:{one['line']} {one['was']} -> {one['becomes']}: {one['verdict']}: {one.get('why', '')}")
     for one in figures["called_equivalent_but_killed"]:
         print(f"{one['file']}:{one['line']} is called {one['verdict']}, and {one['by']} kills it")
+    for one in gone:
+        print(f"mutants.yaml speaks of what is no longer there: {one}")
     write_json(options.json, {"seed": options.seed, "quick": options.quick, **figures})
     return 0
 

@@ -50,7 +50,7 @@ from common import Measure, arguments, noting, state, write_json
 LIMIT_S, KILL_S = 10, 40
 CHUNK = 200
 MEMORY_BYTES = 8 << 30
-QUICK = {"inputs": 200, "triples": 6}  # the other parts have a quick form of their own
+QUICK = {"inputs": 100, "triples": 4}  # the other parts have a quick form of their own
 PARTS = ("inputs", "triples", "changes", "figures", "kills", "damages", "signals", "environments")
 # Parts that go name by name, each of which is noted as soon as it is done.
 IN_PIECES: tuple[tuple[str, Collection[str], Measure], ...] = (

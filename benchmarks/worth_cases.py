@@ -27,7 +27,7 @@ from cosoc.search.training.nets import build
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import lower
-from cosoc.sim.manual import DEFAULT, named_mapping, splits
+from cosoc.sim.manual import DEFAULT, named_mapping
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Layer, Workload
@@ -35,6 +35,7 @@ from cosoc.sim.movers.cached_terms import Machine, Tiles, rows_needed, shape_of,
 from cosoc.sim.simulate import engine_run
 from cosoc.sim.theta import Theta, factors_of
 from cosoc.sim.tiler import homes_of, planned_ticks, unsupported
+from cosoc.sim.ways import splits
 
 Choice = tuple[int, ...]  # the number of an option, for each layer that has several
 Kind = Literal["channels", "operators", "tiles"]

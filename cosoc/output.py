@@ -265,10 +265,17 @@ def _log_line(console: Console) -> Report:
     return report
 
 
+SHOWN_TENSORS = 4  # of further inputs, and of states, above a table of layers
+
+
 def workload_table(workload: Workload) -> Table:
     """A workload's layers with their sizes, and the sums of MACs and parameters."""
     c, iy, ix = workload.input_shape
     title = f"{workload.name}: {len(workload.layers)} layers, input {c} x {iy} x {ix}"
+    for what, tensors in (("beside it", workload.received), ("states", workload.states)):
+        if tensors:
+            title += f", {what} {', '.join(f'{name} ({size:,})' for name, size in tensors[:SHOWN_TENSORS])}"
+            title += f" and {len(tensors) - SHOWN_TENSORS} more" if len(tensors) > SHOWN_TENSORS else ""
     out = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), show_footer=True)
     out.add_column("layer", "total", overflow="fold")
     out.add_column("operator")
@@ -278,7 +285,8 @@ def workload_table(workload: Workload) -> Table:
     out.add_column("parameters", f"{workload.params:,}", justify="right")
     for layer in workload:
         sizes = (str(layer.c), str(layer.k), f"{layer.oy} x {layer.ox}", _filter(layer))
-        out.add_row(layer.name, _operator(layer), *sizes, _count(layer.macs), _count(layer.params))
+        params = f"of {layer.weights_of}" if layer.weights_of else _count(layer.params)
+        out.add_row(layer.name, _operator(layer), *sizes, _count(layer.macs), params)
     return out
 
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from cosoc.sim.shown import shown
+
 
 class InputError(Exception):
-    """Bad input: a file, an argument or a combination of them. The command line prints it and exits with 2."""
+    """Bad input: a file, an argument or a combination of them. The command line prints it and exits with 2.
+
+    It is one line, whatever a library says in several and whatever names from a file are in it."""
+
+    def __str__(self) -> str:
+        return shown(" ".join(line.strip() for line in super().__str__().splitlines()))
 
 
 class Deadlock(Exception):

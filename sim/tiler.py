@@ -329,9 +329,18 @@ def _rows_needed(layer: Layer, soc: SoC, part: Part) -> list[tuple[int, int, str
     ]
 
 
+MOST_TILES = 1 << 21  # of a layer: some minutes and gigabytes
+EVERY = 128  # parts, and sizes, up to which each is among the cuts
+
+
 def cuts(size: int) -> tuple[int, ...]:
-    """The tile sizes that cut `size` into 1, 2, 3, ... nearly equal parts, largest first."""
-    few = range(1, math.isqrt(size) + 2)  # parts; sizes up to there come from as many parts as they need
+    """The tile sizes that cut `size` into 1, 2, 3, ... nearly equal parts, largest first. Of more than EVERY^2 not all:
+    behind the first EVERY parts and before the last EVERY sizes each is some EVERY-th part smaller than the one before,
+    as finer steps change little and a dimension of 2^24 has 8,192 of them."""
+    middle = math.isqrt(size) + 1
+    few = [*range(1, min(middle, EVERY) + 1)]  # parts; small sizes come from as many parts as they need
+    while few[-1] < middle:
+        few.append(min(few[-1] + few[-1] // EVERY, middle))
     large, small = {-(-size // parts) for parts in few}, {-(-size // -(-size // tile)) for tile in few}
     return tuple(sorted(large | small, reverse=True))
 
@@ -367,13 +376,33 @@ def _channel_choices(
                 continue
             alone = replace(plan, parts=(replace(part, tile=None),))
             tiles = part_tiles(layer, part, soc)
-            smallest = tiled(layer, alone, soc, (np.array(tiles, np.int64),), 1, 1, c=c, n=1)
-            legal = np.broadcast_to(fits(layer, smallest, soc, runtime, homes), len(tiles))
-            choices.append([k for k, yes in zip(tiles, legal.tolist(), strict=True) if yes][:ENOUGH])
+            choices.append(_channels_that_fit(layer, alone, np.array(tiles, np.int64), c, soc, runtime, homes))
         if all(choices):
             most = max(len(tiles) for tiles in choices)
             return list(dict.fromkeys(tuple(t[min(i, len(t) - 1)] for t in choices) for i in range(most))), c
     return [], 0
+
+
+def _channels_that_fit(
+    layer: Layer, alone: LayerPlan, tiles: npt.NDArray[np.int64], c: int, soc: SoC, runtime: Runtime, homes: Homes
+) -> list[int]:
+    """Of the tiles of output channels of a part, largest first, a few that fit with one pixel; and a few of those that
+    fit with more pixels alone, as each of the pieces that pixels are of is aligned, and a whole plane is one piece."""
+
+    def legal(k: npt.NDArray[np.int64], oy: Num, ox: Num) -> npt.NDArray[np.bool_]:
+        return np.broadcast_to(
+            fits(layer, tiled(layer, alone, soc, (k,), oy, ox, c=c, n=1), soc, runtime, homes), len(k)
+        )
+
+    small = legal(tiles, 1, 1)
+    fitting, rest = tiles[small][:ENOUGH], tiles[~small]
+    rest = rest[rest > fitting.max(initial=0)]
+    if len(rest):
+        grid = (rest, np.array(cuts(layer.oy), np.int64), np.array(cuts(layer.ox), np.int64))
+        k, oy, ox = (axis.reshape(-1) for axis in np.meshgrid(*grid, indexing="ij"))
+        large = rest[legal(k, oy, ox).reshape(len(rest), -1).any(axis=1)]
+        fitting = np.concatenate([large[:ENOUGH], fitting])
+    return [int(k) for k in fitting]
 
 
 @dataclass(frozen=True)
@@ -727,7 +756,7 @@ def _checked(
         plan = full.layers[layer.name]
         key = _key(layer, plan, mapping.runtime, homes)
         if layer.name not in fused and key not in cache.sound:
-            found = tile_problems(layer, plan, soc, mapping.runtime, homes)
+            found = tile_problems(layer, plan, soc, mapping.runtime, homes) or _too_many(layer, plan, soc)
             reasons += [(("layers", layer.name, "tile"), reason) for reason in found]
             if not found:
                 cache.sound.add(key)
@@ -915,6 +944,22 @@ def _plan_problems(layer: Layer, given: LayerPlan, soc: SoC, fused: bool) -> lis
         wrong("goes row by row in its fused piece; leave out tile and order", "tile" if tiles else "order")
     elif tiles or given.order:
         _check_tiles(layer, given, soc, wrong)
+    return out
+
+
+def _too_many(layer: Layer, plan: LayerPlan, soc: SoC) -> list[str]:
+    """Which parts of a layer have more tiles than a run can have."""
+    out = []
+    for part in plan.parts:
+        if not part.channels or part.tile is None:
+            continue
+        own = _spans(channel_slice(layer, part.channels)) if behind_caches(plan, soc) else whole(layer)
+        tile, own = part.tile, replace(own, k=part.channels)
+        n = math.prod(-(-own.along(d) // min(tile.along(d), own.along(d))) for d in DIMS)
+        if n > MOST_TILES:
+            what = f"{n} tiles on {part.core}, of {', '.join(f'{d} {tile.along(d)}' for d in DIMS)}"
+            out.append(f"layer {layer.name}: {what}; a layer may have 2^{MOST_TILES.bit_length() - 1}: larger ones, in "
+                       "larger memories, or a smaller layer")  # fmt: skip
     return out
 
 

@@ -20,8 +20,12 @@ MODULES = sorted(path.stem for path in FOLDER.glob("*.py"))
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
 
 
+def _text(name: str) -> str:
+    return (FOLDER / f"{name}.py").read_text(encoding="utf-8")
+
+
 def _tree(name: str) -> ast.Module:
-    return ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))
+    return ast.parse(_text(name))
 
 
 def _imports(name: str) -> set[str]:
@@ -38,17 +42,18 @@ def _imports(name: str) -> set[str]:
 @pytest.mark.parametrize("name", quick.scripts())
 def test_every_benchmark_has_a_quick_form_and_figures_and_is_explained(name: str) -> None:
     """As README promises: --quick (said to change nothing where it need not), --json, and a line in README's table."""
-    text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
+    text = _text(name)
     assert any(way in text for way in ("args.json", "options.json", "write_json(", "in_pieces("))
     assert any(way in text for way in (".quick", "in_pieces(", "--quick too is all of it"))
     assert f"\n| `{name}.py` |" in README
 
 
 def test_what_is_no_benchmark_is_a_part_of_one() -> None:
-    """Every other module is imported by a benchmark, and README says with which it goes."""
+    """Every other module is imported by a benchmark, or run by one, and README says with which it goes."""
     parts = set(MODULES) - set(quick.scripts()) - {"common", "quick"}
-    imported = set().union(*(_imports(name) for name in quick.scripts()))
-    assert parts <= imported, f"neither benchmarks nor parts: {sorted(parts - imported)}"
+    used = set().union(*(_imports(name) for name in [*quick.scripts(), *parts]))
+    run = {name for name in parts if any(f"{name}.py" in _text(other) for other in quick.scripts())}
+    assert parts <= used | run, f"neither benchmarks nor parts: {sorted(parts - used - run)}"
     assert [name for name in sorted(parts) if f"`{name}.py`" not in README] == []
 
 

@@ -92,6 +92,13 @@ def test_a_million_ops_are_some_bytes_each() -> None:
     assert sum(map(len, packed_bars(bars).values())) <= 2 * (n * 4 / 3) + 100
 
 
+def test_a_bar_begins_with_another_kind_or_after_a_gap() -> None:
+    """A load, then three computations: two close by, one 20 ticks later, with gaps of 10 drawn."""
+    kind, layer = np.array([0, 1, 1, 1]), np.zeros(4, np.int64)
+    start, end = np.array([0, 10, 22, 50]), np.array([10, 20, 30, 60])
+    assert run_page._firsts(run_page._ordered(kind, layer, start, end), gap=10).tolist() == [0, 1, 3]
+
+
 def test_mean_occupancy_of_links_is_their_utilisation() -> None:
     """Spreading service evenly over a transfer moves it in time but loses none of it."""
     found = result()

@@ -17,7 +17,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -194,9 +194,14 @@ _KeyFaults = Iterator[tuple[str, str]]
 
 
 def _layer_faults(layer: Layer, sizes: dict[str, int]) -> _KeyFaults:
+    layer = replace(layer, n=1)  # sizes are those of one image
     yield from _window_faults(layer)
     yield from _group_faults(layer)
-    yield from _CHECKS.get(layer.op, _pointwise)(layer, [sizes[name] for name in layer.inputs])
+    if min(layer.k, layer.oy, layer.ox) < 1:
+        yield "k", f"k*oy*ox = {layer.k}*{layer.oy}*{layer.ox}; a layer gives at least one element"
+    reads = [sizes[name] for name in layer.inputs]
+    if min(reads, default=1) > 0:  # what reads nothing is not to blame
+        yield from _CHECKS.get(layer.op, _pointwise)(layer, reads)
 
 
 def _alternative_faults(layer: Layer, sizes: dict[str, int]) -> _KeyFaults:

@@ -5,6 +5,7 @@ What is folded, and how tensors become layers:
 - An affine step (batch norm, a bias, a scale a channel) after a convolution or norm that nobody else reads folds into
   it, and so do ReLU and ReLU6, also after a matmul or sum; other activations stay as `eltwise`, since not every core
   has them. A batch norm elsewhere is a `norm`.
+- A constant added to a product before a softmax (a mask, a bias by place) is part of the softmax.
 - Multiplying by one number changes the scale that a tensor is quantised with, and nothing else: it vanishes.
 - A pointwise operator takes in what follows it with one number (erf(x) + 1), and a product with its operand: x times
   sigmoid(x), or the steps of a GELU, are one `eltwise`.
@@ -489,7 +490,10 @@ class Builder:
     # ------------------------------------------------------------------------------------------ folded, pointwise
 
     def pointwise(self, site: Site, op: str, operands: Sequence[Value], out: Shape) -> Value:
-        """An `eltwise`, `norm` or `softmax` over all elements."""
+        """An `eltwise`, `norm` or `softmax` over all elements. A softmax takes in a constant mask or bias that is added
+        to a product before it, as fused attention does."""
+        if op == "softmax" and len(operands) == 1:
+            operands = [self._unmasked(operands[0])]
         largest = max(operands, key=lambda v: math.prod(self.shape(v)))
         k, y, x = self.grid(out, largest)
         fields = {"k": k, "c": k, "oy": y, "ox": x, "iy": y, "ix": x}
@@ -553,6 +557,16 @@ class Builder:
         (c, iy, ix), (k, oy, ox) = self.shape(x), self.grid(out, x)
         fields = {"k": k, "c": c, "oy": oy, "ox": ox, "iy": iy, "ix": ix, "fn": SLICE}
         return self.add(site, "eltwise", [x], fields, SLICE)
+
+    def _unmasked(self, x: Value) -> Value:
+        """What a constant was added to, if that is a product of activations; else the value itself."""
+        layer = self._unary(x)
+        added = layer is not None and layer.fn.lower().rpartition(".")[2] in ("add", "sub")
+        source = self.layers.get(layer.inputs[0]) if layer and added else None
+        if source is None or source.op != "matmul":
+            return x
+        del self.layers[x.layer]
+        return Value(source.name, sole=False, shape=x.shape)
 
     def _unary(self, x: Value) -> Layer | None:
         """The operator behind a value, if it maps each element of one tensor and nobody else reads it."""

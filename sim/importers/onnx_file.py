@@ -380,16 +380,20 @@ class _Reader:
         return replace(self.site(node), path=node.name or node.output[0]).unsupported(why)
 
     def value(self, node: Any, index: int = 0) -> Value:
-        """The activation that a node takes as its input `index`."""
+        """The activation that a node takes as its input `index`, whole."""
+        return self.build.whole(self.site(node), self.raw(node, index))
+
+    def activations(self, node: Any) -> list[Value]:
+        """All activations among a node's inputs, as they are: repeated ones stand once."""
+        return [self.raw(node, i) for i, name in enumerate(node.input) if name in self.graph.active]
+
+    def raw(self, node: Any, index: int) -> Value:
+        """The activation that a node takes as its input `index`, as it stands."""
         name = node.input[index] if index < len(node.input) else ""
         if name not in self.values:
             what = "comes from nowhere before it" if name in self.graph.active else "is constant"
             raise self.unsupported(node, f"its input {index} ({name or 'absent'}) {what}")
-        return self.build.whole(self.site(node), self.values[name])
-
-    def activations(self, node: Any) -> list[Value]:
-        """All activations among a node's inputs."""
-        return [self.value(node, i) for i, name in enumerate(node.input) if name in self.graph.active]
+        return self.values[name]
 
     def is_weight(self, node: Any, index: int) -> bool:
         """Whether there is an input `index`, and it does not depend on the network's input."""
@@ -672,7 +676,7 @@ def _pointwise(reader: _Reader, node: Any, op: str = "eltwise") -> _Values:
 def _binary(reader: _Reader, node: Any, operands_at: tuple[int, int] | None = None) -> _Values:
     site, indices = reader.site(node), operands_at or tuple(range(len(node.input)))
     active = [i for i in indices if node.input[i] in reader.graph.active]
-    operands = [reader.value(node, i) for i in active]
+    operands = [reader.raw(node, i) for i in active]
     if len(operands) > 1:
         return [reader.build.binary(site, operands, reader.out(node))]
     if len(indices) == 1:
@@ -685,10 +689,10 @@ def _binary(reader: _Reader, node: Any, operands_at: tuple[int, int] | None = No
 
 def _concat(reader: _Reader, node: Any) -> _Values:
     """An input with something new behind it that is handed out again is a state."""
-    parts = reader.activations(node)
+    parts = [reader.build.whole(reader.site(node), part) for part in reader.activations(node)]
     if len(parts) == len(node.input) == 2 and node.output[0] in reader.outputs and reader.build.may_live_on(parts[0]):
         return [reader.build.appended(reader.site(node), parts[0], parts[1], reader.out(node))]
-    return [reader.build.concat(reader.site(node), reader.activations(node), reader.out(node))]
+    return [reader.build.concat(reader.site(node), parts, reader.out(node))]
 
 
 def _slice(reader: _Reader, node: Any) -> _Values:
@@ -748,9 +752,7 @@ def _resize(reader: _Reader, node: Any) -> _Values:
 
 
 def _view(reader: _Reader, node: Any) -> _Values:
-    if node.input[0] not in reader.values:
-        raise reader.unsupported(node, f"its input 0 ({node.input[0]}) is constant")
-    return [reader.values[node.input[0]]]
+    return [reader.raw(node, 0)]
 
 
 _Handler = Callable[[_Reader, Any], _Values]

@@ -170,7 +170,7 @@ def from_spec(spec: str, reading: Reading) -> Workload:
         if len(shape) < 2 or min(shape) < 1:
             shown = ",".join(str(size) for size in shape)
             raise InputError(f"input shape {shown}: the batch and then the sizes are needed, such as 1,3,32,32")
-    types = dict(reading.dtypes)
+    types, items = dict(reading.dtypes), reading.batch
     unknown = [key for key in types if key not in dict(reading.shapes)]
     if unknown:
         raise InputError(f"--input-dtype {unknown[0]}=...: no --input-shape names that input")
@@ -178,7 +178,7 @@ def from_spec(spec: str, reading: Reading) -> Workload:
     module, name = load_module(spec), spec.rpartition(":")[2]
     if reading.context:
         module = with_cache(module, reading.context, inputs[0].shape[0], name)
-    return batched(from_module(module, inputs, name, source=spec, cut_at=reading.cut_at), reading.batch)
+    return batched(from_module(module, inputs, name, source=spec, cut_at=reading.cut_at), items)
 
 
 def load_module(spec: str) -> nn.Module:

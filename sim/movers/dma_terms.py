@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, product
+from itertools import accumulate, groupby, product
 from typing import Any
 
 import numpy as np
@@ -117,49 +118,66 @@ class Span:
         return Span(self.out, self.other, self.count) if read is layer.alternative else self
 
 
-def spans(outputs: int, tile: int, inputs: int, reach: int, stride: int, pad: int) -> list[tuple[int, int]]:
-    """Cut `outputs` into tiles, (outputs, inputs) of each; `reach` inputs lie under one output.
+Stretch = tuple[int, int, int]  # outputs and inputs of a tile, and how many such tiles follow one another
+
+
+def spans(outputs: int, tile: int, inputs: int, reach: int, stride: int, pad: int) -> list[Stretch]:
+    """Cut `outputs` into tiles; `reach` inputs lie under one output.
 
     Padding is not read from memory, so border tiles read less. A single tile reads all of them, also those behind the
     last output (a 1x1 filter of stride 2 leaves one): skipping them would break whole rows and planes into pieces. A
     tile whose windows lie in the padding alone reads none.
     """
     if tile >= outputs:
-        return [(outputs, inputs)]
-    sizes = []
-    for start in range(0, outputs, tile):
-        size = min(tile, outputs - start)
-        first = start * stride - pad
+        return [(outputs, inputs, 1)]
+
+    def one(number: int) -> Stretch:
+        size = min(tile, outputs - number * tile)
+        first = number * tile * stride - pad
         read = min(inputs, first + (size - 1) * stride + reach) - max(0, first)
-        sizes.append((size, max(read, 0)))
-    return sizes
+        return size, max(read, 0), 1
+
+    # Between the tiles that reach into the padding before and those that reach behind the last input, all are equal.
+    n, under = exact.ceildiv(outputs, tile), (tile - 1) * stride + reach
+    begin = min(exact.ceildiv(pad, tile * stride), n)
+    end = max(begin, min(outputs // tile, (inputs + pad - under) // (tile * stride) + 1))
+    alike = [(tile, under, end - begin)] if end > begin else []
+    return [*map(one, range(begin)), *alike, *map(one, range(end, n))]
 
 
-def _handed_on(outputs: int, tile: int) -> list[tuple[int, int]]:
+def _handed_on(outputs: int, tile: int) -> list[Stretch]:
     """The same where outputs are inputs, whatever shape those stand in: a tile reads as many as it gives."""
-    return [(min(tile, outputs - start),) * 2 for start in range(0, outputs, tile)]
+    full, rest = divmod(outputs, tile)
+    return [(size, size, count) for size, count in ((tile, full), (rest, 1)) if size and count]
 
 
-def _resized_spans(outputs: int, tile: int, inputs: int, taps: int) -> list[tuple[int, int]]:
+def _resized_spans(outputs: int, tile: int, inputs: int, taps: int) -> list[Stretch]:
     """The same where `inputs` are interpolated to `outputs`, each from its `taps` nearest."""
-    sizes = []
-    for start in range(0, outputs, tile):
-        size = min(tile, outputs - start)
-        first = start * inputs // outputs - taps // 2
-        end = exact.ceildiv((start + size) * inputs, outputs) + taps // 2
-        sizes.append((size, min(inputs, end) - max(0, first)))
-    return sizes
+    start = np.arange(0, outputs, tile)
+    size = np.minimum(tile, outputs - start)
+    first = start * inputs // outputs - taps // 2
+    end = exact.ceildiv((start + size) * inputs, outputs) + taps // 2
+    read = np.minimum(inputs, end) - np.maximum(0, first)
+    new = np.flatnonzero(np.append(True, (size[1:] != size[:-1]) | (read[1:] != read[:-1])))
+    count = np.diff(np.append(new, len(start)))
+    return list(zip(size[new].tolist(), read[new].tolist(), count.tolist(), strict=True))
 
 
-def _spans(layer: Layer, tile: int, cut: Callable[[Layer, int], list[tuple[int, int]]]) -> tuple[Span, ...]:
+def _spans(layer: Layer, tile: int, cut: Callable[[Layer, int], list[Stretch]]) -> tuple[Span, ...]:
     """Tiles of a layer and of its alternative, equal neighbours counted, not repeated."""
     own = cut(layer, tile)
-    other = [inp for _, inp in cut(layer.alternative, tile)] if layer.alternative else [0] * len(own)
-    both = groupby(zip(own, other, strict=True))
-    return tuple(Span(out, inp, len(list(same)), alt) for ((out, inp), alt), same in both)
+    other = cut(layer.alternative, tile) if layer.alternative else [(0, 0, sum(n for _, _, n in own))]
+    ends = [[*accumulate(n for _, _, n in one)] for one in (own, other)]
+    found, at = list[Span](), 0
+    for end in sorted({*ends[0], *ends[1]}):  # where one of them changes
+        (out, inp, _), (_, alt, _) = (one[bisect_left(till, end)] for one, till in zip((own, other), ends, strict=True))
+        found.append(Span(out, inp, end - at, alt))
+        at = end
+    both = groupby(found, lambda span: (span.out, span.inp, span.other))
+    return tuple(Span(out, inp, sum(span.count for span in same), alt) for (out, inp, alt), same in both)
 
 
-def _rows(layer: Layer, oy: int) -> list[tuple[int, int]]:
+def _rows(layer: Layer, oy: int) -> list[Stretch]:
     if layer.hands_on:
         return _handed_on(layer.oy, oy)
     if layer.op == "resize":
@@ -168,7 +186,7 @@ def _rows(layer: Layer, oy: int) -> list[tuple[int, int]]:
     return spans(layer.oy, oy, layer.iy, reach, layer.stride_y, layer.pad_y)
 
 
-def _cols(layer: Layer, ox: int) -> list[tuple[int, int]]:
+def _cols(layer: Layer, ox: int) -> list[Stretch]:
     if layer.hands_on:
         return _handed_on(layer.ox, ox)
     if layer.op == "resize":

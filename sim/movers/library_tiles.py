@@ -56,9 +56,11 @@ def _conv(shape: Shape, machine: Machine) -> Tiled:
     full, fits, side = _extents(shape), _fits(shape, machine), machine.side
     if shape.depthwise:
         full["k"] = 1
-    sizes = dict(full)
     # In the library's order, which decides between equal extents.
     dims = ("oy", "ox", "k", "fy", "fx", "c")
+    # A tile with more of anything than this fits nowhere, so that the library comes down to it: begin there.
+    most = max(machine.acc_rows // 2 * side, machine.spad_rows // 2, side) // side * side
+    sizes = {d: min(n, most) for d, n in full.items()}
     while not fits(sizes):
         able = [d for d in dims if not (d == "ox" and sizes["ox"] <= side and sizes["oy"] > 1)]
         longest = max(able, key=lambda d: sizes[d])

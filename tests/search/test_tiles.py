@@ -55,6 +55,21 @@ def quiet(done: int, total: int, what: str) -> None:
     """No progress."""
 
 
+GRID = {"oy": 12, "ox": 12, "iy": 12, "ix": 12}
+# Groups, taps that lie apart, groups of points, and one dimension.
+ODD = Workload(
+    "odd",
+    (16, 12, 12),
+    (
+        Layer("a", "conv", ("input",), 32, 16, **GRID, fy=3, fx=3, pad_y=1, pad_x=1, groups=4),
+        Layer("b", "conv", ("a",), 32, 32, **GRID, fy=3, fx=3, pad_y=2, pad_x=2, dilation_y=2, dilation_x=2),
+        Layer("c", "conv", ("b",), 48, 32, **GRID, groups=2),
+        Layer("d", "conv", ("c",), 24, 48, ox=72, ix=144, fx=3, pad_x=1, stride_x=2),
+    ),
+    ("d",),
+)  # fmt: skip
+
+
 def space_of(soc: SoC, net: Workload, aim: str = "edp", **changes: Any) -> TileSpace:
     return TileSpace(soc, net, aim, Mapping("default", "overlapped"), **changes)
 
@@ -253,6 +268,20 @@ def test_a_broken_run_goes_on_as_an_unbroken_one(tmp_path: Path) -> None:
         assert json.dumps(resumed) == json.dumps(whole)
     for file in (tmp_path / "whole" / "mappings").iterdir():
         assert file.read_text() == (tmp_path / "broken" / "mappings" / file.name).read_text()
+
+
+@pytest.mark.parametrize("chip", ["gemmini", "gap9"])
+def test_grouped_dilated_and_flat_convolutions_have_tiles_to_choose(chip: str, tmp_path: Path) -> None:
+    """What is found is written, read back and simulated as it was reported, does all products once, and is no slower
+    than the mapping that it began with."""
+    soc = find_soc(chip)
+    content = searched(chip, ODD, tmp_path / "out", objective="latency", fusion=False)
+    best = best_of(content)
+    again = load_mapping(tmp_path / "out" / "mappings" / f"{best['name']}.yaml", ODD, soc)
+    result = simulate(soc, ODD, again)
+    assert result.seconds == pytest.approx(best["simulated"]["latency_s"])
+    assert result.seconds <= simulate(soc, ODD, Mapping("default", "overlapped")).seconds
+    assert {part.layer: part.macs for part in result.by_layer} == {layer.name: layer.macs for layer in ODD}
 
 
 # ---------------------------------------------------------------------------------------------- learning

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
+import types
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,12 +18,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from cosoc.cli import main
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import dump_workload, faults, load_workload
 from cosoc.sim.importers.build import Input
+from cosoc.sim.importers.decoder import with_cache
 from cosoc.sim.importers.onnx_file import from_onnx
 from cosoc.sim.importers.torch_export import from_module
 from cosoc.sim.manual import named_mapping
@@ -61,6 +66,12 @@ def added_product(m: nn.Module, x: Tensor) -> Tensor:
     return torch.addmm(m.w.bias, x.view(-1, 8), m.w.weight.t())
 
 
+def masked(m: nn.Module, x: Tensor) -> Tensor:
+    """Fused attention with a mask of its own, which exporters write out as a sum before the softmax."""
+    q, k, v = (heads(one(x), 2) for one in (m.q, m.k, m.v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=torch.ones(6, 6).tril().bool())
+
+
 def by_heads(m: nn.Module, x: Tensor) -> Tensor:
     return torch.einsum("bhqd,bhkd->bhqk", heads(m.q(x), 2), heads(m.k(x), 2))
 
@@ -82,6 +93,7 @@ Made = Callable[[], nn.Module]
 NETS: dict[str, tuple[Made, tuple[int, ...]]] = {
     "addmm": (lambda: Net(added_product, w=linear(8, 4)), (5, 8)),
     "einsum": (lambda: Net(by_heads, q=linear(8, 8), k=linear(8, 8)), (6, 8)),
+    "masked": (lambda: Net(masked, q=linear(8, 8), k=linear(8, 8), v=linear(8, 8)), (6, 8)),
     "roll": (lambda: Net(swin, c=nn.Conv2d(3, 4, 1)), (3, 6, 6)),
     "log_softmax": (lambda: Net(lambda m, x: F.log_softmax(m.l(x), -1), l=linear(8, 4)), (3, 8)),
     "vector_norm": (lambda: Net(response, c=nn.Conv2d(3, 4, 1)), (3, 6, 6)),
@@ -98,7 +110,7 @@ NETS: dict[str, tuple[Made, tuple[int, ...]]] = {
 
 def counted(module: nn.Module, *given: Tensor) -> int:
     """Multiplications that torch counts while the module runs: two operations each."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         module.eval()(*given)
     return counter.get_total_flops() // 2
 
@@ -339,3 +351,94 @@ def test_files_say_what_is_shared(key: str, value: object, message: str, tmp_pat
         load_workload(path)
     assert str(caught.value).startswith(f"{path}:5:")
     assert list(itertools.islice(faults(by_buffers()), 1)) == []
+
+
+# ------------------------------------------------------------------------------------------------ as asked for
+
+
+class CacheLayer:
+    """A layer of a cache as transformers has it, as far as a model uses it."""
+
+    def __init__(self, max_cache_len: int) -> None:
+        self.max_cache_len = max_cache_len
+        self.keys, self.values, self.cumulative_length = torch.zeros(0), torch.zeros(0), torch.tensor(0)
+
+    def update(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        places = torch.arange(keys.shape[2]) + self.cumulative_length
+        self.keys.index_copy_(2, places, keys)
+        self.values.index_copy_(2, places, values)
+        return self.keys, self.values
+
+
+class StaticCache:
+    def __init__(self, config: object, max_cache_len: int) -> None:
+        self.layers = [CacheLayer(max_cache_len)]
+
+
+class Config:
+    """Four heads of queries on two of keys, four wide each."""
+
+    hidden_size, num_attention_heads, num_key_value_heads, use_cache = 16, 4, 2, True
+
+    def get_text_config(self, decoder: bool) -> Config:
+        return self
+
+
+class Decoder(nn.Module):
+    """A language model of one layer, in the shape in which transformers has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config, self.table = Config(), nn.Embedding(100, 16)
+        self.q, self.k, self.v, self.head = linear(16, 16), linear(16, 8), linear(16, 8), linear(16, 100)
+
+    def forward(self, input_ids: Tensor, past_key_values: StaticCache, use_cache: bool) -> tuple[Tensor]:
+        x = self.table(input_ids)
+        keys, values = past_key_values.layers[0].update(heads(self.k(x), 2), heads(self.v(x), 2))
+        seen = F.scaled_dot_product_attention(heads(self.q(x), 4), keys, values, enable_gqa=True)
+        return (self.head(seen.transpose(1, 2).reshape(x.shape)),)
+
+
+@pytest.mark.parametrize("tokens", [1, 64])
+def test_prefill_and_decode_at_a_context(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Projections for the tokens that come in; products of their 4 heads of 4 with all 64 tokens of the context."""
+    context = 64
+    monkeypatch.setitem(sys.modules, "transformers", types.ModuleType("transformers"))
+    monkeypatch.setattr(sys.modules["transformers"], "StaticCache", StaticCache, raising=False)
+    found = from_module(with_cache(Decoder(), context, tokens, "net"), [Input("", (tokens,))], "net")
+    assert found.macs == tokens * 16 * (16 + 8 + 8 + 100) + 2 * tokens * context * 16
+    assert [size for _, size in found.states] == [2 * context * 4] * 2
+    assert [layer.outputs for layer in found if layer.into] == [tokens * 8] * 2
+    with pytest.raises(InputError, match="65 tokens come in, with --context 64"):
+        with_cache(Decoder(), context, 65, "net")
+
+
+def test_a_context_is_for_models_that_take_one() -> None:
+    with pytest.raises(InputError, match="--context is for models of transformers that take past_key_values"):
+        with_cache(Language(), 64, 1, "net")
+
+
+def test_the_command_reads_as_it_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tokens, a batch and an end from the command line; what means nothing for a file is refused in one line."""
+    source = "from torch import nn\ndef make():\n    return nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 4))\n"
+    (tmp_path / "tokens_for_test.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    asked = ["show", "workload", "tokens_for_test:make", "--input-shape", "3,6", "--input-dtype", "int64"]
+    assert main([*asked, "--yaml"]) == 0
+    (tmp_path / "net.yaml").write_text(capsys.readouterr().out)
+    read = load_workload(tmp_path / "net.yaml")
+    assert [(layer.op, layer.n) for layer in read] == [("gather", 3), ("conv", 3)]
+    assert main([*asked, "--cut-at", "0", "--yaml"]) == 0
+    assert capsys.readouterr().out.count("- {") == 1
+    for more, said in (
+        (["--cut-at", "2"], "no layer or module '2' to cut at; there is 0, 1"),
+        (["--input-dtype", "x=int64"], "--input-dtype x=...: no --input-shape names that input"),
+        (["--input-shape", "4,6"], "--input-shape: batches of 3, 4; all inputs have one and the same"),
+    ):
+        assert main([*asked, *more]) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+    assert main(["show", "workload", "resnet8", "--cut-at", "fc"]) == 2
+    assert "resnet8 is read as it is" in capsys.readouterr().err

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from cosoc.search import relax
 from cosoc.sim import exact
 from cosoc.sim.files.catalog import find_soc, list_socs
 from cosoc.sim.files.mapping_file import dump_mapping, load_mapping
@@ -119,6 +121,32 @@ def test_the_closed_form_has_the_program_s_bytes_and_products(name: str, core: s
             assert found["weights"] == sum(part.weights.bytes for part in work.cores)
             assert found["store"] == sum(part.stores.bytes for part in work.cores)
             assert int(np.sum(_macs(program))) == layer.macs
+
+
+@pytest.mark.parametrize("channels", [48, 44])
+def test_an_array_and_a_core_behind_a_dma_share_groups(channels: int) -> None:
+    """Half of the groups each, and a group of which each has a part: all products once, all results once."""
+    soc = plain("hetero")
+    parts = Part("gemmini", channels), Part("digital", 96 - channels)
+    mapping = checked(Mapping("m", "overlapped", {"g": LayerPlan(parts)}), alone(GROUPED), soc)
+    program = lower(alone(GROUPED), mapping, soc)
+    assert int(np.sum(_macs(program))) == GROUPED.macs
+    assert bytes_of(program, soc)["store"] == GROUPED.outputs
+
+
+@pytest.mark.parametrize(("name", "core"), [one for one in IN_PIECES if one[0] in ("diana", "gap9", "gemmini")])
+def test_tensors_give_what_integers_give(name: str, core: str) -> None:
+    """The same formula for shares that a gradient moves: whole groups, a part of one, none."""
+    soc = find_soc(name)
+    layer = next(one for one in (GROUPED, POINTS) if not unsupported(one, soc, core))
+    mapping = checked(Mapping("m", "overlapped", {"g": LayerPlan((Part(core, 96),))}), alone(layer), soc)
+    plan, homes = mapping.layers["g"], homes_of(alone(layer), mapping, soc)
+    for k in (96, 72, 40, 0):
+        plain = layer_work(layer, soc, [(core, k)], plan, homes, exact)
+        soft = layer_work(layer, soc, [(core, torch.tensor(float(k), requires_grad=True))], plan, homes, relax)
+        for one, other in ((plain.cores[0].array, soft.cores[0].array), (plain.loads.bytes, soft.loads.bytes),
+                           (plain.cores[0].weights.bytes, soft.cores[0].weights.bytes)):  # fmt: skip
+            assert float(torch.as_tensor(other).detach()) == pytest.approx(float(one), rel=1e-5)
 
 
 def test_weights_of_a_group_are_loaded_for_its_channels_alone() -> None:

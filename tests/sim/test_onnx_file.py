@@ -561,6 +561,19 @@ def test_further_inputs_come_from_outside(tmp_path: Path) -> None:
     assert workload.layers[0].inputs == ("input", "mask")
 
 
+def test_a_dimension_is_given_by_the_name_that_the_file_has(tmp_path: Path) -> None:
+    """One size for all inputs that have it: the words of a sequence, say."""
+    other = helper.make_tensor_value_info("mask", TensorProto.FLOAT, (1, 8, "rows", 6))
+    nodes = [node("Mul", "x mask")]
+    path = write(tmp_path / "net.onnx", nodes, shape=(1, 8, "rows", 6), inputs=[other])
+    with pytest.raises(InputError, match="dimension rows of input x"):
+        from_onnx(path)
+    found = from_onnx(path, [("rows", (5,))])
+    assert (found.input_shape, found.received) == ((8, 5, 6), (("mask", 8 * 5 * 6),))
+    with pytest.raises(InputError, match=r"--input-shape 1,8,5,6: whose\? Its inputs are x, mask"):
+        from_onnx(path, [("", (1, 8, 5, 6))])
+
+
 def test_a_batch_goes_through_every_layer(tmp_path: Path) -> None:
     one = read(tmp_path, [CONV, node("Relu", "c")], W)
     assert read(tmp_path, [CONV, node("Relu", "c")], W, shape=(4, 8, 6, 6)) == batched(one, 4)

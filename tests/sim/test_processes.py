@@ -181,3 +181,23 @@ def test_a_command_that_is_still_importing_ends_without_a_word(number: signal.Si
             continue
         assert process.returncode in (0, 128 + number)
         assert err.count("\n") <= 1 and "Traceback" not in err
+
+
+AT_THE_END = """
+import os, signal, sys
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.Signals({})):
+        kill(pid, number)
+late = Late()  # taken down with this module, when Python has given signals their first meaning back
+sys.argv = ["cosoc", "--version"]
+from cosoc.__main__ import run
+sys.exit(run())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_python_takes_itself_down_changes_no_status(number: signal.Signals) -> None:
+    """All is done by then, and status 0 stands: without a word of ours Python would end by the signal."""
+    words = [sys.executable, "-c", AT_THE_END.format(int(number))]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("cosoc ")

@@ -22,6 +22,7 @@ from cosoc.sim.machine.program import KINDS, Builder, Program, op_text, row_of
 from cosoc.sim.machine.trace import Trace
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.report import render
 from cosoc.sim.report.render import CAUSES, bottleneck, chrome_trace, gantt, summary, table, tracks, write_chrome_trace
 from cosoc.sim.report.result import PATH_NAMES, Result, busy_ticks, energy_j, to_json
 from cosoc.sim.simulate import simulate
@@ -466,6 +467,12 @@ def test_ops_without_a_gap_are_drawn_as_one(monkeypatch: pytest.MonkeyPatch) -> 
     assert sum(map(len, joined.values())) < sum(map(len, each.values()))
 
 
+def test_ops_at_once_have_tracks_of_their_own(result: Result) -> None:
+    for track in by_track(chrome_trace(result)["traceEvents"], "units").values():
+        spans = sorted((event["ts"], event["ts"] + event["dur"]) for event in outermost(track))
+        assert all(before[1] <= after[0] + 1e-6 for before, after in itertools.pairwise(spans))
+
+
 def test_chrome_trace_is_written_event_by_event(result: Result, tmp_path: Path) -> None:
     write_chrome_trace(result, tmp_path / "trace.json")
     text = (tmp_path / "trace.json").read_text()
@@ -505,6 +512,22 @@ def test_gantt_shows_how_long_each_unit_computes(tmp_path: Path) -> None:
     computing = {unit.unit: unit.run_ticks / result.ticks for unit in result.by_unit}
     widest = blue[:, left:right].sum(axis=1) / (right - left)
     assert widest.max() == pytest.approx(computing["digital"], abs=0.01)
+
+
+@pytest.mark.parametrize("pixels", [10, 3000])
+def test_bars_of_a_chart_hold_every_op_of_a_unit(result: Result, pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near ones are joined, and what is joined ends with the last of them."""
+    monkeypatch.setattr(render, "_PIXELS", pixels)
+    program, trace = result.program, result.trace
+    row = row_of(program, np.arange(len(trace.issue)))
+    for unit in range(len(program.unit_names)):
+        bars = render._bars(program, result, row, unit)
+        for kind, spans in bars.items():
+            assert all(before[1] < after[0] for before, after in itertools.pairwise(spans)), kind
+        for op in np.flatnonzero(program.rows["unit"][row] == unit):
+            start, end = int(trace.issue[op] + program.rows["setup"][row[op]]), int(trace.end[op])
+            kind = KINDS[program.rows["kind"][row[op]]]
+            assert end <= start or any(bar[0] <= start and end <= bar[1] for bar in bars[kind])
 
 
 def test_nothing_run_is_nothing_spent() -> None:

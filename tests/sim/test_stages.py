@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import device_soc, find_cluster, find_soc, list_socs, load_cluster
@@ -17,6 +19,7 @@ from cosoc.sim.model.cuts import crossing, done_behind, last_layers, section
 from cosoc.sim.model.mapping import WEIGHTS_STAY, Extent, LayerPlan, Mapping, Part, Piece, Runtime, Stage
 from cosoc.sim.model.soc import CachedMover, SoC
 from cosoc.sim.model.workload import Workload, batched
+from cosoc.sim.report.pipeline_result import summary, table
 from cosoc.sim.simulate import engine_run, simulate, simulate_cluster
 from cosoc.sim.stages import Pricer, lone_roofline, stage_figures
 
@@ -194,6 +197,21 @@ def test_two_devices_in_turns_are_twice_as_fast(tmp_path: Path, resnet8: Workloa
     assert {part.device for part in result.seen.devices} == {"a[0]", "a[1]", "a[2]"}
 
 
+def test_a_run_is_told_with_its_replicas_and_with_what_is_not_sure(tmp_path: Path, resnet8: Workload) -> None:
+    cluster = cluster_of(tmp_path, "  a: {soc: rpi4, count: 3}")
+    mapping = Mapping("m", stages=(Stage("a", ("layer1.0.add",), 2), Stage("a", ("fc",))))
+    result = simulate_cluster(cluster, resnet8, mapping, inferences=50)
+    console = Console(width=120)
+    with console.capture() as told:
+        console.print(table(result))
+    assert [line.split()[:3] for line in told.get().splitlines() if line.startswith("a ")] == [
+        ["a", "x", "2"], ["a", "fc", str(result.stages[1].layers)],
+    ]  # fmt: skip
+    for interval, stands in ((0.1, True), (1e-4, False), (math.inf, False)):
+        seen = replace(result.seen, steady=True, throughput_ci=interval * result.seen.throughput)
+        assert ("±" in summary(replace(result, seen=seen))) == stands
+
+
 def test_a_systolic_array_and_a_split_array_share_a_network(tmp_path: Path, resnet8: Workload) -> None:
     """Devices whose programs tick differently: each stage takes what its own simulation says."""
     cluster = cluster_of(tmp_path, "  g: {soc: gemmini}\n  d: {soc: diana}")
@@ -302,6 +320,9 @@ def test_a_mapping_that_cannot_be_is_refused_by_the_library_too(resnet8: Workloa
     cluster = find_cluster("homogeneous_cpu_2")
     with pytest.raises(InputError, match=r"mapping m does not fit homogeneous_cpu_2: stages.0.replicas: 3 of cpu"):
         simulate_cluster(cluster, resnet8, Mapping("m", stages=(Stage("cpu", ("fc",), 3),)))
+    nowhere = {"conv1": LayerPlan((Part("npu", 16),))}
+    with pytest.raises(InputError, match=r"on cpu: .*npu"):
+        simulate_cluster(cluster, resnet8, Mapping("m", layers=nowhere, stages=(Stage("cpu", ("fc",)),)))
     with pytest.raises(InputError, match="inferences is 0"):
         simulate_cluster(cluster, resnet8, Mapping("m", stages=(Stage("cpu", ("fc",)),)), inferences=0)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,9 +21,23 @@ from cosoc.sim.lower.emit import KnownSteps, lower, lowered
 from cosoc.sim.machine.program import digest
 from cosoc.sim.model.mapping import RUNTIMES, LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.tiles import tiled
 from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.movers.dma_terms import spans
 from cosoc.sim.simulate import figures
-from cosoc.sim.tiler import TilingCache, best_tiling, candidates, homes_of, placed, planned_ticks
+from cosoc.sim.tiler import (
+    EVERY,
+    MOST_TILES,
+    TilingCache,
+    best_tiling,
+    candidates,
+    channel_tiles,
+    cuts,
+    fits,
+    homes_of,
+    placed,
+    planned_ticks,
+)
 
 CASES = (("diana", "resnet8"), ("darkside", "digits_cnn"), ("gap9", "dscnn"), ("hetero", "resnet8"))
 
@@ -121,3 +138,92 @@ def test_no_tile_is_an_error_that_names_the_buffer() -> None:
     soc, workload = find_soc("diana", {"memories.l1.size_bytes": "6200"}), case("diana", "resnet8")[1]
     with pytest.raises(InputError, match="layer conv1: tiles need"):
         placed(Mapping("m", "overlapped"), workload, soc)
+
+
+@pytest.mark.parametrize("l1_bytes", [10_000, 16_384, 24_576, 32_768])
+def test_a_layer_that_fits_in_any_tile_is_tiled(l1_bytes: int) -> None:
+    """Pieces of rows are aligned one by one, and whole planes are one piece: under one pixel lie three pieces of 32
+    bytes of each of 256 channels, 24,576 bytes, and all 4 x 4 pixels of them are 4,096. Against every tile of so many
+    channels, rows and columns with all input channels: where one fits, the best is as good."""
+    soc = find_soc("diana", {"memories.l1.size_bytes": str(l1_bytes)})
+    for size, channels in ((4, 256), (8, 128), (16, 32)):
+        layer = Layer(
+            "conv", "conv", (INPUT,), k=channels, c=channels, oy=size, ox=size, iy=size, ix=size, fy=3, fx=3, pad_y=1,
+            pad_x=1,
+        )  # fmt: skip
+        workload = Workload("one", (channels, size, size), (layer,), ("conv",))
+        plan = LayerPlan((Part("digital", channels),))
+        homes = homes_of(workload, Mapping("m", "overlapped", {"conv": plan}), soc)
+        tiles = itertools.product(channel_tiles(channels, 16), cuts(size), cuts(size))
+        legal = [t for t in tiles if fits(layer, tiled(layer, plan, soc, (t[0],), *t[1:]), soc, "overlapped", homes)]
+        if not legal:
+            with pytest.raises(InputError, match="tiles need"):
+                best_tiling(layer, tiled(layer, plan, soc, (1,), 1, 1), soc, "overlapped", homes)
+            continue
+        best = best_tiling(layer, plan, soc, "overlapped", homes)
+        ticks = [
+            planned_ticks(layer, tiled(layer, plan, soc, (k,), y, x), soc, "overlapped", homes) for k, y, x in legal
+        ]
+        assert planned_ticks(layer, best, soc, "overlapped", homes) <= min(ticks)
+
+
+# -- very large layers -------------------------------------------------------------------------------------------------
+
+
+def test_stretches_of_equal_tiles_are_the_tiles() -> None:
+    """Against windows laid one by one: what lies under a tile's outputs, as far as there are inputs."""
+    g = np.random.default_rng(7)
+    for _ in range(3000):
+        outputs, tile, inputs, reach, stride, pad = (
+            int(g.integers(low, high)) for low, high in ((1, 50), (1, 55), (1, 160), (1, 16), (1, 4), (0, 9))
+        )
+        told = [(out, inp) for out, inp, n in spans(outputs, tile, inputs, reach, stride, pad) for _ in range(n)]
+        if tile >= outputs:
+            assert told == [(outputs, inputs)]
+            continue
+        laid = []
+        for first in range(0, outputs, tile):
+            last = min(first + tile, outputs) - 1
+            begin, end = first * stride - pad, last * stride - pad + reach
+            laid.append((last + 1 - first, max(min(end, inputs) - max(begin, 0), 0)))
+        assert told == laid
+
+
+@pytest.mark.parametrize("size", [1, 2, 97, 4096, 60_000])
+def test_cuts_of_a_dimension_are_all_that_there_are(size: int) -> None:
+    """By trying every number of parts: the tile that makes so many, and no smaller one does."""
+    assert set(cuts(size)) == {-(-size // parts) for parts in range(1, size + 1)}
+
+
+def test_cuts_of_a_huge_dimension_are_close() -> None:
+    """A cut is at most a 128th smaller than the one before, but for rounding, and there are few of them."""
+    for size in (1 << 17, 1 << 19, 1 << 24):
+        found = cuts(size)
+        assert (found[0], found[-1]) == (size, 1) and len(found) < 1500
+        steps = [(a, b) for a, b in pairwise(found) if a <= size // EVERY]
+        assert all(b >= a - a / EVERY - 2 for a, b in steps)  # both are rounded up to whole elements
+
+
+@pytest.mark.parametrize(
+    ("chip", "shape", "filters"),
+    [
+        ("diana", (1, 1, 1 << 19, 1 << 19), 1),
+        ("gemmini", (1, 1, 1 << 19, 1 << 19), 1),
+        ("gemmini", (64, 64, 1 << 16, 1 << 16), 3),
+    ],
+)
+def test_a_layer_of_2_38_elements_is_refused_at_its_bound(chip: str, shape: tuple[int, ...], filters: int) -> None:
+    """Where the memory for tensors has room for it, its tiles are counted, and are too many."""
+    far = {"diana": "flash", "gemmini": "dram"}[chip]
+    soc = find_soc(chip, {f"memories.{far}.size_bytes": str(1 << 44)})
+    k, c, oy, ox = shape
+    layer = Layer(
+        "big", "conv", (INPUT,), k, c, oy, ox, oy, ox, filters, filters, pad_y=filters // 2, pad_x=filters // 2
+    )
+    workload = Workload("big", (c, oy, ox), (layer,), ("big",))
+    with pytest.raises(InputError, match=r"layer big: \d+ tiles on .*; a layer may have 2\^21") as refused:
+        placed(Mapping("default", "overlapped"), workload, soc)
+    said = re.search(r"(\d+) tiles on (\w+), of n 1, k (\d+), c (\d+), .* oy (\d+), ox (\d+);", str(refused.value))
+    assert said
+    n, tk, tc, ty, tx = (int(said[i]) for i in (1, 3, 4, 5, 6))
+    assert n == -(-k // tk) * -(-c // tc) * -(-oy // ty) * -(-ox // tx) > MOST_TILES

@@ -98,6 +98,15 @@ def test_one_core_works_off_two_networks_in_the_sum_of_their_times() -> None:
     assert found.seconds == pytest.approx(sum(one.alone_seconds for one in found.networks.values()), rel=1e-9)
 
 
+def test_a_serial_network_ends_an_inference_before_the_next() -> None:
+    """Even where the next is due long before; DMA and arrays of DIANA could else work on two at once."""
+    soc = find_soc("diana")
+    (one,) = simulate_together(soc, [load("digits_cnn", "diana")]).networks.values()
+    alone = one.ends_s[0]
+    (all_three,) = simulate_together(soc, [load("digits_cnn", "diana", "serial", 3, alone / 4)]).networks.values()
+    assert all_three.ends_s == pytest.approx([alone, 2 * alone, 3 * alone], rel=1e-9)
+
+
 def test_inferences_are_due_at_periods() -> None:
     """With a period far longer than an inference each ends so long after it was due as one alone; the last ends two
     periods later than the first would."""

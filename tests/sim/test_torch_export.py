@@ -128,6 +128,7 @@ def test_in_place_change_is_seen_by_later_readers() -> None:
         nn.Conv2d(4, 8, 4, padding="same", dilation=2),
         nn.Conv2d(4, 8, (3, 4), padding="same"),
         nn.Conv2d(4, 8, 3, padding="valid"),
+        nn.Conv2d(4, 8, 3, 2, padding="valid", dilation=2),  # torch leaves the word out where all else is a default
         nn.Sequential(nn.ZeroPad2d((0, 1, 1, 2)), nn.Conv2d(4, 8, 3, 2)),
         nn.MaxPool2d(3, 2, 1),
         nn.MaxPool2d(3, 2, ceil_mode=True),
@@ -268,6 +269,23 @@ def test_attention_costs_two_products_of_tokens() -> None:
     assert sum(x.macs for x in w.layers if x.op == "conv") == t * (4 * d * d + 2 * d * 32)
     assert [x.op for x in w.layers].count("norm") == 2
     assert [x.op for x in w.layers].count("add") == 2
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_product_with_a_weight_on_either_side_is_a_dense_layer(left: bool) -> None:
+    """6 tokens of 16 features times 16 x 5 weights; or 7 x 6 weights times them, which mix tokens."""
+
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.rand((7, 6) if left else (16, 5)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.weight @ x if left else x @ self.weight
+
+    (layer,) = read(Product(), 6, 16).layers
+    assert (layer.op, layer.weights) == ("conv", 7 * 6 if left else 16 * 5)
+    assert layer.macs == (7 * 6 * 16 if left else 6 * 16 * 5)
 
 
 def test_fused_attention_is_the_same_work() -> None:

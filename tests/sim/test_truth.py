@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.truth import SETS, boards, cim, diana, gemmini_rtl
+from cosoc.sim.truth import SETS, boards, cim, diana, gap8_mobilenets, gemmini_rtl
 from cosoc.sim.truth.compared import Compared
 from cosoc.sim.truth.score import errors, of_energies, of_peers
 from cosoc.sim.truth.tables import read_table
@@ -78,6 +78,28 @@ def test_a_cell_that_says_nothing_known_is_refused_by_row_and_column(
     row = dict(truth.SET.built_in[0]) | cells  # type: ignore[attr-defined]
     with pytest.raises(InputError, match=message):
         list(truth.SET.compare([row]))  # type: ignore[attr-defined]
+
+
+def test_tables_in_other_units_are_compared_in_seconds_and_joules() -> None:
+    """2 frames a second at 50 mJ each are 0.5 s and 0.05 J; 40 ms are 0.04 s; NeuroSim's 133.91 us and 1.274 uJ."""
+    (gap8,) = gap8_mobilenets.SET.compare([{"network": "MobileNet V1 128 0.25", "fps": "2", "energy_mj": "50"}])
+    assert (gap8.measured, gap8.energy_measured_j) == pytest.approx((0.5, 0.05))
+    (board,) = boards.SET.compare([dict(boards.SET.built_in[0]) | {"ms": "40"}])
+    assert board.measured == pytest.approx(0.04)
+    (first, *_) = (row for row in cim.ROWS if row["kind"] == "layer")
+    assert (float(first["seconds"]), float(first["joules"])) == pytest.approx((133.91e-6, 1.274e-6))
+
+
+def test_neurosims_layers_are_convolutions_without_padding() -> None:
+    """It pads nothing, so a window of the filter's side fits as often as there are outputs."""
+    for inp, out, _, _, side, *_ in cim.LAYERS:
+        assert inp - side + 1 == out
+
+
+@pytest.mark.parametrize(("cell", "what"), [("1.5", "whole numbers"), ("0", "whole numbers"), ("", "whole numbers")])
+def test_a_layer_of_odd_size_is_refused(cell: str, what: str) -> None:
+    with pytest.raises(InputError, match=f"row 1.*prob.K|K.*{what}"):
+        list(gemmini_rtl.SET.compare([GEMM | {"prob.K": cell, "target.gemmini_cycle": "900"}]))
 
 
 def test_repeats_of_a_measured_layer_are_one_row() -> None:
