@@ -1,4 +1,5 @@
-"""For mkdocs: links that leave docs/ lead somewhere in the sources, but nowhere in the site. There they become text."""
+"""For mkdocs: links that leave docs/ lead somewhere in the sources, but nowhere in the site, save for the benchmarks'
+results. There they become text."""
 
 from __future__ import annotations
 
@@ -12,4 +13,5 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """mkdocs calls this for every page, before it is rendered."""
     if "/" in page.file.src_uri:
         return markdown
+    markdown = markdown.replace("](../benchmarks/README.md", "](benchmarks.md")  # which made.py puts into the site
     return OUTSIDE.sub(r"\1 (`\2`)", markdown)

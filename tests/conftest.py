@@ -15,9 +15,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """run("list"), as on the command line -> exit status, standard output, standard error."""
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+    """run("list"), as on a command line of 80 columns -> exit status, standard output, standard error."""
     from cosoc.cli import main
+
+    monkeypatch.setenv("COLUMNS", "80")  # without it, what is piped is not wrapped (tests/test_output.py)
 
     def call(*words: str | Path) -> tuple[int, str, str]:
         capsys.readouterr()
