@@ -96,6 +96,13 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def as_text(what: object, columns: int) -> str:
+    """A table or group of them as text of so many columns, without colours; what a file calls something is escaped."""
+    out = io.StringIO()
+    Console(file=out, width=columns, markup=False, emoji=False, highlight=False, color_system=None).print(what)
+    return "\n".join(shown(line.rstrip()) for line in out.getvalue().splitlines())
+
+
 def put(what: object, end: str = "\n") -> None:
     """Print text (line by line), or a table or group of them, to standard output. Raises Lost where that fails."""
     try:

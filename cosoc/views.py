@@ -7,6 +7,7 @@ from dataclasses import asdict, is_dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from cosoc.output import as_text
 from cosoc.sim.errors import InputError
 from cosoc.sim.report.render import gantt_figure, summary
 from cosoc.sim.report.result import CAUSES, Result
@@ -33,20 +34,9 @@ def sentences(result: Result) -> str:
     return "\n".join([summary(result), *(f"Note: {note}." for note in result.unmeasured)])
 
 
-def text(what: RenderableType) -> str:
-    """A table as text of COLUMNS columns, without colours."""
-    import io
-
-    from rich.console import Console
-
-    out = io.StringIO()
-    Console(file=out, width=COLUMNS, markup=False, emoji=False, highlight=False, color_system=None).print(what)
-    return "\n".join(shown(line.rstrip()) for line in out.getvalue().splitlines())
-
-
 def preformatted(what: RenderableType) -> str:
     """A table for a notebook: its text, whatever is in it."""
-    return f'<pre style="line-height:1.25;white-space:pre;overflow-x:auto">{escape(text(what))}</pre>'
+    return f'<pre style="line-height:1.25;white-space:pre;overflow-x:auto">{escape(as_text(what, COLUMNS))}</pre>'
 
 
 # ------------------------------------------------------------------------------------------ cards

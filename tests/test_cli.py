@@ -264,8 +264,9 @@ def test_too_few_samples_to_fit_are_refused(run: Run, tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------ what the README says
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)  # (language, text)
-LINES = [line for _, block in BLOCKS for line in block.splitlines()]
+# (language, title, text)
+BLOCKS = re.findall(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', README, re.DOTALL | re.MULTILINE)
+LINES = [line for _, _, block in BLOCKS for line in block.splitlines()]
 COMMANDS = [line.partition(" #")[0].split()[1:] for line in LINES if line.startswith("cosoc ")]
 
 
@@ -274,7 +275,7 @@ def test_commands_of_the_readme(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
     """As they stand there; the user's own network is one of ours, and so is his ONNX file. What takes long says how far
     it is, and nothing else is on stderr."""
     monkeypatch.chdir(tmp_path)
-    own = {"my_pkg.nets:make_net": "cosoc.search.training.nets:resnet8", "net.onnx": "resnet8"}
+    own = {"net:make_net": "cosoc.search.training.nets:resnet8"}
     status, out, err = run(*(own.get(word, word) for word in words))
     assert status == 0 and out
     assert all(re.match(r" *\d+ s  ", line) for line in err.splitlines()), err
@@ -283,7 +284,7 @@ def test_commands_of_the_readme(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_python_of_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = [text for language, text in BLOCKS if language == "python"]
+    (code,) = [text for language, title, text in BLOCKS if language == "python" and not title]
     exec(compile(code, "README.md", "exec"), {})
     summary, figures = capsys.readouterr().out.splitlines()
     ticks, seconds, energy_j = map(float, figures.split())

@@ -111,7 +111,7 @@ def test_the_oracle_simulates_each_program_once(monkeypatch: pytest.MonkeyPatch)
         runs.append("run")
         return Figures(1.0, 1.0, 1, 1.0)
 
-    monkeypatch.setattr("cosoc.search.oracle.program_figures", counted)
+    monkeypatch.setattr("cosoc.sim.price.program_figures", counted)
     mapping = find_mapping("all_8bit", workload, soc)
     for again in (mapping, oracle.whole(mapping), replace(mapping, name="other")):
         oracle.simulate(again)

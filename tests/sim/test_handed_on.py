@@ -87,7 +87,7 @@ def test_no_tile_of_a_window_reads_less_than_nothing(
 ) -> None:
     """Against the rows themselves, of which those that are not there are padding: all from the first under a tile's
     first output to the last under its last one."""
-    found = spans(outputs, tile, inputs, reach, stride, pad)
+    found = [(out, inp) for out, inp, n in spans(outputs, tile, inputs, reach, stride, pad) for _ in range(n)]
     if tile >= outputs:
         assert found == [(outputs, inputs)]
         return

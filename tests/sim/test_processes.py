@@ -25,6 +25,7 @@ PATIENCE_S = 60.0  # on a busy machine; how soon it is in fact, benchmarks/robus
 BUSY = """
 import contextlib, signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs these tests may ignore it, as for a background job
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and this one, as `nohup` does
 from cosoc.sim.processes import Ended, Workers, ending_by_signals
 {}
 with ending_by_signals() as signals:
