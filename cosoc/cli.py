@@ -110,7 +110,12 @@ Context = Annotated[
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")]
 Batch = Annotated[
     int,
-    typer.Option("--batch", min=1, max=MOST_ALONG, help="Images (or sequences) that go through each layer together."),
+    typer.Option(
+        "--batch",
+        min=1,
+        max=MOST_ALONG,
+        help="Images (or sequences) that go through each layer together, times those that its input has already.",
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Equal seeds give equal results.")]
 WhatIf = Annotated[
@@ -1094,10 +1099,10 @@ def _inputs(
 ) -> tuple[SoC, Workload, Mapping]:  # fmt: skip
     from cosoc.output import reporting_late
     from cosoc.sim.files.mapping_file import find_mapping
-    from cosoc.sim.model.workload import batched
+    from cosoc.sim.model.workload import multiplied
 
     machine = _soc(soc, overrides)
-    network = batched(_workload(workload, input_shape), batch)
+    network = multiplied(_workload(workload, input_shape), batch)
 
     with reporting_late(quiet) as report:
         return machine, network, find_mapping(mapping, network, machine, runtime, objective, report)

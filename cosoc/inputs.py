@@ -20,7 +20,7 @@ from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.mapping import Mapping, Runtime
 from cosoc.sim.model.soc import SoC
-from cosoc.sim.model.workload import Workload, batched
+from cosoc.sim.model.workload import Workload, batched, multiplied
 
 if TYPE_CHECKING:  # slow to import
     from torch import Tensor, nn
@@ -70,7 +70,7 @@ def network_of(given: ANetwork, example: Example | None = None, batch: int = 1) 
         found = find_workload(str(given), reading)
     else:
         found = _of_module(given, reading)
-    return found if batch == 1 else batched(found, batch)
+    return multiplied(found, batch)
 
 
 def _of_module(module: nn.Module, reading: Reading | None) -> Workload:

@@ -29,7 +29,7 @@ from cosoc.sim.model.mapping import LayerPlan, Mapping, Piece, Runtime, Stage
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.units import MOST_BYTES
-from cosoc.sim.model.workload import Workload, batched
+from cosoc.sim.model.workload import Workload, multiplied
 from cosoc.sim.simulate import simulate
 from cosoc.sim.stages import (
     NS,
@@ -86,7 +86,7 @@ class DeviceCosts:
     def _summed(self, cuts: Cuts, items: int) -> StageTable:
         """From simulations of the whole network. Weights that do not stay are brought once for all items."""
         if items not in self._layers:
-            self._layers[items] = _simulated(self.soc, batched(self.workload, self.workload.n * items), self.mapping)
+            self._layers[items] = _simulated(self.soc, multiplied(self.workload, items), self.mapping)
         layers = self._layers[items]
         full = with_parts(self.mapping, self.workload, self.soc)
         leaving = ~_staying(self.soc, self.workload, full, cuts)

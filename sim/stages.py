@@ -31,7 +31,7 @@ from cosoc.sim.model.cuts import Done, crossing, done_behind, elements, last_lay
 from cosoc.sim.model.mapping import Mapping, Stage
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import make_tile
-from cosoc.sim.model.workload import Workload, batched
+from cosoc.sim.model.workload import Workload, multiplied
 from cosoc.sim.price import time_and_energy
 from cosoc.sim.tiler import (
     Problem,
@@ -150,7 +150,7 @@ class Pricer:
         layers = section(self.workload, before, done)
         key = asked(before, done, items, within(self.mapping, layers))
         if key not in self._known.costs:
-            self._known.costs[key] = self._cost(batched(layers, layers.n * items))
+            self._known.costs[key] = self._cost(multiplied(layers, items))
         return self._known.costs[key]
 
     def _cost(self, layers: Workload) -> StageCost:
@@ -382,7 +382,7 @@ def _inside(number: int, layers: Workload, mapping: Mapping, workload: Workload,
                 default_core(layer, soc)  # nothing is said, and kernels have no tiles: only what runs nowhere is wrong
             found = list[Problem]()
         else:
-            found = problems(inner, batched(layers, layers.n * mapping.micro_batch), soc)
+            found = problems(inner, multiplied(layers, mapping.micro_batch), soc)
     except InputError as error:
         found = [((), str(error))]
     if found:

@@ -27,7 +27,7 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.model.cuts import section
 from cosoc.sim.model.mapping import LayerPlan, Mapping
 from cosoc.sim.model.soc import CachedMover, SoC
-from cosoc.sim.model.workload import Workload, batched
+from cosoc.sim.model.workload import Workload, multiplied
 from cosoc.sim.tiler import homes_of, with_parts
 from cosoc.sim.ways import able
 
@@ -57,7 +57,7 @@ class TiledDevice(DeviceCosts):
         """Of each stage its fastest way, and the others. Weights in memory do not depend on tiles."""
         behind, n = nested(cuts), len(cuts.names)
         at = cuts.done.sum(axis=1).tolist()
-        network = batched(self.workload, self.workload.n * items)
+        network = multiplied(self.workload, items)
         whole = self._space(network) if cached(self.soc) else None
         found: dict[tuple[int, int], _Stage] = {}
         if whole is not None:
@@ -138,7 +138,7 @@ class TiledDevice(DeviceCosts):
         """What a stage computes in a way: its layers with their tiles, and its pieces."""
         at = cuts.done.sum(axis=1)
         stage = self._stages[items, int(at[begin]), int(at[end])]
-        part = section(batched(self.workload, self.workload.n * items), cuts.cut(begin), cuts.cut(end))
+        part = section(multiplied(self.workload, items), cuts.cut(begin), cuts.cut(end))
         return mapping_of(_shifted(stage.sections(way)), with_parts(self._of(part), part, self.soc), part)
 
 

@@ -64,7 +64,7 @@ from cosoc.sim.model.mapping import (
 from cosoc.sim.model.soc import FromList, Model, Name, SoC
 from cosoc.sim.model.tiles import job_form, whole
 from cosoc.sim.model.units import Bits, Devices, Elements, ElementsOr0, Items
-from cosoc.sim.model.workload import Layer, Workload, batched
+from cosoc.sim.model.workload import Layer, Workload, multiplied
 from cosoc.sim.stages import Prices, cluster_problems, sections_of, stage_problems, stages_example
 from cosoc.sim.tiler import problems
 
@@ -267,7 +267,7 @@ def load_cluster_mapping(
     """The same for a cluster. known: prices of stages by device; what has one is not looked into again."""
 
     def mapped(file: MappingFile) -> Mapping:
-        layers = batched(workload, workload.n * file.micro_batch)
+        layers = multiplied(workload, file.micro_batch)
         return _mapping(file, path.stem, runtime, layers, _socs(file, workload, cluster))
 
     def check(file: MappingFile) -> list[tuple[Place, str]]:

@@ -247,6 +247,11 @@ def batched(workload: Workload, n: int) -> Workload:
     return replace(workload, layers=tuple(over(layer) for layer in workload.layers))
 
 
+def multiplied(workload: Workload, times: int) -> Workload:
+    """The same network over so many times the batch that it has: that of its file, or of the input it was read with."""
+    return workload if times == 1 else batched(workload, workload.n * times)
+
+
 @dataclass(frozen=True)
 class Tile:
     """A piece of one layer as one core executes it in one job.

@@ -16,7 +16,7 @@ from cosoc.sim.files.mapping_file import find_mapping
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.model.mapping import RUNTIMES, Runtime
 from cosoc.sim.model.soc import SoC
-from cosoc.sim.model.workload import Workload, batched
+from cosoc.sim.model.workload import Workload, multiplied
 from cosoc.sim.report.result import Result
 from cosoc.sim.simulate import simulate
 from cosoc.sim.truth.cells import one_of, positive, positive_or_none, reading, refusal, text
@@ -67,7 +67,7 @@ def _row(row: Mapping[str, str], number: int) -> OwnRow:
 def run(row: OwnRow, soc: SoC) -> Result:
     """The row's network simulated on a SoC; InputError says which column names what is not there or does not fit."""
     with reading(row.number, "workload"):
-        network = batched(_workload(row.workload), row.batch)
+        network = multiplied(_workload(row.workload), row.batch)
     with reading(row.number, "mapping"):
         mapping = find_mapping(row.mapping, network, soc, row.runtime)
         return simulate(soc, network, mapping)

@@ -6,6 +6,7 @@ Multiplications are held against torch's own counter (`torch.utils.flop_counter`
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import sys
 import types
@@ -442,3 +443,27 @@ def test_the_command_reads_as_it_is_asked(
         assert said in error and error.count("\n") == 1
     assert main(["show", "workload", "resnet8", "--cut-at", "fc"]) == 2
     assert "resnet8 is read as it is" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_batch_is_kept_however_it_is_stated(
+    batch: int, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    """In the input's shape, in the file, by --batch, or two of them together: so many images, the same time to the
+    tick."""
+    file, shape = tmp_path / "net.yaml", ("--input-shape", f"{batch},3,32,32")
+    module = "cosoc.search.training.nets:resnet8"
+    status, text, _ = run("show", "workload", module, *shape, "--yaml")
+    assert status == 0
+    file.write_text(text)
+
+    def ticks(*words: str) -> int:
+        status, _, said = run("simulate", "diana", *words, "--quiet", "--json", str(tmp_path / "out.json"))
+        assert status == 0, said
+        found: int = json.loads((tmp_path / "out.json").read_text())["ticks"]
+        return found
+
+    single = ("--input-shape", "1,3,32,32")
+    once, twice = ticks(module, *single, "--batch", str(batch)), ticks(module, *single, "--batch", str(2 * batch))
+    assert once == ticks(module, *shape) == ticks(str(file))
+    assert twice == ticks(module, *shape, "--batch", "2") == ticks(str(file), "--batch", "2") > once
