@@ -8,6 +8,7 @@ that read it are those that do not refuse it.
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import io
 import json
@@ -15,7 +16,7 @@ import re
 import sys
 import textwrap
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -129,7 +130,8 @@ def _first_sentence(doc: str | None) -> str:
     return re.split(r"(?<=\.)\s", " ".join((doc or "").split()))[0]
 
 
-def _comments(model: type) -> dict[str, str]:
+@functools.cache
+def _comments(model: type) -> Mapping[str, str]:
     """By field, the comment at the end of its line, or on the lines above it; of a class's own fields."""
     if not (isinstance(model, type) and issubclass(model, BaseModel)) or model is BaseModel:
         return {}
