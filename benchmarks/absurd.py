@@ -14,9 +14,7 @@ All runs are one process's; one that dies of a value, or whose compiled loops do
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import io
 import json
 import random
 import re
@@ -26,16 +24,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import typer.main
 import yaml
-from common import arguments, state, write_json
+from common import arguments, outcome, state, write_json
 from keys import attention, chain, keys_of, zoo
 
 from cosoc.sim.files import yamlfile
@@ -53,14 +49,6 @@ GROWTH_BYTES = 2 << 30
 OTHERS = "others"
 EVERY = 120  # of a quick run: one case in so many
 Case = tuple[str, str, str]  # of a machine's file or a command, a key (dotted), a value
-
-
-class Hang(BaseException):
-    """Past the time limit. Not an Exception, so that nobody takes it for one."""
-
-
-def _over(signum: int, frame: FrameType | None) -> None:
-    raise Hang
 
 
 # ------------------------------------------------------------------------------------------ cases
@@ -206,37 +194,19 @@ class Bench:
         return ["simulate", "diana", chain_file, option, *more, "--quiet"]
 
 
-def outcome(words: Sequence[str]) -> tuple[str, str]:
-    """(what came of a command: fine, refused, or a failure's name; what it said)."""
-    from cosoc.cli import main as cosoc
-
-    said = io.StringIO()
-    signal.signal(signal.SIGPROF, _over)
-    signal.setitimer(signal.ITIMER_PROF, LIMIT_S)
-    signal.alarm(KILL_S)  # not handled: for loops that do not come back to the interpreter
+def bounded(words: Sequence[str]) -> tuple[str, str]:
+    """What came of a command, which ends the process where it does not come back to the interpreter."""
+    signal.alarm(KILL_S)  # not handled
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-            status = cosoc(list(words))
-    except Hang:
-        return "hang", "".join(traceback.format_exc().splitlines(keepends=True)[-8:])
-    except BaseException:
-        return "traceback", traceback.format_exc()
+        return outcome(words, LIMIT_S)
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
-    text = said.getvalue()
-    lines = text.splitlines()
-    if status == 0:
-        return ("fine", "") if not lines else ("talkative", text)
-    if status != 2:
-        return f"status {status}", text
-    return ("refused" if len(lines) == 1 and lines[0].strip() else "not one line"), text
 
 
 def looked_at(bench: Bench, case: Case) -> tuple[str, str]:
     """The worst outcome of a case's commands, what was said with it."""
     for words in bench.commands(case):
-        what, said = outcome(words)
+        what, said = bounded(words)
         if what == "refused" and not names_key(case[1], said):
             what = "key not named"
         if what != "fine":
@@ -261,8 +231,8 @@ def work(first: int, names: Sequence[str], every: int, seed: int) -> None:
     yamlfile.read_text = functools.lru_cache(256)(yamlfile.read_text)  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
-        outcome(["simulate", "diana", str(bench.nets[0]), "--quiet"])
-        outcome(["simulate", "gemmini", str(bench.nets[0]), "--quiet"])  # what is loaded once is not the values' own
+        bounded(["simulate", "diana", str(bench.nets[0]), "--quiet"])
+        bounded(["simulate", "gemmini", str(bench.nets[0]), "--quiet"])  # what is loaded once is not the values' own
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + GROWTH_BYTES, used + GROWTH_BYTES))
         for number, case in chosen(names, every, seed):

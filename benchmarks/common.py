@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable
+import traceback
+from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from cosoc.timeleft import TimeLeft, told
@@ -28,6 +33,40 @@ def arguments(doc: str | None, seed: int | None = None) -> argparse.ArgumentPars
     if seed is not None:
         parser.add_argument("--seed", type=int, default=seed)
     return parser
+
+
+class Hang(BaseException):
+    """Past the time limit. Not an Exception, so that nobody takes it for one."""
+
+
+def _over(signum: int, frame: FrameType | None) -> NoReturn:
+    raise Hang
+
+
+def outcome(words: Sequence[str], limit_s: float) -> tuple[str, str]:
+    """(what came of a command in this process: fine, refused, or a failure's name; what it said). limit_s: seconds of
+    the processor, as others may use the machine."""
+    from cosoc.cli import main as cosoc
+
+    said = io.StringIO()
+    signal.signal(signal.SIGPROF, _over)
+    signal.setitimer(signal.ITIMER_PROF, limit_s)
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            status = cosoc(list(words))
+    except Hang:
+        return "hang", "".join(traceback.format_exc().splitlines(keepends=True)[-8:])
+    except BaseException:
+        return "traceback", traceback.format_exc()
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    text = said.getvalue()
+    lines = text.splitlines()
+    if status == 0:
+        return ("fine", "") if not lines else ("talkative", text)
+    if status != 2:
+        return f"status {status}", text
+    return ("refused" if len(lines) == 1 and lines[0].strip() else "not one line"), text
 
 
 def machine() -> dict[str, Any]:

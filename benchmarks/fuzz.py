@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from common import arguments, skip, state, write_json
+from common import Hang, arguments, skip, state, write_json
 
 LIMIT_S = 10
 MEMORY_BYTES = 4 << 30
@@ -36,10 +36,6 @@ INSTRUMENTED = (
     "cosoc.search.measured", "cosoc.search.campaigns.plan",
 )  # fmt: skip
 SUFFIX = {"onnx": ".onnx", "latencies": ".csv"}
-
-
-class Hang(BaseException):
-    """Past the time limit. Not an Exception, so that nobody takes it for one."""
 
 
 def readers() -> dict[str, Callable[[Path], object]]:

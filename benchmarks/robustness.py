@@ -19,23 +19,18 @@ process. The file of a failure is kept in --keep DIR. Every damage follows from 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
-import io
 import json
 import multiprocessing
 import random
 import re
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
-import traceback
 from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import absurd
@@ -45,7 +40,7 @@ import kills
 import metamorphic
 import signals
 import triples
-from common import Measure, arguments, noting, state, write_json
+from common import Measure, arguments, noting, outcome, state, write_json
 
 LIMIT_S, KILL_S = 10, 40
 CHUNK = 200
@@ -70,10 +65,6 @@ WORDS = (
     *("", "~", "null", "true", "no", "x", "[]", "{}", "[1, 2]", "{a: 1}", '"', "'", "&a", "*a", "|", "%", "@"),
     *("!!python/object:os.system x", "\x00", "\t", "\u00e9\U0001f600", "input", "<<: x", "digital", "0x10", "a: b: c"),
 )
-
-
-class Hang(BaseException):
-    """Past the time limit. Not an Exception, so that nobody takes it for one."""
 
 
 # ------------------------------------------------------------------------------------------ damage
@@ -255,34 +246,6 @@ def mutant(kind: str, number: int, seed: int, good: dict[str, list[bytes]]) -> b
 # ------------------------------------------------------------------------------------------ running them
 
 
-def _over(signum: int, frame: FrameType | None) -> None:
-    raise Hang
-
-
-def outcome(words: list[str]) -> tuple[str, str]:
-    """(what came of a command: fine, refused, or a failure's name; what it said)."""
-    from cosoc.cli import main as cosoc
-
-    said = io.StringIO()
-    signal.signal(signal.SIGPROF, _over)
-    signal.setitimer(signal.ITIMER_PROF, LIMIT_S)  # processor time: others may use the machine
-    try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-            status = cosoc(words)
-    except Hang:
-        return "hang", "".join(traceback.format_exc().splitlines(keepends=True)[-6:])
-    except BaseException:
-        return "traceback", traceback.format_exc()
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-    lines = said.getvalue().splitlines()
-    if status == 0:
-        return ("fine", "") if not lines else ("talkative", said.getvalue())
-    if status == 2:
-        return ("refused" if len(lines) == 1 and lines[0].strip() else "not one line"), said.getvalue()
-    return f"status {status}", said.getvalue()
-
-
 def work(kind: str, first: int, last: int, seed: int, keep: str) -> None:
     """A child process: inputs `first` to `last`, a line each when begun and when ended, on standard output."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
@@ -293,7 +256,7 @@ def work(kind: str, first: int, last: int, seed: int, keep: str) -> None:
             file = Path(folder) / f"{kind}{number}{SUFFIX.get(kind, '.yaml')}"
             file.write_bytes(content)
             print(json.dumps([number]), file=out, flush=True)
-            what, said = outcome(arguments_for(kind, file, "resnet18_segment"))
+            what, said = outcome(arguments_for(kind, file, "resnet18_segment"), LIMIT_S)
             if what not in ("fine", "refused"):
                 (Path(keep) / file.name).write_bytes(content)
             file.unlink()

@@ -35,6 +35,7 @@ from cosoc.output import (
 )
 from cosoc.searching import STREAMED, Cut, Device, Estimator, Template
 from cosoc.sim.errors import Deadlock, InputError
+from cosoc.sim.files.names import FileKind
 from cosoc.sim.model.mapping import Runtime
 from cosoc.sim.model.units import MOST_ALONG
 from cosoc.sim.processes import Ended, Signals, end_workers, ending_by_signals
@@ -67,7 +68,6 @@ def _trusting(said: bool) -> None:
 
 
 Engine = Literal["fast", "reference"]
-FileKind = Literal["soc", "cluster", "workload", "mapping"]
 Calibrated = Literal["channels", "tiles"]
 
 SocName = Annotated[str, typer.Argument(metavar="SOC", help="A built-in SoC (see `cosoc list`) or a .yaml file.")]

@@ -20,7 +20,7 @@ from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.mapping import Mapping, Runtime
 from cosoc.sim.model.soc import SoC
-from cosoc.sim.model.workload import Workload, batched, multiplied
+from cosoc.sim.model.workload import Workload, multiplied
 
 if TYPE_CHECKING:  # slow to import
     from torch import Tensor, nn
@@ -86,7 +86,7 @@ def _of_module(module: nn.Module, reading: Reading | None) -> Workload:
     types = dict(reading.dtypes)
     inputs = [Input(key, shape[1:], types.get(key, "")) for key, shape in reading.shapes]
     network = from_module(module, inputs, name.lower(), cut_at=reading.cut_at)
-    return network if reading.batch == 1 else batched(network, reading.batch)
+    return multiplied(network, reading.batch)
 
 
 def reading_of(example: Example) -> Reading:

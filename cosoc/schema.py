@@ -19,7 +19,7 @@ import tokenize
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -27,12 +27,12 @@ from pydantic.fields import FieldInfo
 from cosoc.keys_page import keys_page
 from cosoc.sim.cores import CORES
 from cosoc.sim.files import catalog, mapping_file, workload_file
+from cosoc.sim.files.names import FileKind
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.soc import Core
 from cosoc.sim.model.units import Within
 
-Kind = Literal["soc", "cluster", "workload", "mapping"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[FileKind, ...] = get_args(FileKind)
 # What stands in a schema for numbers: YAML 1.1, which cosoc reads, has 500_000_000, and editors' YAML 1.2 takes that
 # for text.
 UNDERSCORED = {"integer": r"^[-+]?[0-9][0-9_]*$", "number": r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?$"}
@@ -43,7 +43,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     return {f"{kind}.json": _schema(kind) for kind in KINDS}
 
 
-def _schema(kind: Kind) -> dict[str, Any]:
+def _schema(kind: FileKind) -> dict[str, Any]:
     """One schema: as the models give it, its keys described."""
     schema: dict[str, Any] = {
         "soc": catalog.json_schema,
@@ -59,9 +59,9 @@ def _schema(kind: Kind) -> dict[str, Any]:
     return schema
 
 
-def _root(kind: Kind) -> type[BaseModel]:
+def _root(kind: FileKind) -> type[BaseModel]:
     """What a file of the kind is read into."""
-    roots: dict[Kind, type[BaseModel]] = {
+    roots: dict[FileKind, type[BaseModel]] = {
         "soc": catalog.SoCFile,
         "cluster": Cluster,
         "workload": workload_file.WorkloadFile,
@@ -169,7 +169,7 @@ def schema_folder() -> Path:
     return Path(str(resources.files("cosoc.socs"))) / "schema"
 
 
-def written_schema(kind: Kind) -> str:
+def written_schema(kind: FileKind) -> str:
     """The schema of a kind of file, as it comes with cosoc."""
     return (schema_folder() / f"{kind}.json").read_text(encoding="utf-8")
 

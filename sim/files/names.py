@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
+FileKind = Literal["soc", "cluster", "workload", "mapping"]
 DEFAULT = "default"
 MANUAL = ("all_8bit", "io_8bit_backbone_ternary", "all_ternary", "min_cost")
 KINDS = ("gpu", "dla")  # mappings to the first core of a kind
