@@ -28,6 +28,7 @@ from cosoc.output import (
     put,
     replacing,
     reporting,
+    reporting_late,
     say,
     workload_table,
     write_json,
@@ -279,7 +280,8 @@ def simulate(
     case = why.Case(machine, network, placed, engine, inferences)
     if engine == "fast" and not quiet:
         _announce_compilation()
-    result = run(machine, network, placed, engine=engine, inferences=inferences)
+    with reporting_late(quiet) as progress:
+        result = run(machine, network, placed, engine, inferences, progress)
     if json_file:
         write_json(json_file, why.of_result(result))
     if report_file:
@@ -1097,7 +1099,6 @@ def _inputs(
     soc: str, workload: str, mapping: str, runtime: Runtime | None, input_shape: Asked,
     overrides: list[str] | None, batch: int = 1, objective: str | None = None, quiet: bool = False,
 ) -> tuple[SoC, Workload, Mapping]:  # fmt: skip
-    from cosoc.output import reporting_late
     from cosoc.sim.files.mapping_file import find_mapping
     from cosoc.sim.model.workload import multiplied
 
