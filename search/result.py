@@ -21,6 +21,7 @@ from cosoc.search.front import half_width, hypervolume, non_dominated
 from cosoc.search.space import Optimum
 from cosoc.search.targets import Target, met, within
 from cosoc.sim.figures import Figures, objective
+from cosoc.sim.shown import quantity
 
 if TYPE_CHECKING:  # loaded where they are asked for
     from matplotlib.figure import Figure
@@ -86,7 +87,7 @@ class Result:
         what = f"{self.heading['workload']} on {self.heading.get('soc') or self.heading.get('cluster')}"
         best, n = self.best, len(self.found)
         accuracy = "" if best.accuracy is None else f", accuracy {percent(best)}"
-        cost = f"{MILLI * best.simulated.latency_s:.4g} ms, {MICRO * best.simulated.energy_j:.4g} uJ"
+        cost = f"{quantity(best.simulated.latency_s, 's')}, {quantity(best.simulated.energy_j, 'J')}"
         counted = f"{n} mapping{'' if n == 1 else 's'} simulated, {len(self.front())} on the front"
         return f"{what}, {self.heading['space']}, {self.objective}: {counted}; best: {best.name}, {cost}{accuracy}"
 

@@ -17,6 +17,7 @@ from cosoc.search.campaigns.results import (
     varied,
 )
 from cosoc.search.search_page import BLUE, GREEN, chart, series
+from cosoc.sim.shown import quantity
 
 ROWS = 500  # of a table on a page; the CSV has all
 CELLS = 60  # along an axis of a map
@@ -68,7 +69,7 @@ def _front(workload: str, rows: Rows, best: Rows) -> dict[str, Any]:
 
 def _text(row: Mapping[str, Any]) -> str:
     found = row["result"]
-    return f"{label_of(row)}\n{1e3 * found['latency_s']:.4g} ms, {1e3 * found['energy_j']:.4g} mJ"
+    return f"{label_of(row)}\n{quantity(found['latency_s'], 's')}, {quantity(found['energy_j'], 'J')}"
 
 
 def _splits(workload: str, found: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> dict[str, Any]:
