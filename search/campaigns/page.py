@@ -45,9 +45,9 @@ def campaign_data(result: SweepResult, name: str) -> dict[str, Any]:
 
 
 def _front(workload: str, rows: Rows, best: Rows) -> dict[str, Any]:
-    def points(some: Rows, said: bool) -> list[tuple[float, float, str]]:
+    def points(some: Rows) -> list[tuple[float, float, str]]:
         at = [(one["result"]["latency_s"] * 1e3, one["result"]["energy_j"] * 1e3) for one in some]
-        return [(*xy, _text(one) if said else "") for xy, one in zip(at, some, strict=True)]
+        return [(*xy, _text(one)) for xy, one in zip(at, some, strict=True)]
 
     chosen = {row["id"] for row in best}
     table = [
@@ -56,11 +56,11 @@ def _front(workload: str, rows: Rows, best: Rows) -> dict[str, Any]:
          f"{row['result']['peak_power_mw']:.4g}"]
         for row in sorted(rows, key=lambda row: row["result"]["latency_s"])[:ROWS]
     ]  # fmt: skip
+    others = [row for row in rows if row["id"] not in chosen]
     drawn = chart(
-        "ms", "mJ", series("not dominated", GREEN, points(best, False), line=True),
-        series("simulated", BLUE, points(rows, True)),
-    )  # fmt: skip
-    about = "Simulated; what no other beats in both time and energy has a star."
+        "ms", "mJ", series("simulated", BLUE, points(others)), series("not dominated", GREEN, points(best), line=True)
+    )  # above the others: of equal tasks the first is on the front
+    about = "Simulated; what no other beats or equals in both time and energy, or only a later one equals, has a star."
     if len(rows) > ROWS:
         about += f" The {ROWS} fastest of {len(rows):,} are listed."
     head = ["task", "ms", "mJ", "mm2", "peak mW"]
