@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.table import Table
 
 from cosoc.search.front import half_width, hypervolume, non_dominated
@@ -226,7 +227,8 @@ class Result:
         """What was simulated, best first, for a terminal; of more than SHOWN mappings the rest stands in result.json.
         A `note` in a mapping's `about` is said behind its throughput."""
         machine = self.heading.get("soc") or self.heading.get("cluster")
-        out = Table(title=f"{self.heading['workload']} on {machine}, objective {self.objective} (simulated)")
+        title = f"{self.heading['workload']} on {machine}, objective {self.objective} (simulated)"
+        out = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, show_edge=False)
         in_mj = any(one.simulated.energy_j >= LARGE_J for one in self.found)
         trained = ("accuracy",) if self.trained else ()
         for name in ("mapping", *trained, "ms", "mJ" if in_mj else "uJ", "peak KiB", "1/s", "estimated"):
