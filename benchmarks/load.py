@@ -4,7 +4,8 @@
 
 Each size runs in a process of its own, after a small one of the same kind has loaded and compiled what it needs, so
 that neither counts. Seconds are of the processor; memory is what the process grew by at its peak. The exponent is the
-slope of both between the two largest sizes, in logarithms: 1 is linear; 1.2 is what is allowed. No randomness, no seed.
+slope of both between the largest size and the next that is at most a quarter of it, in logarithms: 1 is linear; 1.2 is
+what is allowed. No randomness, no seed.
 With --cases and a --json file that is there, cases that are not run keep their figures in it.
 
 - layers: a network of residual blocks on DIANA, from a name to a result, mapping chosen. gemmini_layers: on Gemmini.
@@ -13,8 +14,10 @@ With --cases and a --json file that is there, cases that are not run keep their 
 - report: a run of so many ops as a page, trace: as a Chrome trace, explain: its causes, and the what-ifs that they
   propose (which are not simulated); the run itself is not in their seconds. page_mb, and browser_s until a headless
   Chromium has drawn the page and ended, where there is one; browser_empty_s: the same of an empty page.
-- cluster: a network split over so many devices, each an entry of its own that differs from the others; gap: of the best
-  split found over the bound.
+- cluster: a network split over so many devices, each an entry of its own that is slower than the one before.
+  mixed_cluster: each takes less power in turn, so that a plan could need any. gap: of the best split found over the
+  bound; left_out: devices that the search does not tell apart from others; unfinished: rounds that its limit of time
+  (600 s) has cut short.
 - campaign: so many tasks over a Dask cluster of two workers on this machine, one of which is killed every `KILL_S`
   seconds; lost: tasks without a result, failed: recorded as failed (both to be 0). Wall seconds.
 """
@@ -195,11 +198,20 @@ def explain(n: int) -> dict[str, Any]:
 
 
 def cluster(n: int) -> dict[str, Any]:
-    """ResNet-8 over n boards of three kinds, each of which takes longer over a message than the one before."""
+    return _split(n, lambda i: {})
+
+
+def mixed_cluster(n: int) -> dict[str, Any]:
+    return _split(n, lambda i: {"set": {"base_power_mw": str(4000 - 3000 * i // n)}})
+
+
+def _split(n: int, more: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
+    """ResNet-8 over n boards of three kinds, each of which takes longer over a message than the one before. more: of
+    each board."""
     from cosoc.search.spaces.split_space import SplitConfig, search_splits
 
     socs = ("jetson_nano", "rpi4", "atom_e3845")
-    devices = {f"d{i}": {"soc": socs[i % 3], "message_ns": 10_000 + 1_000 * i} for i in range(n)}
+    devices = {f"d{i}": {"soc": socs[i % 3], "message_ns": 10_000 + 1_000 * i, **more(i)} for i in range(n)}
     link = {"kind": "ethernet_switch", "between": list(devices), "bytes_per_s": 1_250_000_000, "latency_ns": 100_000,
             "burst_bytes": 1448}  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
@@ -213,7 +225,7 @@ def cluster(n: int) -> dict[str, Any]:
         raise SystemExit("the best split is without a bound")
     return {
         "gap": result.value(best.estimated) / optimum.bound - 1, "stages": len(best.about["stages"]),
-        "left_out": result.about["devices_left_out"],
+        "left_out": result.about["devices_left_out"], "unfinished": len(result.about["unfinished"]),
     }  # fmt: skip
 
 
@@ -259,7 +271,8 @@ CASES: dict[str, tuple[Callable[[int], dict[str, Any]], tuple[int, ...], int]] =
     "report": (report, (10_000, 100_000, 1_000_000), 1),
     "trace": (trace, (10_000, 100_000, 1_000_000), 1),
     "explain": (explain, (10_000, 100_000, 1_000_000), 1),
-    "cluster": (cluster, (16, 64, 1_000), 1),
+    "cluster": (cluster, (16, 64, 256, 1_000), 1),
+    "mixed_cluster": (mixed_cluster, (16, 64, 256, 1_000), 0),
     "campaign": (campaign, (100, 1_000, 10_000), 0),
 }
 
@@ -292,11 +305,13 @@ def _alone(name: str, size: int) -> None:
 
 
 def exponent(rows: list[dict[str, Any]], key: str) -> float | None:
-    """The slope between the two largest sizes; None where there are fewer, or nothing grew that can be told."""
+    """The slope between the largest size and the next that is at most a quarter of it; None where there is none, or
+    nothing grew that can be told."""
     whole = [row for row in rows if row.get(key, 0) > 0]
-    if len(whole) < 2:
+    smaller = [row for row in whole if 4 * row["size"] <= whole[-1]["size"]]
+    if not smaller:
         return None
-    a, b = whole[-2:]
+    a, b = smaller[-1], whole[-1]
     return math.log(b[key] / a[key]) / math.log(b["size"] / a["size"])
 
 
