@@ -704,7 +704,7 @@ def search(
     ] = DEFAULT_MAPPING,
     time_budget: Annotated[
         float | None,
-        typer.Option("--time-budget", metavar="S", help="Where nothing is trained: seconds to search."),
+        typer.Option("--time-budget", metavar="S", help="Where nothing is trained: seconds to search (splits: 600)."),
     ] = None,
     estimate: Annotated[
         Path | None,

@@ -119,6 +119,12 @@ class Result:
         return figure(self)
 
     @property
+    def unfinished(self) -> str:
+        """What a limit of time has cut short, as a clause; empty where nothing was."""
+        rounds = self.about.get("unfinished")
+        return f"{' and '.join(rounds)} cut short after {self.about['time_budget_s']:g} s" if rounds else ""
+
+    @property
     def trained(self) -> bool:
         return all(one.accuracy is not None for one in self.found)
 
@@ -261,6 +267,8 @@ class Result:
         if self.optimum is not None and self.best.estimated:
             gap = self.value(self.best.estimated) / self.optimum.bound - 1
             out.caption += f"; {self.best.name}: {gap:.2%} above the bound of the estimate"
+        if self.unfinished:
+            out.caption += f"; {self.unfinished}"
         return out
 
 

@@ -73,6 +73,8 @@ def front_data(result: Result) -> dict[str, Any]:
     if result.optimum is not None and result.best.estimated is not None:
         gap = result.value(result.best.estimated) / result.optimum.bound - 1
         about += f" Its estimate is {gap:.2%} above the bound of the estimate."
+    if result.unfinished:
+        about += f" {result.unfinished.capitalize()}."
     return {"title": "Front", "about": about, "charts": charts, "head": head, "rows": rows}
 
 
