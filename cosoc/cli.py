@@ -1193,7 +1193,11 @@ def _run(words: Sequence[str], signals: Signals) -> int:
 def _main(words: Sequence[str], signals: Signals) -> int:
     try:
         status = _run(words, signals)
-    except (InputError, Deadlock) as error:
+    except InputError as error:
+        for fault in error.lines:
+            say(fault)
+        return BAD_INPUT
+    except Deadlock as error:
         say(str(error))
         return BAD_INPUT
     except Interrupted as error:
