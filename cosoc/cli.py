@@ -199,6 +199,10 @@ def simulate(
     trace_file: Annotated[
         Path | None, typer.Option("--trace", metavar="FILE", help="Write a Chrome trace, which Perfetto opens.")
     ] = None,
+    schedule_file: Annotated[
+        Path | None,
+        typer.Option("--schedule", metavar="FILE.json", help="Write op, tile, operands, addresses and times as JSON."),
+    ] = None,
     gantt_file: Annotated[
         Path | None, typer.Option("--gantt", metavar="FILE", help="Draw a Gantt chart (.png).")
     ] = None,
@@ -242,8 +246,9 @@ def simulate(
     asked = reading(input_shape, input_dtype, cut_at, context)
     if is_cluster(soc):
         known = ("mapping", "runtime", "engine", "inferences", "json_file", *READING, "overrides", "carrier")
-        _only(ctx, "a cluster", *known)
-        options = (mapping, runtime, engine, inferences or STREAMED, json_file, asked, overrides, carrier, quiet)
+        _only(ctx, "a cluster", *known, "schedule_file")
+        files = (json_file, schedule_file)
+        options = (mapping, runtime, engine, inferences or STREAMED, files, asked, overrides, carrier, quiet)
         _simulate_cluster(soc, workload, *options)
         return
     if ranges:
@@ -266,7 +271,8 @@ def simulate(
         _simulate_together(soc, networks, placed_by, runtime, engine, *repeated, json_file, overrides, quiet)
         return
     _only(ctx, "one SoC", *(name for name in ctx.params if name not in ("carrier", "seed")))
-    _check_outputs({"--json": json_file, "--trace": trace_file, "--gantt": gantt_file, "--report": report_file})
+    outputs = {"--json": json_file, "--trace": trace_file, "--gantt": gantt_file, "--report": report_file}
+    _check_outputs(outputs | {"--schedule": schedule_file})
     if gantt_file and gantt_file.suffix.lower() != ".png":
         raise InputError(f"--gantt {gantt_file}: the chart is a PNG; give a name that ends in .png")
     inferences = inferences or 1
@@ -287,6 +293,11 @@ def simulate(
     if trace_file:
         with replacing(trace_file) as part:
             render.write_chrome_trace(result, part)
+    if schedule_file:
+        from cosoc.sim.report.schedule import write_schedule
+
+        with replacing(schedule_file) as part:
+            write_schedule(result, part)
     if gantt_file:
         with replacing(gantt_file) as part:
             render.gantt(result, part)
@@ -377,9 +388,11 @@ def _periods(text: str | None, n: int) -> list[float]:
 
 def _simulate_cluster(
     cluster: str, workload: str, mapping: str | None, runtime: Runtime | None, engine: Engine, inferences: int,
-    json_file: Path | None, input_shape: Asked, overrides: list[str] | None, carrier: float | None, quiet: bool,
+    files: tuple[Path | None, Path | None], input_shape: Asked, overrides: list[str] | None, carrier: float | None,
+    quiet: bool,
 ) -> None:  # fmt: skip
-    _check_outputs({"--json": json_file})
+    json_file, schedule_file = files
+    _check_outputs({"--json": json_file, "--schedule": schedule_file})
     machines = _cluster(cluster, overrides, carrier)
     network = _workload(workload, input_shape)
     from cosoc.sim.files.mapping_file import find_cluster_mapping
@@ -393,6 +406,12 @@ def _simulate_cluster(
     result = simulate_cluster(machines, network, placed, engine, inferences)
     if json_file:
         write_json(json_file, pipeline_result.to_json(result))
+    if schedule_file:
+        from cosoc.sim.report.cluster_schedule import write_cluster_schedule
+        from cosoc.sim.simulate import engine_run
+
+        with replacing(schedule_file) as part:
+            write_cluster_schedule(result, machines, network, placed, engine_run(engine), part)
     if not quiet:
         put(pipeline_result.table(result))
 

@@ -36,6 +36,7 @@ LAYERS = (
     ("price",),
     ("stages",),
     ("report.pipeline_result",),
+    ("report.cluster_schedule",),
     ("report.together",),
     ("simulate",),
     ("mapper",),
