@@ -291,8 +291,10 @@ def simulate(
     if report_file:
         write_text(report_file, why.html(result, case))
     if trace_file:
+        from cosoc.sim.report.chrome import write_chrome_trace
+
         with replacing(trace_file) as part:
-            render.write_chrome_trace(result, part)
+            write_chrome_trace(result, part)
     if schedule_file:
         from cosoc.sim.report.schedule import write_schedule
 
