@@ -1024,30 +1024,63 @@ def show_mapping(
 @app.command("import-mapping")
 def import_mapping(
     mapping: Annotated[
-        str, typer.Argument(metavar="STRING|FILE", help="A Timeloop or DOSA string, or a file of them.")
+        str,
+        typer.Argument(
+            metavar="STRING|FILE|DIR",
+            help="A Timeloop or DOSA string or a file of them, a mapping file of Timeloop, or a folder of these.",
+        ),
     ],
     workload: Annotated[str, typer.Option("--workload", metavar="WORKLOAD", help="The network that it is for.")],
-    layer: Annotated[str | None, typer.Option("--layer", help="The layer that a string is for.")] = None,
-    soc: Annotated[str, typer.Option("--soc", metavar="SOC", help="A SoC with a systolic array.")] = "gemmini",
+    layer: Annotated[str | None, typer.Option("--layer", help="The layer that a string or one file is for.")] = None,
+    soc: Annotated[
+        str, typer.Option("--soc", metavar="SOC", help="A SoC; for strings one with a systolic array.")
+    ] = "gemmini",
+    core: Annotated[
+        str | None, typer.Option("--core", help="Of Timeloop's files: the core that computes [default: a layer's own].")
+    ] = None,
+    outside: Annotated[
+        str | None,
+        typer.Option("--outside", metavar="LEVEL", help="Of Timeloop's files: the level whose loops go around tiles."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the mapping file there.")] = None,
     overrides: Overrides = None,
     trusted: Trust = False,
 ) -> None:
-    """Turn Timeloop or DOSA mapping strings into a mapping file for `--mapping`."""
-    from cosoc.sim.files.mapping_file import dump_mapping
-    from cosoc.sim.importers.timeloop import from_strings, read_strings
-
-    # os.path: a string may be longer than the name of a file can be
-    is_file = mapping.endswith((".yaml", ".yml")) or os.path.isfile(mapping)
-    if is_file == (layer is not None):
-        raise InputError(f"--layer goes with a string, not with a file; found {mapping!r} and {layer or 'no layer'}")
+    """Turn mappings of Timeloop or DOSA into a mapping file for `--mapping`."""
     _check_outputs({"--out": out})
-    strings = read_strings(Path(mapping)) if is_file else {str(layer): mapping}
-    found = dump_mapping(from_strings(strings, _workload(workload, None), _soc(soc, overrides)))
+    from cosoc import handover
+
+    found = handover.imported(mapping, _workload(workload, None), _soc(soc, overrides), layer, core, outside)
     if out is None:
         put(found, end="")
     else:
         write_text(out, found)
+
+
+@app.command("export-mapping")
+def export_mapping(
+    soc: SocName,
+    workload: WorkloadName,
+    to: Annotated[Literal["timeloop", "zigzag"], typer.Option("--to", help="The tool that reads it.")],
+    mapping: MappingName = DEFAULT_MAPPING,
+    runtime: RuntimeName = None,
+    layer: Annotated[str | None, typer.Option("--layer", help="Print the file of this layer.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write all layers' files there.")] = None,
+    unroll: Annotated[
+        str | None,
+        typer.Option("--unroll", metavar="DIM=N,...", help="Of ZigZag's array: what each axis does at once."),
+    ] = None,
+    batch: Batch = 1,
+    input_shape: InputShape = None,
+    overrides: Overrides = None,
+    trusted: Trust = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the tiles of a mapping and the loops around them as mapping files of Timeloop or ZigZag."""
+    from cosoc import handover
+
+    machine, network, placed = _inputs(soc, workload, mapping, runtime, input_shape, overrides, batch)
+    handover.exported(placed, network, machine, to, out, layer, unroll, quiet)
 
 
 @show_app.command("program")
