@@ -1083,6 +1083,44 @@ def export_mapping(
     handover.exported(placed, network, machine, to, out, layer, unroll, quiet)
 
 
+@app.command("operator-table")
+def operator_table(
+    soc: SocName,
+    workloads: Annotated[list[str], typer.Argument(metavar="WORKLOAD...", help="Networks, as in `cosoc simulate`.")],
+    to: Annotated[Literal["csv", "llmservingsim", "astra-sim"], typer.Option("--for", help="Who reads it.")] = "csv",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE|DIR", help="Where to [default: print; llmservingsim: needed].")
+    ] = None,
+    names: Annotated[
+        Path | None, typer.Option("--names", metavar="FILE", help="What LLMServingSim calls which layers, as YAML.")
+    ] = None,
+    mapping: MappingName = DEFAULT_MAPPING,
+    runtime: RuntimeName = None,
+    engine: Annotated[Engine, typer.Option("--engine", help="Both give the same result to the tick.")] = "fast",
+    batch: Batch = 1,
+    overrides: Overrides = None,
+    trusted: Trust = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write what each operator of networks takes on a chip, as simulators of whole systems read it."""
+    from cosoc import handover
+
+    handover.check_table(to, workloads, out, names)
+    from cosoc.sim.simulate import simulate as run
+
+    inputs = [_inputs(soc, one, mapping, runtime, None, overrides, batch, None, quiet) for one in workloads]
+    layers = [layer.name for _, network, _ in inputs for layer in network]
+    told = None if names is None else handover.read_names(names, layers)
+    if engine == "fast" and not quiet:
+        _announce_compilation()
+    with reporting(quiet or len(inputs) == 1) as report:
+        results = []
+        for number, (machine, network, placed) in enumerate(inputs):
+            report(number, len(inputs), network.name)
+            results.append(run(machine, network, placed, engine=engine))
+    handover.write_table(to, results, out, told)
+
+
 @show_app.command("program")
 def show_program(
     soc: SocName,

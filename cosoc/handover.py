@@ -1,13 +1,14 @@
-"""Mappings to and from other tools' files: what `import-mapping` and `export-mapping` read and write."""
+"""To and from other tools' files: what `import-mapping`, `export-mapping` and `operator-table` read and write."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import quote, unquote
 
-from cosoc.output import put, say, write_text
+from cosoc.output import check_writable, put, say, write_text
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.mapping_file import dump_mapping
 from cosoc.sim.importers.timeloop import from_strings, read_strings
@@ -16,6 +17,8 @@ from cosoc.sim.importers.zigzag_file import NAMES, to_zigzag
 from cosoc.sim.model.mapping import Dim, Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.report.operator_table import NamesFile, astra_sim, llmservingsim, plain, read_names
+from cosoc.sim.report.result import Result
 
 Tool = Literal["timeloop", "zigzag"]
 TOOLS: tuple[Tool, ...] = get_args(Tool)
@@ -112,11 +115,39 @@ def _into(folder: Path, files: dict[str, str]) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder}: is a file; a folder is needed")
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be made: {error.strerror or error}") from error
     for name, text in files.items():
         write_text(folder / name, text)
 
 
-__all__ = ["TOOLS", "Tool", "exported", "imported"]
+def check_table(to: str, workloads: Sequence[str], out: Path | None, names: Path | None) -> None:
+    """What `operator-table` is asked for hangs together: seen before the work, not after it."""
+    if (names is None) == (to == "llmservingsim"):
+        wrong = "is missing; LLMServingSim has layer names of its own" if names is None else f"{names}: means nothing"
+        raise InputError(f"--names {wrong} with --for {to}" if names else f"--names {wrong} (docs/compilers.md)")
+    if to == "astra-sim" and len(workloads) > 1:
+        raise InputError(f"--for astra-sim: found {len(workloads)} networks; a file has one")
+    if to == "llmservingsim":
+        if out is None:
+            raise InputError("--out is missing; LLMServingSim reads a folder, such as perf/CHIP/MODEL/int8/tp1")
+        if out.exists() and not out.is_dir():
+            raise InputError(f"--out {out}: is a file; a folder is needed")
+    elif out is not None:
+        check_writable("--out", out)
+
+
+def write_table(to: str, results: Sequence[Result], out: Path | None, names: NamesFile | None) -> None:
+    """What each operator of some runs takes, for a tool, into a file or folder or to standard output."""
+    if names is not None and out is not None:
+        _into(out, llmservingsim(results, names))
+        return
+    text = astra_sim(results[0]) if to == "astra-sim" else plain(results)
+    if out is None:
+        put(text, end="")
+    else:
+        write_text(out, text)
+
+
+__all__ = ["TOOLS", "Tool", "check_table", "exported", "imported", "read_names", "write_table"]
