@@ -181,12 +181,12 @@ def _shown(pages: dict[str, str]) -> dict[str, float]:
 
 
 def trace(n: int) -> dict[str, Any]:
-    from cosoc.sim.report import render
+    from cosoc.sim.report.chrome import write_chrome_trace
 
     run, start = _run(n), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
-        render.write_chrome_trace(run.result, path)
+        write_chrome_trace(run.result, path)
         size = path.stat().st_size
     return {"seconds": time.process_time() - start, "ops": run.result.ops, "trace_mb": size / MIB}
 

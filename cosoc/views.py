@@ -140,3 +140,10 @@ def layer_frame(result: Result) -> DataFrame:
 def plot(result: Result) -> Figure:
     """The run's Gantt chart."""
     return gantt_figure(result)
+
+
+def op_by_op(result: Result) -> dict[str, Any]:
+    """The run's schedule as plain data."""
+    from cosoc.sim.report.schedule import schedule  # it lowers, with what that needs
+
+    return schedule(result)

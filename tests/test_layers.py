@@ -37,6 +37,7 @@ LAYERS = (
     ("price",),
     ("stages",),
     ("report.pipeline_result",),
+    ("report.cluster_schedule",),
     ("report.together",),
     ("simulate",),
     ("mapper",),

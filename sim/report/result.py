@@ -314,6 +314,12 @@ class Result:
 
         return views.plot(self)
 
+    def schedule(self) -> dict[str, Any]:
+        """The run op by op, with tiles, operands, addresses and times: what `cosoc simulate --schedule` writes."""
+        from cosoc import views
+
+        return views.op_by_op(self)
+
     def report(self, path: Path | str) -> None:
         """Write the run as one HTML file, as `cosoc simulate --report` does. InputError where it cannot be written."""
         from cosoc import why
