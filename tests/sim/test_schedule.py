@@ -287,7 +287,7 @@ def test_the_command_writes_an_op_a_line(tmp_path: Path) -> None:
     assert main(["simulate", "diana", "resnet8", "--mapping", "all_8bit", "-q", "--schedule", str(path)]) == 0
     file = json.loads(path.read_text())
     assert len(path.read_text().splitlines()) == len(file["ops"]) + 2  # the head, an op each, what closes it
-    assert file == json.loads(json.dumps(schedule(run("diana", "resnet8", "all_8bit", None, 1, {}))))
+    assert file == json.loads(json.dumps(run("diana", "resnet8", "all_8bit", None, 1, {}).schedule()))
 
 
 STAGES = """\
