@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 from urllib.parse import quote, unquote
 
 from cosoc.output import check_writable, put, say, write_text
@@ -21,7 +21,6 @@ from cosoc.sim.report.operator_table import NamesFile, astra_sim, llmservingsim,
 from cosoc.sim.report.result import Result
 
 Tool = Literal["timeloop", "zigzag"]
-TOOLS: tuple[Tool, ...] = get_args(Tool)
 ZIGZAG_FILES = ("mapping.yaml", "workload.yaml")
 TOLD = 3  # layers that a message names
 
@@ -150,4 +149,4 @@ def write_table(to: str, results: Sequence[Result], out: Path | None, names: Nam
         write_text(out, text)
 
 
-__all__ = ["TOOLS", "Tool", "check_table", "exported", "imported", "read_names", "write_table"]
+__all__ = ["Tool", "check_table", "exported", "imported", "read_names", "write_table"]
