@@ -28,6 +28,7 @@ from cosoc.output import (
     put,
     replacing,
     reporting,
+    reporting_late,
     say,
     workload_table,
     write_json,
@@ -285,7 +286,8 @@ def simulate(
     case = why.Case(machine, network, placed, engine, inferences)
     if engine == "fast" and not quiet:
         _announce_compilation()
-    result = run(machine, network, placed, engine=engine, inferences=inferences)
+    with reporting_late(quiet) as progress:
+        result = run(machine, network, placed, engine, inferences, progress)
     if json_file:
         write_json(json_file, why.of_result(result))
     if report_file:
@@ -723,7 +725,7 @@ def search(
     ] = DEFAULT_MAPPING,
     time_budget: Annotated[
         float | None,
-        typer.Option("--time-budget", metavar="S", help="Where nothing is trained: seconds to search."),
+        typer.Option("--time-budget", metavar="S", help="Where nothing is trained: seconds to search (splits: 600)."),
     ] = None,
     estimate: Annotated[
         Path | None,
@@ -1189,7 +1191,6 @@ def _inputs(
     soc: str, workload: str, mapping: str, runtime: Runtime | None, input_shape: Asked,
     overrides: list[str] | None, batch: int = 1, objective: str | None = None, quiet: bool = False,
 ) -> tuple[SoC, Workload, Mapping]:  # fmt: skip
-    from cosoc.output import reporting_late
     from cosoc.sim.files.mapping_file import find_mapping
     from cosoc.sim.model.workload import multiplied
 
@@ -1284,7 +1285,11 @@ def _run(words: Sequence[str], signals: Signals) -> int:
 def _main(words: Sequence[str], signals: Signals) -> int:
     try:
         status = _run(words, signals)
-    except (InputError, Deadlock) as error:
+    except InputError as error:
+        for fault in error.lines:
+            say(fault)
+        return BAD_INPUT
+    except Deadlock as error:
         say(str(error))
         return BAD_INPUT
     except Interrupted as error:

@@ -24,7 +24,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.yamlfile import Place, load_model
+from cosoc.sim.files.mending import WHOLE, Mended, Place
+from cosoc.sim.files.yamlfile import load_model
 from cosoc.sim.model.mapping import DIMS, Dim, Extent, LayerPlan, Mapping, Part
 from cosoc.sim.model.soc import FromList, Model, SoC
 from cosoc.sim.model.tiles import job_form, whole
@@ -106,7 +107,9 @@ def _read(path: Path, workload: Workload, layer: Layer, core: str, soc: SoC, out
     """The nest of a layer on a core, which can run it."""
     found: list[Nest] = []
 
-    def check(file: TimeloopFile) -> Sequence[tuple[Place, str]]:
+    def check(file: TimeloopFile, mended: Mended) -> Sequence[tuple[Place, str]]:
+        if mended != WHOLE:  # loops may be missing in which nothing is wrong
+            return []
         wrong, nest = _nest(file, layer, core, soc, outside)
         if nest is None:
             return wrong

@@ -12,7 +12,7 @@ program order, and the program runs if executed in order: so it cannot deadlock.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,7 @@ from cosoc.sim.work import access_pj, core_cycles, feed_ticks, job_cycles
 if TYPE_CHECKING:
     from cosoc.sim.movers.cached import TileEmitter
 
+Report = Callable[[int, int, str], None]  # done, of how many, what
 SLOTS = 2  # tiles of inputs, and of outputs, that a core has room for in the overlapped runtime
 
 
@@ -68,14 +69,18 @@ def lower(workload: Workload, mapping: Mapping, soc: SoC, inferences: int = 1) -
     return lowered(placed(mapping, workload, soc), inferences)
 
 
-def lowered(at: Placed, inferences: int = 1, known: KnownSteps | None = None) -> Program:
-    """The same of a network whose mapping has been checked. known: steps of layers on this SoC."""
-    return stream(at, inferences, known=known)[0]
+def lowered(
+    at: Placed, inferences: int = 1, known: KnownSteps | None = None, report: Report = lambda done, total, what: None
+) -> Program:
+    """The same of a network whose mapping has been checked. known: steps of layers on this SoC. report: is told of
+    each layer."""
+    return stream(at, inferences, known=known, report=report)[0]
 
 
 def stream(
-    at: Placed, inferences: int = 1, period_cycles: int = 0, known: KnownSteps | None = None, notes: Notes | None = None
-) -> tuple[Program, tuple[int, ...]]:
+    at: Placed, inferences: int = 1, period_cycles: int = 0, known: KnownSteps | None = None,
+    report: Report = lambda done, total, what: None, notes: Notes | None = None,
+) -> tuple[Program, tuple[int, ...]]:  # fmt: skip
     """The same, and for each inference the number of its first op. period_cycles: each but the first begins no sooner
     than so many cycles after the one before it was due; 0: as soon as that one has ended. notes: where it is noted what
     each op is for; the program is the same then, without loops."""
@@ -84,7 +89,8 @@ def stream(
         firsts.append(emitter.ops.builder.n_ops)
         if number and period_cycles:
             emitter.release(period_cycles)
-        emitter.network()
+        for done, _ in enumerate(emitter.network(), number * len(at.workload.layers)):
+            report(done, inferences * len(at.workload.layers), f"{at.workload.name}: layers are lowered")
         if number == 0:
             within_counting(inferences * emitter.ops.builder.n_ops, f"{inferences} inferences of {at.workload.name}")
         emitter.ops.builder.pack()
@@ -302,8 +308,8 @@ class _Emitter:
 
     # -- layers --------------------------------------------------------------------------------------------
 
-    def network(self) -> None:
-        """Emit one inference.
+    def network(self) -> Iterator[None]:
+        """Emit one inference, a layer a step.
 
         The host configures its jobs when it has configured all of the inference before, and the first on each core in
         their order: else a core that has nothing left to do would have the host at work for the next inference when a
@@ -318,6 +324,7 @@ class _Emitter:
         done: set[int] = set()
         living_names = {layer.name for layer in living(self.workload, self.mapping, self.soc)}
         for layer in (layer for layer in self.workload if layer.name in living_names):
+            yield
             piece = pieces.get(layer.name)
             if piece is None or (piece.how == "parallel" and self.ops.serial):
                 self.single(layer)

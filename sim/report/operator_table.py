@@ -25,7 +25,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.yamlfile import Place, load_model
+from cosoc.sim.files.mending import WHOLE, Mended, Place
+from cosoc.sim.files.yamlfile import load_model
 from cosoc.sim.model.soc import FromList, Model
 from cosoc.sim.model.workload import Layer
 from cosoc.sim.report.result import LayerPart, Result
@@ -67,7 +68,7 @@ class NamesFile(Model):
 def read_names(path: Path, layers: Sequence[str]) -> NamesFile:
     """A names file for networks with these layers. InputError at file:line:column where it names one twice, or not."""
 
-    def check(file: NamesFile) -> list[tuple[Place, str]]:
+    def check(file: NamesFile, mended: Mended) -> list[tuple[Place, str]]:
         wrong: list[tuple[Place, str]] = []
         seen: dict[str, str] = {}
         places = [((table, name), p) for table, name, calls in file.entries() for call in calls for p in call]
@@ -80,7 +81,7 @@ def read_names(path: Path, layers: Sequence[str]) -> NamesFile:
                     wrong.append((place, f"found {pattern!r}; {layer} is in {seen[layer]} already"))
                 seen[layer] = place[0] if len(place) == 1 else place[1]
         over = [layer for layer in dict.fromkeys(layers) if layer not in seen]
-        if over and not wrong:
+        if over and not wrong and mended == WHOLE:
             wrong.append(((), f"says nothing of {', '.join(over[:4])}; name each layer, or put it under left_out"))
         return wrong
 

@@ -16,7 +16,7 @@ from cosoc.sim.movers.links import link_level
 from cosoc.sim.report.figure import drawn_figure
 from cosoc.sim.report.hosted import by_reason, host_share, reason_lines
 from cosoc.sim.report.result import CAUSES, NO_LAYER, LayerPart, Result
-from cosoc.sim.shown import shown
+from cosoc.sim.shown import quantity, shown
 
 if TYPE_CHECKING:  # loaded where they are used: both are slow to import
     from matplotlib.figure import Figure
@@ -59,7 +59,7 @@ def _cycles(result: Result, ticks: int) -> str:
 def _title(result: Result) -> str:
     what = f"{result.workload} on {result.soc}, {result.mapping}, {result.runtime}"
     many = f" for {result.inferences} inferences" if result.inferences > 1 else ""
-    return f"{what}: {result.seconds * 1e3:.4g} ms, {_uj(result.energy_j)} uJ{many}"
+    return f"{what}: {quantity(result.seconds, 's')}, {quantity(result.energy_j, 'J')}{many}"
 
 
 def bottleneck(result: Result) -> str:

@@ -6,7 +6,7 @@ by layer each sum to the makespan, energies by layer and by unit (plus the base)
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -522,7 +522,7 @@ def report(
         bursts=trace.bursts,
         wall_s=wall_s,
         program=program,
-        trace=trace,
+        trace=replace(trace, waits=trace.waits[:0], complete=False),
         path=path,
         at=at,
     )
