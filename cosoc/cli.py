@@ -300,8 +300,8 @@ def simulate(
     if schedule_file:
         from cosoc.sim.report.schedule import write_schedule
 
-        with replacing(schedule_file) as part:
-            write_schedule(result, part)
+        with replacing(schedule_file) as part, reporting_late(quiet) as progress:
+            write_schedule(result, part, progress)
     if gantt_file:
         with replacing(gantt_file) as part:
             render.gantt(result, part)

@@ -282,7 +282,8 @@ def test_buffers_pass_around_what_stands_and_from_both_ends_where_one_does_not_d
 # -- the command, and a cluster ----------------------------------------------------------------------------------------
 
 
-def test_the_command_writes_an_op_a_line(tmp_path: Path) -> None:
+def test_the_command_writes_an_op_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cosoc.sim.report.schedule.AT_ONCE", 7)  # in parts, as of a long run
     path = tmp_path / "s.json"
     assert main(["simulate", "diana", "resnet8", "--mapping", "all_8bit", "-q", "--schedule", str(path)]) == 0
     file = json.loads(path.read_text())
