@@ -275,6 +275,9 @@ def test_buffers_pass_around_what_stands_and_from_both_ends_where_one_does_not_d
     passing = Passing(np.array([0, 1, 6]), np.array([5, 50, 9]), np.array([3, 3, 5]), np.array([2, 1, 2]))
     found = plan("m", 12, [stands], passing)
     assert (found.reason, found.standing, found.passing.tolist()) == ("", {"s": 0}, [2, 9, 2])
+    # In order a tile of 2 lies at 5 when one of 5 comes, which finds 3 below and 4 above; by size that one is first.
+    alike = Passing(np.array([0, 1, 6]), np.array([5, 50, 9]), np.array([3, 2, 5]), np.array([2, 2, 2]))
+    assert plan("m", 11, [stands], alike).passing.tolist() == [2, 7, 2]
     crowded = plan("m", 9, [stands], passing)  # 2 + 3 + 5 are there at once
     assert crowded.standing == {"s": 0} and (crowded.passing == NOWHERE).all() and "no room" in crowded.reason
 
