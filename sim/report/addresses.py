@@ -5,8 +5,8 @@ depends on that. Behind a DMA nothing depends on addresses, and none are modelle
 compiler's memory planner would, after the run has told from when to when each thing lies there: tensors and weights,
 the largest first, each at the lowest address at which it overlaps nothing that is alive with it; then the buffers of
 tiles around them, in the order in which they come, or, where that finds no room and they are not very many, the largest
-first as well. Two things that are alive at once never overlap. Where this finds no room, though the bytes fit, there are
-no addresses; nor are there of what a core arranges by itself (a systolic array's scratchpad) or nobody does (a cache).
+first as well. Two things that are alive at once never overlap. Where this finds no room, though the bytes fit, there
+are no addresses; nor are there of what a core arranges by itself (a systolic array's scratchpad) or nobody (a cache).
 """
 
 from __future__ import annotations
