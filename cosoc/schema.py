@@ -30,6 +30,7 @@ from cosoc.sim.files import catalog, mapping_file, workload_file
 from cosoc.sim.files.names import FileKind
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.soc import Core
+from cosoc.sim.model.technology import Technology
 from cosoc.sim.model.units import Within
 
 KINDS: tuple[FileKind, ...] = get_args(FileKind)
@@ -50,6 +51,7 @@ def _schema(kind: FileKind) -> dict[str, Any]:
         "cluster": catalog.cluster_json_schema,
         "workload": workload_file.json_schema,
         "mapping": mapping_file.json_schema,
+        "technology": catalog.technology_json_schema,
     }[kind]()
     classes = {one.__name__: one for one in _classes(_root(kind))}
     for name, part in [(_root(kind).__name__, schema), *schema.get("$defs", {}).items()]:
@@ -66,6 +68,7 @@ def _root(kind: FileKind) -> type[BaseModel]:
         "cluster": Cluster,
         "workload": workload_file.WorkloadFile,
         "mapping": mapping_file.MappingFile,
+        "technology": Technology,
     }
     return roots[kind]
 
