@@ -527,7 +527,7 @@ def with_values(soc: SoC, settings: Iterable[tuple[Path, Any]]) -> SoC:
     return changed.at_its_voltage()
 
 
-OF_NO_RUN = ("weight_bits", "act_bits", "area_mm2")  # what only formats and areas may tell
+OF_NO_RUN = ("weight_bits", "act_bits", "area_mm2", "off_chip")  # what only formats and areas may tell
 
 
 class Sweep:

@@ -618,8 +618,17 @@ class SoC(Model):
                 ):
                     what = f"it has no {key}" if not getattr(one, key) else "the file has no nominal_voltage_v"
                     out.append(((section, name, "off_chip"), f"{what}, so that it changes nothing; remove the key"))
+        cells = {core.weight_memory for core in self.cores.values() if (of := core.silicon()) and of.cell_bits}
         for name, memory in self.memories.items():
-            if memory.area_mm2 and (memory.off_chip or (self.area_mm2 and self.technology is None)):
+            for key in ("area_mm2", "off_chip") if name in cells and self.technology is not None else ():
+                if getattr(memory, key):
+                    what = "it is the cells of a core that computes in them; remove the key"
+                    out.append((("memories", name, key), what))
+            if (
+                memory.area_mm2
+                and name not in cells
+                and (memory.off_chip or (self.area_mm2 and self.technology is None))
+            ):
                 what = "the memory is not on the chip" if memory.off_chip else "area_mm2 of the chip has it"
                 out.append((("memories", name, "area_mm2"), f"{what}; remove the key"))
         for name, link in self.links.items():
