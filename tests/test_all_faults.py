@@ -14,9 +14,17 @@ from cosoc.cli import main
 from cosoc.search.campaigns.checks import plan_problems
 from cosoc.search.campaigns.plan import load_plan
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.catalog import find_soc, list_clusters, list_socs, load_cluster, load_soc
+from cosoc.sim.files.catalog import find_soc, find_technology, list_clusters, list_socs, load_cluster, load_soc
 from cosoc.sim.files.mapping_file import dump_mapping, find_mapping, load_mapping
-from cosoc.sim.files.names import built_in_mappings, cluster_folder, list_workloads, soc_folder, workload_folder
+from cosoc.sim.files.names import (
+    built_in_mappings,
+    cluster_folder,
+    list_technologies,
+    list_workloads,
+    soc_folder,
+    technology_folder,
+    workload_folder,
+)
 from cosoc.sim.files.workload_file import find_workload, load_workload
 from cosoc.sim.files.yamlfile import MAX_TOLD
 from cosoc.sim.tiler import checked
@@ -126,6 +134,25 @@ def test_all_faults_of_a_soc(tmp_path: Path, name: str) -> None:
         g = random.Random(f"{name} {seed}")
         wrong, said = _planted(text, SOC_FAULTS, g.randint(2, 5), g)
         _all_are_said(load_soc, tmp_path / "wrong.yaml", wrong, said)
+
+
+@pytest.mark.parametrize("name", list_technologies())
+def test_all_faults_of_a_technology(tmp_path: Path, name: str) -> None:
+    """Its keys stand at the beginning of their lines."""
+    text = (technology_folder() / f"{name}.yaml").read_text()
+    at_the_margin = tuple(_outdented(plant) for plant in (_negative, _word, _twice, _range, _misspelled))
+    for seed in range(8):
+        g = random.Random(f"{name} {seed}")
+        wrong, said = _planted(text, at_the_margin, g.randint(2, 5), g)
+        _all_are_said(lambda file: find_technology(str(file)), tmp_path / "wrong.yaml", wrong, said)
+
+
+def _outdented(plant: Plant) -> Plant:
+    def planted(line: str, g: random.Random) -> Planted | None:
+        found = plant(f" {line}", g)
+        return None if found is None else ("\n".join(one[1:] for one in found[0].split("\n")), found[1])
+
+    return planted
 
 
 # ------------------------------------------------------------------------------------------ clusters

@@ -148,7 +148,7 @@ def sized(soc: SoC, found: SoC, technology: Technology) -> SoC:
     sizes that its figures are of."""
     now, then = (sum(areas_mm2(one, technology).values()) for one in (soc, found))
     area = _area(soc, now, then)
-    grown = area / _area(soc, then, then)
+    grown = _over(area, _area(soc, then, then))
     changes: dict[str, Any] = {
         "area_mm2": area,
         "base_power_mw": soc.base_power_mw * grown,
@@ -174,8 +174,13 @@ def _area(soc: SoC, now: float, then: float) -> float:
     know of (pads, what is not described) stays."""
     if not soc.area_mm2:
         return now
-    known = min(1.0, soc.area_mm2 / then)  # where the laws say more than there is
+    known = min(1.0, _over(soc.area_mm2, then))  # where the laws say more than there is
     return soc.area_mm2 + known * (now - then)
+
+
+def _over(now: float, then: float) -> float:
+    """A ratio; 1 where a technology says that there is nothing."""
+    return now / then if then else 1.0
 
 
 def _sized_memory(memory: Memory, found: Memory | None, technology: Technology) -> Memory:
@@ -183,9 +188,8 @@ def _sized_memory(memory: Memory, found: Memory | None, technology: Technology) 
         return memory
     update = {"access_pj_per_byte": memory.access_pj_per_byte * math.sqrt(memory.size_bytes / found.size_bytes)}
     if memory.area_mm2:
-        update["area_mm2"] = (
-            memory.area_mm2 * technology.sram_mm2(memory.size_bytes) / technology.sram_mm2(found.size_bytes)
-        )
+        grown = _over(technology.sram_mm2(memory.size_bytes), technology.sram_mm2(found.size_bytes))
+        update["area_mm2"] = memory.area_mm2 * grown
     return memory.model_copy(update=update)
 
 
@@ -193,7 +197,7 @@ def _sized_core(soc: SoC, found: SoC, name: str, technology: Technology) -> Core
     core = soc.cores[name]
     if name not in found.cores:
         return core
-    factor = core_pj(soc, name, technology) / core_pj(found, name, technology)
+    factor = _over(core_pj(soc, name, technology), core_pj(found, name, technology))
     update = {key: getattr(core, key) * factor for key in KEYS if hasattr(core, key)}
     return core.model_copy(update=update)
 

@@ -12,9 +12,9 @@ import pytest
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import SoCFile, find_soc, find_technology, list_socs, load_soc, soc_folder
 from cosoc.sim.files.mapping_file import find_mapping
-from cosoc.sim.files.names import list_technologies
+from cosoc.sim.files.names import list_technologies, technology_folder
 from cosoc.sim.files.workload_file import find_workload
-from cosoc.sim.files.yamlfile import load_model
+from cosoc.sim.files.yamlfile import EVIDENCE, load_model
 from cosoc.sim.model.silicon import Silicon
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.technology import areas_mm2
@@ -74,6 +74,36 @@ def test_an_array_by_hand() -> None:
     assert found["memories.scratchpad"] == pytest.approx(spad_um2 * 1e-6 / 0.6, rel=1e-12)
     assert "memories.dram" not in found  # it is beside the chip
     assert find_soc("gemmini").area_mm2 == pytest.approx(sum(found.values()), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", list_technologies())
+def test_every_number_of_a_technology_names_its_evidence(name: str) -> None:
+    """Published, derived, recalled or assumed; what is recalled or assumed has a range, but for names and supplies."""
+    found = find_technology(name)
+    for line in (technology_folder() / f"{name}.yaml").read_text().splitlines():
+        key, _, rest = line.partition(": ")
+        if line.startswith("#") or not isinstance(getattr(found, key), int | float):
+            continue
+        _, _, evidence = rest.partition("#")
+        word = evidence.split(",")[0].split(":")[0].strip()
+        assert word in EVIDENCE, line
+        settled = key in ("node_nm", "voltage_v", "sram_cell_um2")
+        assert settled or word not in ("recalled", "assumed") or " .. " in evidence, line
+
+
+def test_a_technology_of_nothing_changes_nothing(tmp_path: Path) -> None:
+    """All of its figures 0: there is no ratio, so that figures stay what they are at any size."""
+    text = (technology_folder() / "22nm.yaml").read_text()
+    kept = ("node_nm", "voltage_v", "sram_reference_bytes", "utilisation")
+    lines = [line for line in text.splitlines() if ": " in line and not line.startswith("#")]
+    file = tmp_path / "nothing.yaml"
+    file.write_text(
+        "\n".join(
+            line if line.startswith((*kept, "name", "description")) else f"{line.split(':')[0]}: 0.0" for line in lines
+        )
+    )
+    soc = find_soc("gap9", {"technology": str(file), "cores.ne16.outputs": "64"})
+    assert soc.cores["ne16"].power_mw == 20.0 and soc.base_power_mw == 3.0
 
 
 # ------------------------------------------------------------------------------------------ at the sizes of the figures
