@@ -6,7 +6,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-FileKind = Literal["soc", "cluster", "workload", "mapping", "technology"]
+# The last is written, the others read.
+FileKind = Literal["soc", "cluster", "workload", "mapping", "technology", "schedule"]
 DEFAULT = "default"
 MANUAL = ("all_8bit", "io_8bit_backbone_ternary", "all_ternary", "min_cost")
 KINDS = ("gpu", "dla")  # mappings to the first core of a kind
