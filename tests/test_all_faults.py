@@ -85,7 +85,26 @@ def _nobody(line: str, g: random.Random) -> Planted | None:
     return (f"host: nobody{found[2]}", "host: no core named 'nobody'") if found else None
 
 
-SOC_FAULTS: tuple[Plant, ...] = (_negative, _word, _misspelled, _twice, _range, _nowhere, _nobody)
+def _no_memory(line: str, g: random.Random) -> Planted | None:
+    """A core, or a mover's cache, in a memory that there is none of."""
+    found = re.match(r"^(    (?:memory|weight_memory|accumulator|l2|llc): )\w+(.*)$", line)
+    return (f"{found[1]}nowhere{found[2]}", "no memory named 'nowhere'") if found else None
+
+
+def _no_link(line: str, g: random.Random) -> Planted | None:
+    wrong, n = re.subn(r"(links: \[)\w+", r"\1nothing", line)
+    return (wrong, "no link named 'nothing'") if n else None
+
+
+def _lost(line: str, g: random.Random) -> Planted | None:
+    """A route without a mover."""
+    wrong, n = re.subn(r", dma: \w+,", ",", line)
+    return (wrong, "dma: required key is missing") if n else None
+
+
+SOC_FAULTS: tuple[Plant, ...] = (
+    _negative, _word, _misspelled, _twice, _range, _nowhere, _nobody, _no_memory, _no_link, _lost,
+)  # fmt: skip
 
 
 def _planted(text: str, faults: tuple[Plant, ...], n: int, g: random.Random, apart: int = 1) -> tuple[str, list[str]]:

@@ -728,7 +728,8 @@ class SoC(Model):
             if core.takes_rows and core.memory in self.memories and not self._brings_rows(core):
                 what = f"a core of model {core.model} takes rows; route its memory over a mover of model cached"
                 unrouted.append((("cores", name, "memory"), what))
-            used = [("memory", core.memory, True), ("weight_memory", core.weight_memory or core.memory, False)]
+            used = [("memory", core.memory, True)]
+            used += [("weight_memory", core.weight_memory, False)] if core.weight_memory is not None else []
             for key, memory, both_ways in used:
                 if not known(("cores", name, key), memory, self.memories, "memory") or len(homes) == 0:
                     continue
@@ -813,7 +814,7 @@ class SoC(Model):
         for i, route in enumerate(self.routes):
             if route.dma != name:
                 continue
-            if route.links != mover.links:
+            if route.links != mover.links and all(link in self.links for link in route.links):
                 out.append((("routes", i, "links"), f"mover {name} goes over {', '.join(mover.links)}: name these"))
             ends = (route.source, route.target)
             if self.main_memory not in ends and all(end in self.memories for end in ends):
