@@ -29,7 +29,6 @@ from cosoc.sim.model.units import (
     Bytes,
     MicrometresOr0,
     MilliwattsPerMm2,
-    Nanometres,
     Picojoules,
     PicojoulesPerByte,
     Share,
@@ -46,7 +45,6 @@ class Technology(Model):
 
     name: Name  # by which messages call it
     description: str = ""  # one line, for people
-    node_nm: Nanometres  # by which it is called
     voltage_v: Volts  # at which its energies are
     multiply_pj_per_bit2: Picojoules  # of a product of integers, by the product of their widths
     multiply_um2_per_bit2: SquareMicrometres  # of a multiplier, by the same

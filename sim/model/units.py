@@ -103,6 +103,5 @@ Volts = Annotated[float, Within("V", 1e-3, 1000)]
 SquareMillimetres = Annotated[float, Within("mm^2", TINY, 1e6, or_zero=True)]
 SquareMicrometres = Annotated[float, Within("um^2", TINY, 1e9, or_zero=True)]
 MicrometresOr0 = Annotated[float, Within("um", TINY, 1e6, or_zero=True)]
-Nanometres = Annotated[int, Within("nm", 1, 10**6)]  # of a technology
 MilliwattsPerMm2 = Annotated[float, Within("mW/mm^2", TINY, 1e6, or_zero=True)]
 Share = Annotated[float, Within("of the whole", 1e-3, 1)]

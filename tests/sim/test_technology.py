@@ -17,7 +17,7 @@ from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.files.yamlfile import EVIDENCE, load_model
 from cosoc.sim.model.silicon import Silicon
 from cosoc.sim.model.soc import SoC
-from cosoc.sim.model.technology import areas_mm2
+from cosoc.sim.model.technology import areas_mm2, modelled
 from cosoc.sim.price import Simulated
 from cosoc.sim.simulate import engine_run
 
@@ -55,7 +55,7 @@ def test_integers_cost_what_horowitz_published() -> None:
 
 def test_nodes_are_in_their_order() -> None:
     """A part is smaller, and takes less, in each finer technology (at the supplies that stand there)."""
-    found = sorted((find_technology(name) for name in list_technologies()), key=lambda one: one.node_nm)
+    found = [find_technology(name) for name in sorted(list_technologies(), key=lambda name: int(name[:-2]))]
     assert len(found) > 2
     part = Silicon(multipliers=1, register_bits=48, processors=1, float_multipliers=1, adders=1)
     for finer, coarser in itertools.pairwise(found):
@@ -87,14 +87,25 @@ def test_every_number_of_a_technology_names_its_evidence(name: str) -> None:
         _, _, evidence = rest.partition("#")
         word = evidence.split(",")[0].split(":")[0].strip()
         assert word in EVIDENCE, line
-        settled = key in ("node_nm", "voltage_v", "sram_cell_um2")
+        settled = key in ("voltage_v", "sram_cell_um2")
         assert settled or word not in ("recalled", "assumed") or " .. " in evidence, line
+
+
+@pytest.mark.parametrize("key", [key for key, value in find_technology("22nm") if isinstance(value, int | float)])
+def test_every_key_of_a_technology_counts(key: str) -> None:
+    """Twice as large, it changes an area, a power or an energy of DIANA or Darkside as the laws alone have them."""
+    known = find_technology("22nm")
+    other = known.model_copy(update={key: 2 * getattr(known, key)})
+    chips = [
+        find_soc(name, {"technology": "22nm"}).model_copy(update={"area_mm2": 0.0}) for name in ("diana", "darkside")
+    ]
+    assert any(modelled(soc, known) != modelled(soc, other) for soc in chips)
 
 
 def test_a_technology_of_nothing_changes_nothing(tmp_path: Path) -> None:
     """All of its figures 0: there is no ratio, so that figures stay what they are at any size."""
     text = (technology_folder() / "22nm.yaml").read_text()
-    kept = ("node_nm", "voltage_v", "sram_reference_bytes", "utilisation")
+    kept = ("voltage_v", "sram_reference_bytes", "utilisation")
     lines = [line for line in text.splitlines() if ": " in line and not line.startswith("#")]
     file = tmp_path / "nothing.yaml"
     file.write_text(
