@@ -21,7 +21,7 @@ from cosoc.sim.files.names import (
     soc_folder,
     technology_folder,
 )
-from cosoc.sim.files.yamlfile import Range, load_model, ranges_of, read_plain
+from cosoc.sim.files.yamlfile import Range, load_model, ranges_of, read_plain, read_text
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.soc import BOUNDARIES, Boundary, Core, Name, SoC, mixed
 from cosoc.sim.model.technology import Technology, made_of, modelled, sized
@@ -43,28 +43,35 @@ def _at_its_sizes(path: Path, overrides: Mapping[str, str]) -> SoC:
     """A SoC with the figures of its sizes, where it names a technology: what a file states is of the sizes that it
     states, but for those under `figures_at`; what is set may be other sizes."""
 
+    text = read_text(path)  # once, as a pipe can be
+
     def problems(soc: SoC, mended: Mended) -> list[tuple[Place, str]]:
         out = soc.problems(mended)
         if soc.technology is not None and not out and not mended.places:
-            out += _sizes_problems(path, soc)
+            out += _sizes_problems(path, text, soc)
         return out
 
-    soc = load_model(path, SoCFile, overrides, problems=problems, ranged=True)
+    soc = load_model(path, SoCFile, overrides, problems=problems, ranged=True, text=text)
     if soc.technology is None:
         return soc
     technology = find_technology(soc.technology)
     if soc.energies == "technology":
         return modelled(soc, technology)
-    return sized(soc, _found(path, soc) if overrides or soc.figures_at else soc, technology)
+    return sized(soc, _found(path, text, soc) if overrides or soc.figures_at else soc, technology)
 
 
-def _found(path: Path, soc: SoC) -> SoC:
+def _found(path: Path, text: str, soc: SoC) -> SoC:
     """The SoC of a file at the sizes that its figures are of."""
-    sizes = {key: json.dumps(value) for key, value in soc.figures_at.items()}
-    return load_model(path, SoCFile, sizes, problems=SoC.problems)
+    return _found_at(path, text, tuple((key, json.dumps(value)) for key, value in soc.figures_at.items()))
 
 
-def _sizes_problems(path: Path, soc: SoC) -> list[tuple[Place, str]]:
+@functools.lru_cache(maxsize=64)
+def _found_at(path: Path, text: str, sizes: tuple[tuple[str, str], ...]) -> SoC:
+    """The same, once for all settings of a sweep."""
+    return load_model(path, SoCFile, dict(sizes), problems=SoC.problems, text=text)
+
+
+def _sizes_problems(path: Path, text: str, soc: SoC) -> list[tuple[Place, str]]:
     """What is wrong with the technology that a SoC names, or with the sizes that its figures are said to be of."""
     try:
         technology = find_technology(str(soc.technology))
@@ -75,7 +82,7 @@ def _sizes_problems(path: Path, soc: SoC) -> list[tuple[Place, str]]:
         out.append((("technology",), f"{technology.name} has no compute_cell_um2, and a core computes in memory"))
     for key, value in soc.figures_at.items():
         try:
-            load_model(path, SoCFile, {key: json.dumps(value)})
+            load_model(path, SoCFile, {key: json.dumps(value)}, text=text)
         except InputError as error:
             out.append((("figures_at", key), str(error).removeprefix(f"{path}:")))
     return out
