@@ -105,7 +105,8 @@ class _Run:
         self.program, self.issue, self.end = program, trace.issue, trace.end
         self.span = trace.makespan
         self.row = row_of(self.program, np.arange(self.program.n_ops))
-        self.kind, self.layer, self.unit = (self.program.rows[key][self.row] for key in ("kind", "layer", "unit"))
+        rows = self.program.rows
+        self.kind, self.layer, self.unit = (rows[key].astype(np.int32)[self.row] for key in ("kind", "layer", "unit"))
         self.number = {name: i for i, name in enumerate(self.program.layers)}
         self.arrays = cached_cores(at.soc)
         # What arrays behind caches do is told by their credits, not by what their movers bring.
@@ -204,6 +205,8 @@ class _Run:
         an array behind caches do not, as these warm up, but its layers and pieces follow one another: a new one begins
         where an earlier one comes again. Where that cannot be told (a single piece) all ops are of one."""
         n_ops = len(self.issue)
+        if n == 1:
+            return np.zeros(n_ops, np.int64)
         if not self.arrays:
             return np.asarray(np.arange(n_ops) * n // max(n_ops, 1), dtype=np.int64)
         order = {layer.name: i for i, layer in enumerate(self.workload)}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cosoc.sim import exact
 from cosoc.sim.machine.program import KINDS, Ints, Program, Records, bursts_of, entries_of, row_of
@@ -350,8 +351,9 @@ class _Ops:
 
 def _ops(program: Program) -> _Ops:
     row = row_of(program, np.arange(program.n_ops))
-    rows, times = program.rows, np.bincount(row, minlength=len(program.rows)).astype(np.int64)
-    return _Ops(row, rows["unit"][row], rows["kind"][row], rows["layer"][row], times)
+    rows, times = program.rows, np.bincount(row, minlength=len(program.rows)).astype(np.int64, copy=False)
+    unit, kind, layer = (rows[key].astype(np.int32)[row] for key in ("unit", "kind", "layer"))
+    return _Ops(row, unit, kind, layer, times)
 
 
 def _payload(program: Program, soc: SoC) -> Ints:
@@ -389,22 +391,31 @@ def busy_ticks(program: Program, trace: Trace, soc: SoC) -> Ints:
 
 
 def _busy_ticks(program: Program, trace: Trace, soc: SoC, all_ops: _Ops) -> Ints:
-    unit, start, end = _at_work(program, trace, soc, all_ops)
-    ticks = np.zeros((len(program.unit_names), len(program.layers) + 1), np.int64)
-    for number, ops in _groups(unit).items():
-        if number >= 0:
-            np.add.at(ticks[number], all_ops.layer[ops], _own_ticks(start[ops], end[ops]))
+    whom, ticks = (
+        _at_work(program, soc, all_ops),
+        np.zeros((len(program.unit_names), len(program.layers) + 1), np.int64),
+    )
+    for number in range(len(program.unit_names)):
+        ops = np.flatnonzero(whom == number)
+        if len(ops):
+            start = _work_begins(program, trace, all_ops, ops)
+            np.add.at(ticks[number], all_ops.layer[ops], _own_ticks(start, trace.end[ops]))
     return ticks
 
 
-def _at_work(program: Program, trace: Trace, soc: SoC, all_ops: _Ops) -> tuple[Ints, Ints, Ints]:
-    """Whom each op keeps busy, from when to when: [n_ops] each; launches the host (nobody, if there is none)."""
-    unit, start = all_ops.unit.copy(), trace.issue.copy()
-    launch = all_ops.kind == LAUNCH
-    hosted = soc.host in program.unit_names
-    unit[launch] = program.unit_names.index(soc.host) if hosted else -1
-    start[launch] = trace.end[launch] - trace.service[launch] - program.rows["run"][all_ops.row[launch]]
-    return unit, start, trace.end
+def _at_work(program: Program, soc: SoC, all_ops: _Ops) -> npt.NDArray[np.int32]:
+    """Whom each op keeps busy, [n_ops]; launches the host (nobody, -1, if there is none)."""
+    host = program.unit_names.index(soc.host) if soc.host in program.unit_names else -1
+    return np.where(all_ops.kind == LAUNCH, np.int32(host), all_ops.unit)
+
+
+def _work_begins(program: Program, trace: Trace, all_ops: _Ops, ops: Ints) -> Ints:
+    """From when on some ops keep somebody busy: of a launch, when the host has begun with it."""
+    launch = all_ops.kind[ops] == LAUNCH
+    of_launch = ops[launch]
+    start = trace.issue[ops]
+    start[launch] = trace.end[of_launch] - trace.service[of_launch] - program.rows["run"][all_ops.row[of_launch]]
+    return start
 
 
 def _own_ticks(start: Ints, end: Ints) -> Ints:
@@ -429,7 +440,7 @@ def _powers_j(program: Program, trace: Trace, soc: SoC, busy: Ints) -> float:
 
 
 def _ops_j(program: Program, all_ops: _Ops) -> float:
-    return _joules(int((program.rows["energy_fj"] * all_ops.times).sum()))
+    return _joules(int(np.dot(program.rows["energy_fj"], all_ops.times)))
 
 
 def _joules(femtojoules: float) -> float:
@@ -447,7 +458,7 @@ def levels_fj(program: Program) -> dict[str, int]:
 def _levels_fj(program: Program, all_ops: _Ops) -> dict[str, int]:
     sums = _sums(len(program.levels), program.spent["level"], program.spent["energy_fj"]).tolist()
     out = dict(zip(program.levels, sums, strict=True))
-    untold = int((program.rows["energy_fj"] * all_ops.times).sum()) - sum(sums)
+    untold = int(np.dot(program.rows["energy_fj"], all_ops.times)) - sum(sums)
     return out | ({UNTOLD: untold} if untold else {})
 
 
@@ -727,11 +738,14 @@ def _by_layer(
 
 def _core_busy(program: Program, trace: Trace, soc: SoC, all_ops: _Ops) -> dict[int, int]:
     """By layer, the ticks in which any of its cores computes or is fed."""
-    unit, start, end = _at_work(program, trace, soc, all_ops)
-    is_core = np.array([name in soc.cores for name in program.unit_names], dtype=np.bool_)[unit]
-    ops = np.flatnonzero(is_core & (unit == all_ops.unit))
+    whom = _at_work(program, soc, all_ops)
+    is_core = np.array([name in soc.cores for name in program.unit_names], dtype=np.bool_)[whom]
+    ops = np.flatnonzero(is_core & (whom == all_ops.unit))
     groups = {layer: ops[at] for layer, at in _groups(all_ops.layer[ops]).items()}
-    return {layer: int(_own_ticks(start[of], end[of]).sum()) for layer, of in groups.items()}
+    return {
+        layer: int(_own_ticks(_work_begins(program, trace, all_ops, of), trace.end[of]).sum())
+        for layer, of in groups.items()
+    }
 
 
 def _cores(
