@@ -20,7 +20,8 @@ With --cases and a --json file that is there, cases that are not run keep their 
   bound; left_out: devices that the search does not tell apart from others; unfinished: rounds that its limit of time
   (600 s) has cut short.
 - campaign: so many tasks over a Dask cluster of two workers on this machine, one of which is killed every `KILL_S`
-  seconds; lost: tasks without a result, failed: recorded as failed (both to be 0). Wall seconds.
+  seconds; lost: tasks without a result, failed: recorded as failed, differ: those whose figures are not the ones of the
+  same task in one process that nobody kills (all to be 0). Wall seconds, of the cluster alone.
 """
 
 from __future__ import annotations
@@ -181,12 +182,12 @@ def _shown(pages: dict[str, str]) -> dict[str, float]:
 
 
 def trace(n: int) -> dict[str, Any]:
-    from cosoc.sim.report import render
+    from cosoc.sim.report.chrome import write_chrome_trace
 
     run, start = _run(n), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
-        render.write_chrome_trace(run.result, path)
+        write_chrome_trace(run.result, path)
         size = path.stat().st_size
     return {"seconds": time.process_time() - start, "ops": run.result.ops, "trace_mb": size / MIB}
 
@@ -234,34 +235,46 @@ def _split(n: int, more: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
 
 
 def campaign(n: int) -> dict[str, Any]:
-    """Tasks of ResNet-8 on DIANA, values of the SoC varied; workers are killed in turn."""
+    """Tasks of the smallest network on DIANA, values of the SoC varied; workers are killed in turn. Then the same tasks
+    in one process that nobody kills, point by point."""
     from distributed import LocalCluster
 
+    from cosoc.search.campaigns.plan import load_plan, tasks
     from cosoc.search.campaigns.run import SweepConfig, sweep
+    from cosoc.search.campaigns.work import FIGURES, perform
 
     plan = (
-        "simulate: {soc: [diana], workload: [resnet8], mapping: [all_8bit], runtime: [overlapped], set: "
+        "simulate: {soc: [diana], workload: [digits_cnn], mapping: [all_8bit], runtime: [overlapped], set: "
         f"{{cores.digital.launch_cycles: {[1000 + i for i in range(n)]}}}}}\n"
     )
     killed = 0
-    with tempfile.TemporaryDirectory() as folder, LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50
-    ) as cluster:  # fmt: skip
-        (Path(folder) / "plan.yaml").write_text(plan)
-        last = time.monotonic()
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "plan.yaml"
+        path.write_text(plan)
+        with LocalCluster(
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50
+        ) as cluster:
+            last = time.monotonic()
 
-        def progress(done: int, total: int, what: str) -> None:
-            nonlocal killed, last
-            if time.monotonic() - last > KILL_S:
-                last = time.monotonic()
-                victim = list(cluster.workers.values())[killed % 2]
-                os.kill(victim.pid, signal.SIGKILL)
-                killed += 1
+            def progress(done: int, total: int, what: str) -> None:
+                nonlocal killed, last
+                if time.monotonic() - last > KILL_S:
+                    last = time.monotonic()
+                    victim = list(cluster.workers.values())[killed % 2]
+                    os.kill(victim.pid, signal.SIGKILL)
+                    killed += 1
 
-        config = SweepConfig(Path(folder) / "plan.yaml", Path(folder) / "out", 2, cluster.scheduler_address)
-        result = sweep(config, progress)
+            result = sweep(SweepConfig(path, Path(folder) / "out", 2, cluster.scheduler_address), progress)
+        seconds = time.perf_counter() - start
+        found = {row["id"]: row["result"] for row in result.rows if row["status"] == "done"}
+        differ = sum(
+            {key: (found.get(task.id) or {}).get(key) for key in FIGURES}
+            != {key: perform(task.kind, task.spec, folder, None)["result"][key] for key in FIGURES}
+            for task in tasks(load_plan(path))
+        )
     failed = sum(row["status"] != "done" for row in result.rows)
-    return {"killed": killed, "failed": failed, "lost": result.left}
+    return {"seconds": seconds, "killed": killed, "failed": failed, "lost": result.left, "differ": differ}
 
 
 CASES: dict[str, tuple[Callable[[int], dict[str, Any]], tuple[int, ...], int]] = {
