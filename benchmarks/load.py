@@ -45,6 +45,7 @@ from browser import Browser
 from common import arguments, state, write_json
 
 from cosoc.sim.files.catalog import find_soc, load_cluster
+from cosoc.sim.files.mapping_file import dump_mapping
 from cosoc.sim.files.workload_file import dump_workload, find_workload, load_workload
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.mapping import WEIGHTS_STAY, Extent, LayerPlan, Mapping, Part
@@ -52,10 +53,10 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.report.result import Result
 from cosoc.sim.simulate import figures, simulate
-from cosoc.sim.tiler import checked
+from cosoc.sim.tiler import checked, placed
 
 KILL_S = 30.0
-LIMIT_S = 600.0  # of one size
+LIMIT_S = 900.0  # of one size
 ALLOWED = 1.2
 MIB = 1 << 20
 
@@ -235,23 +236,25 @@ def _split(n: int, more: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
 
 
 def campaign(n: int) -> dict[str, Any]:
-    """Tasks of the smallest network on DIANA, values of the SoC varied; workers are killed in turn. Then the same tasks
-    in one process that nobody kills, point by point."""
+    """Tasks of the smallest network on DIANA in tiles that stand in a file, values of the SoC varied; workers are
+    killed in turn. Then the same tasks in one process that nobody kills, point by point."""
     from distributed import LocalCluster
 
     from cosoc.search.campaigns.plan import load_plan, tasks
     from cosoc.search.campaigns.run import SweepConfig, sweep
     from cosoc.search.campaigns.work import FIGURES, perform
 
-    plan = (
-        "simulate: {soc: [diana], workload: [digits_cnn], mapping: [all_8bit], runtime: [overlapped], set: "
-        f"{{cores.digital.launch_cycles: {[1000 + i for i in range(n)]}}}}}\n"
-    )
+    soc, workload = find_soc("diana"), find_workload("digits_cnn")
+    tiles = placed(named_mapping("all_8bit", workload, soc, "overlapped"), workload, soc).mapping
     killed = 0
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "plan.yaml"
-        path.write_text(plan)
+        path, mapping = Path(folder) / "plan.yaml", Path(folder) / "tiles.yaml"
+        mapping.write_text(dump_mapping(tiles))
+        path.write_text(
+            f"simulate: {{soc: [diana], workload: [digits_cnn], mapping: ['{mapping}'], runtime: [overlapped], set: "
+            f"{{cores.digital.launch_cycles: {[1000 + i for i in range(n)]}}}}}\n"
+        )
         with LocalCluster(
             n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50
         ) as cluster:

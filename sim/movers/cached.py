@@ -383,10 +383,10 @@ class _Spent:
 
     def told(self, builder: Builder, units: Ints) -> None:
         """Say it to a builder, a unit after the other, in the order of their ops. units: the builder's."""
-        for number in (LOAD, FILL, FETCH, EXECUTE, STORE_PORT, STORE_FILL, STORE_FETCH, STORE):
-            for (unit, level), sums in self._sums.items():
-                for layer in sorted(sums) if unit == number else ():
-                    builder.spent(int(units[unit]), layer, level, sums[layer])
+        order = (LOAD, FILL, FETCH, EXECUTE, STORE_PORT, STORE_FILL, STORE_FETCH, STORE)
+        for (unit, level), sums in sorted(self._sums.items(), key=lambda item: order.index(item[0][0])):
+            for layer in sorted(sums):
+                builder.spent(int(units[unit]), layer, level, sums[layer])
 
 
 def _ticks(cycles: Any) -> Any:
