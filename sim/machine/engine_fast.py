@@ -263,7 +263,7 @@ def _prepare_units(program: Program) -> tuple[Records, Records, Records, Ints]:
     rows, about = map(_typed, (program.rows, program.blocks))
     n_ops, n_rows, n_stretches = np.zeros((3, len(program.units)), np.int64)
     _count(rows, about, n_ops, n_rows, n_stretches)
-    stretches, order = np.zeros(int(n_stretches.sum()), _STRETCH), np.zeros(int(n_rows.sum()), np.int64)
+    stretches, order = np.zeros(int(n_stretches.sum()), _STRETCH), np.zeros(int(n_rows.sum()), np.int32)
     last = np.cumsum(n_stretches)
     _sort(rows, about, np.cumsum(n_rows) - n_rows, last - n_stretches, stretches, order)
     units = np.zeros(len(program.units), _UNIT)

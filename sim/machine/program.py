@@ -196,10 +196,10 @@ def op_text(program: Program, op: int) -> str:
 # Figures up to here keep every sum and product of an engine inside 64 bits.
 LIMIT = 1 << 50
 MOST_UNITS = 4096
-CHUNK = 1 << 18  # rows that are looked at together
+CHUNK = 1 << 18  # rows, or ops, that are looked at together
 
 
-MOST_OPS = 1 << 24  # of several inferences in one run: some gigabytes
+MOST_OPS = 1 << 24  # of several inferences in one run: some gigabytes, as a report of it takes more than its figures
 
 
 def within_counting(n_ops: int, what: str) -> None:

@@ -127,7 +127,7 @@ from cosoc.sim.movers.touches import (
 
 MOST_FJ = 1 << 62  # energies are 64-bit integers
 MOST_DEPS = 5  # of an op
-TILES = 1 << 14  # that are written at a time
+TILES = 1 << 12  # that are written at a time
 RETURN_PATH, OUTER, DRAM_PATH, HOST, BANKS = range(5)  # routes: over each link, the host's time, and the DRAM's banks
 
 
