@@ -91,7 +91,7 @@ def stream(
             emitter.release(period_cycles)
         for done, _ in enumerate(emitter.network(), number * len(at.workload.layers)):
             report(done, inferences * len(at.workload.layers), f"{at.workload.name}: layers are lowered")
-        if number == 0:
+        if number == 0 and inferences > 1:
             within_counting(inferences * emitter.ops.builder.n_ops, f"{inferences} inferences of {at.workload.name}")
         emitter.ops.builder.pack()
     keys = functools.partial(keys_behind, at.soc)
