@@ -48,6 +48,7 @@ COMMANDS = (
     "simulate rpi4 bert_base_block",
     "show workload mobilenet_v1_025",
     "show mapping gemmini resnet8",
+    "show mapping gemmini bert_base_block",
     "show program gemmini digits_cnn",
 )
 

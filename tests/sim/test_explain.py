@@ -44,6 +44,16 @@ def test_a_size_keeps_what_of_it_is_reserved() -> None:
     assert memory.capacity_bytes == 2 * DIANA.memories["l1"].capacity_bytes
 
 
+def test_what_is_wrong_between_sections_is_said_too() -> None:
+    with pytest.raises(InputError, match="mover needs a power of two"):
+        changed(find_soc("gemmini"), "dmas.mover.l2_line_bytes=48")
+
+
+def test_what_takes_longest_is_proposed_first() -> None:
+    """Launches are 31 % of the run on DIANA's digital array, as its report has it."""
+    assert proposals(RESULT, DIANA)[0] == "cores.digital.launch_cycles=x0.5"
+
+
 @pytest.mark.parametrize(
     ("what", "says"),
     [

@@ -392,6 +392,32 @@ def test_sizes_computed_from_sizes_are_constant(tmp_path: Path) -> None:
     assert (layer.ox, layer.c, layer.k) == (8 * 6 * 6 // 2, 2, 5)
 
 
+def test_sizes_cut_out_of_sizes_are_constant(tmp_path: Path) -> None:
+    """As exporters write x.view(*x.shape[:2], -1): of 8 channels and 6 x 6 pixels, 36 in a row."""
+    nodes = [
+        node("Shape", "x", "s"),
+        node("Slice", "s zero two", "head"),
+        node("Concat", "head rest", "to", axis=0),
+        node("Reshape", "x to", "r"),
+        node("MatMul", "r w", "y"),
+    ]
+    (layer,) = read(tmp_path, nodes, {"zero": ints(0), "two": ints(2), "rest": ints(-1), "w": (36, 5)})
+    assert (layer.c, layer.k, layer.oy * layer.ox) == (36, 5, 8)
+
+
+def test_a_product_with_its_weights_on_the_left_is_a_dense_layer(tmp_path: Path) -> None:
+    """10 x 8 weights times 8 x 6 values, six times over: 6 x 6 pixels of 8 channels, as columns."""
+    nodes = [node("Reshape", "x to", "r"), node("MatMul", "w r", "y")]
+    (layer,) = read(tmp_path, nodes, {"to": ints(1, 8, 36), "w": (10, 8)})
+    assert (layer.c, layer.k, layer.oy * layer.ox, layer.macs) == (8, 10, 36, 10 * 8 * 36)
+
+
+def test_a_padded_input_of_unequal_sides_is_padded_as_each_needs(tmp_path: Path) -> None:
+    """Filters of 5 x 3: two rows and one column on either side."""
+    (layer,) = read(tmp_path, [node("Conv", "x w", auto_pad="SAME_UPPER")], {"w": (4, 8, 5, 3)})
+    assert (layer.oy, layer.ox, layer.pad_y, layer.pad_x) == (6, 6, 2, 1)
+
+
 def test_what_nobody_reads_is_not_there(tmp_path: Path) -> None:
     """A dead branch, even one of an operator that no layer stands for."""
     nodes = [CONV, node("Relu", "c"), node("TopK", "c one", "v i")]
@@ -518,6 +544,7 @@ def test_control_flow_is_refused_by_name(tmp_path: Path) -> None:
         ([node("Relu", "w")], {"w": (3,)}, "the network reads no input"),
         ([node("Pad", "x p", "z"), node("Relu", "z")], {"p": ints(0, 0, 1, 1, 0, 0, 1, 1)}, "reads a padded tensor"),
         ([node("Pad", "x p")], {"p": ints(0, 1, 0, 0, 0, 0, 0, 0)}, "is not of rows and columns alone"),
+        ([node("Pad", "x p")], {"p": ints(0, 0, 0, 0, 0, 1, 0, 0)}, "is not of rows and columns alone"),
         ([node("Identity", "x")], {}, "its output does not depend on its input through any operator"),
         ([helper.make_node("Relu", ["x"], ["y"], name="r", domain="own")], {}, "operator own.Relu in r is not"),
         ([node("MaxPool", "x", kernel_shape=[0, 0])], {}, "in the_maxpool"),

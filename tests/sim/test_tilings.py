@@ -35,6 +35,7 @@ from cosoc.sim.tiler import (
     cuts,
     fits,
     homes_of,
+    kept,
     placed,
     planned_ticks,
 )
@@ -132,6 +133,13 @@ def test_cores_that_take_arrays_give_what_each_tile_gives(chip: str) -> None:
                 assert found.tolist() == [figure(one, exact) for one in each], (core.model, figure.__name__)
             asked += 1
     assert asked >= 2
+
+
+def test_what_is_not_kept_leaves_its_room_to_nobody() -> None:
+    """Of 10 bytes half are for weights that stay where not all fit: two of 6 bytes do not, one of 5 beside one of 6
+    does, and all of 10 do."""
+    found = kept(np.array([[6, 6], [6, 5], [5, 5], [2, 9]]), 10)
+    assert found.tolist() == [[False, False], [False, True], [True, True], [True, False]]
 
 
 def test_no_tile_is_an_error_that_names_the_buffer() -> None:
