@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,6 +63,16 @@ def test_a_command_says_what_it_said(
     golden(f"commands/{command.replace('--', '').replace(' ', '_').replace('.', '_').replace('=', '_')}", out)
 
 
+def test_a_cluster_says_what_it_said(
+    tmp_path: Path, run: Callable[..., tuple[int, str, str]], golden: Callable[[str, str], None]
+) -> None:
+    mapping = tmp_path / "two.yaml"
+    mapping.write_text("stages: [{device: cpu, behind: layer2.0.add}, {device: cpu, behind: fc}]\n")
+    status, out, said = run("simulate", "homogeneous_cpu_2", "resnet8", "--mapping", mapping, "--inferences", "50")
+    assert status == 0, said
+    golden("commands/simulate_homogeneous_cpu_2_resnet8", out)
+
+
 def told(figures: dict[str, Any]) -> str:
     """Figures of a line, to six digits."""
     return " ".join(f"{name}={float(value):.6g}" for name, value in figures.items())
@@ -74,6 +85,7 @@ LAYERS = (
         pad_x=1,
     ),
     Layer("deep", "conv", (INPUT,), 200, 600, oy=7, ox=9, iy=7, ix=9),
+    Layer("padded", "conv", (INPUT,), 24, 8, oy=8, ox=8, iy=8, ix=8, fy=7, fx=7, pad_y=3, pad_x=3),
     Layer("rows", "conv", (INPUT,), 300, 1500, ox=100, ix=100),
     Layer("depthwise", "conv", (INPUT,), 48, 48, oy=12, ox=9, iy=14, ix=11, fy=3, fx=3, groups=48),
     Layer("sum", "add", (INPUT, "plain"), 40, 40, oy=14, ox=14, iy=14, ix=14),
@@ -87,8 +99,8 @@ def test_the_closed_form_behind_caches_is_what_it_was(golden: Callable[[str, str
         c = 1 if layer.depthwise else layer.c
         for number, order in enumerate(ORDERS):
             tile = Extent(
-                min(layer.k, 32 + 16 * (number % 3)), min(c, 48 + 64 * (number % 2)), 1 + number % layer.fy, layer.fx,
-                -(-layer.oy // (1 + number % 3)), -(-layer.ox // (2 + number % 2)),
+                min(layer.k, 32 + 16 * (number % 3)), min(c, 48 + 64 * (number % 2)), 1 + number % layer.fy,
+                1 + number // 2 % layer.fx, -(-layer.oy // (1 + number % 3)), -(-layer.ox // (2 + number % 2)),
             )  # fmt: skip
             if layer.op == "add":
                 tile = Extent(tile.k, tile.k, 1, 1, tile.oy, tile.ox)

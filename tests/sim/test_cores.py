@@ -63,6 +63,16 @@ def test_analog_array_time_is_odimos(
     assert analog.cycles(conv(*layer), exact) == -(-odimo_ops_cycles // 1)
 
 
+def test_an_array_that_states_no_steps_stores_its_weights_as_they_are(diana: SoC) -> None:
+    """5 rows of 3 cells of 2 bits are 4 bytes; in steps of 288 rows and 128 columns they are 9,216."""
+    analog = diana.cores["analog"]
+    plain = {"store_rows_step", "store_cols_step", "min_channels"}
+    stated = analog.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    bare = type(analog).model_validate({key: value for key, value in stated.items() if key not in plain})
+    assert bare.weight_bytes(conv(3, 5, 1, 1, 1), exact) == -(-5 * 3 * 2 // 8)
+    assert analog.weight_bytes(conv(3, 5, 1, 1, 1), exact) == 288 * 128 * 2 // 8
+
+
 def test_analog_row_of_pixels_shares_an_operation_up_to_the_unroll(diana: SoC) -> None:
     times = [diana.cores["analog"].cycles(conv(32, 64, 1, ox, 3), exact) for ox in (1, 4, 5, 8)]
     assert times == [19, 19, 37, 37]  # ceil(18.2), ceil(36.4): 1, 1, 2, 2 operations

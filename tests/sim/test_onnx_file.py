@@ -371,6 +371,7 @@ def test_integer_convolutions(tmp_path: Path) -> None:
     weights = {"s": np.float32(0.1), "zero": np.int8(0), "w": np.ones((4, 8, 3, 3), np.int8), "b": np.ones(4, np.int32)}
     (layer,) = read(tmp_path, nodes, weights)
     assert (layer.op, layer.k, layer.bias, layer.macs) == ("conv", 4, True, 4 * 8 * 9 * 16)
+    assert layer.weight_bits == 8
 
 
 def test_sizes_computed_from_sizes_are_constant(tmp_path: Path) -> None:

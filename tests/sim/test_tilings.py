@@ -19,7 +19,7 @@ from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import KnownSteps, lower, lowered
 from cosoc.sim.machine.program import digest
-from cosoc.sim.model.mapping import RUNTIMES, LayerPlan, Mapping, Part, Runtime
+from cosoc.sim.model.mapping import RUNTIMES, Extent, LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import tiled
 from cosoc.sim.model.workload import INPUT, Layer, Workload
@@ -29,6 +29,7 @@ from cosoc.sim.tiler import (
     EVERY,
     MOST_TILES,
     TilingCache,
+    _too_many,
     best_tiling,
     candidates,
     channel_tiles,
@@ -133,6 +134,15 @@ def test_cores_that_take_arrays_give_what_each_tile_gives(chip: str) -> None:
                 assert found.tolist() == [figure(one, exact) for one in each], (core.model, figure.__name__)
             asked += 1
     assert asked >= 2
+
+
+def test_each_part_of_a_layer_has_tiles_that_can_be_counted() -> None:
+    """The first of two parts has no channels; the second has a tile for each of 2^24 pixels."""
+    layer, soc = Layer("big", "conv", (INPUT,), 16, 16, 4096, 4096, 4096, 4096), find_soc("diana")
+    one = Extent(16, 16, 1, 1, 1, 1)
+    plan = LayerPlan((Part("digital", 0, one), Part("analog", 16, one)))
+    (said,) = _too_many(layer, plan, soc)
+    assert said.startswith(f"layer big: {4096 * 4096} tiles on analog")
 
 
 def test_what_is_not_kept_leaves_its_room_to_nobody() -> None:

@@ -432,7 +432,8 @@ def test_a_pool_of_single_pixels_is_nothing_and_another_is_a_layer() -> None:
 
 def test_volumes_keep_their_planes() -> None:
     """3 x 3 x 3 taps that pad their input to its size, of planes of 5 x 6 pixels side by side."""
-    (layer,) = read(nn.Sequential(nn.Conv3d(3, 8, 3, padding="same", bias=False)), 3, 4, 5, 6).layers
+    net = nn.Sequential(nn.Conv3d(3, 8, 3, padding="same", bias=False), nn.MaxPool3d(1))
+    (layer,) = read(net, 3, 4, 5, 6).layers
     assert (layer.oy, layer.ox, layer.iy, layer.ix, layer.pad_y) == (4, 30, 4, 30, 1)
     assert layer.macs == 8 * 3 * 27 * 4 * 5 * 6
 
