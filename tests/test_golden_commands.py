@@ -7,6 +7,7 @@ little: a change of the model or of a table says in its commit which, and why (`
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from cosoc.sim import exact
-from cosoc.sim.estimate import layer_terms, layer_time
+from cosoc.sim.estimate import group_terms, layer_terms, layer_time
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import find_mapping
 from cosoc.sim.files.workload_file import find_workload
@@ -139,13 +140,13 @@ CHIPS = (
 def test_the_closed_form_of_layers_is_what_it_was(
     chip: tuple[str, str, str], golden: Callable[[str, str], None]
 ) -> None:
-    """Time, busy units and their energy of every layer, by itself, under both runtimes."""
+    """Time, busy units and their energy of every layer, by itself, and beside the next, under both runtimes."""
     soc, net = find_soc(chip[0]), find_workload(chip[1])
     runtimes: tuple[Runtime, ...] = ("serial", "overlapped")
     out = []
     for runtime in runtimes:
         mapping = checked(find_mapping(chip[2], net, soc, runtime), net, soc)
-        homes = homes_of(net, mapping, soc)
+        homes, works = homes_of(net, mapping, soc), []
         for layer in net:
             plan = mapping.layers[layer.name]
             shares = [(part.core, part.channels) for part in plan.parts]
@@ -153,4 +154,8 @@ def test_the_closed_form_of_layers_is_what_it_was(
             terms, busy = layer_terms(layer, work, soc, homes, exact)
             ticks = {"ticks": layer_time(layer, work, soc, runtime, homes, Theta(), exact).ticks}
             out.append(f"{runtime} {layer.name}: {told(ticks | asdict(terms) | dict(busy))}\n")
+            works.append((layer, work))
+        for one, other in itertools.pairwise(works):
+            both, _ = group_terms((one, other), soc, homes, exact)
+            out.append(f"{runtime} {one[0].name} beside {other[0].name}: {told(asdict(both))}\n")
     golden(f"layers/{chip[0]}_{chip[1]}", "".join(out))
