@@ -560,6 +560,12 @@ def test_what_cannot_be_read_is_named(nodes: list[Any], weights: dict[str, Any],
     assert str(caught.value).startswith(str(path))
 
 
+def test_a_node_without_name_or_output_is_said(tmp_path: Path) -> None:
+    path = write(tmp_path / "net.onnx", [CONV, helper.make_node("Relu", ["c"], [])], W, outputs="c")
+    with pytest.raises(InputError, match="operator Relu in a node without name has no output"):
+        from_onnx(path)
+
+
 def test_all_that_cannot_be_read_is_said_at_once(tmp_path: Path) -> None:
     """Two operators that nothing stands for, one of them twice, and what follows them: one line, with the last layer
     before the first of them, where the network can be cut."""

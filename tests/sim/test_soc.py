@@ -93,6 +93,22 @@ def test_what_a_file_leaves_out_may_be_written_out(name: str) -> None:
     assert type(machine).model_validate(machine.model_dump(mode="json", by_alias=True)) == machine
 
 
+def test_half_the_voltage_is_half_the_clock_and_a_quarter_of_the_energy() -> None:
+    """P = f C V^2, of what is on the chip; a DRAM beside it has a supply of its own."""
+    full, half = find_soc("gemmini"), find_soc("gemmini", {"voltage_v": "0.45"})
+    assert half.tick_hz == full.tick_hz // 2
+    access = {
+        name: (full.memories[name].access_pj_per_byte, half.memories[name].access_pj_per_byte)
+        for name in ("l2", "dram")
+    }
+    assert access["l2"][1] == pytest.approx(access["l2"][0] / 4) and access["dram"][1] == access["dram"][0]
+
+
+def test_a_figure_of_another_schedule_is_refused() -> None:
+    with pytest.raises(InputError, match="only pipelined arrays drain, not"):
+        find_soc("neurosim_22nm", {"cores.cim.drain_cycles": "3"})
+
+
 def test_dianas_arrays_reach_their_published_efficiency() -> None:
     """Chip paper: 14 TOPS/W of the 16 x 16 digital array, 600 TOPS/W of the 1152 x 512 analog one, each at full use."""
     soc = find_soc("diana")
