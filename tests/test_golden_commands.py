@@ -68,10 +68,10 @@ def test_a_cluster_says_what_it_said(
     tmp_path: Path, run: Callable[..., tuple[int, str, str]], golden: Callable[[str, str], None]
 ) -> None:
     mapping = tmp_path / "two.yaml"
-    mapping.write_text("stages: [{device: cpu, behind: layer2.0.add}, {device: cpu, behind: fc}]\n")
-    status, out, said = run("simulate", "homogeneous_cpu_2", "resnet8", "--mapping", mapping, "--inferences", "50")
+    mapping.write_text("stages: [{device: cpu, behind: layer2.0.add, replicas: 2}, {device: cpu, behind: fc}]\n")
+    status, out, said = run("simulate", "homogeneous_cpu_4", "resnet8", "--mapping", mapping, "--inferences", "50")
     assert status == 0, said
-    golden("commands/simulate_homogeneous_cpu_2_resnet8", out)
+    golden("commands/simulate_homogeneous_cpu_4_resnet8", out)
 
 
 def told(figures: dict[str, Any]) -> str:

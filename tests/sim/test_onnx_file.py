@@ -419,6 +419,13 @@ def test_a_padded_input_of_unequal_sides_is_padded_as_each_needs(tmp_path: Path)
     assert (layer.oy, layer.ox, layer.pad_y, layer.pad_x) == (6, 6, 2, 1)
 
 
+def test_a_sequence_is_padded_as_it_needs(tmp_path: Path) -> None:
+    """9 steps, windows of 4 in steps of 2: 5 outputs reach over 12, of which 3 are padding, 1 before the others."""
+    conv = node("Conv", "x w", auto_pad="SAME_UPPER", strides=[2])
+    (layer,) = read(tmp_path, [conv], {"w": (4, 8, 4)}, shape=(1, 8, 9))
+    assert (layer.oy, layer.ox, layer.fx, layer.stride_x, layer.pad_x) == (1, 5, 4, 2, 1)
+
+
 def test_what_nobody_reads_is_not_there(tmp_path: Path) -> None:
     """A dead branch, even one of an operator that no layer stands for."""
     nodes = [CONV, node("Relu", "c"), node("TopK", "c one", "v i")]

@@ -1,5 +1,6 @@
 """SoC files: what they say is checked, and every mistake is named with its place."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,13 @@ def test_half_the_voltage_is_half_the_clock_and_a_quarter_of_the_energy() -> Non
 def test_a_figure_of_another_schedule_is_refused() -> None:
     with pytest.raises(InputError, match="only pipelined arrays drain, not"):
         find_soc("neurosim_22nm", {"cores.cim.drain_cycles": "3"})
+
+
+def test_an_engine_on_the_main_memory_reads_over_a_link(tmp_path: Path) -> None:
+    text = re.sub(r"(?m)^ *feed_links:.*\n", "", (soc_folder() / "agx_orin_dla.yaml").read_text())
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(InputError, match="name the link of the memory that it computes from"):
+        load_soc(tmp_path / "own.yaml")
 
 
 def test_dianas_arrays_reach_their_published_efficiency() -> None:

@@ -39,6 +39,7 @@ from cosoc.sim.tiler import (
     kept,
     placed,
     planned_ticks,
+    tile_bytes,
 )
 
 CASES = (("diana", "resnet8"), ("darkside", "digits_cnn"), ("gap9", "dscnn"), ("hetero", "resnet8"))
@@ -134,6 +135,15 @@ def test_cores_that_take_arrays_give_what_each_tile_gives(chip: str) -> None:
                 assert found.tolist() == [figure(one, exact) for one in each], (core.model, figure.__name__)
             asked += 1
     assert asked >= 2
+
+
+@pytest.mark.parametrize(("k", "buffers"), [(64, 1), (16, 2)])
+def test_tiles_by_channels_alone_are_double_buffered_too(k: int, buffers: int) -> None:
+    layer = Layer("l", "conv", (INPUT,), 64, 16, 8, 8, 8, 8)
+    net, soc = Workload("one", (16, 8, 8), (layer,), ("l",)), find_soc("diana")
+    plan = LayerPlan((Part("digital", 64, Extent(k, 16, 1, 1, 8, 8)),))
+    homes = homes_of(net, Mapping("m", "overlapped", {"l": plan}), soc)
+    assert tile_bytes(layer, plan, soc, "overlapped", homes)["l1"].buffers == buffers
 
 
 def test_each_part_of_a_layer_has_tiles_that_can_be_counted() -> None:

@@ -127,6 +127,7 @@ def test_in_place_change_is_seen_by_later_readers() -> None:
         nn.Conv2d(4, 8, 3, groups=2),
         nn.Conv2d(4, 8, 4, padding="same", dilation=2),
         nn.Conv2d(4, 8, (3, 4), padding="same"),
+        nn.Conv2d(4, 8, 3, padding="same", dilation=(1, 2)),
         nn.Conv2d(4, 8, 3, padding="valid"),
         nn.Conv2d(4, 8, 3, 2, padding="valid", dilation=2),  # torch leaves the word out where all else is a default
         nn.Sequential(nn.ZeroPad2d((0, 1, 1, 2)), nn.Conv2d(4, 8, 3, 2)),
@@ -398,7 +399,7 @@ class Counting(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.calls.add_(1)
-        return self.conv(x)  # type: ignore[no-any-return]
+        return self.conv(x) * self.calls.sum()  # type: ignore[no-any-return]
 
 
 def test_a_counter_of_calls_is_no_state() -> None:
@@ -431,10 +432,10 @@ def test_a_pool_of_single_pixels_is_nothing_and_another_is_a_layer() -> None:
 
 
 def test_volumes_keep_their_planes() -> None:
-    """3 x 3 x 3 taps that pad their input to its size, of planes of 5 x 6 pixels side by side."""
-    net = nn.Sequential(nn.Conv3d(3, 8, 3, padding="same", bias=False), nn.MaxPool3d(1))
+    """3 x 3 x 3 taps, two planes apart, that pad their input to its size, of planes of 5 x 6 pixels side by side."""
+    net = nn.Sequential(nn.Conv3d(3, 8, 3, padding="same", dilation=(2, 1, 1), bias=False), nn.MaxPool3d(1))
     (layer,) = read(net, 3, 4, 5, 6).layers
-    assert (layer.oy, layer.ox, layer.iy, layer.ix, layer.pad_y) == (4, 30, 4, 30, 1)
+    assert (layer.oy, layer.ox, layer.iy, layer.ix, layer.pad_y) == (4, 30, 4, 30, 2)
     assert layer.macs == 8 * 3 * 27 * 4 * 5 * 6
 
 
