@@ -567,6 +567,13 @@ def test_what_cannot_be_read_is_named(nodes: list[Any], weights: dict[str, Any],
     assert str(caught.value).startswith(str(path))
 
 
+def test_what_reads_what_cannot_be_read_is_read_all_the_same(tmp_path: Path) -> None:
+    """A draw of chance is nothing that is known, but of the size of what it reads: both of two are named."""
+    path = write(tmp_path / "net.onnx", [CONV, node("Bernoulli", "c", "s"), node("Bernoulli", "s")], W)
+    with pytest.raises(InputError, match=r"operator Bernoulli in the_bernoulli \(2 times\) is not supported"):
+        from_onnx(path)
+
+
 def test_a_node_without_name_or_output_is_said(tmp_path: Path) -> None:
     path = write(tmp_path / "net.onnx", [CONV, helper.make_node("Relu", ["c"], [])], W, outputs="c")
     with pytest.raises(InputError, match="operator Relu in a node without name has no output"):

@@ -110,6 +110,17 @@ def test_a_figure_of_another_schedule_is_refused() -> None:
         find_soc("neurosim_22nm", {"cores.cim.drain_cycles": "3"})
 
 
+def test_a_cached_mover_goes_over_its_own_links(tmp_path: Path) -> None:
+    text = (soc_folder() / "gemmini.yaml").read_text()
+    path = "to: scratchpad, dma: mover, links: [return_path, outer_port, dram_port]"
+    assert path in text
+    (tmp_path / "own.yaml").write_text(
+        text.replace(path, "to: scratchpad, dma: mover, links: [return_path, dram_port]")
+    )
+    with pytest.raises(InputError, match="mover mover goes over return_path, outer_port, dram_port: name these"):
+        load_soc(tmp_path / "own.yaml")
+
+
 def test_an_engine_on_the_main_memory_reads_over_a_link(tmp_path: Path) -> None:
     text = re.sub(r"(?m)^ *feed_links:.*\n", "", (soc_folder() / "agx_orin_dla.yaml").read_text())
     (tmp_path / "own.yaml").write_text(text)
