@@ -28,7 +28,8 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.price import Simulated
 from cosoc.sim.simulate import engine_run, figures
-from cosoc.sim.ways import Way, cores_for, has_twins, shares, twins
+from cosoc.sim.tiler import TilingCache, checked, homes_of
+from cosoc.sim.ways import Way, Ways, cores_for, has_twins, shares, twins
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 STEP = 16  # output channels of a column of DIANA's digital array
@@ -235,6 +236,18 @@ def test_the_host_is_nobodys_twin() -> None:
     soc = find_soc("diana")
     assert not has_twins(soc.model_copy(update={"cores": soc.cores | {"host2": soc.cores["host"]}}))
     assert has_twins(soc.model_copy(update={"cores": soc.cores | {"digital2": soc.cores["digital"]}}))
+
+
+def test_the_first_way_of_a_layer_is_all_of_it_on_its_default_core() -> None:
+    """And the last is the one with least there: who takes the first of equals takes the default."""
+    net, soc = find_workload("resnet8"), find_soc("diana")
+    plain = named_mapping("all_8bit", net, soc, "overlapped")
+    ways = Ways(net, soc, "overlapped", homes_of(net, checked(plain, net, soc), soc), True, TilingCache())
+    found = [{part.core: part.channels for part in way.parts[0]} for way in ways.of(1, lambda ticks, _: ticks)]
+    default = plain.layers[net.layers[1].name].parts[0].core
+    assert found[0] == {default: net.layers[1].k} and len(found) > 1
+    shares = [on.get(default, 0) for on in found]
+    assert shares == sorted(shares, reverse=True)
 
 
 def test_a_network_changes_by_one_step_in_another_way_joined_or_apart() -> None:

@@ -556,6 +556,11 @@ def test_control_flow_is_refused_by_name(tmp_path: Path) -> None:
         ([node("Identity", "x")], {}, "its output does not depend on its input through any operator"),
         ([helper.make_node("Relu", ["x"], ["y"], name="r", domain="own")], {}, "operator own.Relu in r is not"),
         ([node("MaxPool", "x", kernel_shape=[0, 0])], {}, "in the_maxpool"),
+        (
+            [node("ReduceMax", "x", "m"), node("Cast", "m", "to", to=7), node("Reshape", "x to", "y")],
+            {},
+            "the shape of its result y cannot be inferred",
+        ),
         ([node("NonZero", "x", "z"), node("Cast", "z", "y", to=1)], {}, "operator NonZero in the_nonzero"),
     ],
 )
@@ -565,6 +570,12 @@ def test_what_cannot_be_read_is_named(nodes: list[Any], weights: dict[str, Any],
         from_onnx(path)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(str(path))
+
+
+def test_a_choice_between_tensors_reads_them(tmp_path: Path) -> None:
+    """By what is above nothing, that is: a guard against what is no number would be nothing."""
+    nodes = [CONV, node("Greater", "c zero", "n"), node("Where", "n c zero", "g"), node("Sigmoid", "g")]
+    assert "the_where" in [layer.name for layer in read(tmp_path, nodes, W | {"zero": np.zeros(1, np.float32)})]
 
 
 def test_what_reads_what_cannot_be_read_is_read_all_the_same(tmp_path: Path) -> None:

@@ -146,6 +146,18 @@ def test_tiles_by_channels_alone_are_double_buffered_too(k: int, buffers: int) -
     assert tile_bytes(layer, plan, soc, "overlapped", homes)["l1"].buffers == buffers
 
 
+def test_either_operand_may_stay_where_channels_are_cut() -> None:
+    """Weights stay while pixels pass, or inputs while channels do: with one tile of channels there is no difference."""
+    layer = Layer("l", "conv", (INPUT,), 512, 64, 64, 64, 64, 64, 3, 3, pad_y=1, pad_x=1)
+    net, soc = Workload("one", (64, 64, 64), (layer,), ("l",)), find_soc("diana")
+    plan = LayerPlan((Part("digital", 512),))
+    homes = homes_of(net, Mapping("m", "overlapped", {"l": plan}), soc)
+    orders: dict[bool, set[object]] = {True: set(), False: set()}
+    for found in candidates(layer, plan, soc, "overlapped", homes):
+        orders[found.tile.k < 512].add(found.order)
+    assert len(orders[True]) == 2 and len(orders[False]) <= 1
+
+
 def test_each_part_of_a_layer_has_tiles_that_can_be_counted() -> None:
     """The first of two parts has no channels; the second has a tile for each of 2^24 pixels."""
     layer, soc = Layer("big", "conv", (INPUT,), 16, 16, 4096, 4096, 4096, 4096), find_soc("diana")
