@@ -4,9 +4,10 @@
 
 The operators of cosmic-ray (another arithmetic operator or comparison, a number one more or less, a condition negated,
 a loop without iterations and the like: `pip install cosmic-ray coverage`; nothing else of cosoc needs them) plant a
-fault each at places drawn from all of sim/. Left out is what no run can show: annotations, decorators that compile or
-remember. A mutant's tests are those that run its line, the fastest first, until one fails: 40 at most, then the others
-up to 100 s. It is killed by a test that fails, takes six times its time and 5 s, or takes the process down.
+fault each at places drawn from all of sim/; each place draws its own rank, so that a sample stays where code stays.
+Left out is what no run can show: annotations, decorators that compile or remember. A mutant's tests are those that run
+its line, the fastest first, until one fails: 40 within 12 s, then the others within 10 s; of a survivor that a test has
+mended since, that test. It is killed by a test that fails, takes six times its time and 5 s, or takes the process down.
 
 A survivor is a fault that no test finds, or no fault: mutants.yaml says which of each that was read. All happens in a
 copy of the tree in --keep, which holds what was recorded of the tests and what came of the mutants, and from which a
