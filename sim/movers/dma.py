@@ -13,6 +13,7 @@ from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import Core
 from cosoc.sim.model.workload import Layer
 from cosoc.sim.movers.dma_terms import Transfer, Window, input_transfer, output_transfer, weight_transfer_of
+from cosoc.sim.movers.notes import NONE
 from cosoc.sim.movers.writer import Amounts, Op, Writer
 
 # Those of a SoC that have been counted: by layer, core's memory, channels, window, the tensor's home, and whether in.
@@ -51,13 +52,18 @@ class DmaEmitter:
         capacity = self.homes.weight_room(self.soc, core.weight_memory)
         self.held[self.ops.layer, part] = int(moved.bytes)
         room = [(core.weight_memory, capacity, int(moved.bytes))]
-        return self._move(main, core.weight_memory, moved, "weights", (fetched,), take=room, give=stream)
+        brought = self._move(main, core.weight_memory, moved, "weights", (fetched,), take=room, give=stream)
+        if self.ops.notes is not None and brought is not None:
+            self.ops.notes.weights[self.ops.layer, part] = brought
+        return brought
 
     def free(self, part: int, name: str, core: Core) -> None:
         """Give a part's weight memory back once its last job has ended: an op of no duration behind it."""
         held = self.held.pop((self.ops.layer, part), 0)
         if held and core.weight_memory is not None and not self.ops.serial:
             capacity = self.homes.weight_room(self.soc, core.weight_memory)
+            if self.ops.notes is not None:
+                self.ops.notes.now = (NONE, NONE, self.ops.notes.weights[self.ops.layer, part], NONE)
             self.ops.op(name, "sync", give=[(core.weight_memory, capacity, held)])
 
     def store(self, layer: Layer, memory: str, k: int, at: Window, computed: Op, give: Amounts) -> Op:
