@@ -486,3 +486,8 @@ def test_an_open_scheduler_gets_a_word(address: str) -> None:
 
 def test_where_nothing_is_said_nothing_is_trusted() -> None:
     assert os.environ.get(VARIABLE) is None
+
+
+def test_a_module_that_is_nowhere_is_no_part_of_the_library() -> None:
+    with pytest.raises(InputError, match="no module named 'nowhere_to_be_found', neither installed nor in"):
+        check_trusted("nowhere_to_be_found:Core")
