@@ -54,6 +54,8 @@ def keys_page(schemas: dict[str, dict[str, Any]]) -> str:
         schema = schemas[f"{file}.json"]
         if "properties" in schema:
             lines += [f"## {title}\n", *_table(schema)]
+        elif "title" not in schema:  # one of several kinds, each below
+            lines.append(f"## {title}\n")
         for name, part in schema.get("$defs", {}).items():
             if "properties" in part:
                 heading = "##" if "properties" not in schema and name == schema.get("title") else "###"

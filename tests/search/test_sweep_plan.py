@@ -19,7 +19,8 @@ import pytest
 from cosoc.search.campaigns.axes import Grid
 from cosoc.search.campaigns.budget import budget, within
 from cosoc.search.campaigns.expression import COMPARISONS, parsed
-from cosoc.search.campaigns.plan import load_plan, tasks
+from cosoc.search.campaigns.plan import Task, load_plan, tasks
+from cosoc.search.campaigns.run import _batches
 from cosoc.search.campaigns.store import stored_rows
 from cosoc.sim.errors import InputError
 
@@ -265,3 +266,17 @@ def test_a_campaigns_page_is_refused_where_it_means_nothing(tmp_path: Path, run:
     ):  # fmt: skip
         status, _, line = run("report", tmp_path, "--out", tmp_path / "page.html", *words)
         assert status == 2 and said in line and not (tmp_path / "page.html").exists()
+
+
+def test_batches_for_a_cluster_are_small_enough_for_all_of_its_lanes() -> None:
+    """By hand: 64 simulations for 2 lanes are 8 batches of 8, of 1,000 none is larger than 32, of few each is alone; a
+    search is alone wherever it stands; nobody is left out and the order stays."""
+    simulations = [Task("simulate", {"n": n}) for n in range(1000)]
+    searches = [Task("search", {"n": n}) for n in range(2)]
+    assert [len(batch) for batch in _batches(simulations[:64], 2)] == [8] * 8
+    assert max(len(batch) for batch in _batches(simulations, 2)) == 32
+    assert [len(batch) for batch in _batches(simulations[:5], 2)] == [1] * 5
+    mixed = [*simulations[:20], searches[0], *simulations[20:30], searches[1]]
+    batches = list(_batches(mixed, 1))
+    assert [task for batch in batches for task in batch] == mixed
+    assert all(len(batch) == 1 for batch in batches if batch[0].kind == "search")
