@@ -96,10 +96,11 @@ def link_ticks(moved: Num, names: Sequence[str], soc: SoC, xp: Any) -> Num:
 
 
 def access_pj(tile: Tile, soc: SoC, core: Core) -> Num:
-    """Energy of a job's accesses to the memory that its core computes from, where that states one: reading its inputs
-    and writing its results, at the memory that serves them."""
+    """Energy of a job's accesses to the memory that its core computes from, where that states one: reading its inputs,
+    with what they are multiplied by, and writing its results, at the memory that serves them."""
     served = soc.memories[soc.serves(core)]
-    return tile.k * tile.oy * tile.ox * (1 + tile.operands) * served.access_pj_per_byte
+    second = tile.k * tile.c if tile.op == "matmul" else 0
+    return (tile.k * tile.oy * tile.ox * (1 + tile.operands) + second) * served.access_pj_per_byte
 
 
 def core_cycles(core: Core, tile: Tile, n: int, xp: Any) -> Num:
@@ -143,7 +144,7 @@ def layer_work(
     homes: Homes,
     xp: Any,
     theta: Theta | None = None,
-    loops: tuple[Num, Num] | None = None,
+    loops: tuple[Num, Num, Num] | None = None,
 ) -> LayerWork:
     """The work of `layer` under a plan, with `shares` (core, output channels) in place of the plan's own.
 
@@ -167,7 +168,11 @@ def layer_work(
         return replace(work, cores=tuple(by_number[i] for i in range(len(plan.parts))))
     cut = windows(layer, plan.tile)
     tiles = sum(at.count for at in cut)
-    outside, pixels_inside = loops or pixel_loops(plan, tile_counts(layer, plan.tile))
+    counts = tile_counts(layer, plan.tile)
+    outside, pixels_inside, images = loops or pixel_loops(plan, counts)
+    once, again, by_part = 1, outside, tiles
+    if layer.second:  # each image has its own
+        once, again, by_part = (n // counts["n"] for n in (images, xp.maximum(outside, images), tiles))
     source, target = homes.inputs(layer), homes.output(layer)
     cores, loads, firsts, lasts = [], [], [], []
     groups = [
@@ -179,8 +184,8 @@ def layer_work(
     k_steps = [sum(count * xp.used(size) for size, count in own) for own in sizes]
     for (name, _), own, part in zip(shares, sizes, plan.parts, strict=True):
         assert part.tile is not None
-        once = part.tile.k >= part.channels
-        cores.append(_core_work(layer, soc, part, own, once, outside, cut, plan, homes, xp))
+        often = xp.where(part.tile.k >= part.channels, once, again), by_part
+        cores.append(_core_work(layer, soc, part, own, often, cut, plan, homes, xp))
         lasts.append((output_transfer(layer, soc, soc.cores[name].memory, own[0][0], cut[-1], target, xp), 1))
     # A core without channels has its place in the work, so that a gradient can reach it; it takes no part in deciding
     # which form of the layer the inputs are loaded for.
@@ -231,15 +236,14 @@ def _core_work(
     soc: SoC,
     part: Part,
     sizes: Sequence[tuple[Num, Num]],
-    once: Num,
-    outside: Num,
+    often: tuple[Num, Num],
     cut: Sequence[Window],
     plan: LayerPlan,
     homes: Homes,
     xp: Any,
 ) -> CoreWork:
-    """once: whether one tile has all of the core's channels, so that its weights come once. outside: tiles of pixels
-    that stand outside the loop over them."""
+    """often: how often weights of a tile of channels come, or what an image is multiplied by in their place: where all
+    input channels are one job's, and where they are cut."""
     core = soc.core_of(part)
     own = job_form(layer, core)
     target = homes.output(layer)
@@ -254,12 +258,14 @@ def _core_work(
     weights, stores = [], []
     parts = c_parts(own, cut_channels(layer, soc, plan))
     n_parts = sum(n for _, n in parts)
-    times_weights = tiles if n_parts > 1 else xp.where(once, 1, outside)
+    images = [(1, 1)]  # at once, and how often, that have weights of their own
+    if layer.second:
+        images = [(cut[0].n, layer.n // cut[0].n), (layer.n % cut[0].n, 1)]
     for size, count in sizes:
         jobs = jobs + xp.used(size) * count * tiles * n_parts
         for c, n in parts:
             moved = weight_transfer_of(layer, soc, core, size, xp, c, homes)
-            weights.append((moved, count * n * times_weights))
+            weights += [(moved.times(of), count * n * often[n_parts > 1] * times) for of, times in images if of]
         for at in cut:
             times = count * at.count
             for c, n in parts:
@@ -273,5 +279,6 @@ def _core_work(
             stores.append((output_transfer(layer, soc, core.memory, size, at, target, xp), times))
         if last is None:
             last = one[0] + one[1]
-    first = weight_transfer_of(layer, soc, core, sizes[0][0], xp, parts[0][0], homes)
-    return CoreWork(part.core, jobs, array, fed, streamed, feed, _total(weights), _total(stores), energy, first, last)
+    first = weight_transfer_of(layer, soc, core, sizes[0][0], xp, parts[0][0], homes).times(images[0][0])
+    work = CoreWork(part.core, jobs, array, fed, streamed, feed, _total(weights), _total(stores), energy, first, last)
+    return _rewriting(work, weights, soc, xp) if layer.second else work

@@ -23,7 +23,7 @@ from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.estimate import FEED_PERIODS
 from cosoc.sim.lower.fusion import last_row_under, schedule
 from cosoc.sim.lower.together import CLOCK
-from cosoc.sim.lower.walk import INPUTS, OWN_INPUTS, WEIGHTS, Bools, Positions, final, fresh, positions
+from cosoc.sim.lower.walk import INPUTS, OWN_INPUTS, SECOND, WEIGHTS, Bools, Positions, final, fresh, positions
 from cosoc.sim.machine.program import Program, within_counting
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.placement import handovers
@@ -42,7 +42,7 @@ from cosoc.sim.model.tiles import (
 )
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.movers.cached_terms import Machine, cached_cores
-from cosoc.sim.movers.dma import DmaEmitter, Transfers
+from cosoc.sim.movers.dma import SLOTS, DmaEmitter, Transfers
 from cosoc.sim.movers.dma_terms import (
     Span,
     Window,
@@ -59,8 +59,6 @@ from cosoc.sim.work import access_pj, core_cycles, feed_ticks, job_cycles
 
 if TYPE_CHECKING:
     from cosoc.sim.movers.cached import TileEmitter
-
-SLOTS = 2  # tiles of inputs, and of outputs, that a core has room for in the overlapped runtime
 
 
 def lower(workload: Workload, mapping: Mapping, soc: SoC, inferences: int = 1) -> Program:
@@ -126,8 +124,9 @@ def steps(layer: Layer, plan: LayerPlan, soc: SoC) -> Iterator[Step]:
     rows_inside = len(cols) == 1 and pixel_loops(plan, counts)[1]
     pixels = fresh(at, INPUTS)
     takes_part = [at["k"] < len(own) for own in sizes]
-    news = [_among(fresh, at, here, WEIGHTS) for here in takes_part]
-    lasts = [_among(final, at, here, WEIGHTS) for here in takes_part]
+    weights = SECOND if layer.second else WEIGHTS
+    news = [_among(fresh, at, here, weights) for here in takes_part]
+    lasts = [_among(final, at, here, weights) for here in takes_part]
     own_at = [_in_groups(at, [group for _, group in own]) for own in cut]
     loads = [_among(fresh, own, here, OWN_INPUTS) for own, here in zip(own_at, takes_part, strict=True)]
     reads = [
@@ -534,8 +533,7 @@ class _Emitter:
                 with self.ops.builder.repeat(step.count - plain):
                     self.step(layer, plan, step, first=False)
             for part in step.free_weights:
-                name = plan.parts[part].core
-                self.dma.free(part, name, self.soc.cores[name])
+                self.dma.free(part, plan.parts[part].core)
 
     def together(self, piece: Piece) -> None:
         """Emit layers that run at once: tile by tile in the order in which they would start if nothing held them up, so
@@ -564,8 +562,7 @@ class _Emitter:
             self.step(layer, self.mapping.layers[layer.name], step, first=i not in begun)
             begun.add(i)
             for part in step.free_weights:
-                core = self.mapping.layers[layer.name].parts[part].core
-                self.dma.free(part, core, self.soc.cores[core])
+                self.dma.free(part, self.mapping.layers[layer.name].parts[part].core)
         for self.pending in pending:
             self.flush()
             ends += self.barrier
@@ -581,11 +578,13 @@ class _Emitter:
     def step(self, layer: Layer, plan: LayerPlan, step: Step, first: bool) -> None:
         """Emit one tile: weights, inputs, jobs, and the stores of the tile before."""
         names = {i: plan.parts[i].core for i, _ in step.jobs}
-        weights = {i: self.dma.weights(layer, i, self.soc.core_of(plan.parts[i]), size) for i, size in step.weights}
         before: Sequence[Op] = ()
+        weights = {} if layer.second else {i: self.weights(layer, plan, i, size) for i, size in step.weights}
         if first:
             self.flush()
             before = self.barrier if self.since is None else self.since
+        if layer.second:  # made by a layer before, so that it cannot come early
+            weights = {i: self.weights(layer, plan, i, size, 0, step.at.n, before) for i, size in step.weights}
         loaded = self.load(layer, plan, names, step, before)
         computed = []
         for i, size in step.jobs:
@@ -615,16 +614,25 @@ class _Emitter:
         mine, cut_c = plan.parts[part], cut_channels(layer, self.soc, plan)
         if not cut_c:
             return self.job(layer, mine, size, step.at, plan.unroll, deps, take, give)
-        core = self.soc.core_of(mine)
-        sizes = [c for c, count in c_parts(job_form(layer, core), cut_c) for _ in range(count)]
+        sizes = [c for c, count in c_parts(job_form(layer, self.soc.core_of(mine)), cut_c) for _ in range(count)]
         op = -1
         for n, c in enumerate(sizes):
-            weights = self.dma.weights(layer, part, core, size, c)
+            weights = self.weights(layer, plan, part, size, c, step.at.n, deps if layer.second else ())
             first, last = n == 0, n == len(sizes) - 1
             wait = (*deps, weights) if first else (weights,)
             op = self.job(layer, mine, size, step.at, plan.unroll, wait, take if first else (), give if last else (), c)
-            self.dma.free(part, mine.core, core)
+            self.dma.free(part, mine.core)
         return op
+
+    def weights(
+        self, layer: Layer, plan: LayerPlan, part: int, size: int, c: int = 0, n: int = 1,
+        after: Sequence[Op | None] = (),
+    ) -> Op | None:  # fmt: skip
+        """Bring the weights of one tile, or what its n images are multiplied by in their place; the op after which the
+        core can compute with them."""
+        mine = plan.parts[part]
+        op, moved = self.dma.weights(layer, part, mine.core, self.soc.core_of(mine), size, c, n, after)
+        return self.rewrite(mine.core, moved, op) if layer.second else op
 
     def loads(self, layer: Layer, name: str) -> bool:
         """Whether a core has to load the layer's inputs."""
@@ -668,12 +676,11 @@ class _Emitter:
         self.flush()
         before = self.barrier
         weights: dict[str, Op | None] = {}
-        resident: dict[str, int] = {}  # bytes of weight memory, by layer
         for name in piece.layers:
-            layer, part = self.workload[name], on[name]
+            layer, mine = self.workload[name], self.mapping.layers[name]
             self.ops.layer = self.ops.builder.layer(name)
-            weights[name] = self.dma.weights(layer, 0, self.soc.core_of(part), part.channels)
-            resident[name] = self.dma.held.pop((self.ops.layer, 0), 0)
+            after = before if layer.second else ()
+            weights[name] = self.weights(layer, mine, 0, on[name].channels, 0, layer.n, after)
         done: dict[tuple[str, int], Op] = {}
         fetched: dict[tuple[str, str], tuple[int, Op | None]] = {}
         for row in plan.rows:
@@ -692,8 +699,7 @@ class _Emitter:
             op = self.job(layer, on[row.layer], layer.k, _row(layer), mine.unroll, deps, take, give)
             done[row.layer, row.row] = op
             if row.row == layer.oy - 1:
-                self.dma.held[self.ops.layer, 0] = resident[row.layer]
-                self.dma.free(0, name, self.soc.cores[name])
+                self.dma.free(0, name)
             if leaves:
                 self.barrier = (self.store_row(layer, name, op),)
 
@@ -709,7 +715,7 @@ class _Emitter:
         """Load the input rows that a row newly needs from tensors made outside the group."""
         ops = []
         memory = self.soc.cores[core].memory
-        for tensor in layer.inputs:
+        for tensor in layer.inputs[:1] if layer.second else layer.inputs:
             if tensor in members:
                 continue
             have, op = fetched.get((layer.name, tensor), (0, None))

@@ -118,6 +118,11 @@ class Layer:
         return self.k * (self.c // self.groups) * self.fy * self.fx if self.op == "conv" else 0
 
     @property
+    def second(self) -> str:
+        """The tensor that it multiplies its input by, in place of weights; '' where none is."""
+        return self.inputs[1] if self.op == "matmul" else ""
+
+    @property
     def params(self) -> int:
         """Weights and biases."""
         return self.weights + (self.k if self.op == "conv" and self.bias else 0)

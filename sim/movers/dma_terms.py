@@ -279,13 +279,40 @@ def output_transfer(layer: Layer, soc: SoC, memory: str, k: Num, at: Window, hom
     return tile_transfer(k, y.out, x.out, y.out == layer.oy, x.out == layer.ox, dma, xp).times(at.n)
 
 
+def weights_at(layer: Layer, core: Core) -> str | None:
+    """The memory that a core has a layer's weights in while it computes, or what the layer multiplies by in their
+    place: where the core has no weight memory that lies beside its inputs. None where it has neither."""
+    if layer.second:
+        return core.weight_memory or core.memory
+    return core.weight_memory if layer.op == "conv" else None
+
+
+def weight_hops(layer: Layer, soc: SoC, core: Core, homes: Homes) -> tuple[tuple[str, str], ...]:
+    """The ways, (from, to), that weights go one after the other, or what a layer has in their place: to a weight memory
+    by the main memory; beside the inputs as these. None where there are none, or where `homes` has them there already.
+    """
+    source, target, main = homes.weights_of(layer), weights_at(layer, core), soc.main_memory
+    if target is None or target == source or layer.name in homes.pinned:
+        return ()
+    if source == main or target == core.memory:
+        return ((source, target),)
+    return (source, main), (main, target)
+
+
 def weight_transfer_of(
     layer: Layer, soc: SoC, core: Core, k: Num, xp: Any, c: int = 0, homes: Homes | None = None
 ) -> Transfer:
-    """Bring the weights of k output channels, for c input channels (0: all), into a core's weight memory; nothing
-    where there are none, or where `homes` has them there already."""
-    if layer.op != "conv" or core.weight_memory is None or (homes is not None and layer.name in homes.pinned):
+    """Bring the weights of k output channels, for c input channels (0: all), to where a core has them; nothing where
+    there are none, or where `homes` has them there already.
+
+    What a product of two activations has in their place lies in memory as weights do, the inputs of an output channel
+    side by side, a byte an element; it is one image's.
+    """
+    target = weights_at(layer, core)
+    hops = ((soc.main_memory, target),) if homes is None else weight_hops(layer, soc, core, homes)
+    if target is None or not hops:
         return Transfer(0 * k, 0 * k)
-    dma = soc.dma(soc.route(soc.main_memory, core.weight_memory).dma)
-    size_bytes = core.weight_bytes(make_tile(job_form(layer, core), k, layer.oy, layer.ox, c=c), xp)
+    dma = soc.dma(soc.route(hops[-1][0], target).dma)
+    tile = make_tile(job_form(layer, core), k, layer.oy, layer.ox, c=c)
+    size_bytes = tile.k * tile.c if layer.second else core.weight_bytes(tile, xp)
     return Transfer(xp.ceildiv(size_bytes, dma.align_bytes) * dma.align_bytes, xp.used(size_bytes))
