@@ -12,7 +12,8 @@ What is folded, and how tensors become layers:
 - Tokens are columns: a product of a tensor [1, t, f] with weights is a 1x1 convolution on one row of t columns. Heads
   of an attention are the groups of a matmul. 1-D convolutions have one row.
 - A 3-D convolution has its planes as rows, each plane in one row of all its pixels, and the taps of a plane side by
-  side (`plane_window`); pools alike. One whose filter is a plane deep has the planes one below another.
+  side (`plane_window`), and says in `plane` what lies under part of one; pools alike. One whose filter is a plane deep
+  has the planes one below another.
 - Rows of a table picked by numbers are a `gather`. A recurrent layer is unfolded: the products of its inputs at once,
   those of its state step by step, with the same weights.
 - A second operand that is repeated over heads is read once, by the rows of all of them.
@@ -34,7 +35,7 @@ from typing import Any
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.workload_file import faults
 from cosoc.sim.model.units import MOST_ALONG
-from cosoc.sim.model.workload import INPUT, SLICE, Layer, Workload
+from cosoc.sim.model.workload import INPUT, SLICE, Layer, Plane, Workload
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]  # (rows, columns)
@@ -78,7 +79,7 @@ class Site:
 
     def names(self, suffix: str) -> Iterator[str]:
         """Names for its layer, the best first."""
-        if self.own and not suffix:
+        if self.own and self.path and not suffix:
             yield self.path
         base = ".".join(part for part in (self.path, suffix or self.op) if part)
         yield base
@@ -123,10 +124,18 @@ def grid_of_input(shape: Sequence[int], name: str) -> tuple[int, int, int]:
 
 def plane_window(taps: Sequence[int], stride: Sequence[int], pad: Sequence[int], dilation: Sequence[int]) -> Window:
     """The window of a 3-D filter (planes, rows, columns) over planes as rows: taps of a plane are columns side by side.
-    Weights, multiplications, inputs and outputs are those of the filter; a tile that has part of a plane reads less
-    beside it than the filter does."""
+    Weights, multiplications, inputs and outputs are those of the filter; what lies under part of a plane is the layer's
+    `plane` to say."""
     side = max(taps[1] * taps[2] - stride[1] * stride[2], 0) // 2
     return Window((taps[0], taps[1] * taps[2]), (stride[0], stride[1] * stride[2]), (pad[0], side), (dilation[0], 1))
+
+
+def _plane(inputs: Shape, outputs: Shape, sizes: Mapping[str, Sequence[int]]) -> Plane:
+    """A plane of a volume. sizes: filter, stride, padding and dilation along its rows (y) and columns (x)."""
+    (iy, ix), (oy, ox) = inputs[-2:], outputs[-2:]
+    of_window = {f"{key}{axis}": int(size) for axis, own in sizes.items() for key, size in
+                 zip(("f", "stride_", "pad_", "dilation_"), own, strict=True)}  # fmt: skip
+    return Plane(iy, ix, oy, ox, **of_window)
 
 
 def _outputs(size: Pair, window: Window) -> list[Pair]:
@@ -302,6 +311,9 @@ class Builder:
         else:
             window = plane_window(taps, stride, padding, dilation)
             ins, outs = [1, ins[0], ins[1] * ins[2]], [1, outs[0], outs[1] * outs[2]]
+            if taps[1] * taps[2] * stride[1] * stride[2] > 1:  # else a pixel lies under a pixel
+                along = zip(("y", "x"), zip(*(size[1:] for size in sizes), strict=True), strict=True)
+                more = {**more, "plane": _plane(x.shape, out, dict(along))}
         (_, iy, ix), (_, oy, ox) = ins, outs
         for found, (least, most) in zip((oy, ox), _outputs((iy, ix), window), strict=True):
             if not least <= found <= most:

@@ -24,6 +24,25 @@ SLICE = "slice"  # an eltwise layer of this fn hands on part of its input
 
 
 @dataclass(frozen=True)
+class Plane:
+    """What a row is made of where it is a plane of a volume: rows and columns of a plane of inputs and of outputs, one
+    row behind the other, and the window over them."""
+
+    iy: int
+    ix: int
+    oy: int
+    ox: int
+    fy: int = 1
+    fx: int = 1
+    stride_y: int = 1
+    stride_x: int = 1
+    pad_y: int = 0
+    pad_x: int = 0
+    dilation_y: int = 1
+    dilation_x: int = 1
+
+
+@dataclass(frozen=True)
 class Layer:
     """One operator, with batch norm and activation folded into it.
 
@@ -36,7 +55,7 @@ class Layer:
 
     rows: of the table of a gather, each of k elements; the rows that it picks are its columns. weights_of: an earlier
     layer whose weights it uses too, which are stored once. into: a state of the network that it writes its results
-    into, in place; who reads the layer reads all of that state.
+    into, in place; who reads the layer reads all of that state. plane: what its rows are, if they are planes.
     """
 
     name: str
@@ -66,6 +85,7 @@ class Layer:
     rows: int = 0
     weights_of: str = ""
     into: str = ""
+    plane: Plane | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from itertools import accumulate, groupby, product
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cosoc.sim import exact
 from cosoc.sim.exact import Num
@@ -19,7 +20,9 @@ from cosoc.sim.model.mapping import Extent
 from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import Core, Dma, SoC
 from cosoc.sim.model.tiles import by_groups, form, job_form, make_tile, per_channel
-from cosoc.sim.model.workload import Layer
+from cosoc.sim.model.workload import Layer, Plane
+
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -157,9 +160,13 @@ def _resized_spans(outputs: int, tile: int, inputs: int, taps: int) -> list[Stre
     size = np.minimum(tile, outputs - start)
     first = start * inputs // outputs - taps // 2
     end = exact.ceildiv((start + size) * inputs, outputs) + taps // 2
-    read = np.minimum(inputs, end) - np.maximum(0, first)
+    return _run_lengths(size, np.minimum(inputs, end) - np.maximum(0, first))
+
+
+def _run_lengths(size: Ints, read: Ints) -> list[Stretch]:
+    """Outputs and inputs of tile after tile [tiles], equal neighbours as one."""
     new = np.flatnonzero(np.append(True, (size[1:] != size[:-1]) | (read[1:] != read[:-1])))
-    count = np.diff(np.append(new, len(start)))
+    count = np.diff(np.append(new, len(size)))
     return list(zip(size[new].tolist(), read[new].tolist(), count.tolist(), strict=True))
 
 
@@ -186,9 +193,25 @@ def _rows(layer: Layer, oy: int) -> list[Stretch]:
     return spans(layer.oy, oy, layer.iy, reach, layer.stride_y, layer.pad_y)
 
 
+def _plane_spans(plane: Plane, tile: int) -> list[Stretch]:
+    """The same of planes that stand in rows: a tile of consecutive outputs of a plane reads the rows under them, whole,
+    as these lie side by side in memory."""
+    outputs, inputs = plane.oy * plane.ox, plane.iy * plane.ix
+    if tile >= outputs:
+        return [(outputs, inputs, 1)]
+    start = np.arange(0, outputs, tile)
+    size = np.minimum(tile, outputs - start)
+    top = start // plane.ox * plane.stride_y - plane.pad_y
+    bottom = (start + size - 1) // plane.ox * plane.stride_y - plane.pad_y + (plane.fy - 1) * plane.dilation_y + 1
+    read = np.maximum(np.minimum(plane.iy, bottom) - np.maximum(0, top), 0) * plane.ix
+    return _run_lengths(size, read)
+
+
 def _cols(layer: Layer, ox: int) -> list[Stretch]:
     if layer.hands_on:
         return _handed_on(layer.ox, ox)
+    if layer.plane is not None:
+        return _plane_spans(layer.plane, ox)
     if layer.op == "resize":
         return _resized_spans(layer.ox, ox, layer.ix, layer.fx)
     reach = (layer.fx - 1) * layer.dilation_x + 1
