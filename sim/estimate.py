@@ -275,7 +275,12 @@ def _part(layer: Layer, work: LayerWork, account: _Account, homes: Homes) -> _Pa
         memory = soc.cores[by_dma[0]].memory
         load = transfer_ticks(work.first_load, soc, source, memory, xp)
         store = transfer_ticks(work.last_store, soc, memory, target, xp)
-        loads = (account.move(work.loads, source, memory) - load) / xp.maximum(work.steps - 1, 1)
+        brought = account.move(work.loads, source, memory)
+        if layer.constants:
+            beside = homes.weights_of(layer)
+            load = load + transfer_ticks(work.first_constants, soc, beside, memory, xp)
+            brought = brought + account.move(work.constants, beside, memory)
+        loads = (brought - load) / xp.maximum(work.steps - 1, 1)
     chains, weights, fetch = list[_Chain](), 0 * work.steps, 0 * work.steps
     streams = list[_Stream]()
     for part in work.cores:

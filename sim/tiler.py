@@ -58,6 +58,7 @@ from cosoc.sim.movers.cached_terms import NEST_DIMS, Machine, Tiles, in_rows, ro
 from cosoc.sim.movers.dma_terms import (
     Span,
     Window,
+    constant_transfer,
     copies,
     input_transfer,
     output_transfer,
@@ -99,11 +100,11 @@ def default_core(layer: Layer, soc: SoC) -> str:
 
 
 def weight_bytes(layer: Layer, soc: SoC, parts: tuple[Part, ...]) -> int:
-    """Bytes of a layer's weights as its cores store them; of a table's rows as tensors are stored."""
+    """Bytes of a layer's weights as its cores store them; of a table's rows and of constants as tensors are stored."""
     if layer.op == "gather":
         return -(-layer.weights * (layer.weight_bits or 8) // 8)
     if layer.op != "conv":
-        return 0
+        return layer.constants
     total = 0
     for part in (part for part in parts if part.channels):
         core = soc.core_of(part)
@@ -166,7 +167,8 @@ def _staged(workload: Workload, mapping: Mapping, soc: SoC) -> dict[str, int]:
     main, backing = soc.main_memory, soc.backing_memory
     if backing is None or not (soc.has_route(backing, main) and soc.has_route(main, backing)):
         return {}
-    away = Homes(main, dict.fromkeys((*workload.incoming, *(layer.name for layer in workload)), backing), False, 0)
+    tensors = dict.fromkeys((*workload.incoming, *(layer.name for layer in workload)), backing)
+    away = Homes(main, tensors, False, 0, weights=backing)
     out = {}
     for layer in workload:
         plan = mapping.layers[layer.name]
@@ -250,6 +252,8 @@ def tile_bytes(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes:
                 inputs += loaded * sum({soc.cores[parts[i][0].core].element_bytes for i in copy.shares})
         for part, k in here:
             core = soc.core_of(part)
+            beside = constant_transfer(layer, soc, name, k, most, homes.weights_of(layer), exact)
+            inputs += beside.bytes * core.element_bytes
             if layer.second and weights_at(layer, core) == name:
                 inputs += weights_held(layer, soc, core, k, cut_c, most.n, homes)[1]
         outputs = sum(
@@ -874,9 +878,13 @@ def _misfused(members: tuple[str, ...], workload: Workload, mapping: Mapping, so
         need = sum(lines.values())
         for layer in layers:  # two rows each of what comes in and of what goes out
             if homes.inputs(layer) != name:
-                rows = layer.inputs[:1] if layer.second else layer.inputs
+                rows, row = (
+                    layer.inputs[:1] if layer.second else layer.inputs,
+                    Window(1, Span(1, 1, 1), Span(layer.ox, 1, 1), 1),
+                )
                 need += sum(2 * layer.stride_y * layer.ix * layer.c for n in rows if n not in inside)
             core = soc.cores[cores[layer.name]]
+            need += 2 * int(constant_transfer(layer, soc, name, layer.k, row, homes.weights_of(layer), exact).bytes)
             if layer.second and weights_at(layer, core) == name:
                 need += weights_held(layer, soc, core, layer.k, 0, layer.n, homes)[1]
             need += 2 * layer.ox * layer.k * (layer.name not in lines and homes.output(layer) != name)

@@ -33,6 +33,7 @@ from cosoc.sim.movers.dma_terms import (
     NOTHING,
     Transfer,
     Window,
+    constant_transfer,
     copies,
     input_transfer,
     output_transfer,
@@ -69,7 +70,8 @@ class CoreWork:
 class LayerWork:
     """A mapped layer's whole work: the cores' parts, the loads of its inputs, and the tiles that it goes through.
 
-    first_load, last_store: the transfers that nothing of the same layer can hide.
+    first_load, last_store: the transfers that nothing of the same layer can hide. constants, first_constants: those of
+    its constants, all and the first.
     """
 
     cores: tuple[CoreWork, ...]
@@ -77,6 +79,8 @@ class LayerWork:
     steps: Num
     first_load: Transfer
     last_store: Transfer
+    constants: Transfer = NOTHING
+    first_constants: Transfer = NOTHING
 
 
 def feed_ticks(tile: Tile, soc: SoC, core: Core, xp: Any, n: int = 1) -> Num:
@@ -175,6 +179,7 @@ def layer_work(
         once, again, by_part = (n // counts["n"] for n in (images, xp.maximum(outside, images), tiles))
     source, target = homes.inputs(layer), homes.output(layer)
     cores, loads, firsts, lasts = [], [], [], []
+    constants, first_constants = list[tuple[Transfer, Num]](), list[tuple[Transfer, Num]]()
     groups = [
         group_sizes(layer, part, soc.core_of(part), k, xp)
         for (_, k), part in zip(shares, plan.parts, strict=True)
@@ -206,6 +211,14 @@ def layer_work(
                 for at in seen
             ]
             loads += mine
+            if read.constants:
+                more = [
+                    (constant_transfer(read, soc, memory, size, at, homes.weights_of(read), xp), at.count * count)
+                    for size, count in slices
+                    for at in seen
+                ]
+                constants, first_constants = [*constants, *more], [*first_constants, (more[0][0], 1)]
+                mine = [*mine, *more]
             cores[i] = _rewriting(cores[i], mine, soc, xp)
             firsts.append((input_transfer(read, soc, memory, own[0][0], seen[0], source, xp), 1))
         else:
@@ -218,7 +231,9 @@ def layer_work(
                 times = xp.where(pixels_inside, k_steps[i], xp.used(k_steps[i]))
                 cores[i] = _rewriting(cores[i], [(t, n * times) for t, n in all_of_it], soc, xp)
             firsts.append((one[0], 1))
-    return LayerWork(tuple(cores), _total(loads), tiles * xp.maximum(0, *k_steps), _total(firsts), _total(lasts))
+    beside_all = (_total(constants), _total(first_constants)) if constants else ()
+    steps = tiles * xp.maximum(0, *k_steps)
+    return LayerWork(tuple(cores), _total(loads), steps, _total(firsts), _total(lasts), *beside_all)
 
 
 def _rewriting(work: CoreWork, loads: Sequence[tuple[Transfer, Num]], soc: SoC, xp: Any) -> CoreWork:

@@ -89,6 +89,7 @@ class LayerLine(_Strict):
     rows: ElementsOr0 = 0  # of the table that its inputs pick from, of an embedding
     weights_of: str = ""  # the layer before whose weights it computes with
     into: str = ""  # the state that its outputs are appended to, or replace
+    constants: ElementsOr0 = 0  # elements that it reads beside its inputs, of an operator without weights
     plane: PlaneLine | None = None  # what its rows are made of, if they are planes of a volume
 
     def layer(self) -> Layer:
@@ -209,6 +210,7 @@ def _output_faults(workload: Workload, sizes: dict[str, int]) -> Iterator[Fault]
             yield ("outputs",), f"{name!r} stands there {count} times; keep one"
 
 
+WITH_CONSTANTS = ("add", "concat", "softmax", "norm", "eltwise")
 _KeyFaults = Iterator[tuple[str, str]]
 
 
@@ -216,6 +218,8 @@ def _layer_faults(layer: Layer, sizes: dict[str, int]) -> _KeyFaults:
     layer = replace(layer, n=1)  # sizes are those of one image
     yield from _window_faults(layer)
     yield from _group_faults(layer)
+    if layer.constants and (layer.op not in WITH_CONSTANTS or layer.fn == SLICE):
+        yield "constants", f"found {layer.constants} of {layer.op}; those are of {', '.join(WITH_CONSTANTS)}"
     if min(layer.k, layer.oy, layer.ox) < 1:
         yield "k", f"k*oy*ox = {layer.k}*{layer.oy}*{layer.ox}; a layer gives at least one element"
     reads = [sizes[name] for name in layer.inputs]

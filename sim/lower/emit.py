@@ -635,8 +635,10 @@ class _Emitter:
         return self.rewrite(mine.core, moved, op) if layer.second else op
 
     def loads(self, layer: Layer, name: str) -> bool:
-        """Whether a core has to load the layer's inputs."""
-        return self.homes.inputs(layer) != self.soc.cores[name].memory
+        """Whether a core has to load the layer's inputs, or constants."""
+        memory = self.soc.cores[name].memory
+        beside = layer.constants > 0 and self.homes.weights_of(layer) != memory
+        return beside or self.homes.inputs(layer) != memory
 
     def stores(self, layer: Layer, name: str) -> bool:
         """Whether a core has to store the layer's output."""
@@ -656,7 +658,8 @@ class _Emitter:
             take = [(f"{names[i]}.in", SLOTS, 1) for i in parts if self.loads(layer, names[i])]
             at = step.at.under(layer, copy.layer)
             op, loaded = self.dma.load(copy.layer, memory, size, at, home, before, take)
-            out |= {i: (self.rewrite(names[i], loaded, op),) for i in parts}
+            more, beside = self.dma.constants(copy.layer, memory, size, at, before, take if op is None else ())
+            out |= {i: (self.rewrite(names[i], loaded, op), self.rewrite(names[i], beside, more)) for i in parts}
         return out
 
     def rewrite(self, name: str, loaded: int, op: Op | None) -> Op | None:
@@ -690,6 +693,8 @@ class _Emitter:
             deps: list[Op | None] = [weights[row.layer], *before] if row.row == 0 else []
             deps += [done[need] for need in row.needs]
             deps += self.outside_rows(layer, name, row.row, set(piece.layers), fetched, before)
+            first = before if row.row == 0 else ()
+            deps.append(self.dma.constants(layer, self.soc.cores[name].memory, layer.k, _row(layer), first)[0])
             edges = plan.buffer_rows
             take = [(f"{p}>{c}", rows, 1) for (p, c), rows in edges.items() if p == row.layer]
             give = [(f"{p}>{row.layer}", edges[p, row.layer], n) for p, n in row.frees]

@@ -48,9 +48,9 @@ class Homes:
         return self.tensors[layer.second] if layer.second else self.weights or self.main
 
     def ends(self, layer: Layer) -> tuple[str, ...]:
-        """The memories of a layer's tensors: what is loaded, multiplied by, and stored."""
-        second = (self.tensors[layer.second],) if layer.second else ()
-        return self.inputs(layer), *second, self.output(layer)
+        """The memories of a layer's tensors: what is loaded, multiplied by or read beside, and stored."""
+        beside = (self.weights_of(layer),) if layer.second or layer.constants else ()
+        return self.inputs(layer), *beside, self.output(layer)
 
     def weight_room(self, soc: SoC, memory: str) -> int:
         """Bytes of a weight memory in which weights come and go."""

@@ -56,6 +56,8 @@ class Layer:
     rows: of the table of a gather, each of k elements; the rows that it picks are its columns. weights_of: an earlier
     layer whose weights it uses too, which are stored once. into: a state of the network that it writes its results
     into, in place; who reads the layer reads all of that state. plane: what its rows are, if they are planes.
+    constants: elements that an operator without weights reads beside its inputs, the same for all images: a position
+    embedding, a norm's scales and shifts, a class token. They are stored with the weights, a byte each.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Layer:
     rows: int = 0
     weights_of: str = ""
     into: str = ""
+    constants: int = 0
     plane: Plane | None = None
 
     @property
@@ -132,10 +135,10 @@ class Layer:
 
     @property
     def weights(self) -> int:
-        """Weight elements, without biases; those of a table."""
+        """Weight elements, without biases; those of a table; constants."""
         if self.op == "gather":
             return self.rows * self.k
-        return self.k * (self.c // self.groups) * self.fy * self.fx if self.op == "conv" else 0
+        return self.k * (self.c // self.groups) * self.fy * self.fx if self.op == "conv" else self.constants
 
     @property
     def second(self) -> str:
@@ -241,6 +244,7 @@ class Workload:
 
 
 # What can be counted of one layer, wherever its sizes come from: beyond it sums of 64 bits would end.
+_WEIGHTS = {"gather": "rows*k", "conv": "k*c/groups*fy*fx"}  # what makes them up, of the others constants
 MOST_ELEMENTS = 1 << 40
 MOST_MACS = 1 << 50
 
@@ -250,7 +254,7 @@ def beyond_counting(layer: Layer) -> str:
     products = (
         ("n*c*iy*ix", "inputs", layer.n * layer.c * layer.iy * layer.ix, MOST_ELEMENTS),
         ("n*k*oy*ox", "outputs", layer.outputs, MOST_ELEMENTS),
-        ("rows*k" if layer.op == "gather" else "k*c/groups*fy*fx", "weights", layer.weights, MOST_ELEMENTS),
+        (_WEIGHTS.get(layer.op, "constants"), "weights", layer.weights, MOST_ELEMENTS),
         ("n*k*oy*ox*c/groups*fy*fx", "multiply-accumulates", layer.macs, MOST_MACS),
     )
     for keys, what, found, most in products:

@@ -15,6 +15,7 @@ from cosoc.sim.model.workload import Layer
 from cosoc.sim.movers.dma_terms import (
     Transfer,
     Window,
+    constant_transfer,
     input_transfer,
     output_transfer,
     weight_hops,
@@ -45,6 +46,15 @@ class DmaEmitter:
         moved = self.known.get(key)
         if moved is None:
             moved = self.known[key] = input_transfer(layer, self.soc, memory, k, at, home, exact)
+        return self._move(home, memory, moved, "load", after, take), int(moved.bytes)
+
+    def constants(
+        self, layer: Layer, memory: str, k: int, at: Window, after: Sequence[Op | None], take: Amounts = ()
+    ) -> tuple[Op | None, int]:
+        """Bring what a tile of k channels reads of a layer's constants into a core's memory: the op, None where nothing
+        moves, and its bytes."""
+        home = self.homes.weights_of(layer)
+        moved = constant_transfer(layer, self.soc, memory, k, at, home, exact)
         return self._move(home, memory, moved, "load", after, take), int(moved.bytes)
 
     def weights(

@@ -293,6 +293,18 @@ def input_transfer(layer: Layer, soc: SoC, memory: str, k: Num, at: Window, home
     return Transfer(one.bytes * operands, one.calls * operands, one.pieces * operands).times(at.n)
 
 
+def constant_transfer(layer: Layer, soc: SoC, memory: str, k: Num, at: Window, home: str, xp: Any) -> Transfer:
+    """Load what of a layer's constants one tile reads, once for all its images, in one piece: of its k channels what
+    the constants have of each, at most one of them for each of its pixels and each output."""
+    if home == memory or not layer.constants:
+        return Transfer(0 * k, 0 * k)
+    of_channel = exact.ceildiv(layer.constants, layer.k)
+    of_pixel = exact.ceildiv(layer.constants, layer.k * layer.oy * layer.ox)
+    elements = xp.minimum(k * xp.minimum(of_channel, of_pixel * at.y.out * at.x.out), layer.constants)
+    dma = soc.dma(soc.route(home, memory).dma)
+    return Transfer(xp.ceildiv(elements, dma.align_bytes) * dma.align_bytes, xp.used(elements))
+
+
 def output_transfer(layer: Layer, soc: SoC, memory: str, k: Num, at: Window, home: str, xp: Any) -> Transfer:
     """Store one tile's results from a core's memory to `home`; nothing if they stay there."""
     y, x = at.y, at.x

@@ -38,8 +38,8 @@ def convolution(window: tuple[tuple[int, ...], ...]) -> Workload:
 
 
 def rows_under(window: tuple[tuple[int, ...], ...], planes: range, pixels: range, width: int) -> int:
-    """Rows of inputs under some pixels, numbered row by row, of some output planes: all that exist from the first tap to
-    the last, in planes as in rows."""
+    """Rows of inputs under some pixels, numbered row by row, of some output planes: all that exist from the first tap
+    to the last, in planes as in rows."""
     taps, stride, pad, dilation = window
     z = [at * stride[0] - pad[0] + tap * dilation[0] for at in planes for tap in range(taps[0])]
     y = [at // width * stride[1] - pad[1] + tap * dilation[1] for at in pixels for tap in range(taps[1])]
