@@ -8,6 +8,7 @@ import io
 import json
 import os
 import platform
+import re
 import signal
 import sys
 import tempfile
@@ -66,7 +67,10 @@ def outcome(words: Sequence[str], limit_s: float) -> tuple[str, str]:
         return ("fine", "") if not lines else ("talkative", text)
     if status != 2:
         return f"status {status}", text
-    return ("refused" if len(lines) == 1 and lines[0].strip() else "not one line"), text
+    of_a_file = all(re.match(r"[^:]+\.[a-z]+:\d+:\d+: ", line) for line in lines)  # each fault of it in a line
+    return (
+        "refused" if lines and all(map(str.strip, lines)) and (of_a_file or len(lines) == 1) else "not one line"
+    ), text
 
 
 def machine() -> dict[str, Any]:

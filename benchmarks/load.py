@@ -4,17 +4,21 @@
 
 Each size runs in a process of its own, after a small one of the same kind has loaded and compiled what it needs, so
 that neither counts. Seconds are of the processor; memory is what the process grew by at its peak. The exponent is the
-slope of both between the two largest sizes, in logarithms: 1 is linear; 1.2 is what is allowed. No randomness, no seed.
+slope of both between the largest size and the next that is at most a quarter of it, in logarithms: 1 is linear; 1.2 is
+what is allowed. No randomness, no seed.
 With --cases and a --json file that is there, cases that are not run keep their figures in it.
 
 - layers: a network of residual blocks on DIANA, from a name to a result, mapping chosen. gemmini_layers: on Gemmini.
 - file: the same networks to YAML and back. estimate: its closed form.
 - tiles: a GEMM on Gemmini in so many tiles, each with its transfers. loop_tiles: a convolution on DIANA in so many.
 - report: a run of so many ops as a page, trace: as a Chrome trace, explain: its causes, and the what-ifs that they
-  propose (which are not simulated); the run itself is not in their seconds. page_mb, and browser_s until a headless
-  Chromium has drawn the page and ended, where there is one; browser_empty_s: the same of an empty page.
-- cluster: a network split over so many devices, each an entry of its own that differs from the others; gap: of the best
-  split found over the bound.
+  propose (which are not simulated); the run itself is not in their seconds. page_mb, and browser_s from when a headless
+  Chromium, where there is one, goes to the page until it has drawn it, by the page's own clock; browser_empty_s: the
+  same of an empty page, opened in turn; the least of three.
+- cluster: a network split over so many devices, each an entry of its own that is slower than the one before.
+  mixed_cluster: each takes less power in turn, so that a plan could need any. gap: of the best split found over the
+  bound; left_out: devices that the search does not tell apart from others; unfinished: rounds that its limit of time
+  (600 s) has cut short.
 - campaign: so many tasks over a Dask cluster of two workers on this machine, one of which is killed every `KILL_S`
   seconds; lost: tasks without a result, failed: recorded as failed (both to be 0). Wall seconds.
 """
@@ -25,17 +29,18 @@ import json
 import math
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from browser import Browser
 from common import arguments, state, write_json
 
 from cosoc.sim.files.catalog import find_soc, load_cluster
@@ -52,7 +57,6 @@ KILL_S = 30.0
 LIMIT_S = 600.0  # of one size
 ALLOWED = 1.2
 MIB = 1 << 20
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def residual(layers: int, channels: int = 16, side: int = 8) -> Workload:
@@ -150,36 +154,39 @@ def report(n: int) -> dict[str, Any]:
     data = run_page.run_data(run.result, run.soc, run.workload, run.mapping)
     page = run_page.page({"title": "load", "subtitle": "", "run": data, "provenance": []})
     out: dict[str, Any] = {"seconds": time.process_time() - start, "ops": run.result.ops, "page_mb": len(page) / MIB}
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is not None:
-        out["browser_empty_s"] = _shown(browser, "<title>empty</title><canvas></canvas>")
-        out["browser_s"] = _shown(browser, page)
-    return out
+    return out | _shown({"empty_": EMPTY, "": page})
 
 
-def _shown(browser: str, page: str) -> float:
-    """Seconds until a browser has started, drawn a page and ended: the least of three."""
-    seconds = []
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "page.html"
-        path.write_text(page, encoding="utf-8")
-        call = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", path.as_uri()]
-        for _ in range(3):
-            start = time.perf_counter()
-            done = subprocess.run(call, capture_output=True, timeout=120, check=True)
-            seconds.append(time.perf_counter() - start)
-            if b"<canvas" not in done.stdout:
-                raise SystemExit("the page was not drawn")
-    return min(seconds)
+EMPTY = "<!doctype html><title>empty</title><canvas></canvas>"
+
+
+def _shown(pages: dict[str, str]) -> dict[str, float]:
+    """Of pages, opened in turn, three times each, by name the least seconds until a browser has drawn one; none where
+    there is no browser."""
+    try:
+        browser = Browser()
+    except FileNotFoundError:
+        return {}
+    least: dict[str, float] = {}
+    with closing(browser), tempfile.TemporaryDirectory() as folder:
+        for turn in range(3):
+            for name, page in pages.items():
+                path = Path(folder) / f"{name}{turn}.html"
+                path.write_text(page, encoding="utf-8")
+                seconds, canvases = browser.opened_s(path)
+                if not canvases:
+                    raise SystemExit("the page was not drawn")
+                least[f"browser_{name}s"] = min(seconds, least.get(f"browser_{name}s", math.inf))
+    return least
 
 
 def trace(n: int) -> dict[str, Any]:
-    from cosoc.sim.report import render
+    from cosoc.sim.report.chrome import write_chrome_trace
 
     run, start = _run(n), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
-        render.write_chrome_trace(run.result, path)
+        write_chrome_trace(run.result, path)
         size = path.stat().st_size
     return {"seconds": time.process_time() - start, "ops": run.result.ops, "trace_mb": size / MIB}
 
@@ -195,11 +202,20 @@ def explain(n: int) -> dict[str, Any]:
 
 
 def cluster(n: int) -> dict[str, Any]:
-    """ResNet-8 over n boards of three kinds, each of which takes longer over a message than the one before."""
+    return _split(n, lambda i: {})
+
+
+def mixed_cluster(n: int) -> dict[str, Any]:
+    return _split(n, lambda i: {"set": {"base_power_mw": str(4000 - 3000 * i // n)}})
+
+
+def _split(n: int, more: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
+    """ResNet-8 over n boards of three kinds, each of which takes longer over a message than the one before. more: of
+    each board."""
     from cosoc.search.spaces.split_space import SplitConfig, search_splits
 
     socs = ("jetson_nano", "rpi4", "atom_e3845")
-    devices = {f"d{i}": {"soc": socs[i % 3], "message_ns": 10_000 + 1_000 * i} for i in range(n)}
+    devices = {f"d{i}": {"soc": socs[i % 3], "message_ns": 10_000 + 1_000 * i, **more(i)} for i in range(n)}
     link = {"kind": "ethernet_switch", "between": list(devices), "bytes_per_s": 1_250_000_000, "latency_ns": 100_000,
             "burst_bytes": 1448}  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
@@ -213,7 +229,7 @@ def cluster(n: int) -> dict[str, Any]:
         raise SystemExit("the best split is without a bound")
     return {
         "gap": result.value(best.estimated) / optimum.bound - 1, "stages": len(best.about["stages"]),
-        "left_out": result.about["devices_left_out"],
+        "left_out": result.about["devices_left_out"], "unfinished": len(result.about["unfinished"]),
     }  # fmt: skip
 
 
@@ -259,7 +275,8 @@ CASES: dict[str, tuple[Callable[[int], dict[str, Any]], tuple[int, ...], int]] =
     "report": (report, (10_000, 100_000, 1_000_000), 1),
     "trace": (trace, (10_000, 100_000, 1_000_000), 1),
     "explain": (explain, (10_000, 100_000, 1_000_000), 1),
-    "cluster": (cluster, (16, 64, 1_000), 1),
+    "cluster": (cluster, (16, 64, 256, 1_000), 1),
+    "mixed_cluster": (mixed_cluster, (16, 64, 256, 1_000), 0),
     "campaign": (campaign, (100, 1_000, 10_000), 0),
 }
 
@@ -292,11 +309,13 @@ def _alone(name: str, size: int) -> None:
 
 
 def exponent(rows: list[dict[str, Any]], key: str) -> float | None:
-    """The slope between the two largest sizes; None where there are fewer, or nothing grew that can be told."""
+    """The slope between the largest size and the next that is at most a quarter of it; None where there is none, or
+    nothing grew that can be told."""
     whole = [row for row in rows if row.get(key, 0) > 0]
-    if len(whole) < 2:
+    smaller = [row for row in whole if 4 * row["size"] <= whole[-1]["size"]]
+    if not smaller:
         return None
-    a, b = whole[-2:]
+    a, b = smaller[-1], whole[-1]
     return math.log(b[key] / a[key]) / math.log(b["size"] / a["size"])
 
 

@@ -34,11 +34,13 @@ from typing import Any
 from common import arguments, skip, state, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
+# Not those that start processes, which are not seen, nor those of training and campaigns, which run little of sim/.
 TESTS = (
-    "tests/sim/test_*.py", "tests/test_cli*.py", "tests/test_report_html.py", "tests/test_memory_use.py",
-    "tests/test_energy_boundary.py", "tests/test_output.py", "tests/test_schema.py", "tests/search/test_terms.py",
-    "tests/search/test_tiles.py", "tests/search/test_exact_tiling.py", "tests/search/test_split_chains.py",
-    "tests/search/test_share_table.py", "tests/search/test_relax*.py",
+    "tests/sim/test_*.py", "tests/test_api.py", "tests/test_cli*.py", "tests/test_energy_boundary.py",
+    "tests/test_fuzzed.py", "tests/test_golden_commands.py", "tests/test_memory_use.py", "tests/test_output.py",
+    "tests/test_report_html.py", "tests/test_schema.py", "tests/test_strangers.py", "tests/search/test_exact_tiling.py",
+    "tests/search/test_relax.py", "tests/search/test_share_table.py", "tests/search/test_split_chains.py",
+    "tests/search/test_splits.py", "tests/search/test_terms.py", "tests/search/test_tiles*.py",
 )  # fmt: skip
 QUICK = ("sim/lower/walk.py", "sim/exact.py", "sim/cores/digital_array.py"), ("tests/sim/test_walk.py",), 4
 ALIVE = ("survived", "no test")

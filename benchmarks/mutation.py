@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
+from operator import itemgetter
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,12 +29,14 @@ MODULE = (0, 0)  # in place of the lines of what runs when a module is imported
 
 @dataclass(frozen=True)
 class Place:
-    """Where a file can be mutated: positions (line, column), and (operator, which of its ways at the node)."""
+    """Where a file can be mutated: positions (line, column), (operator, which of its ways at the node), and what tells
+    it from all others wherever its line stands."""
 
     file: str
     start: tuple[int, int]
     end: tuple[int, int]
     ways: tuple[tuple[str, int], ...]
+    told_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -177,20 +181,26 @@ def places(tree: Path, files: list[str]) -> Iterator[Place]:
 
     for file in files:
         found: dict[tuple[tuple[int, int], tuple[int, int]], list[tuple[str, int]]] = {}
-        for node in ast_nodes(get_ast((tree / file).read_text())):
+        text, alike = (tree / file).read_text(), Counter[str]()
+        lines = text.splitlines()
+        for node in ast_nodes(get_ast(text)):
             for name in _for(node):
                 for way, (start, end) in enumerate(_operators()[name].mutation_positions(node)):
                     found.setdefault((start, end), []).append((name, way))
         for (start, end), ways in sorted(found.items()):
-            yield Place(file, start, end, tuple(ways))
+            line = lines[start[0] - 1]
+            indent = len(line) - len(line.lstrip())
+            told = f"{file} {line.strip()} {start[1] - indent} {end[1] - indent}"
+            alike[told] += 1
+            yield Place(file, start, end, tuple(ways), f"{told} {alike[told]}")
 
 
 def drawn(found: list[Place], seed: int) -> Iterator[tuple[Place, str, int]]:
-    """All places in a random order, each with one of its ways to mutate it: (place, operator, way)."""
-    rng, order = Random(seed), list(found)
-    rng.shuffle(order)
-    for place in order:
-        yield place, *rng.choice(place.ways)
+    """All places in a random order, each with one of its ways to mutate it: (place, operator, way). Each draws its own
+    rank, so that those of code that stays are drawn again when other code changes."""
+    dice = {place: Random(f"{seed} {place.told_by}") for place in found}
+    for _, place in sorted(((rng.random(), place) for place, rng in dice.items()), key=itemgetter(0)):
+        yield place, *dice[place].choice(place.ways)
 
 
 def mutant(source: Source, place: Place, operator: str, way: int) -> Mutant | None:

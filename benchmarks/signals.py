@@ -186,6 +186,9 @@ def resumed(name: str, folder: Path, tally: Tally) -> None:
 
 def measure(number: int, seed: int, folder: Path, names: Collection[str], lanes: int, note: Note) -> None:
     """So many signals, shared out among these commands, one after the other; every fourth folder is gone on with."""
+    for which in SIGNALS:
+        if signal.getsignal(which) is signal.SIG_IGN:  # as of a job that a shell has put in the background: commands
+            signal.signal(which, signal.SIG_DFL)  # would inherit it, and rightly go on
     took = prepare(folder, names)
     for name, most in shared(number, names).items():
         tally, rng, start = Tally(), Random(f"{seed} signals {name}"), time.monotonic()

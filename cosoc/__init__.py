@@ -4,7 +4,7 @@ What is offered here is loaded when it is first asked for, so that the import it
 
 >>> import cosoc
 >>> print(cosoc.simulate("diana", "resnet8"))
-resnet8 on diana, default, serial: 0.4735 ms, 7.49 uJ (123,123 ticks). The bottleneck is digital computing: ...
+resnet8 on diana, default, serial: 473.6 us, 7.489 uJ (123,123 ticks). The bottleneck is digital computing: ...
 """
 
 from importlib import import_module

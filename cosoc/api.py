@@ -65,7 +65,7 @@ def simulate(
 
     >>> result = simulate("diana", "resnet8", "all_8bit", overrides={"dmas.dma.setup_cycles": 35})
     >>> print(result)
-    resnet8 on diana, all_8bit, serial: 0.468 ms, 7.44 uJ (121,688 ticks). The bottleneck is digital computing: ...
+    resnet8 on diana, all_8bit, serial: 468 us, 7.441 uJ (121,688 ticks). The bottleneck is digital computing: ...
     """
     from cosoc.sim.simulate import simulate as run
 

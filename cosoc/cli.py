@@ -28,6 +28,7 @@ from cosoc.output import (
     put,
     replacing,
     reporting,
+    reporting_late,
     say,
     workload_table,
     write_json,
@@ -199,6 +200,10 @@ def simulate(
     trace_file: Annotated[
         Path | None, typer.Option("--trace", metavar="FILE", help="Write a Chrome trace, which Perfetto opens.")
     ] = None,
+    schedule_file: Annotated[
+        Path | None,
+        typer.Option("--schedule", metavar="FILE.json", help="Write op, tile, operands, addresses and times as JSON."),
+    ] = None,
     gantt_file: Annotated[
         Path | None, typer.Option("--gantt", metavar="FILE", help="Draw a Gantt chart (.png).")
     ] = None,
@@ -242,8 +247,9 @@ def simulate(
     asked = reading(input_shape, input_dtype, cut_at, context)
     if is_cluster(soc):
         known = ("mapping", "runtime", "engine", "inferences", "json_file", *READING, "overrides", "carrier")
-        _only(ctx, "a cluster", *known)
-        options = (mapping, runtime, engine, inferences or STREAMED, json_file, asked, overrides, carrier, quiet)
+        _only(ctx, "a cluster", *known, "schedule_file")
+        files = (json_file, schedule_file)
+        options = (mapping, runtime, engine, inferences or STREAMED, files, asked, overrides, carrier, quiet)
         _simulate_cluster(soc, workload, *options)
         return
     if ranges:
@@ -266,7 +272,8 @@ def simulate(
         _simulate_together(soc, networks, placed_by, runtime, engine, *repeated, json_file, overrides, quiet)
         return
     _only(ctx, "one SoC", *(name for name in ctx.params if name not in ("carrier", "seed")))
-    _check_outputs({"--json": json_file, "--trace": trace_file, "--gantt": gantt_file, "--report": report_file})
+    outputs = {"--json": json_file, "--trace": trace_file, "--gantt": gantt_file, "--report": report_file}
+    _check_outputs(outputs | {"--schedule": schedule_file})
     if gantt_file and gantt_file.suffix.lower() != ".png":
         raise InputError(f"--gantt {gantt_file}: the chart is a PNG; give a name that ends in .png")
     inferences = inferences or 1
@@ -279,14 +286,22 @@ def simulate(
     case = why.Case(machine, network, placed, engine, inferences)
     if engine == "fast" and not quiet:
         _announce_compilation()
-    result = run(machine, network, placed, engine=engine, inferences=inferences)
+    with reporting_late(quiet) as progress:
+        result = run(machine, network, placed, engine, inferences, progress)
     if json_file:
         write_json(json_file, why.of_result(result))
     if report_file:
         write_text(report_file, why.html(result, case))
     if trace_file:
+        from cosoc.sim.report.chrome import write_chrome_trace
+
         with replacing(trace_file) as part:
-            render.write_chrome_trace(result, part)
+            write_chrome_trace(result, part)
+    if schedule_file:
+        from cosoc.sim.report.schedule import write_schedule
+
+        with replacing(schedule_file) as part:
+            write_schedule(result, part)
     if gantt_file:
         with replacing(gantt_file) as part:
             render.gantt(result, part)
@@ -377,9 +392,11 @@ def _periods(text: str | None, n: int) -> list[float]:
 
 def _simulate_cluster(
     cluster: str, workload: str, mapping: str | None, runtime: Runtime | None, engine: Engine, inferences: int,
-    json_file: Path | None, input_shape: Asked, overrides: list[str] | None, carrier: float | None, quiet: bool,
+    files: tuple[Path | None, Path | None], input_shape: Asked, overrides: list[str] | None, carrier: float | None,
+    quiet: bool,
 ) -> None:  # fmt: skip
-    _check_outputs({"--json": json_file})
+    json_file, schedule_file = files
+    _check_outputs({"--json": json_file, "--schedule": schedule_file})
     machines = _cluster(cluster, overrides, carrier)
     network = _workload(workload, input_shape)
     from cosoc.sim.files.mapping_file import find_cluster_mapping
@@ -393,6 +410,12 @@ def _simulate_cluster(
     result = simulate_cluster(machines, network, placed, engine, inferences)
     if json_file:
         write_json(json_file, pipeline_result.to_json(result))
+    if schedule_file:
+        from cosoc.sim.report.cluster_schedule import write_cluster_schedule
+        from cosoc.sim.simulate import engine_run
+
+        with replacing(schedule_file) as part:
+            write_cluster_schedule(result, machines, network, placed, engine_run(engine), part)
     if not quiet:
         put(pipeline_result.table(result))
 
@@ -702,7 +725,7 @@ def search(
     ] = DEFAULT_MAPPING,
     time_budget: Annotated[
         float | None,
-        typer.Option("--time-budget", metavar="S", help="Where nothing is trained: seconds to search."),
+        typer.Option("--time-budget", metavar="S", help="Where nothing is trained: seconds to search (splits: 600)."),
     ] = None,
     estimate: Annotated[
         Path | None,
@@ -1003,30 +1026,101 @@ def show_mapping(
 @app.command("import-mapping")
 def import_mapping(
     mapping: Annotated[
-        str, typer.Argument(metavar="STRING|FILE", help="A Timeloop or DOSA string, or a file of them.")
+        str,
+        typer.Argument(
+            metavar="STRING|FILE|DIR",
+            help="A Timeloop or DOSA string or a file of them, a mapping file of Timeloop, or a folder of these.",
+        ),
     ],
     workload: Annotated[str, typer.Option("--workload", metavar="WORKLOAD", help="The network that it is for.")],
-    layer: Annotated[str | None, typer.Option("--layer", help="The layer that a string is for.")] = None,
-    soc: Annotated[str, typer.Option("--soc", metavar="SOC", help="A SoC with a systolic array.")] = "gemmini",
+    layer: Annotated[str | None, typer.Option("--layer", help="The layer that a string or one file is for.")] = None,
+    soc: Annotated[
+        str, typer.Option("--soc", metavar="SOC", help="A SoC; for strings one with a systolic array.")
+    ] = "gemmini",
+    core: Annotated[
+        str | None, typer.Option("--core", help="Of Timeloop's files: the core that computes [default: a layer's own].")
+    ] = None,
+    outside: Annotated[
+        str | None,
+        typer.Option("--outside", metavar="LEVEL", help="Of Timeloop's files: the level whose loops go around tiles."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the mapping file there.")] = None,
     overrides: Overrides = None,
     trusted: Trust = False,
 ) -> None:
-    """Turn Timeloop or DOSA mapping strings into a mapping file for `--mapping`."""
-    from cosoc.sim.files.mapping_file import dump_mapping
-    from cosoc.sim.importers.timeloop import from_strings, read_strings
-
-    # os.path: a string may be longer than the name of a file can be
-    is_file = mapping.endswith((".yaml", ".yml")) or os.path.isfile(mapping)
-    if is_file == (layer is not None):
-        raise InputError(f"--layer goes with a string, not with a file; found {mapping!r} and {layer or 'no layer'}")
+    """Turn mappings of Timeloop or DOSA into a mapping file for `--mapping`."""
     _check_outputs({"--out": out})
-    strings = read_strings(Path(mapping)) if is_file else {str(layer): mapping}
-    found = dump_mapping(from_strings(strings, _workload(workload, None), _soc(soc, overrides)))
+    from cosoc import handover
+
+    found = handover.imported(mapping, _workload(workload, None), _soc(soc, overrides), layer, core, outside)
     if out is None:
         put(found, end="")
     else:
         write_text(out, found)
+
+
+@app.command("export-mapping")
+def export_mapping(
+    soc: SocName,
+    workload: WorkloadName,
+    to: Annotated[Literal["timeloop", "zigzag"], typer.Option("--to", help="The tool that reads it.")],
+    mapping: MappingName = DEFAULT_MAPPING,
+    runtime: RuntimeName = None,
+    layer: Annotated[str | None, typer.Option("--layer", help="Print the file of this layer.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write all layers' files there.")] = None,
+    unroll: Annotated[
+        str | None,
+        typer.Option("--unroll", metavar="DIM=N,...", help="Of ZigZag's array: what each axis does at once."),
+    ] = None,
+    batch: Batch = 1,
+    input_shape: InputShape = None,
+    overrides: Overrides = None,
+    trusted: Trust = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the tiles of a mapping and the loops around them as mapping files of Timeloop or ZigZag."""
+    from cosoc import handover
+
+    machine, network, placed = _inputs(soc, workload, mapping, runtime, input_shape, overrides, batch)
+    handover.exported(placed, network, machine, to, out, layer, unroll, quiet)
+
+
+@app.command("operator-table")
+def operator_table(
+    soc: SocName,
+    workloads: Annotated[list[str], typer.Argument(metavar="WORKLOAD...", help="Networks, as in `cosoc simulate`.")],
+    to: Annotated[Literal["csv", "llmservingsim", "astra-sim"], typer.Option("--for", help="Who reads it.")] = "csv",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE|DIR", help="Where to [default: print; llmservingsim: needed].")
+    ] = None,
+    names: Annotated[
+        Path | None, typer.Option("--names", metavar="FILE", help="What LLMServingSim calls which layers, as YAML.")
+    ] = None,
+    mapping: MappingName = DEFAULT_MAPPING,
+    runtime: RuntimeName = None,
+    engine: Annotated[Engine, typer.Option("--engine", help="Both give the same result to the tick.")] = "fast",
+    batch: Batch = 1,
+    overrides: Overrides = None,
+    trusted: Trust = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write what each operator of networks takes on a chip, as simulators of whole systems read it."""
+    from cosoc import handover
+
+    handover.check_table(to, workloads, out, names)
+    from cosoc.sim.simulate import simulate as run
+
+    inputs = [_inputs(soc, one, mapping, runtime, None, overrides, batch, None, quiet) for one in workloads]
+    layers = [layer.name for _, network, _ in inputs for layer in network]
+    told = None if names is None else handover.read_names(names, layers)
+    if engine == "fast" and not quiet:
+        _announce_compilation()
+    with reporting(quiet or len(inputs) == 1) as report:
+        results = []
+        for number, (machine, network, placed) in enumerate(inputs):
+            report(number, len(inputs), network.name)
+            results.append(run(machine, network, placed, engine=engine))
+    handover.write_table(to, results, out, told)
 
 
 @show_app.command("program")
@@ -1097,7 +1191,6 @@ def _inputs(
     soc: str, workload: str, mapping: str, runtime: Runtime | None, input_shape: Asked,
     overrides: list[str] | None, batch: int = 1, objective: str | None = None, quiet: bool = False,
 ) -> tuple[SoC, Workload, Mapping]:  # fmt: skip
-    from cosoc.output import reporting_late
     from cosoc.sim.files.mapping_file import find_mapping
     from cosoc.sim.model.workload import multiplied
 
@@ -1192,7 +1285,11 @@ def _run(words: Sequence[str], signals: Signals) -> int:
 def _main(words: Sequence[str], signals: Signals) -> int:
     try:
         status = _run(words, signals)
-    except (InputError, Deadlock) as error:
+    except InputError as error:
+        for fault in error.lines:
+            say(fault)
+        return BAD_INPUT
+    except Deadlock as error:
         say(str(error))
         return BAD_INPUT
     except Interrupted as error:

@@ -24,6 +24,7 @@ complete -o default -F _cosoc cosoc
 ZSH = """#compdef cosoc
 _cosoc() {
   local -a found
+  [[ $PREFIX == --*=* ]] && compset -P 1 '*='
   found=("${(@f)$(cosoc complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)}")
   compadd -- "${(@)found:#*=}"
   compadd -S '' -- "${(@M)found:#*=}"
@@ -31,7 +32,12 @@ _cosoc() {
 }
 compdef _cosoc cosoc
 """
-FISH = """complete -c cosoc -a '(cosoc complete -- (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'
+FISH = """function __cosoc_offered
+  set -l begun (commandline -ct)
+  set -l option (string match -r -- '^--[^=]+=' $begun)
+  cosoc complete -- (commandline -opc)[2..-1] $begun 2>/dev/null | string replace -r -- '^' "$option"
+end
+complete -c cosoc -a '(__cosoc_offered)'
 """
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 WHERE = {
@@ -51,7 +57,7 @@ def script(shell: str) -> str:
 def candidates(root: Any, words: Sequence[str]) -> list[str]:
     """What the last word may become, the words before it standing (without `cosoc`). root: the command, as click has
     it."""
-    *before, begun = words or [""]
+    *before, begun = _apart(words) or [""]
     command, values, option = _walked(root, before)
     if option is not None:
         found = _values_of(command, option, values)
@@ -65,6 +71,19 @@ def candidates(root: Any, words: Sequence[str]) -> list[str]:
         free = [p for n, p in enumerate(arguments) if n >= len(values)] or [p for p in arguments if p.nargs == -1]
         found = _values_of(command, free[0], values) if free else []
     return sorted({one for one in found if one.startswith(begun)})
+
+
+def _apart(words: Sequence[str]) -> list[str]:
+    """Words with an option and its value as two, where they are one (zsh, fish) or three (bash)."""
+    out = list[str]()
+    for n, word in enumerate(words):
+        if word == "=" and n and words[n - 1].startswith("--"):
+            out += [""] if n == len(words) - 1 else []
+        elif word.startswith("--") and "=" in word:
+            out += word.split("=", 1)
+        else:
+            out.append(word)
+    return out
 
 
 def _walked(root: Any, words: Sequence[str]) -> tuple[Any, list[str], Any]:

@@ -48,7 +48,8 @@ def keys_page(schemas: dict[str, dict[str, Any]]) -> str:
     lines += ["## Core models\n", "### Every core, under `cores`\n", COMMON, *_table({"properties": ordered})]
     for name, model in CORES.items():
         lines += _model(name, model, parts)
-    for file, title in (("cluster", "Cluster files"), ("mapping", "Mapping files"), ("workload", "Workload files")):
+    for file, title in (("cluster", "Cluster files"), ("mapping", "Mapping files"), ("workload", "Workload files"),
+                        ("schedule", "Schedules, which `simulate --schedule` writes")):  # fmt: skip
         schema = schemas[f"{file}.json"]
         if "properties" in schema:
             lines += [f"## {title}\n", *_table(schema)]

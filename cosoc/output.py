@@ -32,6 +32,7 @@ Report = Callable[[int, int, str], None]
 
 UNWRAPPED = 100_000  # columns of a line that nobody has to see on a screen
 SAID = 4000  # characters of a message: more than any of ours, but what it quotes may be as long as a file
+SOON_S = 1.0  # for which nothing is said of what is over at once as a rule
 _LINE_EVERY_S = 5.0  # into a log, a line when the activity changes and at most this often otherwise
 
 
@@ -243,11 +244,14 @@ def reporting(quiet: bool) -> Iterator[Report]:
 
 @contextlib.contextmanager
 def reporting_late(quiet: bool) -> Iterator[Report]:
-    """The same, begun by the first report: for what is over at once as a rule."""
+    """The same, begun by the first report after SOON_S: for what is over at once as a rule."""
+    started = time.monotonic()
     with contextlib.ExitStack() as stack:
         begun: list[Report] = []
 
         def report(done: int, total: int, what: str) -> None:
+            if not begun and time.monotonic() - started < SOON_S:
+                return
             if not begun:
                 begun.append(stack.enter_context(reporting(quiet)))
             begun[0](done, total, what)

@@ -21,7 +21,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from cosoc.keys_page import keys_page
@@ -31,6 +31,7 @@ from cosoc.sim.files.names import FileKind
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.soc import Core
 from cosoc.sim.model.units import Within
+from cosoc.sim.report.schedule_file import ClusterScheduleFile, ScheduleFile
 
 KINDS: tuple[FileKind, ...] = get_args(FileKind)
 # What stands in a schema for numbers: YAML 1.1, which cosoc reads, has 500_000_000, and editors' YAML 1.2 takes that
@@ -50,22 +51,32 @@ def _schema(kind: FileKind) -> dict[str, Any]:
         "cluster": catalog.cluster_json_schema,
         "workload": workload_file.json_schema,
         "mapping": mapping_file.json_schema,
+        "schedule": _schedule,
     }[kind]()
-    classes = {one.__name__: one for one in _classes(_root(kind))}
-    for name, part in [(_root(kind).__name__, schema), *schema.get("$defs", {}).items()]:
+    roots = _roots(kind)
+    classes = {one.__name__: one for root in roots for one in _classes(root)}
+    whole = [] if len(roots) > 1 else [(roots[0].__name__, schema)]
+    for name, part in [*whole, *schema.get("$defs", {}).items()]:
         for key, value in part.get("properties", {}).items():
             value["description"] = describe(classes[name], key)
-    _accept_underscores(schema)
+    if kind != "schedule":  # which nobody writes by hand
+        _accept_underscores(schema)
     return schema
 
 
-def _root(kind: FileKind) -> type[BaseModel]:
-    """What a file of the kind is read into."""
-    roots: dict[FileKind, type[BaseModel]] = {
-        "soc": catalog.SoCFile,
-        "cluster": Cluster,
-        "workload": workload_file.WorkloadFile,
-        "mapping": mapping_file.MappingFile,
+def _schedule() -> dict[str, Any]:
+    """Of a chip or of a cluster."""
+    return TypeAdapter(ScheduleFile | ClusterScheduleFile).json_schema()
+
+
+def _roots(kind: FileKind) -> tuple[type[BaseModel], ...]:
+    """What a file of the kind may be."""
+    roots: dict[FileKind, tuple[type[BaseModel], ...]] = {
+        "soc": (catalog.SoCFile,),
+        "cluster": (Cluster,),
+        "workload": (workload_file.WorkloadFile,),
+        "mapping": (mapping_file.MappingFile,),
+        "schedule": (ScheduleFile, ClusterScheduleFile),
     }
     return roots[kind]
 

@@ -95,8 +95,9 @@ def search(
     of splits throughput). targets: what must hold, such as `latency=5ms`. mapping: where nothing is trained, whose
     cores are kept. estimate: what `calibrate` gave, to begin with. strengths, points, estimator, template, cut, seeds,
     train_images, device: as `TrainingConfig` has them. beside: other networks at once, where nothing is trained.
-    inferences: that each replay of splits streams. example: of the input, see `inputs`. carrier_w: what a board draws
-    beside a chip. report(done, total, what): called as it goes.
+    inferences: that each replay of splits streams. time_budget_s: of a search that trains nothing; of splits 600 where
+    nothing is said, after which the best found stands beside a proven bound. example: of the input, see `inputs`.
+    carrier_w: what a board draws beside a chip. report(done, total, what): called as it goes.
 
     Raises InputError for what cannot be searched, before anything is written. After KeyboardInterrupt `resume` goes on.
     """
@@ -121,7 +122,9 @@ def search(
     try:
         if parts[0] == "splits":
             cluster = cast("ACluster", soc)
-            return _splits(cluster, workload, parts[1:], inferences, example, overrides, carrier_w, asked)(report)
+            return _splits(
+                cluster, workload, parts[1:], inferences, example, overrides, carrier_w, time_budget_s, asked
+            )(report)
         one = cast("ASoC", soc)
         if by_cost(parts, workload, epochs):
             given = (mapping, parts, template, runtime, time_budget_s, example, overrides)
@@ -157,7 +160,7 @@ COMMON = ("soc", "workload", "space", "objective", "targets", "seed", "out", "re
 def meant(parts: Sequence[str], workload: ANetwork, epochs: int) -> frozenset[str]:
     """The arguments of `search` that mean something for a chain of spaces."""
     if parts[0] == "splits":
-        return frozenset((*COMMON, "inferences", "carrier_w"))
+        return frozenset((*COMMON, "inferences", "carrier_w", "time_budget_s"))
     if by_cost(parts, workload, epochs):
         chained = {"channels": ["runtime"], "operators": ["runtime", "template"]}.get(parts[0], [])
         nothing_trained = ["epochs"] if epochs == 0 else []
@@ -278,15 +281,15 @@ def _with_choices(
 
 def _splits(
     cluster: ACluster, workload: ANetwork, inner: tuple[str, ...], inferences: int, example: Example | None,
-    overrides: Overrides | None, carrier_w: float | None, asked: _Asked,
+    overrides: Overrides | None, carrier_w: float | None, budget_s: float | None, asked: _Asked,
 ) -> Callable[[Report], Result]:  # fmt: skip
     from cosoc.inputs import cluster_of, network_of
-    from cosoc.search.spaces.split_space import SplitConfig, SplitSpace, search_splits
+    from cosoc.search.spaces.split_space import SECONDS, SplitConfig, SplitSpace, search_splits
 
     config = SplitConfig(
         cluster_of(cluster, overrides, carrier_w), network_of(workload, example), inferences, inner=inner,
         objective=asked.objective, targets=asked.targets, seed=asked.seed, out=asked.out, resume=asked.resume,
-        redo=asked.redo,
+        redo=asked.redo, time_budget_s=SECONDS if budget_s is None else budget_s,
     )  # fmt: skip
     made = SplitSpace(config)  # what is wrong with it is said before a folder is made
     check_run_folder(asked.out, asked.resume, asked.redo)

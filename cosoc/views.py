@@ -11,7 +11,7 @@ from cosoc.output import as_text
 from cosoc.sim.errors import InputError
 from cosoc.sim.report.render import gantt_figure, summary
 from cosoc.sim.report.result import CAUSES, Result
-from cosoc.sim.shown import shown
+from cosoc.sim.shown import quantity, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,14 +82,6 @@ def cards(result: Result) -> str:
     )
 
 
-def quantity(value: float, unit: str) -> str:
-    """A figure with its unit and the prefix that leaves 1 to 999 of it: `4.735e-4, s` is 473.5 us."""
-    for prefix, factor in (("", 1.0), ("m", 1e-3), ("u", 1e-6), ("n", 1e-9)):
-        if abs(value) >= factor:
-            return f"{value / factor:.4g} {prefix}{unit}"
-    return f"{value * 1e12:.4g} p{unit}" if value else f"0 {unit}"
-
-
 def _said(text: str) -> str:
     return escape(shown(text))
 
@@ -148,3 +140,10 @@ def layer_frame(result: Result) -> DataFrame:
 def plot(result: Result) -> Figure:
     """The run's Gantt chart."""
     return gantt_figure(result)
+
+
+def op_by_op(result: Result) -> dict[str, Any]:
+    """The run's schedule as plain data."""
+    from cosoc.sim.report.schedule import schedule  # it lowers, with what that needs
+
+    return schedule(result)

@@ -26,9 +26,10 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.report.explain import LayerChange
 from cosoc.sim.report.result import CAUSES, Result, to_json
+from cosoc.sim.shown import quantity
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import checked
-from cosoc.views import frame, preformatted, quantity
+from cosoc.views import frame, preformatted
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -204,7 +205,7 @@ def pipelined(result: PipelinedResult) -> RenderableType:
         tiles = f"{one.tiles:,}" if one.tiles else ""
         table.add_row(one.layer, one.core, f"{one.seconds * 1e6:.4g}", f"{one.copies}", tiles, f"{one.utilisation:.1%}")
     said = f"{result.workload} on {result.soc}, {result.mapping}, pipelined: {result.throughput:,.1f} images a second, "
-    said += f"{result.energy_j * 1e6:.4g} uJ each, {result.latency_s * 1e6:.4g} us under way. "
+    said += f"{quantity(result.energy_j, 'J')} each, {quantity(result.latency_s, 's')} under way. "
     said += f"{result.bottleneck} sets the rate. Layer after layer: {1 / result.layer_after_layer_s:,.1f} a second."
     return Group(table, "", said)
 

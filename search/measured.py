@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.table import Table
 
 from cosoc.sim import exact
@@ -358,7 +359,8 @@ def by_device(predictions: Sequence[Prediction]) -> dict[Key, list[Prediction]]:
 
 def table(predictions: Sequence[Prediction]) -> Table:
     """Errors by device: of the fit, of networks left out, of the device unseen, and the worst network left out."""
-    out = Table("device", "runtime", "networks", "fit", "network left out", "device left out", "worst left out")
+    columns = ("device", "runtime", "networks", "fit", "network left out", "device left out", "worst left out")
+    out = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for (device, runtime), mine in by_device(predictions).items():
         worst = max(mine, key=lambda p: abs(math.log(p.left_out_s / p.measured.seconds)))
         few = len(mine) < ENOUGH

@@ -15,12 +15,14 @@ from dataclasses import asdict, dataclass, field
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.table import Table
 
 from cosoc.search.front import half_width, hypervolume, non_dominated
 from cosoc.search.space import Optimum
 from cosoc.search.targets import Target, met, within
 from cosoc.sim.figures import Figures, objective
+from cosoc.sim.shown import quantity
 
 if TYPE_CHECKING:  # loaded where they are asked for
     from matplotlib.figure import Figure
@@ -86,7 +88,7 @@ class Result:
         what = f"{self.heading['workload']} on {self.heading.get('soc') or self.heading.get('cluster')}"
         best, n = self.best, len(self.found)
         accuracy = "" if best.accuracy is None else f", accuracy {percent(best)}"
-        cost = f"{MILLI * best.simulated.latency_s:.4g} ms, {MICRO * best.simulated.energy_j:.4g} uJ"
+        cost = f"{quantity(best.simulated.latency_s, 's')}, {quantity(best.simulated.energy_j, 'J')}"
         counted = f"{n} mapping{'' if n == 1 else 's'} simulated, {len(self.front())} on the front"
         return f"{what}, {self.heading['space']}, {self.objective}: {counted}; best: {best.name}, {cost}{accuracy}"
 
@@ -115,6 +117,12 @@ class Result:
         from cosoc.search.picture import figure
 
         return figure(self)
+
+    @property
+    def unfinished(self) -> str:
+        """What a limit of time has cut short, as a clause; empty where nothing was."""
+        rounds = self.about.get("unfinished")
+        return f"{' and '.join(rounds)} cut short after {self.about['time_budget_s']:g} s" if rounds else ""
 
     @property
     def trained(self) -> bool:
@@ -225,7 +233,8 @@ class Result:
         """What was simulated, best first, for a terminal; of more than SHOWN mappings the rest stands in result.json.
         A `note` in a mapping's `about` is said behind its throughput."""
         machine = self.heading.get("soc") or self.heading.get("cluster")
-        out = Table(title=f"{self.heading['workload']} on {machine}, objective {self.objective} (simulated)")
+        title = f"{self.heading['workload']} on {machine}, objective {self.objective} (simulated)"
+        out = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, show_edge=False)
         in_mj = any(one.simulated.energy_j >= LARGE_J for one in self.found)
         trained = ("accuracy",) if self.trained else ()
         for name in ("mapping", *trained, "ms", "mJ" if in_mj else "uJ", "peak KiB", "1/s", "estimated"):
@@ -258,6 +267,8 @@ class Result:
         if self.optimum is not None and self.best.estimated:
             gap = self.value(self.best.estimated) / self.optimum.bound - 1
             out.caption += f"; {self.best.name}: {gap:.2%} above the bound of the estimate"
+        if self.unfinished:
+            out.caption += f"; {self.unfinished}"
         return out
 
 

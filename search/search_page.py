@@ -17,6 +17,7 @@ from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.report.result import Result as Run
 from cosoc.sim.report.run_page import gantt_data
+from cosoc.sim.shown import quantity
 from cosoc.sim.simulate import engine_run
 from cosoc.sim.stages import StageFigures, pipeline_of
 
@@ -72,6 +73,8 @@ def front_data(result: Result) -> dict[str, Any]:
     if result.optimum is not None and result.best.estimated is not None:
         gap = result.value(result.best.estimated) / result.optimum.bound - 1
         about += f" Its estimate is {gap:.2%} above the bound of the estimate."
+    if result.unfinished:
+        about += f" {result.unfinished.capitalize()}."
     return {"title": "Front", "about": about, "charts": charts, "head": head, "rows": rows}
 
 
@@ -83,9 +86,9 @@ def text_of(one: Found) -> str:
     """What is said of a mapping when its mark is pointed at."""
     f = one.simulated
     accuracy = "" if one.accuracy is None else f": {one.accuracy:.2%}"
-    estimated = f", {1e3 * one.estimated.latency_s:.4g} ms estimated" if one.estimated else ""
+    estimated = f", {quantity(one.estimated.latency_s, 's')} estimated" if one.estimated else ""
     text = (
-        f"{one.name}{accuracy}\n{1e3 * f.latency_s:.4g} ms simulated{estimated}\n{1e3 * f.energy_j:.4g} mJ, "
+        f"{one.name}{accuracy}\n{quantity(f.latency_s, 's')} simulated{estimated}\n{quantity(f.energy_j, 'J')}, "
         f"{f.throughput:.4g}/s, {f.peak_bytes / 1024:.4g} KiB at most"
     )
     return text + (f"\n{_stages_text(one.about['stages'])}" if "stages" in one.about else "")
@@ -136,8 +139,8 @@ def _devices(one: Found) -> dict[str, Any]:
                 "name": f"{part['device']}: {stage['first_layer']} to {stage['last_layer']}",
                 "simulated": part["utilisation"],
                 "estimate": stage["seconds"] / stage["replicas"] / period,
-                "text": f"{stage['layers']} layers, {1e3 * stage['seconds']:.4g} ms an item, "
-                f"{1e3 * part['energy_j']:.4g} mJ an inference",
+                "text": f"{stage['layers']} layers, {quantity(stage['seconds'], 's')} an item, "
+                f"{quantity(part['energy_j'], 'J')} an inference",
             }
         )
     devices = {part["device"] for part in replay["devices"]}

@@ -11,13 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping as MappingOf
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cosoc.search.exact.splits import MOST_STATES, bounded, least_period, too_many
+from cosoc.search.exact.limit import NO_LIMIT, Limit, OutOfTime
+from cosoc.search.exact.split_classes import bounded
+from cosoc.search.exact.splits import MOST_STATES, Programme, too_many
 from cosoc.search.spaces.splits import Bools, Cuts, Floats, Plan, Problem, cuts_of, nested, no_plan
-from cosoc.search.split_devices import needed, states
+from cosoc.search.split_devices import states, within
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import device_soc
@@ -206,7 +209,9 @@ def _largest_between(cuts: Cuts, by_layer: Floats) -> Floats:
 @dataclass(frozen=True)
 class Case:
     """A cluster, a workload and the problem that they make. devices: their costs, by name. needs [T, N, N]: bytes that
-    a stage takes of its device's memory."""
+    a stage takes of its device's memory. left_out: the parts by which the least period, and the least of all figures,
+    are above those with the devices that were left out, at most. everyone: with those, and with hops for nothing; None
+    where none is left out that a plan could need."""
 
     cluster: Cluster
     workload: Workload
@@ -214,6 +219,8 @@ class Case:
     problem: Problem
     devices: MappingOf[str, DeviceCosts]
     needs: Floats
+    left_out: tuple[float, float] = (0.0, 0.0)
+    everyone: Problem | None = None
 
     def mapping(self, plan: Plan, name: str = "split") -> Mapping:
         """A plan as a mapping of the cluster."""
@@ -291,11 +298,13 @@ def make_case(
     costs: MappingOf[str, DeviceCosts] | None = None,
     cuts: Cuts | None = None,
     most_bytes: float = math.inf,
+    limit: Limit = NO_LIMIT,
 ) -> Case:
     """The problem of splitting a workload over a cluster, `items` inferences at a time. With `branches`, cuts across
     branches are among its cuts. costs: of the devices; by default under their default mappings. cuts: where to cut, in
     place of those. most_bytes: that a stage may take of its device's memory. Of very many devices those are kept that a
-    plan can need. InputError where the memories cannot hold it."""
+    plan can need. limit: after which it is not looked for better ways to see whether a plan can be at all. InputError
+    where the memories cannot hold it."""
     cuts = cuts or cuts_of(workload, branches)
     names = tuple(cluster.devices)
     costs = costs or device_costs(cluster, workload, device_mappings(cluster, workload))
@@ -330,19 +339,28 @@ def make_case(
         hop_bytes.append(sizes)
         about.append(mine)
     bytes_free = [min(mine.memory_bytes, most_bytes) for mine in about]
-    kept = list(range(len(names)))
+    kept, above, everyone = list(range(len(names))), (0.0, 0.0), None
     if _prunable(cluster, len(cuts.names)) and not any(slow.shape[2] for slow, _ in slower):
-        kept = needed(
-            np.stack([
-                np.concatenate([
-                    np.where(held <= free, spent_s, np.inf).ravel(), spent_j.ravel(), held.ravel(), [mine.idle_w, -free]
-                ])
-                for spent_s, spent_j, held, free, mine in zip(occupancy, busy, needs, bytes_free, about, strict=True)
-            ]),
+        kept, above = within(
+            np.stack([np.where(held <= free, spent_s, np.inf)[behind]
+                      for spent_s, held, free in zip(occupancy, needs, bytes_free, strict=True)]),
+            np.stack([np.append(spent_j[behind], mine.idle_w) for spent_j, mine in zip(busy, about, strict=True)]),
+            np.stack([np.append(held[behind], -free) for held, free in zip(needs, bytes_free, strict=True)]),
             [(*_links_of(cluster, name), mine.act_bits) for name, mine in zip(names, about, strict=True)],
             [cluster.devices[name].count for name in names],
             min(len(cuts.names) - 1, len(workload.layers)),
         )  # fmt: skip
+        if any(above):
+            idle_w = np.array([mine.idle_w for mine in about])
+            free = np.array(bytes_free, dtype=float)[:, None, None]
+            seconds = np.where(np.stack(needs) <= free, np.stack(occupancy), np.inf)
+            nothing = np.broadcast_to(0.0, (len(names), len(names), len(cuts.names)))
+            counts = tuple(cluster.devices[name].count for name in names)
+            everyone = Problem(
+                names, counts, idle_w, seconds, np.stack(busy), nothing, nothing, nothing, nothing, items, cuts.names
+            )
+            whole_j = everyone.busy_j[:, 0, -1] + idle_w * seconds[:, 0, -1]
+            kept = sorted({*kept, int(np.argmin(whole_j))})  # who needs least alone
         cluster = _only(cluster, [names[t] for t in kept])
         names = tuple(cluster.devices)
         costs = {name: costs[name] for name in names}
@@ -360,8 +378,8 @@ def make_case(
         cuts.names,
         *(_stacked([both[i] for both in slower]) for i in (0, 1)),
     )
-    problem = _within_memory(problem, np.stack(needs), np.array(bytes_free, dtype=float))
-    return Case(cluster, workload, cuts, problem, costs, np.stack(needs))
+    problem = _within_memory(problem, np.stack(needs), np.array(bytes_free, dtype=float), limit)
+    return Case(cluster, workload, cuts, problem, costs, np.stack(needs), above, everyone)
 
 
 def _prunable(cluster: Cluster, n_cuts: int) -> bool:
@@ -395,20 +413,20 @@ def _hops(cluster: Cluster, names: Sequence[str], sizes: Floats) -> tuple[Floats
     """hop_s, hop_j, medium_s, delay_s of `Problem`."""
     shape = (len(names), len(names), sizes.shape[1])
     seconds, joules, medium, delay = np.full(shape, np.inf), np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    for a, sender in enumerate(names):
-        for b, receiver in enumerate(names):
-            found = cluster.joins(sender, receiver)
-            if found is None:
-                continue
-            link = cluster.links[found]
-            seconds[a, b] = link.message_ns * NS + sizes[a] / link.bytes_per_s
-            joules[a, b] = sizes[a] * link.energy_pj_per_byte * PJ
-            delay[a, b] = seconds[a, b] + link.latency_ns * NS
-            medium[a, b] = seconds[a, b] if link.shared else 0.0
+    for link in reversed(cluster.links.values()):  # the first that joins two devices is theirs
+        there = set(link.between)
+        joined = np.array([name in there for name in names])
+        mine = np.flatnonzero(joined)
+        both = np.ix_(mine, mine)
+        held = np.repeat((link.message_ns * NS + sizes[mine] / link.bytes_per_s)[:, None], len(mine), axis=1)
+        seconds[both] = held
+        joules[both] = (sizes[mine] * link.energy_pj_per_byte * PJ)[:, None]
+        delay[both] = held + link.latency_ns * NS
+        medium[both] = held if link.shared else 0.0
     return seconds, joules, medium, delay
 
 
-def _within_memory(problem: Problem, needs: Floats, free: Floats) -> Problem:
+def _within_memory(problem: Problem, needs: Floats, free: Floats, limit: Limit) -> Problem:
     """The problem without the stages that do not fit; InputError that says by how much, where no plan is left."""
 
     def limited(more: float) -> Problem:
@@ -417,8 +435,13 @@ def _within_memory(problem: Problem, needs: Floats, free: Floats) -> Problem:
         return replace(problem, occupancy_s=np.where(fits, problem.occupancy_s, np.inf), slower_s=slower)
 
     def possible(more: float) -> bool:
+        asked = limited(more)
         try:
-            (bounded if too_many(problem) else least_period)(limited(more))
+            if not too_many(problem):
+                with suppress(OutOfTime):
+                    Programme(asked, limit=limit).least_period()
+                    return True
+            bounded(asked, enough_s=math.inf)
         except InputError:
             return False
         return True

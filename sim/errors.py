@@ -8,7 +8,13 @@ from cosoc.sim.shown import shown
 class InputError(Exception):
     """Bad input: a file, an argument or a combination of them. The command line prints it and exits with 2.
 
-    It is one line, whatever a library says in several and whatever names from a file are in it."""
+    It is one line, whatever a library says in several and whatever names from a file are in it. Where a file has
+    several faults, each of the others is a line more, a note of the error's, which Python shows beside it."""
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """All that is wrong, one line each."""
+        return (str(self), *map(shown, getattr(self, "__notes__", ())))
 
     def __str__(self) -> str:
         return shown(" ".join(line.strip() for line in super().__str__().splitlines()))

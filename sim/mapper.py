@@ -15,7 +15,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -37,7 +36,6 @@ OPS = 40_000  # that a descent lowers, some seconds' worth, a layer as LAYER_OPS
 LAYER_OPS = 10
 NEAR = 4  # other ways of a layer that a descent looks at, those of least estimate
 TURNS = 4  # times that slopes of an objective are taken anew
-SOON_S = 1.0  # for which nothing is said
 
 Report = Callable[[int, int, str], None]  # done, of how many, what
 Chosen = tuple[tuple[int, int, Way], ...]  # first layer, one past the last, how: in order, all layers
@@ -60,7 +58,7 @@ def cheapest(
 ) -> Mapping:  # fmt: skip
     """The cheapest mapping that is found by an objective (a name of `OBJECTIVES` or a product); its tiles are the
     tiler's. any_format: cores of other numbers than a layer's default core may take part, whatever accuracy that
-    leaves. report: is told how far it is, once it has taken a second. exact_up_to: networks that are all simulated.
+    leaves. report: is told how far it is. exact_up_to: networks that are all simulated.
 
     Simulated, it is no worse than each layer on its default core and all layers on each core that can take them.
     InputError where nothing that was tried can run.
@@ -81,7 +79,7 @@ class _Mapper:
         self, workload: Workload, soc: SoC, runtime: Runtime, objective: str, any_format: bool, report: Report | None
     ) -> None:
         self.workload, self.soc, self.runtime, self.any_format = workload, soc, runtime, any_format
-        self.objective, self.report, self.began = parsed(objective), report, time.monotonic()
+        self.objective, self.report = parsed(objective), report
         suffix = re.sub(r"\W+", "_", objective)
         self.name = MIN_COST if objective == "latency" else f"{MIN_COST}_{suffix}"
         self.is_sum = objective in ("latency", "throughput", "energy")
@@ -123,8 +121,8 @@ class _Mapper:
         return self.simulated.ops + self.spent
 
     def tell(self, done: int, total: int, what: str) -> None:
-        """Say how far it is, where it takes longer."""
-        if self.report is not None and time.monotonic() - self.began > SOON_S:
+        """Say how far it is,."""
+        if self.report is not None:
             self.report(done, total, f"{self.name}: {what}")
 
     # ------------------------------------------------------------------------------------------ the estimate

@@ -11,7 +11,7 @@ from typing import Literal
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures
 from cosoc.sim.files.catalog import boundary_of
-from cosoc.sim.lower.emit import lowered, stream
+from cosoc.sim.lower.emit import Report, lowered, stream
 from cosoc.sim.lower.pipeline import replay
 from cosoc.sim.lower.together import together
 from cosoc.sim.machine.trace import Run
@@ -53,8 +53,11 @@ def figures(soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast"
     return program_figures(lowered(at), at, engine_run(engine))
 
 
-def simulate(soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast", inferences: int = 1) -> Result:
-    """Simulate `inferences` of the workload, one after the other, under the mapping.
+def simulate(
+    soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast", inferences: int = 1,
+    progress: Report = lambda done, total, what: None,
+) -> Result:  # fmt: skip
+    """Simulate `inferences` of the workload, one after the other, under the mapping. progress: is told what is done.
 
     Raises InputError where the machine cannot run it as mapped (every reason named), or on an unknown engine.
     """
@@ -62,10 +65,13 @@ def simulate(soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast
         raise InputError(f"inferences is {inferences}, must be at least 1")
     run = engine_run(engine)
     at = placed(mapping, workload, soc)
-    program = lowered(at, inferences)
+    program = lowered(at, inferences, report=progress)
+    layers = inferences * len(workload.layers)
+    progress(layers, layers, f"{workload.name}: {program.n_ops:,} ops are run")
     start = time.perf_counter()
-    trace = run(program, ())
+    trace = run(program, None)
     wall_s = time.perf_counter() - start
+    progress(layers, layers, f"{workload.name}: {program.n_ops:,} ops are summed up")
     return report(program, trace, at, engine=engine, run=run, inferences=inferences, wall_s=wall_s)
 
 

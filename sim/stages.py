@@ -22,7 +22,7 @@ from cosoc.sim import exact
 from cosoc.sim.cores.roofline import Roofline
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import device_soc
-from cosoc.sim.files.yamlfile import Place
+from cosoc.sim.files.mending import Place
 from cosoc.sim.lower.emit import lowered
 from cosoc.sim.lower.pipeline import TICK_HZ, PipelineHop, PipelineStage
 from cosoc.sim.machine.trace import Run

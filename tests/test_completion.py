@@ -25,6 +25,9 @@ Run = Callable[..., tuple[int, str, str]]
         (["simulate", "diana", "resnet8", "--mapping", "s"], {"silicon"}),
         (["simulate", "diana", "resnet8", "--runtime", ""], {"serial", "overlapped"}),
         (["simulate", "--runtime=serial", "gap"], {"gap8", "gap9"}),
+        (["simulate", "--runtime=s"], {"serial"}),
+        (["simulate", "--runtime", "=", "s"], {"serial"}),
+        (["simulate", "--runtime", "="], {"serial", "overlapped"}),
         (["compare", "diana", "resnet8", "--mapping", "all_8bit", "--mapping", "sil"], {"silicon"}),
         (["search", "diana", "dscnn", "--space", "tiles"], {"tiles", "tiles+fusion"}),
         (["search", "diana", "dscnn", "--objective", "e"], {"energy", "edp"}),
@@ -77,6 +80,20 @@ def test_bash_completes(run: Run, tmp_path: Path) -> None:
     )
     done = subprocess.run([bash, "-c", asks], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines() == ["neurram", "complete -o default -F _cosoc cosoc"]
+
+
+def test_fish_completes(run: Run, tmp_path: Path) -> None:
+    """Fish itself; an option and its value in one word too."""
+    fish = shutil.which("fish")
+    if fish is None:
+        pytest.skip("no fish here")
+    (tmp_path / "cosoc").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cosoc "$@"\n')
+    (tmp_path / "cosoc").chmod(0o755)
+    (tmp_path / "script").write_text(run("completion", "fish")[1])
+    for line, offered in (("simulate neurr", "neurram"), ("simulate --runtime=s", "--runtime=serial")):
+        asks = f"set PATH {tmp_path} $PATH; source {tmp_path}/script; complete -C 'cosoc {line}'"
+        done = subprocess.run([fish, "--no-config", "-c", asks], capture_output=True, text=True, check=True, timeout=60)
+        assert offered in done.stdout.split()
 
 
 def test_list_has_a_line_on_every_chip_and_the_mappings_that_apply(run: Run) -> None:

@@ -22,7 +22,8 @@ LAYERS = (
     ("errors", "exact", "processes"),
     ("trust",),
     ("machine",),
-    ("figures", "model.workload", "model.mapping", "model.units", "files.yamlfile", "files.names"),
+    ("figures", "model.workload", "model.mapping", "model.units", "files.mending", "files.names"),
+    ("files.yamlfile",),
     ("model.soc", "lower.fusion", "lower.walk", "model.cuts", "model.mobilenets"),
     ("cores", "model.cluster", "model.placement", "theta"),
     ("files.catalog", "model.energy", "model.tiles"),
@@ -36,6 +37,7 @@ LAYERS = (
     ("price",),
     ("stages",),
     ("report.pipeline_result",),
+    ("report.cluster_schedule",),
     ("report.together",),
     ("simulate",),
     ("mapper",),
@@ -77,6 +79,18 @@ FOREIGN = {
         "cosoc.sim.importers.decoder",
     },
     "onnx": {"cosoc.sim.importers.onnx_file"},
+}
+
+# Classes of sim that change while they gather or remember; all other data are frozen.
+GATHERING = {
+    "cosoc.sim.importers.torch_operators.Reader",
+    "cosoc.sim.lower.emit.KnownSteps",
+    "cosoc.sim.machine.engine_reference._Burst",
+    "cosoc.sim.machine.program._Rows",
+    "cosoc.sim.model.mobilenets._Net",
+    "cosoc.sim.price.Simulated",
+    "cosoc.sim.stages.Prices",
+    "cosoc.sim.tiler.TilingCache",
 }
 
 
@@ -175,6 +189,18 @@ def test_the_simulator_does_without_learning_libraries(library: str) -> None:
         if module.startswith("cosoc.sim") and library in {name.partition(".")[0] for name in imported(path.read_text())}
     }
     assert users <= FOREIGN[library]
+
+
+def test_data_that_are_handed_on_are_frozen() -> None:
+    """What several hold (a mapping, work, a trace, a result) none of them changes under the others."""
+    thawed = set()
+    for module, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text())) if module.startswith("cosoc.sim") else ():
+            if isinstance(node, ast.ClassDef):
+                said = [ast.unparse(one) for one in node.decorator_list]
+                if any(one.startswith("dataclass") and "frozen=True" not in one for one in said):
+                    thawed.add(f"{module}.{node.name}")
+    assert thawed == GATHERING
 
 
 def test_nobody_imports_the_folders_themselves() -> None:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from mutants import stale, verdicts  # noqa: E402 - found by the line above
-from mutation import MODULE, Place, Source  # noqa: E402
+from mutation import MODULE, Place, Source, drawn  # noqa: E402
 
 CODE = """\
 LIMIT: int = 3
@@ -67,6 +67,21 @@ def test_what_no_run_can_show_is_left_out(source: Source) -> None:
     assert "type checkers" in reason(1, 7, 10)
     assert "speed" in reason(7, 4, 10) and "speed" in reason(16, 12, 16)
     assert not reason(8, 31, 32) and not reason(18, 12, 13)
+
+
+def test_a_sample_stays_when_other_code_changes() -> None:
+    """The order and the mutants of nine places are those among twelve, on other lines."""
+
+    def place(number: int, line: int) -> Place:
+        return Place("core.py", (line, 0), (line, 1), tuple((f"operator {i}", 0) for i in range(7)), f"place {number}")
+
+    few, more = [place(i, i) for i in range(9)], [place(i, 2 * i) for i in range(12)]
+    kept = {one.told_by for one in few}
+
+    def order(found: list[Place], seed: int) -> list[tuple[str, str]]:
+        return [(one.told_by, name) for one, name, _ in drawn(found, seed) if one.told_by in kept]
+
+    assert order(few, 0) == order(more, 0) != order(few, 1)
 
 
 def test_verdicts_are_read_and_name_tests_that_are_there() -> None:

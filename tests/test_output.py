@@ -13,6 +13,7 @@ from rich.table import Table
 
 from cosoc.output import check_writable, put, replacing, write_json, write_text
 from cosoc.sim.errors import InputError
+from cosoc.sim.shown import quantity
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -105,3 +106,15 @@ def test_what_is_piped_is_neither_wrapped_nor_cut(
     monkeypatch.setenv("COLUMNS", "80")
     put(shown())
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.0, "0 s"), (1.0, "1 s"), (0.99996, "1 s"), (0.9994, "999.4 ms"), (4.7355e-4, "473.6 us"), (2e-9, "2 ns"),
+        (3e-13, "0.3 ps"), (-1.5e-6, "-1.5 us"), (12345.0, "1.234e+04 s"),
+    ],
+)  # fmt: skip
+def test_a_figure_has_the_prefix_that_leaves_one_to_a_thousand(value: float, said: str) -> None:
+    """By hand; what rounds up to a thousand of a unit is one of the next."""
+    assert quantity(value, "s") == said

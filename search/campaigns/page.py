@@ -17,6 +17,7 @@ from cosoc.search.campaigns.results import (
     varied,
 )
 from cosoc.search.search_page import BLUE, GREEN, chart, series
+from cosoc.sim.shown import quantity
 
 ROWS = 500  # of a table on a page; the CSV has all
 CELLS = 60  # along an axis of a map
@@ -44,9 +45,9 @@ def campaign_data(result: SweepResult, name: str) -> dict[str, Any]:
 
 
 def _front(workload: str, rows: Rows, best: Rows) -> dict[str, Any]:
-    def points(some: Rows, said: bool) -> list[tuple[float, float, str]]:
+    def points(some: Rows) -> list[tuple[float, float, str]]:
         at = [(one["result"]["latency_s"] * 1e3, one["result"]["energy_j"] * 1e3) for one in some]
-        return [(*xy, _text(one) if said else "") for xy, one in zip(at, some, strict=True)]
+        return [(*xy, _text(one)) for xy, one in zip(at, some, strict=True)]
 
     chosen = {row["id"] for row in best}
     table = [
@@ -55,11 +56,11 @@ def _front(workload: str, rows: Rows, best: Rows) -> dict[str, Any]:
          f"{row['result']['peak_power_mw']:.4g}"]
         for row in sorted(rows, key=lambda row: row["result"]["latency_s"])[:ROWS]
     ]  # fmt: skip
+    others = [row for row in rows if row["id"] not in chosen]
     drawn = chart(
-        "ms", "mJ", series("not dominated", GREEN, points(best, False), line=True),
-        series("simulated", BLUE, points(rows, True)),
-    )  # fmt: skip
-    about = "Simulated; what no other beats in both time and energy has a star."
+        "ms", "mJ", series("simulated", BLUE, points(others)), series("not dominated", GREEN, points(best), line=True)
+    )  # above the others: of equal tasks the first is on the front
+    about = "Simulated; what no other beats or equals in both time and energy, or only a later one equals, has a star."
     if len(rows) > ROWS:
         about += f" The {ROWS} fastest of {len(rows):,} are listed."
     head = ["task", "ms", "mJ", "mm2", "peak mW"]
@@ -68,7 +69,7 @@ def _front(workload: str, rows: Rows, best: Rows) -> dict[str, Any]:
 
 def _text(row: Mapping[str, Any]) -> str:
     found = row["result"]
-    return f"{label_of(row)}\n{1e3 * found['latency_s']:.4g} ms, {1e3 * found['energy_j']:.4g} mJ"
+    return f"{label_of(row)}\n{quantity(found['latency_s'], 's')}, {quantity(found['energy_j'], 'J')}"
 
 
 def _splits(workload: str, found: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> dict[str, Any]:

@@ -39,7 +39,8 @@ from cosoc.search.spaces.chain import chain
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import USUAL, objective
 from cosoc.sim.files.catalog import file_content
-from cosoc.sim.files.yamlfile import Place, load_model
+from cosoc.sim.files.mending import Mended, Place
+from cosoc.sim.files.yamlfile import load_model
 from cosoc.sim.model.mapping import Runtime
 from cosoc.sim.model.soc import FromList, Model
 from cosoc.sim.model.units import Positive
@@ -161,15 +162,18 @@ class Task:
         return " ".join(words + [f"{key}={value}" for key, value in self.spec["set"].items()])
 
 
-def load_plan(path: Path, wrong: Callable[[Plan], Sequence[tuple[Place, str]]] = lambda plan: ()) -> Plan:
+Wrong = Callable[[Plan, Mended], Sequence[tuple[Place, str]]]
+
+
+def load_plan(path: Path, wrong: Wrong = lambda plan, mended: ()) -> Plan:
     """Read and check a plan. wrong: what else is looked into, such as `cosoc.search.campaigns.checks`. InputError names
     file, line and column."""
 
-    def problems(plan: Plan) -> Sequence[tuple[Place, str]]:
+    def problems(plan: Plan, mended: Mended) -> Sequence[tuple[Place, str]]:
         n = _combinations(plan)
         if n > MOST_TASKS:
             return [((), f"stands for more than {MOST_TASKS:,} tasks; make several plans of it")]
-        return wrong(plan)
+        return wrong(plan, mended)
 
     return load_model(path, Plan, problems=problems)
 

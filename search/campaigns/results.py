@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
@@ -132,7 +133,7 @@ def table(result: SweepResult) -> RenderableType:
 
 
 def _front_table(title: str, *figures: str) -> Table:
-    out = Table(title=title, title_justify="left")
+    out = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, show_edge=False)
     for name in ("task", *figures, "mm2", "peak mW"):
         out.add_column(name, justify="left" if name == "task" else "right", overflow="fold")
     return out

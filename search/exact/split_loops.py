@@ -100,18 +100,18 @@ def priced_ways(  # type: ignore[no-untyped-def]
     return best_bound, best_prices, found, found_rows
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def least_states(  # type: ignore[no-untyped-def]
     stage_s, stage_c, hop_s, hop_c, limit, bottleneck, begin, end, spare, ceiling, weight, place, counts, replicas,
-    best, start, before,
+    best, start, before, stop,
 ):  # fmt: skip
     """The least cost of a plan without stage or hop slower than `limit`: sums of stage_c and hop_c, or their maximum
     with `bottleneck`. Plans that cost `ceiling` or more are not looked for.
 
     begin, end [N, K]: bounds on what the way from a cut to the end costs, from before a stage on an option and behind
     one, of which `spare` [used] is to be taken off again for the devices that are left. best, start, before
-    [N, used, K]: tables of inf and anything, which are left so. Returns the cost, and the plan as rows (option, begin,
-    end), the last stage first."""
+    [N, used, K]: tables of inf and anything, which are left so. stop [1]: once it is not 0, nothing more is looked at.
+    Returns the cost, and the plan as rows (option, begin, end), the last stage first."""
     n_options, n_cuts, n_used = stage_s.shape[0], stage_s.shape[1], best.shape[1]
     # best: of a plan to this cut, whose last stage is this option; start, before: where it began, the option before
     entry = np.full((n_used, n_options), np.inf)  # a plan to the cut at hand and over the hop to this next option
@@ -123,6 +123,8 @@ def least_states(  # type: ignore[no-untyped-def]
     fresh = np.empty(n_used * n_options, np.int64)  # entries of the cut at hand
     last, last_cost = -1, ceiling
     for i in range(n_cuts - 1):
+        if stop[0] != 0:
+            break
         n_fresh = 0
         if i == 0:
             for k in range(n_options):
@@ -130,7 +132,7 @@ def least_states(  # type: ignore[no-untyped-def]
                 fresh[n_fresh] = k
                 n_fresh += 1
         state = head[i]
-        while state >= 0:
+        while state >= 0 and stop[0] == 0:
             u, k = code[state] // n_options, code[state] % n_options
             state = following[state]
             so_far = best[i, u, k]
@@ -145,6 +147,8 @@ def least_states(  # type: ignore[no-untyped-def]
                         entry[u, q] = cost
                         behind[u, q] = k
         for k in range(n_options):
+            if stop[0] != 0:
+                break
             n_ends = 0
             for j in range(i + 1, n_cuts):
                 if stage_s[k, i, j] <= limit:
@@ -202,8 +206,8 @@ def _doubled(values):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True)
-def _keep(labels, n, dims):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True)
+def _keep(labels, n, dims, stop):  # type: ignore[no-untyped-def]
     """Move the non-dominated of the first n labels to the front, in lexicographic order; returns how many."""
     order = np.arange(n)
     for d in range(dims - 1, -1, -1):
@@ -211,6 +215,8 @@ def _keep(labels, n, dims):  # type: ignore[no-untyped-def]
     kept = np.empty((n, labels.shape[1]))
     m = 0
     for a in range(n):
+        if stop[0] != 0:
+            break
         row = labels[order[a]]
         beaten = False
         for b in range(m - 1, -1, -1):
@@ -238,16 +244,16 @@ def _grown(pool, n):  # type: ignore[no-untyped-def]
     return larger
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def labels(  # type: ignore[no-untyped-def]
     stage_s, stage_j, latency_s, hop_s, hop_j, medium_s, delay_s, idle_w, with_latency, ceilings, rest_j, rest_s,
-    weight, place, counts, replicas, n_used,
+    weight, place, counts, replicas, n_used, stop,
 ):  # fmt: skip
     """Label setting. Returns the pool of labels [n, 8]: period, joules, latency, medium seconds, watts, option, begin
     cut, number of the label before (-1: none); and the numbers of those at the last cut.
 
     ceilings [m, 3]: (period, energy, latency) of known plans; a label that cannot become better is dropped. rest_j,
-    rest_s [N]: least joules and seconds from a cut to the end.
+    rest_s [N]: least joules and seconds from a cut to the end. stop [1]: once it is not 0, nothing more is looked at.
     """
     n_options, n_cuts = stage_s.shape[0], stage_s.shape[1]
     dims = 4
@@ -268,12 +274,14 @@ def labels(  # type: ignore[no-untyped-def]
         for u in range(n_used):
             for k in range(n_options):
                 here[u, k, 0], here[u, k, 1] = n_pool, 0
+                if stop[0] != 0:
+                    continue
                 if (u // place[k]) % (counts[k] + 1) < replicas[k]:
                     continue
                 before = u - weight[k]
                 n = 0
                 for i in range(j):
-                    if stage_s[k, i, j] == np.inf:
+                    if stage_s[k, i, j] == np.inf or stop[0] != 0:
                         continue
                     at = first[i, before, k]
                     for w in range(at, at + count[i, before, k]):
@@ -300,7 +308,7 @@ def labels(  # type: ignore[no-untyped-def]
                         n += 1
                 if n == 0:
                     continue
-                n = _keep(buffer, n, dims)
+                n = _keep(buffer, n, dims, stop)
                 pool = _grown(pool, n_pool + n)
                 pool[n_pool : n_pool + n] = buffer[:n]
                 here[u, k, 1] = n
@@ -311,7 +319,7 @@ def labels(  # type: ignore[no-untyped-def]
             for q in range(n_options):
                 n = 0
                 for k in range(n_options):
-                    if hop_s[k, q, j] == np.inf:
+                    if hop_s[k, q, j] == np.inf or stop[0] != 0:
                         continue
                     for p in range(here[u, k, 0], here[u, k, 0] + here[u, k, 1]):
                         buffer = _grown(buffer, n + 1)
@@ -324,7 +332,7 @@ def labels(  # type: ignore[no-untyped-def]
                 first[j, u, q] = n_ways
                 if n == 0:
                     continue
-                n = _keep(buffer, n, dims)
+                n = _keep(buffer, n, dims, stop)
                 ways = _grown(ways, n_ways + n)
                 ways[n_ways : n_ways + n] = buffer[:n]
                 count[j, u, q] = n

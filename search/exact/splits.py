@@ -13,7 +13,7 @@ lies between two candidates p <= q, none takes less than the least sum of joules
 finds which forbids stages and hops slower than q. Where a known point as fast as p takes no more than that, or the plan
 found is as fast as p, the whole interval is done; else it is halved. On one candidate the sum is the energy itself.
 `front_labels` carries sets of non-dominated (period, joules, latency, medium seconds) through the states instead:
-slower, but it knows latency and a shared medium, whose load is a sum. `bounded` is for more distinct devices.
+slower, but it knows latency and a shared medium, whose load is a sum. More distinct devices: `split_classes`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from typing import Any
 
 import numpy as np
 
+from cosoc.search.exact.limit import NO_LIMIT, Limit, OutOfTime
 from cosoc.search.exact.split_loops import labels, least_states, priced_ways, relaxed_ways
 from cosoc.search.spaces.splits import Costs, Floats, Plan, PlanStage, Problem, evaluate, no_plan
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
+Pair = tuple[float, float]  # seconds of the period and joules, of an inference
 
 MOST_STATES = 20_000_000  # cuts x used x options of one table
-MOST_BOUND_STATES = 3_000_000  # of the problem that only bounds
-BOUND_WITHIN = 0.01  # of the energy of a front that only bounds
 LARGEST = float(np.finfo(float).max)
 CLOSE = 1e-12  # relative: sums of the same figures in another order
 ABOVE = (0.003, 0.01, 0.03, 0.1, 0.2, 0.5)  # parts above a bound below which a plan is looked for first
@@ -131,32 +131,68 @@ def counted(problem: Problem) -> tuple[Problem, tuple[tuple[int, ...], ...]]:
         )  # fmt: skip
 
     members: list[list[int]] = []
+    alike: dict[int, list[list[int]]] = {}  # by their own costs, so that few are compared
     for t in range(len(problem.types)):
-        found = next((own for own in members if equal(own[0], t)), None)
+        known = alike.setdefault(hash(b"".join(table[t].tobytes() for table in tables if table is not None)), [])
+        found = next((own for own in known if equal(own[0], t)), None)
         if found is None:
             members.append([t])
+            known.append(members[-1])
         else:
             found.append(t)
     if len(members) == len(problem.types):
         return problem, tuple((t,) for t in range(len(problem.types)))
-    return _optimistic(problem, members), tuple(map(tuple, members))
+    return as_good_as_best(problem, members), tuple(map(tuple, members))
+
+
+def as_good_as_best(problem: Problem, groups: Sequence[Sequence[int]]) -> Problem:
+    """Each group of types as one, at each stage and hop as good as its best member, way by way."""
+
+    def least(table: Floats) -> Floats:
+        return np.stack([table[list(g)].min(axis=0) for g in groups])
+
+    def hops(table: Floats) -> Floats:
+        return np.array([[table[np.ix_(a, b)].min(axis=(0, 1)) for b in groups] for a in groups])
+
+    return Problem(
+        tuple("+".join(problem.types[t] for t in g) for g in groups),
+        tuple(sum(problem.counts[t] for t in g) for g in groups),
+        np.array([problem.idle_w[list(g)].min() for g in groups]),
+        least(problem.occupancy_s),
+        least(problem.busy_j),
+        hops(problem.hop_s),
+        hops(problem.hop_j),
+        hops(problem.medium_s),
+        hops(problem.delay_s),
+        problem.items,
+        problem.cuts,
+        None if problem.slower_s is None else least(problem.slower_s),
+        None if problem.slower_j is None else least(problem.slower_j),
+    )
+
+
+def _enough(problem: Problem) -> Problem:
+    """The problem with no more devices of a type than a plan without replicas has stages."""
+    return replace(problem, counts=tuple(min(n, problem.n_cuts - 1) for n in problem.counts))
 
 
 def too_many(problem: Problem, replicate: bool = False, most: int = MOST_STATES) -> bool:
     """Whether the programme's tables would have more than `most` entries. Equal devices are counted, unless several
     of them may take turns in a stage, which is of one name."""
-    counts = (problem if replicate else counted(problem)[0]).counts
+    counts = (problem if replicate else _enough(counted(problem)[0])).counts
     options = sum(n if replicate else min(n, 1) for n in counts)
     return math.prod(n + 1 for n in counts) * options * problem.n_cuts > most
 
 
 class Programme:
-    """The tables of one problem, to be asked with several limits and prices."""
+    """The tables of one problem, to be asked with several limits and prices. OutOfTime, of any of them, once the limit
+    is over."""
 
-    def __init__(self, problem: Problem, replicate: bool = False) -> None:
-        self.problem, self.replicate = problem, replicate
+    def __init__(self, problem: Problem, replicate: bool = False, limit: Limit = NO_LIMIT) -> None:
+        self.problem, self.replicate, self.limit = problem, replicate, limit
         alone = tuple((t,) for t in range(len(problem.types)))
         small, self._members = (problem, alone) if replicate else counted(problem)
+        small = small if replicate else _enough(small)
         self._counts = np.array(small.counts)
         if too_many(small, replicate):
             raise ValueError("too many states for the exact programme: ask too_many first, and use bounded")
@@ -174,10 +210,13 @@ class Programme:
         spare: Floats, ceiling: float,
     ) -> tuple[float, Ints]:  # fmt: skip
         t = self.tables
-        cost, rows = least_states(
-            t.stage_s, stage_c, t.hop_s, hop_c, limit_s, bottleneck, begin, end, spare, ceiling,
-            t.weight, t.place, t.counts, t.replicas, self._best, self._start, self._before,
-        )  # fmt: skip
+        with self.limit.flag() as stop:
+            cost, rows = least_states(
+                t.stage_s, stage_c, t.hop_s, hop_c, limit_s, bottleneck, begin, end, spare, ceiling,
+                t.weight, t.place, t.counts, t.replicas, self._best, self._start, self._before, stop,
+            )  # fmt: skip
+        if stop[0]:
+            raise OutOfTime
         return float(cost), rows
 
     def least_period(self) -> Point:
@@ -262,27 +301,64 @@ def least_period(problem: Problem, replicate: bool = False) -> Point:
 def front(problem: Problem, replicate: bool = False, within: float = 0.0) -> list[Point]:
     """Every non-dominated (period, energy), each with one plan, fastest first. within: so many that each plan has one
     that is as fast and takes at most 1 + within times its energy; the fastest is among them."""
-    if problem.shared:
-        return front_labels(problem, replicate, latency=False)
-    programme = Programme(problem, replicate)
-    fastest = programme.least_period()
-    least = fastest.costs.period_s * problem.items
+    return front_until(NO_LIMIT, problem, replicate, within)[0]
+
+
+def front_until(
+    limit: Limit, problem: Problem, replicate: bool = False, within: float = 0.0
+) -> tuple[list[Point], list[Pair]]:
+    """`front`, or as much of it as is found before the limit is over, and (period, energy) such that each plan has at
+    least as much of both as one of them: those of the front less `within`, and bounds on what was not looked at."""
+    try:
+        if problem.shared:
+            known = front_labels(problem, replicate, latency=False, limit=limit)
+            return known, [(one.costs.period_s, one.costs.energy_j) for one in known]
+        programme = Programme(problem, replicate, limit)
+        fastest = programme.least_period()
+    except OutOfTime:
+        least = floor(problem, replicate)
+        return [], [(least.period_s, least.energy_j)]
+    items = problem.items
+    least_s = fastest.costs.period_s * items
     periods = programme.candidates()
-    periods = periods[periods >= least * (1 - CLOSE)]
+    periods = periods[periods >= least_s * (1 - CLOSE)]
     known = [fastest]
-    stack = [(0, len(periods) - 1)]
+    stack = [(0, len(periods) - 1, 0.0)]  # of candidates, and joules that plans between them take at least
+    open_: list[Pair] = []
     while stack:
-        low, high = stack.pop()
+        low, high, bound = stack.pop()
         p, q = float(periods[low]), float(periods[high])
-        as_fast = [k.costs.energy_j for k in known if k.costs.period_s <= p / problem.items * (1 + CLOSE)]
-        _, point = programme.least_energy(q, p, min(as_fast, default=np.inf) * problem.items / (1 + within))
+        as_fast = [k.costs.energy_j for k in known if k.costs.period_s <= p / items * (1 + CLOSE)]
+        try:
+            cost, point = programme.least_energy(q, p, min(as_fast, default=np.inf) * items / (1 + within))
+        except OutOfTime:
+            least = floor(problem, replicate, p)
+            open_ += [(float(periods[at]) / items, max(below / items, least.energy_j)) for at, _, below in
+                      [*stack, (low, high, bound)]]  # fmt: skip
+            break
         if point is None:
             continue
         known = merged([*known, point])
-        if low < high and point.costs.period_s > p / problem.items * (1 + CLOSE):
+        if low < high and point.costs.period_s > p / items * (1 + CLOSE):
             middle = (low + high) // 2
-            stack += [(middle + 1, high), (low, middle)]
-    return known
+            stack += [(middle + 1, high, cost), (low, middle, cost)]
+    return known, [*((one.costs.period_s, one.costs.energy_j / (1 + within)) for one in known), *open_]
+
+
+def floor(problem: Problem, replicate: bool = False, period_s: float = 0.0) -> Costs:
+    """What no plan goes below, each figure by itself, where any device may be used any number of times: period (of an
+    inference), energy at that period or a longer one (period_s, of an item), latency."""
+    copies = np.array(problem.counts if replicate else [1] * len(problem.counts), dtype=float)
+    fastest = (problem.ways_s.min(axis=3) / copies[:, None, None]).min(axis=0)
+    n = problem.n_cuts
+    worst = np.full(n, np.inf)  # the least longest stage from a cut to the end
+    worst[-1] = 0.0
+    for i in range(n - 2, -1, -1):
+        worst[i] = np.min(np.maximum(fastest[i, i + 1 :], worst[i + 1 :]))
+    period = max(float(worst[0]), period_s)
+    ways_j = np.where(problem.ways_s < np.inf, problem.ways_j, np.inf).min(axis=3)
+    joules = _rest(ways_j, problem.idle_w * period)[0]
+    return Costs(period / problem.items, float(joules) / problem.items, float(_rest(problem.ways_s.min(axis=3))[0]))
 
 
 def merged(points: Sequence[Point], latency: bool = False) -> list[Point]:
@@ -305,11 +381,13 @@ def merged(points: Sequence[Point], latency: bool = False) -> list[Point]:
 
 
 def front_labels(
-    problem: Problem, replicate: bool = False, latency: bool = True, known: Sequence[Point] = ()
-) -> list[Point]:
+    problem: Problem, replicate: bool = False, latency: bool = True, known: Sequence[Point] = (),
+    limit: Limit = NO_LIMIT,
+) -> list[Point]:  # fmt: skip
     """Every non-dominated (period, energy, latency), or (period, energy) without `latency`, fastest first. A shared
-    medium's load is part of the period. `known` plans bound the search; they are not needed."""
-    programme = Programme(problem, replicate)
+    medium's load is part of the period. `known` plans bound the search; they are not needed. OutOfTime once the limit
+    is over."""
+    programme = Programme(problem, replicate, limit)
     t = programme.tables
     programme.least_period()  # says why where there is no plan
     ceilings = [(p.costs.period_s, p.costs.energy_j, p.costs.latency_s) for p in known]
@@ -317,10 +395,13 @@ def front_labels(
     rest_j, rest_s = _rest(t.stage_j), _rest(t.latency_s)
     if not latency:
         rest_s = np.zeros_like(rest_s)
-    pool, last = labels(
-        t.stage_s, t.stage_j, t.latency_s, t.hop_s, t.hop_j, t.medium_s, t.delay_s, t.idle_w, latency, bounds,
-        rest_j, rest_s, t.weight, t.place, t.counts, t.replicas, t.n_used,
-    )  # fmt: skip
+    with limit.flag() as stop:
+        pool, last = labels(
+            t.stage_s, t.stage_j, t.latency_s, t.hop_s, t.hop_j, t.medium_s, t.delay_s, t.idle_w, latency, bounds,
+            rest_j, rest_s, t.weight, t.place, t.counts, t.replicas, t.n_used, stop,
+        )  # fmt: skip
+    if stop[0]:
+        raise OutOfTime
     ends = pool[last]
     period = np.maximum(ends[:, 0], ends[:, 3])
     values = np.column_stack([period, ends[:, 1] + ends[:, 4] * period, ends[:, 2]])
@@ -361,143 +442,3 @@ def _walk(pool: Floats, number: int, end: int) -> Ints:
         rows.append((k, begin, end))
         end, number = begin, before
     return np.array(rows, dtype=np.int64)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Many distinct devices
-
-
-def optimistic(problem: Problem, classes: int = 6) -> tuple[Problem, list[list[int]]]:
-    """For more distinct devices than the programme can tell apart: the problem with devices put into so many classes by
-    speed (or as many as the programme takes), each as good as its best member at every stage and hop, so that no plan
-    is better than its optimum; and the members of each class."""
-    for n in range(min(classes, len(problem.types)), 0, -1):
-        groups = _classes(problem, n)
-        relaxed = _optimistic(problem, groups)
-        if n == 1 or not too_many(relaxed, most=MOST_BOUND_STATES):
-            break
-    return relaxed, groups
-
-
-def bounded(problem: Problem, classes: int = 6, rounds: int = 200, seed: int = 0) -> tuple[Point, float]:
-    """For more distinct devices than the programme can tell apart: a plan, and a period that no plan goes below.
-
-    The bound is that of `optimistic` classes. The stages of its optimum, given to the members and cut anew for their
-    order (which is exact for a given order), are improved by exchanging devices while that helps.
-    """
-    relaxed, groups = optimistic(problem, classes)
-    bound = least_period(relaxed)
-    waiting = {g: sorted(members, key=lambda t: _speed(problem)[t]) for g, members in enumerate(groups)}
-    left = dict(enumerate(problem.counts))
-    order = []
-    for stage in bound.plan:
-        t = next(t for t in waiting[stage.type] if left[t])
-        left[t] -= 1
-        order.append(t)
-    rest = [t for t, n in left.items() for _ in range(n)]
-    rng = np.random.default_rng(seed)
-    best, plan = _in_order(problem, order)
-    for _ in range(rounds):
-        trial, spare = list(order), list(rest)
-        i = int(rng.integers(len(trial)))
-        j = int(rng.integers(len(trial) + len(spare)))
-        if j < len(trial):
-            trial[i], trial[j] = trial[j], trial[i]
-        else:
-            trial[i], spare[j - len(trial)] = spare[j - len(trial)], trial[i]
-        period, found = _in_order(problem, trial)
-        if period <= best:
-            best, plan, order, rest = period, found, trial, spare
-    if not plan:
-        raise no_plan("no order of the devices that was tried makes a chain")
-    return Point(plan, evaluate(problem, plan)), bound.costs.period_s
-
-
-def bounded_front(problem: Problem) -> tuple[list[Point], list[Costs]]:
-    """For more distinct devices than the programme can tell apart: plans, none beaten by another in period and energy,
-    and costs such that each plan of the problem is beaten or equalled by one of them but for BOUND_WITHIN of energy."""
-    relaxed, groups = optimistic(problem)
-    ideal = front(relaxed, within=BOUND_WITHIN)
-    speed = _speed(problem)
-    known = [bounded(problem)[0]]
-    for point in ideal:
-        left = dict(enumerate(problem.counts))
-        plan = []
-        for stage in point.plan:
-            able = [t for t in groups[stage.type] if left[t]]
-            t = min(able, key=lambda t: (problem.busy_j[t, stage.begin, stage.end], speed[t]))
-            left[t] -= 1
-            plan.append(PlanStage(t, stage.begin, stage.end))
-        known += [
-            Point(p, evaluate(problem, p)) for p in (tuple(plan), _in_order(problem, [s.type for s in plan])[1]) if p
-        ]
-    return merged([p for p in known if math.isfinite(p.costs.energy_j + p.costs.period_s)]), [p.costs for p in ideal]
-
-
-def _speed(problem: Problem) -> Floats:
-    """[T]: median over stages of a type's seconds over the least of all types'."""
-    least = problem.occupancy_s.min(axis=0)
-    with np.errstate(invalid="ignore"):
-        ratio = problem.occupancy_s / least
-    out: Floats = np.array([np.median(r[np.isfinite(r)]) if np.isfinite(r).any() else np.inf for r in ratio])
-    return out
-
-
-def _classes(problem: Problem, classes: int) -> list[list[int]]:
-    """Types by speed, cut at the widest gaps."""
-    speed = _speed(problem)
-    order = np.argsort(speed, kind="stable").tolist()
-    gaps = np.diff(np.log(speed[order]))
-    ends = sorted(np.argsort(-gaps, kind="stable")[: classes - 1].tolist())
-    return [order[a:b] for a, b in zip([0, *(e + 1 for e in ends)], [*(e + 1 for e in ends), len(order)], strict=True)]
-
-
-def _optimistic(problem: Problem, groups: Sequence[Sequence[int]]) -> Problem:
-    """Each group of types as one, at each stage and hop as good as its best member, way by way."""
-
-    def least(table: Floats) -> Floats:
-        return np.stack([table[list(g)].min(axis=0) for g in groups])
-
-    def hops(table: Floats) -> Floats:
-        return np.array([[table[np.ix_(a, b)].min(axis=(0, 1)) for b in groups] for a in groups])
-
-    return Problem(
-        tuple("+".join(problem.types[t] for t in g) for g in groups),
-        tuple(sum(problem.counts[t] for t in g) for g in groups),
-        np.array([problem.idle_w[list(g)].min() for g in groups]),
-        least(problem.occupancy_s),
-        least(problem.busy_j),
-        hops(problem.hop_s),
-        hops(problem.hop_j),
-        hops(problem.medium_s),
-        hops(problem.delay_s),
-        problem.items,
-        problem.cuts,
-        None if problem.slower_s is None else least(problem.slower_s),
-        None if problem.slower_j is None else least(problem.slower_j),
-    )
-
-
-def _in_order(problem: Problem, order: Sequence[int]) -> tuple[float, Plan]:
-    """The least period of stages on these devices in this order (all or the first of them), by a programme."""
-    n = problem.n_cuts
-    best = np.full((len(order), n), np.inf)
-    start = np.zeros((len(order), n), np.int64)
-    best[0] = problem.occupancy_s[order[0], 0]
-    for s in range(1, len(order)):
-        entry = np.maximum(best[s - 1], problem.hop_s[order[s - 1], order[s]])
-        entry[[0, -1]] = np.inf
-        through = np.maximum(entry[:, None], problem.occupancy_s[order[s]])
-        start[s] = through.argmin(axis=0)
-        best[s] = through.min(axis=0)
-    last = int(best[:, -1].argmin())
-    period = float(best[last, -1])
-    if period == np.inf:
-        return period, ()
-    stages: list[PlanStage] = []
-    end = n - 1
-    for s in range(last, -1, -1):
-        begin = int(start[s, end]) if s else 0
-        stages.append(PlanStage(order[s], begin, end))
-        end = begin
-    return period, tuple(reversed(stages))

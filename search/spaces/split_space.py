@@ -21,13 +21,15 @@ from typing import Any
 import numpy as np
 
 from cosoc.search.baselines import heuristics
-from cosoc.search.exact.splits import BOUND_WITHIN, Point, Programme, bounded_front, front, front_labels, too_many
+from cosoc.search.exact.limit import NO_LIMIT, Limit, OutOfTime
+from cosoc.search.exact.split_classes import bounded_front
+from cosoc.search.exact.splits import Pair, Point, Programme, front_labels, front_until, merged, too_many
 from cosoc.search.loop import Asked, search
 from cosoc.search.oracle import Oracle
 from cosoc.search.result import Result
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Candidate, Optimum, Report
-from cosoc.search.spaces.split_bounds import Pair, bound, least_latency, least_peak, named
+from cosoc.search.spaces.split_bounds import bound, least_latency, least_peak, named, with_left_out
 from cosoc.search.spaces.split_tiles import TiledDevice, cached, has_choice
 from cosoc.search.spaces.splits import Floats, Plan, PlanStage, Problem, cuts_in_order, cuts_of, evaluate
 from cosoc.search.split_costs import NO_FACTORS, Case, Factors, device_costs, device_mappings, make_case
@@ -49,6 +51,7 @@ WITHIN = 2e-3  # of the energy of a front whose stages have several ways: so clo
 MOST_POINTS = 8  # of such a front that are simulated
 MOST_CUTS_IN_ORDER = 200  # beyond, stages at their best tiles begin and end where one tensor crosses
 MOST_BRANCH_STATES = 3_000_000  # of the programme's tables, up to which cuts across branches are among its cuts
+SECONDS = 600.0  # of a search, where nothing else is said
 MOST_LABEL_CUTS = (
     160  # up to here the front with latency is searched on all cuts, beyond on those that one tensor crosses
 )
@@ -61,7 +64,8 @@ class SplitConfig:
     """What is asked for. batches: micro-batches to try. inferences: that each replay streams. branches: cut across
     branches. replicate, latency: look for the fronts with replicas and with latency, too. mappings: what holds inside
     of devices, by their names; the others have their default. inner: what is chosen for each stage, as in a chain of
-    spaces. targets: what the best split must meet."""
+    spaces. targets: what the best split must meet. time_budget_s: after which fronts are not searched any further: what
+    they have by then is simulated, and the bound says how far it is from what may have been missed."""
 
     cluster: Cluster
     workload: Workload
@@ -79,6 +83,7 @@ class SplitConfig:
     mappings: Mapping[str, DeviceMapping] = field(default_factory=dict)
     inner: tuple[str, ...] = ()
     targets: tuple[Target, ...] = ()
+    time_budget_s: float = SECONDS
 
     def stated(self) -> dict[str, Any]:
         """The configuration as plain data; `out`, `resume` and `redo` are not part of what a run is."""
@@ -87,7 +92,7 @@ class SplitConfig:
             "workload": self.workload.name, "inferences": self.inferences, "micro_batches": list(self.batches),
             "branches": self.branches, "replicate": self.replicate, "latency": self.latency,
             "objective": self.objective, "targets": [asdict(one) for one in self.targets],
-            "inner": list(self.inner), "seed": self.seed, "engine": self.engine,
+            "time_budget_s": self.time_budget_s, "inner": list(self.inner), "seed": self.seed, "engine": self.engine,
             "mappings": {name: asdict(mapping) for name, mapping in self.mappings.items()},
         }  # fmt: skip
 
@@ -211,17 +216,19 @@ def corrected(factors: Factors, plan: Plan, seen: Replay, ratio: float) -> Facto
 
 @dataclass(frozen=True)
 class Agreed:
-    """A front: its splits, pairs of seconds and joules of which every plan has at least one, and how often it was
-    searched for."""
+    """A front: its splits, pairs of seconds and joules such that every plan has at least as much of both as one of
+    them, and how often it was searched for."""
 
     splits: list[Split]
     pairs: list[Pair]
     searches: int
 
 
-def agreed_front(case: Case, replicate: bool, oracle: Oracle, report: Report | None = None) -> Agreed:
+def agreed_front(
+    case: Case, replicate: bool, oracle: Oracle, report: Report | None = None, limit: Limit = NO_LIMIT
+) -> Agreed:
     """The front, searched until its stages are simulated ones and every steady replay is within AGREE of its
-    prediction. After ROUNDS, points that still differ stay, with their difference; so do
+    prediction. After ROUNDS, or the limit, points that still differ stay, with their difference; so do
     those whose replay is too short to be steady, from which nothing is learned."""
     factors = NO_FACTORS
     known: dict[Span, StageFigures] = {}
@@ -231,14 +238,8 @@ def agreed_front(case: Case, replicate: bool, oracle: Oracle, report: Report | N
         several = case.problem.slower_s is not None
         exact = (drifted if several else exactly)(case.problem, known)
         problem = without(scaled(exact, factors), refused)
-        if too_many(problem, replicate):
-            points, ideal = bounded_front(problem)
-            pairs = [(one.period_s, one.energy_j / (1 + BOUND_WITHIN)) for one in ideal]
-        else:
-            close = WITHIN if several else 0.0
-            points = front(problem, replicate, close)
-            pairs = [(one.costs.period_s, one.costs.energy_j / (1 + close)) for one in points]
-            points = spread(points, MOST_POINTS) if several else points
+        points, pairs = _front(problem, replicate, WITHIN if several else 0.0, limit)
+        points = spread(points, MOST_POINTS) if several else points
         found: dict[Span, StageFigures] = {}
         for plan in (point.plan for point in points):
             spans = [span_of(stage) for stage in plan]
@@ -250,10 +251,13 @@ def agreed_front(case: Case, replicate: bool, oracle: Oracle, report: Report | N
                 except InputError:
                     refused |= refusals(case, plan, oracle)
         known |= found
-        if any(not known.keys() >= {span_of(stage) for stage in point.plan} for point in points) and number < ROUNDS:
+        last = number == ROUNDS or limit.over
+        able = [point for point in points if known.keys() >= {span_of(stage) for stage in point.plan}]
+        if len(able) < len(points) and not last:
             continue
-        if number < ROUNDS and any(abs(figures.seconds - exact.ways_s[at]) > CLOSE * figures.seconds
-                                   for at, figures in found.items()):  # fmt: skip
+        points = able
+        if not last and any(abs(figures.seconds - exact.ways_s[at]) > CLOSE * figures.seconds
+                            for at, figures in found.items()):  # fmt: skip
             if report:
                 report(number, ROUNDS, f"micro-batch {case.problem.items}: {len(found)} stages simulated")
             continue
@@ -262,15 +266,27 @@ def agreed_front(case: Case, replicate: bool, oracle: Oracle, report: Report | N
             splits[point.plan] = replace(seen, point=point)
         front_now = [splits[point.plan] for point in points]
         if report:
-            worst = max(abs(split.error) for split in front_now)
+            worst = max((abs(split.error) for split in front_now), default=0.0)
             report(number, ROUNDS, f"micro-batch {case.problem.items}: {len(points)} points within {worst:.1%}")
         before = factors
         for split in front_now:
             if split.simulated.steady and abs(split.error) > AGREE:
                 factors = corrected(factors, split.point.plan, split.simulated, 1 + split.error)
-        if factors == before:
+        if factors == before or last:
             break
-    return Agreed(front_now, pairs, number)
+    return Agreed(front_now, with_left_out(case, pairs), number)
+
+
+def _front(problem: Problem, replicate: bool, close: float, limit: Limit) -> tuple[list[Point], list[Pair]]:
+    """The points of a front, and pairs as `Agreed` has them. Where the limit is over before there is one: the best of
+    the plans that are quickly found."""
+    if too_many(problem, replicate):
+        return bounded_front(problem, limit)
+    points, pairs = front_until(limit, problem, replicate, close)
+    if points:
+        return points, pairs
+    quick = [*heuristics.single_devices(problem).values(), heuristics.even_split(problem), heuristics.greedy(problem)]
+    return merged([point for point in quick if point is not None]), pairs
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -299,13 +315,17 @@ class SplitSpace:
         objective(config.objective)
         if config.inferences < 1:
             raise InputError(f"--inferences {config.inferences}: at least one is needed")
+        if not (math.isfinite(config.time_budget_s) and config.time_budget_s > 0):
+            raise InputError(f"time budget {config.time_budget_s}: a positive number of seconds is needed")
         self.config = config
+        self.limit = Limit(config.time_budget_s)
         self.oracle = Oracle(config.cluster, config.workload, config.engine, config.inferences)
-        self.cases = list(_cases(config))
+        self.cases = list(_cases(config, self.limit))
         self.aim = within(objective(config.objective), config.targets)
         self.names = named(config.objective, config.targets)
         self.seen: dict[str, Any] = {
-            "searches": 0, "worst": 0.0, "missed": [], "batch": 1, "fronts": [], "least": None
+            "searches": 0, "worst": 0.0, "missed": [], "batch": 1, "fronts": [], "least": None,
+            "unfinished": [],
         }  # fmt: skip
 
     def rounds(self) -> Sequence[str]:
@@ -319,7 +339,12 @@ class SplitSpace:
 
     def propose(self, name: str, oracle: Oracle, folder: RunFolder, report: Report) -> Sequence[Candidate]:
         """The points of a front, the plans of least latency and memory, or what is known."""
-        out = list(self._proposed(name, oracle, report))
+        try:
+            out = list(self._proposed(name, oracle, report))
+        except OutOfTime:
+            out = []
+        if self.limit.over and name != "known":
+            self.seen["unfinished"] = [*self.seen["unfinished"], name]
         least = min((one.estimated for one in out if one.estimated is not None), key=self._value, default=None)
         if least is not None and (self.seen["least"] is None or self._value(least) < self._value(self._least())):
             self.seen["least"] = asdict(least)
@@ -338,14 +363,21 @@ class SplitSpace:
             return self._named("latency", self._latency_front(oracle))
         if name == "least":
             case = self.cases[0]
-            plans = {"latency": least_latency(case.problem).plan, "peak": least_peak(case)[0].plan}
+            plans = {
+                "latency": least_latency(case.problem, self.limit).plan, "peak": least_peak(case, self.limit)[0].plan
+            }  # fmt: skip
             asked = {goal: Point(plan, evaluate(case.problem, plan)) for goal, plan in plans.items()}
             return [
                 candidate(f"least_{goal}", replayed(case, point, oracle))
                 for goal, point in asked.items() if goal in self.names
             ]  # fmt: skip
-        found = [agreed_front(case, name == "replicated", oracle, report) for case in self.cases]
+        in_turns = name == "replicated"
+        found = [agreed_front(case, in_turns, oracle, report, self.limit) for case in self.cases]
         kept = best_of([split for one in found for split in one.splits])
+        if not kept:
+            raise InputError(
+                f"no split that its devices can run was found in {self.config.time_budget_s:g} s; raise --time-budget"
+            )
         self.seen["fronts"] += [[number, one.pairs] for number, one in enumerate(found)]
         self.seen["searches"] = max(self.seen["searches"], *(one.searches for one in found))
         self.seen["worst"] = max(self.seen["worst"], *(abs(split.error) for split in kept))
@@ -361,13 +393,13 @@ class SplitSpace:
     def _latency_front(self, oracle: Oracle) -> list[Split]:
         case, config = self.cases[0], self.config
         if case.problem.slower_s is not None and not too_many(case.problem):
-            return [replayed(case, Programme(case.problem).least_latency(), oracle)]
+            return [replayed(case, Programme(case.problem, limit=self.limit).least_latency(), oracle)]
         if case.problem.n_cuts > MOST_LABEL_CUTS:
             case = make_case(config.cluster, config.workload, case.problem.items, False, case.devices)
         if case.problem.n_cuts > MOST_LABEL_CUTS or too_many(case.problem):
             return []
-        known = front(case.problem, replicate=False)
-        points = front_labels(case.problem, False, True, known)
+        known, _ = front_until(self.limit, case.problem)
+        points = front_labels(case.problem, False, True, known, self.limit)
         return [replayed(case, point, oracle) for point in points]
 
     def _known(self, oracle: Oracle) -> list[Candidate]:
@@ -401,7 +433,9 @@ class SplitSpace:
     def optimum(self) -> Optimum | None:
         """The least of what the programme said of any candidate, and what no plan goes below (`split_bounds`)."""
         least = self._least()
-        return Optimum(least, min(self._value(least), bound(self.cases, self.seen["fronts"], self.aim, self.names)))
+        return Optimum(
+            least, min(self._value(least), bound(self.cases, self.seen["fronts"], self.aim, self.names, self.limit))
+        )
 
     def about(self) -> dict[str, Any]:
         cuts = self.cases[0].cuts
@@ -410,6 +444,8 @@ class SplitSpace:
             "searches": self.seen["searches"], "difference_worst": self.seen["worst"],
             "missed_by_weighted_sums": self.seen["missed"],
             "devices_left_out": len(self.config.cluster.devices) - len(self.cases[0].cluster.devices),
+            "left_out_parts": [list(case.left_out) for case in self.cases],
+            "time_budget_s": self.config.time_budget_s, "unfinished": self.seen["unfinished"],
         }  # fmt: skip
 
 
@@ -435,7 +471,7 @@ def candidate(name: str, split: Split) -> Candidate:
     return Candidate(name, split.case.mapping(split.point.plan, name), estimated(split), about=about)
 
 
-def _cases(config: SplitConfig) -> Iterator[Case]:
+def _cases(config: SplitConfig, limit: Limit) -> Iterator[Case]:
     """By micro-batch, smallest first, as far as the memories hold them."""
     cluster, workload = config.cluster, config.workload
     costs, cuts = device_costs(cluster, workload, device_mappings(cluster, workload, config.mappings)), None
@@ -453,9 +489,9 @@ def _cases(config: SplitConfig) -> Iterator[Case]:
         cuts = cuts_in_order(workload) if in_order else cuts_of(workload, branches=False)
     for number, items in enumerate(sorted(config.batches)):
         try:
-            case = make_case(cluster, workload, items, config.branches, costs, cuts, most_bytes)
+            case = make_case(cluster, workload, items, config.branches, costs, cuts, most_bytes, limit)
             if cuts is None and config.branches and too_many(case.problem, most=MOST_BRANCH_STATES):
-                case = make_case(cluster, workload, items, False, costs, None, most_bytes)
+                case = make_case(cluster, workload, items, False, costs, None, most_bytes, limit)
             yield case
         except InputError:
             if number == 0:

@@ -102,13 +102,13 @@ class Crossbar(Core):
             "block_rows": several,
             "block_cols": several,
         }
-        for key, why in reads.items():
-            if getattr(self, key) and why:
-                refuse("core", key, getattr(self, key), f"{why}; remove the key")
+        wrong = {key: f"{why}; remove the key" for key, why in reads.items() if getattr(self, key) and why}
         if self.adc_bit_cycles and not self.adc_bits:
-            refuse("core", "adc_bit_cycles", self.adc_bit_cycles, "of how many bits? give adc_bits")
+            wrong["adc_bit_cycles"] = "of how many bits? give adc_bits"
         if self.most_copies > 1 and not (self.block_rows and self.block_cols):
-            refuse("core", "most_copies", self.most_copies, "copies fill a block: give block_rows and block_cols")
+            wrong["most_copies"] = "copies fill a block: give block_rows and block_cols"
+        if wrong:
+            refuse("core", {key: (getattr(self, key), what) for key, what in wrong.items()})
         return self
 
     @property

@@ -77,7 +77,8 @@ class OnMainMemory(Core):
     @model_validator(mode="after")
     def _reads_over_a_link(self) -> Self:
         if not self.feed_links:
-            refuse("core", "feed_links", self.feed_links, "name the link of the memory that it computes from")
+            what = "name the link of the memory that it computes from"
+            refuse("core", {"feed_links": (self.feed_links, what)})
         return self
 
     @property

@@ -12,6 +12,7 @@ from pydantic import SerializeAsAny
 
 from cosoc.sim.cores.own import AnyCore
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.mending import Mended
 from cosoc.sim.files.names import cluster_folder, list_clusters, list_socs, soc_folder
 from cosoc.sim.files.yamlfile import Range, load_model, ranges_of, read_plain
 from cosoc.sim.model.cluster import Cluster
@@ -67,14 +68,16 @@ def _soc_path(name_or_path: str) -> Path:
 def load_cluster(path: Path, overrides: Mapping[str, str] | None = None) -> Cluster:
     """Read and check a cluster file and the SoC files that it names. InputError names file, line and column."""
 
-    def problems(cluster: Cluster) -> list[tuple[tuple[str | int, ...], str]]:
-        out = cluster.problems()
+    def problems(cluster: Cluster, mended: Mended) -> list[tuple[tuple[str | int, ...], str]]:
+        out = cluster.problems(mended)
+        readable = True
         for name, device in cluster.devices.items():
             try:
                 device_soc(cluster, name)
             except InputError as error:
-                out.append((("devices", name, "set" if device.set else "soc"), str(error)))
-        return out or _twice(cluster)
+                readable = False
+                out += [(("devices", name, "set" if device.set else "soc"), line) for line in error.lines]
+        return out + _twice(cluster) if readable and not mended.entries("devices") else out
 
     return load_model(path, Cluster, overrides, problems=problems)
 

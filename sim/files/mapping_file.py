@@ -34,8 +34,10 @@ core or the mover of a layer does not honour is refused at its line.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Collection
 from collections.abc import Mapping as MappingOf
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -43,8 +45,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import device_soc
+from cosoc.sim.files.mending import Mended, Place
 from cosoc.sim.files.names import RULES, built_in_mappings, list_mappings
-from cosoc.sim.files.yamlfile import Place, load_model
+from cosoc.sim.files.yamlfile import load_model
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.mapper import Report
 from cosoc.sim.model.cluster import Cluster
@@ -208,8 +211,11 @@ class MappingFile(Model):
     micro_batch: Items = 1  # inferences that pass together
 
 
-def _structure(file: MappingFile, workload: Workload, socs: MappingOf[str, SoC]) -> list[tuple[Place, str]]:
-    """What is wrong with the names and sums of a file, each at its place. socs: that of each layer, by its name."""
+def _structure(
+    file: MappingFile, workload: Workload, socs: MappingOf[str, SoC], mended: Mended
+) -> list[tuple[Place, str]]:
+    """What is wrong with the names and sums of a file, each at its place. socs: that of each layer, by its name, where
+    it is known. mended: what the file has otherwise."""
     out: list[tuple[Place, str]] = []
     names = {layer.name: layer for layer in workload}
     for name, entry in file.layers.items():
@@ -217,19 +223,46 @@ def _structure(file: MappingFile, workload: Workload, socs: MappingOf[str, SoC])
         if name not in names:
             out.append((at, f"{workload.name} has no such layer; `cosoc show workload {workload.name}` lists them"))
             continue
-        soc = socs[name]
-        for core in entry.parts:
-            if core not in soc.cores:
+        soc = socs.get(name)
+        for core in entry.parts if soc is not None else ():
+            if soc is not None and core not in soc.cores:
                 out.append(((*at, "parts", core), f"{soc.name} has no such core; it has {', '.join(soc.cores)}"))
         total = sum(part.channels for part in entry.parts.values())
         if total != names[name].k:
             out.append(((*at, "parts"), f"sum to {total} output channels; the layer has {names[name].k}"))
-        if entry.tile is not None and isinstance(entry.tile.k, dict) and set(entry.tile.k) != set(entry.parts):
+        same = entry.tile is None or not isinstance(entry.tile.k, dict) or set(entry.tile.k) == set(entry.parts)
+        if not same and not mended.touches((*at, "parts")):
+            assert entry.tile is not None and isinstance(entry.tile.k, dict)
             found, right = ", ".join(entry.tile.k), ", ".join(entry.parts)
             out.append(((*at, "tile", "k"), f"names {found}; name the cores of the parts: {right}"))
-        if entry.order is not None and entry.tile is None:
+        if entry.order is not None and entry.tile is None and not mended.touches((*at, "tile")):
             out.append(((*at, "order"), "goes with tile, which is not stated; state both, or leave both to the tiler"))
     return out
+
+
+Problems = Callable[[Mapping], list[tuple[Place, str]]]
+
+
+def _all_of_it(mapping: Mapping, wrong: Collection[Place], look: Problems) -> list[tuple[Place, str]]:
+    """What is wrong with a mapping beyond its structure. What is wrong in one layer or piece may end the look at the
+    others: so those are left out in which something is wrong, and the rest is looked at again."""
+    out: list[tuple[Place, str]] = []
+    layers, pieces = dict(mapping.layers), dict(enumerate(mapping.pieces))
+    left_out = {place[:2] for place in wrong}
+    while True:
+        layers = {name: plan for name, plan in layers.items() if ("layers", name) not in left_out}
+        pieces = {i: piece for i, piece in pieces.items() if ("pieces", i) not in left_out}
+        numbers = list(pieces)
+        found = [
+            (("pieces", numbers[int(at[1])], *at[2:]) if at[:1] == ("pieces",) and len(at) > 1 else at, what)
+            for at, what in look(replace(mapping, layers=layers, pieces=tuple(pieces.values())))
+        ]
+        out += found
+        left_out = {at[:2] for at, _ in found}
+        if not any(
+            (kind, one) in left_out for kind, there in (("layers", layers), ("pieces", pieces)) for one in there
+        ):
+            return out
 
 
 def _mapping(
@@ -246,6 +279,12 @@ def _mapping(
     )
 
 
+def _without(file: MappingFile, wrong: Collection[Place]) -> MappingFile:
+    """A file without the layers in which something is wrong."""
+    names = {place[1] for place in wrong if place[:1] == ("layers",) and len(place) > 1}
+    return file.model_copy(update={"layers": {name: one for name, one in file.layers.items() if name not in names}})
+
+
 def load_mapping(
     path: Path, workload: Workload, soc: SoC, runtime: Runtime | None = None, text: str | None = None
 ) -> Mapping:
@@ -253,9 +292,12 @@ def load_mapping(
     names file, line and column."""
     socs = dict.fromkeys((layer.name for layer in workload), soc)
 
-    def check(file: MappingFile) -> list[tuple[Place, str]]:
-        wrong = _structure(file, workload, socs)
-        return wrong or problems(_mapping(file, "file", runtime, workload, socs), workload, soc)
+    def check(file: MappingFile, mended: Mended) -> list[tuple[Place, str]]:
+        out = _structure(file, workload, socs, mended)
+        wrong = {*mended.places, *(at for at, _ in out)}
+        right = _without(file, wrong)
+        whole = _mapping(right, "file", runtime, workload, socs)
+        return out + _all_of_it(whole, wrong, lambda mapping: problems(mapping, workload, soc))
 
     return _mapping(load_model(path, MappingFile, problems=check, text=text), path.stem, runtime, workload, socs)
 
@@ -270,10 +312,16 @@ def load_cluster_mapping(
         layers = multiplied(workload, file.micro_batch)
         return _mapping(file, path.stem, runtime, layers, _socs(file, workload, cluster))
 
-    def check(file: MappingFile) -> list[tuple[Place, str]]:
-        wrong = stage_problems(tuple(one.stage for one in file.stages), workload, cluster)
-        wrong = wrong or _structure(file, workload, _socs(file, workload, cluster))
-        return wrong or cluster_problems(mapped(file), workload, cluster, known)
+    def check(file: MappingFile, mended: Mended) -> list[tuple[Place, str]]:
+        if mended.entries("stages") or ("stages",) in mended.places:
+            return _structure(file, workload, {}, mended)
+        out = stage_problems(tuple(one.stage for one in file.stages), workload, cluster)
+        if out:
+            return out + _structure(file, workload, {}, mended)
+        out = _structure(file, workload, _socs(file, workload, cluster), mended)
+        wrong = {*mended.places, *(at for at, _ in out)}
+        look = partial(cluster_problems, workload=workload, cluster=cluster, known=known)
+        return out + _all_of_it(mapped(_without(file, wrong)), wrong, look)
 
     return mapped(load_model(path, MappingFile, problems=check))
 

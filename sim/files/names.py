@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-FileKind = Literal["soc", "cluster", "workload", "mapping"]
+FileKind = Literal["soc", "cluster", "workload", "mapping", "schedule"]  # the last is written, the others read
 DEFAULT = "default"
 MANUAL = ("all_8bit", "io_8bit_backbone_ternary", "all_ternary", "min_cost")
 KINDS = ("gpu", "dla")  # mappings to the first core of a kind

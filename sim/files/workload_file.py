@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -24,15 +24,18 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.mending import WHOLE, Mended, Place
 from cosoc.sim.files.names import list_workloads, workload_folder
 from cosoc.sim.files.reading import Reading
-from cosoc.sim.files.yamlfile import Place, load_model
+from cosoc.sim.files.yamlfile import load_model
 from cosoc.sim.model.mobilenets import by_name
 from cosoc.sim.model.units import Bits, Elements, ElementsOr0
 from cosoc.sim.model.workload import INPUT, OPS, SLICE, Layer, Plane, Workload, beyond_counting
 
 Name = Annotated[str, Field(min_length=1)]
 Fault = tuple[Place, str]
+Sizes = dict[str, int | None]  # elements of what precedes, by name
+_KeyFaults = Iterator[tuple[str, str]]
 
 
 class _Strict(BaseModel):
@@ -125,49 +128,69 @@ class WorkloadFile(_Strict):
         beside = tuple(self.more_inputs.items()), tuple(self.states.items())
         return Workload(self.name, shape, layers, tuple(self.outputs), self.source, *beside)
 
-    def problems(self) -> list[Fault]:
-        """What the types alone do not say."""
-        return faults(self.workload())
+    def problems(self, mended: Mended = WHOLE) -> list[Fault]:
+        """What the types alone do not say. mended: what the file has otherwise, and what follows is not told of."""
+        return faults(self.workload(), mended)
 
 
 # ---------------------------------------------------------------------------------------------- consistency
 
 
-def faults(workload: Workload) -> list[Fault]:
-    """Everything inconsistent in a workload, as (place in its file, what was found and what would be right)."""
-    found: list[Fault] = []
-    found += _outside_faults(workload)
-    sizes = {INPUT: _product(workload.input_shape)} | dict(workload.received) | dict(workload.states)
+def faults(workload: Workload, mended: Mended = WHOLE) -> list[Fault]:
+    """Everything inconsistent in a workload, as (place in its file, what was found and what would be right). mended:
+    what its file has otherwise; what may follow from that, or from a fault that is told, is left out."""
+    found = [*_outside_faults(workload, mended)]
+    sizes: dict[str, int | None] = {INPUT: None if mended.touches(("input",)) else _product(workload.input_shape)}
+    sizes |= dict(workload.received) | dict(workload.states)  # None: not known, as something is wrong there
+    sizes |= {str(name): None for key in ("more_inputs", "states") for name in mended.entries(key)}
+    n = Counter(layer.n for layer in workload.layers).most_common(1)[0][0]
+    unnamed: list[Fault] = []
+    lost = sum(place[0] == "layers" and place[2:] == ("name",) for place in mended.places)
     owners: dict[str, Layer] = {}
     for i, layer in enumerate(workload.layers):
         place: Place = ("layers", i)
+        own = list[tuple[str, str]]()
         if layer.name in sizes:
+            lost += 1
             found.append(((*place, "name"), f"{layer.name!r} is taken; every layer needs a name of its own"))
-        asked = [((*place, "inputs", j), name) for j, name in enumerate(layer.inputs)]
-        if layer.alternative is not None:
-            asked += [((*place, "alternative", "inputs", j), n) for j, n in enumerate(layer.alternative.inputs)]
-        unknown = [(where, name) for where, name in asked if name not in sizes]
-        later = {other.name for other in workload.layers[i:]}
-        for where, name in unknown:
-            known = "it comes later: move it up" if name in later else f"known so far: {', '.join(list(sizes)[-6:])}"
-            found.append((where, f"{layer.name} reads {name!r}, which does not precede it; {known}"))
-        if wrong := beyond_counting(layer):
+        unknown = list(_unknown_inputs(layer, place, sizes, workload.layers[i:]))
+        unnamed += unknown
+        broken = i in mended.entries("layers")
+        if not broken and (wrong := beyond_counting(layer)):
             found.append((place, f"{layer.name}: {wrong}"))
-        if not unknown:
-            found += [((*place, key), f"{layer.name}: {what}") for key, what in _layer_faults(layer, sizes)]
+        if not broken and not unknown:
+            own += _layer_faults(layer, sizes)
             if layer.alternative is not None:
-                other = (*place, "alternative")
-                found += [((*other, key), f"{layer.name}: {what}") for key, what in _alternative_faults(layer, sizes)]
-        if layer.n != workload.n:
-            what = f"{layer.name}: found {layer.n}; a batch is the same for all layers, and the first has {workload.n}"
-            found.append(((*place, "n"), what))
-        found += [((*place, key), f"{layer.name}: {what}") for key, what in _shared_faults(layer, workload, owners)]
+                own += [(f"alternative.{key}", what) for key, what in _alternative_faults(layer, sizes)]
+        if not broken and layer.n != n:
+            own.append(("n", f"found {layer.n}; a batch is the same for all layers, and the others have {n}"))
+        if not broken and mended.entries("layers").isdisjoint(
+            j for j, other in enumerate(workload.layers[:i]) if other.name == layer.weights_of
+        ):
+            own += _shared_faults(layer, workload, owners, mended)
+        found += [((*place, *key.split(".")), f"{layer.name}: {what}") for key, what in own]
         owners[layer.name] = layer
-        sizes.setdefault(layer.name, dict(workload.states).get(layer.into, layer.outputs // layer.n))  # of one image
-    return [*found, *_output_faults(workload, sizes)]
+        unsure = any(key in ("k", "oy", "ox", "n") or layer.op not in ("conv", "matmul") for key, _ in own)
+        outputs = None if broken or unsure else layer.outputs // layer.n
+        sizes.setdefault(layer.name, dict(workload.states).get(layer.into, outputs))  # of one image
+    if len({what for _, what in unnamed}) > lost:  # else those whose names are wrong are meant
+        found += unnamed
+    return [*found, *_output_faults(workload, sizes, bool(unnamed or lost), mended)]
 
 
-def _outside_faults(workload: Workload) -> Iterator[Fault]:
+def _unknown_inputs(layer: Layer, place: Place, sizes: Sizes, rest: Sequence[Layer]) -> Iterator[Fault]:
+    """What a layer reads that does not precede it. rest: itself and what comes later."""
+    asked = [((*place, "inputs", j), name) for j, name in enumerate(layer.inputs)]
+    if layer.alternative is not None:
+        asked += [((*place, "alternative", "inputs", j), n) for j, n in enumerate(layer.alternative.inputs)]
+    later = {other.name for other in rest}
+    for where, name in asked:
+        if name not in sizes:
+            known = "it comes later: move it up" if name in later else f"known so far: {', '.join(list(sizes)[-6:])}"
+            yield where, f"{layer.name} reads {name!r}, which does not precede it; {known}"
+
+
+def _outside_faults(workload: Workload, mended: Mended) -> Iterator[Fault]:
     """Names of what comes from outside must be different; states must be of use."""
     taken = {INPUT}
     for key, tensors in (("more_inputs", workload.received), ("states", workload.states)):
@@ -177,11 +200,11 @@ def _outside_faults(workload: Workload) -> Iterator[Fault]:
             taken.add(name)
     used = {name for layer in workload for name in (*layer.reads, layer.into)}
     for name, _ in workload.states:
-        if name not in used:
+        if name not in used and not mended.names:
             yield (("states", name), f"no layer reads or writes {name!r}; take it out")
 
 
-def _shared_faults(layer: Layer, workload: Workload, owners: dict[str, Layer]) -> _KeyFaults:
+def _shared_faults(layer: Layer, workload: Workload, owners: dict[str, Layer], mended: Mended) -> _KeyFaults:
     """weights_of names an earlier layer that has as many weights of its own, into a state that is large enough."""
     owner = owners.get(layer.weights_of)
     if layer.weights_of and (owner is None or owner.weights_of):
@@ -189,21 +212,23 @@ def _shared_faults(layer: Layer, workload: Workload, owners: dict[str, Layer]) -
     elif owner is not None and (owner.weights != layer.weights or not layer.weights):
         yield "weights_of", f"{layer.name} has {layer.weights} weights, {owner.name} has {owner.weights}"
     state = dict(workload.states).get(layer.into)
-    if layer.into and state is None:
+    if layer.into and state is None and not mended.lacks("states", layer.into):
         yield "into", f"found {layer.into!r}; it must be one of states"
-    elif state is not None and layer.outputs // layer.n > state:
+    elif state is not None and layer.outputs // layer.n > state and layer.into not in mended.entries("states"):
         yield "into", f"writes {layer.outputs // layer.n} elements into {layer.into}, which has {state}"
     if bool(layer.rows) != (layer.op == "gather"):
         yield "rows", f"found {layer.rows}; it is the rows of the table of a gather, and of nothing else"
 
 
-def _output_faults(workload: Workload, sizes: dict[str, int]) -> Iterator[Fault]:
+def _output_faults(workload: Workload, sizes: Sizes, misnamed: bool, mended: Mended) -> Iterator[Fault]:
+    """misnamed: some layer has a wrong name, or reads one; that nobody reads another may follow."""
     for j, name in enumerate(workload.outputs):
-        if name == INPUT or name not in sizes:
+        if (name == INPUT or name not in sizes) and not mended.touches(("outputs", j)):
+            misnamed = True
             yield (("outputs", j), f"{name!r} is no layer of this workload; its last is {workload.layers[-1].name!r}")
     read = {name for layer in workload.layers for name in layer.reads} | set(workload.outputs)
     for i, layer in enumerate(workload.layers):
-        if layer.name not in read and not layer.into:
+        if layer.name not in read and not layer.into and not misnamed and not mended.names:
             yield (("layers", i), f"nobody reads {layer.name!r}; name it under outputs or take it out")
     for name, count in Counter(workload.outputs).items():
         if count > 1:
@@ -211,10 +236,9 @@ def _output_faults(workload: Workload, sizes: dict[str, int]) -> Iterator[Fault]
 
 
 WITH_CONSTANTS = ("add", "concat", "softmax", "norm", "eltwise")
-_KeyFaults = Iterator[tuple[str, str]]
 
 
-def _layer_faults(layer: Layer, sizes: dict[str, int]) -> _KeyFaults:
+def _layer_faults(layer: Layer, sizes: Sizes) -> _KeyFaults:
     layer = replace(layer, n=1)  # sizes are those of one image
     yield from _window_faults(layer)
     yield from _group_faults(layer)
@@ -222,12 +246,12 @@ def _layer_faults(layer: Layer, sizes: dict[str, int]) -> _KeyFaults:
         yield "constants", f"found {layer.constants} of {layer.op}; those are of {', '.join(WITH_CONSTANTS)}"
     if min(layer.k, layer.oy, layer.ox) < 1:
         yield "k", f"k*oy*ox = {layer.k}*{layer.oy}*{layer.ox}; a layer gives at least one element"
-    reads = [sizes[name] for name in layer.inputs]
-    if min(reads, default=1) > 0:  # what reads nothing is not to blame
+    reads = [size for name in layer.inputs if (size := sizes[name])]
+    if len(reads) == len(layer.inputs):  # what reads nothing is not to blame
         yield from _CHECKS.get(layer.op, _pointwise)(layer, reads)
 
 
-def _alternative_faults(layer: Layer, sizes: dict[str, int]) -> _KeyFaults:
+def _alternative_faults(layer: Layer, sizes: Sizes) -> _KeyFaults:
     """An alternative must be a convolution that gives the same outputs as another one, and have none of its own."""
     other = layer.alternative
     assert other is not None

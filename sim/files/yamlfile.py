@@ -7,26 +7,29 @@ A file of figures may say behind a number in which range it may be, as part of i
 
     bytes_per_period: 10            # fitted, 8 .. 16: both timings are met in all of that
 
+All that is wrong with a file is told at once, the first as the error's message, each further fault as a note: what YAML
+itself does not allow ends it, everything else does not hide what else is wrong (`cosoc.sim.files.mending`), and what
+only follows from another fault is not told. Of more than MAX_TOLD the others are counted.
+
 What a file may cost its reader is bounded: MAX_BYTES of text, MAX_DEPTH levels, MAX_VALUES values. JSON files have the
 same bounds (`read_json`), and so have texts that stand in other files (`load_model` with a text).
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
+from typing import Any, NoReturn, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.mending import WHOLE, Fault, Mended, Place, former_keys, known_keys, model_at, read
 
-Place = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
 
 MAX_BYTES = 64 << 20  # a description larger than this is a mistake, not a description
@@ -34,6 +37,7 @@ MAX_DEPTH = 64
 MAX_VALUES = 1_000_000  # keys among them; some 40 s and 1 GB
 MAX_NUMBER = 400  # characters; a whole number of more is none that anything here could mean
 SHOWN = 200  # characters of a value in a message
+MAX_TOLD = 20  # faults of a file
 
 _SCALARS = (
     (re.compile(r"true|false"), lambda s: s == "true"),
@@ -101,6 +105,7 @@ class _Document:
         self.ends: dict[int, list[tuple[int, Place, Any]]] = {}  # of scalars by line: column behind, path, value
         self.marks: dict[Place, yaml.Mark] = {}
         self.key_marks: dict[Place, yaml.Mark] = {}
+        self.faults: list[tuple[int, int, str]] = []  # line, column, what
         self.data = self._convert(root, ()) if root is not None else None
 
     def _convert(self, node: yaml.Node, at: Place) -> Any:
@@ -111,10 +116,12 @@ class _Document:
             out: dict[str, Any] = {}
             for key_node, value_node in node.value:
                 if not isinstance(key_node, yaml.ScalarNode):
-                    self.fail(at, "a key must be a plain name", key_node.start_mark)
+                    self.fault(at, "a key must be a plain name", key_node.start_mark)
+                    continue
                 key = key_node.value
                 if key in out:
-                    self.fail((*at, key), "key given twice; keep one", key_node.start_mark)
+                    self.fault((*at, key), "key given twice; keep one", key_node.start_mark)
+                    continue
                 self.key_marks[(*at, key)] = key_node.start_mark
                 out[key] = self._convert(value_node, (*at, key))
             return out
@@ -123,8 +130,9 @@ class _Document:
         self.ends.setdefault(node.end_mark.line, []).append((node.end_mark.column, at, value))
         return value
 
-    def ranges(self) -> Iterator[Range]:
-        """What the comments behind numbers say of their ranges; InputError where one is meant and none is stated."""
+    def ranges(self, mended: Mended = WHOLE) -> Iterator[Range]:
+        """What the comments behind numbers say of their ranges; a fault where one is meant and none is stated.
+        mended: of which ranges are of no matter."""
         for number, line in enumerate(self.lines):
             here = self.ends.get(number)
             if not here or "#" not in line:
@@ -132,37 +140,53 @@ class _Document:
             column = line.find("#", max(end for end, _, _ in here))
             comment = line[column:] if column >= 0 else ""
             if _RANGE.fullmatch(comment) or _MEANT.search(comment):
-                yield self._range(comment, [(at, value) for _, at, value in here], f"{number + 1}:{column + 1}")
+                found = self._range(comment, [(at, value) for _, at, value in here])
+                if isinstance(found, Range):
+                    yield found
+                elif not mended.touches(here[-1][1]):
+                    self.faults.append((number + 1, column + 1, found))
 
-    def _range(self, comment: str, here: Sequence[tuple[Place, Any]], where: str) -> Range:
+    def _range(self, comment: str, here: Sequence[tuple[Place, Any]]) -> Range | str:
+        """The range that a comment behind values says; what is wrong with it, if it is none."""
         right = "write it as `# assumed, 4 .. 8: why`"
         found = _RANGE.fullmatch(comment)
         at, value = here[-1]
         name = _dotted(at)
         if found is None or found[1] not in EVIDENCE:
             words = "" if found is None else f" and one of {', '.join(EVIDENCE)} before it"
-            raise InputError(f"{self.path}:{where}: {name}found {comment!r}: a range, {right}{words}")
+            return f"{name}found {comment!r}: a range, {right}{words}"
         if len(here) > 1 or type(value) not in (int, float):
             what = "several values stand" if len(here) > 1 else f"{value!r} stands"
-            raise InputError(f"{self.path}:{where}: {name}{what} before a range; one number on a line of its own may")
+            return f"{name}{what} before a range; one number on a line of its own may"
         low, high = (_scalar(yaml.ScalarNode("tag:yaml.org,2002:str", end)) for end in (found[2], found[3]))
         kinds = (int,) if type(value) is int else (int, float)
         if type(low) not in kinds or type(high) not in kinds:
             kind = "whole numbers, as the value is one" if type(value) is int else "numbers"
-            raise InputError(f"{self.path}:{where}: {name}found {found[2]} .. {found[3]}: {kind} are needed; {right}")
+            return f"{name}found {found[2]} .. {found[3]}: {kind} are needed; {right}"
         if not low <= value <= high or low == high:
-            raise InputError(f"{self.path}:{where}: {name}{value} is not within its range, {found[2]} .. {found[3]}")
+            return f"{name}{value} is not within its range, {found[2]} .. {found[3]}"
         return Range(".".join(map(str, at)), value, low, high, found[1])
 
-    def fail(self, at: Place, what: str, mark: yaml.Mark | None = None) -> NoReturn:
-        """Raise InputError for the value at a path, or for its nearest ancestor that stands in the file."""
+    def fault(self, at: Place, what: str, mark: yaml.Mark | None = None) -> None:
+        """Something is wrong with the value at a path, or with its nearest ancestor that stands in the file."""
         place = at
-        while mark is None:
-            mark = self.marks.get(place)
-            if mark is None and not place:
-                raise InputError(f"{self.path}:1:1: {_dotted(at)}{what}")
+        while mark is None and (mark := self.marks.get(place)) is None and place:
             place = place[:-1]
-        raise InputError(f"{self.path}:{mark.line + 1}:{mark.column + 1}: {_dotted(at)}{what}")
+        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
+        self.faults.append((line, column, f"{_dotted(at)}{what}"))
+
+    def end(self) -> None:
+        """Raise InputError for all that is wrong, in the order of the file, if anything is."""
+        told = list(dict.fromkeys(sorted(self.faults, key=lambda one: one[:2])))
+        if not told:
+            return
+        lines = [f"{self.path}:{line}:{column}: {what}" for line, column, what in told[:MAX_TOLD]]
+        if len(told) > MAX_TOLD:
+            lines.append(f"{self.path}: {len(told) - MAX_TOLD} more")
+        error = InputError(lines[0])
+        for further in lines[1:]:
+            error.add_note(_one_line(further))
+        raise error from None
 
 
 def _dotted(at: Place) -> str:
@@ -211,7 +235,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_plain(path: Path) -> Any:
     """The plain data of a YAML file; InputError as of `load_model`."""
-    return _parse(path, read_text(path)).data
+    document = _parse(path, read_text(path))
+    document.end()
+    return document.data
 
 
 def _parse(path: Path, text: str) -> _Document:
@@ -258,7 +284,7 @@ def load_model(
     path: Path,
     model: type[M],
     overrides: Mapping[str, str] | None = None,
-    problems: Callable[[M], Sequence[tuple[Place, str]]] = lambda m: (),
+    problems: Callable[[M, Mended], Sequence[tuple[Place, str]]] = lambda m, mended: (),
     ranged: bool = False,
     text: str | None = None,
 ) -> M:
@@ -266,9 +292,10 @@ def load_model(
 
     `overrides` maps dotted paths to values written as in YAML; they replace (or add) what the file says.
     ranged: comments behind its numbers may state ranges, and must be right where they do (`ranges_of`).
-    `problems` returns what is wrong beyond types, as (path in the file, message); the first is reported.
+    `problems` returns what is wrong beyond types, as (path in the file, message), also of a model in which not all
+    stands as the file has it, so that what only follows from that is left out.
     text: in place of the file's, where it stands somewhere else; `path` is then what errors call it.
-    Raises InputError, one line `file:line:column: path: what was found, what would be right`.
+    Raises InputError, a line `file:line:column: path: what was found, what would be right` for each fault (`lines`).
     """
     document = _parse(path, read_text(path) if text is None else text)
     if not isinstance(document.data, dict):
@@ -276,81 +303,45 @@ def load_model(
         raise InputError(f"{path}:1:1: found {found}; a mapping of keys to values is needed")
     for key, text in (overrides or {}).items():
         _override(document, key, text)
-    try:
-        loaded = model.model_validate(document.data)
-    except ValidationError as error:
-        # A misspelled key is also a missing one: the misspelling is what the user can see.
-        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        _report(document, tuple(first["loc"]), first, model)
-    for place, message in problems(loaded):
-        document.fail(place, message)
+    made = read(model, document.data, MAX_TOLD, whole=not document.faults)
+    for one in made.faults:
+        _tell(document, one, model)
+    if made.model is not None and len(document.faults) <= MAX_TOLD:
+        for place, message in problems(made.model, made.mended):
+            if not made.mended.touches(place):
+                document.fault(made.in_file(place), message)
     if ranged:
-        list(document.ranges())
-    return loaded
+        list(document.ranges(made.mended))
+    document.end()
+    assert made.model is not None  # else there are faults
+    return made.model
 
 
 def ranges_of(path: Path) -> tuple[Range, ...]:
-    """The ranges that a file states, in its order. InputError at the line of one that is malformed."""
-    return tuple(_parse(path, read_text(path)).ranges())
+    """The ranges that a file states, in its order. InputError at the line of each that is malformed."""
+    document = _parse(path, read_text(path))
+    out = tuple(document.ranges())
+    document.end()
+    return out
 
 
-def _report(document: _Document, at: Place, error: Mapping[str, Any], model: type[BaseModel]) -> NoReturn:
-    kind, value = error["type"], error.get("input")
+def _tell(document: _Document, one: Fault, model: type[BaseModel]) -> None:
+    """What pydantic found, as a fault of the file."""
+    at, kind, value = one.at, one.error["type"], one.error.get("input")
     if kind == "extra_forbidden":
-        beside = _model_at(model, at)
-        known = [key for key in beside.model_fields if key not in getattr(beside, "UNUSED", ())] if beside else []
-        former: Mapping[str, str] = getattr(beside, "FORMER", {})
-        close = difflib.get_close_matches(str(at[-1]), known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}" if known else ""
+        beside = model_at(model, tuple(one.error["loc"]))
+        former = former_keys(beside)
+        known = known_keys(beside)
+        hint = f"; did you mean {one.hint}?" if one.hint else f"; known here: {', '.join(known)}" if known else ""
         hint = f"; it was replaced: {former[str(at[-1])]}" if str(at[-1]) in former else hint
-        at = _in_file(document, at)
-        document.fail(at, f"unknown key{hint}", document.key_marks.get(at))
-    at = _in_file(document, at)
-    if kind == "missing":
-        document.fail(at, "required key is missing", document.marks.get(at[:-1]))
-    message = error["msg"].removeprefix("Value error, ")
-    found = "" if isinstance(value, (dict, list)) else f"found {_brief(repr(value))}: "
-    document.fail(at, f"{found}{_brief(_one_line(message), 5 * SHOWN)}")
+        document.fault(at, f"unknown key{hint}", document.key_marks.get(at))
+    elif kind == "missing":
+        document.fault(at, "required key is missing", document.marks.get(at[:-1]))
+    else:
+        message = one.error["msg"].removeprefix("Value error, ")
+        found = "" if isinstance(value, (dict, list)) else f"found {_brief(repr(value))}: "
+        document.fault(at, f"{found}{_brief(_one_line(message), 5 * SHOWN)}")
 
 
 def _brief(text: str, most: int = SHOWN) -> str:
     return text if len(text) <= most else f"{text[:most]} ... ({len(text):,} characters)"
-
-
-def _in_file(document: _Document, at: Place) -> Place:
-    """A pydantic path without the tags of discriminated unions, which are no keys of the file."""
-    out: Place = ()
-    for i, part in enumerate(at):
-        if (*out, part) in document.marks or i == len(at) - 1:
-            out = (*out, part)
-    return out
-
-
-def _model_at(model: type[BaseModel], at: Place) -> type[BaseModel] | None:
-    """The model in which an unknown key stands, as far as annotations tell."""
-    current: Any = model
-    for part in at[:-1]:
-        if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
-            current = current.model_fields[str(part)].annotation
-        else:
-            current = _inside(current, part)
-    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
-
-
-def _inside(annotation: Any, part: str | int) -> Any:
-    """What stands under one key of a dict, list or discriminated union of models."""
-    while get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    args = [a for a in get_args(annotation) if a is not Ellipsis]
-    if get_origin(annotation) in (dict, tuple, list) and args:
-        inner = args[-1]
-        while get_origin(inner) is Annotated:
-            inner = get_args(inner)[0]
-        return inner
-    for option in args:  # a union: the path carries the tag, which is the value of a Literal field
-        while get_origin(option) is Annotated:
-            option = get_args(option)[0]
-        fields = getattr(option, "model_fields", {})
-        if any(part in get_args(field.annotation) for field in fields.values()):
-            return option
-    return None

@@ -16,29 +16,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from cosoc.sim import exact
 from cosoc.sim.cores.systolic import Systolic
 from cosoc.sim.estimate import FEED_PERIODS
 from cosoc.sim.lower.fusion import last_row_under, schedule
+from cosoc.sim.lower.tile_steps import Ranges, Step, present, steps
 from cosoc.sim.lower.together import CLOCK
-from cosoc.sim.lower.walk import INPUTS, OWN_INPUTS, SECOND, WEIGHTS, Bools, Positions, final, fresh, positions
 from cosoc.sim.machine.program import Program, within_counting
-from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece
+from cosoc.sim.model.mapping import DIMS, LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.placement import handovers
 from cosoc.sim.model.soc import CachedMover, Core, SoC
 from cosoc.sim.model.tiles import (
     behind_caches,
     behind_dma,
-    by_groups,
     c_parts,
+    channels_read,
     cut_channels,
-    group_sizes,
     job_form,
     make_tile,
-    pixel_loops,
-    tile_counts,
+    whole,
 )
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.movers.cached_terms import Machine, cached_cores
@@ -47,18 +43,19 @@ from cosoc.sim.movers.dma_terms import (
     Span,
     Window,
     copies,
-    spans_x,
-    spans_y,
 )
 from cosoc.sim.movers.fused_steps import chain
 from cosoc.sim.movers.links import HOST_TIME
 from cosoc.sim.movers.named_keys import keys_behind
+from cosoc.sim.movers.notes import NONE, Notes
 from cosoc.sim.movers.writer import Op, Writer
 from cosoc.sim.tiler import Placed, living, placed
 from cosoc.sim.work import access_pj, core_cycles, feed_ticks, job_cycles
 
 if TYPE_CHECKING:
     from cosoc.sim.movers.cached import TileEmitter
+
+Report = Callable[[int, int, str], None]  # done, of how many, what
 
 
 def lower(workload: Workload, mapping: Mapping, soc: SoC, inferences: int = 1) -> Program:
@@ -70,92 +67,33 @@ def lower(workload: Workload, mapping: Mapping, soc: SoC, inferences: int = 1) -
     return lowered(placed(mapping, workload, soc), inferences)
 
 
-def lowered(at: Placed, inferences: int = 1, known: KnownSteps | None = None) -> Program:
-    """The same of a network whose mapping has been checked. known: steps of layers on this SoC."""
-    return stream(at, inferences, known=known)[0]
+def lowered(
+    at: Placed, inferences: int = 1, known: KnownSteps | None = None, report: Report = lambda done, total, what: None
+) -> Program:
+    """The same of a network whose mapping has been checked. known: steps of layers on this SoC. report: is told of
+    each layer."""
+    return stream(at, inferences, known=known, report=report)[0]
 
 
 def stream(
-    at: Placed, inferences: int = 1, period_cycles: int = 0, known: KnownSteps | None = None
-) -> tuple[Program, tuple[int, ...]]:
+    at: Placed, inferences: int = 1, period_cycles: int = 0, known: KnownSteps | None = None,
+    report: Report = lambda done, total, what: None, notes: Notes | None = None,
+) -> tuple[Program, tuple[int, ...]]:  # fmt: skip
     """The same, and for each inference the number of its first op. period_cycles: each but the first begins no sooner
-    than so many cycles after the one before it was due; 0: as soon as that one has ended."""
-    emitter, firsts = _Emitter(at, KnownSteps() if known is None else known), list[int]()
+    than so many cycles after the one before it was due; 0: as soon as that one has ended. notes: where it is noted what
+    each op is for; the program is the same then, without loops."""
+    emitter, firsts = _Emitter(at, KnownSteps() if known is None else known, notes), list[int]()
     for number in range(inferences):
         firsts.append(emitter.ops.builder.n_ops)
         if number and period_cycles:
             emitter.release(period_cycles)
-        emitter.network()
+        for done, _ in enumerate(emitter.network(), number * len(at.workload.layers)):
+            report(done, inferences * len(at.workload.layers), f"{at.workload.name}: layers are lowered")
         if number == 0:
             within_counting(inferences * emitter.ops.builder.n_ops, f"{inferences} inferences of {at.workload.name}")
         emitter.ops.builder.pack()
     keys = functools.partial(keys_behind, at.soc)
     return emitter.ops.builder.build_for(f"{at.workload.name} on {at.soc.name}", keys), tuple(firsts)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One tile of a layer on its cores. weights: (part, size) to bring in first. load: whether inputs are loaded for
-    it that the channels after these read too; loads: parts that have inputs of their own loaded for it. jobs: (part,
-    size). free_inputs, free_weights: parts whose buffers are free afterwards. count: so many of them follow one
-    another."""
-
-    at: Window
-    load: bool
-    jobs: tuple[tuple[int, int], ...]
-    weights: tuple[tuple[int, int], ...] = ()
-    free_inputs: tuple[int, ...] = ()
-    free_weights: tuple[int, ...] = ()
-    loads: tuple[int, ...] = ()
-    count: int = 1
-
-
-def steps(layer: Layer, plan: LayerPlan, soc: SoC) -> Iterator[Step]:
-    """The tiles of a layer behind a DMA as they run, by the rule of `walk`: an operand is loaded when
-    its slice differs from the tile's before. Parts walk side by side, each through its own tiles of channels."""
-    sliced = {i for copy in copies(layer, soc, _present(plan, soc)) if copy.sliced for i in copy.shares}
-    cut_c, tile = cut_channels(layer, soc, plan), behind_dma(plan, soc).tile
-    cut = [_channels(part, layer, soc) for part in plan.parts]
-    sizes = [[size for size, _ in own] for own in cut]
-    counts = tile_counts(layer, tile)
-    images = [min(tile.n, layer.n - first) for first in range(0, layer.n, tile.n)]
-    rows, cols = _one_by_one(spans_y(layer, tile.oy)), _one_by_one(spans_x(layer, tile.ox))
-    at = positions(counts | {"k": max(map(len, sizes))}, [d for d in plan.loops if d in ("n", "k", "oy", "ox")])
-    rows_inside = len(cols) == 1 and pixel_loops(plan, counts)[1]
-    pixels = fresh(at, INPUTS)
-    takes_part = [at["k"] < len(own) for own in sizes]
-    weights = SECOND if layer.second else WEIGHTS
-    news = [_among(fresh, at, here, weights) for here in takes_part]
-    lasts = [_among(final, at, here, weights) for here in takes_part]
-    own_at = [_in_groups(at, [group for _, group in own]) for own in cut]
-    loads = [_among(fresh, own, here, OWN_INPUTS) for own, here in zip(own_at, takes_part, strict=True)]
-    reads = [
-        _among(final, own_at[i], here, OWN_INPUTS) if i in sliced else _among(final, at, here, INPUTS)
-        for i, here in enumerate(takes_part)
-    ]
-    before: Step | None = None
-    for t in range(len(pixels)):
-        here = [i for i, taking in enumerate(takes_part) if taking[t]]
-        jobs = tuple((i, sizes[i][at["k"][t]]) for i in here)
-        step = Step(
-            Window(images[at["n"][t]], rows[at["oy"][t]], cols[at["ox"][t]], 1),
-            bool(pixels[t]),
-            jobs,
-            # Where input channels are cut every job brings its weights itself, part by part.
-            tuple(job for job in jobs if news[job[0]][t] and not cut_c),
-            tuple(i for i in here if reads[i][t]),
-            tuple(i for i in here if lasts[i][t] and not cut_c),
-            tuple(i for i in here if i in sliced and loads[i][t]),
-        )
-        # Equal neighbours are a loop; whoever brings weights begins one, whoever frees them ends it.
-        if before is not None and rows_inside and _goes_on(before, step):
-            before = replace(step, count=before.count + 1)
-            continue
-        if before is not None:
-            yield before
-        before = step
-    if before is not None:
-        yield before
 
 
 @dataclass(frozen=True)
@@ -186,51 +124,6 @@ class KnownSteps:
         return self.steps[layer, plan]
 
 
-def _channels(part: Part, layer: Layer, soc: SoC) -> list[tuple[int, int]]:
-    """Output channels of a part's jobs, one after the other, each with the number of what its inputs are the same in:
-    the job itself, or its group. None behind a cached mover, which walks by itself."""
-    if part.tile is None or soc.is_cached(part.core):
-        return []
-    core, out = soc.core_of(part), list[tuple[int, int]]()
-    together, number = by_groups(layer, core), 0
-    for times, tiles in group_sizes(layer, part, core, part.channels, exact):
-        for _ in range(int(times)):
-            for size in (int(size) for size, count in tiles for _ in range(int(count)) if size):
-                out.append((size, number))
-                number += not together
-            number += together
-    return out
-
-
-def _in_groups(at: Positions, groups: Sequence[int]) -> Positions:
-    """Positions in which tiles of output channels have the numbers of their groups; those beyond them their own."""
-    number = np.arange(int(at["k"].max(initial=0)) + 1)
-    number[: len(groups)] = groups
-    return {**at, "k": number[at["k"]]}
-
-
-def _one_by_one(spans: Sequence[Span]) -> list[Span]:
-    return [replace(span, count=1) for span in spans for _ in range(span.count)]
-
-
-def _among(rule: Callable[[Positions, Sequence[str]], Bools], at: Positions, here: Bools, dims: Sequence[str]) -> Bools:
-    """A rule of the walk over the tiles that a part takes part in, False at the others."""
-    out = np.zeros(len(here), dtype=bool)
-    out[here] = rule({d: numbers[here] for d, numbers in at.items()}, dims)
-    return out
-
-
-def _goes_on(before: Step, step: Step) -> bool:
-    """Whether a step is one more of the kind before it."""
-    same = [(one.at, one.load, one.loads, one.jobs, one.free_inputs) for one in (before, step)]
-    return same[0] == same[1] and not before.weights and not before.free_weights and not step.weights
-
-
-def _present(plan: LayerPlan, soc: SoC) -> list[tuple[int, str]]:
-    """Parts with channels behind a DMA: (number, core)."""
-    return [(i, part.core) for i, part in enumerate(plan.parts) if part.channels and not soc.is_cached(part.core)]
-
-
 def _row(layer: Layer, inputs: int = 1) -> Window:
     """One output row of a layer, under which so many input rows lie."""
     return Window(layer.n, Span(1, inputs, 1), Span(layer.ox, layer.ox if layer.hands_on else layer.ix, 1), 1)
@@ -242,24 +135,61 @@ def _piece(total: int, n: int, pieces: int, step: int) -> int:
     return whole if n < pieces - 1 else total - n * whole
 
 
+# A store that waits: layer, output channels, window, part, the job, its tile in the notes.
+_Pending = tuple[Layer, int, Window, int, Op, int]
+
+
 class _Emitter:
     """Writes one network's ops into a Builder; the only mutable thing of the lowering."""
 
-    def __init__(self, at: Placed, known: KnownSteps) -> None:
+    def __init__(self, at: Placed, known: KnownSteps, notes: Notes | None = None) -> None:
         self.workload, self.mapping, self.soc, self.homes, self.known = at.workload, at.mapping, at.soc, at.homes, known
         name = f"{at.soc.name}/{at.workload.name}/{at.mapping.name}"
-        self.ops = Writer(name, at.soc, at.mapping.runtime == "serial")
+        self.ops, self.notes = Writer(name, at.soc, at.mapping.runtime == "serial", notes), notes
+        self.ranges: dict[str, Ranges] = {}  # of the layer that is being written, or of several at once
         self.dma = DmaEmitter(self.ops, at.homes, known.transfers)
         self.arrays = self.array_emitters(cached_cores(at.soc))
         self.written: dict[str, tuple[Op, ...]] = {}  # the ops after which a tensor is in place
         self.barrier: tuple[Op, ...] = ()  # the stores of the layer before
-        self.pending: list[tuple[Layer, int, Window, int, Op]] = []  # stores that wait for the next loads to go
+        self.pending: list[_Pending] = []  # stores that wait for the next loads to go
         self.begun_on: set[tuple[str, int]] = set()  # cores that have a job of a layer (its label) in this inference
         self.inferences = 0  # begun
         self.launches: dict[str, Op] = {}  # the last on each core in this inference
         self.configured: tuple[Op, ...] = ()  # launches for which the first of this inference on a core waits
         self.handovers = handovers(living(at.workload, at.mapping, at.soc), at.mapping, at.soc)
         self.since: tuple[Op, ...] | None = None  # what the layers of a parallel group wait for, in place of `barrier`
+
+    # -- notes ---------------------------------------------------------------------------------------------
+
+    def note(
+        self, layer: Layer, part: int, size: int, at: Window, c: tuple[int, int] | None = None, job: bool = False,
+        operand: int = NONE,
+    ) -> None:  # fmt: skip
+        """Note that what follows is for the next tile of a layer, on a part. c: first and end of the input channels.
+        job: it computes. operand: that is brought, if one alone is; constants count as the one after the inputs."""
+        notes = self.notes
+        if notes is None:
+            return
+        form = job_form(layer, self.soc.core_of(self.mapping.layers[layer.name].parts[part]))
+        ranges = self.ranges[layer.name]
+        where = ranges.of(form, at, part, size, c or (0, channels_read(form)))
+        which = notes.tile(part, where, part in ranges.sliced, operand=operand)
+        self.noted(which, part, job)
+
+    def note_row(self, layer: Layer, row: int, job: bool = False, operand: int = NONE) -> None:
+        """The same of a row of a layer in a fused piece. operand: that is brought, if one alone is."""
+        if self.notes is not None:
+            form = job_form(layer, self.soc.core_of(self.mapping.layers[layer.name].parts[0]))
+            all_of_it = whole(form)
+            spans = [s for d in DIMS for s in ((row, row + 1) if d == "oy" else (0, all_of_it.along(d)))]
+            self.noted(self.notes.tile(0, spans, fused=True, operand=operand), 0, job)
+
+    def noted(self, tile: int, part: int, job: bool) -> None:
+        notes = self.notes
+        assert notes is not None
+        key = self.ops.layer, part
+        used = (notes.inputs.get(key, NONE), notes.weights.get(key, NONE)) if job else (NONE, NONE)
+        notes.now = (tile, *used, self.ops.builder.n_ops if job else NONE)
 
     # -- jobs ----------------------------------------------------------------------------------------------
 
@@ -378,8 +308,8 @@ class _Emitter:
 
     # -- layers --------------------------------------------------------------------------------------------
 
-    def network(self) -> None:
-        """Emit one inference.
+    def network(self) -> Iterator[None]:
+        """Emit one inference, a layer a step.
 
         The host configures its jobs when it has configured all of the inference before, and the first on each core in
         their order: else a core that has nothing left to do would have the host at work for the next inference when a
@@ -394,6 +324,7 @@ class _Emitter:
         done: set[int] = set()
         living_names = {layer.name for layer in living(self.workload, self.mapping, self.soc)}
         for layer in (layer for layer in self.workload if layer.name in living_names):
+            yield
             piece = pieces.get(layer.name)
             if piece is None or (piece.how == "parallel" and self.ops.serial):
                 self.single(layer)
@@ -421,9 +352,13 @@ class _Emitter:
     def flush(self) -> None:
         """Emit the stores that were held back, and let the next layer wait for them."""
         stored = []
-        for layer, k, at, part, computed in self.pending:
+        for layer, k, at, part, computed, tile in self.pending:
+            if self.notes is not None:
+                self.notes.now = (tile, NONE, NONE, computed)
             stored.append(self.store(layer, k, at, part, computed))
         self.pending.clear()
+        if self.notes is not None:
+            self.notes.now = (NONE, NONE, NONE, NONE)
         if stored:
             self.barrier = tuple(stored)
 
@@ -461,7 +396,7 @@ class _Emitter:
             machine = Machine.of(self.soc, name)
             state = states.setdefault((mover.l2, mover.llc), caches_of(caches_in(machine)))
             addresses = Addresses.of(self.workload, machine)
-            out[name] = TileEmitter(self.ops.builder, self.soc, name, addresses, state, self.ops.serial)
+            out[name] = TileEmitter(self.ops.builder, self.soc, name, addresses, state, self.ops.serial, self.notes)
         return out
 
     def single(self, layer: Layer) -> None:
@@ -486,8 +421,9 @@ class _Emitter:
         plan, ends = self.mapping.layers[layer.name], list[Op]()
         for first, part in behind_caches(plan, self.soc):
             assert part.tile is not None
+            number = plan.parts.index(part) if self.notes is not None else 0
             ends += self.arrays[part.core].layer(
-                layer, part.tile, plan.loops, plan.reuse, self.begun(before), first, part.channels
+                layer, part.tile, plan.loops, plan.reuse, self.begun(before), first, part.channels, number
             )
         return ends
 
@@ -519,13 +455,15 @@ class _Emitter:
         """Emit a layer, tile by tile."""
         plan = self.mapping.layers[layer.name]
         self.ops.layer = self.ops.builder.layer(layer.name)
+        self.begin_notes(layer)
         first, same, previous = True, 0, None
         for step in self.known.of(layer, plan, self.soc):
             layout = (step.load, step.loads, step.jobs, bool(step.weights), step.free_inputs)
             same = same + 1 if layout == previous and not step.weights else 0
             previous = layout
-            # A loop's body refers to the tile before it, so the first two of a kind stand outside.
-            plain = step.count if self.ops.serial is False and step.count < 3 else min(step.count, 2 - min(same, 2))
+            # A loop's body refers to the tile before it, so the first two of a kind stand outside. Notes know no loops.
+            all_plain = self.notes is not None or (self.ops.serial is False and step.count < 3)
+            plain = step.count if all_plain else min(step.count, 2 - min(same, 2))
             for _ in range(plain):
                 self.step(layer, plan, step, first)
                 first = False
@@ -548,13 +486,14 @@ class _Emitter:
             ends += self.cached_parts(layer, self.since)
             if not behind_dma(plan, self.soc).parts:
                 continue
+            self.begin_notes(layer)
             for step in self.known.of(layer, plan, self.soc):
                 for n in range(step.count):
                     done = step.free_weights if n == step.count - 1 else ()
                     one = replace(step, count=1, weights=step.weights if n == 0 else (), free_weights=done)
                     turns.append((start, i, len(turns), one))
                     start += max(self.job_ticks(layer, plan.parts[part], size, step.at) for part, size in step.jobs)
-        pending: list[list[tuple[Layer, int, Window, int, Op]]] = [[] for _ in piece.layers]
+        pending: list[list[_Pending]] = [[] for _ in piece.layers]
         begun = set[int]()
         for _, i, _, step in sorted(turns, key=lambda turn: turn[:3]):
             layer = self.workload[piece.layers[i]]
@@ -579,12 +518,14 @@ class _Emitter:
         """Emit one tile: weights, inputs, jobs, and the stores of the tile before."""
         names = {i: plan.parts[i].core for i, _ in step.jobs}
         before: Sequence[Op] = ()
-        weights = {} if layer.second else {i: self.weights(layer, plan, i, size) for i, size in step.weights}
+        weights: dict[int, Op | None] = {}
+        if not layer.second:
+            weights = self.brought(layer, plan, step)
         if first:
             self.flush()
             before = self.barrier if self.since is None else self.since
         if layer.second:  # made by a layer before, so that it cannot come early
-            weights = {i: self.weights(layer, plan, i, size, 0, step.at.n, before) for i, size in step.weights}
+            weights = self.brought(layer, plan, step, before)
         loaded = self.load(layer, plan, names, step, before)
         computed = []
         for i, size in step.jobs:
@@ -592,12 +533,20 @@ class _Emitter:
             give = [(f"{name}.in", SLOTS, 1)] * (i in step.free_inputs and self.loads(layer, name))
             take = [(f"{name}.out", SLOTS, 1)] * self.stores(layer, name)
             deps = (weights.get(i), *loaded.get(i, ()), *before)
-            computed.append((i, size, self.parts(layer, plan, i, size, step, deps, take, give)))
+            op = self.parts(layer, plan, i, size, step, deps, take, give)
+            computed.append((i, size, op, NONE if self.notes is None else self.notes.now[0]))
         self.flush()
-        for i, size, op in computed:
-            self.pending.append((layer, size, step.at, i, op))
+        for i, size, op, tile in computed:
+            self.pending.append((layer, size, step.at, i, op, tile))
+        if self.notes is not None:
+            self.ranges[layer.name].next += 1
         if self.ops.serial:
             self.flush()
+
+    def begin_notes(self, layer: Layer) -> None:
+        """Before the tiles of a layer behind a DMA."""
+        if self.notes is not None:
+            self.ranges[layer.name] = Ranges(layer, self.mapping.layers[layer.name], self.soc)
 
     def parts(
         self,
@@ -613,16 +562,33 @@ class _Emitter:
         """Emit the jobs of one tile on one core: one, or one for each part of the input channels."""
         mine, cut_c = plan.parts[part], cut_channels(layer, self.soc, plan)
         if not cut_c:
+            self.note(layer, part, size, step.at, job=True)
             return self.job(layer, mine, size, step.at, plan.unroll, deps, take, give)
         sizes = [c for c, count in c_parts(job_form(layer, self.soc.core_of(mine)), cut_c) for _ in range(count)]
-        op = -1
+        op = begin = NONE
         for n, c in enumerate(sizes):
+            read = sum(sizes[:n]), sum(sizes[: n + 1])
+            self.note(layer, part, size, step.at, read, operand=1 if layer.second else NONE)
             weights = self.weights(layer, plan, part, size, c, step.at.n, deps if layer.second else ())
+            self.note(layer, part, size, step.at, read, job=True)
+            if self.notes is not None:  # the results of all parts begin with the first
+                begin = begin if n else self.notes.now[3]
+                self.notes.now = (*self.notes.now[:3], begin)
             first, last = n == 0, n == len(sizes) - 1
             wait = (*deps, weights) if first else (weights,)
             op = self.job(layer, mine, size, step.at, plan.unroll, wait, take if first else (), give if last else (), c)
             self.dma.free(part, mine.core)
         return op
+
+    def brought(
+        self, layer: Layer, plan: LayerPlan, step: Step, after: Sequence[Op | None] = ()
+    ) -> dict[int, Op | None]:
+        """Bring the weights of a step, or what stands in their place: the ops behind which its parts can compute."""
+        out = dict[int, Op | None]()
+        for i, size in step.weights:
+            self.note(layer, i, size, step.at, operand=1 if layer.second else NONE)
+            out[i] = self.weights(layer, plan, i, size, 0, step.at.n, after)
+        return out
 
     def weights(
         self, layer: Layer, plan: LayerPlan, part: int, size: int, c: int = 0, n: int = 1,
@@ -650,15 +616,21 @@ class _Emitter:
         """Load the inputs of one tile: one copy for all its cores, or each core's channels."""
         home = self.homes.inputs(layer)
         out: dict[int, tuple[Op | None, ...]] = {}
-        for copy in copies(layer, self.soc, _present(plan, self.soc)):
+        for copy in copies(layer, self.soc, present(plan, self.soc)):
             parts = [i for i in copy.shares if i in names]
             if not parts or not (parts[0] in step.loads if copy.sliced else step.load):
                 continue
             memory, size = self.soc.cores[names[parts[0]]].memory, dict(step.jobs)[parts[0]]
             take = [(f"{names[i]}.in", SLOTS, 1) for i in parts if self.loads(layer, names[i])]
             at = step.at.under(layer, copy.layer)
+            self.note(layer, parts[0], size, step.at)
             op, loaded = self.dma.load(copy.layer, memory, size, at, home, before, take)
+            if self.notes is not None and op is not None:
+                self.notes.inputs |= {(self.ops.layer, i): op for i in parts}
+            self.note(layer, parts[0], size, step.at, operand=len(layer.inputs) if layer.constants else NONE)
             more, beside = self.dma.constants(copy.layer, memory, size, at, before, take if op is None else ())
+            if self.notes is not None and more is not None:
+                self.notes.weights |= {(self.ops.layer, i): more for i in parts}
             out |= {i: (self.rewrite(names[i], loaded, op), self.rewrite(names[i], beside, more)) for i in parts}
         return out
 
@@ -682,6 +654,7 @@ class _Emitter:
         for name in piece.layers:
             layer, mine = self.workload[name], self.mapping.layers[name]
             self.ops.layer = self.ops.builder.layer(name)
+            self.note_row(layer, 0, operand=1 if layer.second else NONE)
             after = before if layer.second else ()
             weights[name] = self.weights(layer, mine, 0, on[name].channels, 0, layer.n, after)
         done: dict[tuple[str, int], Op] = {}
@@ -694,6 +667,7 @@ class _Emitter:
             deps += [done[need] for need in row.needs]
             deps += self.outside_rows(layer, name, row.row, set(piece.layers), fetched, before)
             first = before if row.row == 0 else ()
+            self.note_row(layer, row.row, operand=len(layer.inputs))
             deps.append(self.dma.constants(layer, self.soc.cores[name].memory, layer.k, _row(layer), first)[0])
             edges = plan.buffer_rows
             take = [(f"{p}>{c}", rows, 1) for (p, c), rows in edges.items() if p == row.layer]
@@ -701,11 +675,15 @@ class _Emitter:
             leaves = self.workload.leaves(row.layer) or set(self.workload.readers(row.layer)) - set(piece.layers)
             if leaves and self.stores(layer, name):  # else the row is in place, and no store would give its slot back
                 take.append((f"{row.layer}.rows", SLOTS, 1))
+            self.note_row(layer, row.row, job=True)
             op = self.job(layer, on[row.layer], layer.k, _row(layer), mine.unroll, deps, take, give)
             done[row.layer, row.row] = op
+            tile = NONE if self.notes is None else self.notes.now[0]
             if row.row == layer.oy - 1:
                 self.dma.free(0, name)
             if leaves:
+                if self.notes is not None:
+                    self.notes.now = (tile, NONE, NONE, op)
                 self.barrier = (self.store_row(layer, name, op),)
 
     def outside_rows(
@@ -727,6 +705,7 @@ class _Emitter:
             need = (row if layer.hands_on else last_row_under(layer, row)) + 1
             if need > have:
                 home = self.homes.tensors[tensor]
+                self.note_row(layer, row, operand=layer.inputs.index(tensor))
                 op, _ = self.dma.load(
                     layer, memory, layer.k, _row(layer, need - have), home, before if have == 0 else ()
                 )
@@ -740,4 +719,4 @@ class _Emitter:
         return self.dma.store(layer, self.soc.cores[core].memory, layer.k, _row(layer), computed, slot)
 
 
-__all__ = ["Job", "KnownSteps", "Step", "lower", "lowered", "steps", "stream"]
+__all__ = ["Job", "KnownSteps", "lower", "lowered", "stream"]

@@ -126,6 +126,7 @@ KEPT, NOW = 0, 1  # rows of the array `pictures`
 FEWEST = 3  # bursts that are worth a stream
 AGAIN = 6  # bursts of an op after which it is tried again, where it could not be one
 WINDOW = 16  # most iterations for which a picture of the machine is kept: the longest period that is found
+MOST_WAITS = 1 << 23  # of all ops, that are kept: beyond, a second run takes less than their memory
 REST = 4  # iterations that are not looked at after the first window without a period; twice as many after the next
 
 
@@ -140,9 +141,19 @@ class Skipped:
     ops: int
 
 
-def run(program: Program, watch: Collection[int] = ()) -> Trace:
-    """Simulate `program`; `watch` names ops whose waits are recorded. Raises Deadlock."""
-    return counted(program, watch)[0]
+def run(program: Program, watch: Collection[int] | None = ()) -> Trace:
+    """Simulate `program`; `watch` names ops whose waits are recorded. Raises Deadlock.
+
+    watch None: all ops, as long as no steady state is found, in which nobody's waits are seen, and MOST_WAITS do. Then
+    the trace is complete; else it has no waits.
+    """
+    if watch is not None:
+        return counted(program, watch)[0]
+    watched = np.ones(program.n_ops, np.bool_)
+    trace, n_waits, skipped = _simulate(program, watched, min(8 * program.n_ops, MOST_WAITS), (True, True))
+    if skipped.skips or n_waits > len(trace.waits):
+        return replace(trace, waits=trace.waits[:0])
+    return replace(trace, waits=_in_order(trace.waits), complete=True)
 
 
 def is_compiled() -> bool:
@@ -176,9 +187,13 @@ def counted(
     trace, n_waits, skipped = _simulate(program, watched, 8 * len(watch), flags)
     if n_waits > len(trace.waits):  # they did not fit: the same again, with room for all
         trace, n_waits, skipped = _simulate(program, watched, n_waits, flags)
-    waits = trace.waits[trace.waits["op"] >= 0]  # of each burst, those at the server that was done last
-    waits = waits[np.lexsort((waits["op"], waits["start"]))]
-    return replace(trace, waits=waits), skipped
+    return replace(trace, waits=_in_order(trace.waits)), skipped
+
+
+def _in_order(waits: Records) -> Records:
+    """Of each burst its waits at the server that was done with it last, in order of their start."""
+    waits = waits[waits["op"] >= 0]
+    return waits[np.lexsort((waits["op"], waits["start"]))]
 
 
 def _simulate(program: Program, watched: Any, room: int, flags: tuple[bool, bool]) -> tuple[Trace, int, Skipped]:

@@ -18,14 +18,16 @@ from cosoc.sim.machine.program import Ints, Program, Records, bursts_of, deadloc
 from cosoc.sim.machine.trace import WAIT, Trace
 
 
-def run(program: Program, watch: Collection[int] = ()) -> Trace:
-    """Simulate `program`; `watch` names ops whose waits are recorded. Raises Deadlock."""
-    machine = _Machine(unroll(program), frozenset(int(op) for op in watch))
+def run(program: Program, watch: Collection[int] | None = ()) -> Trace:
+    """Simulate `program`; `watch` names ops whose waits are recorded, None all of them. Raises Deadlock."""
+    watched = range(program.n_ops) if watch is None else watch
+    machine = _Machine(unroll(program), frozenset(int(op) for op in watched))
     machine.run()
     waits = np.array(sorted(machine.waits, key=lambda wait: (wait[1], wait[0])), dtype=WAIT)
     return Trace(
         _ints(machine.issue), _ints(machine.end), _ints(machine.service), _ints(machine.busy),
         max(machine.end, default=0), machine.bursts, waits,
+        watch is None,
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ class Trace:
     issue, end [n_ops]: ticks. service [n_ops]: ticks in bursts: of each, its hold of the server that was done with it
     last. busy [n_servers]: ticks, sum of holds; a server with several ports can exceed the makespan. makespan: the
     last end, 0 where there are no ops. bursts: how many there were. waits: WAIT records of the ops that the run was
-    told to watch, in order of their start.
+    told to watch, in order of their start. complete: whether they are those of all ops.
     """
 
     issue: Ints
@@ -38,10 +38,11 @@ class Trace:
     makespan: int
     bursts: int
     waits: Records
+    complete: bool = False
 
 
-# An engine: the trace of a program; the ops given are watched.
-Run = Callable[[Program, Collection[int]], Trace]
+# An engine: the trace of a program; the ops given are watched. None: all of them, or none where that takes two runs.
+Run = Callable[[Program, Collection[int] | None], Trace]
 
 # What the ticks in which an op runs or moves bytes are called on the critical path, by kind.
 _WORK = {"compute": "compute", "weights": "weights", "launch": "setup", "sync": "setup"}
@@ -113,9 +114,9 @@ def path_records(program: Program, trace: Trace, run: Run | None = None) -> Reco
     at t the search goes on in the same way (depth first), until it meets one that began before t.
 
     Within an op that moves bytes, waits are put together: after the set-up come the waits, summed per server and op
-    behind which it stood, then the bursts. Who stood in the way comes from a second `run` that watches the ops
-    on the path; without `run`, wait_server segments carry no server. Raises ValueError if the trace is not one of
-    this program.
+    behind which it stood, then the bursts. Who stood in the way is in a complete trace, or else comes from a second
+    `run` that watches the ops on the path; without either, wait_server segments carry no server. Raises ValueError if
+    the trace is not one of this program.
     """
     if not len(trace.end):
         return np.zeros(0, PATH)
@@ -124,7 +125,7 @@ def path_records(program: Program, trace: Trace, run: Run | None = None) -> Reco
     # An op met on the way through a tick is no more than its edge: time passes in those that the others waited for.
     issue = trace.issue[visits]
     lasts = np.append(issue[:-1] < issue[1:], True)
-    waits = run(program, visits[lasts].tolist()).waits if run is not None else trace.waits[:0]
+    waits = trace.waits if trace.complete or run is None else run(program, visits[lasts].tolist()).waits
     return _segments(program, trace, causes.row, visits, edges, lasts, waits)
 
 
@@ -225,6 +226,7 @@ def _summed(waits: Records, visits: Ints, lasts: Bools, n_ops: int) -> Records:
     """The waits as parts, summed by visit, server and op behind which it stood; of a visit, in order of their start."""
     visit_of = np.full(n_ops, -1)
     visit_of[visits[lasts]] = np.flatnonzero(lasts)
+    waits = waits[visit_of[waits["op"]] >= 0]
     order = np.lexsort((waits["behind"], waits["server"], visit_of[waits["op"]]))
     visit, waits = visit_of[waits["op"]][order], waits[order]
     first = changes(visit, waits["server"], waits["behind"])

@@ -15,6 +15,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
+from cosoc.sim.files.mending import WHOLE, Mended
 from cosoc.sim.model.soc import FromList, Model, Name
 from cosoc.sim.model.units import (
     BurstBytes,
@@ -82,14 +83,15 @@ class Cluster(Model):
                 return name
         return None
 
-    def problems(self) -> list[tuple[tuple[str | int, ...], str]]:
-        """What does not hang together, as (path in the file, what was found and what would be right)."""
+    def problems(self, mended: Mended = WHOLE) -> list[tuple[tuple[str | int, ...], str]]:
+        """What does not hang together, as (path in the file, what was found and what would be right). mended: what
+        the file has otherwise; what may follow from that is left out."""
         out: list[tuple[tuple[str | int, ...], str]] = []
         pairs: dict[tuple[str, str], str] = {}
         for name, link in self.links.items():
             for i, device in enumerate(link.between):
                 at = ("links", name, "between", i)
-                if device not in self.devices:
+                if device not in self.devices and not mended.lacks("devices", device):
                     out.append((at, f"no device named {device!r}; there is {', '.join(self.devices)}"))
                 if device in link.between[:i]:
                     out.append((at, f"{device} is named twice; name each device once"))
@@ -102,6 +104,8 @@ class Cluster(Model):
         media = [name for name, link in self.links.items() if link.shared]
         if len(media) > 1:
             out.append((("links", media[1]), f"a second shared medium beside {media[0]}; at most one is supported"))
+        if any(place[0] == "links" for place, _ in out) or mended.entries("links") or mended.names:
+            return out  # what leads nowhere may follow
         return out + self._unreachable()
 
     def _unreachable(self) -> list[tuple[tuple[str | int, ...], str]]:

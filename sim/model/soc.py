@@ -28,6 +28,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from cosoc.sim import exact
+from cosoc.sim.files.mending import WHOLE, Mended
 from cosoc.sim.model.mapping import Part
 from cosoc.sim.model.units import (
     BeatBytes,
@@ -252,11 +253,15 @@ class Route(Model):
     links: Annotated[tuple[Name, ...], FromList] = Field(min_length=1)  # all that a burst holds at once
 
 
-def refuse(model: str, key: str, found: Any, message: str) -> NoReturn:
-    """Raise what pydantic reports at the key's own place; for validators of a whole section."""
-    # The text goes in as a value, so that braces in it are not taken for a template.
-    error = PydanticCustomError("refused", "{message}", {"message": message})
-    raise ValidationError.from_exception_data(model, [InitErrorDetails(type=error, loc=(key,), input=found)])
+def refuse(model: str, keys: Mapping[str, tuple[Any, str]]) -> NoReturn:
+    """Raise what pydantic reports at each key's own place; for validators of a whole section. keys: what was found and
+    what is wrong with it."""
+    errors = [
+        # The text goes in as a value, so that braces in it are not taken for a template.
+        InitErrorDetails(type=PydanticCustomError("refused", "{message}", {"message": what}), loc=(key,), input=found)
+        for key, (found, what) in keys.items()
+    ]
+    raise ValidationError.from_exception_data(model, errors)
 
 
 # Reasons for `Core.UNUSED`, by what a model lacks.
@@ -315,7 +320,7 @@ class Core(Model):
     def _takes_what_it_uses(cls, given: Any) -> Any:
         found = [key for key in cls.UNUSED if isinstance(given, dict) and key in given]
         if found:
-            refuse("core", found[0], given[found[0]], f"{cls.UNUSED[found[0]]}; remove the key")
+            refuse("core", {key: (given[key], f"{cls.UNUSED[key]}; remove the key") for key in found})
         return given
 
     @model_validator(mode="after")
@@ -323,7 +328,7 @@ class Core(Model):
         formats = self.weight_formats
         if formats and (len(set(formats)) < len(formats) or self.weight_bits not in formats):
             what = f"name each width once, weight_bits {self.weight_bits} among them"
-            refuse("core", "weight_formats", formats, what)
+            refuse("core", {"weight_formats": (formats, what)})
         return self
 
     @model_serializer(mode="wrap")
@@ -562,8 +567,8 @@ class SoC(Model):
             cores
         )
 
-    def _without_effect(self) -> list[tuple[tuple[str | int, ...], str]]:
-        """Keys that would change nothing on this machine; everything that they name must be there."""
+    def _unused(self) -> list[tuple[tuple[str | int, ...], str]]:
+        """Memories, links and movers that nobody uses; everything that is named must be there."""
         out: list[tuple[tuple[str | int, ...], str]] = []
         named = {self.main_memory, self.backing_memory, *(m for r in self.routes for m in (r.source, r.target))}
         over = {link for route in self.routes for link in route.links}
@@ -572,6 +577,17 @@ class SoC(Model):
         for core in self.cores.values():
             named |= {core.memory, core.weight_memory, *(getattr(core, key) for key in core.own_memories())}
             over |= {*core.feed_links, *(getattr(core, key) for key in core.own_links())}
+        for section, there, used, what in (
+            ("memories", self.memories, named, "no core or route uses this memory"),
+            ("links", self.links, over, "no route or core goes over this link"),
+            ("dmas", self.dmas, {route.dma for route in self.routes}, "no route names this mover"),
+        ):
+            out += [((section, name), f"{what}; remove it") for name in there if name not in used]
+        return out
+
+    def _without_effect(self) -> list[tuple[tuple[str | int, ...], str]]:
+        """Keys that would change nothing on this machine; everything that they name must be there."""
+        out = self._unused()
         counted = {core.memory: name for name, core in self.cores.items() if core.takes_rows}
         counted |= {getattr(core, key): name for name, core in self.cores.items() for key in core.own_memories()}
         for name, memory in self.memories.items():
@@ -583,12 +599,6 @@ class SoC(Model):
                 if one.off_chip and (not getattr(one, key) or self.nominal_voltage_v is None):
                     what = f"it has no {key}" if not getattr(one, key) else "the file has no nominal_voltage_v"
                     out.append(((section, name, "off_chip"), f"{what}, so that it changes nothing; remove the key"))
-        for section, there, used, what in (
-            ("memories", self.memories, named, "no core or route uses this memory"),
-            ("links", self.links, over, "no route or core goes over this link"),
-            ("dmas", self.dmas, {route.dma for route in self.routes}, "no route names this mover"),
-        ):
-            out += [((section, name), f"{what}; remove it") for name in there if name not in used]
         for name, link in self.links.items():
             most = self.bursts_at(name)
             if most and link.ports > most:
@@ -629,13 +639,20 @@ class SoC(Model):
                 out.append((("cores", name, "keeps_weights"), "it has no weight_memory to keep them in"))
         return out
 
-    def problems(self) -> list[tuple[tuple[str | int, ...], str]]:
-        """What does not hang together, as (path in the file, what was found and what would be right)."""
+    def problems(self, mended: Mended = WHOLE) -> list[tuple[tuple[str | int, ...], str]]:
+        """What does not hang together, as (path in the file, what was found and what would be right). mended: what
+        the file has otherwise; what may follow from that is left out, and what may follow from a name that nothing
+        has: a missing route, what seems to be used by nobody."""
         out: list[tuple[tuple[str | int, ...], str]] = []
+        unrouted: list[tuple[tuple[str | int, ...], str]] = []
+        unnamed = False
 
         def known(path: tuple[str | int, ...], name: str, among: dict[str, Any], kind: str) -> bool:
+            nonlocal unnamed
             if name not in among:
-                out.append((path, f"no {kind} named {name!r}; there is {', '.join(among) or 'none'}"))
+                unnamed = True
+                if not mended.lacks({"memory": "memories"}.get(kind, f"{kind}s"), name):
+                    out.append((path, f"no {kind} named {name!r}; there is {', '.join(among) or 'none'}"))
             return name in among
 
         seen: set[tuple[str, str]] = set()
@@ -659,19 +676,11 @@ class SoC(Model):
                     known(("dmas", name, key), getattr(mover, key), self.memories, "memory")
                 for key in ("return_link", "outer_link", "dram_link"):
                     known(("dmas", name, key), getattr(mover, key), self.links, "link")
-                out += self._cached_problems(name, mover)
-        if self.voltage_v is None and self.nominal_voltage_v is not None:
-            out.append((("nominal_voltage_v",), "changes nothing without voltage_v, at which it runs; give both"))
-        if self.clock_hz is not None and self.voltage_v is None:
-            out.append((("clock_hz",), "is the clock at voltage_v; give that, too"))
-        if self.voltage_v is not None:
-            nominal = self.nominal_voltage_v
-            if nominal is None:
-                out.append((("voltage_v",), "needs nominal_voltage_v, at which the file's energies are"))
-            elif not LEAST_VOLTAGE * nominal <= self.voltage_v <= MOST_VOLTAGE * nominal:
-                low, high = LEAST_VOLTAGE * nominal, MOST_VOLTAGE * nominal
-                what = f"found {self.voltage_v:g}; the laws are stated for {low:g} to {high:g} V"
-                out.append((("voltage_v",), what))
+                mine = {("dmas", name), *(("memories", one) for one in (mover.l2, mover.llc))}
+                if not any(mended.touches(one) for one in (*mine, *(("links", link) for link in mover.links))):
+                    out += self._cached_problems(name, mover)
+        if not any(mended.touches((key,)) for key in ("nominal_voltage_v", "voltage_v", "clock_hz")):
+            out += self._voltage_problems()
         known(("host",), self.host, self.cores, "core")
         homes = [h for h in (("main_memory", self.main_memory), ("backing_memory", self.backing_memory)) if h[1]]
         homes = [h for h in homes if known((h[0],), str(h[1]), self.memories, "memory")]
@@ -684,15 +693,36 @@ class SoC(Model):
                 known(("cores", name, key), getattr(core, key), self.links, "link")
             if core.takes_rows and core.memory in self.memories and not self._brings_rows(core):
                 what = f"a core of model {core.model} takes rows; route its memory over a mover of model cached"
-                out.append((("cores", name, "memory"), what))
+                unrouted.append((("cores", name, "memory"), what))
             used = [("memory", core.memory, True), ("weight_memory", core.weight_memory or core.memory, False)]
             for key, memory, both_ways in used:
                 if not known(("cores", name, key), memory, self.memories, "memory") or len(homes) == 0:
                     continue
                 for a, b in [(self.main_memory, memory)] + [(memory, self.main_memory)] * both_ways:
                     if a != b and not self.has_route(a, b):
-                        out.append((("cores", name, key), f"no route from {a} to {b}; add one to routes"))
-        return out or self._without_effect()
+                        unrouted.append((("cores", name, key), f"no route from {a} to {b}; add one to routes"))
+        if not any(place[0] == "routes" for place in (*mended.places, *(at for at, _ in out))):
+            out += unrouted
+        if unnamed or unrouted or mended.names:
+            return out
+        return out + (self._unused() if mended.places else self._without_effect())
+
+    def _voltage_problems(self) -> list[tuple[tuple[str | int, ...], str]]:
+        """What is wrong with the voltage and the clock that it runs at."""
+        out: list[tuple[tuple[str | int, ...], str]] = []
+        if self.voltage_v is None and self.nominal_voltage_v is not None:
+            out.append((("nominal_voltage_v",), "changes nothing without voltage_v, at which it runs; give both"))
+        if self.clock_hz is not None and self.voltage_v is None:
+            out.append((("clock_hz",), "is the clock at voltage_v; give that, too"))
+        if self.voltage_v is not None:
+            nominal = self.nominal_voltage_v
+            if nominal is None:
+                out.append((("voltage_v",), "needs nominal_voltage_v, at which the file's energies are"))
+            elif not LEAST_VOLTAGE * nominal <= self.voltage_v <= MOST_VOLTAGE * nominal:
+                low, high = LEAST_VOLTAGE * nominal, MOST_VOLTAGE * nominal
+                what = f"found {self.voltage_v:g}; the laws are stated for {low:g} to {high:g} V"
+                out.append((("voltage_v",), what))
+        return out
 
     def _brings_rows(self, core: Core) -> bool:
         """Whether a core's memory is filled by a cached mover."""
@@ -727,7 +757,8 @@ class SoC(Model):
                 continue
             if route.links != mover.links:
                 out.append((("routes", i, "links"), f"mover {name} goes over {', '.join(mover.links)}: name these"))
-            if self.main_memory not in (route.source, route.target):
+            ends = (route.source, route.target)
+            if self.main_memory not in ends and all(end in self.memories for end in ends):
                 out.append((("routes", i), f"mover {name} goes from and to {self.main_memory} only"))
         for core_name, core in self.cores.items():
             bound = core.memory != self.main_memory and self.has_route(self.main_memory, core.memory)

@@ -54,6 +54,7 @@ from cosoc.sim.machine.program import KINDS, ROW, Builder
 from cosoc.sim.model.mapping import PARTIAL_BYTES, Extent
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Layer
+from cosoc.sim.movers.cached_notes import note_tiles
 from cosoc.sim.movers.cached_terms import Machine, array_and_mover
 from cosoc.sim.movers.cached_units import (
     CONTROL,
@@ -75,6 +76,7 @@ from cosoc.sim.movers.cached_units import (
 )
 from cosoc.sim.movers.fused_steps import Chain
 from cosoc.sim.movers.links import HOST_TIME, banks_of, link_level, server_of
+from cosoc.sim.movers.notes import Notes
 from cosoc.sim.movers.tile_table import (
     AFTER,
     BEGINS,
@@ -142,12 +144,13 @@ class TileEmitter:
     """
 
     def __init__(
-        self, builder: Builder, soc: SoC, core: str, addresses: Addresses, state: Any, serial: bool = False
-    ) -> None:
+        self, builder: Builder, soc: SoC, core: str, addresses: Addresses, state: Any, serial: bool = False,
+        notes: Notes | None = None,
+    ) -> None:  # fmt: skip
         _, self.array, self.mover = array_and_mover(soc, core)
         self.memory, self.levels = soc.main_memory, tuple(link_level(link) for link in self.mover.links)
         self.machine, self.builder, self.addresses, self.state = Machine.of(soc, core), builder, addresses, state
-        self.serial = serial
+        self.serial, self.notes = serial, notes
         builder.unit(soc.host)  # whose time the launches take
         lanes = dict.fromkeys((LOAD, FILL, FETCH), self.machine.mvins_in_flight)
         self.units = np.array(
@@ -171,12 +174,13 @@ class TileEmitter:
 
     def layer(
         self, layer: Layer, tile: Extent, order: Sequence[str], reuse: bool, after: Sequence[int] = (), first: int = 0,
-        channels: int | None = None,
+        channels: int | None = None, part: int = 0,
     ) -> list[int]:  # fmt: skip
         """A layer by itself, or `channels` of its output channels from `first` on, after the ops `after`; the last op
-        of each unit, for what comes next to wait for. tile, order, reuse: as `tile_table.of_layer` has them."""
+        of each unit, for what comes next to wait for. tile, order, reuse: as `tile_table.of_layer` has them. part: the
+        number of these channels' part, for notes."""
         tiled = of_layer(layer, tile, order, reuse, self.addresses, first, channels)
-        return self.emit(tiled, [self.builder.layer(layer.name)] * len(tiled.members), after, layer.name)
+        return self.emit(tiled, [layer] * len(tiled.members), after, layer.name, part)
 
     def group(
         self,
@@ -188,11 +192,13 @@ class TileEmitter:
     ) -> list[int]:
         """A fused group, as `tile_table.of_group` cuts it."""
         tiled = of_group(group, tiles, keep_rows, resident, self.addresses)
-        labels = [self.builder.layer(layer.name) for layer in group.layers]
-        return self.emit(tiled, labels, after, group.layers[-1].name)
+        return self.emit(tiled, group.layers, after, group.layers[-1].name)
 
-    def emit(self, tiled: Tiled, labels: Sequence[int], after: Sequence[int], begun: str | None = None) -> list[int]:
-        """Any tiles. labels: the program's layer of every member. begun: the layer that is configured first."""
+    def emit(
+        self, tiled: Tiled, layers: Sequence[Layer], after: Sequence[int], begun: str | None = None, part: int = 0
+    ) -> list[int]:
+        """Any tiles. layers: of every member. begun: the layer that is configured first."""
+        labels = [self.builder.layer(layer.name) for layer in layers]
         if begun is not None:
             start = _ticks(self.machine.start_cycles)
             self.builder.op(
@@ -203,6 +209,10 @@ class TileEmitter:
         rows, deps, _ = self.rows_of(tiled, seen, np.array(labels, np.int64))
         unit = rows["unit"].copy()
         first = self._splice(rows, deps)
+        if self.notes is not None:
+            told = rows.copy()
+            told["unit"] = unit
+            note_tiles(self.notes, first, told, tiled, seen, layers, part, self.addresses)
         last = [np.flatnonzero(unit == u) for u in range(len(UNITS))]
         return [first + int(ops[-1]) for ops in last if len(ops)]
 

@@ -21,6 +21,7 @@ from cosoc.sim.movers.dma_terms import (
     weight_hops,
     weight_transfer_of,
 )
+from cosoc.sim.movers.notes import NONE
 from cosoc.sim.movers.writer import Amounts, Op, Writer
 
 SLOTS = 2  # tiles of inputs, and of outputs, that a core has room for in the overlapped runtime
@@ -78,12 +79,17 @@ class DmaEmitter:
             room = (f"{name}.second", SLOTS, 1)
         self.held[self.ops.layer, part] = room
         kind = "weights" if target == core.weight_memory else "load"
-        return self._move(source, target, moved, kind, after, take=[room], give=stream), int(moved.bytes)
+        brought = self._move(source, target, moved, kind, after, take=[room], give=stream)
+        if self.ops.notes is not None and brought is not None:
+            self.ops.notes.weights[self.ops.layer, part] = brought
+        return brought, int(moved.bytes)
 
     def free(self, part: int, name: str) -> None:
         """Give back what a part's weights take once its last job has ended: an op of no duration behind it."""
         held = self.held.pop((self.ops.layer, part), None)
         if held and not self.ops.serial:
+            if self.ops.notes is not None:
+                self.ops.notes.now = (NONE, NONE, self.ops.notes.weights[self.ops.layer, part], NONE)
             self.ops.op(name, "sync", give=[held])
 
     def store(self, layer: Layer, memory: str, k: int, at: Window, computed: Op, give: Amounts) -> Op:

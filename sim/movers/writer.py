@@ -9,6 +9,7 @@ from cosoc.sim.model.soc import Dma, SoC
 from cosoc.sim.movers.cached_terms import cached_cores
 from cosoc.sim.movers.cached_units import ticks_per_cycle
 from cosoc.sim.movers.links import HOST_TIME, banks_of, link_level, server_of
+from cosoc.sim.movers.notes import Notes
 
 Op = int  # a Builder handle
 Amounts = Sequence[tuple[str, int, int]]  # pool of credits, its capacity, amount
@@ -19,11 +20,11 @@ class Writer:
 
     layer: the label of what is written. last: the op before, for which in the serial runtime every op waits. latest:
     the op before on each core that streams, which has two ops in flight within a job only. pages: of each dynamic
-    memory, the row in which the next transfer of a DMA begins.
+    memory, the row in which the next transfer of a DMA begins. notes: where it is noted what ops are for, if anywhere.
     """
 
-    def __init__(self, name: str, soc: SoC, serial: bool) -> None:
-        self.soc, self.serial = soc, serial
+    def __init__(self, name: str, soc: SoC, serial: bool, notes: Notes | None = None) -> None:
+        self.soc, self.serial, self.notes = soc, serial, notes
         cached = cached_cores(soc)
         self.ticks = ticks_per_cycle(soc)
         self.builder = Builder(name, soc.tick_hz * self.ticks)
@@ -100,6 +101,8 @@ class Writer:
             energy_fj=energy_fj or {},
             tag=tag,
         )
+        if self.notes is not None:
+            self.notes.op(op, memories)
         self.last = op
         if unit in self.latest:
             self.latest[unit] = op

@@ -70,7 +70,7 @@ class _Held:
 
 def memory_use(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -> tuple[MemoryUse, ...]:
     """The memories of a run that hold anything, in the SoC's order; see the module docstring."""
-    run = _Run(result.program, result.trace, placed(mapping, workload, soc), result.inferences)
+    run = RunInTime(result.program, result.trace, placed(mapping, workload, soc), result.inferences)
     held = list(run.pieces())
     out = []
     for name, memory in soc.memories.items():
@@ -83,7 +83,7 @@ def memory_use(result: Result, soc: SoC, workload: Workload, mapping: Mapping) -
 
 def peak_bytes(program: Program, trace: Trace, at: Placed) -> int:
     """The most that the main memory holds at once in one simulated inference. at: what was lowered."""
-    held = [piece for piece in _Run(program, trace, at, 1).in_main() if piece.memory == at.soc.main_memory]
+    held = [piece for piece in RunInTime(program, trace, at, 1).in_main() if piece.memory == at.soc.main_memory]
     return int(_levels(held)[1].max()) if held else 0
 
 
@@ -97,7 +97,7 @@ def _levels(held: list[_Held]) -> tuple[Ints, Ints]:
     return ticks, np.cumsum(sums)
 
 
-class _Run:
+class RunInTime:
     """The ops of a run, unrolled, and what may hold a memory."""
 
     def __init__(self, program: Program, trace: Trace, at: Placed, inferences: int) -> None:
@@ -174,6 +174,10 @@ class _Run:
 
     def tensors_at_home(self) -> Iterator[_Held]:
         """Every tensor that leaves its core, in each inference."""
+        yield from (held for _, held in self.homes_in_time())
+
+    def homes_in_time(self) -> Iterator[tuple[str, _Held]]:
+        """The same by the name of each tensor; what lives between inferences is there all the time."""
         alive = living(self.workload, self.mapping, self.soc)
         whole, states = self.times_of(self.busy), dict(alive.states)
         readers: dict[str, list[str]] = {name: [] for name in lifetimes(alive)}
@@ -188,13 +192,14 @@ class _Run:
             reads = [self.times(number) for number in self.of_layers(by)]
             ends = whole[1]
             if name in states:
-                yield from self.always(self.homes.tensors[name], tensor_bytes(self.workload, name))
+                for held in self.always(self.homes.tensors[name], tensor_bytes(self.workload, name)):
+                    yield name, held
                 continue
             since = np.min([p[0] for p in parts], axis=0) if parts else np.append(0, ends[:-1])
             until = np.max([p[1] for p in reads or parts or [whole]], axis=0)
             until = ends if name in alive.outputs else until
             size = np.full(len(since), tensor_bytes(self.workload, name))
-            yield _Held(self.homes.tensors[name], since, np.maximum(until, since), size)
+            yield name, _Held(self.homes.tensors[name], since, np.maximum(until, since), size)
 
     def of_layers(self, names: list[str]) -> list[int]:
         return [self.number[name] for name in names if name in self.number]
@@ -414,4 +419,4 @@ class _Run:
             yield _Held(core.accumulator, self.issue[since], self.end[back], size)
 
 
-__all__ = ["MemoryUse", "memory_use", "peak_bytes"]
+__all__ = ["MemoryUse", "RunInTime", "memory_use", "peak_bytes"]

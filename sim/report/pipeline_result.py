@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from cosoc.sim.lower.pipeline import Replay
+from cosoc.sim.shown import quantity
 from cosoc.sim.stages import StageFigures
 
 if TYPE_CHECKING:  # slow to import
@@ -81,7 +82,7 @@ def summary(result: ClusterResult) -> str:
     reaches = f" (all that a {result.energy_boundary} takes)" if result.energy_boundary else ""
     return (
         f"{what}: {result.inferences:,} inferences{batch}, {seen.throughput:.5g} a second{sure}, "
-        f"{1e3 * seen.energy_j:.4g} mJ each{reaches}; latency {1e3 * seen.latency_s['mean']:.4g} ms "
-        f"(99 % within {1e3 * seen.latency_s['p99']:.4g} ms). The bottleneck is {seen.bottleneck}, busy for "
+        f"{quantity(seen.energy_j, 'J')} each{reaches}; latency {quantity(seen.latency_s['mean'], 's')} "
+        f"(99 % within {quantity(seen.latency_s['p99'], 's')}). The bottleneck is {seen.bottleneck}, busy for "
         f"{seen.utilisation[seen.bottleneck]:.0%} of the run."
     )

@@ -6,7 +6,7 @@ by layer each sum to the makespan, energies by layer and by unit (plus the base)
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -314,6 +314,12 @@ class Result:
 
         return views.plot(self)
 
+    def schedule(self) -> dict[str, Any]:
+        """The run op by op, with tiles, operands, addresses and times: what `cosoc simulate --schedule` writes."""
+        from cosoc import views
+
+        return views.op_by_op(self)
+
     def report(self, path: Path | str) -> None:
         """Write the run as one HTML file, as `cosoc simulate --report` does. InputError where it cannot be written."""
         from cosoc import why
@@ -516,7 +522,7 @@ def report(
         bursts=trace.bursts,
         wall_s=wall_s,
         program=program,
-        trace=trace,
+        trace=replace(trace, waits=trace.waits[:0], complete=False),
         path=path,
         at=at,
     )

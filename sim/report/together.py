@@ -17,6 +17,7 @@ from cosoc.sim.model.soc import Boundary, SoC
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.report.evidence import evidence_of_run, unmeasured
 from cosoc.sim.report.result import busy_ticks, energy_j
+from cosoc.sim.shown import quantity
 
 if TYPE_CHECKING:  # slow to import
     from rich.console import RenderableType
@@ -214,8 +215,8 @@ def summary(result: TogetherResult) -> str:
     names = " with ".join(result.networks)
     reaches = f" (all that a {result.energy_boundary} takes)" if result.energy_boundary else ""
     return (
-        f"{names} on {result.soc}: {1e3 * result.seconds:.4g} ms until the last has ended, "
-        f"{1e3 * result.energy_j:.4g} mJ{reaches}."
+        f"{names} on {result.soc}: {quantity(result.seconds, 's')} until the last has ended, "
+        f"{quantity(result.energy_j, 'J')}{reaches}."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -15,12 +16,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from split_problems import all_plans, figures, random_problem
 
 from cosoc.cli import main
+from cosoc.search.exact.limit import Limit, OutOfTime
+from cosoc.search.exact.split_classes import bounded, bounded_front
 from cosoc.search.exact.splits import (
     Point,
-    bounded,
-    bounded_front,
     counted,
+    floor,
     front,
+    front_labels,
+    front_until,
     least_period,
     merged,
     too_many,
@@ -123,17 +127,80 @@ def test_sixty_four_distinct_devices_have_a_plan_and_a_bound() -> None:
 def test_the_bounding_front_encloses_the_exact_one(seed: int) -> None:
     rng = np.random.default_rng(seed)
     problem = random_problem(rng, [1] * 6, 8, False, 0.1)
-    points, ideal = bounded_front(problem)
+    points, pairs = bounded_front(problem)
     for exact in front(problem):
-        assert any(
-            c.period_s <= exact.costs.period_s * (1 + 1e-9) and c.energy_j <= 1.01 * exact.costs.energy_j * (1 + 1e-9)
-            for c in ideal
-        )
+        assert below(pairs, exact)
         for point in points:
             assert not (
                 point.costs.period_s < exact.costs.period_s * (1 - 1e-9)
                 and point.costs.energy_j < exact.costs.energy_j * (1 - 1e-9)
             )
+
+
+def below(pairs: Sequence[tuple[float, float]], point: Point) -> bool:
+    """Whether one of the (period, energy) is no more than a point's in both."""
+    costs = point.costs
+    return any(s <= costs.period_s * (1 + 1e-9) and j <= costs.energy_j * (1 + 1e-9) for s, j in pairs)
+
+
+# ------------------------------------------------------------------------------------------------- a limit of time
+
+
+class Looks:
+    """A clock that goes on by a second each time that somebody looks."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_front_that_ends_early_bounds_the_whole_one(seed: int) -> None:
+    """Against enumeration, ended after any number of looks at a clock: what is found are points as good as any plan, or
+    not of the front; every plan has one of the pairs below it; with more time there is no less."""
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng, [1, 1, 2], 5, False, idle=(0.0, 0.1, 1.0)[seed % 3])
+    replicate = bool(seed & 1)
+    points = [Point(plan, evaluate(problem, plan)) for plan in all_plans(problem, replicate)]
+    points = [p for p in points if np.isfinite(p.costs.period_s + p.costs.energy_j)]
+    whole = front(problem, replicate)
+    ended_early = 0
+    for looks in (1, 3, 5, 9, 15, 31, 10_000):
+        known, pairs = front_until(Limit(looks, Looks()), problem, replicate)
+        assert all(below(pairs, point) for point in points)
+        ended_early += figures(known).shape != figures(whole).shape
+    assert figures(known) == pytest.approx(figures(whole))
+    assert ended_early > 0
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_plan_goes_below_the_floor(seed: int) -> None:
+    """Against all plans, figure by figure."""
+    rng = np.random.default_rng(seed)
+    problem = random_problem(rng, [1, 2], 5, medium=bool(seed & 2), idle=0.5)
+    least = floor(problem, replicate=bool(seed & 1))
+    for plan in all_plans(problem, replicate=bool(seed & 1)):
+        costs = evaluate(problem, plan)
+        if not np.isfinite(costs.period_s + costs.energy_j):
+            continue
+        assert costs.period_s >= least.period_s * (1 - 1e-9)
+        assert costs.energy_j >= least.energy_j * (1 - 1e-9)
+        assert costs.latency_s >= least.latency_s * (1 - 1e-9)
+
+
+def test_compiled_loops_end_when_the_limit_is_over() -> None:
+    """Fourteen distinct devices, whose front with latency takes minutes: ended after a second, and at most one more for
+    a loop that does not look at once."""
+    rng = np.random.default_rng(0)
+    front_labels(random_problem(rng, [1, 1], 3, False, idle=1.0))  # compiles the loops
+    problem = random_problem(rng, [1] * 14, 12, False, idle=1.0)
+    limit = Limit(1.0)
+    with pytest.raises(OutOfTime):
+        front_labels(problem, False, True, limit=limit)
+    assert limit.left_s > -1.0
 
 
 # ------------------------------------------------------------------------------------------------- objectives

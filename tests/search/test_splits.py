@@ -17,7 +17,8 @@ from split_problems import all_plans, figures, random_problem
 
 from cosoc.cli import main
 from cosoc.search.baselines import heuristics
-from cosoc.search.exact.splits import Point, bounded, front, front_labels, least_period, merged
+from cosoc.search.exact.split_classes import bounded
+from cosoc.search.exact.splits import Point, front, front_labels, least_period, merged
 from cosoc.search.front import hypervolume
 from cosoc.search.oracle import Oracle
 from cosoc.search.spaces.split_space import SplitConfig, agreed_front, replayed, search_splits

@@ -117,8 +117,8 @@ def test_serial_time_is_the_closed_form(chip: str, core: str, constants: int) ->
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_they_take_room_beside_the_weights(runtime: Runtime) -> None:
-    """Stored with the weights, a byte each, once where a layer shares them; for 256 kB of them Darkside's L2, which has as
-    much, is too small, so that they come from off-chip memory, and no memory is fuller than it is large."""
+    """Stored with the weights, a byte each, once where a layer shares them. 256 kB of them are too many for Darkside's
+    L2, which has as much: they come from off-chip memory, and no memory is fuller than it is large."""
     soc = find_soc("darkside")
     grid = {"oy": 24, "ox": 20, "iy": 24, "ix": 20}
     network = added(12 * PIXELS)

@@ -102,6 +102,27 @@ def test_what_is_skipped_changes_nothing(random_loop: Callable[[int], Program]) 
         assert counts[key][way] > least, (ways[way], key)
 
 
+def test_all_waits_are_seen_in_one_run_or_none(random_program: Programs, random_loop: Callable[[int], Program]) -> None:
+    """Told to watch all ops if one run is enough for that, both engines run as ever; waits are those of a run in which
+    every burst is an event, or, where the fast engine found a steady state, there are none and the trace says so."""
+    n_waits = {True: 0, False: 0}
+    for seed in range(300):
+        program = random_program(seed) if seed % 2 else random_loop(seed)
+        try:
+            expected = plain(program, range(program.n_ops))
+        except Deadlock:
+            continue
+        trace = engine_fast.run(program, None)
+        assert outcome(lambda *_, trace=trace: trace, program)[1:5] == outcome(plain, program)[1:5], f"seed {seed}"
+        assert trace.waits.tolist() == (expected.waits.tolist() if trace.complete else []), f"seed {seed}"
+        n_waits[trace.complete] += len(expected.waits)
+        assert trace.complete or program.blocks["times"].max() > 1, f"seed {seed}"
+        if seed % 40 == 1:
+            reference = engine_reference.run(program, None)
+            assert reference.complete and reference.waits.tolist() == expected.waits.tolist(), f"seed {seed}"
+    assert min(n_waits.values()) > 5_000, n_waits
+
+
 def test_a_loop_is_skipped_to_its_end() -> None:
     """Double buffering, a million iterations, in closed form: after the first load the compute never waits.
 

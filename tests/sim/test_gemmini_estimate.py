@@ -416,3 +416,15 @@ def test_what_fits_the_l2_is_read_again_from_there() -> None:
     assert kept.again_bytes > 0 and kept.lost_bytes == 0
     assert MACHINE.l2_bytes == 512 << 10
     assert lost.lost_bytes == pytest.approx(3 * 0.75 * 2**20, rel=0.02)
+
+
+def test_inputs_that_fit_no_cache_are_lost_where_channels_are_outside() -> None:
+    """2 MB of inputs for two tiles of k: the second goes over them again, after all that the layer has, which is a
+    little over four times the L2. So one less the square of a little under a quarter is lost of them."""
+    layer = Layer("deep", "conv", (INPUT,), 32, 2048, ox=1024, ix=1024, oy=1, iy=1, fy=1, fx=1)
+    nest = planned(16, 2048, 1, 1, 1, 16, order=("k", "oy", "ox", "c", "fy", "fx"))
+    found = estimate_nest(layer, nest, MACHINE).terms
+    inputs, weights, outputs = 2048 * 1024, 2048 * 32, 32 * 1024
+    stays = MACHINE.l2_bytes / (inputs + weights + outputs)
+    assert found.again_bytes == inputs
+    assert found.lost_bytes == pytest.approx((1 - stays**2) * inputs, rel=1e-6)

@@ -18,7 +18,7 @@ from cosoc.sim.model.mapping import Extent, LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.movers.cached_terms import NEST_DIMS, ORDERS, OS, Machine, cycles, energy_pj, estimate_nest
 from cosoc.sim.movers.cached_units import TICKS_PER_CYCLE
-from cosoc.sim.movers.fused_steps import Chain, chain, group_cost, step_spans
+from cosoc.sim.movers.fused_steps import Chain, chain, group_cost, rows_held, step_spans
 from cosoc.sim.report.result import energy_j
 from cosoc.sim.theta import Theta
 
@@ -173,6 +173,21 @@ def test_a_consumer_waits_for_what_it_reads() -> None:
         return np.flatnonzero((rows["layer"] == names.index(name)) & (rows["unit"] == unit))
 
     assert trace.issue[of("b", array)].min() >= trace.end[of("a", store)].max()
+
+
+def test_a_group_holds_what_its_layers_keep() -> None:
+    """Two 3x3 convolutions of 20 channels on 14 x 14 pixels in two steps of 7 rows, rows kept, the weights of the first
+    resident, by hand at side 16, of which 20 channels take two blocks."""
+    c3: dict[str, Any] = {"oy": 14, "ox": 14, "iy": 14, "ix": 14, "fy": 3, "fx": 3, "pad_y": 1, "pad_x": 1}
+    layers = (Layer("a", "conv", ("input",), 20, 20, **c3), Layer("b", "conv", ("a",), 20, 20, **c3))
+    workload = Workload("two", (20, 14, 14), layers, ("b",))
+    mapping, cost, group = fused(workload, 7, 14, True, ("a",))
+    nests = [mapping.layers[layer.name].tile for layer in layers]
+    image = 2 * (7 + 2) * (14 + 2) * 2  # of two steps, with its halo
+    between = 2 * (7 + 2) * 14  # rows of a step, and those that its first window has above them
+    weights = 2 * 20 * 9  # of either layer: one's stay, the other's pass through
+    assert rows_held(group, mapping.pieces[0], nests, MACHINE) == (image + between + 2 * weights, 2 * 7 * 14)
+    assert cost.spad_rows == image + between + 2 * weights
 
 
 def test_what_does_not_fit_or_cannot_be_fused_is_refused() -> None:

@@ -182,6 +182,24 @@ def test_a_long_nest_is_walked_up_to_the_cap_and_weighed_beyond() -> None:
     assert sorted(set(cut.effort))[0] < 0.7 * max(cut.effort)
 
 
+@pytest.mark.parametrize(
+    "nest",
+    [
+        gemm(50, 70, 37, tile=(32, 16, 1, 1, 1, 16)),
+        gemm(40, 40, 200, tile=(16, 40, 1, 1, 1, 50)),
+        conv(24, 40, 10, kernel=3, tile=(24, 16, 3, 1, 5, 10)),
+    ],
+)
+def test_rows_are_streamed_by_tiles_that_are_walked_or_left(nest: Nest) -> None:
+    """However early the walk ends, its rows through the array and those of the tiles left out are those of the nest."""
+    whole = walk(nest)
+    assert whole.rows_left == 0 and len(whole.seen.tiles) == nest.n_tiles
+    for cap in (1, 100, 400):
+        part = walk(nest, cap)
+        assert 0 < len(part.seen.tiles) < nest.n_tiles
+        assert part.seen.groups[:, EX_ROWS].sum() + part.rows_left == whole.seen.groups[:, EX_ROWS].sum()
+
+
 def test_equal_seeds_give_equal_walks() -> None:
     nest = gemm(1024, 1024, 16)
     first, again = walk(nest), walk(nest)

@@ -18,12 +18,14 @@ from cosoc.sim.errors import Deadlock
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.machine import engine_reference
-from cosoc.sim.machine.program import KINDS, Builder, Program, op_text, row_of
+from cosoc.sim.machine.program import KINDS, Builder, Program, op_text, row_of, unroll
 from cosoc.sim.machine.trace import Trace
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.report import render
-from cosoc.sim.report.render import CAUSES, bottleneck, chrome_trace, gantt, summary, table, tracks, write_chrome_trace
+from cosoc.sim.report.chrome import chrome_trace, tracks, write_chrome_trace
+from cosoc.sim.report.memory_use import memory_use
+from cosoc.sim.report.render import CAUSES, bottleneck, gantt, summary, table
 from cosoc.sim.report.result import PATH_NAMES, Result, busy_ticks, energy_j, to_json
 from cosoc.sim.simulate import simulate
 
@@ -388,13 +390,15 @@ def test_the_bottleneck_is_what_was_made_slow(overrides: dict[str, str], sentenc
 
 
 def by_track(events: list[dict[str, Any]], process: str) -> dict[tuple[str, int], list[dict[str, Any]]]:
-    """The slices of a process, by (name of the track, its number)."""
+    """The slices of a process in ticks, by (name of the track, its number)."""
     names = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
     pid = next(e["pid"] for e in events if e["name"] == "process_name" and e["args"]["name"] == process)
     out: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for event in events:
         if event["ph"] == "X" and event["pid"] == pid:
-            out.setdefault((names[pid, event["tid"]], event["tid"]), []).append(event)
+            start, end = (event["args"][key] for key in ("start_tick", "end_tick"))
+            in_ticks = {**event, "ts": start, "dur": end - start}
+            out.setdefault((names[pid, event["tid"]], event["tid"]), []).append(in_ticks)
     return out
 
 
@@ -414,21 +418,88 @@ def outermost(slices: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_chrome_trace_is_well_formed(result: Result) -> None:
-    """Slices have a length, lie within the run and nest on their track; what 1 us means is said."""
+    """Slices have a length, lie within the run and nest on their track; what a tick is is said."""
     out = json.loads(json.dumps(chrome_trace(result), allow_nan=False))
     events = out["traceEvents"]
-    assert {event["ph"] for event in events} == {"M", "X"}
+    assert {event["ph"] for event in events} == {"M", "X", "C", "s", "f"}
     for process in ("units", "servers", "critical path", "layers"):
         for slices in by_track(events, process).values():
             assert all(e["dur"] > 0 and 0 <= e["ts"] <= e["ts"] + e["dur"] <= result.ticks for e in slices)
             outermost(slices)
-    assert out["otherData"]["1 us in this trace"].startswith("1 tick = 3.846 ns")
+    assert out["otherData"]["a tick"] == "3.846 ns (a cycle at 260 MHz)"
+
+
+def test_a_trace_is_in_microseconds(result: Result) -> None:
+    """Chrome's format has them as its unit (`ts`, `dur`): the run ends when the result says it does."""
+    slices = [event for event in chrome_trace(result)["traceEvents"] if event["ph"] == "X"]
+    assert max(event["ts"] + event["dur"] for event in slices) == pytest.approx(result.seconds * 1e6, rel=1e-12)
+    for event in slices:
+        assert event["ts"] == pytest.approx(event["args"]["start_tick"] * 1e6 / result.tick_hz, rel=1e-12)
+
+
+def test_a_cycle_of_several_ticks_is_told() -> None:
+    """On Gemmini at 1 GHz a cycle has 20 ticks of 0.05 ns."""
+    workload = Workload("one", (16, 8, 8), (Layer("c", "conv", (INPUT,), 16, 16, 8, 8, 8, 8, 1, 1),), ("c",))
+    result = simulate(find_soc("gemmini"), workload, Mapping("m", "overlapped"))
+    out = chrome_trace(result)
+    assert out["otherData"]["a tick"] == "0.05 ns (a cycle at 1000 MHz is 20 ticks)"
+    ends = [event["ts"] + event["dur"] for event in out["traceEvents"] if event["ph"] == "X"]
+    assert max(ends) == pytest.approx(result.seconds * 1e6, rel=1e-12)
+
+
+def test_arrows_lead_from_what_was_waited_for(result: Result) -> None:
+    """Each joins two slices on different tracks, from within the one to the start of the other, of which the program
+    says that it depends on the first, at once or through ops of no duration; and every such pair has one."""
+    program, issue, end = unroll(result.program), result.trace.issue.tolist(), result.trace.end.tolist()
+    events = chrome_trace(result)["traceEvents"]
+    slices = [e for e in events if e["ph"] == "X" and e["pid"] == 1 and "kind" in e["args"]]
+    track = {e["args"]["op"]: e["tid"] for e in slices}
+
+    def waited_for(op: int) -> set[int]:
+        row = program.rows[op]
+        direct = {op - int(d) for d in program.deps[row["dep_at"] : row["dep_at"] + row["dep_n"]] if d <= op}
+        return {one for other in direct for one in ({other} if other in track else waited_for(other))}
+
+    wanted = {(one, op) for op in track for one in waited_for(op) if track[one] != track[op]}
+    us, found = 1e6 / result.tick_hz, set()
+    starts = {e["id"]: e for e in events if e["ph"] == "s"}
+    for finish in (e for e in events if e["ph"] == "f"):
+        start = starts.pop(finish["id"])
+        (one,) = [op for op in track if track[op] == start["tid"] and issue[op] * us < start["ts"] < end[op] * us]
+        (op,) = [op for op in track if track[op] == finish["tid"] and issue[op] * us == pytest.approx(finish["ts"])]
+        found.add((one, op))
+    assert found == wanted and not starts
+    assert result.runtime == "serial" or len(found) > 10
+
+
+def test_arrows_are_left_out_where_they_would_be_too_many(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cosoc.sim.report.chrome.ARROWS", 3)
+    assert not [e for e in chrome_trace(result)["traceEvents"] if e["ph"] in "sf"]
+
+
+def test_a_counter_for_each_memory_is_its_use(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Step by step; and where steps are joined, the most of them is kept."""
+
+    def counters() -> dict[str, list[tuple[int, int]]]:
+        out: dict[str, list[tuple[int, int]]] = {}
+        for e in chrome_trace(result)["traceEvents"]:
+            if e["ph"] == "C":
+                tick = round(e["ts"] * result.tick_hz / 1e6)
+                out.setdefault(e["name"], []).append((tick, e["args"]["bytes"]))
+        return out
+
+    uses = memory_use(result, result.at.soc, result.at.workload, result.at.mapping)
+    wanted = {u.memory: list(zip(u.ticks.tolist(), u.bytes.tolist(), strict=True)) for u in uses}
+    assert counters() == wanted
+    monkeypatch.setattr("cosoc.sim.report.chrome.STEPS", 4)
+    for name, steps in counters().items():
+        assert len(steps) <= 4 and max(size for _, size in steps) == max(size for _, size in wanted[name])
 
 
 @pytest.mark.parametrize("single", [0, 10**6])
 def test_chrome_trace_durations_are_the_traces(result: Result, single: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether ops are drawn one by one, or those without a gap between them as one."""
-    monkeypatch.setattr("cosoc.sim.report.render.SINGLE", single)
+    monkeypatch.setattr("cosoc.sim.report.chrome.SINGLE", single)
     events = chrome_trace(result)["traceEvents"]
     units: dict[str, int] = {}
     for (name, _), slices in by_track(events, "units").items():
@@ -452,7 +523,7 @@ def test_ops_without_a_gap_are_drawn_as_one(monkeypatch: pytest.MonkeyPatch) -> 
     """In a run of many ops, a slice ends where the kind or layer changes or the unit idles, and nowhere else."""
     result = run_of("resnet18_cifar", "overlapped")
     each = by_track(chrome_trace(result)["traceEvents"], "units")
-    monkeypatch.setattr("cosoc.sim.report.render.SINGLE", 1000)
+    monkeypatch.setattr("cosoc.sim.report.chrome.SINGLE", 1000)
     joined = by_track(chrome_trace(result)["traceEvents"], "units")
     assert joined.keys() == each.keys()
     for key, track in joined.items():

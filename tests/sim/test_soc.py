@@ -6,7 +6,8 @@ import pytest
 
 from cosoc.sim import exact
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.catalog import find_soc, list_socs, load_soc, soc_folder
+from cosoc.sim.files.catalog import find_cluster, find_soc, list_socs, load_soc, soc_folder
+from cosoc.sim.files.names import list_clusters
 from cosoc.sim.model.workload import Tile
 
 DIANA = (soc_folder() / "diana.yaml").read_text()
@@ -83,6 +84,13 @@ def test_every_number_of_a_soc_file_names_its_evidence(name: str) -> None:
         value = code.partition(":")[2].strip()
         if value.replace("_", "").replace(".", "").isdigit() and comment.strip():
             assert comment.split(":")[0].split()[0].strip(":;,") in classes, f"{name}.yaml:{number}: {line}"
+
+
+@pytest.mark.parametrize("name", [*list_socs(), *list_clusters()])
+def test_what_a_file_leaves_out_may_be_written_out(name: str) -> None:
+    """Every default is a figure that a file may state, and stating it changes nothing."""
+    machine = find_cluster(name) if name in list_clusters() else find_soc(name)
+    assert type(machine).model_validate(machine.model_dump(mode="json", by_alias=True)) == machine
 
 
 def test_dianas_arrays_reach_their_published_efficiency() -> None:

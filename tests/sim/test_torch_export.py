@@ -250,6 +250,12 @@ def test_concat_slice_and_shuffle() -> None:
     ]
 
 
+def test_sequences_are_joined_in_time() -> None:
+    """Two stretches of a sequence, of 7 steps each, are one of 14: the channels stay as many."""
+    w = read(Net(lambda m, x: torch.cat([m.stem(x), x[:, :, 5:]], 2), stem=nn.Conv1d(4, 4, 6)), 4, 12)
+    assert (w["stem"].ox, w["cat"].k, w["cat"].oy, w["cat"].ox) == (7, 4, 1, 14)
+
+
 def test_squeeze_and_excitation_scales_by_a_small_operand() -> None:
     def forward(m: nn.Module, x: Tensor) -> Tensor:
         y = m.conv(x)

@@ -105,12 +105,12 @@ def test_the_benchmark_notices(bench: absurd.Bench, monkeypatch: pytest.MonkeyPa
     """A traceback, a hang, a refusal that names no key."""
     case = "diana", "dmas.dma.setup_cycles", "1"
     assert absurd.looked_at(bench, case)[0] == "fine"
-    monkeypatch.setattr(SoC, "problems", lambda self: 1 / 0)
+    monkeypatch.setattr(SoC, "problems", lambda self, mended: 1 / 0)
     assert absurd.looked_at(bench, case)[0] == "traceback"
-    monkeypatch.setattr(SoC, "problems", lambda self: [(("links",), "something is wrong")])
+    monkeypatch.setattr(SoC, "problems", lambda self, mended: [(("links",), "something is wrong")])
     assert absurd.looked_at(bench, case)[0] == "key not named"
 
-    def stand_still(self: SoC) -> Any:
+    def stand_still(self: SoC, mended: object) -> Any:
         while True:
             pass
 
