@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from cosoc.search import relax
-from cosoc.sim import exact
 from cosoc.sim.estimate import Before, Terms, compose, group_terms, starting, stream_ticks, streamed
 from cosoc.sim.exact import Num
 from cosoc.sim.model.energy import power_energy_j
@@ -24,9 +23,8 @@ from cosoc.sim.model.placement import Homes, handovers, lifetimes, tensor_bytes
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import c_parts, cut_channels
 from cosoc.sim.model.workload import Layer, Workload
-from cosoc.sim.movers.dma_terms import weight_transfer_of
 from cosoc.sim.theta import Theta
-from cosoc.sim.tiler import TilingCache, complete, homes_of, living, weight_bytes
+from cosoc.sim.tiler import TilingCache, complete, homes_of, living, weight_bytes, weights_held
 from cosoc.sim.work import LayerWork, layer_work
 
 TERMS = tuple(f.name for f in fields(Terms))
@@ -168,8 +166,9 @@ def held_weights(layer: Layer, soc: SoC, given: LayerPlan) -> tuple[dict[str, in
         if core.weight_memory is None or not k or part.tile is None:
             continue
         rest = k % part.tile.k or part.tile.k
-        first[core.weight_memory] = weight_transfer_of(layer, soc, core, min(part.tile.k, k), exact, c).bytes
-        last[core.weight_memory] = weight_transfer_of(layer, soc, core, min(rest, k), exact, c).bytes
+        n = min(part.tile.n, layer.n)
+        first[core.weight_memory] = int(weights_held(layer, soc, core, min(part.tile.k, k), c, n)[1])
+        last[core.weight_memory] = int(weights_held(layer, soc, core, min(rest, k), c, n)[1])
     return first, last
 
 

@@ -24,7 +24,7 @@ from cosoc.sim.model.mapping import Runtime
 from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import Link, SoC
 from cosoc.sim.model.workload import Layer
-from cosoc.sim.movers.dma_terms import Transfer
+from cosoc.sim.movers.dma_terms import Transfer, weight_hops
 from cosoc.sim.theta import Theta
 from cosoc.sim.work import LayerWork
 
@@ -266,7 +266,7 @@ def _part(layer: Layer, work: LayerWork, account: _Account, homes: Homes) -> _Pa
     weights come for a part of the input channels each, more often than inputs.
     """
     soc, xp = account.soc, account.xp
-    source, target, main = homes.inputs(layer), homes.output(layer), soc.main_memory
+    source, target = homes.inputs(layer), homes.output(layer)
     load: Num = 0 * work.steps
     store: Num = 0 * work.steps
     loads: Num = 0 * work.steps
@@ -275,22 +275,30 @@ def _part(layer: Layer, work: LayerWork, account: _Account, homes: Homes) -> _Pa
         memory = soc.cores[by_dma[0]].memory
         load = transfer_ticks(work.first_load, soc, source, memory, xp)
         store = transfer_ticks(work.last_store, soc, memory, target, xp)
-        loads = (account.move(work.loads, source, memory) - load) / xp.maximum(work.steps - 1, 1)
+        brought = account.move(work.loads, source, memory)
+        if layer.constants:
+            beside = homes.weights_of(layer)
+            load = load + transfer_ticks(work.first_constants, soc, beside, memory, xp)
+            brought = brought + account.move(work.constants, beside, memory)
+        loads = (brought - load) / xp.maximum(work.steps - 1, 1)
     chains, weights, fetch = list[_Chain](), 0 * work.steps, 0 * work.steps
     streams = list[_Stream]()
     for part in work.cores:
         core = soc.cores[part.core]
         refill: Num = 0
-        if core.weight_memory is not None:
+        if part.core in by_dma and (hops := weight_hops(layer, soc, core, homes)):
             fetched: Num = 0 * work.steps
-            if not homes.weights_in_main and soc.backing_memory is not None:
-                fetched = account.move(part.weights, soc.backing_memory, main)
-            fetch = fetch + fetched
-            brought = account.move(part.weights, main, core.weight_memory)
-            first = transfer_ticks(part.first_weights, soc, main, core.weight_memory, xp)
-            weights = weights + first
+            for hop in hops[:-1]:
+                fetched = account.move(part.weights, *hop)
+            brought = account.move(part.weights, *hops[-1])
+            first = transfer_ticks(part.first_weights, soc, *hops[-1], xp)
+            if layer.second:  # made by the layer before, so that nothing hides them
+                load = load + sum(transfer_ticks(part.first_weights, soc, *hop, xp) for hop in hops)
+            else:
+                fetch, weights = fetch + fetched, weights + first
             held_up = xp.where(part.weights.calls > work.steps, 0, part.weights.calls - part.first_weights.calls)
-            tight = 2 * part.first_weights.bytes > soc.memories[core.weight_memory].capacity_bytes
+            width = core.element_bytes if layer.second else 1
+            tight = 2 * part.first_weights.bytes * width > soc.memories[hops[-1][1]].capacity_bytes
             refill = xp.where(tight, brought - first + held_up * loads, 0)
             moved = part.weights.calls, part.first_weights.bytes
             streams.append(_Stream(len(chains), *moved, fetched, brought, first, part.last, tight))
@@ -322,7 +330,8 @@ def _part(layer: Layer, work: LayerWork, account: _Account, homes: Homes) -> _Pa
     for one in streams:
         chain, between = chains[one.chain], _between(one, streams, homes.stream_bytes, xp)
         chains[one.chain] = replace(chain, refill=chain.refill + xp.where(one.tight, between, 0))
-    waits, queued = (0, 0) if homes.weights_in_main else _queued(streams, homes.stream_bytes, xp)
+    queues = not (homes.weights_in_main or layer.second)
+    waits, queued = _queued(streams, homes.stream_bytes, xp) if queues else (0, 0)
     return _Part(tuple(chains), load, store, weights, fetch, waits, queued)
 
 

@@ -188,7 +188,7 @@ def weights_in_memory(soc: SoC, layers: Workload, mapping: Mapping) -> int:
     board = lone_roofline(soc)
     if board is not None:
         own = [layer for layer in layers if not layer.weights_of]
-        tables = sum(weight_bytes(layer, soc, ()) for layer in own if layer.op == "gather")
+        tables = sum(weight_bytes(layer, soc, ()) for layer in own if layer.op != "conv")
         return tables + sum(int(board.weight_bytes(make_tile(la, la.k, la.oy, la.ox), exact)) for la in own)
     full = with_parts(mapping, layers, soc)
     kept = pinned_weights(layers, full, soc)

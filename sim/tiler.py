@@ -33,7 +33,7 @@ from cosoc.sim.model.mapping import (
     Runtime,
 )
 from cosoc.sim.model.placement import Homes, place
-from cosoc.sim.model.soc import Memory, SoC
+from cosoc.sim.model.soc import Core, Memory, SoC
 from cosoc.sim.model.tiles import (
     behind_caches,
     behind_dma,
@@ -58,10 +58,13 @@ from cosoc.sim.movers.cached_terms import NEST_DIMS, Machine, Tiles, in_rows, ro
 from cosoc.sim.movers.dma_terms import (
     Span,
     Window,
+    constant_transfer,
     copies,
     input_transfer,
     output_transfer,
+    weight_hops,
     weight_transfer_of,
+    weights_at,
     windows,
 )
 from cosoc.sim.movers.fused_steps import chain, misfits, why_not
@@ -97,11 +100,11 @@ def default_core(layer: Layer, soc: SoC) -> str:
 
 
 def weight_bytes(layer: Layer, soc: SoC, parts: tuple[Part, ...]) -> int:
-    """Bytes of a layer's weights as its cores store them; of a table's rows as tensors are stored."""
+    """Bytes of a layer's weights as its cores store them; of a table's rows and of constants as tensors are stored."""
     if layer.op == "gather":
         return -(-layer.weights * (layer.weight_bits or 8) // 8)
     if layer.op != "conv":
-        return 0
+        return layer.constants
     total = 0
     for part in (part for part in parts if part.channels):
         core = soc.core_of(part)
@@ -164,7 +167,8 @@ def _staged(workload: Workload, mapping: Mapping, soc: SoC) -> dict[str, int]:
     main, backing = soc.main_memory, soc.backing_memory
     if backing is None or not (soc.has_route(backing, main) and soc.has_route(main, backing)):
         return {}
-    away = Homes(main, dict.fromkeys((*workload.incoming, *(layer.name for layer in workload)), backing), False, 0)
+    tensors = dict.fromkeys((*workload.incoming, *(layer.name for layer in workload)), backing)
+    away = Homes(main, tensors, False, 0, weights=backing)
     out = {}
     for layer in workload:
         plan = mapping.layers[layer.name]
@@ -236,7 +240,7 @@ def tile_bytes(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes:
     buffers = exact.where(tiles > 1, 2, 1) if runtime == "overlapped" else 1
     read = copies(layer, soc, [(i, part.core) for i, (part, _) in enumerate(parts)])
     for name in {soc.cores[part.core].memory for part, _ in parts}:
-        if name == homes.inputs(layer) == homes.output(layer):
+        if {name} == {*homes.ends(layer)}:
             continue
         here = [(part, k) for part, k in parts if soc.cores[part.core].memory == name]
         inputs = 0
@@ -246,6 +250,12 @@ def tile_bytes(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes:
                 under = most.under(layer, copy.layer)
                 loaded = input_transfer(copy.layer, soc, name, mine[0], under, homes.inputs(layer), exact).bytes
                 inputs += loaded * sum({soc.cores[parts[i][0].core].element_bytes for i in copy.shares})
+        for part, k in here:
+            core = soc.core_of(part)
+            beside = constant_transfer(layer, soc, name, k, most, homes.weights_of(layer), exact)
+            inputs += beside.bytes * core.element_bytes
+            if layer.second and weights_at(layer, core) == name:
+                inputs += weights_held(layer, soc, core, k, cut_c, most.n, homes)[1]
         outputs = sum(
             output_transfer(layer, soc, name, k, out, homes.output(layer), exact).bytes
             * (PARTIAL_BYTES if cut_c else soc.cores[part.core].element_bytes)
@@ -253,6 +263,15 @@ def tile_bytes(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes:
         )
         taken[name] = TileBytes(buffers, inputs, outputs)
     return taken
+
+
+def weights_held(
+    layer: Layer, soc: SoC, core: Core, k: Num, c: int, n: int, homes: Homes | None = None
+) -> tuple[Num, Num]:
+    """Bytes that the weights of a tile come in, or what its images are multiplied by in their place, and those that
+    they take where a core has them while it computes."""
+    moved = weight_transfer_of(layer, soc, core, k, exact, c, homes).bytes
+    return (moved * n, moved * n * core.element_bytes) if layer.second else (moved, moved)
 
 
 def room_for(layer: Layer, memory: str, soc: SoC, homes: Homes) -> int:
@@ -296,14 +315,15 @@ def _needs(layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Hom
         if not part.channels or part.tile is None:
             continue
         core, k = soc.core_of(part), exact.minimum(part.tile.k, part.channels)
-        moved = weight_transfer_of(layer, soc, core, k, exact, cut_c, homes).bytes
         if core.weight_memory is None:
             continue
-        what = f"layer {layer.name}: weights of {{}} channels need {{}} bytes"
+        moved, held = weights_held(layer, soc, core, k, cut_c, min(part.tile.n, layer.n), homes)
+        named = f"{layer.second}, by which they are multiplied," if layer.second else "weights"
+        what = f"layer {layer.name}: {named} of {{}} channels need {{}} bytes"
         bound, ways = homes.weight_room(soc, core.weight_memory), homes.stream_bytes
         say = f"{what} of {core.weight_memory}, which has {bound}"
-        yield moved, bound, functools.partial(say.format, k, moved)
-        if not homes.weights_in_main:
+        yield held, bound, functools.partial(say.format, k, held)
+        if len(weight_hops(layer, soc, core, homes)) > 1:
             say = f"{what} to stream through {soc.main_memory}, of which {ways} are set aside"
             yield moved, ways, functools.partial(say.format, k, moved)
 
@@ -478,11 +498,12 @@ def _ticks_of(
     *k, oy, ox = np.array([(*cut.k, cut.oy, cut.ox) for cut in some], np.int64).T
     many = tiled(layer, plan, soc, k, oy, ox, some[0].order, some[0].c, some[0].n)
     counts = tile_counts(layer, many.tile)
-    outside, inside = pixel_loops(many, counts)
+    outside, inside, images = pixel_loops(many, counts)
     for order in dict.fromkeys(cut.order for cut in some[1:]):
         here, own = np.array([cut.order == order for cut in some]), pixel_loops(replace(many, order=order), counts)
-        outside, inside = (np.where(here, new, old) for new, old in zip(own, (outside, inside), strict=True))
-    return _ticks(layer, many, soc, runtime, homes, theta, (outside, inside))
+        found = zip(own, (outside, inside, images), strict=True)
+        outside, inside, images = (np.where(here, new, old) for new, old in found)
+    return _ticks(layer, many, soc, runtime, homes, theta, (outside, inside, images))
 
 
 def planned_ticks(
@@ -494,7 +515,7 @@ def planned_ticks(
 
 def _ticks(
     layer: Layer, plan: LayerPlan, soc: SoC, runtime: Runtime, homes: Homes, theta: Theta | None,
-    loops: tuple[Num, Num] | None = None,
+    loops: tuple[Num, Num, Num] | None = None,
 ) -> Num:  # fmt: skip
     """The same, of as many tilings as the plan has in arrays. loops: as `layer_work` has it."""
     shares = [(part.core, part.channels) for part in plan.parts]
@@ -542,7 +563,7 @@ def shape_of_layer(layer: Layer) -> Layer:
 
 def _key(layer: Layer, plan: LayerPlan, runtime: Runtime, homes: Homes) -> tuple[object, ...]:
     """What decides a layer's tiles, and whether they fit: two layers with one key have the same answers."""
-    ends = homes.inputs(layer), homes.output(layer)
+    ends = homes.ends(layer)
     room = homes.room[layer.name] if set(ends) != {homes.main} else 0
     held = tuple(homes.pinned_bytes.items()), homes.weights_in_main, homes.stream_bytes
     return shape_of_layer(layer), plan, runtime, ends, room, layer.name in homes.pinned, held
@@ -840,6 +861,9 @@ def _misfused(members: tuple[str, ...], workload: Workload, mapping: Mapping, so
             reasons.append(f"piece: layer {layer.name} is split over cores; a fused layer runs on one")
         elif layer.alternative is not None:
             reasons.append(f"piece: layer {layer.name} has an alternative form; it cannot be fused")
+        elif layer.second in inside:
+            what = f"multiplies by {layer.second}, all of which must be there before its first row"
+            reasons.append(f"piece: layer {layer.name} {what}; end the piece before it")
         elif by_groups(layer, soc.core_of(next(p for p in mapping.layers[layer.name].parts if p.channels))):
             reasons.append(f"piece: layer {layer.name} is computed group by group; it cannot be fused")
     if reasons:
@@ -854,7 +878,15 @@ def _misfused(members: tuple[str, ...], workload: Workload, mapping: Mapping, so
         need = sum(lines.values())
         for layer in layers:  # two rows each of what comes in and of what goes out
             if homes.inputs(layer) != name:
-                need += sum(2 * layer.stride_y * layer.ix * layer.c for n in layer.inputs if n not in inside)
+                rows, row = (
+                    layer.inputs[:1] if layer.second else layer.inputs,
+                    Window(1, Span(1, 1, 1), Span(layer.ox, 1, 1), 1),
+                )
+                need += sum(2 * layer.stride_y * layer.ix * layer.c for n in rows if n not in inside)
+            core = soc.cores[cores[layer.name]]
+            need += 2 * int(constant_transfer(layer, soc, name, layer.k, row, homes.weights_of(layer), exact).bytes)
+            if layer.second and weights_at(layer, core) == name:
+                need += weights_held(layer, soc, core, layer.k, 0, layer.n, homes)[1]
             need += 2 * layer.ox * layer.k * (layer.name not in lines and homes.output(layer) != name)
         bound = min(room_for(layer, name, soc, homes) for layer in layers)
         if need > bound:
@@ -866,15 +898,14 @@ def _misfused(members: tuple[str, ...], workload: Workload, mapping: Mapping, so
         reasons += [f"piece: {name} {reason}" for reason in core.resident(tiles)]
         if core.weight_memory is not None:
             models = [soc.core_of(mapping.layers[layer.name].parts[0]) for layer in mine]
-            loads = [
-                weight_transfer_of(layer, soc, model, layer.k, exact).bytes
-                for layer, model in zip(mine, models, strict=True)
-            ]
-            held, most = sum(loads), max(loads)
+            both = [weights_held(la, soc, model, la.k, 0, la.n) for la, model in zip(mine, models, strict=True)]
+            held = sum(own for _, own in both)
+            passing = [len(weight_hops(la, soc, model, homes)) > 1 for la, model in zip(mine, models, strict=True)]
+            most = max(moved * passes for (moved, _), passes in zip(both, passing, strict=True))
             bound = soc.memories[core.weight_memory].capacity_bytes
             if held > bound:
                 reasons.append(f"piece: weights need {held} bytes of {core.weight_memory}, which has {bound}")
-            if not homes.weights_in_main and most > homes.stream_bytes:
+            if most > homes.stream_bytes:
                 what = f"weights of a layer need {most} bytes to stream through {soc.main_memory}"
                 reasons.append(f"piece: {what}, of which {homes.stream_bytes} are set aside")
     return reasons

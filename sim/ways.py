@@ -131,7 +131,7 @@ class Ways:
     def _key(self, layer: Layer) -> tuple[object, ...]:
         homes = self.homes
         pinned = layer.name in homes.pinned
-        return shape_of_layer(layer), homes.inputs(layer), homes.output(layer), homes.room[layer.name], pinned
+        return shape_of_layer(layer), homes.ends(layer), homes.room[layer.name], pinned
 
     def price(self, layer: Layer, parts: tuple[Part, ...]) -> tuple[float, float, dict[str, float]] | None:
         """Ticks, J and busy ticks by unit of a layer by itself; None where no tile fits."""

@@ -33,6 +33,7 @@ from cosoc.sim.movers.dma_terms import (
     NOTHING,
     Transfer,
     Window,
+    constant_transfer,
     copies,
     input_transfer,
     output_transfer,
@@ -69,7 +70,8 @@ class CoreWork:
 class LayerWork:
     """A mapped layer's whole work: the cores' parts, the loads of its inputs, and the tiles that it goes through.
 
-    first_load, last_store: the transfers that nothing of the same layer can hide.
+    first_load, last_store: the transfers that nothing of the same layer can hide. constants, first_constants: those of
+    its constants, all and the first.
     """
 
     cores: tuple[CoreWork, ...]
@@ -77,6 +79,8 @@ class LayerWork:
     steps: Num
     first_load: Transfer
     last_store: Transfer
+    constants: Transfer = NOTHING
+    first_constants: Transfer = NOTHING
 
 
 def feed_ticks(tile: Tile, soc: SoC, core: Core, xp: Any, n: int = 1) -> Num:
@@ -96,10 +100,11 @@ def link_ticks(moved: Num, names: Sequence[str], soc: SoC, xp: Any) -> Num:
 
 
 def access_pj(tile: Tile, soc: SoC, core: Core) -> Num:
-    """Energy of a job's accesses to the memory that its core computes from, where that states one: reading its inputs
-    and writing its results, at the memory that serves them."""
+    """Energy of a job's accesses to the memory that its core computes from, where that states one: reading its inputs,
+    with what they are multiplied by, and writing its results, at the memory that serves them."""
     served = soc.memories[soc.serves(core)]
-    return tile.k * tile.oy * tile.ox * (1 + tile.operands) * served.access_pj_per_byte
+    second = tile.k * tile.c if tile.op == "matmul" else 0
+    return (tile.k * tile.oy * tile.ox * (1 + tile.operands) + second) * served.access_pj_per_byte
 
 
 def core_cycles(core: Core, tile: Tile, n: int, xp: Any) -> Num:
@@ -143,7 +148,7 @@ def layer_work(
     homes: Homes,
     xp: Any,
     theta: Theta | None = None,
-    loops: tuple[Num, Num] | None = None,
+    loops: tuple[Num, Num, Num] | None = None,
 ) -> LayerWork:
     """The work of `layer` under a plan, with `shares` (core, output channels) in place of the plan's own.
 
@@ -167,9 +172,14 @@ def layer_work(
         return replace(work, cores=tuple(by_number[i] for i in range(len(plan.parts))))
     cut = windows(layer, plan.tile)
     tiles = sum(at.count for at in cut)
-    outside, pixels_inside = loops or pixel_loops(plan, tile_counts(layer, plan.tile))
+    counts = tile_counts(layer, plan.tile)
+    outside, pixels_inside, images = loops or pixel_loops(plan, counts)
+    once, again, by_part = 1, outside, tiles
+    if layer.second:  # each image has its own
+        once, again, by_part = (n // counts["n"] for n in (images, xp.maximum(outside, images), tiles))
     source, target = homes.inputs(layer), homes.output(layer)
     cores, loads, firsts, lasts = [], [], [], []
+    constants, first_constants = list[tuple[Transfer, Num]](), list[tuple[Transfer, Num]]()
     groups = [
         group_sizes(layer, part, soc.core_of(part), k, xp)
         for (_, k), part in zip(shares, plan.parts, strict=True)
@@ -179,8 +189,8 @@ def layer_work(
     k_steps = [sum(count * xp.used(size) for size, count in own) for own in sizes]
     for (name, _), own, part in zip(shares, sizes, plan.parts, strict=True):
         assert part.tile is not None
-        once = part.tile.k >= part.channels
-        cores.append(_core_work(layer, soc, part, own, once, outside, cut, plan, homes, xp))
+        often = xp.where(part.tile.k >= part.channels, once, again), by_part
+        cores.append(_core_work(layer, soc, part, own, often, cut, plan, homes, xp))
         lasts.append((output_transfer(layer, soc, soc.cores[name].memory, own[0][0], cut[-1], target, xp), 1))
     # A core without channels has its place in the work, so that a gradient can reach it; it takes no part in deciding
     # which form of the layer the inputs are loaded for.
@@ -201,6 +211,14 @@ def layer_work(
                 for at in seen
             ]
             loads += mine
+            if read.constants:
+                more = [
+                    (constant_transfer(read, soc, memory, size, at, homes.weights_of(read), xp), at.count * count)
+                    for size, count in slices
+                    for at in seen
+                ]
+                constants, first_constants = [*constants, *more], [*first_constants, (more[0][0], 1)]
+                mine = [*mine, *more]
             cores[i] = _rewriting(cores[i], mine, soc, xp)
             firsts.append((input_transfer(read, soc, memory, own[0][0], seen[0], source, xp), 1))
         else:
@@ -213,7 +231,9 @@ def layer_work(
                 times = xp.where(pixels_inside, k_steps[i], xp.used(k_steps[i]))
                 cores[i] = _rewriting(cores[i], [(t, n * times) for t, n in all_of_it], soc, xp)
             firsts.append((one[0], 1))
-    return LayerWork(tuple(cores), _total(loads), tiles * xp.maximum(0, *k_steps), _total(firsts), _total(lasts))
+    beside_all = (_total(constants), _total(first_constants)) if constants else ()
+    steps = tiles * xp.maximum(0, *k_steps)
+    return LayerWork(tuple(cores), _total(loads), steps, _total(firsts), _total(lasts), *beside_all)
 
 
 def _rewriting(work: CoreWork, loads: Sequence[tuple[Transfer, Num]], soc: SoC, xp: Any) -> CoreWork:
@@ -231,15 +251,14 @@ def _core_work(
     soc: SoC,
     part: Part,
     sizes: Sequence[tuple[Num, Num]],
-    once: Num,
-    outside: Num,
+    often: tuple[Num, Num],
     cut: Sequence[Window],
     plan: LayerPlan,
     homes: Homes,
     xp: Any,
 ) -> CoreWork:
-    """once: whether one tile has all of the core's channels, so that its weights come once. outside: tiles of pixels
-    that stand outside the loop over them."""
+    """often: how often weights of a tile of channels come, or what an image is multiplied by in their place: where all
+    input channels are one job's, and where they are cut."""
     core = soc.core_of(part)
     own = job_form(layer, core)
     target = homes.output(layer)
@@ -254,12 +273,14 @@ def _core_work(
     weights, stores = [], []
     parts = c_parts(own, cut_channels(layer, soc, plan))
     n_parts = sum(n for _, n in parts)
-    times_weights = tiles if n_parts > 1 else xp.where(once, 1, outside)
+    images = [(1, 1)]  # at once, and how often, that have weights of their own
+    if layer.second:
+        images = [(cut[0].n, layer.n // cut[0].n), (layer.n % cut[0].n, 1)]
     for size, count in sizes:
         jobs = jobs + xp.used(size) * count * tiles * n_parts
         for c, n in parts:
             moved = weight_transfer_of(layer, soc, core, size, xp, c, homes)
-            weights.append((moved, count * n * times_weights))
+            weights += [(moved.times(of), count * n * often[n_parts > 1] * times) for of, times in images if of]
         for at in cut:
             times = count * at.count
             for c, n in parts:
@@ -273,5 +294,6 @@ def _core_work(
             stores.append((output_transfer(layer, soc, core.memory, size, at, target, xp), times))
         if last is None:
             last = one[0] + one[1]
-    first = weight_transfer_of(layer, soc, core, sizes[0][0], xp, parts[0][0], homes)
-    return CoreWork(part.core, jobs, array, fed, streamed, feed, _total(weights), _total(stores), energy, first, last)
+    first = weight_transfer_of(layer, soc, core, sizes[0][0], xp, parts[0][0], homes).times(images[0][0])
+    work = CoreWork(part.core, jobs, array, fed, streamed, feed, _total(weights), _total(stores), energy, first, last)
+    return _rewriting(work, weights, soc, xp) if layer.second else work

@@ -101,7 +101,7 @@ class ShareTiles:
         """Layers for which this is equal have equal choices."""
         shape = replace(layer, name="", inputs=("",) * len(layer.inputs), alternative=None)
         own = layer.name if layer.alternative is not None else ""
-        return shape, own, self.homes.inputs(layer), self.homes.output(layer), layer.name in self.homes.pinned
+        return shape, own, self.homes.ends(layer), layer.name in self.homes.pinned
 
     def cost(self, i: int, mapping: Mapping) -> Floats:
         """J and s [2] of layer i as a complete mapping has it; in a fused piece, as if it stood by itself."""

@@ -65,7 +65,7 @@ class DmaTiles:
         cores = tuple((part.core, part.channels, part.bits) for part in given.parts), given.unroll
         alike = replace(layer, name="", inputs=("",) * len(layer.inputs), alternative=None)
         own = layer.name if layer.alternative is not None else ""
-        at = self.homes.inputs(layer), self.homes.output(layer), layer.name in self.homes.pinned
+        at = self.homes.ends(layer), layer.name in self.homes.pinned
         return cores, alike, own, at
 
     def _enumerated(self, layer: Layer, given: LayerPlan) -> tuple[Floats, list[LayerPlan]]:

@@ -30,7 +30,7 @@ from cosoc.sim.files.reading import Reading
 from cosoc.sim.files.yamlfile import load_model
 from cosoc.sim.model.mobilenets import by_name
 from cosoc.sim.model.units import Bits, Elements, ElementsOr0
-from cosoc.sim.model.workload import INPUT, OPS, SLICE, Layer, Workload, beyond_counting
+from cosoc.sim.model.workload import INPUT, OPS, SLICE, Layer, Plane, Workload, beyond_counting
 
 Name = Annotated[str, Field(min_length=1)]
 Fault = tuple[Place, str]
@@ -40,6 +40,23 @@ _KeyFaults = Iterator[tuple[str, str]]
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class PlaneLine(_Strict):
+    """What a row is made of where it is a plane of a volume; names and defaults are those of Plane."""
+
+    iy: Elements  # input rows of a plane
+    ix: Elements  # input columns of a plane
+    oy: Elements  # output rows of a plane
+    ox: Elements  # output columns of a plane
+    fy: Elements = 1  # filter rows
+    fx: Elements = 1  # filter columns
+    stride_y: Elements = 1  # of the filter, in input rows
+    stride_x: Elements = 1  # of the filter, in input columns
+    pad_y: ElementsOr0 = 0  # rows above a plane
+    pad_x: ElementsOr0 = 0  # columns left of a plane
+    dilation_y: Elements = 1  # input rows from tap to tap
+    dilation_x: Elements = 1  # input columns from tap to tap
 
 
 class LayerLine(_Strict):
@@ -75,10 +92,13 @@ class LayerLine(_Strict):
     rows: ElementsOr0 = 0  # of the table that its inputs pick from, of an embedding
     weights_of: str = ""  # the layer before whose weights it computes with
     into: str = ""  # the state that its outputs are appended to, or replace
+    constants: ElementsOr0 = 0  # elements that it reads beside its inputs, of an operator without weights
+    plane: PlaneLine | None = None  # what its rows are made of, if they are planes of a volume
 
     def layer(self) -> Layer:
-        own = self.model_dump(exclude={"alternative"}) | {"inputs": tuple(self.inputs)}
-        return Layer(**own, alternative=self.alternative.layer() if self.alternative else None)
+        own = self.model_dump(exclude={"alternative", "plane"}) | {"inputs": tuple(self.inputs)}
+        plane = Plane(**self.plane.model_dump()) if self.plane else None
+        return Layer(**own, alternative=self.alternative.layer() if self.alternative else None, plane=plane)
 
 
 class InputLine(_Strict):
@@ -215,10 +235,15 @@ def _output_faults(workload: Workload, sizes: Sizes, misnamed: bool, mended: Men
             yield ("outputs",), f"{name!r} stands there {count} times; keep one"
 
 
+WITH_CONSTANTS = ("add", "concat", "softmax", "norm", "eltwise")
+
+
 def _layer_faults(layer: Layer, sizes: Sizes) -> _KeyFaults:
     layer = replace(layer, n=1)  # sizes are those of one image
     yield from _window_faults(layer)
     yield from _group_faults(layer)
+    if layer.constants and (layer.op not in WITH_CONSTANTS or layer.fn == SLICE):
+        yield "constants", f"found {layer.constants} of {layer.op}; those are of {', '.join(WITH_CONSTANTS)}"
     if min(layer.k, layer.oy, layer.ox) < 1:
         yield "k", f"k*oy*ox = {layer.k}*{layer.oy}*{layer.ox}; a layer gives at least one element"
     reads = [size for name in layer.inputs if (size := sizes[name])]
@@ -243,7 +268,22 @@ def _alternative_faults(layer: Layer, sizes: Sizes) -> _KeyFaults:
 def _window_faults(layer: Layer) -> _KeyFaults:
     """Output rows and columns must follow from input, filter, stride and padding; the end may be padded or unread."""
     if layer.op not in ("conv", "max_pool", "avg_pool"):
+        if layer.plane is not None:
+            yield "plane", f"means nothing for {layer.op}; convolutions and pools have windows over planes"
         return
+    yield from _sides(layer)
+    plane = layer.plane
+    if plane is None:
+        return
+    made = (("ix", plane.iy * plane.ix), ("ox", plane.oy * plane.ox), ("fx", plane.fy * plane.fx))
+    for key, size in made:
+        if size != getattr(layer, key):
+            yield "plane", f"{key[0]}y*{key[0]}x = {size}; {key} of the layer is {getattr(layer, key)}"
+    for key, what in _sides(plane):
+        yield "plane", f"{key}: {what}"
+
+
+def _sides(layer: Layer | Plane) -> _KeyFaults:
     sides = (
         ("oy", layer.oy, layer.iy, layer.stride_y, layer.pad_y, (layer.fy - 1) * layer.dilation_y + 1),
         ("ox", layer.ox, layer.ix, layer.stride_x, layer.pad_x, (layer.fx - 1) * layer.dilation_x + 1),
@@ -395,14 +435,15 @@ def dump_workload(workload: Workload) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _layer_items(layer: Layer) -> str:
-    values = {f.name: getattr(layer, f.name) for f in fields(Layer)}
-    values = {f.name: values[f.name] for f in fields(Layer) if f.default is MISSING or values[f.name] != f.default}
+def _layer_items(layer: Layer | Plane) -> str:
+    every = fields(layer)
+    values = {f.name: getattr(layer, f.name) for f in every}
+    values = {f.name: values[f.name] for f in every if f.default is MISSING or values[f.name] != f.default}
     return ", ".join(f"{key}: {_flow(value)}" for key, value in values.items())
 
 
 def _flow(value: object) -> str:
-    if isinstance(value, Layer):
+    if isinstance(value, (Layer, Plane)):
         return f"{{{_layer_items(value)}}}"
     if isinstance(value, tuple):
         return "[" + ", ".join(_flow(item) for item in value) + "]"

@@ -5,14 +5,16 @@ What is folded, and how tensors become layers:
 - An affine step (batch norm, a bias, a scale a channel) after a convolution or norm that nobody else reads folds into
   it, and so do ReLU and ReLU6, also after a matmul or sum; other activations stay as `eltwise`, since not every core
   has them. A batch norm elsewhere is a `norm`.
-- A constant added to a product before a softmax (a mask, a bias by place) is part of the softmax.
+- A constant added to a product before a softmax (a mask, a bias by place) is part of the softmax. Of a mask, the same
+  for all heads, nothing is stored; every other constant of more than one element is counted (`constants`).
 - Multiplying by one number changes the scale that a tensor is quantised with, and nothing else: it vanishes.
 - A pointwise operator takes in what follows it with one number (erf(x) + 1), and a product with its operand: x times
   sigmoid(x), or the steps of a GELU, are one `eltwise`.
 - Tokens are columns: a product of a tensor [1, t, f] with weights is a 1x1 convolution on one row of t columns. Heads
   of an attention are the groups of a matmul. 1-D convolutions have one row.
 - A 3-D convolution has its planes as rows, each plane in one row of all its pixels, and the taps of a plane side by
-  side (`plane_window`); pools alike. One whose filter is a plane deep has the planes one below another.
+  side (`plane_window`), and says in `plane` what lies under part of one; pools alike. One whose filter is a plane deep
+  has the planes one below another.
 - Rows of a table picked by numbers are a `gather`. A recurrent layer is unfolded: the products of its inputs at once,
   those of its state step by step, with the same weights.
 - A second operand that is repeated over heads is read once, by the rows of all of them.
@@ -34,7 +36,7 @@ from typing import Any
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.workload_file import faults
 from cosoc.sim.model.units import MOST_ALONG
-from cosoc.sim.model.workload import INPUT, SLICE, Layer, Workload
+from cosoc.sim.model.workload import INPUT, SLICE, Layer, Plane, Workload
 
 Shape = tuple[int, ...]
 Pair = tuple[int, int]  # (rows, columns)
@@ -78,7 +80,7 @@ class Site:
 
     def names(self, suffix: str) -> Iterator[str]:
         """Names for its layer, the best first."""
-        if self.own and not suffix:
+        if self.own and self.path and not suffix:
             yield self.path
         base = ".".join(part for part in (self.path, suffix or self.op) if part)
         yield base
@@ -123,10 +125,18 @@ def grid_of_input(shape: Sequence[int], name: str) -> tuple[int, int, int]:
 
 def plane_window(taps: Sequence[int], stride: Sequence[int], pad: Sequence[int], dilation: Sequence[int]) -> Window:
     """The window of a 3-D filter (planes, rows, columns) over planes as rows: taps of a plane are columns side by side.
-    Weights, multiplications, inputs and outputs are those of the filter; a tile that has part of a plane reads less
-    beside it than the filter does."""
+    Weights, multiplications, inputs and outputs are those of the filter; what lies under part of a plane is the layer's
+    `plane` to say."""
     side = max(taps[1] * taps[2] - stride[1] * stride[2], 0) // 2
     return Window((taps[0], taps[1] * taps[2]), (stride[0], stride[1] * stride[2]), (pad[0], side), (dilation[0], 1))
+
+
+def _plane(inputs: Shape, outputs: Shape, sizes: Mapping[str, Sequence[int]]) -> Plane:
+    """A plane of a volume. sizes: filter, stride, padding and dilation along its rows (y) and columns (x)."""
+    (iy, ix), (oy, ox) = inputs[-2:], outputs[-2:]
+    of_window = {f"{key}{axis}": int(size) for axis, own in sizes.items() for key, size in
+                 zip(("f", "stride_", "pad_", "dilation_"), own, strict=True)}  # fmt: skip
+    return Plane(iy, ix, oy, ox, **of_window)
 
 
 def _outputs(size: Pair, window: Window) -> list[Pair]:
@@ -157,6 +167,7 @@ class Builder:
         self.standing: dict[str, Unsupported] = {}  # layers in place of what cannot be read
         self.at_loss = 0  # layers that were there when the first operator was lost
         self.owners: dict[Hashable, str] = {}  # the first layer with certain weights
+        self.constant_of: dict[str, Hashable] = {}  # what a layer's one constant is, by its name
 
     def add(self, site: Site, op: str, inputs: Sequence[Value], fields: dict[str, Any], suffix: str = "") -> Value:
         """Append a layer named after its site."""
@@ -302,6 +313,9 @@ class Builder:
         else:
             window = plane_window(taps, stride, padding, dilation)
             ins, outs = [1, ins[0], ins[1] * ins[2]], [1, outs[0], outs[1] * outs[2]]
+            if taps[1] * taps[2] * stride[1] * stride[2] > 1:  # else a pixel lies under a pixel
+                along = zip(("y", "x"), zip(*(size[1:] for size in sizes), strict=True), strict=True)
+                more = {**more, "plane": _plane(x.shape, out, dict(along))}
         (_, iy, ix), (_, oy, ox) = ins, outs
         for found, (least, most) in zip((oy, ox), _outputs((iy, ix), window), strict=True):
             if not least <= found <= most:
@@ -375,10 +389,20 @@ class Builder:
     def owned(self, value: Value, key: Hashable) -> Value:
         """A layer whose weights are those of `key`: an earlier one's if that has as many, else its own."""
         layer = self.layers[value.layer]
-        owner = self.owners.setdefault(key, layer.name)
+        if self.owners.get(key) not in self.layers:
+            self.owners[key] = layer.name
+        owner = self.owners[key]
         if owner != layer.name and self.layers[owner].weights == layer.weights:
             self.layers[layer.name] = replace(layer, weights_of=owner)
         return value
+
+    def owned_constant(self, value: Value, keys: Sequence[Hashable]) -> Value:
+        """A layer whose constants are those of one key, where they are; of several constants nothing is told apart."""
+        layer = self.layers.get(value.layer)
+        if layer is None or not layer.constants or len(keys) != 1:
+            return value
+        self.constant_of[layer.name] = keys[0]
+        return self.owned(value, keys[0])
 
     def dense(self, site: Site, x: Value, weight: Shape, out: Shape, bias: bool, suffix: str = "") -> Value:
         """All of x's vectors times weights of (k, c): a 1x1 convolution on one row."""
@@ -406,9 +430,9 @@ class Builder:
         k = math.prod(self.shape(b)) * heads // c
         return self.add(site, "matmul", [a, b], {"k": k, "c": c, "ox": rows, "ix": rows, "groups": heads}, suffix)
 
-    def attention(self, site: Site, q: Value, k: Value, v: Value, mask: Value | None = None) -> Value:
+    def attention(self, site: Site, q: Value, k: Value, v: Value, mask: Value | None = None, bias: int = 0) -> Value:
         """Scaled dot products: two matmuls with a softmax between, and a mask that is computed from the input added
-        before it. Keys and values of several queries' heads stand once."""
+        before it. Keys and values of several queries' heads stand once. bias: elements of a constant added there."""
         *batch, rows, _ = q.shape
         heads = math.prod(batch)
         own = math.prod(self.shape(k)) // math.prod(k.shape[-2:])
@@ -419,7 +443,8 @@ class Builder:
         fields = {"k": width, "c": width, "ox": tokens, "ix": tokens}
         if mask is not None:
             scores = self.add(site, "eltwise", [scores, mask], {**fields, "fn": site.fn}, "mask")
-        weights = self.add(site, "softmax", [scores], fields, "softmax")
+        of_heads = bias if bias * own > width * tokens else 0  # one for all heads is a mask
+        weights = self.add(site, "softmax", [scores], {**fields, "constants": of_heads}, "softmax")
         return self.product(site, weights, v, tokens, own, "attend")
 
     def einsum(self, site: Site, equation: str, operands: Sequence[Value | Shape], out: Shape) -> Value:
@@ -489,22 +514,26 @@ class Builder:
 
     # ------------------------------------------------------------------------------------------ folded, pointwise
 
-    def pointwise(self, site: Site, op: str, operands: Sequence[Value], out: Shape) -> Value:
+    def pointwise(self, site: Site, op: str, operands: Sequence[Value], out: Shape, constants: int = 0) -> Value:
         """An `eltwise`, `norm` or `softmax` over all elements. A softmax takes in a constant mask or bias that is added
-        to a product before it, as fused attention does."""
+        to a product before it, as fused attention does. constants: elements that it reads beside."""
+        keys: list[Hashable] = []
         if op == "softmax" and len(operands) == 1:
-            operands = [self._unmasked(operands[0])]
+            value, constants = self._unmasked(operands[0])
+            keys = [self.constant_of[operands[0].layer]] if operands[0].layer in self.constant_of else []
+            operands = [value]
         largest = max(operands, key=lambda v: math.prod(self.shape(v)))
         k, y, x = self.grid(out, largest)
-        fields = {"k": k, "c": k, "oy": y, "ox": x, "iy": y, "ix": x}
-        return self.add(site, op, operands, fields if op == "softmax" else {**fields, "fn": site.fn})
+        fields = {"k": k, "c": k, "oy": y, "ox": x, "iy": y, "ix": x, "constants": constants}
+        made = self.add(site, op, operands, fields if op == "softmax" else {**fields, "fn": site.fn})
+        return self.owned_constant(made, keys)
 
     def batch_norm(self, site: Site, x: Value, out: Shape) -> Value:
         layer = self._open(x, "conv")
         if layer and len(out) > 1 and out[1] == layer.k:
             self.layers[layer.name] = replace(layer, bias=True)
             return x
-        return self.pointwise(site, "norm", [x], out)
+        return self.pointwise(site, "norm", [x], out, 2 * out[1] if len(out) > 1 else 0)
 
     def activation(self, site: Site, x: Value, out: Shape, kind: str) -> Value:
         """`kind` is "relu" or "relu6", which fold, or anything else."""
@@ -523,10 +552,12 @@ class Builder:
             return x
         layer = self._open(x, "conv", "norm")
         if layer and size in (1, layer.k) and max(constant, default=1) == size and math.prod(out) == layer.outputs:
-            if site.op in ("add", "sub", "rsub") and layer.op == "conv":
+            if layer.op == "norm":
+                self.layers[layer.name] = replace(layer, constants=layer.constants + (size if size > 1 else 0))
+            elif site.op in ("add", "sub", "rsub"):
                 self.layers[layer.name] = replace(layer, bias=True)
             return x
-        return self.pointwise(site, "eltwise", [x], out)
+        return self.pointwise(site, "eltwise", [x], out, size if size > 1 else 0)
 
     def binary(self, site: Site, operands: Sequence[Value], out: Shape) -> Value:
         """A sum of equal shapes is an `add`; broadcast, and any other operator of activations: `eltwise`.
@@ -548,7 +579,8 @@ class Builder:
         grids = [self.shape(part) for part in parts]
         read = sum(math.prod(grid) for grid in grids)
         c, iy, ix = (k, oy, ox) if read == k * oy * ox else (grids[0][0], 1, read // grids[0][0])
-        return self.add(site, "concat", parts, {"k": k, "c": c, "oy": oy, "ox": ox, "iy": iy, "ix": ix})
+        fields = {"k": k, "c": c, "oy": oy, "ox": ox, "iy": iy, "ix": ix}
+        return self.add(site, "concat", parts, {**fields, "constants": k * oy * ox - read})
 
     def slice(self, site: Site, x: Value, out: Shape) -> Value:
         """Part of a tensor, or all of it."""
@@ -558,15 +590,17 @@ class Builder:
         fields = {"k": k, "c": c, "oy": oy, "ox": ox, "iy": iy, "ix": ix, "fn": SLICE}
         return self.add(site, "eltwise", [x], fields, SLICE)
 
-    def _unmasked(self, x: Value) -> Value:
-        """What a constant was added to, if that is a product of activations; else the value itself."""
+    def _unmasked(self, x: Value) -> tuple[Value, int]:
+        """What a constant was added to, if that is a product of activations, and the elements of the constant; else the
+        value itself. A constant that is the same for all heads is a mask, which says what counts by its place: none."""
         layer = self._unary(x)
         added = layer is not None and layer.fn.lower().rpartition(".")[2] in ("add", "sub")
         source = self.layers.get(layer.inputs[0]) if layer and added else None
-        if source is None or source.op != "matmul":
-            return x
+        if source is None or source.op != "matmul" or layer is None:
+            return x, 0
         del self.layers[x.layer]
-        return Value(source.name, sole=False, shape=x.shape)
+        beside = layer.constants if layer.constants * source.groups > source.outputs else 0
+        return Value(source.name, sole=False, shape=x.shape), beside
 
     def _unary(self, x: Value) -> Layer | None:
         """The operator behind a value, if it maps each element of one tensor and nobody else reads it."""

@@ -399,6 +399,20 @@ class _Reader:
         """Whether there is an input `index`, and it does not depend on the network's input."""
         return index < len(node.input) and bool(node.input[index]) and node.input[index] not in self.graph.active
 
+    def constants(self, node: Any) -> int:
+        """Elements of a node's inputs that do not depend on the network's, but for single numbers."""
+        mine = [name for i, name in enumerate(node.input) if self.is_weight(node, i) and name in self.graph.shapes]
+        sizes = [math.prod(self.graph.shapes[name]) for name in mine]
+        return sum(size for size in sizes if size > 1)
+
+    def owned(self, made: Value, node: Any) -> Value:
+        """A layer with the one constant of a node, which an earlier layer may have had."""
+        shapes = self.graph.shapes
+        own = [
+            i for i, name in enumerate(node.input) if self.is_weight(node, i) and math.prod(shapes.get(name, ())) > 1
+        ]
+        return self.build.owned_constant(made, [self.owner(node, i) for i in own])
+
     def owner(self, node: Any, index: int) -> str:
         """What tells the weights of a node from others': the constant that they are made of."""
         name = str(node.input[index])
@@ -610,7 +624,8 @@ def _attention(reader: _Reader, node: Any) -> _Values:
         raise reader.unsupported(node, "it projects or splits heads by itself; export attention as products")
     q, k, v = (reader.values[name] for name in node.input[:3])
     mask = reader.values.get(node.input[3]) if len(node.input) > 3 else None
-    return [reader.build.attention(reader.site(node), q, k, v, mask)]
+    bias = math.prod(reader.weight(node, 3)) if reader.is_weight(node, 3) else 0
+    return [reader.build.attention(reader.site(node), q, k, v, mask, bias)]
 
 
 def _recurrent(reader: _Reader, node: Any) -> _Values:
@@ -670,7 +685,9 @@ def _bound(reader: _Reader, node: Any, key: str, index: int) -> float | None:
 
 
 def _pointwise(reader: _Reader, node: Any, op: str = "eltwise") -> _Values:
-    return [reader.build.pointwise(reader.site(node), op, reader.activations(node), reader.out(node))]
+    beside, site = reader.constants(node), reader.site(node)
+    made = reader.build.pointwise(site, op, reader.activations(node), reader.out(node), beside)
+    return [reader.owned(made, node)]
 
 
 def _binary(reader: _Reader, node: Any, operands_at: tuple[int, int] | None = None) -> _Values:
@@ -682,9 +699,9 @@ def _binary(reader: _Reader, node: Any, operands_at: tuple[int, int] | None = No
     if len(indices) == 1:
         return operands
     if len(indices) > 2 or (site.op == "div" and active != [0]):
-        return [reader.build.pointwise(site, "eltwise", operands, reader.out(node))]
+        return [reader.build.pointwise(site, "eltwise", operands, reader.out(node), reader.constants(node))]
     constant = reader.weight(node, next(i for i in indices if i not in active))
-    return [reader.build.with_constant(site, operands[0], constant, reader.out(node))]
+    return [reader.owned(reader.build.with_constant(site, operands[0], constant, reader.out(node)), node)]
 
 
 def _concat(reader: _Reader, node: Any) -> _Values:

@@ -7,6 +7,7 @@ weights. A buffer into which activations are written in place is a state.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -104,6 +105,16 @@ class Reader:
         """All activations among a call's arguments, in order, repeated where an argument is."""
         flat = [a for arg in node.args for a in (arg if isinstance(arg, (list, tuple)) else (arg,))]
         return [self.values[_node(arg)] for arg in flat if arg in self.values]
+
+    def constants(self, node: Node) -> int:
+        """Elements of the tensors among a call's arguments that do not depend on the input, but for single numbers."""
+        sizes = [math.prod(shape_of(arg)) for arg in node.all_input_nodes if arg not in self.values and shape_of(arg)]
+        return sum(size for size in sizes if size > 1)
+
+    def owned(self, made: Value, node: Node) -> Value:
+        """A layer with the one constant of a call, which an earlier layer may have had."""
+        own = [arg for arg in node.all_input_nodes if arg not in self.values and math.prod(shape_of(arg)) > 1]
+        return self.build.owned_constant(made, [self.weight(arg) for arg in own])
 
     def weight(self, node: Node) -> object:
         """What tells the weights behind a node from others: equal for two that are the same parameter."""
@@ -280,8 +291,10 @@ def _attention(reader: Reader, node: Node) -> Value:
     q, k, v = (reader.values.get(_node(node.args[i])) for i in range(3))
     if q is None or k is None or v is None:
         raise reader.unsupported(node, "queries, keys or values are constant")
-    mask = reader.values.get(_arg(node, 3, None, "attn_mask"))
-    return reader.build.attention(reader.site(node), reader.build.whole(reader.site(node), q), k, v, mask)
+    given = _arg(node, 3, None, "attn_mask")
+    mask = reader.values.get(given)
+    bias = math.prod(shape_of(given)) if given is not None and mask is None else 0
+    return reader.build.attention(reader.site(node), reader.build.whole(reader.site(node), q), k, v, mask, bias)
 
 
 def _embedding(reader: Reader, node: Node) -> Value:
@@ -330,7 +343,7 @@ def _where(reader: Reader, node: Node) -> Value:
     for test in tests:
         if _node(test).args[0] in node.args:
             return reader.values[_node(_node(test).args[0])]
-    return reader.build.pointwise(reader.site(node), "eltwise", reader.activations(node), shape_of(node))
+    return _pointwise(reader, node)
 
 
 def _glu(reader: Reader, node: Node) -> Value:
@@ -383,12 +396,15 @@ def _relu(reader: Reader, node: Node) -> Value:
     return reader.build.activation(reader.site(node), reader.value(node), shape_of(node), op)
 
 
-def _unary(reader: Reader, node: Node) -> Value:
-    return reader.build.pointwise(reader.site(node), "eltwise", reader.activations(node), shape_of(node))
+def _pointwise(reader: Reader, node: Node, op: str = "eltwise") -> Value:
+    made = reader.build.pointwise(
+        reader.site(node), op, reader.activations(node), shape_of(node), reader.constants(node)
+    )
+    return reader.owned(made, node)
 
 
 def _norm(reader: Reader, node: Node) -> Value:
-    return reader.build.pointwise(reader.site(node), "norm", reader.activations(node), shape_of(node))
+    return _pointwise(reader, node, "norm")
 
 
 def _softmax(reader: Reader, node: Node) -> Value:
@@ -401,9 +417,9 @@ def _binary(reader: Reader, node: Node) -> Value:
         return reader.build.binary(site, operands, shape_of(node))
     constant = next((arg for arg in node.args[:2] if arg not in reader.values), None)
     if site.op == "div" and constant is node.args[0]:
-        return reader.build.pointwise(site, "eltwise", operands, shape_of(node))
+        return _pointwise(reader, node)
     size = shape_of(constant) if hasattr(constant, "meta") else ()
-    return reader.build.with_constant(site, operands[0], size, shape_of(node))
+    return reader.owned(reader.build.with_constant(site, operands[0], size, shape_of(node)), node)
 
 
 def _pool(reader: Reader, node: Node) -> Value:
@@ -493,7 +509,7 @@ def _view(reader: Reader, node: Node) -> Value:
 _Handler = Callable[[Reader, "Node"], Value]
 HANDLERS: dict[str, _Handler] = {
     **dict.fromkeys(_VIEWS.split(), _view),
-    **dict.fromkeys(_UNARY.split(), _unary),
+    **dict.fromkeys(_UNARY.split(), _pointwise),
     **dict.fromkeys(_BINARY.split(), _binary),
     **dict.fromkeys(_REDUCED, _reduce),
     **dict.fromkeys(["relu", "relu6", "hardtanh", "clamp", "clamp_min"], _relu),

@@ -39,7 +39,7 @@ from cosoc.sim.model.tiles import (
 )
 from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.movers.cached_terms import Machine, cached_cores
-from cosoc.sim.movers.dma import DmaEmitter, Transfers
+from cosoc.sim.movers.dma import SLOTS, DmaEmitter, Transfers
 from cosoc.sim.movers.dma_terms import (
     Span,
     Window,
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     from cosoc.sim.movers.cached import TileEmitter
 
 Report = Callable[[int, int, str], None]  # done, of how many, what
-SLOTS = 2  # tiles of inputs, and of outputs, that a core has room for in the overlapped runtime
 
 
 def lower(workload: Workload, mapping: Mapping, soc: SoC, inferences: int = 1) -> Program:
@@ -164,16 +163,18 @@ class _Emitter:
     # -- notes ---------------------------------------------------------------------------------------------
 
     def note(
-        self, layer: Layer, part: int, size: int, at: Window, c: tuple[int, int] | None = None, job: bool = False
-    ) -> None:
+        self, layer: Layer, part: int, size: int, at: Window, c: tuple[int, int] | None = None, job: bool = False,
+        operand: int = NONE,
+    ) -> None:  # fmt: skip
         """Note that what follows is for the next tile of a layer, on a part. c: first and end of the input channels.
-        job: it computes."""
+        job: it computes. operand: that is brought, if one alone is; constants count as the one after the inputs."""
         notes = self.notes
         if notes is None:
             return
         form = job_form(layer, self.soc.core_of(self.mapping.layers[layer.name].parts[part]))
         ranges = self.ranges[layer.name]
-        which = notes.tile(part, ranges.of(form, at, part, size, c or (0, channels_read(form))), part in ranges.sliced)
+        where = ranges.of(form, at, part, size, c or (0, channels_read(form)))
+        which = notes.tile(part, where, part in ranges.sliced, operand=operand)
         self.noted(which, part, job)
 
     def note_row(self, layer: Layer, row: int, job: bool = False, operand: int = NONE) -> None:
@@ -471,8 +472,7 @@ class _Emitter:
                 with self.ops.builder.repeat(step.count - plain):
                     self.step(layer, plan, step, first=False)
             for part in step.free_weights:
-                name = plan.parts[part].core
-                self.dma.free(part, name, self.soc.cores[name])
+                self.dma.free(part, plan.parts[part].core)
 
     def together(self, piece: Piece) -> None:
         """Emit layers that run at once: tile by tile in the order in which they would start if nothing held them up, so
@@ -502,8 +502,7 @@ class _Emitter:
             self.step(layer, self.mapping.layers[layer.name], step, first=i not in begun)
             begun.add(i)
             for part in step.free_weights:
-                core = self.mapping.layers[layer.name].parts[part].core
-                self.dma.free(part, core, self.soc.cores[core])
+                self.dma.free(part, self.mapping.layers[layer.name].parts[part].core)
         for self.pending in pending:
             self.flush()
             ends += self.barrier
@@ -519,14 +518,15 @@ class _Emitter:
     def step(self, layer: Layer, plan: LayerPlan, step: Step, first: bool) -> None:
         """Emit one tile: weights, inputs, jobs, and the stores of the tile before."""
         names = {i: plan.parts[i].core for i, _ in step.jobs}
-        weights = {}
-        for i, size in step.weights:
-            self.note(layer, i, size, step.at)
-            weights[i] = self.dma.weights(layer, i, self.soc.core_of(plan.parts[i]), size)
         before: Sequence[Op] = ()
+        weights: dict[int, Op | None] = {}
+        if not layer.second:
+            weights = self.brought(layer, plan, step)
         if first:
             self.flush()
             before = self.barrier if self.since is None else self.since
+        if layer.second:  # made by a layer before, so that it cannot come early
+            weights = self.brought(layer, plan, step, before)
         loaded = self.load(layer, plan, names, step, before)
         computed = []
         for i, size in step.jobs:
@@ -565,13 +565,12 @@ class _Emitter:
         if not cut_c:
             self.note(layer, part, size, step.at, job=True)
             return self.job(layer, mine, size, step.at, plan.unroll, deps, take, give)
-        core = self.soc.core_of(mine)
-        sizes = [c for c, count in c_parts(job_form(layer, core), cut_c) for _ in range(count)]
+        sizes = [c for c, count in c_parts(job_form(layer, self.soc.core_of(mine)), cut_c) for _ in range(count)]
         op = begin = NONE
         for n, c in enumerate(sizes):
             read = sum(sizes[:n]), sum(sizes[: n + 1])
-            self.note(layer, part, size, step.at, read)
-            weights = self.dma.weights(layer, part, core, size, c)
+            self.note(layer, part, size, step.at, read, operand=1 if layer.second else NONE)
+            weights = self.weights(layer, plan, part, size, c, step.at.n, deps if layer.second else ())
             self.note(layer, part, size, step.at, read, job=True)
             if self.notes is not None:  # the results of all parts begin with the first
                 begin = begin if n else self.notes.now[3]
@@ -579,12 +578,34 @@ class _Emitter:
             first, last = n == 0, n == len(sizes) - 1
             wait = (*deps, weights) if first else (weights,)
             op = self.job(layer, mine, size, step.at, plan.unroll, wait, take if first else (), give if last else (), c)
-            self.dma.free(part, mine.core, core)
+            self.dma.free(part, mine.core)
         return op
 
+    def brought(
+        self, layer: Layer, plan: LayerPlan, step: Step, after: Sequence[Op | None] = ()
+    ) -> dict[int, Op | None]:
+        """Bring the weights of a step, or what stands in their place: the ops behind which its parts can compute."""
+        out = dict[int, Op | None]()
+        for i, size in step.weights:
+            self.note(layer, i, size, step.at, operand=1 if layer.second else NONE)
+            out[i] = self.weights(layer, plan, i, size, 0, step.at.n, after)
+        return out
+
+    def weights(
+        self, layer: Layer, plan: LayerPlan, part: int, size: int, c: int = 0, n: int = 1,
+        after: Sequence[Op | None] = (),
+    ) -> Op | None:  # fmt: skip
+        """Bring the weights of one tile, or what its n images are multiplied by in their place; the op after which the
+        core can compute with them."""
+        mine = plan.parts[part]
+        op, moved = self.dma.weights(layer, part, mine.core, self.soc.core_of(mine), size, c, n, after)
+        return self.rewrite(mine.core, moved, op) if layer.second else op
+
     def loads(self, layer: Layer, name: str) -> bool:
-        """Whether a core has to load the layer's inputs."""
-        return self.homes.inputs(layer) != self.soc.cores[name].memory
+        """Whether a core has to load the layer's inputs, or constants."""
+        memory = self.soc.cores[name].memory
+        beside = layer.constants > 0 and self.homes.weights_of(layer) != memory
+        return beside or self.homes.inputs(layer) != memory
 
     def stores(self, layer: Layer, name: str) -> bool:
         """Whether a core has to store the layer's output."""
@@ -607,7 +628,11 @@ class _Emitter:
             op, loaded = self.dma.load(copy.layer, memory, size, at, home, before, take)
             if self.notes is not None and op is not None:
                 self.notes.inputs |= {(self.ops.layer, i): op for i in parts}
-            out |= {i: (self.rewrite(names[i], loaded, op),) for i in parts}
+            self.note(layer, parts[0], size, step.at, operand=len(layer.inputs) if layer.constants else NONE)
+            more, beside = self.dma.constants(copy.layer, memory, size, at, before, take if op is None else ())
+            if self.notes is not None and more is not None:
+                self.notes.weights |= {(self.ops.layer, i): more for i in parts}
+            out |= {i: (self.rewrite(names[i], loaded, op), self.rewrite(names[i], beside, more)) for i in parts}
         return out
 
     def rewrite(self, name: str, loaded: int, op: Op | None) -> Op | None:
@@ -627,13 +652,12 @@ class _Emitter:
         self.flush()
         before = self.barrier
         weights: dict[str, Op | None] = {}
-        resident: dict[str, int] = {}  # bytes of weight memory, by layer
         for name in piece.layers:
-            layer, part = self.workload[name], on[name]
+            layer, mine = self.workload[name], self.mapping.layers[name]
             self.ops.layer = self.ops.builder.layer(name)
-            self.note_row(layer, 0)
-            weights[name] = self.dma.weights(layer, 0, self.soc.core_of(part), part.channels)
-            resident[name] = self.dma.held.pop((self.ops.layer, 0), 0)
+            self.note_row(layer, 0, operand=1 if layer.second else NONE)
+            after = before if layer.second else ()
+            weights[name] = self.weights(layer, mine, 0, on[name].channels, 0, layer.n, after)
         done: dict[tuple[str, int], Op] = {}
         fetched: dict[tuple[str, str], tuple[int, Op | None]] = {}
         for row in plan.rows:
@@ -643,6 +667,9 @@ class _Emitter:
             deps: list[Op | None] = [weights[row.layer], *before] if row.row == 0 else []
             deps += [done[need] for need in row.needs]
             deps += self.outside_rows(layer, name, row.row, set(piece.layers), fetched, before)
+            first = before if row.row == 0 else ()
+            self.note_row(layer, row.row, operand=len(layer.inputs))
+            deps.append(self.dma.constants(layer, self.soc.cores[name].memory, layer.k, _row(layer), first)[0])
             edges = plan.buffer_rows
             take = [(f"{p}>{c}", rows, 1) for (p, c), rows in edges.items() if p == row.layer]
             give = [(f"{p}>{row.layer}", edges[p, row.layer], n) for p, n in row.frees]
@@ -654,8 +681,7 @@ class _Emitter:
             done[row.layer, row.row] = op
             tile = NONE if self.notes is None else self.notes.now[0]
             if row.row == layer.oy - 1:
-                self.dma.held[self.ops.layer, 0] = resident[row.layer]
-                self.dma.free(0, name, self.soc.cores[name])
+                self.dma.free(0, name)
             if leaves:
                 if self.notes is not None:
                     self.notes.now = (tile, NONE, NONE, op)
@@ -673,7 +699,7 @@ class _Emitter:
         """Load the input rows that a row newly needs from tensors made outside the group."""
         ops = []
         memory = self.soc.cores[core].memory
-        for tensor in layer.inputs:
+        for tensor in layer.inputs[:1] if layer.second else layer.inputs:
             if tensor in members:
                 continue
             have, op = fetched.get((layer.name, tensor), (0, None))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cosoc.sim import exact
-from cosoc.sim.lower.walk import INPUTS, OWN_INPUTS, WEIGHTS, Bools, Positions, final, fresh, positions
+from cosoc.sim.lower.walk import INPUTS, OWN_INPUTS, SECOND, WEIGHTS, Bools, Positions, final, fresh, positions
 from cosoc.sim.model.mapping import DIMS, LayerPlan, Part
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import behind_dma, by_groups, cut_channels, group_sizes, pixel_loops, tile_counts
@@ -50,8 +50,9 @@ def steps(layer: Layer, plan: LayerPlan, soc: SoC) -> Iterator[Step]:
     rows_inside = len(cols) == 1 and pixel_loops(plan, counts)[1]
     pixels = fresh(at, INPUTS)
     takes_part = [at["k"] < len(own) for own in sizes]
-    news = [_among(fresh, at, here, WEIGHTS) for here in takes_part]
-    lasts = [_among(final, at, here, WEIGHTS) for here in takes_part]
+    weights = SECOND if layer.second else WEIGHTS
+    news = [_among(fresh, at, here, weights) for here in takes_part]
+    lasts = [_among(final, at, here, weights) for here in takes_part]
     own_at = [_in_groups(at, [group for _, group in own]) for own in cut]
     loads = [_among(fresh, own, here, OWN_INPUTS) for own, here in zip(own_at, takes_part, strict=True)]
     reads = [

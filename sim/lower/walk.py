@@ -24,6 +24,7 @@ Positions = Mapping[str, Ints]  # of each tile along each dimension: its number 
 # What the slices of a layer's operands depend on. Where output channel k reads input channel k alone (depthwise,
 # pointwise), inputs depend on k in place of c.
 WEIGHTS = ("k", "c", "fy", "fx")
+SECOND = ("n", *WEIGHTS)  # what a product of two activations has in place of weights is each image's own
 INPUTS = ("n", "c", "fy", "fx", "oy", "ox")
 OWN_INPUTS = ("n", "k", "fy", "fx", "oy", "ox")
 OUTPUTS = ("n", "k", "oy", "ox")

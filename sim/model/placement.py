@@ -32,8 +32,9 @@ class Homes:
     weights: str = ""
 
     def inputs(self, layer: Layer) -> str:
-        """The memory that a layer's inputs are loaded from: the farthest of theirs."""
-        homes = [self.tensors[name] for name in layer.reads]
+        """The memory that a layer's inputs are loaded from: the farthest of theirs, but for what it has in place of
+        weights."""
+        homes = [self.tensors[name] for name in (layer.inputs[:1] if layer.second else layer.reads)]
         if layer.op == "gather":  # what it loads are rows of its table
             homes = [self.weights or self.main]
         return next((h for h in homes if h != self.main), self.main)
@@ -41,6 +42,15 @@ class Homes:
     def output(self, layer: Layer) -> str:
         """The memory that a layer's output is stored to."""
         return self.tensors[layer.name]
+
+    def weights_of(self, layer: Layer) -> str:
+        """The memory that a layer's weights are brought from, or what it has in their place."""
+        return self.tensors[layer.second] if layer.second else self.weights or self.main
+
+    def ends(self, layer: Layer) -> tuple[str, ...]:
+        """The memories of a layer's tensors: what is loaded, multiplied by or read beside, and stored."""
+        beside = (self.weights_of(layer),) if layer.second or layer.constants else ()
+        return self.inputs(layer), *beside, self.output(layer)
 
     def weight_room(self, soc: SoC, memory: str) -> int:
         """Bytes of a weight memory in which weights come and go."""

@@ -187,12 +187,14 @@ def c_parts(layer: Layer, c: int) -> tuple[tuple[int, int], ...]:
     return tuple((size, count) for size, count in parts if size and count)
 
 
-def pixel_loops(plan: LayerPlan, counts: MappingOf[str, Num]) -> tuple[Num, Num]:
+def pixel_loops(plan: LayerPlan, counts: MappingOf[str, Num]) -> tuple[Num, Num, Num]:
     """Of the loops around a layer's tiles: how many tiles of images and pixels stand outside the loop over output
-    channels, and whether any stands inside it. counts: tiles along n, oy and ox."""
-    at = plan.loops.index("k")
+    channels, and whether any stands inside it; and how many until the loop over images, if that has several, with those
+    of images. counts: tiles along n, oy and ox."""
+    at, images = plan.loops.index("k"), plan.loops.index("n") + 1
     outside = prod(counts[d] for d in plan.loops[:at] if d in counts)
-    return outside, prod(counts[d] for d in plan.loops[at:] if d in counts) > 1
+    until = prod(counts[d] for d in plan.loops[:images] if d in counts) if counts["n"] > 1 else 1
+    return outside, prod(counts[d] for d in plan.loops[at:] if d in counts) > 1, until
 
 
 def tile_counts(layer: Layer, tile: Extent) -> dict[str, Num]:

@@ -24,6 +24,25 @@ SLICE = "slice"  # an eltwise layer of this fn hands on part of its input
 
 
 @dataclass(frozen=True)
+class Plane:
+    """What a row is made of where it is a plane of a volume: rows and columns of a plane of inputs and of outputs, one
+    row behind the other, and the window over them."""
+
+    iy: int
+    ix: int
+    oy: int
+    ox: int
+    fy: int = 1
+    fx: int = 1
+    stride_y: int = 1
+    stride_x: int = 1
+    pad_y: int = 0
+    pad_x: int = 0
+    dilation_y: int = 1
+    dilation_x: int = 1
+
+
+@dataclass(frozen=True)
 class Layer:
     """One operator, with batch norm and activation folded into it.
 
@@ -36,7 +55,9 @@ class Layer:
 
     rows: of the table of a gather, each of k elements; the rows that it picks are its columns. weights_of: an earlier
     layer whose weights it uses too, which are stored once. into: a state of the network that it writes its results
-    into, in place; who reads the layer reads all of that state.
+    into, in place; who reads the layer reads all of that state. plane: what its rows are, if they are planes.
+    constants: elements that an operator without weights reads beside its inputs, the same for all images: a position
+    embedding, a norm's scales and shifts, a class token. They are stored with the weights, a byte each.
     """
 
     name: str
@@ -66,6 +87,8 @@ class Layer:
     rows: int = 0
     weights_of: str = ""
     into: str = ""
+    constants: int = 0
+    plane: Plane | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -112,10 +135,15 @@ class Layer:
 
     @property
     def weights(self) -> int:
-        """Weight elements, without biases; those of a table."""
+        """Weight elements, without biases; those of a table; constants."""
         if self.op == "gather":
             return self.rows * self.k
-        return self.k * (self.c // self.groups) * self.fy * self.fx if self.op == "conv" else 0
+        return self.k * (self.c // self.groups) * self.fy * self.fx if self.op == "conv" else self.constants
+
+    @property
+    def second(self) -> str:
+        """The tensor that it multiplies its input by, in place of weights; '' where none is."""
+        return self.inputs[1] if self.op == "matmul" else ""
 
     @property
     def params(self) -> int:
@@ -216,6 +244,7 @@ class Workload:
 
 
 # What can be counted of one layer, wherever its sizes come from: beyond it sums of 64 bits would end.
+_WEIGHTS = {"gather": "rows*k", "conv": "k*c/groups*fy*fx"}  # what makes them up, of the others constants
 MOST_ELEMENTS = 1 << 40
 MOST_MACS = 1 << 50
 
@@ -225,7 +254,7 @@ def beyond_counting(layer: Layer) -> str:
     products = (
         ("n*c*iy*ix", "inputs", layer.n * layer.c * layer.iy * layer.ix, MOST_ELEMENTS),
         ("n*k*oy*ox", "outputs", layer.outputs, MOST_ELEMENTS),
-        ("rows*k" if layer.op == "gather" else "k*c/groups*fy*fx", "weights", layer.weights, MOST_ELEMENTS),
+        (_WEIGHTS.get(layer.op, "constants"), "weights", layer.weights, MOST_ELEMENTS),
         ("n*k*oy*ox*c/groups*fy*fx", "multiply-accumulates", layer.macs, MOST_MACS),
     )
     for keys, what, found, most in products:

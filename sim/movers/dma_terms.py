@@ -12,6 +12,7 @@ from itertools import accumulate, groupby, product
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cosoc.sim import exact
 from cosoc.sim.exact import Num
@@ -19,7 +20,9 @@ from cosoc.sim.model.mapping import Extent
 from cosoc.sim.model.placement import Homes
 from cosoc.sim.model.soc import Core, Dma, SoC
 from cosoc.sim.model.tiles import by_groups, form, job_form, make_tile, per_channel
-from cosoc.sim.model.workload import Layer
+from cosoc.sim.model.workload import Layer, Plane
+
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -157,9 +160,13 @@ def _resized_spans(outputs: int, tile: int, inputs: int, taps: int) -> list[Stre
     size = np.minimum(tile, outputs - start)
     first = start * inputs // outputs - taps // 2
     end = exact.ceildiv((start + size) * inputs, outputs) + taps // 2
-    read = np.minimum(inputs, end) - np.maximum(0, first)
+    return _run_lengths(size, np.minimum(inputs, end) - np.maximum(0, first))
+
+
+def _run_lengths(size: Ints, read: Ints) -> list[Stretch]:
+    """Outputs and inputs of tile after tile [tiles], equal neighbours as one."""
     new = np.flatnonzero(np.append(True, (size[1:] != size[:-1]) | (read[1:] != read[:-1])))
-    count = np.diff(np.append(new, len(start)))
+    count = np.diff(np.append(new, len(size)))
     return list(zip(size[new].tolist(), read[new].tolist(), count.tolist(), strict=True))
 
 
@@ -186,9 +193,25 @@ def _rows(layer: Layer, oy: int) -> list[Stretch]:
     return spans(layer.oy, oy, layer.iy, reach, layer.stride_y, layer.pad_y)
 
 
+def _plane_spans(plane: Plane, tile: int) -> list[Stretch]:
+    """The same of planes that stand in rows: a tile of consecutive outputs of a plane reads the rows under them, whole,
+    as these lie side by side in memory."""
+    outputs, inputs = plane.oy * plane.ox, plane.iy * plane.ix
+    if tile >= outputs:
+        return [(outputs, inputs, 1)]
+    start = np.arange(0, outputs, tile)
+    size = np.minimum(tile, outputs - start)
+    top = start // plane.ox * plane.stride_y - plane.pad_y
+    bottom = (start + size - 1) // plane.ox * plane.stride_y - plane.pad_y + (plane.fy - 1) * plane.dilation_y + 1
+    read = np.maximum(np.minimum(plane.iy, bottom) - np.maximum(0, top), 0) * plane.ix
+    return _run_lengths(size, read)
+
+
 def _cols(layer: Layer, ox: int) -> list[Stretch]:
     if layer.hands_on:
         return _handed_on(layer.ox, ox)
+    if layer.plane is not None:
+        return _plane_spans(layer.plane, ox)
     if layer.op == "resize":
         return _resized_spans(layer.ox, ox, layer.ix, layer.fx)
     reach = (layer.fx - 1) * layer.dilation_x + 1
@@ -270,6 +293,18 @@ def input_transfer(layer: Layer, soc: SoC, memory: str, k: Num, at: Window, home
     return Transfer(one.bytes * operands, one.calls * operands, one.pieces * operands).times(at.n)
 
 
+def constant_transfer(layer: Layer, soc: SoC, memory: str, k: Num, at: Window, home: str, xp: Any) -> Transfer:
+    """Load what of a layer's constants one tile reads, once for all its images, in one piece: of its k channels what
+    the constants have of each, at most one of them for each of its pixels and each output."""
+    if home == memory or not layer.constants:
+        return Transfer(0 * k, 0 * k)
+    of_channel = exact.ceildiv(layer.constants, layer.k)
+    of_pixel = exact.ceildiv(layer.constants, layer.k * layer.oy * layer.ox)
+    elements = xp.minimum(k * xp.minimum(of_channel, of_pixel * at.y.out * at.x.out), layer.constants)
+    dma = soc.dma(soc.route(home, memory).dma)
+    return Transfer(xp.ceildiv(elements, dma.align_bytes) * dma.align_bytes, xp.used(elements))
+
+
 def output_transfer(layer: Layer, soc: SoC, memory: str, k: Num, at: Window, home: str, xp: Any) -> Transfer:
     """Store one tile's results from a core's memory to `home`; nothing if they stay there."""
     y, x = at.y, at.x
@@ -279,13 +314,40 @@ def output_transfer(layer: Layer, soc: SoC, memory: str, k: Num, at: Window, hom
     return tile_transfer(k, y.out, x.out, y.out == layer.oy, x.out == layer.ox, dma, xp).times(at.n)
 
 
+def weights_at(layer: Layer, core: Core) -> str | None:
+    """The memory that a core has a layer's weights in while it computes, or what the layer multiplies by in their
+    place: where the core has no weight memory that lies beside its inputs. None where it has neither."""
+    if layer.second:
+        return core.weight_memory or core.memory
+    return core.weight_memory if layer.op == "conv" else None
+
+
+def weight_hops(layer: Layer, soc: SoC, core: Core, homes: Homes) -> tuple[tuple[str, str], ...]:
+    """The ways, (from, to), that weights go one after the other, or what a layer has in their place: to a weight memory
+    by the main memory; beside the inputs as these. None where there are none, or where `homes` has them there already.
+    """
+    source, target, main = homes.weights_of(layer), weights_at(layer, core), soc.main_memory
+    if target is None or target == source or layer.name in homes.pinned:
+        return ()
+    if source == main or target == core.memory:
+        return ((source, target),)
+    return (source, main), (main, target)
+
+
 def weight_transfer_of(
     layer: Layer, soc: SoC, core: Core, k: Num, xp: Any, c: int = 0, homes: Homes | None = None
 ) -> Transfer:
-    """Bring the weights of k output channels, for c input channels (0: all), into a core's weight memory; nothing
-    where there are none, or where `homes` has them there already."""
-    if layer.op != "conv" or core.weight_memory is None or (homes is not None and layer.name in homes.pinned):
+    """Bring the weights of k output channels, for c input channels (0: all), to where a core has them; nothing where
+    there are none, or where `homes` has them there already.
+
+    What a product of two activations has in their place lies in memory as weights do, the inputs of an output channel
+    side by side, a byte an element; it is one image's.
+    """
+    target = weights_at(layer, core)
+    hops = ((soc.main_memory, target),) if homes is None else weight_hops(layer, soc, core, homes)
+    if target is None or not hops:
         return Transfer(0 * k, 0 * k)
-    dma = soc.dma(soc.route(soc.main_memory, core.weight_memory).dma)
-    size_bytes = core.weight_bytes(make_tile(job_form(layer, core), k, layer.oy, layer.ox, c=c), xp)
+    dma = soc.dma(soc.route(hops[-1][0], target).dma)
+    tile = make_tile(job_form(layer, core), k, layer.oy, layer.ox, c=c)
+    size_bytes = tile.k * tile.c if layer.second else core.weight_bytes(tile, xp)
     return Transfer(xp.ceildiv(size_bytes, dma.align_bytes) * dma.align_bytes, xp.used(size_bytes))

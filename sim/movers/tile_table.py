@@ -178,7 +178,7 @@ def plain_table(
     ends = [table[:, _AT[d][0]] + table[:, _AT[d][1]] == extents[d] for d in ("c", "fy", "fx")]
     complete = ends[0] & ends[1] & ends[2]
     own = walk.OWN_INPUTS if shape.depthwise else walk.INPUTS
-    weights = walk.WEIGHTS if layer.op != "matmul" else ("n", *walk.WEIGHTS)
+    weights = walk.SECOND if layer.op == "matmul" else walk.WEIGHTS
     table[:, WEIGHTS] = 0 if shape.add else walk.fresh(at, weights) if reuse else 1
     table[:, INPUTS] = walk.fresh(at, own) if reuse else 1
     table[:, SUMS] = walk.returning(at, walk.OUTPUTS)

@@ -140,7 +140,8 @@ def _buffers(program: Program, trace: Trace, notes: Records) -> tuple[Ints, Ints
         users = np.flatnonzero(notes[key] != NONE)
         np.maximum.at(until, notes[key][users], trace.end[users])
     used = np.zeros(n_ops, bool)
-    used[notes["inputs_by"][notes["inputs_by"] != NONE]] = True
+    for key in ("inputs_by", "weights_by"):
+        used[notes[key][notes[key] != NONE]] = True
     # What comes from the backing memory for a weight memory passes through the main one: the next op takes it on.
     passes = np.flatnonzero((kind == WEIGHTS) & (notes["target"] != NONE))
     on = passes[passes + 1 < n_ops]

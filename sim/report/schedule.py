@@ -36,6 +36,7 @@ COMPUTE, FEED, LAUNCH, SYNC = (KINDS.index(kind) for kind in ("compute", "feed",
 ABOUT = {
     "weights": ("k", "c", "fy", "fx"),
     "load": ("n", "c", "fy", "fx", "oy", "ox"),
+    "second": ("n", "k", "c"),
     "own": ("n", "k", "fy", "fx", "oy", "ox"),
     "store": ("n", "k", "oy", "ox"),
 }
@@ -163,6 +164,8 @@ class _Schedule:
 
     def _about(self, name: str, tile: np.void, kind: str) -> dict[str, Any]:
         about = ABOUT.get("own" if kind == "load" and tile["own"] else kind, DIMS)
+        if self.at.workload[name].second and tile["operand"] != NONE:
+            about = ABOUT["second"]
         core = self.at.mapping.layers[name].parts[tile["part"]].core
         return {"core": core, "tile": {d: [int(tile[f"{d}0"]), int(tile[f"{d}1"])] for d in about}}
 
@@ -188,7 +191,7 @@ class _Schedule:
     def _reads(self, name: str, core: str, tile: np.void) -> list[tuple[str, str]]:
         """The tensors that a tile's inputs are of: what each is, and its name."""
         own = self._own(name, core)
-        if own.op == "gather":
+        if own.op == "gather" or tile["operand"] == len(own.inputs):
             return [(WEIGHT, own.weights_of or own.name)]
         names = own.inputs if own.op in ("add", "eltwise", "concat") else own.inputs[:1]
         names = names if tile["operand"] == NONE else (own.inputs[tile["operand"]],)
@@ -227,8 +230,8 @@ class _Schedule:
         source, target = self.memories[note[4]], self.memories[note[5]]
         layer = self.at.workload[name]
         if kind == "weights":
-            weights = (WEIGHT, layer.weights_of or name)
-            if source == (self.at.homes.weights or self.at.homes.main):
+            weights = self._tensor(layer.second) if layer.second else (WEIGHT, layer.weights_of or name)
+            if source == self.at.homes.weights_of(layer):
                 near = self._at_home(weights, "read", moved)
             else:
                 near = self._buffer(op - 1, weights, "read", source, owner=False)
@@ -254,13 +257,12 @@ class _Schedule:
             out.append(self._buffer(inputs_by, inputs, "read", about.memory, owner=False))
         else:
             out += [self._at_home(tensor, "read", None) for tensor in tensors]
-        weights = (WEIGHT, layer.weights_of or name)
+        weights = self._tensor(layer.second) if layer.second else (WEIGHT, layer.weights_of or name)
         if weights_by != NONE:
-            out.append(self._buffer(weights_by, weights, "read", about.weight_memory or about.memory, owner=False))
-        elif weights in self.held.lasting and own.op == "conv":
+            near = self.memories[self.notes["target"][weights_by]]
+            out.append(self._buffer(weights_by, weights, "read", near, owner=False))
+        elif layer.second or (weights in self.held.lasting and (own.op == "conv" or layer.constants)):
             out.append(self._at_home(weights, "read", None))
-        if own.op == "matmul":
-            out.append(self._at_home(self._tensor(own.inputs[1]), "read", None))
         if begin in self.sink:
             out.append(self._buffer(self.sink[begin], (ACTIVATION, name), "write", about.memory, owner=False))
         elif tile["fused"]:
