@@ -705,10 +705,10 @@ class _Emitter:
             have, op = fetched.get((layer.name, tensor), (0, None))
             need = (row if layer.hands_on else last_row_under(layer, row)) + 1
             if need > have:
-                home = self.homes.tensors[tensor]
+                home, alone = self.homes.tensors[tensor], _reading(layer, tensor, self.workload)
                 self.note_row(layer, row, operand=layer.inputs.index(tensor))
                 op, _ = self.dma.load(
-                    layer, memory, layer.k, _row(layer, need - have), home, before if have == 0 else ()
+                    alone, memory, alone.k, _row(layer, need - have), home, before if have == 0 else ()
                 )
                 fetched[layer.name, tensor] = (need, op)
             ops.append(op)
@@ -718,6 +718,14 @@ class _Emitter:
         """Store one output row of a layer that leaves its group."""
         slot = [(f"{layer.name}.rows", SLOTS, 1)]
         return self.dma.store(layer, self.soc.cores[core].memory, layer.k, _row(layer), computed, slot)
+
+
+def _reading(layer: Layer, tensor: str, workload: Workload) -> Layer:
+    """The layer as if it read one of its tensors alone: of a concatenation, that one's channels."""
+    if layer.op == "concat":
+        channels = workload.sizes[tensor] // (layer.n * layer.iy * layer.ix)
+        return replace(layer, inputs=(tensor,), c=channels, k=channels)
+    return replace(layer, inputs=(tensor,)) if layer.op in ("add", "eltwise") else layer
 
 
 __all__ = ["Job", "KnownSteps", "lower", "lowered", "stream"]

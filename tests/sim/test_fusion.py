@@ -113,6 +113,21 @@ def test_a_group_with_a_dense_layer_runs_twice() -> None:
     assert once < twice <= 2 * once
 
 
+@pytest.mark.parametrize("op", ["add", "concat"])
+def test_a_tensor_from_outside_of_a_group_is_loaded_once(op: str) -> None:
+    """By conservation: who joins a tensor of the group with one from outside brings each row of that one, 32 of 32
+    pixels of 16 channels, once; the other operand is in the line buffers of the group."""
+    conv = [
+        Layer(name, "conv", (source,), 16, 16, 32, 32, 32, 32)
+        for name, source in (("a", INPUT), ("b", "a"), ("c", "b"))
+    ]
+    k = 32 if op == "concat" else 16
+    network = Workload("w", (16, 32, 32), (*conv, Layer("d", op, ("c", "a"), k, k, 32, 32, 32, 32)), ("d",))
+    mapping = Mapping("fused", "overlapped", {}, (Piece(("b", "c", "d")),))
+    ops = simulate(find_soc("diana"), network, mapping).schedule()["ops"]
+    assert sum(each["bytes"] for each in ops if each["layer"] == "d" and each["kind"] == "load") == 32 * 32 * 16
+
+
 def test_rows_of_a_tall_image_are_as_good_as_those_of_a_short_one() -> None:
     """Sizes are compared as numbers: 4,000 rows that one layer makes are the 4,000 that the next one reads."""
     for rows in (4, 4000):
