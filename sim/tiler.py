@@ -877,11 +877,9 @@ def _misfused(members: tuple[str, ...], workload: Workload, mapping: Mapping, so
     for name in {soc.cores[core].memory for core in cores.values()}:
         need = sum(lines.values())
         for layer in layers:  # two rows each of what comes in and of what goes out
+            row = Window(1, Span(1, 1, 1), Span(layer.ox, 1, 1), 1)
             if homes.inputs(layer) != name:
-                rows, row = (
-                    layer.inputs[:1] if layer.second else layer.inputs,
-                    Window(1, Span(1, 1, 1), Span(layer.ox, 1, 1), 1),
-                )
+                rows = layer.inputs[:1] if layer.second else layer.inputs
                 need += sum(2 * layer.stride_y * layer.ix * layer.c for n in rows if n not in inside)
             core = soc.cores[cores[layer.name]]
             need += 2 * int(constant_transfer(layer, soc, name, layer.k, row, homes.weights_of(layer), exact).bytes)

@@ -20,7 +20,7 @@ from cosoc.sim.model.workload import INPUT, Layer, Workload, batched
 from cosoc.sim.report.memory_use import memory_use
 from cosoc.sim.simulate import simulate
 from cosoc.sim.theta import Theta
-from cosoc.sim.tiler import complete, homes_of, stored_bytes
+from cosoc.sim.tiler import complete, homes_of, problems, stored_bytes
 from cosoc.sim.work import layer_work
 
 RUNTIMES: tuple[Runtime, ...] = ("serial", "overlapped")
@@ -144,6 +144,15 @@ def test_fused_rows_read_their_part() -> None:
     result = simulate(soc, network, complete(fused, network, soc))
     first = [next(part.load_bytes for part in one.by_layer if part.layer == "places") for one in (result, bare)]
     assert first[0] - first[1] == 12 * PIXELS
+
+
+def test_layers_of_a_core_at_the_main_memory_may_fuse() -> None:
+    """Nothing comes in or goes out there, so that of a piece no row needs room: no reason against it is found."""
+    soc = find_soc("isaac")
+    grid = {"oy": 4, "ox": 4, "iy": 4, "ix": 4}
+    layers = (Layer("one", "conv", (INPUT,), k=8, c=4, **grid), Layer("two", "conv", ("one",), k=8, c=8, **grid))
+    network = Workload("two", (4, 4, 4), layers, ("two",))
+    assert not problems(Mapping("m", "overlapped", pieces=(Piece(("one", "two")),)), network, soc)
 
 
 def test_they_belong_to_operators_without_weights(tmp_path: Path) -> None:

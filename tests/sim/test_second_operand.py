@@ -7,6 +7,7 @@ token's attention reads all of both. So the bytes that come to a core behind a D
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +24,7 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload, batched
 from cosoc.sim.report.memory_use import memory_use
 from cosoc.sim.report.result import Result
+from cosoc.sim.report.schedule import schedule
 from cosoc.sim.simulate import simulate
 from cosoc.sim.theta import Theta
 from cosoc.sim.tiler import complete, homes_of, placed, problems
@@ -86,6 +88,21 @@ def test_a_product_waits_for_the_layer_that_writes_the_cache(chip: str, core: st
 
     for name, maker in (("scores", "key"), ("attend", "value")):
         assert trace.issue[of(name, "weights")].min() >= trace.end[of(maker, "store")].max() > 0
+
+
+def test_a_schedule_names_the_cache() -> None:
+    """Transfers read the state where it lives, as many bytes as it has; jobs read it where it was brought to, over the
+    ranges of its transfer."""
+    soc, network = find_soc("gap8"), decoding(1000)
+    file = schedule(simulate(soc, network, on("cluster", network, soc, "overlapped")))
+    read = {"l2": 0, "l1_weights": 0}
+    for op in (op for op in file["ops"] if op.get("layer") == "scores" and (op["kind"] != "compute" or "macs" in op)):
+        for one in op.get("operands", ()):
+            if one["tensor"] == "keys" and one["access"] == "read":
+                read[one["memory"]] += one["bytes"]
+                spans = [op["tile"][d][1] - op["tile"][d][0] for d in "nkc"]
+                assert one["what"] == "state" and one["bytes"] == math.prod(spans)
+    assert read == dict.fromkeys(read, dict(network.states)["keys"])
 
 
 @pytest.mark.parametrize("n", [1, 3])
