@@ -38,7 +38,7 @@ AREAS: dict[str, tuple[str, str, tuple[str, ...], float, str]] = {
          "links.tcdm", "cores.depthwise_engine", "cores.cluster", "cores.tensor"),
         3.85, "recalled: chip paper",
     ),
-    "DIANA: all that is described, of a die with pads": ("diana", "22nm", (), 10.24, "published: die, chip paper"),
+    "DIANA: all that is described, of a die with pads": ("diana", "22nm", (), 10.24, "recalled: die, chip paper"),
 }  # fmt: skip
 # Cores whose power while they work a SoC file has from silicon.
 POWERS = (("diana", "digital"), ("darkside", "depthwise_engine"), ("darkside", "cluster"), ("darkside", "tensor"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ def _sizes_problems(path: Path, text: str, soc: SoC) -> list[tuple[Place, str]]:
         try:
             load_model(path, SoCFile, {key: json.dumps(value)}, text=text)
         except InputError as error:
-            out.append((("figures_at", key), str(error).removeprefix(f"{path}:")))
+            what = str(error).removeprefix(f"{path}:").removeprefix(f"--set {key}={json.dumps(value)}: ")
+            out.append((("figures_at", key), re.sub(r"^\d+:\d+: ", "", what)))
     return out
 
 
