@@ -11,14 +11,26 @@ import pytest
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import MappingFile, dump_mapping, load_mapping
+from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import lower
 from cosoc.sim.machine import engine_fast, engine_reference
 from cosoc.sim.machine.program import KINDS, Program, validate
 from cosoc.sim.model.mapping import Extent, LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.workload import Layer, Workload
-from cosoc.sim.movers.cached_terms import NEST_DIMS, ORDERS, OS, Machine, cycles, energy_pj, estimate_nest
+from cosoc.sim.movers.cached_terms import (
+    ARRAY_OPS,
+    NEST_DIMS,
+    ORDERS,
+    OS,
+    Machine,
+    cycles,
+    energy_pj,
+    estimate_nest,
+    shape_of,
+)
 from cosoc.sim.movers.cached_units import TICKS_PER_CYCLE
 from cosoc.sim.movers.fused_steps import Chain, chain, group_cost, rows_held, step_spans
+from cosoc.sim.movers.library_tiles import default_nest
 from cosoc.sim.movers.tile_table import ENDED, Addresses, of_group
 from cosoc.sim.report.result import energy_j
 from cosoc.sim.theta import Theta
@@ -189,6 +201,16 @@ def test_a_group_holds_what_its_layers_keep() -> None:
     weights = 2 * 20 * 9  # of either layer: one's stay, the other's pass through
     assert rows_held(group, mapping.pieces[0], nests, MACHINE) == (image + between + 2 * weights, 2 * 7 * 14)
     assert cost.spad_rows == image + between + 2 * weights
+
+
+@pytest.mark.parametrize("network", ["resnet50", "bert_base_block"])
+def test_no_tile_of_the_library_is_larger_than_its_layer(network: str) -> None:
+    """Some memory is left where a layer of 512 channels has a tile with all of them."""
+    for layer in find_workload(network):
+        if layer.op in ARRAY_OPS:
+            shape = shape_of(layer)
+            tile, _ = default_nest(shape, MACHINE)
+            assert all(tile.along(d) <= getattr(shape, d) for d in NEST_DIMS), layer.name
 
 
 def test_loops_around_steps_end_with_their_rows() -> None:
