@@ -258,7 +258,7 @@ def _prepare_blocks(program: Program) -> Records:
     return blocks
 
 
-def _prepare_units(program: Program) -> tuple[Records, Records, Records, Ints]:
+def _prepare_units(program: Program) -> tuple[Records, Records, Records, Any]:
     """Units at their first op, their slots, and which rows each unit runs through: stretches, order."""
     rows, about = map(_typed, (program.rows, program.blocks))
     n_ops, n_rows, n_stretches = np.zeros((3, len(program.units)), np.int64)
