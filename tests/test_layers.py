@@ -86,7 +86,6 @@ GATHERING = {
     "cosoc.sim.importers.torch_operators.Reader",
     "cosoc.sim.lower.emit.KnownSteps",
     "cosoc.sim.machine.engine_reference._Burst",
-    "cosoc.sim.machine.program._Rows",
     "cosoc.sim.model.mobilenets._Net",
     "cosoc.sim.price.Simulated",
     "cosoc.sim.stages.Prices",
