@@ -27,6 +27,7 @@ import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -97,6 +98,12 @@ def _levels(held: list[_Held]) -> tuple[Ints, Ints]:
     return ticks, np.cumsum(sums)
 
 
+def _of_ops(program: Program, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """[n_ops]: of every op the value of its row."""
+    first, n, times = program.blocks[0].tolist() if len(program.blocks) == 1 else (0, 0, 0)
+    return values[first : first + n] if times == 1 else values[row_of(program, np.arange(program.n_ops))]
+
+
 class RunInTime:
     """The ops of a run, unrolled, and what may hold a memory."""
 
@@ -105,10 +112,10 @@ class RunInTime:
         self.program, self.issue, self.end = program, trace.issue, trace.end
         self.span = trace.makespan
         # Of long programs, in as few bytes as they need.
-        row, rows = row_of(self.program, np.arange(self.program.n_ops)), self.program.rows
-        self.kind, self.unit = rows["kind"].astype(np.int8)[row], rows["unit"].astype(np.int16)[row]
-        self.layer = rows["layer"].astype(np.int32)[row]
-        del row
+        rows = self.program.rows
+        self.kind = _of_ops(self.program, rows["kind"].astype(np.int8))
+        self.unit = _of_ops(self.program, rows["unit"].astype(np.int16))
+        self.layer = _of_ops(self.program, rows["layer"].astype(np.int32))
         self.number = {name: i for i, name in enumerate(self.program.layers)}
         self.arrays = cached_cores(at.soc)
         # What arrays behind caches do is told by their credits, not by what their movers bring.
@@ -116,7 +123,7 @@ class RunInTime:
         plain = np.array([unit not in others for unit in self.program.unit_names])
         self.plain = plain[self.unit]
         self.job = (self.kind == COMPUTE) | (self.kind == FEED)
-        self.busy = np.isin(self.kind, (COMPUTE, FEED, LOAD, STORE))  # launches may come early, like weights
+        self.busy = self.job | (self.kind == LOAD) | (self.kind == STORE)  # launches may come early, like weights
         self.inference = self.inferences_of(inferences)
         self.place = {layer.name: i for i, layer in enumerate(self.workload)}
         self.piece_of = {name: piece for piece in self.mapping.pieces if piece.how == "fused" for name in piece.layers}

@@ -396,8 +396,8 @@ def busy_ticks(program: Program, trace: Trace, soc: SoC) -> Ints:
     for number in range(len(program.unit_names)):
         ops = np.flatnonzero(whom == number)
         if len(ops):
-            layer = program.rows["layer"][row_of(program, ops)]
-            np.add.at(ticks[number], layer, _own_ticks(_work_begins(program, trace, ops), trace.end[ops]))
+            own = _own_ticks(_work_begins(program, trace, ops), trace.end[ops])
+            np.add.at(ticks[number], program.rows["layer"][row_of(program, ops)], own)
     return ticks
 
 
@@ -425,9 +425,14 @@ def _work_begins(program: Program, trace: Trace, ops: Ints) -> Ints:
 def _own_ticks(start: Ints, end: Ints) -> Ints:
     """The ticks of each interval that no interval which began before it reaches: they sum to the union."""
     order = np.argsort(start, kind="stable")
-    reach = np.maximum.accumulate(np.concatenate(([0], end[order])))[:-1]
-    own = np.zeros(len(start), np.int64)
-    own[order] = np.maximum(end[order] - np.maximum(start[order], reach), 0)
+    begins, ends = start[order], end[order]
+    reach = np.maximum.accumulate(ends)
+    np.maximum(begins[1:], reach[:-1], out=begins[1:])
+    del reach  # of a long run each of these is large
+    ends -= begins
+    np.maximum(ends, 0, out=ends)
+    own = np.empty_like(ends)
+    own[order] = ends
     return own
 
 
