@@ -21,11 +21,14 @@ from cosoc.search.campaigns.checks import plan_problems
 from cosoc.search.campaigns.plan import Task, load_plan, tasks
 from cosoc.search.campaigns.results import SweepResult
 from cosoc.search.campaigns.store import RESULTS, Store
-from cosoc.search.campaigns.work import boundary_of, perform
+from cosoc.search.campaigns.work import boundary_of, perform, perform_all
 from cosoc.search.manifest import MANIFEST, START, discard
 from cosoc.sim.errors import InputError
 from cosoc.sim.model.soc import mixed
 from cosoc.sim.processes import Workers
+
+BATCH = 32  # most simulations that go to a worker of a Dask cluster together
+BATCHES = 4  # of a lane, at least
 
 Progress = Callable[[int, int, str], None]  # done, of how many, what
 Done = Iterator[tuple[Task, dict[str, Any]]]
@@ -150,16 +153,42 @@ class DaskPool:
         except (OSError, ValueError) as error:
             raise InputError(f"--scheduler {self.address}: no Dask scheduler answers: {error}") from error
         with client:
-            futures = {
-                client.submit(perform, t.kind, dict(t.spec), str(folder / t.id), None, key=f"cosoc-{t.id}", retries=2,
-                              pure=False): t
-                for t in todo
-            }  # fmt: skip
-            for future in as_completed(futures):
+            lanes = max(1, sum(client.nthreads().values()))
+
+            def handed(batch: Sequence[Task]) -> Any:
+                given = [(task.kind, dict(task.spec), str(folder / task.id)) for task in batch]
+                key = f"cosoc-{batch[0].id}-{len(batch)}"
+                return client.submit(perform_all, given, key=key, retries=2, pure=False)
+
+            futures = {handed(batch): batch for batch in _batches(todo, lanes)}
+            finished = as_completed(futures)
+            for future in finished:
+                batch = futures.pop(future)
                 if future.status == "finished":
-                    yield futures[future], future.result()
+                    yield from zip(batch, future.result(), strict=True)
+                elif len(batch) > 1:  # one of them ends its worker, or the workers were ended by others: which is found
+                    alone = {handed([task]): [task] for task in batch}
+                    futures |= alone
+                    finished.update(alone)
                 else:
-                    yield futures[future], {"error": f"its worker failed: {future.exception()}", "wall_s": 0.0}
+                    yield batch[0], {"error": f"its worker failed: {future.exception()}", "wall_s": 0.0}
+
+
+def _batches(todo: Sequence[Task], lanes: int) -> Iterator[list[Task]]:
+    """Tasks as they are handed out: a search by itself, simulations at most BATCH together and so few that each of the
+    lanes has several batches. What a scheduler takes for a task is some milliseconds, as much as a small simulation."""
+    most = max(1, min(BATCH, len(todo) // (BATCHES * lanes)))
+    batch: list[Task] = []
+    for task in todo:
+        if batch and (task.kind == "search" or len(batch) == most):
+            yield batch
+            batch = []
+        batch.append(task)
+        if task.kind == "search":
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def exposed(address: str) -> str | None:

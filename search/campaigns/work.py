@@ -55,6 +55,11 @@ def perform(kind: str, spec: Mapping[str, Any], folder: str, memo: str | None) -
     return out | {"wall_s": time.perf_counter() - start}
 
 
+def perform_all(batch: Sequence[tuple[str, Mapping[str, Any], str]]) -> list[dict[str, Any]]:
+    """Do tasks one after the other: (kind, spec, folder) each, nothing looked up."""
+    return [perform(kind, spec, folder, None) for kind, spec, folder in batch]
+
+
 @functools.lru_cache(maxsize=64)
 def _soc(name: str, settings: tuple[tuple[str, str], ...]) -> SoC:
     return find_soc(name, dict(settings))
@@ -99,13 +104,15 @@ def peak_power_mw(soc: SoC) -> float:
 
 
 def area_mm2(soc: SoC) -> float:
-    """What the SoC file states; 0 where it states none."""
-    return sum(memory.area_mm2 for memory in soc.memories.values())
+    """What the SoC file states, or its technology has of its parts; 0 where there is neither."""
+    return soc.area_mm2 or sum(memory.area_mm2 for memory in soc.memories.values())
 
 
 def boundary_of(spec: Mapping[str, Any]) -> str | None:
-    """How far the energies of a task's SoC reach; InputError for a SoC that cannot be read."""
-    return _soc(spec["soc"], tuple(spec["set"].items())).energy_boundary
+    """How far the energies of a task's SoC reach, which no other value of its file changes; InputError for a SoC that
+    cannot be read."""
+    stated = tuple((path, value) for path, value in spec["set"].items() if path == "energy_boundary")
+    return _soc(spec["soc"], stated).energy_boundary
 
 
 def socs_of(spec: Mapping[str, Any]) -> list[SoC]:

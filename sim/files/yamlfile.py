@@ -17,6 +17,7 @@ same bounds (`read_json`), and so have texts that stand in other files (`load_mo
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ M = TypeVar("M", bound=BaseModel)
 
 MAX_BYTES = 64 << 20  # a description larger than this is a mistake, not a description
 MAX_DEPTH = 64
+MOST_KEPT = 1 << 16  # characters of a text whose nodes are kept, for who reads it again
 MAX_VALUES = 1_000_000  # keys among them; some 40 s and 1 GB
 MAX_NUMBER = 400  # characters; a whole number of more is none that anything here could mean
 SHOWN = 200  # characters of a value in a message
@@ -240,9 +242,16 @@ def read_plain(path: Path) -> Any:
     return document.data
 
 
+@functools.lru_cache(maxsize=16)
+def _composed(text: str) -> yaml.Node | None:
+    """The nodes of a text, which nobody changes. A campaign reads one SoC file a task, with other values set, and this
+    is most of what that takes."""
+    return yaml.compose(text, Loader=_Loader)
+
+
 def _parse(path: Path, text: str) -> _Document:
     try:
-        root = yaml.compose(text, Loader=_Loader)
+        root = _composed(text) if len(text) <= MOST_KEPT else yaml.compose(text, Loader=_Loader)
         return _Document(path, text, root)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

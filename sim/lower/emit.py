@@ -34,6 +34,7 @@ from cosoc.sim.model.tiles import (
     cut_channels,
     job_form,
     make_tile,
+    per_channel,
     whole,
 )
 from cosoc.sim.model.workload import Layer, Workload
@@ -89,7 +90,7 @@ def stream(
             emitter.release(period_cycles)
         for done, _ in enumerate(emitter.network(), number * len(at.workload.layers)):
             report(done, inferences * len(at.workload.layers), f"{at.workload.name}: layers are lowered")
-        if number == 0:
+        if number == 0 and inferences > 1:
             within_counting(inferences * emitter.ops.builder.n_ops, f"{inferences} inferences of {at.workload.name}")
         emitter.ops.builder.pack()
     keys = functools.partial(keys_behind, at.soc)
@@ -182,7 +183,7 @@ class _Emitter:
             form = job_form(layer, self.soc.core_of(self.mapping.layers[layer.name].parts[0]))
             all_of_it = whole(form)
             spans = [s for d in DIMS for s in ((row, row + 1) if d == "oy" else (0, all_of_it.along(d)))]
-            self.noted(self.notes.tile(0, spans, fused=True, operand=operand), 0, job)
+            self.noted(self.notes.tile(0, spans, per_channel(form), fused=True, operand=operand), 0, job)
 
     def noted(self, tile: int, part: int, job: bool) -> None:
         notes = self.notes

@@ -63,13 +63,11 @@ def _record(*names: str) -> np.dtype[np.void]:
     return np.dtype([(name, np.int64) for name in names])
 
 
-# A row, prepared. hops: the servers of its route that are not loose. base, base_last: ticks of a full and of the last
-# burst at the slowest loose one, 0 without any; whole: of all bursts there, if all are loose. alone, alone_last: ticks
-# of a full and of the last burst that follows one of the same op, nobody else on the route.
-_ROW = _record(
-    "unit", "setup", "run", "bursts", "base", "base_last", "whole", "alone", "alone_last",
-    "hop_at", "hop_n", "dep_at", "dep_n", "take_at", "take_n", "give_at", "give_n",
-)  # fmt: skip
+# What a row does at servers, prepared once for all rows of one route, size, burst and tag: its shape. hops: the servers
+# of its route that are not loose. base, base_last: ticks of a full and of the last burst at the slowest loose one, 0
+# without any; whole: of all bursts there, if all are loose. alone, alone_last: ticks of a full and of the last burst
+# that follows one of the same op, nobody else on the route.
+_SHAPE = _record("bursts", "base", "base_last", "whole", "alone", "alone_last", "hop_at", "hop_n")
 # A server on a row's route. full, last: ticks there for a full and for the last burst, not yet stretched if the
 # server's stretch varies with the occupancy; alone, alone_last: the same, stretched for one. tag: what the server sees
 # of the row's tag, -1 if that is no matter.
@@ -90,8 +88,8 @@ _UNIT = _record(
 # its place on the route. first: end of the first burst of a stream. again: bursts to go before it is tried as a stream
 # again. node_at: of its nodes, one a place on the route. log: the last of its burst's waits, of a watched op, or -1.
 _SLOT = _record(
-    "unit", "op", "row", "event", "left", "first", "again", "key", "tie", "service", "next_free", "pending", "until",
-    "hold", "server", "place", "node_at", "log",
+    "unit", "op", "row", "shape", "event", "left", "first", "again", "key", "tie", "service", "next_free", "pending",
+    "until", "hold", "server", "place", "node_at", "log",
 )  # fmt: skip
 # A slot's burst at a place of its route: whether it waits there, between whom, and, of a watched op, what it stands
 # behind since when (-1: nothing).
@@ -203,12 +201,12 @@ def _simulate(program: Program, watched: Any, room: int, flags: tuple[bool, bool
             "NUMBA_DISABLE_JIT is set, and the fast engine needs numba's compiler: unset it, or take the other"
         )
     n_ops = program.n_ops
-    issue, end, service = np.full(n_ops, -1), np.full(n_ops, -1), np.zeros(n_ops, np.int64)
     blocks = _prepare_blocks(program)
     units, slots, stretches, order = _prepare_units(program)
     servers, varies, loose = _prepare_servers(program, slots)
-    rows, hops, busy, longest = _prepare_rows(program, varies, loose)
+    rows, shape, shapes, hops, busy, longest = _prepare_rows(program, varies, loose)
     nodes = _prepare_nodes(longest, slots)
+    issue, end, service = np.full(n_ops, -1), np.full(n_ops, -1), np.zeros(n_ops, np.int64)
     freed, holder = np.zeros((2, max(1, int(servers["held"].sum()))), np.int64)
     servers["held"] = 0
     credits = np.zeros(len(program.credits), _CREDIT)
@@ -225,14 +223,14 @@ def _simulate(program: Program, watched: Any, room: int, flags: tuple[bool, bool
     going = True
     while going:
         _run(
-            units, slots, servers, nodes, freed, holder, credits, rows, hops, tree, levels, lists, stretches, order,
-            blocks, deps, takes, gives, stretch, issue, end, service, watched, waits, chain, state,
+            units, slots, servers, nodes, freed, holder, credits, rows, shape, shapes, hops, tree, levels, lists,
+            stretches, order, blocks, deps, takes, gives, stretch, issue, end, service, watched, waits, chain, state,
         )  # fmt: skip
         going = bool(state["check"][0])
         if going:
             _steady(
-                units, slots, servers, nodes, freed, holder, credits, rows, hops, tree, levels, stretches, order,
-                blocks, deps, issue, end, service, marks, pictures, kept_busy, state,
+                units, slots, servers, nodes, freed, holder, credits, rows, shapes, hops, tree, levels, stretches,
+                order, blocks, deps, issue, end, service, marks, pictures, kept_busy, state,
             )  # fmt: skip
     if state["ended"][0] < n_ops:
         raise deadlock(program, issue, end, np.where(units["state"] == QUEUED, units["asked"], -1))
@@ -260,28 +258,19 @@ def _prepare_blocks(program: Program) -> Records:
     return blocks
 
 
-def _prepare_units(program: Program) -> tuple[Records, Records, Records, Ints]:
+def _prepare_units(program: Program) -> tuple[Records, Records, Records, Any]:
     """Units at their first op, their slots, and which rows each unit runs through: stretches, order."""
-    n_rows = program.blocks["n_rows"]
-    block = np.repeat(np.arange(len(n_rows)), n_rows)
-    row = np.arange(int(n_rows.sum())) + np.repeat(program.blocks["first_row"] - (np.cumsum(n_rows) - n_rows), n_rows)
-    unit = program.rows["unit"][row]
-    by_unit = np.lexsort((block, unit))  # stable, so rows stay in order
-    order, unit, block = row[by_unit], unit[by_unit], block[by_unit]
-    begins = np.ones(len(order), np.bool_)
-    begins[1:] = (unit[1:] != unit[:-1]) | (block[1:] != block[:-1])
-    starts = np.flatnonzero(begins)
-    stretches = np.zeros(len(starts), _STRETCH)
-    stretches["at"], stretches["block"] = starts, block[starts]
-    stretches["n"] = np.concatenate((starts[1:], [len(order)]))[: len(starts)] - starts
-
+    rows, about = map(_typed, (program.rows, program.blocks))
+    n_ops, n_rows, n_stretches = np.zeros((3, len(program.units)), np.int64)
+    _count(rows, about, n_ops, n_rows, n_stretches)
+    stretches, order = np.zeros(int(n_stretches.sum()), _STRETCH), np.zeros(int(n_rows.sum()), np.int32)
+    last = np.cumsum(n_stretches)
+    _sort(rows, about, np.cumsum(n_rows) - n_rows, last - n_stretches, stretches, order)
     units = np.zeros(len(program.units), _UNIT)
     priority = program.units["priority"]
     units["rank"] = np.searchsorted(np.sort(priority), priority)
     of_unit = np.arange(len(units))
-    units["stretch"] = np.searchsorted(unit[starts], of_unit, side="left") - 1
-    units["last"] = np.searchsorted(unit[starts], of_unit, side="right") - 1
-    n_ops = np.bincount(unit, weights=program.blocks["times"][block], minlength=len(units)).astype(np.int64)
+    units["stretch"], units["last"] = last - n_stretches - 1, last - 1
     n_slots = np.minimum(program.units["lanes"], n_ops)
     slots = np.zeros(int(n_slots.sum()), _SLOT)
     slots["unit"] = np.repeat(of_unit, n_slots)
@@ -292,7 +281,38 @@ def _prepare_units(program: Program) -> tuple[Records, Records, Records, Ints]:
     units["slot_at"], units["slot_n"] = last_slot - n_slots, n_slots
     units["free_slot"] = np.where(n_slots > 0, last_slot - n_slots, -1)
     units["watcher"] = -1
-    return units, slots, stretches, order.astype(np.int64)
+    return units, slots, stretches, order
+
+
+@njit(cache=True, nogil=True)
+def _count(rows, blocks, n_ops, n_rows, n_stretches):
+    """Of each unit, [n_units]: its ops; its rows in all blocks; and the blocks in which it has some."""
+    seen = np.full(len(n_ops), -1)
+    for b in range(len(blocks)):
+        first = blocks[b].first_row
+        for i in range(first, first + blocks[b].n_rows):
+            unit = rows[i].unit
+            n_ops[unit] += blocks[b].times
+            n_rows[unit] += 1
+            n_stretches[unit] += seen[unit] != b
+            seen[unit] = b
+
+
+@njit(cache=True, nogil=True)
+def _sort(rows, blocks, at, next_stretch, stretches, order):
+    """Rows by unit, then block, in their order. at, next_stretch: where those of each unit begin, [n_units]."""
+    seen = np.full(len(at), -1)
+    for b in range(len(blocks)):
+        first = blocks[b].first_row
+        for i in range(first, first + blocks[b].n_rows):
+            unit = rows[i].unit
+            if seen[unit] != b:
+                seen[unit] = b
+                stretches[next_stretch[unit]].at, stretches[next_stretch[unit]].block = at[unit], b
+                next_stretch[unit] += 1
+            stretches[next_stretch[unit] - 1].n += 1
+            order[at[unit]] = i
+            at[unit] += 1
 
 
 def _prepare_servers(
@@ -331,29 +351,82 @@ def _mark(given, routes, stretch, servers, goes_over, varies, tagged):
             tagged[routes[j]] |= row.tag >= 0
 
 
-def _prepare_rows(program: Program, varies: Any, loose: Any) -> tuple[Records, Records, Ints, Ints]:
-    """Rows; the servers on their routes that are not loose, with ticks per burst; the busy ticks of the others,
-    [n_servers]; and how many of the former there are on the longest route of each unit, [n_units]."""
-    given, routes, about, stretch = map(_typed, (program.rows, program.routes, program.servers, program.stretch))
-    times = np.zeros(len(given) + 1, np.int64)
-    np.add.at(times, program.blocks["first_row"], program.blocks["times"])
-    np.add.at(times, program.blocks["first_row"] + program.blocks["n_rows"], -program.blocks["times"])
-    rows, busy, longest = np.zeros(len(given), _ROW), *(np.zeros(len(of), np.int64) for of in (about, program.units))
-    hops = np.zeros(int(given["route_n"].sum()), _HOP)
-    n_hops = _fill(given, routes, about, stretch, varies, loose, np.cumsum(times), rows, hops, busy, longest)
-    return rows, hops[:n_hops], busy, longest
+def _prepare_rows(program: Program, varies: Any, loose: Any) -> tuple[Records, Any, Records, Records, Ints, Ints]:
+    """Rows; the number of the shape of each; shapes; the servers on their routes that are not loose, with ticks per
+    burst; the busy ticks of the others, [n_servers]; and how many of the former there are on the longest route of each
+    unit, [n_units]."""
+    given, routes, about, stretch, blocks = map(
+        _typed, (program.rows, program.routes, program.servers, program.stretch, program.blocks)
+    )
+    shape = np.zeros(len(given), np.int32)
+    first, times = _shaped(given, blocks, shape)
+    shapes, busy, longest = (
+        np.zeros(len(first), _SHAPE),
+        *(np.zeros(len(of), np.int64) for of in (about, program.units)),
+    )
+    hops = np.zeros(int(given["route_n"][first].sum()), _HOP)
+    n_hops = _fill(given, routes, about, stretch, varies, loose, first, times, shapes, hops, busy)
+    _longest(given, shape, shapes, longest)
+    return given, shape, shapes, hops[:n_hops], busy, longest
+
+
+@njit(cache=True)
+def _place(given, table, first, i):
+    """Where the shape of row i stands in a hash table of shapes, or is to stand. first: a row of each shape."""
+    row = given[i]
+    if row.bytes == 0:
+        key = 0
+    else:
+        key = ((row.route_at * 31 + row.bytes) * 1_000_003 + row.burst) * 1_000_003 + row.tag * 8_191 + row.route_n
+        key ^= key >> 23
+    at = (key * 0x9E3779B97F4A7C1) & (len(table) - 1)
+    while table[at] >= 0:
+        other = given[first[table[at]]]
+        if row.bytes == other.bytes and (row.bytes == 0 or (
+            row.route_at == other.route_at and row.route_n == other.route_n
+            and row.burst == other.burst and row.tag == other.tag
+        )):  # fmt: skip
+            break
+        at = (at + 1) & (len(table) - 1)
+    return at
 
 
 @njit(cache=True, nogil=True)
-def _fill(given, routes, about, stretch, varies, loose, times, rows, hops, busy, longest):
-    """Write what `_prepare_rows` returns; how many hops there are. times: how often each row runs, [n_rows]."""
-    at = 0
+def _shaped(given, blocks, shape):
+    """Number the shapes of rows, into `shape`; a row of each, and how often any row of it runs, [n_shapes]."""
+    table, n = np.full(1 << 10, -1), 0
+    first, times = np.zeros((2, 1 << 9), np.int64)
+    for b in range(len(blocks)):
+        for i in range(blocks[b].first_row, blocks[b].first_row + blocks[b].n_rows):
+            at = _place(given, table, first, i)
+            if table[at] < 0:
+                if n == len(first):  # half of the table is taken
+                    first, times = np.concatenate((first, 0 * first)), np.concatenate((times, 0 * times))
+                    table = np.full(2 * len(table), -1)
+                    for known in range(n):
+                        table[_place(given, table, first, first[known])] = known
+                    at = _place(given, table, first, i)
+                table[at], first[n] = n, i
+                n += 1
+            shape[i] = table[at]
+            times[table[at]] += blocks[b].times
+    return first[:n].copy(), times[:n].copy()
+
+
+@njit(cache=True, nogil=True)
+def _longest(given, shape, shapes, longest):
+    """Hops on the longest route of each unit, [n_units]."""
     for i in range(len(given)):
-        row, new = given[i], rows[i]
-        new.unit, new.setup, new.run = row.unit, row.setup, row.run
-        new.dep_at, new.dep_n = row.dep_at, row.dep_n
-        new.take_at, new.take_n = row.take_at, row.take_n
-        new.give_at, new.give_n = row.give_at, row.give_n
+        longest[given[i].unit] = max(longest[given[i].unit], shapes[shape[i]].hop_n)
+
+
+@njit(cache=True, nogil=True)
+def _fill(given, routes, about, stretch, varies, loose, first, times, shapes, hops, busy):
+    """Write what `_prepare_rows` returns of shapes; how many hops there are. first: a row of each; times: how often its
+    rows run, [n_shapes]."""
+    at = 0
+    for i in range(len(first)):
+        row, new = given[first[i]], shapes[i]
         new.hop_at = at
         if row.bytes == 0:
             continue
@@ -384,7 +457,6 @@ def _fill(given, routes, about, stretch, varies, loose, times, rows, hops, busy,
                 hop.tag = (row.tag >> its.tag_shift) & ~(-1 << its.tag_bits)
             at += 1
         new.hop_n = at - new.hop_at
-        longest[row.unit] = max(longest[row.unit], new.hop_n)
         if new.hop_n == 0:
             new.whole = (new.bursts - 1) * new.base + new.base_last
     return at
@@ -693,38 +765,38 @@ def _hold_port(servers, freed, holder, server, s, until):
 
 
 @njit(forceinline=True)
-def _over(slots, servers, rows, hops, lists, m, s):
+def _over(slots, servers, shapes, hops, lists, m, s):
     """A burst of slot `s` is over."""
     slots[s].left -= 1
     slots[s].service += slots[s].hold
-    row = slots[s].row
-    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+    shape = slots[s].shape
+    for i in range(shapes[shape].hop_at, shapes[shape].hop_at + shapes[shape].hop_n):
         if servers[hops[i].server].queued:
             _touch_server(servers, lists, m, hops[i].server)
 
 
 @njit
-def _unfold(slots, servers, freed, holder, rows, hops, m, s, t):
+def _unfold(slots, servers, freed, holder, shapes, hops, m, s, t):
     """Make the stream of slot `s` the burst that is under way before t, ending at t or later; when it ends."""
-    row = slots[s].row
-    alone, full, first = rows[row].alone, slots[s].left - 2, slots[s].first
+    shape = slots[s].shape
+    alone, full, first = shapes[shape].alone, slots[s].left - 2, slots[s].first
     ended = 0 if t <= first else (t - first + alone - 1) // alone  # bursts that have, with t not counted
     slots[s].event = BURST
-    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+    for i in range(shapes[shape].hop_at, shapes[shape].hop_at + shapes[shape].hop_n):
         servers[hops[i].server].owner = -1
     if ended == 0:
         return first
     hold = alone
     if ended > full:
         ended = full + 1
-        hold = rows[row].alone_last
+        hold = shapes[shape].alone_last
     start = first + (ended - 1) * alone
     slots[s].service += slots[s].hold + (ended - 1) * alone
     slots[s].hold = hold
     slots[s].until = start + hold
     slots[s].left -= ended
     m[0].bursts += ended
-    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+    for i in range(shapes[shape].hop_at, shapes[shape].hop_at + shapes[shape].hop_n):
         server = hops[i].server
         here = hops[i].alone_last if ended > full else hops[i].alone
         servers[server].busy += (ended - 1) * hops[i].alone + here
@@ -735,29 +807,29 @@ def _unfold(slots, servers, freed, holder, rows, hops, m, s, t):
 
 
 @njit(forceinline=True)
-def _split(slots, servers, freed, holder, rows, hops, tree, levels, lists, m, other, t):
+def _split(slots, servers, freed, holder, shapes, hops, tree, levels, lists, m, other, t):
     """Somebody asked at t for a server of the stream of slot `other`: it goes on burst by burst."""
     m[0].splits += 1
-    until = _unfold(slots, servers, freed, holder, rows, hops, m, other, t)
+    until = _unfold(slots, servers, freed, holder, shapes, hops, m, other, t)
     if until > t:
         _set_event(tree, levels, other, until)
     else:  # between two bursts of its own: it asks in this very tick
         _set_event(tree, levels, other, NEVER)
-        _over(slots, servers, rows, hops, lists, m, other)
+        _over(slots, servers, shapes, hops, lists, m, other)
         lists[ASKED, m[0].asking] = other
         m[0].asking += 1
 
 
 @njit
-def _alone(slots, servers, freed, holder, rows, hops, s, t):
+def _alone(slots, servers, freed, holder, shapes, hops, s, t):
     """Whether the bursts of the op in slot `s`, the first of which all its servers have granted, meet nobody who does
     not ask anew, and no tag but their own.
 
     A server may be done with this burst long before the last one granted it. So who is there may be another; a burst
     with another tag may have come and gone; and there may be a stream whose burst has been there, too.
     """
-    row = slots[s].row
-    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+    shape = slots[s].shape
+    for i in range(shapes[shape].hop_at, shapes[shape].hop_at + shapes[shape].hop_n):
         server = hops[i].server
         if servers[server].queued or servers[server].owner >= 0:
             return False
@@ -770,27 +842,27 @@ def _alone(slots, servers, freed, holder, rows, hops, s, t):
 
 
 @njit(forceinline=True)
-def _stream(slots, servers, freed, holder, rows, hops, m, s, t):
+def _stream(slots, servers, freed, holder, shapes, hops, m, s, t):
     """Make a stream of the op in slot `s`, whose burst is granted everywhere, if it can be one; when its event is."""
-    row, until = slots[s].row, slots[s].until
+    shape, until = slots[s].shape, slots[s].until
     if slots[s].left < FEWEST:
         return until
     if slots[s].again > 0:
         slots[s].again -= 1
         return until
-    if not _alone(slots, servers, freed, holder, rows, hops, s, t):
+    if not _alone(slots, servers, freed, holder, shapes, hops, s, t):
         slots[s].again = AGAIN
         return until
-    for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+    for i in range(shapes[shape].hop_at, shapes[shape].hop_at + shapes[shape].hop_n):
         servers[hops[i].server].owner = s
     slots[s].event = STREAM
     slots[s].first = until
     m[0].streams += 1
-    return until + (slots[s].left - 2) * rows[row].alone + rows[row].alone_last
+    return until + (slots[s].left - 2) * shapes[shape].alone + shapes[shape].alone_last
 
 
 @njit(forceinline=True)
-def _end(slots, servers, freed, holder, rows, hops, tree, levels, lists, m, t):
+def _end(slots, servers, freed, holder, shapes, hops, tree, levels, lists, m, t):
     """Rule 1, but for what the end of an op brings about: that is `_finish`, for those listed in ENDED here."""
     root = levels[len(levels) - 1]
     while tree[root] == t:
@@ -800,9 +872,9 @@ def _end(slots, servers, freed, holder, rows, hops, tree, levels, lists, m, t):
             _touch_server(servers, lists, m, s - len(slots))
             continue
         if slots[s].event == STREAM:
-            _unfold(slots, servers, freed, holder, rows, hops, m, s, t)
+            _unfold(slots, servers, freed, holder, shapes, hops, m, s, t)
         if slots[s].event == BURST:
-            _over(slots, servers, rows, hops, lists, m, s)
+            _over(slots, servers, shapes, hops, lists, m, s)
         if slots[s].left > 0:
             lists[ASKED, m[0].asking] = s
             m[0].asking += 1
@@ -830,23 +902,24 @@ def _offers(units, rows, blocks, deps, end, unit):
 
 
 @njit(forceinline=True)
-def _issue(units, slots, rows, tree, levels, stretches, order, blocks, lists, issue, m, unit, t):
+def _issue(units, slots, rows, shape, shapes, tree, levels, stretches, order, blocks, lists, issue, m, unit, t):
     """The head of `unit` issues: into a slot, with its first event."""
     s = units[unit].free_slot
     units[unit].free_slot = slots[s].next_free
     op, row = units[unit].head, units[unit].row
     slots[s].op = op
-    slots[s].row = row
-    slots[s].left = rows[row].bursts
+    its = shape[row]
+    slots[s].row, slots[s].shape = row, its
+    slots[s].left = shapes[its].bursts
     slots[s].service = 0
     slots[s].again = 0
     slots[s].log = -1
     slots[s].hold = 0
     issue[op] = t
     delay = rows[row].setup + rows[row].run
-    if rows[row].whole and m[0].coalesce:
-        delay += rows[row].whole
-        slots[s].service = rows[row].whole
+    if shapes[its].whole and m[0].coalesce:
+        delay += shapes[its].whole
+        slots[s].service = shapes[its].whole
         m[0].bursts += slots[s].left
         m[0].streams += 1
         slots[s].left = 0
@@ -977,9 +1050,9 @@ def _hold(slots, servers, hops, stretch, s, hop, occupancy):
 
 
 @njit(forceinline=True)
-def _have(slots, servers, freed, holder, rows, hops, lists, stretch, m, server, s, place, occupancy, t):
+def _have(slots, servers, freed, holder, shapes, hops, lists, stretch, m, server, s, place, occupancy, t):
     """The server at a place of its route grants slot `s` a port."""
-    hold = _hold(slots, servers, hops, stretch, s, rows[slots[s].row].hop_at + place, occupancy)
+    hold = _hold(slots, servers, hops, stretch, s, shapes[slots[s].shape].hop_at + place, occupancy)
     until = t + hold
     servers[server].busy += hold
     servers[server].last_op = slots[s].op
@@ -998,7 +1071,7 @@ def _have(slots, servers, freed, holder, rows, hops, lists, stretch, m, server, 
 
 @njit(forceinline=True)
 def _serve(
-    slots, servers, nodes, freed, holder, rows, hops, lists, stretch, watched, waits, chain, m, server, t,
+    slots, servers, nodes, freed, holder, shapes, hops, lists, stretch, watched, waits, chain, m, server, t,
 ):  # fmt: skip
     """Rule 3 at one server: those who wait are granted as far as there are ports."""
     servers[server].touched = 0
@@ -1021,7 +1094,7 @@ def _serve(
             servers,
             freed,
             holder,
-            rows,
+            shapes,
             hops,
             lists,
             stretch,
@@ -1056,47 +1129,48 @@ def _wake(slots, servers, freed, holder, tree, levels, server):
 
 @njit(forceinline=True)
 def _grant(
-    units, slots, servers, nodes, freed, holder, rows, hops, tree, levels, lists, stretch, watched, waits, chain, m, t,
+    units, slots, servers, nodes, freed, holder, shapes, hops, tree, levels, lists, stretch, watched, waits, chain, m,
+    t,
 ):  # fmt: skip
     """Rule 3."""
     asked = 0
     while asked < m[0].asking:  # a split makes it longer
-        row = slots[lists[ASKED, asked]].row
-        for i in range(rows[row].hop_at, rows[row].hop_at + rows[row].hop_n):
+        shape = slots[lists[ASKED, asked]].shape
+        for i in range(shapes[shape].hop_at, shapes[shape].hop_at + shapes[shape].hop_n):
             server = hops[i].server
             servers[server].asking += 1
             other = servers[server].owner
             if other >= 0:
-                _split(slots, servers, freed, holder, rows, hops, tree, levels, lists, m, other, t)
+                _split(slots, servers, freed, holder, shapes, hops, tree, levels, lists, m, other, t)
         asked += 1
     for asked in range(m[0].asking):
         s = lists[ASKED, asked]
-        row, unit = slots[s].row, slots[s].unit
+        shape, unit = slots[s].shape, slots[s].unit
         slots[s].key = (units[unit].rank << 50) | t
         slots[s].tie = (unit << 50) | slots[s].op
-        base = rows[row].base_last if slots[s].left == 1 else rows[row].base
+        base = shapes[shape].base_last if slots[s].left == 1 else shapes[shape].base
         slots[s].event = BURST
         slots[s].until = t + base
         slots[s].hold = base
         slots[s].server = slots[s].place = -1
-        slots[s].pending = rows[row].hop_n
-        for i in range(rows[row].hop_n):
-            server = hops[rows[row].hop_at + i].server
+        slots[s].pending = shapes[shape].hop_n
+        for i in range(shapes[shape].hop_n):
+            server = hops[shapes[shape].hop_at + i].server
             if servers[server].asking == 1 and servers[server].queued == 0:  # nobody else wants it
                 held = _past(servers, freed, holder, server, t)
                 if held < servers[server].ports:
                     servers[server].asking = 0
-                    _have(slots, servers, freed, holder, rows, hops, lists, stretch, m, server, s, i, held + 1, t)
+                    _have(slots, servers, freed, holder, shapes, hops, lists, stretch, m, server, s, i, held + 1, t)
                     continue
             servers[server].asking = 0
             _ask(slots, servers, nodes, lists, m, s, slots[s].node_at + i, server)
-        if rows[row].hop_n == 0:
+        if shapes[shape].hop_n == 0:
             lists[GRANTED, m[0].granted] = s
             m[0].granted += 1
     m[0].asking = 0
     for i in range(m[0].servers):
         _serve(
-            slots, servers, nodes, freed, holder, rows, hops, lists, stretch, watched, waits, chain, m,
+            slots, servers, nodes, freed, holder, shapes, hops, lists, stretch, watched, waits, chain, m,
             lists[SERVERS, i], t,
         )  # fmt: skip
     for i in range(m[0].servers):
@@ -1110,7 +1184,7 @@ def _grant(
             _strike_out(slots, waits, chain, s)
         until = slots[s].until
         if m[0].coalesce:
-            until = _stream(slots, servers, freed, holder, rows, hops, m, s, t)
+            until = _stream(slots, servers, freed, holder, shapes, hops, m, s, t)
         _set_event(tree, levels, s, until)
     m[0].granted = 0
 
@@ -1161,7 +1235,7 @@ def _oldest(units, slots, unit, after):
 
 @njit
 def _picture(
-    units, slots, servers, nodes, freed, holder, credits, rows, tree, stretches, blocks, marks, picture, m, t
+    units, slots, servers, nodes, freed, holder, credits, shapes, tree, stretches, blocks, marks, picture, m, t
 ):  # fmt: skip
     """Write all that what follows depends on into `picture`, relative to t and to the iteration that each component
     is in; its length. 0 if the machine is in no state to be compared: an op of another block is in flight, or part of a
@@ -1200,7 +1274,7 @@ def _picture(
             picture[n + 6] = (slots[s].key & ((1 << 50) - 1)) - t if waits else 1  # asked: at t or before
             n += 7
             if waits:
-                for i in range(slots[s].node_at, slots[s].node_at + rows[slots[s].row].hop_n):
+                for i in range(slots[s].node_at, slots[s].node_at + shapes[slots[s].shape].hop_n):
                     picture[n] = nodes[i].waits
                     n += 1
             s = _oldest(units, slots, unit, slots[s].op)
@@ -1316,8 +1390,8 @@ def _skip(
 
 @njit(cache=True, nogil=True)
 def _steady(
-    units, slots, servers, nodes, freed, holder, credits, rows, hops, tree, levels, stretches, order, blocks, deps,
-    issue, end, service, marks, pictures, kept_busy, m,
+    units, slots, servers, nodes, freed, holder, credits, rows, shapes, hops, tree, levels, stretches, order, blocks,
+    deps, issue, end, service, marks, pictures, kept_busy, m,
 ):  # fmt: skip
     """Compare the machine with the picture kept; if it is the same, skip what repeats.
 
@@ -1332,6 +1406,7 @@ def _steady(
     holder = _bare(holder)
     credits = _bare(credits)
     rows = _bare(rows)
+    shapes = _bare(shapes)
     hops = _bare(hops)
     tree = _bare(tree)
     levels = _bare(levels)
@@ -1355,7 +1430,7 @@ def _steady(
         return
     for s in range(len(slots)):
         if slots[s].event == STREAM:
-            _set_event(tree, levels, s, _unfold(slots, servers, freed, holder, rows, hops, m, s, t + 1))
+            _set_event(tree, levels, s, _unfold(slots, servers, freed, holder, shapes, hops, m, s, t + 1))
     size = _picture(
         units,
         slots,
@@ -1364,7 +1439,7 @@ def _steady(
         freed,
         holder,
         credits,
-        rows,
+        shapes,
         tree,
         stretches,
         blocks,
@@ -1401,8 +1476,8 @@ def _steady(
 
 @njit(cache=True, nogil=True)
 def _run(
-    units, slots, servers, nodes, freed, holder, credits, rows, hops, tree, levels, lists, stretches, order, blocks,
-    deps, takes, gives, stretch, issue, end, service, watched, waits, chain, m,
+    units, slots, servers, nodes, freed, holder, credits, rows, shape, shapes, hops, tree, levels, lists, stretches,
+    order, blocks, deps, takes, gives, stretch, issue, end, service, watched, waits, chain, m,
 ):  # fmt: skip
     """Simulate to the end, or to a tick in which `_steady` is to be called."""
     units = _bare(units)
@@ -1413,6 +1488,8 @@ def _run(
     holder = _bare(holder)
     credits = _bare(credits)
     rows = _bare(rows)
+    shape = _bare(shape)
+    shapes = _bare(shapes)
     hops = _bare(hops)
     tree = _bare(tree)
     levels = _bare(levels)
@@ -1439,7 +1516,7 @@ def _run(
             _next_stretch(units, stretches, order, blocks, unit)
             _touch(units, lists, m, unit)
     while t != NEVER:
-        _end(slots, servers, freed, holder, rows, hops, tree, levels, lists, m, t)
+        _end(slots, servers, freed, holder, shapes, hops, tree, levels, lists, m, t)
         while m[0].touched > 0 or m[0].scan_queue or m[0].ending > 0:
             for i in range(m[0].ending):
                 _finish(units, slots, credits, rows, gives, lists, end, service, m, lists[ENDED, i], t)
@@ -1448,14 +1525,16 @@ def _run(
             _round(units, credits, rows, blocks, deps, takes, lists, end, m, t)
             for i in range(m[0].issuing):
                 unit = lists[ISSUING, i]
-                _issue(units, slots, rows, tree, levels, stretches, order, blocks, lists, issue, m, unit, t)
+                _issue(
+                    units, slots, rows, shape, shapes, tree, levels, stretches, order, blocks, lists, issue, m, unit, t
+                )
             m[0].issuing = 0
             for i in range(touched, m[0].touched):  # what this round touched is for the next
                 lists[TOUCHED, i - touched] = lists[TOUCHED, i]
             m[0].touched -= touched
         if m[0].servers > 0 or m[0].asking > 0:
             _grant(
-                units, slots, servers, nodes, freed, holder, rows, hops, tree, levels, lists, stretch, watched, waits,
+                units, slots, servers, nodes, freed, holder, shapes, hops, tree, levels, lists, stretch, watched, waits,
                 chain, m, t,
             )  # fmt: skip
         if m[0].check:

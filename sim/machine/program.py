@@ -158,6 +158,8 @@ def bases(program: Program) -> Ints:
 
 def row_of(program: Program, ops: Ints) -> Ints:
     """The rows that the ops with these numbers are instances of; same shape as `ops`."""
+    if len(program.blocks) == 1 and program.blocks["times"][0] == 1:
+        return np.asarray(program.blocks["first_row"][0] + ops, dtype=np.int64)
     base = bases(program)
     block = np.searchsorted(base, ops, side="right") - 1
     blocks = program.blocks[block]
@@ -194,9 +196,10 @@ def op_text(program: Program, op: int) -> str:
 # Figures up to here keep every sum and product of an engine inside 64 bits.
 LIMIT = 1 << 50
 MOST_UNITS = 4096
+CHUNK = 1 << 18  # rows, or ops, that are looked at together
 
 
-MOST_OPS = 1 << 24  # of several inferences in one run: some gigabytes
+MOST_OPS = 1 << 24  # of several inferences in one run: some gigabytes, as a report of it takes more than its figures
 
 
 def within_counting(n_ops: int, what: str) -> None:
@@ -328,24 +331,35 @@ def _check_entries(program: Program) -> list[str]:
         ("route", program.routes), ("dep", program.deps), ("take", program.takes["credit"]),
         ("give", program.gives["credit"]),
     ):  # fmt: skip
-        at, n = rows[f"{key}_at"], rows[f"{key}_n"]
-        owner, entry = np.repeat(np.arange(len(rows)), n), entries[entries_of(at, n)]
-        order = np.lexsort((entry, owner))
-        owner, entry = owner[order], entry[order]
-        twice = np.flatnonzero((owner[1:] == owner[:-1]) & (entry[1:] == entry[:-1]))
-        if len(twice):
-            reasons.append(f"row {owner[twice[0]]}: its {key} list names {entry[twice[0]]} twice")
+        for first, some in _chunks(rows):
+            at, n = some[f"{key}_at"], some[f"{key}_n"]
+            owner, entry = np.repeat(np.arange(len(some)), n), entries[entries_of(at, n)]
+            order = np.lexsort((entry, owner))
+            owner, entry = owner[order], entry[order]
+            twice = np.flatnonzero((owner[1:] == owner[:-1]) & (entry[1:] == entry[:-1]))
+            if len(twice):
+                reasons.append(f"row {first + owner[twice[0]]}: its {key} list names {entry[twice[0]]} twice")
+                break
     return reasons
+
+
+def _chunks(rows: Records) -> Iterator[tuple[int, Records]]:
+    """The rows in parts of CHUNK, each with the number of its first: what is worked out of them takes no more memory
+    than a part's, however long the program is."""
+    for first in range(0, len(rows), CHUNK):
+        yield first, rows[first : first + CHUNK]
 
 
 def _check_figures(program: Program) -> list[str]:
     """Nothing overflows: the sum of all durations, hence the makespan, stays under 2^50 ticks."""
     reasons: list[str] = []
-    scaled, stretched, hold, row = _holds(program)
-    bad = np.zeros(len(program.rows), bool)
-    bad[row[(scaled > 2.0**62) | (stretched > 2.0**62)]] = True
+    bad, times, total = np.zeros(len(program.rows), bool), _times(program), 0.0
+    for first, rows in _chunks(program.rows):
+        part = replace(program, rows=rows)
+        scaled, stretched, hold, row = _holds(part)
+        bad[first + row[(scaled > 2.0**62) | (stretched > 2.0**62)]] = True
+        total += float((times[first : first + len(rows)] * _lasts(part, hold, row)).sum())
     _report(reasons, "row", bad, "a burst of {} bytes overflows 64 bits on its route", program.rows["burst"])
-    total = float(sum(_times(program) * _lasts(program, hold, row)))
     if total > LIMIT:
         reasons.append(f"all ops one after another may last {total:.3g} ticks, more than 2^50")
     return reasons
@@ -452,17 +466,50 @@ def _why(program: Program, takes: Records, free: Ints, blocker: dict[int, int]) 
 # Building
 
 
-@dataclass
-class _Rows:
-    """Rows, their lists and blocks while a program is being put together; equal lists are stored once."""
+class _Growing:
+    """Rows of so many integers, put at the end of an array that has room for more: what is not used of it costs
+    nothing, as its pages are not touched."""
 
-    rows: list[tuple[int, ...]] = field(default_factory=list)
-    packed: list[Records] = field(default_factory=list)  # rows before these
-    blocks: list[tuple[int, int, int]] = field(default_factory=list)
-    entries: dict[str, list[object]] = field(default_factory=lambda: {k: [] for k in ("route", "dep", "take", "give")})
-    slices: dict[str, dict[tuple[object, ...], int]] = field(
-        default_factory=lambda: {k: {(): 0} for k in ("route", "dep", "take", "give")}
-    )
+    def __init__(self, *columns: int) -> None:
+        self._array, self._n = np.zeros((0, *columns), np.int64), 0
+
+    def __len__(self) -> int:
+        return self._n
+
+    def room(self, n: int) -> Ints:
+        """Zeros [n, columns] behind what there is, to be written and then to be kept with `keep`."""
+        if self._n + n > len(self._array):
+            larger = np.zeros((max(self._n + n, 2 * self._n), *self._array.shape[1:]), np.int64)
+            larger[: self._n] = self._array[: self._n]
+            self._array = larger
+        return self._array[self._n : self._n + n]
+
+    def keep(self, n: int) -> None:
+        """Keep the first n of what was given room."""
+        self._n += n
+
+    def extend(self, values: Sequence[object]) -> None:
+        if len(values):
+            whole = np.array(values, dtype=np.int64)  # OverflowError beyond 64 bits
+            self.room(len(whole))[:] = whole
+            self.keep(len(whole))
+
+    @property
+    def array(self) -> Ints:
+        return self._array[: self._n]
+
+
+class _Rows:
+    """Rows, their lists and blocks while a program is being put together; equal lists are stored once. rows: those that
+    are not among `packed` yet."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, ...]] = []
+        self.packed = _Growing(len(ROW.names or ()))
+        self.blocks: list[tuple[int, int, int]] = []
+        self.deps = _Growing()
+        self.entries: dict[str, Any] = {"route": [], "dep": self.deps, "take": [], "give": []}
+        self.slices: dict[str, dict[tuple[object, ...], int]] = {key: {(): 0} for key in self.entries}
 
     def slice(self, key: str, values: tuple[object, ...]) -> int:
         """Where `values` stand in the array `key`; put there if they do not yet."""
@@ -474,12 +521,11 @@ class _Rows:
         return at
 
     def __len__(self) -> int:
-        return sum(map(len, self.packed)) + len(self.rows)
+        return len(self.packed) + len(self.rows)
 
     def pack(self) -> None:
         """Make an array of the rows that are none yet."""
-        rows = np.array(self.rows, dtype=np.int64).reshape(-1, len(ROW.names or ())).view(ROW).reshape(-1)
-        self.packed.append(rows)
+        self.packed.extend(self.rows)
         self.rows = []
 
 
@@ -602,21 +648,24 @@ class Builder:
         """Where a route or a list of amounts stands, for rows to be spliced in."""
         return self._rows.slice(key, tuple(values))
 
-    def splice(self, rows: Records, deps: Ints) -> int:
-        """Append rows that were made elsewhere, and return the handle of the first; not inside a loop.
-
-        Units, routes (`slice_of`), takes, gives and layers are this builder's; dep_at counts in `deps`, distances that
-        may reach back to ops before.
-        """
+    def room(self, n_rows: int, n_deps: int) -> tuple[Ints, Ints, int]:
+        """Zeros [n_rows, fields of a row] and [n_deps], to be written and then to be spliced in; and the number from
+        which on dep_at counts there. Not inside a loop."""
         if self._loop is not None:
             raise ValueError(f"{self._name}: rows cannot be spliced into a loop")
-        rows = rows.copy()
-        rows["dep_at"] += len(self._rows.entries["dep"])
-        self._rows.entries["dep"].extend(deps.tolist())
         self._rows.pack()
-        self._rows.packed.append(rows)
-        self._next += len(rows)
-        return self._next - len(rows)
+        return self._rows.packed.room(n_rows), self._rows.deps.room(n_deps), len(self._rows.deps)
+
+    def splice(self, n_rows: int, n_deps: int) -> int:
+        """Append the first rows and deps of what `room` gave, and return the handle of the first.
+
+        Units, routes (`slice_of`), takes, gives and layers are this builder's; deps are distances, that may reach back
+        to ops before.
+        """
+        self._rows.packed.keep(n_rows)
+        self._rows.deps.keep(n_deps)
+        self._next += n_rows
+        return self._next - n_rows
 
     def _number(self, handle: int) -> int:
         """The op number that a handle means here: the last instance if it is from a closed loop."""
@@ -713,9 +762,9 @@ class Builder:
             servers=_records(SERVER, servers),
             credits=_records(CREDIT, [figures for _, figures in self._credits.values()]),
             stretch=np.array(stretch, dtype=np.int64),
-            rows=np.concatenate(packed.packed),
+            rows=packed.packed.array.reshape(-1).view(ROW),
             routes=np.array(packed.entries["route"], dtype=np.int64),
-            deps=np.array(packed.entries["dep"], dtype=np.int64),
+            deps=packed.deps.array,
             takes=np.array(packed.entries["take"], dtype=AMOUNT),
             gives=np.array(packed.entries["give"], dtype=AMOUNT),
             blocks=_records(BLOCK, packed.blocks), levels=tuple(self._levels),
@@ -748,7 +797,9 @@ def digest(program: Program) -> str:
     sha.update(repr((program.name, program.tick_hz, *names, tables)).encode())
 
     def add(array: npt.NDArray[Any]) -> None:
-        sha.update(len(array).to_bytes(8, "little") + np.ascontiguousarray(array).tobytes())
+        sha.update(len(array).to_bytes(8, "little"))
+        for first in range(0, len(array), CHUNK):
+            sha.update(np.ascontiguousarray(array[first : first + CHUNK]).tobytes())
 
     for records in (program.units, program.servers, program.credits, program.blocks, program.spent, program.rows):
         for key in records.dtype.names or ():
@@ -757,7 +808,9 @@ def digest(program: Program) -> str:
     for key, entries in (
         ("route", program.routes), ("dep", program.deps), ("take", program.takes), ("give", program.gives)
     ):  # fmt: skip
-        add(entries[entries_of(program.rows[f"{key}_at"], program.rows[f"{key}_n"])])
+        sha.update(int(program.rows[f"{key}_n"].sum()).to_bytes(8, "little"))
+        for _, rows in _chunks(program.rows):
+            sha.update(entries[entries_of(rows[f"{key}_at"], rows[f"{key}_n"])].tobytes())
     return sha.hexdigest()
 
 

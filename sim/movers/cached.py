@@ -68,6 +68,7 @@ from cosoc.sim.movers.cached_units import (
     OUT,
     REGISTERS_LEVEL,
     STORE,
+    STORE_FETCH,
     STORE_FILL,
     STORE_PORT,
     TICKS_PER_CYCLE,
@@ -125,6 +126,8 @@ from cosoc.sim.movers.touches import (
 )
 
 MOST_FJ = 1 << 62  # energies are 64-bit integers
+MOST_DEPS = 5  # of an op
+TILES = 1 << 12  # that are written at a time
 RETURN_PATH, OUTER, DRAM_PATH, HOST, BANKS = range(5)  # routes: over each link, the host's time, and the DRAM's banks
 
 
@@ -206,72 +209,74 @@ class TileEmitter:
                 deps=after, kind="launch", layer=self.builder.layer(begun),
             )  # fmt: skip
         seen = touch(tiled, self.state, caches_in(self.machine), self.machine.side, self.machine.min_rows)
-        rows, deps, _ = self.rows_of(tiled, seen, np.array(labels, np.int64))
-        unit = rows["unit"].copy()
-        first = self._splice(rows, deps)
+        first, rows, _, last = self._written(tiled, seen, labels)
         if self.notes is not None:
-            told = rows.copy()
-            told["unit"] = unit
+            told = rows.reshape(-1).view(ROW).copy()
+            own = np.zeros(int(self.units.max()) + 1, np.int64)
+            own[self.units] = np.arange(len(UNITS))
+            told["unit"] = own[told["unit"]]
             note_tiles(self.notes, first, told, tiled, seen, layers, part, self.addresses)
-        last = [np.flatnonzero(unit == u) for u in range(len(UNITS))]
-        return [first + int(ops[-1]) for ops in last if len(ops)]
+        return last
 
     def emit_seen(self, tiled: Tiled, seen: Touched, labels: Sequence[int]) -> Ints:
         """Tiles that were walked before: the op that ends the execution of each."""
-        rows, deps, ends = self.rows_of(tiled, seen, np.array(labels, np.int64))
-        return ends + self._splice(rows, deps)
+        return self._written(tiled, seen, labels)[2]
 
-    def _splice(self, rows: Any, deps: Ints) -> int:
-        """Append rows, their units, routes and credits made the builder's; the handle of the first."""
-        rows["unit"] = self.units[rows["unit"]]
-        rows["route_at"] = np.where(rows["route_n"] > 0, self.routes[rows["route_at"]], 0)
-        for key, at in (("take", self.takes), ("give", self.gives)):
-            rows[f"{key}_at"] = np.where(rows[f"{key}_n"] > 0, at[rows[f"{key}_at"]], 0)
-        return self.builder.splice(rows, deps)
+    def _written(self, tiled: Tiled, seen: Touched, given: Sequence[int]) -> tuple[int, Ints, Ints, list[int]]:
+        """Write tiles that were walked; the first op, rows of all [ops, fields], the op that ends the execution of each
+        tile, and the last op of each unit. So many tiles at a time that what is worked out of them takes little beside
+        their ops."""
+        table, n_tiles = tiled.table, len(tiled.table)
+        n_ops = 7 * n_tiles + len(seen.groups) + 3 * len(seen.mvins)  # at most
+        rows, deps, dep_first = self.builder.room(n_ops, MOST_DEPS * n_ops)
+        ends, left, last = (
+            np.zeros(n_tiles, np.int64),
+            np.full(n_tiles, -1, np.int64),
+            np.full(len(UNITS), -1, np.int64),
+        )
+        state, in_flight = np.zeros(N_STATE, np.int64), self.machine.mvins_in_flight
+        recent, history = np.full(3, -1, np.int64), np.full((in_flight, 3), -1, np.int64)
+        freed, spent = np.full(2, -1, np.int64), _Spent()
+        labels, drain = np.array(given, np.int64), _ticks(self.machine.drain_cycles)
+        group, mvin = 0, 0
+        for tile in range(0, n_tiles, TILES):
+            some = slice(tile, min(tile + TILES, n_tiles))
+            groups = slice(group, int(seen.tiles[some.stop - 1, GROUPS]))
+            mvins = slice(mvin, int(seen.groups[groups.stop - 1, EX_MVINS]) if groups.stop else 0)
+            of = tiled.members[table[some, MEMBER]]
+            of_tile = labels[table[some, MEMBER]]
+            of_group = of_tile[seen.groups[groups, EX_TILE] - tile]
+            at = np.searchsorted(seen.groups[groups, EX_MVINS], np.arange(mvins.start, mvins.stop), side="right")
+            _emit(
+                rows, deps, ends, self._loads(seen.mvins[mvins], of_group[at], spent),
+                self._groups(seen.groups[groups], tile, table[some], of, of_group, spent),
+                self._tiles(seen.tiles[some], table[some], of, of_tile, spent),
+                self._stores(seen.tiles[some], table[some], of_tile, spent), in_flight, drain, self.serial,
+                (self.machine.line_bytes, self.machine.llc_line_bytes), (tile, group, mvin), state, recent, history,
+                freed, left,
+            )  # fmt: skip
+            group, mvin = groups.stop, mvins.stop
+        n, n_deps = (int(state[key]) for key in (AT_OP, AT_DEP))
+        _bind(rows[:n], self.units, self.routes, self.takes, self.gives, dep_first, last)
+        spent.told(self.builder, self.units)
+        first = self.builder.splice(n, n_deps)
+        return first, rows[:n], ends + first, [first + op for op in last.tolist() if op >= 0]
 
-    def rows_of(self, tiled: Tiled, seen: Touched, labels: Ints) -> tuple[Any, Ints, Ints]:
-        """Rows, their deps, and the op that ends the execution of each tile. Units are numbered as in UNITS; routes,
-        takes and gives count what this emitter has."""
-        m, table, of = self.machine, tiled.table, tiled.members[tiled.table[:, MEMBER]]
-        of_tile = labels[table[:, MEMBER]]
-        of_group = of_tile[seen.groups[:, EX_TILE]]
-        of_mvin = of_group[np.searchsorted(seen.groups[:, EX_MVINS], np.arange(len(seen.mvins)), side="right")]
-        loads = self._loads(seen.mvins, of_mvin)
-        groups, stores = self._groups(seen.groups, table, of, of_group), self._stores(seen, table, of_tile)
+    def _tiles(self, tiles: Ints, table: Ints, of: Ints, labels: Ints, spent: _Spent) -> Ints:
+        """Of every tile, see the kernel."""
+        m = self.machine
         software = np.where(of[:, GEMM] > 0, m.gemm_tile_cycles, m.conv_tile_cycles) + table[:, ENDED] * m.loop_cycles
         software = software + table[:, CALL] * m.start_cycles
         pixels, blocks = table[:, N] * table[:, OY] * table[:, OX], -(-table[:, K] // m.side)
         moved = pixels * table[:, K] * table[:, MOVES]
-        tiles = np.stack(
+        return np.stack(
             (
-                _ticks(software), seen.tiles[:, GROUPS], table[:, BEGINS], table[:, AFTER], of[:, GEMM],
-                of_tile, table[:, LEAVES] > 0, table[:, MOVES], _ticks(pixels * blocks),
-                self._spend(STORE, of_tile, self._near(moved, moved)),
+                _ticks(software), tiles[:, GROUPS], table[:, BEGINS], table[:, AFTER], of[:, GEMM],
+                labels, table[:, LEAVES] > 0, table[:, MOVES], _ticks(pixels * blocks),
+                spent.of(STORE, labels, self._near(moved, moved)),
             ),
             axis=1,
         )  # fmt: skip
-        n_ops = 3 * len(table) + 3 * len(loads) + len(groups) + 4 * len(table)
-        rows = np.zeros((n_ops, len(ROW.names or ())), np.int64)
-        deps = np.zeros(5 * n_ops, np.int64)
-        ends = np.zeros(len(table), np.int64)
-        n, n_deps = _emit(
-            rows, deps, ends, loads, groups, tiles, stores, m.mvins_in_flight, _ticks(m.drain_cycles), self.serial,
-            (m.line_bytes, m.llc_line_bytes),
-        )  # fmt: skip
-        return rows[:n].reshape(-1).view(ROW), deps[:n_deps], ends
-
-    def _spend(self, unit: int, labels: Ints, picojoules: dict[str, Any]) -> Ints:
-        """The energy of every op of a unit, fJ, which is noted by layer and level. picojoules: by level."""
-        total = np.zeros(len(labels), np.int64)
-        layers, of = np.unique(labels, return_inverse=True)
-        for level, spent in picojoules.items():
-            each = _fj(spent, level)
-            total += each
-            sums = np.zeros(len(layers), np.int64)
-            np.add.at(sums, of, each)
-            for layer, energy_fj in zip(layers.tolist(), sums.tolist(), strict=True):
-                self.builder.spent(int(self.units[unit]), layer, level, energy_fj)
-        return total
 
     def _near(self, scratchpad: Any, accumulator: Any) -> dict[str, Any]:
         """Energy of so many 8-bit words, pJ."""
@@ -282,14 +287,14 @@ class TileEmitter:
         """Energy of so many bytes between the L2 and the array, pJ."""
         return {self.mover.l2: n_bytes * self.machine.l2_pj, self.levels[0]: n_bytes * self.machine.return_link_pj}
 
-    def _lines(self, unit: int, labels: Ints, outer: Ints, fetched: Ints) -> tuple[Ints, Ints]:
+    def _lines(self, unit: int, labels: Ints, outer: Ints, fetched: Ints, spent: _Spent) -> tuple[Ints, Ints]:
         """The energy of bytes of lines over the outer link and over the DRAM's, fJ; unit: that of the first."""
         m, (_, over_outer, over_dram) = self.machine, self.levels
         filled = {self.mover.l2: outer * m.l2_pj, self.mover.llc: outer * m.llc_pj, over_outer: outer * m.outer_link_pj}
         brought = {
             self.mover.llc: fetched * m.llc_pj, self.memory: fetched * m.dram_pj, over_dram: fetched * m.dram_link_pj
         }  # fmt: skip
-        return self._spend(unit, labels, filled), self._spend(unit + 1, labels, brought)
+        return spent.of(unit, labels, filled), spent.of(unit + 1, labels, brought)
 
     def _row(self, page: Ints, out: bool) -> tuple[Ints, Ints]:
         """The route over the bank that has a page of the DRAM, and the tag; where it has no banks, over its link."""
@@ -297,7 +302,7 @@ class TileEmitter:
             return np.full_like(page, DRAM_PATH), np.full_like(page, OUT if out else INTO_SCRATCHPAD)
         return BANKS + page % len(self.banks.banks), self.banks.tag(page, out)
 
-    def _loads(self, mvins: Ints, labels: Ints) -> Ints:
+    def _loads(self, mvins: Ints, labels: Ints, spent: _Spent) -> Ints:
         """Of every mvin, see the kernel."""
         m = self.machine
         what, lines, dram = mvins[:, WHAT], mvins[:, LLC], mvins[:, DRAM]
@@ -313,22 +318,22 @@ class TileEmitter:
         local = mvins[:, LOCAL] * m.side
         near = self._near(np.where(into_sums, 0, words) + local, np.where(into_sums, words, 0) + local)
         outer, fetched = lines * m.line_bytes, dram * m.llc_line_bytes
-        spent = self._spend(LOAD, labels, near | self._inner(mvins[:, BYTES]))
+        inside = spent.of(LOAD, labels, near | self._inner(mvins[:, BYTES]))
         kind = np.where(what == WEIGHT, KINDS.index("weights"), KINDS.index("load"))
         return np.stack(
             (
                 _ticks(port), outer, fetched, _ticks(from_l2), _ticks(from_l2 + m.llc_cycles),
                 _ticks(from_l2 + m.llc_cycles + m.dram_cycles), _ticks(mvins[:, LOCAL] + mvins[:, ZEROS]),
                 mvins[:, BYTES], kind,
-                np.where(into_sums, INTO_ACCUMULATOR, INTO_SCRATCHPAD), spent,
-                *self._lines(FILL, labels, outer, fetched), *self._row(mvins[:, PAGE], out=False),
+                np.where(into_sums, INTO_ACCUMULATOR, INTO_SCRATCHPAD), inside,
+                *self._lines(FILL, labels, outer, fetched, spent), *self._row(mvins[:, PAGE], out=False),
             ),
             axis=1,
         )  # fmt: skip
 
-    def _groups(self, groups: Ints, table: Ints, of: Ints, labels: Ints) -> Ints:
-        """Of every execute op, see the kernel."""
-        m, at = self.machine, groups[:, EX_TILE]
+    def _groups(self, groups: Ints, first: int, table: Ints, of: Ints, labels: Ints, spent: _Spent) -> Ints:
+        """Of every execute op, see the kernel. first: the number of the first tile of the table."""
+        m, at = self.machine, groups[:, EX_TILE] - first
         tile, pixels = table[at], table[at][:, N] * table[at][:, OY] * table[at][:, OX]
         run = np.maximum(groups[:, EX_ROWS], groups[:, EX_PAIRS] * m.pair_cycles)
         macs, registers, scratchpad, sums = self.array.work(
@@ -336,24 +341,52 @@ class TileEmitter:
         )
         works = groups[:, EX_PAIRS] > 0
         inside = {MACS_LEVEL: works * macs * m.mac_pj, REGISTERS_LEVEL: works * registers * m.register_pj}
-        spent = self._spend(EXECUTE, labels, inside | self._near(works * scratchpad, works * sums))
-        return np.stack((groups[:, EX_MVINS], _ticks(run), works * macs, spent), axis=1)
+        each = spent.of(EXECUTE, labels, inside | self._near(works * scratchpad, works * sums))
+        return np.stack((groups[:, EX_MVINS], _ticks(run), works * macs, each), axis=1)
 
-    def _stores(self, seen: Touched, table: Ints, labels: Ints) -> Ints:
+    def _stores(self, tiles: Ints, table: Ints, labels: Ints, spent: _Spent) -> Ints:
         """Of every tile, see the kernel. A store's beats and fills keep the port of the L2 from the loads."""
-        m, tiles = self.machine, seen.tiles
+        m = self.machine
         outer, fetched = tiles[:, LLC] * m.line_bytes, tiles[:, DRAM] * m.llc_line_bytes
         beats = tiles[:, BEATS] * m.beat_cycles
         run = beats + tiles[:, REQUESTS] * m.store_request_cycles + tiles[:, POOLED]
         words = tiles[:, BYTES] // np.maximum(table[:, LEAVES], 1)
-        spent = self._spend(STORE_PORT, labels, self._near(0 * words, words) | self._inner(tiles[:, BYTES]))
+        near = spent.of(STORE_PORT, labels, self._near(0 * words, words) | self._inner(tiles[:, BYTES]))
         return np.stack(
             (
                 _ticks(beats + tiles[:, LLC] * m.fill_cycles), outer, fetched, _ticks(run), tiles[:, BYTES],
-                spent, *self._lines(STORE_FILL, labels, outer, fetched), *self._row(tiles[:, PAGE], out=True),
+                near, *self._lines(STORE_FILL, labels, outer, fetched, spent), *self._row(tiles[:, PAGE], out=True),
             ),
             axis=1,
         )  # fmt: skip
+
+
+class _Spent:
+    """Energies of ops that are written a part at a time, summed by unit, level and layer."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[int, str], dict[int, int]] = {}  # in the order in which levels come
+
+    def of(self, unit: int, labels: Ints, picojoules: dict[str, Any]) -> Ints:
+        """The energy of every op of a unit, fJ, which is noted. picojoules: by level."""
+        total = np.zeros(len(labels), np.int64)
+        layers, which = np.unique(labels, return_inverse=True)
+        for level, spent in picojoules.items():
+            each = _fj(spent, level)
+            total += each
+            sums = np.zeros(len(layers), np.int64)
+            np.add.at(sums, which, each)
+            known = self._sums.setdefault((unit, level), {})
+            for layer, energy_fj in zip(layers.tolist(), sums.tolist(), strict=True):
+                known[layer] = known.get(layer, 0) + energy_fj
+        return total
+
+    def told(self, builder: Builder, units: Ints) -> None:
+        """Say it to a builder, a unit after the other, in the order of their ops. units: the builder's."""
+        order = (LOAD, FILL, FETCH, EXECUTE, STORE_PORT, STORE_FILL, STORE_FETCH, STORE)
+        for (unit, level), sums in sorted(self._sums.items(), key=lambda item: order.index(item[0][0])):
+            for layer in sorted(sums):
+                builder.spent(int(units[unit]), layer, level, sums[layer])
 
 
 def _ticks(cycles: Any) -> Any:
@@ -388,6 +421,24 @@ _TAKE_AT, _TAKE_N, _GIVE_AT, _GIVE_N = (_AT[k] for k in ("take_at", "take_n", "g
 _KIND, _LAYER, _MACS, _FJ, _PAYLOAD = (_AT[k] for k in ("kind", "layer", "macs", "energy_fj", "payload_bytes"))
 _COMPUTE, _LOADS, _STORES, _LAUNCH, _SYNC = (KINDS.index(k) for k in ("compute", "load", "store", "launch", "sync"))
 _SLOT = 0  # of takes and gives: a tile's credit
+# What is written so far: ops, deps, mvins and groups; the half of the accumulator in use; the first of the ops that end
+# the tile before.
+AT_OP, AT_DEP, AT_MVIN, AT_GROUP, HALF, OVER = range(6)
+N_STATE = 6
+
+
+@njit(cache=True)
+def _bind(rows, units, routes, takes, gives, dep_first, last):
+    """Make units, routes, credits and deps of rows, that count what an emitter has, those of its builder. last: is
+    given the last op of each unit, -1 where there is none."""
+    for n in range(len(rows)):
+        row = rows[n]
+        last[row[_UNIT]] = n
+        row[_UNIT] = units[row[_UNIT]]
+        row[_DEP_AT] += dep_first
+        row[_ROUTE_AT] = routes[row[_ROUTE_AT]] if row[_ROUTE_N] > 0 else 0
+        row[_TAKE_AT] = takes[row[_TAKE_AT]] if row[_TAKE_N] > 0 else 0
+        row[_GIVE_AT] = gives[row[_GIVE_AT]] if row[_GIVE_N] > 0 else 0
 
 
 @njit(cache=True)
@@ -451,15 +502,19 @@ def _emit_mvin(rows, deps, n, n_deps, load, label, slot, last, before, room, mov
 
 
 @njit(cache=True)
-def _emit(rows, deps, ends, loads, groups, tiles, stores, in_flight, drain, serial, lines):
-    n = n_deps = mvin = group = half = 0
-    over = 0  # the first of the ops that end the tile before
-    last = np.full(3, -1, np.int64)
-    history = np.full((in_flight, 3), -1, np.int64)  # of mvin i - in_flight, at i % in_flight
-    freed = np.full(2, -1, np.int64)  # the op that freed each half of the accumulator
-    left = np.full(len(tiles), -1, np.int64)  # the op after which a tile's results lie in the scratchpad
-    for i in range(len(tiles)):
-        tile, label = tiles[i], tiles[i, T_LABEL]
+def _emit(
+    rows, deps, ends, loads, groups, tiles, stores, in_flight, drain, serial, lines, begins, state, last, history,
+    freed, left,
+):  # fmt: skip
+    """Write the next tiles. begins: the numbers of the first of tiles, groups and loads. last: the latest op of each
+    unit that loads; history: of mvin i - in_flight, at i % in_flight; freed: the op that freed each half of the
+    accumulator; left: the op after which a tile's results lie in the scratchpad. These and `state` are what was written
+    before."""
+    n, n_deps, mvin, group = state[AT_OP], state[AT_DEP], state[AT_MVIN], state[AT_GROUP]
+    half, over = state[HALF], state[OVER]
+    first_tile, first_group, first_mvin = begins
+    for i in range(first_tile, first_tile + len(tiles)):
+        tile, label = tiles[i - first_tile], tiles[i - first_tile, T_LABEL]
         n = _op(rows, n, CONTROL, _LAUNCH, label, 0, 0, 0, -1, n_deps)
         if tile[T_SOFTWARE]:
             _over(rows, n, HOST, tile[T_SOFTWARE], tile[T_SOFTWARE], -1)
@@ -473,13 +528,24 @@ def _emit(rows, deps, ends, loads, groups, tiles, stores, in_flight, drain, seri
         moved = left[tile[T_AFTER]] if tile[T_AFTER] >= 0 else -1
         previous, first = slot, True
         while group < tile[T_GROUPS]:
-            while mvin < groups[group, G_MVINS]:
-                before, load = history[mvin % in_flight], loads[mvin]
+            while mvin < groups[group - first_group, G_MVINS]:
+                before, load = history[mvin % in_flight], loads[mvin - first_mvin]
                 n, n_deps = _emit_mvin(rows, deps, n, n_deps, load, label, slot, last, before, room, moved, lines)
                 history[mvin % in_flight] = last
                 mvin += 1
-            n = _op(rows, n, EXECUTE, _COMPUTE, label, 0, groups[group, G_RUN], groups[group, G_FJ], -1, n_deps)
-            rows[n - 1, _MACS] = groups[group, G_MACS]
+            n = _op(
+                rows,
+                n,
+                EXECUTE,
+                _COMPUTE,
+                label,
+                0,
+                groups[group - first_group, G_RUN],
+                groups[group - first_group, G_FJ],
+                -1,
+                n_deps,
+            )
+            rows[n - 1, _MACS] = groups[group - first_group, G_MACS]
             n_deps = _dep(rows, deps, n_deps, n - 1, slot)
             for unit in range(3):
                 n_deps = _dep(rows, deps, n_deps, n - 1, last[unit])
@@ -501,7 +567,7 @@ def _emit(rows, deps, ends, loads, groups, tiles, stores, in_flight, drain, seri
             if not tile[T_LEAVES]:
                 rows[n - 1, _GIVE_AT], rows[n - 1, _GIVE_N] = _SLOT, 1
         if tile[T_LEAVES]:
-            store = stores[i]
+            store = stores[i - first_tile]
             beside = tile[T_GEMM] and moved < 0
             n = _op(rows, n, STORE, _STORES, label, drain, store[S_RUN], 0, 0, n_deps)
             rows[n - 1, _GIVE_AT], rows[n - 1, _GIVE_N] = _SLOT, 1
@@ -518,7 +584,8 @@ def _emit(rows, deps, ends, loads, groups, tiles, stores, in_flight, drain, seri
                     else:
                         _over(rows, n, link, n_bytes, n_bytes if link == 0 else lines[0], OUT)
                     n_deps = _store_deps(rows, deps, n, n_deps, execute, previous, last, beside)
-    return n, n_deps
+    state[AT_OP], state[AT_DEP], state[AT_MVIN], state[AT_GROUP] = n, n_deps, mvin, group
+    state[HALF], state[OVER] = half, over
 
 
 @njit(cache=True)

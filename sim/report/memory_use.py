@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cosoc.sim.lower.fusion import buffer_bytes
-from cosoc.sim.machine.program import KINDS, Ints, Program, Records, entries_of, row_of
+from cosoc.sim.machine.program import CHUNK, KINDS, Ints, Program, Records, entries_of, row_of
 from cosoc.sim.machine.trace import Trace
 from cosoc.sim.model.mapping import PARTIAL_BYTES, Extent, Mapping, Part, Piece
 from cosoc.sim.model.placement import lifetimes, tensor_bytes
@@ -104,8 +104,11 @@ class RunInTime:
         self.soc, self.workload, self.mapping, self.homes = at.soc, at.workload, at.mapping, at.homes
         self.program, self.issue, self.end = program, trace.issue, trace.end
         self.span = trace.makespan
-        self.row = row_of(self.program, np.arange(self.program.n_ops))
-        self.kind, self.layer, self.unit = (self.program.rows[key][self.row] for key in ("kind", "layer", "unit"))
+        # Of long programs, in as few bytes as they need.
+        row, rows = row_of(self.program, np.arange(self.program.n_ops)), self.program.rows
+        self.kind, self.unit = rows["kind"].astype(np.int8)[row], rows["unit"].astype(np.int16)[row]
+        self.layer = rows["layer"].astype(np.int32)[row]
+        del row
         self.number = {name: i for i, name in enumerate(self.program.layers)}
         self.arrays = cached_cores(at.soc)
         # What arrays behind caches do is told by their credits, not by what their movers bring.
@@ -209,6 +212,8 @@ class RunInTime:
         an array behind caches do not, as these warm up, but its layers and pieces follow one another: a new one begins
         where an earlier one comes again. Where that cannot be told (a single piece) all ops are of one."""
         n_ops = len(self.issue)
+        if n == 1:
+            return np.zeros(n_ops, np.int64)
         if not self.arrays:
             return np.asarray(np.arange(n_ops) * n // max(n_ops, 1), dtype=np.int64)
         order = {layer.name: i for i, layer in enumerate(self.workload)}
@@ -225,18 +230,22 @@ class RunInTime:
     @functools.cached_property
     def layer_times(self) -> tuple[Ints, Ints]:
         """`times` of every layer, [layers, inferences]."""
-        ops, shape = np.flatnonzero(self.busy), (len(self.program.layers), int(self.inference.max(initial=0)) + 1)
+        shape = (len(self.program.layers), int(self.inference.max(initial=0)) + 1)
         since, until = np.full(shape, self.span, np.int64), np.zeros(shape, np.int64)
-        np.minimum.at(since, (self.layer[ops], self.inference[ops]), self.issue[ops])
-        np.maximum.at(until, (self.layer[ops], self.inference[ops]), self.end[ops])
+        for first in range(0, len(self.busy), CHUNK):
+            ops = first + np.flatnonzero(self.busy[first : first + CHUNK])
+            np.minimum.at(since, (self.layer[ops], self.inference[ops]), self.issue[ops])
+            np.maximum.at(until, (self.layer[ops], self.inference[ops]), self.end[ops])
         return since, until
 
     def times_of(self, chosen: npt.NDArray[np.bool_]) -> tuple[Ints, Ints]:
         """First issue and last end of some ops, [inferences]."""
-        ops, n = np.flatnonzero(chosen), int(self.inference.max(initial=0)) + 1
+        n = int(self.inference.max(initial=0)) + 1
         since, until = np.full(n, self.span, np.int64), np.zeros(n, np.int64)
-        np.minimum.at(since, self.inference[ops], self.issue[ops])
-        np.maximum.at(until, self.inference[ops], self.end[ops])
+        for first in range(0, len(chosen), CHUNK):
+            ops = first + np.flatnonzero(chosen[first : first + CHUNK])
+            np.minimum.at(since, self.inference[ops], self.issue[ops])
+            np.maximum.at(until, self.inference[ops], self.end[ops])
         return since, until
 
     # ------------------------------------------------------------------------------------------ tiles
@@ -246,7 +255,7 @@ class RunInTime:
         layer's weights go to several over the same links."""
         out: list[list[str]] = []
         known: dict[int, list[str]] = {}
-        for op, row in zip(ops.tolist(), self.row[ops].tolist(), strict=True):
+        for op, row in zip(ops.tolist(), row_of(self.program, ops).tolist(), strict=True):
             if row not in known:
                 layer = self.program.layers[self.layer[op]]
                 routes = route_ends(self.program, self.program.rows[row], self.soc, self.mapping, layer)
@@ -266,7 +275,10 @@ class RunInTime:
         for name in dict.fromkeys(names):
             mine = each == name
             yield _Held(
-                name, since[mine], np.maximum(until, since)[mine], self.program.rows["bytes"][self.row[ops[mine]]]
+                name,
+                since[mine],
+                np.maximum(until, since)[mine],
+                self.program.rows["bytes"][row_of(self.program, ops[mine])],
             )
 
     def windows(self, number: int, kind: int) -> tuple[Ints, Ints]:
@@ -322,8 +334,9 @@ class RunInTime:
         return self.amounts("give", self.program.gives)
 
     def amounts(self, key: str, array: Records) -> tuple[Ints, Ints, Ints]:
-        n = self.program.rows[f"{key}_n"][self.row]
-        entries = array[entries_of(self.program.rows[f"{key}_at"][self.row], n)]
+        row = row_of(self.program, np.arange(self.program.n_ops))
+        n = self.program.rows[f"{key}_n"][row]
+        entries = array[entries_of(self.program.rows[f"{key}_at"][row], n)]
         return np.repeat(np.arange(len(n)), n), entries["credit"], entries["amount"]
 
     def credits_in_bytes(self) -> Iterator[_Held]:
@@ -398,7 +411,8 @@ class RunInTime:
         taken, given = (self.by_layer(found[0][found[1] == slots]) for found in (self.takes, self.gives))
         executes = (self.kind == COMPUTE) & (self.unit == self.program.unit_names.index(array))
         # Additions and partial sums are loaded into the accumulator; others come there with their execution.
-        summed = executes | ((self.kind == LOAD) & (self.program.rows["tag"][self.row] == INTO_ACCUMULATOR))
+        tag = self.program.rows["tag"][row_of(self.program, np.arange(self.program.n_ops))]
+        summed = executes | ((self.kind == LOAD) & (tag == INTO_ACCUMULATOR))
         for name, number in self.number.items():
             parts = [part for _, part in behind_caches(self.mapping.layers[name], self.soc) if part.core == array]
             starts, back, ops = taken[number], given[number], self.ops_of[number]

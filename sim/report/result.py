@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cosoc.sim import exact
-from cosoc.sim.machine.program import KINDS, Ints, Program, Records, bursts_of, entries_of, row_of
+from cosoc.sim.machine.program import CHUNK, KINDS, Ints, Program, Records, bursts_of, entries_of, row_of
 from cosoc.sim.machine.trace import (
     EDGES,
     PATH_CAUSES,
@@ -356,7 +357,7 @@ class _Ops:
 
 def _ops(program: Program) -> _Ops:
     row = row_of(program, np.arange(program.n_ops))
-    rows, times = program.rows, np.bincount(row, minlength=len(program.rows)).astype(np.int64)
+    rows, times = program.rows, np.bincount(row, minlength=len(program.rows)).astype(np.int64, copy=False)
     return _Ops(row, rows["unit"][row], rows["kind"][row], rows["layer"][row], times)
 
 
@@ -391,26 +392,34 @@ def busy_ticks(program: Program, trace: Trace, soc: SoC) -> Ints:
     A launch keeps the host busy, not its core. Where ops of one unit overlap (lanes, or the host's launches) a tick
     counts once, for the op that began first: rows sum to the union of the intervals.
     """
-    return _busy_ticks(program, trace, soc, _ops(program))
-
-
-def _busy_ticks(program: Program, trace: Trace, soc: SoC, all_ops: _Ops) -> Ints:
-    unit, start, end = _at_work(program, trace, soc, all_ops)
-    ticks = np.zeros((len(program.unit_names), len(program.layers) + 1), np.int64)
-    for number, ops in _groups(unit).items():
-        if number >= 0:
-            np.add.at(ticks[number], all_ops.layer[ops], _own_ticks(start[ops], end[ops]))
+    whom, ticks = _at_work(program, soc), np.zeros((len(program.unit_names), len(program.layers) + 1), np.int64)
+    for number in range(len(program.unit_names)):
+        ops = np.flatnonzero(whom == number)
+        if len(ops):
+            layer = program.rows["layer"][row_of(program, ops)]
+            np.add.at(ticks[number], layer, _own_ticks(_work_begins(program, trace, ops), trace.end[ops]))
     return ticks
 
 
-def _at_work(program: Program, trace: Trace, soc: SoC, all_ops: _Ops) -> tuple[Ints, Ints, Ints]:
-    """Whom each op keeps busy, from when to when: [n_ops] each; launches the host (nobody, if there is none)."""
-    unit, start = all_ops.unit.copy(), trace.issue.copy()
-    launch = all_ops.kind == LAUNCH
-    hosted = soc.host in program.unit_names
-    unit[launch] = program.unit_names.index(soc.host) if hosted else -1
-    start[launch] = trace.end[launch] - trace.service[launch] - program.rows["run"][all_ops.row[launch]]
-    return unit, start, trace.end
+def _at_work(program: Program, soc: SoC) -> npt.NDArray[np.int16]:
+    """Whom each op keeps busy, [n_ops]; launches the host (nobody, -1, if there is none)."""
+    host = program.unit_names.index(soc.host) if soc.host in program.unit_names else -1
+    whom = np.zeros(program.n_ops, np.int16)
+    for first in range(0, len(whom), CHUNK):
+        part = whom[first : first + CHUNK]
+        rows = program.rows[row_of(program, np.arange(first, first + len(part)))]
+        part[:] = np.where(rows["kind"] == LAUNCH, host, rows["unit"])
+    return whom
+
+
+def _work_begins(program: Program, trace: Trace, ops: Ints) -> Ints:
+    """From when on some ops keep somebody busy: of a launch, when the host has begun with it."""
+    row = row_of(program, ops)
+    launch = program.rows["kind"][row] == LAUNCH
+    of_launch = ops[launch]
+    start = trace.issue[ops]
+    start[launch] = trace.end[of_launch] - trace.service[of_launch] - program.rows["run"][row[launch]]
+    return start
 
 
 def _own_ticks(start: Ints, end: Ints) -> Ints:
@@ -424,9 +433,7 @@ def _own_ticks(start: Ints, end: Ints) -> Ints:
 
 def energy_j(program: Program, trace: Trace, soc: SoC) -> float:
     """Energy of the whole run, J: base power, powers of units while busy, and the ops' own."""
-    all_ops = _ops(program)
-    busy = _busy_ticks(program, trace, soc, all_ops)
-    return _powers_j(program, trace, soc, busy) + _ops_j(program, all_ops)
+    return _powers_j(program, trace, soc, busy_ticks(program, trace, soc)) + _joules(_all_fj(program))
 
 
 def _powers_j(program: Program, trace: Trace, soc: SoC, busy: Ints) -> float:
@@ -434,8 +441,10 @@ def _powers_j(program: Program, trace: Trace, soc: SoC, busy: Ints) -> float:
     return float(power_energy_j(soc, trace.makespan, ticks, program.tick_hz))
 
 
-def _ops_j(program: Program, all_ops: _Ops) -> float:
-    return _joules(int((program.rows["energy_fj"] * all_ops.times).sum()))
+def _all_fj(program: Program) -> int:
+    """What all ops spend, fJ."""
+    energy_fj = program.rows["energy_fj"]
+    return sum(int(energy_fj[first : first + n].sum()) * times for first, n, times in program.blocks.tolist())
 
 
 def _joules(femtojoules: float) -> float:
@@ -447,18 +456,14 @@ BASE_POWER, STATIC_POWER, UNTOLD = "base power", "static power", "ops"
 
 def levels_fj(program: Program) -> dict[str, int]:
     """What ops spend at each level, fJ; those that do not say at which stand under `ops`."""
-    return _levels_fj(program, _ops(program))
-
-
-def _levels_fj(program: Program, all_ops: _Ops) -> dict[str, int]:
     sums = _sums(len(program.levels), program.spent["level"], program.spent["energy_fj"]).tolist()
     out = dict(zip(program.levels, sums, strict=True))
-    untold = int((program.rows["energy_fj"] * all_ops.times).sum()) - sum(sums)
+    untold = _all_fj(program) - sum(sums)
     return out | ({UNTOLD: untold} if untold else {})
 
 
-def _by_level(program: Program, soc: SoC, busy: Ints, base_j: float, all_ops: _Ops) -> dict[str, float]:
-    out = {level: _joules(energy_fj) for level, energy_fj in _levels_fj(program, all_ops).items()}
+def _by_level(program: Program, soc: SoC, busy: Ints, base_j: float) -> dict[str, float]:
+    out = {level: _joules(energy_fj) for level, energy_fj in levels_fj(program).items()}
     for unit, ticks in zip(program.unit_names, busy.sum(axis=1).tolist(), strict=True):
         spent = float(power_energy_j(soc, 0, {unit: ticks}, program.tick_hz))
         out |= {f"power of {unit}": spent} if spent else {}
@@ -487,9 +492,9 @@ def report(
     path = path_records(program, trace, run)
     path["cause"] = _causes(program, soc, path, all_ops)
     critical = _critical(program, path, all_ops)
-    busy = _busy_ticks(program, trace, soc, all_ops)
+    busy = busy_ticks(program, trace, soc)
     base = float(power_energy_j(soc, trace.makespan, {}, program.tick_hz))
-    ops_j = _ops_j(program, all_ops)
+    ops_j = _joules(_all_fj(program))
     total = _powers_j(program, trace, soc, busy) + ops_j
     occupied = occupancy(program, trace)
     cycles = trace.makespan * soc.tick_hz / program.tick_hz
@@ -510,7 +515,7 @@ def report(
         base_energy_j=base,
         powers_energy_j=total - ops_j - base,
         ops_energy_j=ops_j,
-        by_level=_by_level(program, soc, busy, base, all_ops),
+        by_level=_by_level(program, soc, busy, base),
         by_layer=_by_layer(program, trace, at, busy, critical, all_ops),
         by_unit=_by_unit(program, trace, soc, busy, occupied, all_ops),
         by_server=_by_server(program, trace, occupied, all_ops),
@@ -733,11 +738,13 @@ def _by_layer(
 
 def _core_busy(program: Program, trace: Trace, soc: SoC, all_ops: _Ops) -> dict[int, int]:
     """By layer, the ticks in which any of its cores computes or is fed."""
-    unit, start, end = _at_work(program, trace, soc, all_ops)
-    is_core = np.array([name in soc.cores for name in program.unit_names], dtype=np.bool_)[unit]
-    ops = np.flatnonzero(is_core & (unit == all_ops.unit))
+    whom = _at_work(program, soc)
+    is_core = np.array([name in soc.cores for name in program.unit_names], dtype=np.bool_)[whom]
+    ops = np.flatnonzero(is_core & (whom == all_ops.unit))
     groups = {layer: ops[at] for layer, at in _groups(all_ops.layer[ops]).items()}
-    return {layer: int(_own_ticks(start[of], end[of]).sum()) for layer, of in groups.items()}
+    return {
+        layer: int(_own_ticks(_work_begins(program, trace, of), trace.end[of]).sum()) for layer, of in groups.items()
+    }
 
 
 def _cores(
@@ -808,7 +815,7 @@ def _by_server(program: Program, trace: Trace, occupied: Occupancy, all_ops: _Op
     # A transfer whose bytes are ticks says what it moves.
     carried = np.where(rows["payload_bytes"] > 0, rows["payload_bytes"], rows["bytes"])
     moved, granted = (_sums(n, server, (of * all_ops.times)[owner]) for of in (carried, bursts_of(rows)))
-    spent = _levels_fj(program, all_ops)
+    spent = levels_fj(program)
     return tuple(
         ServerPart(
             server=name,
@@ -832,7 +839,7 @@ def _by_memory(program: Program, placed: Placed, inferences: int, all_ops: _Ops)
     """Bytes by memory, from the routes that the ops take; a cached mover's by the link that they cross."""
     soc, mapping = placed.soc, placed.mapping
     read, written, feed = (dict.fromkeys(soc.memories, 0) for _ in range(3))
-    levels = _levels_fj(program, all_ops)
+    levels = levels_fj(program)
     spent = {name: float(levels.get(name, 0)) for name in soc.memories}
     cached, core_of = cached_cores(soc), core_of_unit(soc)
     shared_weights: set[str] = set()  # layers whose weights go to several memories over the same links

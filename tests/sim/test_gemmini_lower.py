@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ import pytest
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
-from cosoc.sim.machine import engine_fast, engine_reference
+from cosoc.sim.machine import engine_fast, engine_reference, program
 from cosoc.sim.machine.program import validate
+from cosoc.sim.movers import cached
 from cosoc.sim.movers.cached_terms import Machine
 from cosoc.sim.movers.cached_units import TICKS_PER_CYCLE
 from cosoc.sim.movers.measured import Nest, lower_nest, run_nest
@@ -153,3 +155,22 @@ def test_simulated_rows_are_close_to_measured_ones() -> None:
     ratio = np.array([run_nest(row.nest, soc_of(row.nest.side), 20_000).cycles / row.cycles for row in rows])
     assert (ratio * [row.cycles for row in rows] >= [execute_bound(row.nest) for row in rows]).all()
     assert np.median(abs(ratio - 1)) < 0.10
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_program_does_not_depend_on_how_much_of_it_is_written_at_a_time(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random nests, three tiles or 500 rows at a time and all at once: the same digest, and what is wrong is found."""
+    nest = random_nest(seed)
+    soc = soc_of(nest.side)
+    whole = lower_nest(nest, soc).program
+    monkeypatch.setattr(cached, "TILES", 3)
+    monkeypatch.setattr(program, "CHUNK", 500)
+    parts = lower_nest(nest, soc).program
+    assert len(whole.rows) > 3
+    assert program.digest(parts) == program.digest(whole)
+    wrong = whole.rows.copy()
+    twice = replace(whole, rows=wrong, deps=np.concatenate([whole.deps, [1, 1]]))
+    twice.rows["dep_at"][-1], twice.rows["dep_n"][-1] = len(whole.deps), 2
+    assert validate(twice) == [f"row {len(wrong) - 1}: its dep list names 1 twice"]
