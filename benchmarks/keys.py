@@ -41,7 +41,15 @@ from cosoc.sim import exact
 from cosoc.sim.cores.cluster import Cluster as Processors
 from cosoc.sim.cores.roofline import Roofline
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.catalog import SoCFile, find_cluster, find_soc, is_cluster, list_clusters, list_socs
+from cosoc.sim.files.catalog import (
+    SoCFile,
+    find_cluster,
+    find_soc,
+    find_technology,
+    is_cluster,
+    list_clusters,
+    list_socs,
+)
 from cosoc.sim.importers.torch_export import from_module
 from cosoc.sim.lower.emit import lower
 from cosoc.sim.machine import engine_fast
@@ -49,6 +57,7 @@ from cosoc.sim.manual import DEFAULT, named_mapping
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime, Stage
 from cosoc.sim.model.soc import CachedMover, Dma, Model, SoC
+from cosoc.sim.model.technology import areas_mm2
 from cosoc.sim.model.tiles import make_tile
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.pipelined import simulate_pipelined
@@ -416,7 +425,8 @@ def format_figures(soc: SoC) -> Figures:
     for layer in mixed.layers.values():
         layer.gates = torch.softmax(layer.logits.detach(), 1)
     with torch.no_grad():
-        return (*mixed(x).flatten().tolist(), area_mm2(soc))
+        parts = areas_mm2(soc, find_technology(soc.technology)) if soc.technology is not None else {}
+        return (*mixed(x).flatten().tolist(), area_mm2(soc), *parts.values())
 
 
 def evidence_figures(soc: SoC) -> Figures:
@@ -517,7 +527,7 @@ def with_values(soc: SoC, settings: Iterable[tuple[Path, Any]]) -> SoC:
     return changed.at_its_voltage()
 
 
-OF_NO_RUN = ("weight_bits", "act_bits", "area_mm2")  # what only formats and areas may tell
+OF_NO_RUN = ("weight_bits", "act_bits", "area_mm2", "off_chip")  # what only formats and areas may tell
 
 
 class Sweep:

@@ -269,10 +269,10 @@ def has(row: dict[str, Any] | None, soc: SoC) -> bool:
     return row is not None and ("socs" not in row or soc.name in row["socs"])
 
 
-def summary(rows: list[dict[str, Any]], socs: list[str]) -> dict[str, Any]:
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """How many were read, with all MACs, and ran."""
     read = [row for row in rows if "macs" in row]
-    run = {soc: sum("ms" in row["socs"].get(soc, {}) for row in read) for soc in socs}
+    run = {soc: sum("ms" in row["socs"].get(soc, {}) for row in read) for soc in SOCS}
     exact = sum(row.get("counted") == row["macs"] for row in read)
     return {"networks": len(rows), "read": len(read), "macs_as_counted": exact, "run": run}
 
@@ -303,10 +303,10 @@ def main() -> None:
         before = kept.get(net.name, {}).get("socs", {})
         kept[net.name] = found | ({"socs": before | found["socs"]} if "socs" in found else {})
         rows = [kept[net.name] for net in NETS if net.name in kept]
-        write_json(options.json, {"quick": options.quick, **summary(rows, names), "networks": rows})
+        write_json(options.json, {"quick": options.quick, **summary(rows), "networks": rows})
     rows = [kept[net.name] for net in NETS if net.name in kept]
     Console(width=170).print(table(rows, names))
-    print(", ".join(f"{key} {value}" for key, value in summary(rows, names).items()))
+    print(", ".join(f"{key} {value}" for key, value in summary(rows).items()))
 
 
 if __name__ == "__main__":

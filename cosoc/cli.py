@@ -300,8 +300,8 @@ def simulate(
     if schedule_file:
         from cosoc.sim.report.schedule import write_schedule
 
-        with replacing(schedule_file) as part:
-            write_schedule(result, part)
+        with replacing(schedule_file) as part, reporting_late(quiet) as progress:
+            write_schedule(result, part, progress)
     if gantt_file:
         with replacing(gantt_file) as part:
             render.gantt(result, part)
@@ -1044,6 +1044,9 @@ def import_mapping(
         str | None,
         typer.Option("--outside", metavar="LEVEL", help="Of Timeloop's files: the level whose loops go around tiles."),
     ] = None,
+    runtime: Annotated[
+        Runtime | None, typer.Option("--runtime", help="Of Timeloop's files: as in simulate [default: overlapped].")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the mapping file there.")] = None,
     overrides: Overrides = None,
     trusted: Trust = False,
@@ -1052,7 +1055,8 @@ def import_mapping(
     _check_outputs({"--out": out})
     from cosoc import handover
 
-    found = handover.imported(mapping, _workload(workload, None), _soc(soc, overrides), layer, core, outside)
+    machine, network = _soc(soc, overrides), _workload(workload, None)
+    found = handover.imported(mapping, network, machine, layer, core, outside, runtime)
     if out is None:
         put(found, end="")
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 from urllib.parse import quote, unquote
 
 from cosoc.output import check_writable, put, say, write_text
@@ -14,20 +14,20 @@ from cosoc.sim.files.mapping_file import dump_mapping
 from cosoc.sim.importers.timeloop import from_strings, read_strings
 from cosoc.sim.importers.timeloop_file import SUFFIX, from_files, to_files
 from cosoc.sim.importers.zigzag_file import NAMES, to_zigzag
-from cosoc.sim.model.mapping import Dim, Mapping
+from cosoc.sim.model.mapping import Dim, Mapping, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.report.operator_table import NamesFile, astra_sim, llmservingsim, plain, read_names
 from cosoc.sim.report.result import Result
 
 Tool = Literal["timeloop", "zigzag"]
-TOOLS: tuple[Tool, ...] = get_args(Tool)
 ZIGZAG_FILES = ("mapping.yaml", "workload.yaml")
 TOLD = 3  # layers that a message names
 
 
 def imported(
-    found: str, workload: Workload, soc: SoC, layer: str | None, core: str | None, outside: str | None
+    found: str, workload: Workload, soc: SoC, layer: str | None, core: str | None, outside: str | None,
+    runtime: Runtime | None,
 ) -> str:  # fmt: skip
     """A mapping file, of a mapping string, a file of them, a mapping file of Timeloop, or a folder of these."""
     # os.path: a string may be longer than the name of a file can be
@@ -36,9 +36,9 @@ def imported(
         files = _in_folder(Path(found)) if layer is None else {layer: Path(found)}
         if is_folder and layer is not None:
             raise InputError(f"--layer goes with a string or one file, not with the folder {found}")
-        mapping, inside = from_files(files, workload, soc, core, outside)
+        mapping, inside = from_files(files, workload, soc, core, outside, runtime or "overlapped")
         return _told(inside) + dump_mapping(mapping)
-    for option, value in (("--core", core), ("--outside", outside)):
+    for option, value in (("--core", core), ("--outside", outside), ("--runtime", runtime)):
         if value is not None:
             raise InputError(f"{option} {value}: goes with a mapping file of Timeloop (and --layer), not with strings")
     if not is_file and layer is None:
@@ -150,4 +150,4 @@ def write_table(to: str, results: Sequence[Result], out: Path | None, names: Nam
         write_text(out, text)
 
 
-__all__ = ["TOOLS", "Tool", "check_table", "exported", "imported", "read_names", "write_table"]
+__all__ = ["Tool", "check_table", "exported", "imported", "read_names", "write_table"]

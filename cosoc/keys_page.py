@@ -49,10 +49,13 @@ def keys_page(schemas: dict[str, dict[str, Any]]) -> str:
     for name, model in CORES.items():
         lines += _model(name, model, parts)
     for file, title in (("cluster", "Cluster files"), ("mapping", "Mapping files"), ("workload", "Workload files"),
+                        ("technology", "Technology files"),
                         ("schedule", "Schedules, which `simulate --schedule` writes")):  # fmt: skip
         schema = schemas[f"{file}.json"]
         if "properties" in schema:
             lines += [f"## {title}\n", *_table(schema)]
+        elif "title" not in schema:  # one of several kinds, each below
+            lines.append(f"## {title}\n")
         for name, part in schema.get("$defs", {}).items():
             if "properties" in part:
                 heading = "##" if "properties" not in schema and name == schema.get("title") else "###"

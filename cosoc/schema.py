@@ -30,6 +30,7 @@ from cosoc.sim.files import catalog, mapping_file, workload_file
 from cosoc.sim.files.names import FileKind
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.soc import Core
+from cosoc.sim.model.technology import Technology
 from cosoc.sim.model.units import Within
 from cosoc.sim.report.schedule_file import ClusterScheduleFile, ScheduleFile
 
@@ -51,6 +52,7 @@ def _schema(kind: FileKind) -> dict[str, Any]:
         "cluster": catalog.cluster_json_schema,
         "workload": workload_file.json_schema,
         "mapping": mapping_file.json_schema,
+        "technology": catalog.technology_json_schema,
         "schedule": _schedule,
     }[kind]()
     roots = _roots(kind)
@@ -76,6 +78,7 @@ def _roots(kind: FileKind) -> tuple[type[BaseModel], ...]:
         "cluster": (Cluster,),
         "workload": (workload_file.WorkloadFile,),
         "mapping": (mapping_file.MappingFile,),
+        "technology": (Technology,),
         "schedule": (ScheduleFile, ClusterScheduleFile),
     }
     return roots[kind]

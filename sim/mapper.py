@@ -121,7 +121,7 @@ class _Mapper:
         return self.simulated.ops + self.spent
 
     def tell(self, done: int, total: int, what: str) -> None:
-        """Say how far it is,."""
+        """Say how far it is."""
         if self.report is not None:
             self.report(done, total, f"{self.name}: {what}")
 

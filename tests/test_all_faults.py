@@ -14,9 +14,17 @@ from cosoc.cli import main
 from cosoc.search.campaigns.checks import plan_problems
 from cosoc.search.campaigns.plan import load_plan
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.catalog import find_soc, list_clusters, list_socs, load_cluster, load_soc
+from cosoc.sim.files.catalog import find_soc, find_technology, list_clusters, list_socs, load_cluster, load_soc
 from cosoc.sim.files.mapping_file import dump_mapping, find_mapping, load_mapping
-from cosoc.sim.files.names import built_in_mappings, cluster_folder, list_workloads, soc_folder, workload_folder
+from cosoc.sim.files.names import (
+    built_in_mappings,
+    cluster_folder,
+    list_technologies,
+    list_workloads,
+    soc_folder,
+    technology_folder,
+    workload_folder,
+)
 from cosoc.sim.files.workload_file import find_workload, load_workload
 from cosoc.sim.files.yamlfile import MAX_TOLD
 from cosoc.sim.tiler import checked
@@ -77,7 +85,26 @@ def _nobody(line: str, g: random.Random) -> Planted | None:
     return (f"host: nobody{found[2]}", "host: no core named 'nobody'") if found else None
 
 
-SOC_FAULTS: tuple[Plant, ...] = (_negative, _word, _misspelled, _twice, _range, _nowhere, _nobody)
+def _no_memory(line: str, g: random.Random) -> Planted | None:
+    """A core, or a mover's cache, in a memory that there is none of."""
+    found = re.match(r"^(    (?:memory|weight_memory|accumulator|l2|llc): )\w+(.*)$", line)
+    return (f"{found[1]}nowhere{found[2]}", "no memory named 'nowhere'") if found else None
+
+
+def _no_link(line: str, g: random.Random) -> Planted | None:
+    wrong, n = re.subn(r"(links: \[)\w+", r"\1nothing", line)
+    return (wrong, "no link named 'nothing'") if n else None
+
+
+def _lost(line: str, g: random.Random) -> Planted | None:
+    """A route without a mover."""
+    wrong, n = re.subn(r", dma: \w+,", ",", line)
+    return (wrong, "dma: required key is missing") if n else None
+
+
+SOC_FAULTS: tuple[Plant, ...] = (
+    _negative, _word, _misspelled, _twice, _range, _nowhere, _nobody, _no_memory, _no_link, _lost,
+)  # fmt: skip
 
 
 def _planted(text: str, faults: tuple[Plant, ...], n: int, g: random.Random, apart: int = 1) -> tuple[str, list[str]]:
@@ -126,6 +153,25 @@ def test_all_faults_of_a_soc(tmp_path: Path, name: str) -> None:
         g = random.Random(f"{name} {seed}")
         wrong, said = _planted(text, SOC_FAULTS, g.randint(2, 5), g)
         _all_are_said(load_soc, tmp_path / "wrong.yaml", wrong, said)
+
+
+@pytest.mark.parametrize("name", list_technologies())
+def test_all_faults_of_a_technology(tmp_path: Path, name: str) -> None:
+    """Its keys stand at the beginning of their lines."""
+    text = (technology_folder() / f"{name}.yaml").read_text()
+    at_the_margin = tuple(_outdented(plant) for plant in (_negative, _word, _twice, _range, _misspelled))
+    for seed in range(8):
+        g = random.Random(f"{name} {seed}")
+        wrong, said = _planted(text, at_the_margin, g.randint(2, 5), g)
+        _all_are_said(lambda file: find_technology(str(file)), tmp_path / "wrong.yaml", wrong, said)
+
+
+def _outdented(plant: Plant) -> Plant:
+    def planted(line: str, g: random.Random) -> Planted | None:
+        found = plant(f" {line}", g)
+        return None if found is None else ("\n".join(one[1:] for one in found[0].split("\n")), found[1])
+
+    return planted
 
 
 # ------------------------------------------------------------------------------------------ clusters

@@ -346,7 +346,7 @@ FILE_MISTAKES = [
     ),
     # infeasible
     ("mapping", "oy: 8, ox: 8", "oy: 9, ox: 8", "a tile spans 9 of oy, must be 1 to 8"),
-    ("mapping", "pieces: []", "pieces: [[conv1, conv3]]", "goes row by row in its fused piece; leave out tile"),
+    ("mapping", "pieces: []", "pieces: [[conv1, conv2]]", "goes row by row in its fused piece; leave out tile"),
 ]
 
 

@@ -7,14 +7,16 @@ little: a change of the model or of a table says in its commit which, and why (`
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cosoc.sim import exact
-from cosoc.sim.estimate import layer_terms, layer_time
+from cosoc.sim.estimate import group_terms, layer_terms, layer_time
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import find_mapping
 from cosoc.sim.files.workload_file import find_workload
@@ -48,6 +50,7 @@ COMMANDS = (
     "simulate rpi4 bert_base_block",
     "show workload mobilenet_v1_025",
     "show mapping gemmini resnet8",
+    "show mapping gemmini bert_base_block",
     "show program gemmini digits_cnn",
 )
 
@@ -59,6 +62,16 @@ def test_a_command_says_what_it_said(
     status, out, _ = run(*command.split())
     assert status == 0
     golden(f"commands/{command.replace('--', '').replace(' ', '_').replace('.', '_').replace('=', '_')}", out)
+
+
+def test_a_cluster_says_what_it_said(
+    tmp_path: Path, run: Callable[..., tuple[int, str, str]], golden: Callable[[str, str], None]
+) -> None:
+    mapping = tmp_path / "two.yaml"
+    mapping.write_text("stages: [{device: cpu, behind: layer2.0.add, replicas: 2}, {device: cpu, behind: fc}]\n")
+    status, out, said = run("simulate", "homogeneous_cpu_4", "resnet8", "--mapping", mapping, "--inferences", "50")
+    assert status == 0, said
+    golden("commands/simulate_homogeneous_cpu_4_resnet8", out)
 
 
 def told(figures: dict[str, Any]) -> str:
@@ -73,6 +86,7 @@ LAYERS = (
         pad_x=1,
     ),
     Layer("deep", "conv", (INPUT,), 200, 600, oy=7, ox=9, iy=7, ix=9),
+    Layer("padded", "conv", (INPUT,), 24, 8, oy=8, ox=8, iy=8, ix=8, fy=7, fx=7, pad_y=3, pad_x=3),
     Layer("rows", "conv", (INPUT,), 300, 1500, ox=100, ix=100),
     Layer("depthwise", "conv", (INPUT,), 48, 48, oy=12, ox=9, iy=14, ix=11, fy=3, fx=3, groups=48),
     Layer("sum", "add", (INPUT, "plain"), 40, 40, oy=14, ox=14, iy=14, ix=14),
@@ -86,8 +100,8 @@ def test_the_closed_form_behind_caches_is_what_it_was(golden: Callable[[str, str
         c = 1 if layer.depthwise else layer.c
         for number, order in enumerate(ORDERS):
             tile = Extent(
-                min(layer.k, 32 + 16 * (number % 3)), min(c, 48 + 64 * (number % 2)), 1 + number % layer.fy, layer.fx,
-                -(-layer.oy // (1 + number % 3)), -(-layer.ox // (2 + number % 2)),
+                min(layer.k, 32 + 16 * (number % 3)), min(c, 48 + 64 * (number % 2)), 1 + number % layer.fy,
+                1 + number // 2 % layer.fx, -(-layer.oy // (1 + number % 3)), -(-layer.ox // (2 + number % 2)),
             )  # fmt: skip
             if layer.op == "add":
                 tile = Extent(tile.k, tile.k, 1, 1, tile.oy, tile.ox)
@@ -126,13 +140,13 @@ CHIPS = (
 def test_the_closed_form_of_layers_is_what_it_was(
     chip: tuple[str, str, str], golden: Callable[[str, str], None]
 ) -> None:
-    """Time, busy units and their energy of every layer, by itself, under both runtimes."""
+    """Time, busy units and their energy of every layer, by itself, and beside the next, under both runtimes."""
     soc, net = find_soc(chip[0]), find_workload(chip[1])
     runtimes: tuple[Runtime, ...] = ("serial", "overlapped")
     out = []
     for runtime in runtimes:
         mapping = checked(find_mapping(chip[2], net, soc, runtime), net, soc)
-        homes = homes_of(net, mapping, soc)
+        homes, works = homes_of(net, mapping, soc), []
         for layer in net:
             plan = mapping.layers[layer.name]
             shares = [(part.core, part.channels) for part in plan.parts]
@@ -140,4 +154,8 @@ def test_the_closed_form_of_layers_is_what_it_was(
             terms, busy = layer_terms(layer, work, soc, homes, exact)
             ticks = {"ticks": layer_time(layer, work, soc, runtime, homes, Theta(), exact).ticks}
             out.append(f"{runtime} {layer.name}: {told(ticks | asdict(terms) | dict(busy))}\n")
+            works.append((layer, work))
+        for one, other in itertools.pairwise(works):
+            both, _ = group_terms((one, other), soc, homes, exact)
+            out.append(f"{runtime} {one[0].name} beside {other[0].name}: {told(asdict(both))}\n")
     golden(f"layers/{chip[0]}_{chip[1]}", "".join(out))

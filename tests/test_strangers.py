@@ -215,7 +215,10 @@ def test_names_are_shown_and_not_obeyed(words: str, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("key", ['"\\e[31mred"', '"\\u202e"', '"\\n\\r"'])
 def test_an_unknown_key_is_shown_escaped(key: str, tmp_path: Path, run: Say) -> None:
     path = tmp_path / "net.yaml"
-    path.write_text(f"name: net\n{key}: 1\ninput: {{c: 1}}\noutputs: [a]\nlayers: []\n")
+    path.write_text(
+        f"name: net\n{key}: 1\ninput: {{c: 1}}\noutputs: [a]\n"
+        "layers: [{name: a, op: conv, inputs: [input], k: 1, c: 1}]\n"
+    )
     status, _, said = run("simulate", "diana", path)
     assert status == 2 and said.count("\n") == 1 and _tame(said)
 
@@ -483,3 +486,8 @@ def test_an_open_scheduler_gets_a_word(address: str) -> None:
 
 def test_where_nothing_is_said_nothing_is_trusted() -> None:
     assert os.environ.get(VARIABLE) is None
+
+
+def test_a_module_that_is_nowhere_is_no_part_of_the_library() -> None:
+    with pytest.raises(InputError, match="no module named 'nowhere_to_be_found', neither installed nor in"):
+        check_trusted("nowhere_to_be_found:Core")

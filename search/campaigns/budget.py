@@ -61,6 +61,6 @@ def _keeps(task: Task, one: Budget) -> bool:
     except InputError:
         return True
     if not found:
-        keys = "area_mm2 of its memories" if one.figure == "area_mm2" else "power_mw, base_power_mw"
+        keys = "technology, or area_mm2" if one.figure == "area_mm2" else "power_mw, base_power_mw"
         raise InputError(f"--budget {one.text}: {task.spec['soc']} states none ({keys}); leave the budget out")
     return found <= one.most

@@ -104,8 +104,8 @@ def peak_power_mw(soc: SoC) -> float:
 
 
 def area_mm2(soc: SoC) -> float:
-    """What the SoC file states; 0 where it states none."""
-    return sum(memory.area_mm2 for memory in soc.memories.values())
+    """What the SoC file states, or its technology has of its parts; 0 where there is neither."""
+    return soc.area_mm2 or sum(memory.area_mm2 for memory in soc.memories.values())
 
 
 def boundary_of(spec: Mapping[str, Any]) -> str | None:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from cosoc.sim import exact
+from cosoc.sim.model.silicon import Silicon
 from cosoc.sim.model.soc import Core, FromList, Num
 from cosoc.sim.model.units import Bits, Elements, Parallel, Picojoules, Times, WholeCycles, WordBytesOr0
 from cosoc.sim.model.workload import Tile
@@ -52,6 +53,12 @@ class AnalogArray(Core):
 
     @property
     def ternary(self) -> bool:
+        return True
+
+    def silicon(self) -> Silicon:
+        return Silicon(cell_bits=self.rows * self.cols * self.cell_bits)
+
+    def own_energies(self) -> bool:
         return True
 
     def improvements(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from cosoc.sim.model.silicon import Silicon
 from cosoc.sim.model.soc import Core, Num
 from cosoc.sim.model.units import BeatBytes, Elements, ElementsOr0, Parallel, WholeCycles, WholeCyclesOr0, WordBytesOr0
 from cosoc.sim.model.workload import Tile
@@ -72,6 +73,11 @@ class Cluster(Core):
     def peak_macs(self) -> int:
         """Multiply-accumulates a cycle if every processor issued nothing else."""
         return self.cores * self.lanes
+
+    def silicon(self) -> Silicon:
+        """Each processor has the products of a word of 8-bit numbers, and loads one."""
+        products = self.cores * WORD_BITS // 8
+        return Silicon(processors=self.cores, multipliers=products, read_bytes=self.cores * WORD_BYTES)
 
     def improvements(self) -> tuple[str, ...]:
         return ("cores=x2",)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from cosoc.sim.model.silicon import SUM_BITS, Silicon
 from cosoc.sim.model.soc import ONE_FORMAT, Core, Num
 from cosoc.sim.model.units import BeatBytes, Parallel, WordBytesOr0
 from cosoc.sim.model.workload import Tile
@@ -35,6 +36,17 @@ class DepthwiseEngine(Core):
     channels: Parallel  # at a time
     law_feed_bytes: BeatBytes  # what its feed links carry in a cycle where the law's cycles were counted
     bias_bytes: WordBytesOr0 = 4  # per output channel, moved with the weights
+
+    def silicon(self) -> Silicon:
+        """Of each channel the products of a window in the cycles of an output, a window of inputs and of weights, and
+        the sum."""
+        bits = TAPS * (self.act_bits + self.weight_bits) + SUM_BITS
+        return Silicon(
+            multipliers=self.channels * TAPS / (EDGE + 1),
+            multiplier_bits=(self.act_bits, self.weight_bits),
+            register_bits=self.channels * bits,
+            read_bytes=self.channels,
+        )
 
     def improvements(self) -> tuple[str, ...]:
         return ("channels=x2",)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from cosoc.sim.model.silicon import SUM_BITS, Silicon
 from cosoc.sim.model.soc import NO_FEED, ONE_FORMAT, Core, Num
 from cosoc.sim.model.units import Parallel, WholeCyclesOr0, WordBytesOr0
 from cosoc.sim.model.workload import Tile
@@ -29,6 +30,17 @@ class DigitalArray(Core):
     block_start_cycles: WholeCyclesOr0 = 0  # per block of rows x cols outputs
     channel_job_cycles: WholeCyclesOr0 = 0  # depthwise: configuration and wait per channel
     bias_bytes: WordBytesOr0 = 4  # per output channel, moved with the weights
+
+    def silicon(self) -> Silicon:
+        """A PE has a product, a sum, and registers for its operands and its sum."""
+        pes = self.rows * self.cols
+        return Silicon(
+            multipliers=pes,
+            multiplier_bits=(self.act_bits, self.weight_bits),
+            register_bits=pes * (self.act_bits + self.weight_bits + SUM_BITS),
+            read_bytes=self.rows * self.act_bits / 8,
+            weight_bytes=self.cols * self.weight_bits / 8,
+        )
 
     def improvements(self) -> tuple[str, ...]:
         return ("rows=x2",)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from cosoc.sim.model.silicon import Silicon
 from cosoc.sim.model.soc import NO_FEED, ONE_FORMAT, Core, Num
 from cosoc.sim.model.units import WholeCycles, WordBytes
 from cosoc.sim.model.workload import Tile
@@ -20,6 +21,9 @@ class HostCpu(Core):
     cycles_per_mac: WholeCycles  # of a multiply-accumulate
     cycles_per_element: WholeCycles  # of an element read, where nothing is multiplied
     bias_bytes: WordBytes = 4  # per output channel, moved with the weights
+
+    def silicon(self) -> Silicon:
+        return Silicon(processors=1)
 
     def improvements(self) -> tuple[str, ...]:
         return ("cycles_per_mac=x0.5", "cycles_per_element=x0.5")

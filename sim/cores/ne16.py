@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from cosoc.sim.model.silicon import SUM_BITS, Silicon
 from cosoc.sim.model.soc import NO_FEED, Core, Num
 from cosoc.sim.model.units import Elements, Parallel, WholeCyclesOr0, WordBytesOr0
 from cosoc.sim.model.workload import Tile
@@ -52,6 +53,14 @@ class Ne16(Core):
     def macs_per_cycle(self) -> float:
         """Products a cycle of a window, if all its units had work."""
         return self.edge**4 * self.channels / self.weight_bits
+
+    def silicon(self) -> Silicon:
+        """Its units add activations that a bit of a weight selects; sums of a block, and its inputs."""
+        bits = self.edge**2 * self.outputs * SUM_BITS + (self.edge + 2) ** 2 * self.channels * 8
+        return Silicon(
+            adders=self.edge**4 * self.channels, adder_bits=12, register_bits=bits, read_bytes=self.channels,
+            weight_bytes=self.edge**2 * self.channels / 8,
+        )  # fmt: skip
 
     def improvements(self) -> tuple[str, ...]:
         return ("outputs=x2",)

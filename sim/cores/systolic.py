@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from cosoc.sim.model.silicon import SUM_BITS, Silicon
 from cosoc.sim.model.soc import NO_FEED, Core, Model, Name, Num
 from cosoc.sim.model.units import Cycles, Elements, InFlight, Parallel, Picojoules, WholeCyclesOr0
 from cosoc.sim.model.workload import Tile
@@ -97,6 +98,14 @@ class Systolic(Core):
 
     def own_memories(self) -> tuple[str, ...]:
         return ("accumulator",)
+
+    def silicon(self) -> Silicon:
+        """A PE has a product, a sum, and registers for two weights, an input and a partial sum."""
+        pes = self.side**2
+        return Silicon(multipliers=pes, register_bits=pes * (2 * 8 + 8 + SUM_BITS), read_bytes=self.side)
+
+    def own_energies(self) -> bool:
+        return True
 
     def improvements(self) -> tuple[str, ...]:
         return ("execute.pair_latency_cycles=x0.5",)

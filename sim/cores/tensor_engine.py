@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from cosoc.sim.cores.datamover import Datamover
+from cosoc.sim.model.silicon import Silicon
 from cosoc.sim.model.soc import ONE_FORMAT, Core, Num
 from cosoc.sim.model.units import BeatBytes, ElementsOr0, Parallel, WholeCyclesOr0
 from cosoc.sim.model.workload import Tile
@@ -66,6 +67,12 @@ class TensorEngine(Core):
     @property
     def numbers(self) -> tuple[str, int, int]:
         return "float", self.weight_bits, self.act_bits
+
+    def silicon(self) -> Silicon:
+        """A row of multiply-adds with their pipeline, and a sum for each output of a block."""
+        units = self.rows * self.columns
+        bits = 8 * FP16_BYTES * (2 * units * (self.pipeline_registers + 1) + self.rows * self.cols)
+        return Silicon(float_multipliers=units, register_bits=bits, read_bytes=self.law_feed_bytes)
 
     def improvements(self) -> tuple[str, ...]:
         return ("rows=x2",)

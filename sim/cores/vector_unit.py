@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from cosoc.sim.model.silicon import SUM_BITS, Silicon
 from cosoc.sim.model.soc import NO_FEED, NO_WEIGHTS, Core, FromList, Num
 from cosoc.sim.model.units import Parallel
 from cosoc.sim.model.workload import Tile
@@ -26,6 +27,11 @@ class VectorUnit(Core):
     ops: Annotated[tuple[Literal["add", "max_pool", "avg_pool", "eltwise"], ...], FromList] = Field(min_length=1)
     lanes: Parallel  # outputs a pass
     taps: Parallel  # inputs of a window, or operands of an addition, a pass
+
+    def silicon(self) -> Silicon:
+        """An adder or comparator a lane and tap, and a sum a lane."""
+        inputs = self.lanes * self.taps
+        return Silicon(adders=inputs, register_bits=self.lanes * SUM_BITS + 8 * inputs, read_bytes=inputs)
 
     def improvements(self) -> tuple[str, ...]:
         return ("lanes=x2",)

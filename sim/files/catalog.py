@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,19 @@ from pydantic import SerializeAsAny
 
 from cosoc.sim.cores.own import AnyCore
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.mending import Mended
-from cosoc.sim.files.names import cluster_folder, list_clusters, list_socs, soc_folder
-from cosoc.sim.files.yamlfile import Range, load_model, ranges_of, read_plain
+from cosoc.sim.files.mending import Mended, Place
+from cosoc.sim.files.names import (
+    cluster_folder,
+    list_clusters,
+    list_socs,
+    list_technologies,
+    soc_folder,
+    technology_folder,
+)
+from cosoc.sim.files.yamlfile import Range, load_model, ranges_of, read_plain, read_text
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.soc import BOUNDARIES, Boundary, Core, Name, SoC, mixed
+from cosoc.sim.model.technology import Technology, made_of, modelled, sized
 
 
 class SoCFile(SoC):
@@ -28,7 +37,72 @@ class SoCFile(SoC):
 def load_soc(path: Path, overrides: Mapping[str, str] | None = None) -> SoC:
     """Read and check a SoC file; `overrides` are dotted paths to values. InputError names file, line and column. Its
     figures are those at the voltage that it runs at."""
-    return load_model(path, SoCFile, overrides, problems=SoC.problems, ranged=True).at_its_voltage()
+    return _at_its_sizes(path, overrides or {}).at_its_voltage()
+
+
+def _at_its_sizes(path: Path, overrides: Mapping[str, str]) -> SoC:
+    """A SoC with the figures of its sizes, where it names a technology: what a file states is of the sizes that it
+    states, but for those under `figures_at`; what is set may be other sizes."""
+
+    text = read_text(path)  # once, as a pipe can be
+
+    def problems(soc: SoC, mended: Mended) -> list[tuple[Place, str]]:
+        out = soc.problems(mended)
+        if soc.technology is not None and not out and not mended.places:
+            out += _sizes_problems(path, text, soc)
+        return out
+
+    soc = load_model(path, SoCFile, overrides, problems=problems, ranged=True, text=text)
+    if soc.technology is None:
+        return soc
+    technology = find_technology(soc.technology)
+    if soc.energies == "technology":
+        return modelled(soc, technology)
+    return sized(soc, _found(path, text, soc) if overrides or soc.figures_at else soc, technology)
+
+
+def _found(path: Path, text: str, soc: SoC) -> SoC:
+    """The SoC of a file at the sizes that its figures are of."""
+    return _found_at(path, text, tuple((key, json.dumps(value)) for key, value in soc.figures_at.items()))
+
+
+@functools.lru_cache(maxsize=64)
+def _found_at(path: Path, text: str, sizes: tuple[tuple[str, str], ...]) -> SoC:
+    """The same, once for all settings of a sweep."""
+    return load_model(path, SoCFile, dict(sizes), problems=SoC.problems, text=text)
+
+
+def _sizes_problems(path: Path, text: str, soc: SoC) -> list[tuple[Place, str]]:
+    """What is wrong with the technology that a SoC names, or with the sizes that its figures are said to be of."""
+    try:
+        technology = find_technology(str(soc.technology))
+    except InputError as error:
+        return [(("technology",), line) for line in error.lines]
+    out: list[tuple[Place, str]] = []
+    if technology.compute_cell_um2 is None and any(core.cell_bits for core in made_of(soc)):
+        out.append((("technology",), f"{technology.name} has no compute_cell_um2, and a core computes in memory"))
+    for key, value in soc.figures_at.items():
+        try:
+            load_model(path, SoCFile, {key: json.dumps(value)}, text=text)
+        except InputError as error:
+            what = str(error).removeprefix(f"{path}:").removeprefix(f"--set {key}={json.dumps(value)}: ")
+            out.append((("figures_at", key), re.sub(r"^\d+:\d+: ", "", what)))
+    return out
+
+
+@functools.cache
+def _built_in(technology: str) -> Technology:
+    return load_model(technology_folder() / f"{technology}.yaml", Technology, ranged=True)
+
+
+def find_technology(name_or_path: str) -> Technology:
+    """A built-in technology by name, or a technology file by path. InputError names file, line and column."""
+    if name_or_path in list_technologies():
+        return _built_in(name_or_path)
+    if name_or_path.endswith((".yaml", ".yml")) or Path(name_or_path).exists():
+        return load_model(Path(name_or_path), Technology, ranged=True)
+    known = ", ".join(list_technologies())
+    raise InputError(f"no technology named {name_or_path!r}; there is {known}, or give a .yaml file")
 
 
 def find_soc(name_or_path: str, overrides: Mapping[str, str] | None = None) -> SoC:
@@ -196,6 +270,12 @@ def cluster_json_schema() -> dict[str, Any]:
     return schema
 
 
+def technology_json_schema() -> dict[str, Any]:
+    """The JSON schema of a technology file."""
+    schema: dict[str, Any] = json.loads(json.dumps(Technology.model_json_schema()))
+    return schema
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON schema of a SoC file, for editors and other tools."""
     schema: dict[str, Any] = json.loads(json.dumps(SoCFile.model_json_schema(by_alias=True)))
@@ -204,6 +284,6 @@ def json_schema() -> dict[str, Any]:
 
 __all__ = [
     "Core", "SoCFile", "boundary_of", "bounded_cluster", "check_values", "cluster_folder", "cluster_json_schema",
-    "device_soc", "file_content", "find_cluster", "find_soc", "is_cluster", "json_schema", "list_clusters", "list_socs",
-    "load_cluster", "load_soc", "soc_folder", "soc_ranges",
+    "device_soc", "file_content", "find_cluster", "find_soc", "find_technology", "is_cluster", "json_schema",
+    "list_clusters", "list_socs", "load_cluster", "load_soc", "soc_folder", "soc_ranges", "technology_json_schema",
 ]  # fmt: skip

@@ -6,7 +6,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-FileKind = Literal["soc", "cluster", "workload", "mapping", "schedule"]  # the last is written, the others read
+# The last is written, the others read.
+FileKind = Literal["soc", "cluster", "workload", "mapping", "technology", "schedule"]
 DEFAULT = "default"
 MANUAL = ("all_8bit", "io_8bit_backbone_ternary", "all_ternary", "min_cost")
 KINDS = ("gpu", "dla")  # mappings to the first core of a kind
@@ -23,6 +24,11 @@ def cluster_folder() -> Path:
     return soc_folder() / "clusters"
 
 
+def technology_folder() -> Path:
+    """Where the built-in technologies stand."""
+    return soc_folder() / "technology"
+
+
 def workload_folder() -> Path:
     """Where the built-in workload files stand."""
     return soc_folder() / "workloads"
@@ -36,6 +42,11 @@ def list_socs() -> tuple[str, ...]:
 def list_clusters() -> tuple[str, ...]:
     """Names of the built-in clusters."""
     return _names(cluster_folder())
+
+
+def list_technologies() -> tuple[str, ...]:
+    """Names of the built-in technologies."""
+    return _names(technology_folder())
 
 
 def list_workloads() -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from pydantic import BeforeValidator
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.mending import WHOLE, Mended, Place
 from cosoc.sim.files.yamlfile import load_model
-from cosoc.sim.model.mapping import DIMS, Dim, Extent, LayerPlan, Mapping, Part
+from cosoc.sim.model.mapping import DIMS, Dim, Extent, LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.soc import FromList, Model, SoC
 from cosoc.sim.model.tiles import job_form, whole
 from cosoc.sim.model.workload import Layer, Workload
@@ -80,8 +80,9 @@ class Nest:
 
 
 def from_files(
-    files: MappingOf[str, Path], workload: Workload, soc: SoC, core: str | None = None, outside: str | None = None
-) -> tuple[Mapping, tuple[str, ...]]:
+    files: MappingOf[str, Path], workload: Workload, soc: SoC, core: str | None = None, outside: str | None = None,
+    runtime: Runtime = "overlapped",
+) -> tuple[Mapping, tuple[str, ...]]:  # fmt: skip
     """The mapping in which layers have the nests of files, on one core (left out: each layer's default), the others
     left open; and the levels inside of tiles, of which no more than the sizes is kept. outside: the level whose loops
     go around the tiles (left out: the SoC's main memory, or DRAM). InputError at file:line:column."""
@@ -93,17 +94,19 @@ def from_files(
         if name not in names:
             raise InputError(f"{path}: {workload.name} has no layer {name!r}")
         layer = workload[name]
-        nest = _read(path, workload, layer, core or default_core(layer, soc), soc, outside)
+        nest = _read(path, workload, layer, core or default_core(layer, soc), soc, outside, runtime)
         inside |= dict.fromkeys(nest.inside)
         plans[name] = _plan(nest, layer, core or default_core(layer, soc))
-    return Mapping("imported", "overlapped", plans), tuple(inside)
+    return Mapping("imported", runtime, plans), tuple(inside)
 
 
 def _plan(nest: Nest, layer: Layer, core: str) -> LayerPlan:
     return LayerPlan((Part(core, layer.k, nest.tile),), nest.order)
 
 
-def _read(path: Path, workload: Workload, layer: Layer, core: str, soc: SoC, outside: str | None) -> Nest:
+def _read(
+    path: Path, workload: Workload, layer: Layer, core: str, soc: SoC, outside: str | None, runtime: Runtime
+) -> Nest:
     """The nest of a layer on a core, which can run it."""
     found: list[Nest] = []
 
@@ -114,7 +117,7 @@ def _read(path: Path, workload: Workload, layer: Layer, core: str, soc: SoC, out
         if nest is None:
             return wrong
         found.append(nest)
-        alone = Mapping("imported", "overlapped", {layer.name: _plan(nest, layer, core)})
+        alone = Mapping("imported", runtime, {layer.name: _plan(nest, layer, core)})
         return [(("mapping", nest.outside), why) for _, why in problems(alone, workload, soc)]
 
     load_model(path, TimeloopFile, problems=check)

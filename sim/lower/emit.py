@@ -34,6 +34,7 @@ from cosoc.sim.model.tiles import (
     cut_channels,
     job_form,
     make_tile,
+    per_channel,
     whole,
 )
 from cosoc.sim.model.workload import Layer, Workload
@@ -181,7 +182,7 @@ class _Emitter:
             form = job_form(layer, self.soc.core_of(self.mapping.layers[layer.name].parts[0]))
             all_of_it = whole(form)
             spans = [s for d in DIMS for s in ((row, row + 1) if d == "oy" else (0, all_of_it.along(d)))]
-            self.noted(self.notes.tile(0, spans, fused=True, operand=operand), 0, job)
+            self.noted(self.notes.tile(0, spans, per_channel(form), fused=True, operand=operand), 0, job)
 
     def noted(self, tile: int, part: int, job: bool) -> None:
         notes = self.notes

@@ -30,6 +30,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 from cosoc.sim import exact
 from cosoc.sim.files.mending import WHOLE, Mended
 from cosoc.sim.model.mapping import Part
+from cosoc.sim.model.silicon import Silicon
 from cosoc.sim.model.units import (
     BeatBytes,
     Bits,
@@ -369,6 +370,14 @@ class Core(Model):
         """Keys, besides `feed_links`, whose values name links of the SoC."""
         return ()
 
+    def silicon(self) -> Silicon | None:
+        """What it is made of, by which its area and energy follow its sizes; None where a model does not say."""
+        return None
+
+    def own_energies(self) -> bool:
+        """Whether its energies are those of a table of its own, which no technology replaces."""
+        return False
+
     def improvements(self) -> tuple[str, ...]:
         """Changes of its own keys that shorten its jobs, as KEY=xFACTOR, the likeliest first: what-ifs propose them."""
         return ()
@@ -483,6 +492,12 @@ class SoC(Model):
     voltage_v: Volts | None = None  # that it runs at
     clock_hz: Hertz | None = None  # at voltage_v; None: tick_hz at the nominal voltage, else by the linear law
     energy_boundary: Boundary | None = None  # how far its energies reach
+    technology: str | None = None  # by which figures follow sizes: a built-in one, or a file
+    # whether the file states powers and energies, or the technology has those on the chip
+    energies: Literal["file", "technology"] = "file"
+    # sizes that the file's powers, energies and areas are of, by dotted path; others are those that it states
+    figures_at: dict[str, int | float] = {}
+    area_mm2: SquareMillimetres = 0.0  # of the chip, all of it; left out: what the technology has of its parts
 
     @property
     def idle_power_mw(self) -> float:
@@ -596,9 +611,26 @@ class SoC(Model):
                 out.append((("memories", name, "access_pj_per_byte"), what))
         for section, key in (("memories", "access_pj_per_byte"), ("links", "energy_pj_per_byte")):
             for name, one in getattr(self, section).items():
-                if one.off_chip and (not getattr(one, key) or self.nominal_voltage_v is None):
+                if (
+                    one.off_chip
+                    and self.technology is None
+                    and (not getattr(one, key) or self.nominal_voltage_v is None)
+                ):
                     what = f"it has no {key}" if not getattr(one, key) else "the file has no nominal_voltage_v"
                     out.append(((section, name, "off_chip"), f"{what}, so that it changes nothing; remove the key"))
+        cells = {core.weight_memory for core in self.cores.values() if (of := core.silicon()) and of.cell_bits}
+        for name, memory in self.memories.items():
+            for key in ("area_mm2", "off_chip") if name in cells and self.technology is not None else ():
+                if getattr(memory, key):
+                    what = "it is the cells of a core that computes in them; remove the key"
+                    out.append((("memories", name, key), what))
+            if (
+                memory.area_mm2
+                and name not in cells
+                and (memory.off_chip or (self.area_mm2 and self.technology is None))
+            ):
+                what = "the memory is not on the chip" if memory.off_chip else "area_mm2 of the chip has it"
+                out.append((("memories", name, "area_mm2"), f"{what}; remove the key"))
         for name, link in self.links.items():
             most = self.bursts_at(name)
             if most and link.ports > most:
@@ -681,6 +713,8 @@ class SoC(Model):
                     out += self._cached_problems(name, mover)
         if not any(mended.touches((key,)) for key in ("nominal_voltage_v", "voltage_v", "clock_hz")):
             out += self._voltage_problems()
+        if not any(mended.touches((key,)) for key in ("technology", "energies", "figures_at")):
+            out += self._technology_problems(mended)
         known(("host",), self.host, self.cores, "core")
         homes = [h for h in (("main_memory", self.main_memory), ("backing_memory", self.backing_memory)) if h[1]]
         homes = [h for h in homes if known((h[0],), str(h[1]), self.memories, "memory")]
@@ -694,7 +728,8 @@ class SoC(Model):
             if core.takes_rows and core.memory in self.memories and not self._brings_rows(core):
                 what = f"a core of model {core.model} takes rows; route its memory over a mover of model cached"
                 unrouted.append((("cores", name, "memory"), what))
-            used = [("memory", core.memory, True), ("weight_memory", core.weight_memory or core.memory, False)]
+            used = [("memory", core.memory, True)]
+            used += [("weight_memory", core.weight_memory, False)] if core.weight_memory is not None else []
             for key, memory, both_ways in used:
                 if not known(("cores", name, key), memory, self.memories, "memory") or len(homes) == 0:
                     continue
@@ -723,6 +758,30 @@ class SoC(Model):
                 what = f"found {self.voltage_v:g}; the laws are stated for {low:g} to {high:g} V"
                 out.append((("voltage_v",), what))
         return out
+
+    def _technology_problems(self, mended: Mended) -> list[tuple[tuple[str | int, ...], str]]:
+        """Keys that need a technology, or that one replaces."""
+        if self.technology is None:
+            given = {"energies": self.energies != "file", "figures_at": bool(self.figures_at)}
+            return [((key,), "changes nothing without technology; give that, too") for key in given if given[key]]
+        out: list[tuple[tuple[str | int, ...], str]] = []
+        for name, core in self.cores.items():
+            if core.silicon() is None and not mended.entries("cores"):
+                what = f"core {name} of model {core.model} does not say what it is made of; leave technology out"
+                out.append((("technology",), what))
+        if self.energies == "file":
+            return out
+        if self.figures_at:
+            out.append((("figures_at",), "changes nothing where energies are the technology's; remove the key"))
+        stated: list[tuple[str | int, ...]] = [
+            (key,) for key in ("base_power_mw", "static_power_mw") if key in self.model_fields_set
+        ]
+        for section, key in (("memories", "access_pj_per_byte"), ("links", "energy_pj_per_byte"), ("dmas", "power_mw"),
+                             ("cores", "power_mw")):  # fmt: skip
+            for name, one in getattr(self, section).items():
+                if key in one.model_fields_set and not getattr(one, "off_chip", False):
+                    stated.append((section, name, key))
+        return out + [(at, "comes from the technology (energies: technology); remove the key") for at in stated]
 
     def _brings_rows(self, core: Core) -> bool:
         """Whether a core's memory is filled by a cached mover."""
@@ -755,7 +814,7 @@ class SoC(Model):
         for i, route in enumerate(self.routes):
             if route.dma != name:
                 continue
-            if route.links != mover.links:
+            if route.links != mover.links and all(link in self.links for link in route.links):
                 out.append((("routes", i, "links"), f"mover {name} goes over {', '.join(mover.links)}: name these"))
             ends = (route.source, route.target)
             if self.main_memory not in ends and all(end in self.memories for end in ends):

@@ -101,3 +101,7 @@ Milliwatts = Annotated[float, Within("mW", TINY, 1e9, or_zero=True)]  # up to a 
 Watts = Annotated[float, Within("W", TINY, 1e6, or_zero=True)]
 Volts = Annotated[float, Within("V", 1e-3, 1000)]
 SquareMillimetres = Annotated[float, Within("mm^2", TINY, 1e6, or_zero=True)]
+SquareMicrometres = Annotated[float, Within("um^2", TINY, 1e9, or_zero=True)]
+MicrometresOr0 = Annotated[float, Within("um", TINY, 1e6, or_zero=True)]
+MilliwattsPerMm2 = Annotated[float, Within("mW/mm^2", TINY, 1e6, or_zero=True)]
+Share = Annotated[float, Within("of the whole", 1e-3, 1)]

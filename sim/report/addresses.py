@@ -4,9 +4,9 @@
 depends on that. Behind a DMA nothing depends on addresses, and none are modelled. So these are chosen here, as a
 compiler's memory planner would, after the run has told from when to when each thing lies there: tensors and weights,
 the largest first, each at the lowest address at which it overlaps nothing that is alive with it; then the buffers of
-tiles in the order in which they come, around them. Two things that are alive at once never overlap. Where this finds
-no room, though the bytes fit, there are no addresses; nor are there of what a core arranges by itself (a systolic
-array's scratchpad) or nobody does (a cache).
+tiles around them, in the order in which they come, or, where that finds no room and they are not very many, the largest
+first as well. Two things that are alive at once never overlap. Where this finds no room, though the bytes fit, there
+are no addresses; nor are there of what a core arranges by itself (a systolic array's scratchpad) or nobody (a cache).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 NOWHERE = -1
+MOST_BY_SIZE = 20_000  # buffers that are placed by size, where in their order they find no room: each looks at all
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,10 @@ def plan(memory: str, capacity_bytes: int, standing: Sequence[Standing], passing
                 return Plan(at, found)
     if not kinds:
         return Plan(at, np.zeros(0, np.int64))
+    if len(passing.bytes) <= MOST_BY_SIZE:
+        found = _pass_by_size(capacity_bytes, [(at[one.name], one) for one in standing], passing)
+        if found is not None:
+            return Plan(at, found)
     why = f"first fit finds no room for all buffers of tiles in {memory}, {capacity_bytes} bytes; these have none"
     return Plan(at, np.full(len(passing.bytes), NOWHERE), why)
 
@@ -126,6 +131,22 @@ def _pass(
         out[i] = address
         bisect.insort(live, (address, sizes[i]))
         heapq.heappush(ends, (until[i], address, sizes[i]))
+    return out
+
+
+def _pass_by_size(capacity: int, standing: Sequence[tuple[int, Standing]], passing: Passing) -> Ints | None:
+    """The same, each at the lowest address that is free for as long as it is there, the largest first."""
+    order = np.lexsort((passing.since, -passing.bytes))
+    since, until, sizes = passing.since[order], passing.until[order], passing.bytes[order]
+    first, always = np.zeros(len(order), np.int64), _Obstacles(standing)
+    for i, size in enumerate(sizes.tolist()):
+        beside = np.flatnonzero((since[:i] < until[i]) & (since[i] < until[:i]))
+        live = sorted(zip(first[beside].tolist(), sizes[beside].tolist(), strict=True))
+        first[i] = _lowest(always.merged(live, int(since[i]), int(until[i])), size)
+        if first[i] + size > capacity:
+            return None
+    out = np.full(len(order), NOWHERE)
+    out[order] = np.where(sizes > 0, first, NOWHERE)
     return out
 
 

@@ -13,9 +13,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.catalog import SoCFile
+from cosoc.sim.files.catalog import SoCFile, find_technology
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.technology import sized
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.movers.cached_units import core_of_unit, name_of
 from cosoc.sim.movers.links import BANKS, BUS
@@ -160,7 +161,10 @@ def changed(soc: SoC, what: str) -> SoC:
         raise InputError(f"--what-if {what}: {first['msg'].removeprefix('Value error, ')}") from None
     for place, message in machine.problems():
         raise InputError(f"--what-if {what}: {'.'.join(map(str, place))}: {message}")
-    return machine.at_its_voltage()
+    if machine.technology is None:
+        return machine.at_its_voltage()
+    # Its figures are of the sizes that it had.
+    return sized(machine, soc, find_technology(machine.technology)).at_its_voltage()
 
 
 def _section(content: dict[str, Any], path: str) -> dict[str, Any] | None:

@@ -154,7 +154,7 @@ def astra_sim(result: Result) -> str:
     lines = ["DATA", str(len(names))]
     for name, (start, end) in zip(names, itertools.pairwise(whole), strict=True):
         passes = (end - start, "NONE", 0), (0, "NONE", 0), (0, "NONE", 0)
-        lines.append("\t".join(map(str, (name, -1, *itertools.chain(*passes), 0))))
+        lines.append(" ".join(map(str, (name, -1, *itertools.chain(*passes), 0))))
     return "\n".join(lines) + "\n"
 
 

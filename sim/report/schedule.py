@@ -7,7 +7,7 @@ is for (`movers.notes`); ops and times are those of the result.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +27,9 @@ from cosoc.sim.report.result import Result
 from cosoc.sim.tiler import living
 
 VERSION = 1
+TOLD_EVERY = 10_000  # ops, about a second
+AT_ONCE = 65_536  # ops that are made Python's numbers at a time
+Report = Callable[[int, int, str], None]
 COMPUTE, FEED, LAUNCH, SYNC = (KINDS.index(kind) for kind in ("compute", "feed", "launch", "sync"))
 # Which ranges say what an op is about: a job all; what brings weights, inputs (of the tile's own channels alone), or
 # takes results, the dimensions that these depend on.
@@ -39,21 +42,23 @@ ABOUT = {
 _ENCODE = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
-def write_schedule(result: Result, path: Path | str) -> None:
-    """Write the schedule of a run to a file, op by op."""
+def write_schedule(result: Result, path: Path | str, report: Report = lambda done, total, what: None) -> None:
+    """Write the schedule of a run to a file, op by op. report: told now and then how many are written."""
     with Path(path).open("w", encoding="utf-8") as file:
-        put_schedule(result, file)
+        put_schedule(result, file, report)
         file.write("\n")
 
 
-def put_schedule(result: Result, file: IO[str]) -> None:
+def put_schedule(result: Result, file: IO[str], report: Report = lambda done, total, what: None) -> None:
     """The same into an open file."""
     about = _Schedule(result)
     file.write(_ENCODE(about.head())[:-1] + ',"ops":[')
     between = "\n"
-    for op in about.ops():
+    for done, op in enumerate(about.ops()):
         file.write(between + _ENCODE(op))
         between = ",\n"
+        if done and done % TOLD_EVERY == 0:
+            report(done, result.ops, "schedule")
     file.write("\n]}")
 
 
@@ -123,16 +128,18 @@ class _Schedule:
     # ------------------------------------------------------------------------------------------ ops
 
     def ops(self) -> Iterator[dict[str, Any]]:
-        program, trace, rows = self.program, self.result.trace, self.program.rows
+        routes = _routes(self.program)
+        for first in range(0, self.program.n_ops, AT_ONCE):
+            yield from self._some_ops(first, first + AT_ONCE, routes)
+
+    def _some_ops(self, first: int, last: int, routes: dict[tuple[int, int], list[str]]) -> Iterator[dict[str, Any]]:
+        program, trace, rows = self.program, self.result.trace, self.program.rows[first:last]
         carried = np.where(rows["payload_bytes"] > 0, rows["payload_bytes"], rows["bytes"])
-        routes = _routes(program)
-        columns = [
-            rows[key].tolist()
-            for key in ("unit", "kind", "layer", "macs", "route_at", "route_n", "dep_at", "dep_n", "tag")
-        ]
-        times = trace.issue.tolist(), trace.end.tolist()
-        deps = program.deps.tolist()
-        for op, values in enumerate(zip(*columns, carried.tolist(), *times, self.notes.tolist(), strict=True)):
+        keys = ("unit", "kind", "layer", "macs", "route_at", "route_n", "dep_at", "dep_n", "tag")
+        columns = [rows[key].tolist() for key in keys]
+        times = trace.issue[first:last].tolist(), trace.end[first:last].tolist()
+        notes, deps = self.notes[first:last].tolist(), program.deps
+        for op, values in enumerate(zip(*columns, carried.tolist(), *times, notes, strict=True), first):
             unit, kind, layer, macs, route_at, route_n, dep_at, dep_n, tag, moved, start, end, note = values
             out: dict[str, Any] = {"op": op, "unit": program.unit_names[unit], "kind": KINDS[kind]}
             name = program.layers[layer] if layer >= 0 else ""
@@ -149,7 +156,7 @@ class _Schedule:
             if tile is not None and (operands := self._operands(op, kind, name, tile, note, moved, tag)):
                 out["operands"] = operands
             out |= {"start_tick": start, "end_tick": end}
-            after = [op - d for d in deps[dep_at : dep_at + dep_n] if d <= op]
+            after = [op - d for d in deps[dep_at : dep_at + dep_n].tolist() if d <= op]
             if after:
                 out["after"] = after
             yield out

@@ -172,6 +172,11 @@ def test_a_recurrent_layer_is_its_steps(kind: type[nn.RNNBase], tmp_path: Path) 
     assert unnamed(from_onnx(path)) == unnamed(found)
 
 
+def test_a_sequence_of_one_step_is_joined_of_nothing() -> None:
+    found = from_module(nn.RNN(4, 8, batch_first=True), (1, 4), "net")
+    assert all(layer.op != "concat" for layer in found)
+
+
 def test_both_directions_of_two_layers() -> None:
     t, f, h = 3, 4, 8
     module = nn.GRU(f, h, 2, batch_first=True, bidirectional=True)

@@ -63,6 +63,26 @@ def test_analog_array_time_is_odimos(
     assert analog.cycles(conv(*layer), exact) == -(-odimo_ops_cycles // 1)
 
 
+def test_an_array_that_states_no_steps_stores_its_weights_as_they_are(diana: SoC) -> None:
+    """5 rows of 3 cells of 2 bits are 4 bytes; in steps of 288 rows and 128 columns they are 9,216."""
+    analog = diana.cores["analog"]
+    plain = {"store_rows_step", "store_cols_step", "min_channels"}
+    stated = analog.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    bare = type(analog).model_validate({key: value for key, value in stated.items() if key not in plain})
+    assert bare.weight_bytes(conv(3, 5, 1, 1, 1), exact) == -(-5 * 3 * 2 // 8)
+    assert analog.weight_bytes(conv(3, 5, 1, 1, 1), exact) == 288 * 128 * 2 // 8
+
+
+@pytest.mark.parametrize(("c", "f", "stride"), [(16, 3, 1), (64, 3, 1), (24, 5, 2), (3, 7, 2), (100, 1, 1)])
+def test_as_many_pixels_share_an_operation_as_have_their_rows(c: int, f: int, stride: int) -> None:
+    """By trial: filters shifted by a stride each, of which the array of 1,152 rows holds every column of the image that
+    they reach, at 64 input channels at least; and its 512 columns hold 32 outputs of each."""
+    every = ", ".join(map(str, range(1, 17)))
+    array = find_soc("diana", {"cores.analog.ox_unrolls": f"[{every}]"}).cores["analog"]
+    fits = [u for u in range(1, 17) if max(c, 64) * f * (f + (u - 1) * stride) <= 1152 and 32 * u <= 512]
+    assert array.unroll(conv(32, c, 8, 8, f, stride), exact) == max(fits, default=1)  # type: ignore[attr-defined]
+
+
 def test_analog_row_of_pixels_shares_an_operation_up_to_the_unroll(diana: SoC) -> None:
     times = [diana.cores["analog"].cycles(conv(32, 64, 1, ox, 3), exact) for ox in (1, 4, 5, 8)]
     assert times == [19, 19, 37, 37]  # ceil(18.2), ceil(36.4): 1, 1, 2, 2 operations

@@ -135,7 +135,10 @@ def test_a_board_draws_its_base_power_whatever_its_processor_runs_at() -> None:
     ("changes", "message"),
     [
         ({"voltage_v": "0.2"}, "voltage_v: found 0.2; the laws are stated for 0.45 to 1.35 V"),
-        ({"memories.l2.off_chip": "true", "memories.l2.access_pj_per_byte": "0.0"}, "it has no access_pj_per_byte"),
+        (  # with a technology it would say that the memory takes no area
+            {"technology": "null", "memories.l2.off_chip": "true", "memories.l2.access_pj_per_byte": "0.0"},
+            "it has no access_pj_per_byte",
+        ),
         ({"energy_boundary": "moon"}, "energy_boundary"),
         ({"static_power_mw": "-1"}, "static_power_mw"),
     ],

@@ -8,7 +8,7 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import find_mapping
 from cosoc.sim.files.workload_file import find_workload
-from cosoc.sim.report.explain import causes_by_layer, changed, compare, improving, proposals, what_if
+from cosoc.sim.report.explain import _mover_remedies, causes_by_layer, changed, compare, improving, proposals, what_if
 from cosoc.sim.report.result import to_json
 from cosoc.sim.simulate import simulate
 
@@ -42,6 +42,24 @@ def test_a_size_keeps_what_of_it_is_reserved() -> None:
     memory = changed(DIANA, "memories.l1.size=x2").memories["l1"]
     assert memory.reserved_bytes == DIANA.memories["l1"].reserved_bytes > 0
     assert memory.capacity_bytes == 2 * DIANA.memories["l1"].capacity_bytes
+
+
+def test_what_is_wrong_between_sections_is_said_too() -> None:
+    with pytest.raises(InputError, match="mover needs a power of two"):
+        changed(find_soc("gemmini"), "dmas.mover.l2_line_bytes=48")
+
+
+@pytest.mark.parametrize(("unit", "link"), [("load", "return_path"), ("fill", "outer_port"), ("fetch", "dram_port")])
+def test_what_waits_for_a_link_is_helped_by_that_link(unit: str, link: str) -> None:
+    """Each unit of a cached mover goes over one: the way back from the L2, the way to the last level, the DRAM's."""
+    soc, network = find_soc("gemmini"), find_workload("digits_cnn")
+    result = simulate(soc, network, find_mapping("default", network, soc))
+    assert _mover_remedies(result, soc, "gemmini", "transfer", unit) == [f"links.{link}.rate=x2"]
+
+
+def test_what_takes_longest_is_proposed_first() -> None:
+    """Launches are 31 % of the run on DIANA's digital array, as its report has it."""
+    assert proposals(RESULT, DIANA)[0] == "cores.digital.launch_cycles=x0.5"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,15 @@ import pytest
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
-from cosoc.sim.lower.fusion import AHEAD, buffer_bytes, last_row_under, line_buffers, rows_done_with, schedule
+from cosoc.sim.lower.fusion import (
+    AHEAD,
+    _row_by_row,
+    buffer_bytes,
+    last_row_under,
+    line_buffers,
+    rows_done_with,
+    schedule,
+)
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
@@ -103,3 +111,11 @@ def test_a_group_with_a_dense_layer_runs_twice() -> None:
     mapping = Mapping("fused", "overlapped", {}, (Piece(("conv", "dense")),))
     once, twice = (simulate(soc, network, mapping, inferences=n).ticks for n in (1, 2))
     assert once < twice <= 2 * once
+
+
+def test_rows_of_a_tall_image_are_as_good_as_those_of_a_short_one() -> None:
+    """Sizes are compared as numbers: 4,000 rows that one layer makes are the 4,000 that the next one reads."""
+    for rows in (4, 4000):
+        made, read = (Layer(name, "conv", (INPUT,), 4, 4, oy=int(str(rows)), iy=int(str(rows))) for name in "ab")
+        assert _row_by_row(read, made)
+        assert not _row_by_row(read, Layer("c", "conv", (INPUT,), 4, 4, oy=rows + 1, iy=rows + 1))

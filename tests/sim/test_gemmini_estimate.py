@@ -428,3 +428,14 @@ def test_inputs_that_fit_no_cache_are_lost_where_channels_are_outside() -> None:
     stays = MACHINE.l2_bytes / (inputs + weights + outputs)
     assert found.again_bytes == inputs
     assert found.lost_bytes == pytest.approx((1 - stays**2) * inputs, rel=1e-6)
+
+
+def test_lines_that_narrow_rows_share_are_lost_where_they_crowd_few_sets() -> None:
+    """16 of 2,048 channels at a time, all 1,024 pixels before the next 16: a row of them takes a line in every 32nd of
+    the sets, 64 kB in 16 kB, before the other 48 channels of that line are asked for. A part of 1 - (16/64)^2 of the
+    lines is brought again, for each of the three tiles in four that a line was brought for before."""
+    layer = Layer("narrow", "conv", (INPUT,), 16, 2048, ox=1024, ix=1024, oy=1, iy=1, fy=1, fx=1)
+    nest = planned(16, 16, 1, 1, 1, 1024, order=("k", "c", "oy", "ox", "fy", "fx"))
+    found = estimate_nest(layer, nest, MACHINE).terms
+    assert MACHINE.l2_bytes == 512 << 10
+    assert found.split_bytes == pytest.approx(1024 * 2048 / 64 * 3 * 64 * (1 - (16 / 64) ** 2))

@@ -19,6 +19,7 @@ from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.movers.cached_terms import NEST_DIMS, ORDERS, OS, Machine, cycles, energy_pj, estimate_nest
 from cosoc.sim.movers.cached_units import TICKS_PER_CYCLE
 from cosoc.sim.movers.fused_steps import Chain, chain, group_cost, rows_held, step_spans
+from cosoc.sim.movers.tile_table import ENDED, Addresses, of_group
 from cosoc.sim.report.result import energy_j
 from cosoc.sim.theta import Theta
 
@@ -188,6 +189,18 @@ def test_a_group_holds_what_its_layers_keep() -> None:
     weights = 2 * 20 * 9  # of either layer: one's stay, the other's pass through
     assert rows_held(group, mapping.pieces[0], nests, MACHINE) == (image + between + 2 * weights, 2 * 7 * 14)
     assert cost.spad_rows == image + between + 2 * weights
+
+
+def test_loops_around_steps_end_with_their_rows() -> None:
+    """Two layers of one tile each in 2 x 2 steps: the loop over columns ends, and costs software its time, before the
+    third step begins and nowhere else."""
+    c1: dict[str, Any] = {"oy": 4, "ox": 4, "iy": 4, "ix": 4}
+    layers = (Layer("a", "conv", ("input",), 16, 16, **c1), Layer("b", "conv", ("a",), 16, 16, **c1))
+    workload = Workload("two", (16, 4, 4), layers, ("b",))
+    mapping, _, group = fused(workload, 2, 2, False, ())
+    nests = [mapping.layers[layer.name].tile for layer in layers]
+    tiles = of_group(group, nests, False, (False, False), Addresses.of(workload, MACHINE)).table
+    assert tiles[:, ENDED].tolist() == [0, 0, 0, 0, 1, 0, 0, 0]
 
 
 def test_what_does_not_fit_or_cannot_be_fused_is_refused() -> None:

@@ -207,18 +207,18 @@ def test_layers_that_have_no_nest_say_why(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().err.count("reuse: false") >= 2
 
 
-def test_a_folder_goes_out_and_comes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder, file = tmp_path / "nests", tmp_path / "m.yaml"
-    words = ["diana", "resnet8", "--mapping", "all_8bit", "--runtime", "overlapped"]
+@pytest.mark.parametrize("runtime", ["serial", "overlapped"])
+def test_a_folder_goes_out_and_comes_back(runtime: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, file, out = tmp_path / "nests", tmp_path / "m.yaml", tmp_path / "r.json"
+    words = ["diana", "resnet8", "--mapping", "all_8bit", "--runtime", runtime]
     assert main(["export-mapping", *words, "--to", "timeloop", "--out", str(folder)]) == 0
     assert "left out: layer1.0.add: add is no nest" in capsys.readouterr().err
-    assert main(["import-mapping", str(folder), "--workload", "resnet8", "--soc", "diana", "--out", str(file)]) == 0
-    assert "# Kept of l1" in file.read_text()
+    back = ["import-mapping", str(folder), "--workload", "resnet8", "--soc", "diana", "--runtime", runtime]
+    assert main([*back, "--out", str(file)]) == 0
+    assert "# Kept of l1" in file.read_text() and f"runtime: {runtime}" in file.read_text()
     ticks = []
-    for mapping in ("all_8bit", str(file)):
-        out = tmp_path / "r.json"
-        simulated = ["simulate", "diana", "resnet8", "--mapping", mapping, "--runtime", "overlapped", "-q"]
-        assert main([*simulated, "--json", str(out)]) == 0
+    for mapping in (words, ["diana", "resnet8", "--mapping", str(file)]):
+        assert main(["simulate", *mapping, "--json", str(out), "-q"]) == 0
         ticks.append(yaml.safe_load(out.read_text())["ticks"])
     assert ticks[0] == ticks[1]
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,13 +22,14 @@ from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import dump_mapping
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.manual import alone, named_mapping
-from cosoc.sim.mapper import cheapest, has_choice, usual_runtime
+from cosoc.sim.mapper import _Mapper, cheapest, has_choice, usual_runtime
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.price import Simulated
 from cosoc.sim.simulate import engine_run, figures
-from cosoc.sim.ways import cores_for, shares, twins
+from cosoc.sim.tiler import TilingCache, checked, homes_of
+from cosoc.sim.ways import Way, Ways, cores_for, has_twins, shares, twins
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 STEP = 16  # output channels of a column of DIANA's digital array
@@ -227,6 +229,40 @@ def test_a_mapping_is_the_same_in_every_process() -> None:
         check=True,
     )
     assert there.stdout.strip() == here.strip()
+
+
+def test_the_host_is_nobodys_twin() -> None:
+    """A chip with a second processor like its host has one core that it can run layers on beside it, not two."""
+    soc = find_soc("diana")
+    assert not has_twins(soc.model_copy(update={"cores": soc.cores | {"host2": soc.cores["host"]}}))
+    assert has_twins(soc.model_copy(update={"cores": soc.cores | {"digital2": soc.cores["digital"]}}))
+
+
+def test_the_first_way_of_a_layer_is_all_of_it_on_its_default_core() -> None:
+    """And the last is the one with least there: who takes the first of equals takes the default."""
+    net, soc = find_workload("resnet8"), find_soc("diana")
+    plain = named_mapping("all_8bit", net, soc, "overlapped")
+    ways = Ways(net, soc, "overlapped", homes_of(net, checked(plain, net, soc), soc), True, TilingCache())
+    found = [{part.core: part.channels for part in way.parts[0]} for way in ways.of(1, lambda ticks, _: ticks)]
+    default = plain.layers[net.layers[1].name].parts[0].core
+    assert found[0] == {default: net.layers[1].k} and len(found) > 1
+    shares = [on.get(default, 0) for on in found]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_a_network_changes_by_one_step_in_another_way_joined_or_apart() -> None:
+    """Three layers, the first in two ways, the first two at once in one: from all apart, the other way or the two at
+    once; from there, all apart again in the faster way. The cheapest by estimate comes first."""
+
+    def way(core: str, ticks: float, n: int = 1) -> Way:
+        return Way(((Part(core, 1),),) * n, ticks, 0.0)
+
+    first, slow, both = (0, 1, way("a", 5)), (0, 1, way("b", 9)), (0, 2, way("a", 7, 2))
+    second, third = (1, 2, way("a", 6)), (2, 3, way("a", 8))
+    steps = {0: [slow, first, both], 1: [second], 2: [third]}
+    at = SimpleNamespace(workload=SimpleNamespace(layers=(0, 1, 2)))
+    assert _Mapper.changes(at, (first, second, third), steps) == [(both, third), (slow, second, third)]
+    assert _Mapper.changes(at, (both, third), steps) == [(first, second, third)]
 
 
 def test_throughput_of_a_chip_is_its_latency() -> None:

@@ -371,6 +371,7 @@ def test_integer_convolutions(tmp_path: Path) -> None:
     weights = {"s": np.float32(0.1), "zero": np.int8(0), "w": np.ones((4, 8, 3, 3), np.int8), "b": np.ones(4, np.int32)}
     (layer,) = read(tmp_path, nodes, weights)
     assert (layer.op, layer.k, layer.bias, layer.macs) == ("conv", 4, True, 4 * 8 * 9 * 16)
+    assert layer.weight_bits == 8
 
 
 def test_sizes_computed_from_sizes_are_constant(tmp_path: Path) -> None:
@@ -390,6 +391,39 @@ def test_sizes_computed_from_sizes_are_constant(tmp_path: Path) -> None:
     weights = {"zero": np.int64(0), "two": np.int64(2), "four": np.int64(4), "axis": ints(0), "rest": ints(-1)}
     (layer,) = read(tmp_path, nodes, weights | {"w": (2, 5)})
     assert (layer.ox, layer.c, layer.k) == (8 * 6 * 6 // 2, 2, 5)
+
+
+def test_sizes_cut_out_of_sizes_are_constant(tmp_path: Path) -> None:
+    """As exporters write x.view(*x.shape[:2], -1): of 8 channels and 6 x 6 pixels, 36 in a row."""
+    nodes = [
+        node("Shape", "x", "s"),
+        node("Slice", "s zero two", "head"),
+        node("Concat", "head rest", "to", axis=0),
+        node("Reshape", "x to", "r"),
+        node("MatMul", "r w", "y"),
+    ]
+    (layer,) = read(tmp_path, nodes, {"zero": ints(0), "two": ints(2), "rest": ints(-1), "w": (36, 5)})
+    assert (layer.c, layer.k, layer.oy * layer.ox) == (36, 5, 8)
+
+
+def test_a_product_with_its_weights_on_the_left_is_a_dense_layer(tmp_path: Path) -> None:
+    """10 x 8 weights times 8 x 6 values, six times over: 6 x 6 pixels of 8 channels, as columns."""
+    nodes = [node("Reshape", "x to", "r"), node("MatMul", "w r", "y")]
+    (layer,) = read(tmp_path, nodes, {"to": ints(1, 8, 36), "w": (10, 8)})
+    assert (layer.c, layer.k, layer.oy * layer.ox, layer.macs) == (8, 10, 36, 10 * 8 * 36)
+
+
+def test_a_padded_input_of_unequal_sides_is_padded_as_each_needs(tmp_path: Path) -> None:
+    """Filters of 5 x 3: two rows and one column on either side."""
+    (layer,) = read(tmp_path, [node("Conv", "x w", auto_pad="SAME_UPPER")], {"w": (4, 8, 5, 3)})
+    assert (layer.oy, layer.ox, layer.pad_y, layer.pad_x) == (6, 6, 2, 1)
+
+
+def test_a_sequence_is_padded_as_it_needs(tmp_path: Path) -> None:
+    """9 steps, windows of 4 in steps of 2: 5 outputs reach over 12, of which 3 are padding, 1 before the others."""
+    conv = node("Conv", "x w", auto_pad="SAME_UPPER", strides=[2])
+    (layer,) = read(tmp_path, [conv], {"w": (4, 8, 4)}, shape=(1, 8, 9))
+    assert (layer.oy, layer.ox, layer.fx, layer.stride_x, layer.pad_x) == (1, 5, 4, 2, 1)
 
 
 def test_what_nobody_reads_is_not_there(tmp_path: Path) -> None:
@@ -518,9 +552,15 @@ def test_control_flow_is_refused_by_name(tmp_path: Path) -> None:
         ([node("Relu", "w")], {"w": (3,)}, "the network reads no input"),
         ([node("Pad", "x p", "z"), node("Relu", "z")], {"p": ints(0, 0, 1, 1, 0, 0, 1, 1)}, "reads a padded tensor"),
         ([node("Pad", "x p")], {"p": ints(0, 1, 0, 0, 0, 0, 0, 0)}, "is not of rows and columns alone"),
+        ([node("Pad", "x p")], {"p": ints(0, 0, 0, 0, 0, 1, 0, 0)}, "is not of rows and columns alone"),
         ([node("Identity", "x")], {}, "its output does not depend on its input through any operator"),
         ([helper.make_node("Relu", ["x"], ["y"], name="r", domain="own")], {}, "operator own.Relu in r is not"),
         ([node("MaxPool", "x", kernel_shape=[0, 0])], {}, "in the_maxpool"),
+        (
+            [node("ReduceMax", "x", "m"), node("Cast", "m", "to", to=7), node("Reshape", "x to", "y")],
+            {},
+            "the shape of its result y cannot be inferred",
+        ),
         ([node("NonZero", "x", "z"), node("Cast", "z", "y", to=1)], {}, "operator NonZero in the_nonzero"),
     ],
 )
@@ -530,6 +570,25 @@ def test_what_cannot_be_read_is_named(nodes: list[Any], weights: dict[str, Any],
         from_onnx(path)
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(str(path))
+
+
+def test_a_choice_between_tensors_reads_them(tmp_path: Path) -> None:
+    """By what is above nothing, that is: a guard against what is no number would be nothing."""
+    nodes = [CONV, node("Greater", "c zero", "n"), node("Where", "n c zero", "g"), node("Sigmoid", "g")]
+    assert "the_where" in [layer.name for layer in read(tmp_path, nodes, W | {"zero": np.zeros(1, np.float32)})]
+
+
+def test_what_reads_what_cannot_be_read_is_read_all_the_same(tmp_path: Path) -> None:
+    """A draw of chance is nothing that is known, but of the size of what it reads: both of two are named."""
+    path = write(tmp_path / "net.onnx", [CONV, node("Bernoulli", "c", "s"), node("Bernoulli", "s")], W)
+    with pytest.raises(InputError, match=r"operator Bernoulli in the_bernoulli \(2 times\) is not supported"):
+        from_onnx(path)
+
+
+def test_a_node_without_name_or_output_is_said(tmp_path: Path) -> None:
+    path = write(tmp_path / "net.onnx", [CONV, helper.make_node("Relu", ["c"], [])], W, outputs="c")
+    with pytest.raises(InputError, match="operator Relu in a node without name has no output"):
+        from_onnx(path)
 
 
 def test_all_that_cannot_be_read_is_said_at_once(tmp_path: Path) -> None:

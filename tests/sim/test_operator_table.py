@@ -122,7 +122,7 @@ def test_the_command_writes_a_folder_a_file_or_to_the_terminal(
     assert capsys.readouterr().out.startswith("soc,workload,layer,op,")
     astra = tmp_path / "net.txt"
     assert main(["operator-table", "xavier_nx", BLOCKS[0], "-q", "--for", "astra-sim", "--out", str(astra)]) == 0
-    assert astra.read_text().startswith("DATA\n16\nslice\t-1\t")
+    assert astra.read_text().startswith("DATA\n16\nslice -1 ")
     for wrong, message in (
         ([*words, "--for", "astra-sim"], "found 2 networks; a file has one"),
         ([*words, "--for", "llmservingsim"], "--names is missing"),

@@ -208,6 +208,36 @@ def test_names_are_handles() -> None:
         b.server("s", rate_bytes=2)
 
 
+def test_what_a_unit_leaves_out_is_one_lane_of_the_first_priority() -> None:
+    b = Builder("plain", 1)
+    assert b.unit("u") == b.unit("u", lanes=1, priority=0)
+
+
+def test_what_stands_before_a_loop_of_two_runs_once() -> None:
+    """Three ops before, and what reads the first op of the first loop reads that of its last iteration."""
+    b = Builder("two", 1)
+    u = b.unit("u")
+    with b.repeat(2):  # ops 0 and 1
+        inside = b.op(u)
+    b.op(u, deps=(inside,))  # op 2
+    with b.repeat(2):  # ops 3 and 4
+        b.op(u)
+    program = b.build()
+    assert program.blocks.tolist() == [(0, 1, 2), (1, 1, 1), (2, 1, 2)]
+    assert deps_of(program) == [[], [], [1], [], []]
+
+
+def test_the_bound_of_a_run_is_no_less_than_the_run() -> None:
+    """A byte at 64 bytes a tick takes a tick, and four where others' traffic makes it four times as long: so many of
+    them that they take longer than can be counted are refused, however short each would be by its bytes."""
+    b = Builder("crowded", 1)
+    server = b.server("s", rate_bytes=64, stretch=(256, 1024))
+    with b.repeat(LIMIT // 4 + 1):
+        b.op(b.unit("u"), route=(server,), bytes=1, burst=1)
+    with pytest.raises(ValueError, match="more than 2\\^50"):
+        b.build()
+
+
 def deps_of(program: Program) -> list[list[int]]:
     """For each op of the unrolled program, the ops that it waits for."""
     rows = unroll(program).rows

@@ -585,6 +585,15 @@ def test_gantt_shows_how_long_each_unit_computes(tmp_path: Path) -> None:
     assert widest.max() == pytest.approx(computing["digital"], abs=0.01)
 
 
+def test_a_chart_is_as_long_as_the_run_in_ms() -> None:
+    """Its time axis ends with the run, and the last bar on it with the last op that does something."""
+    result = run_of("resnet8", "overlapped")
+    (axes,) = render.gantt_figure(result).axes[:1]
+    assert axes.get_xlim() == pytest.approx((0, 1e3 * result.seconds))
+    ends = [box.vertices[:, 0].max() for bars in axes.collections for box in bars.get_paths()]
+    assert max(ends) == pytest.approx(1e3 * result.seconds, rel=1e-3)
+
+
 @pytest.mark.parametrize("pixels", [10, 3000])
 def test_bars_of_a_chart_hold_every_op_of_a_unit(result: Result, pixels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Near ones are joined, and what is joined ends with the last of them."""

@@ -239,7 +239,7 @@ def test_the_bytes_in_a_memory_are_those_of_the_memory_chart(soc: str) -> None:
 # -- notes -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", RUNS[:1] + RUNS[3:4] + RUNS[7:], ids=str)
+@pytest.mark.parametrize("case", RUNS[:1] + RUNS[3:4] + RUNS[7:8], ids=str)
 def test_a_network_written_with_notes_is_the_same_program(case: Any) -> None:
     """Op n of the notes is op n of the unrolled program; where a transfer in a loop begins in a dynamic memory's row is
     the one thing that differs."""
@@ -275,6 +275,9 @@ def test_buffers_pass_around_what_stands_and_from_both_ends_where_one_does_not_d
     passing = Passing(np.array([0, 1, 6]), np.array([5, 50, 9]), np.array([3, 3, 5]), np.array([2, 1, 2]))
     found = plan("m", 12, [stands], passing)
     assert (found.reason, found.standing, found.passing.tolist()) == ("", {"s": 0}, [2, 9, 2])
+    # In order a tile of 2 lies at 5 when one of 5 comes, which finds 3 below and 4 above; by size that one is first.
+    alike = Passing(np.array([0, 1, 6]), np.array([5, 50, 9]), np.array([3, 2, 5]), np.array([2, 2, 2]))
+    assert plan("m", 11, [stands], alike).passing.tolist() == [2, 7, 2]
     crowded = plan("m", 9, [stands], passing)  # 2 + 3 + 5 are there at once
     assert crowded.standing == {"s": 0} and (crowded.passing == NOWHERE).all() and "no room" in crowded.reason
 
@@ -282,12 +285,13 @@ def test_buffers_pass_around_what_stands_and_from_both_ends_where_one_does_not_d
 # -- the command, and a cluster ----------------------------------------------------------------------------------------
 
 
-def test_the_command_writes_an_op_a_line(tmp_path: Path) -> None:
+def test_the_command_writes_an_op_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cosoc.sim.report.schedule.AT_ONCE", 7)  # in parts, as of a long run
     path = tmp_path / "s.json"
     assert main(["simulate", "diana", "resnet8", "--mapping", "all_8bit", "-q", "--schedule", str(path)]) == 0
     file = json.loads(path.read_text())
     assert len(path.read_text().splitlines()) == len(file["ops"]) + 2  # the head, an op each, what closes it
-    assert file == json.loads(json.dumps(schedule(run("diana", "resnet8", "all_8bit", None, 1, {}))))
+    assert file == json.loads(json.dumps(run("diana", "resnet8", "all_8bit", None, 1, {}).schedule()))
 
 
 STAGES = """\

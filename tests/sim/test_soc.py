@@ -1,5 +1,6 @@
 """SoC files: what they say is checked, and every mistake is named with its place."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,40 @@ def test_what_a_file_leaves_out_may_be_written_out(name: str) -> None:
     """Every default is a figure that a file may state, and stating it changes nothing."""
     machine = find_cluster(name) if name in list_clusters() else find_soc(name)
     assert type(machine).model_validate(machine.model_dump(mode="json", by_alias=True)) == machine
+
+
+def test_half_the_voltage_is_half_the_clock_and_a_quarter_of_the_energy() -> None:
+    """P = f C V^2, of what is on the chip; a DRAM beside it has a supply of its own."""
+    full, half = find_soc("gemmini"), find_soc("gemmini", {"voltage_v": "0.45"})
+    assert half.tick_hz == full.tick_hz // 2
+    access = {
+        name: (full.memories[name].access_pj_per_byte, half.memories[name].access_pj_per_byte)
+        for name in ("l2", "dram")
+    }
+    assert access["l2"][1] == pytest.approx(access["l2"][0] / 4) and access["dram"][1] == access["dram"][0]
+
+
+def test_a_figure_of_another_schedule_is_refused() -> None:
+    with pytest.raises(InputError, match="only pipelined arrays drain, not"):
+        find_soc("neurosim_22nm", {"cores.cim.drain_cycles": "3"})
+
+
+def test_a_cached_mover_goes_over_its_own_links(tmp_path: Path) -> None:
+    text = (soc_folder() / "gemmini.yaml").read_text()
+    path = "to: scratchpad, dma: mover, links: [return_path, outer_port, dram_port]"
+    assert path in text
+    (tmp_path / "own.yaml").write_text(
+        text.replace(path, "to: scratchpad, dma: mover, links: [return_path, dram_port]")
+    )
+    with pytest.raises(InputError, match="mover mover goes over return_path, outer_port, dram_port: name these"):
+        load_soc(tmp_path / "own.yaml")
+
+
+def test_an_engine_on_the_main_memory_reads_over_a_link(tmp_path: Path) -> None:
+    text = re.sub(r"(?m)^ *feed_links:.*\n", "", (soc_folder() / "agx_orin_dla.yaml").read_text())
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(InputError, match="name the link of the memory that it computes from"):
+        load_soc(tmp_path / "own.yaml")
 
 
 def test_dianas_arrays_reach_their_published_efficiency() -> None:

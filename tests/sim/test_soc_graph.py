@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cosoc.cli import main
 from cosoc.sim.files.catalog import find_soc, list_socs
-from cosoc.sim.report.soc_graph import soc_graph
+from cosoc.sim.report import soc_graph as soc_graph_module
+from cosoc.sim.report.soc_graph import draw_soc, soc_graph
+
+
+def test_every_box_is_inside_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures, drawn = [], soc_graph_module.drawn_figure
+
+    @contextmanager
+    def kept(*size: float) -> Iterator[Any]:
+        with drawn(*size) as figure:
+            figures.append(figure)
+            yield figure
+
+    monkeypatch.setattr(soc_graph_module, "drawn_figure", kept)
+    draw_soc(find_soc("hetero"), tmp_path / "hetero.svg", "svg")
+    (axes,) = figures[0].axes
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    for text in axes.texts:
+        x, y = text.get_position()
+        assert not text.get_bbox_patch() or (left < x < right and low < y < high), text.get_text()
 
 
 @pytest.mark.parametrize("name", list_socs())

@@ -19,7 +19,7 @@ from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import KnownSteps, lower, lowered
 from cosoc.sim.machine.program import digest
-from cosoc.sim.model.mapping import RUNTIMES, LayerPlan, Mapping, Part, Runtime
+from cosoc.sim.model.mapping import RUNTIMES, Extent, LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import tiled
 from cosoc.sim.model.workload import INPUT, Layer, Workload
@@ -29,14 +29,17 @@ from cosoc.sim.tiler import (
     EVERY,
     MOST_TILES,
     TilingCache,
+    _too_many,
     best_tiling,
     candidates,
     channel_tiles,
     cuts,
     fits,
     homes_of,
+    kept,
     placed,
     planned_ticks,
+    tile_bytes,
 )
 
 CASES = (("diana", "resnet8"), ("darkside", "digits_cnn"), ("gap9", "dscnn"), ("hetero", "resnet8"))
@@ -132,6 +135,43 @@ def test_cores_that_take_arrays_give_what_each_tile_gives(chip: str) -> None:
                 assert found.tolist() == [figure(one, exact) for one in each], (core.model, figure.__name__)
             asked += 1
     assert asked >= 2
+
+
+@pytest.mark.parametrize(("k", "buffers"), [(64, 1), (16, 2)])
+def test_tiles_by_channels_alone_are_double_buffered_too(k: int, buffers: int) -> None:
+    layer = Layer("l", "conv", (INPUT,), 64, 16, 8, 8, 8, 8)
+    net, soc = Workload("one", (16, 8, 8), (layer,), ("l",)), find_soc("diana")
+    plan = LayerPlan((Part("digital", 64, Extent(k, 16, 1, 1, 8, 8)),))
+    homes = homes_of(net, Mapping("m", "overlapped", {"l": plan}), soc)
+    assert tile_bytes(layer, plan, soc, "overlapped", homes)["l1"].buffers == buffers
+
+
+def test_either_operand_may_stay_where_channels_are_cut() -> None:
+    """Weights stay while pixels pass, or inputs while channels do: with one tile of channels there is no difference."""
+    layer = Layer("l", "conv", (INPUT,), 512, 64, 64, 64, 64, 64, 3, 3, pad_y=1, pad_x=1)
+    net, soc = Workload("one", (64, 64, 64), (layer,), ("l",)), find_soc("diana")
+    plan = LayerPlan((Part("digital", 512),))
+    homes = homes_of(net, Mapping("m", "overlapped", {"l": plan}), soc)
+    orders: dict[bool, set[object]] = {True: set(), False: set()}
+    for found in candidates(layer, plan, soc, "overlapped", homes):
+        orders[found.tile.k < 512].add(found.order)
+    assert len(orders[True]) == 2 and len(orders[False]) <= 1
+
+
+def test_each_part_of_a_layer_has_tiles_that_can_be_counted() -> None:
+    """The first of two parts has no channels; the second has a tile for each of 2^24 pixels."""
+    layer, soc = Layer("big", "conv", (INPUT,), 16, 16, 4096, 4096, 4096, 4096), find_soc("diana")
+    one = Extent(16, 16, 1, 1, 1, 1)
+    plan = LayerPlan((Part("digital", 0, one), Part("analog", 16, one)))
+    (said,) = _too_many(layer, plan, soc)
+    assert said.startswith(f"layer big: {4096 * 4096} tiles on analog")
+
+
+def test_what_is_not_kept_leaves_its_room_to_nobody() -> None:
+    """Of 10 bytes half are for weights that stay where not all fit: two of 6 bytes do not, one of 5 beside one of 6
+    does, and all of 10 do."""
+    found = kept(np.array([[6, 6], [6, 5], [5, 5], [2, 9]]), 10)
+    assert found.tolist() == [[False, False], [False, True], [True, True], [True, False]]
 
 
 def test_no_tile_is_an_error_that_names_the_buffer() -> None:

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.reading import Reading
 from cosoc.sim.files.workload_file import faults, find_workload
-from cosoc.sim.importers.torch_export import from_module, load_module
+from cosoc.sim.importers.torch_export import Input, from_module, load_module
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 
 
@@ -127,6 +127,7 @@ def test_in_place_change_is_seen_by_later_readers() -> None:
         nn.Conv2d(4, 8, 3, groups=2),
         nn.Conv2d(4, 8, 4, padding="same", dilation=2),
         nn.Conv2d(4, 8, (3, 4), padding="same"),
+        nn.Conv2d(4, 8, 3, padding="same", dilation=(1, 2)),
         nn.Conv2d(4, 8, 3, padding="valid"),
         nn.Conv2d(4, 8, 3, 2, padding="valid", dilation=2),  # torch leaves the word out where all else is a default
         nn.Sequential(nn.ZeroPad2d((0, 1, 1, 2)), nn.Conv2d(4, 8, 3, 2)),
@@ -388,6 +389,56 @@ def test_fake_quantised_activations_change_nothing() -> None:
     assert [(x.name, x.inputs) for x in read(net, 3, 6, 6).layers] == [("a", (INPUT,)), ("b", ("a",))]
 
 
+class Counting(nn.Module):
+    """Counts its calls in a buffer, whatever comes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = conv(3, 8)
+        self.register_buffer("calls", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.add_(1)
+        return self.conv(x) * self.calls.sum()  # type: ignore[no-any-return]
+
+
+def test_a_counter_of_calls_is_no_state() -> None:
+    """Nothing that comes in is written into it, so no later inference depends on this one."""
+    assert read(Counting(), 3, 6, 6).states == ()
+
+
+class Tokens(nn.Module):
+    """Says, as models of transformers do, that what comes in first are numbers of tokens; then a figure for each."""
+
+    main_input_name = "input_ids"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.fc = nn.Embedding(10, 4), nn.Linear(4, 2)
+
+    def forward(self, tokens: Tensor, scale: Tensor) -> Tensor:
+        return self.fc(self.embed(tokens) * scale)  # type: ignore[no-any-return]
+
+
+def test_a_model_that_reads_tokens_is_given_whole_numbers() -> None:
+    found = from_module(Tokens(), [Input("", (6,)), Input("", (6, 4))], "net")
+    assert (found["fc"].c, found["fc"].k, found["fc"].macs) == (4, 2, 6 * 4 * 2)
+
+
+def test_a_pool_of_single_pixels_is_nothing_and_another_is_a_layer() -> None:
+    net = nn.Sequential(conv(3, 8), nn.MaxPool2d(1), nn.MaxPool2d(1, 2))
+    first, pool = read(net, 3, 6, 6).layers
+    assert (first.op, pool.op, pool.fy, pool.stride_y, pool.oy) == ("conv", "max_pool", 1, 2, 3)
+
+
+def test_volumes_keep_their_planes() -> None:
+    """3 x 3 x 3 taps, two planes apart, that pad their input to its size, of planes of 5 x 6 pixels side by side."""
+    net = nn.Sequential(nn.Conv3d(3, 8, 3, padding="same", dilation=(2, 1, 1), bias=False), nn.MaxPool3d(1))
+    (layer,) = read(net, 3, 4, 5, 6).layers
+    assert (layer.oy, layer.ox, layer.iy, layer.ix, layer.pad_y) == (4, 30, 4, 30, 2)
+    assert layer.macs == 8 * 3 * 27 * 4 * 5 * 6
+
+
 def test_the_module_is_left_as_it_was() -> None:
     """Training flags, also mixed ones (a frozen batch norm), weights and running statistics survive an export."""
     net = nn.Sequential(conv(3, 8), nn.BatchNorm2d(8), nn.Dropout())
@@ -419,6 +470,8 @@ def test_the_module_is_left_as_it_was() -> None:
             Net(lambda m, x: F.pad(x, (1, 1)) + 1),
             "operator aten.add in the network is not supported: it reads a padded",
         ),
+        (Net(lambda m, x: m.conv(F.pad(x, (-1, 1))), conv=conv(3, 3)), r"padding \[-1, 1\] is not of rows and columns"),
+        (Net(lambda m, x: F.pad(x, (0, 0, 0, 0, 1, 1))), r"padding .*1, 1\] is not of rows and columns"),
         (
             Net(lambda m, x: m.conv(x) if x.sum() > 0 else x, conv=conv(3, 3)),
             "torch.export cannot read it for input 1,3,6,6",

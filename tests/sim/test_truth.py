@@ -90,6 +90,19 @@ def test_tables_in_other_units_are_compared_in_seconds_and_joules() -> None:
     assert (float(first["seconds"]), float(first["joules"])) == pytest.approx((133.91e-6, 1.274e-6))
 
 
+def test_published_figures_become_seconds_and_joules() -> None:
+    """ISAAC's 41.3 TOPS at 65.8 W: 10^12 operations in 1/41.3 s with 1.593 J. VGG-8's 95.42 us leak 5.48 mW beside
+    56.62 uJ: 57.14 uJ. NeuRRAM's 2.12 TOPS at 43.1 TOPS/W."""
+
+    def found(kind: str, name: str) -> tuple[float, float]:
+        row = next(row for row in cim.ROWS if (row["kind"], row["name"]) == (kind, name))
+        return float(row["seconds"]), float(row["joules"])
+
+    assert found("peak", "isaac") == pytest.approx((1 / 41.3, 65.8 / 41.3))
+    assert found("vgg8", "rram") == pytest.approx((95.42e-6, 57.143e-6), rel=1e-4)
+    assert found("point", "neurram") == pytest.approx((1 / 2.12, 1 / 43.1))
+
+
 def test_neurosims_layers_are_convolutions_without_padding() -> None:
     """It pads nothing, so a window of the filter's side fits as often as there are outputs."""
     for inp, out, _, _, side, *_ in cim.LAYERS:

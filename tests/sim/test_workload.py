@@ -24,6 +24,7 @@ from cosoc.sim.files.workload_file import (
     list_workloads,
     load_workload,
 )
+from cosoc.sim.model.placement import tensor_bytes
 from cosoc.sim.model.workload import INPUT, OPS, Layer, Workload
 
 GOOD = """\
@@ -73,6 +74,20 @@ def test_input_window_of_a_strided_dilated_filter() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ files
+
+
+@pytest.mark.parametrize(("out", "wanted"), [((4, 4), (2, 1)), ((4, 1), (2, 2)), ((1, 4), (1, 1)), ((1, 1), (1, 1))])
+def test_along_an_axis_with_one_output_no_step_is_made(out: tuple[int, int], wanted: tuple[int, int]) -> None:
+    """Steps of 2 rows and 1 column; the one that is never made is as the other."""
+    layer = Layer("l", "conv", (INPUT,), 4, 4, *out, 9, 9, 2, 2, stride_y=2, stride_x=1)
+    assert layer.strides == wanted
+
+
+def test_what_is_written_into_a_state_has_no_room_of_its_own() -> None:
+    """A step of a decoder: its keys go into the cache of 64 bytes that is there."""
+    layers = (Layer("keys", "conv", (INPUT,), 8, 8, into="cache"), Layer("out", "conv", ("cache",), 4, 64))
+    step = Workload("step", (8, 1, 1), layers, ("out",), "", (), (("cache", 64),))
+    assert [tensor_bytes(step, name) for name in ("keys", "cache", "out")] == [0, 64, 4]
 
 
 def test_a_good_file_is_read(tmp_path: Path) -> None:
