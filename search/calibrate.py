@@ -394,6 +394,7 @@ def calibrate(
     """
     if not factors_of(soc):
         raise InputError(f"{soc.name}: its cores compute from the main memory, so that its estimate has nothing to fit")
+    engine_run("fast")  # one that does not run is no fault of a sample
     space = space or default_space(soc)
     plan = tasks(soc, space, samples, seed)
     measured = simulate_all(soc, plan, seed, workers or os.cpu_count() or 1, progress)

@@ -49,6 +49,9 @@ class Oracle:
     _streams: dict[str, ClusterResult] = field(default_factory=dict)
     _prices: dict[str, Prices] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        engine_run(self.engine)  # one that does not run is no fault of a mapping, which a search would take it for
+
     @property
     def kind(self) -> str:
         """What the machine is called in results."""

@@ -32,10 +32,12 @@ ENGINES: tuple[Engine, ...] = ("fast", "reference")
 
 
 def engine_run(engine: str) -> Run:
-    """The engine of that name, loaded when asked for: numba and simpy are slow to import."""
+    """The engine of that name, loaded when asked for: numba and simpy are slow to import. InputError for another, or
+    where it does not run."""
     if engine == "fast":
         from cosoc.sim.machine import engine_fast
 
+        engine_fast.demand_compiler()
         return engine_fast.run
     if engine == "reference":
         from cosoc.sim.machine import engine_reference

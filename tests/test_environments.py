@@ -133,11 +133,17 @@ def test_a_fault_of_ours_is_not_the_systems() -> None:
     assert boundary.refused(OSError(errno.ENOENT, "No such file", "x")) is None
 
 
-def test_without_numbas_compiler_there_is_the_other_engine(monkeypatch: pytest.MonkeyPatch, run: Say) -> None:
+def test_without_numbas_compiler_there_is_the_other_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Say
+) -> None:
     monkeypatch.setattr(engine_fast, "can_compile", lambda: False)
     status, _, said = run("simulate", "diana", "digits_cnn", "--quiet")
     assert status == 2 and "NUMBA_DISABLE_JIT is set" in said and said.count("\n") == 1
     assert run("simulate", "diana", "digits_cnn", "--quiet", "--engine", "reference")[0] == 0
+    status, _, said = run("search", "gemmini", "digits_cnn", "--space", "tiles", "--quiet", "--out", tmp_path / "run")
+    assert status == 2 and "NUMBA_DISABLE_JIT is set" in said and said.count("\n") == 1
+    status, _, said = run("calibrate", "diana", "--samples", "6", "--quiet")
+    assert status == 2 and "NUMBA_DISABLE_JIT is set" in said and said.count("\n") == 1
 
 
 def test_no_room_for_temporary_files_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Say) -> None:

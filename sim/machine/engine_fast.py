@@ -167,6 +167,14 @@ def can_compile() -> bool:
     return not config.DISABLE_JIT  # type: ignore[attr-defined]
 
 
+def demand_compiler() -> None:
+    """InputError where this engine does not run: records have no attributes then, and it would take hours."""
+    if not can_compile():
+        raise InputError(
+            "NUMBA_DISABLE_JIT is set, and the fast engine needs numba's compiler: unset it, or take the other"
+        )
+
+
 def cache_folder() -> Path | None:
     """Where the compiled kernel is kept; None where nothing is compiled."""
     return Path(str(_run.stats.cache_path)) if can_compile() else None
@@ -196,10 +204,7 @@ def _in_order(waits: Records) -> Records:
 
 def _simulate(program: Program, watched: Any, room: int, flags: tuple[bool, bool]) -> tuple[Trace, int, Skipped]:
     """Run the kernel; the trace has the first `room` waits, unsorted, and beside it how many there were."""
-    if not can_compile():  # records have no attributes then, and it would take hours
-        raise InputError(
-            "NUMBA_DISABLE_JIT is set, and the fast engine needs numba's compiler: unset it, or take the other"
-        )
+    demand_compiler()
     n_ops = program.n_ops
     blocks = _prepare_blocks(program)
     units, slots, stretches, order = _prepare_units(program)
