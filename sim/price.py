@@ -46,8 +46,8 @@ class Simulated:
 
     def figures(self, mapping: Mapping, workload: Workload) -> Figures:
         """What a mapping costs. InputError where the machine cannot run it as mapped."""
-        nameless = replace(mapping, name="")  # its program would bear the name
-        at = placed(nameless, workload, self.soc, self.tilings)
+        at = placed(mapping, workload, self.soc, self.tilings)
+        at = replace(at, mapping=replace(at.mapping, name=""))  # its program would bear the name
         program = lowered(at, known=self._steps)
         self.ops += program.n_ops
         key = digest(program), workload.n

@@ -280,3 +280,12 @@ def test_an_objective_that_chooses_nothing_is_refused() -> None:
             named_mapping(name, net, find_soc("diana"), "serial", "energy")
     with pytest.raises(InputError, match="objective 'speed'"):
         named_mapping("min_cost", net, find_soc("diana"), "serial", "speed")
+
+
+def test_a_refusal_names_the_mapping() -> None:
+    """A row of 14 x 960 inputs under a filter of three, 12 apart: all 14 rows of them, beyond GAP9's scratchpad."""
+    deep = Layer("deep", "conv", (INPUT,), 8, 960, 14, 14, 14, 14, 3, 3, 1, 1, 12, 12, 12, 12)
+    small = Layer("small", "conv", ("deep",), 8, 8, 14, 14, 14, 14)
+    network = Workload("w", (960, 14, 14), (deep, small), ("small",))
+    with pytest.raises(InputError, match="mapping min_cost does not fit gap9: layer deep: tiles need"):
+        named_mapping("min_cost", network, find_soc("gap9"))
