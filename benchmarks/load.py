@@ -256,7 +256,7 @@ def campaign(n: int) -> dict[str, Any]:
             f"{{cores.digital.launch_cycles: {[1000 + i for i in range(n)]}}}}}\n"
         )
         with LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50
         ) as cluster:
             last = time.monotonic()
 

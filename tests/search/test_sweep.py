@@ -250,7 +250,8 @@ def _count(out: Path) -> int:
 def test_a_cluster_finds_the_same(plan: Path, tmp_path: Path) -> None:
     """Two Dask workers in processes of their own against the pool."""
     distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    where = "127.0.0.1:0"  # of its pages: a port that is free, where another cluster may have the usual one
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=where) as cluster:
         there = sweep(SweepConfig(plan, tmp_path / "cluster", 1, cluster.scheduler_address), nobody)
     here = sweep(SweepConfig(plan, tmp_path / "pool", workers=1), nobody)
 
