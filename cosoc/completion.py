@@ -93,10 +93,8 @@ def _walked(root: Any, words: Sequence[str]) -> tuple[Any, list[str], Any]:
         if option is not None:
             option = None
         elif word.startswith("-"):
-            name, equals, _ = word.partition("=")
-            known = next((p for p in command.params if name in getattr(p, "opts", ())), None)
-            flag = known is None or getattr(known, "is_flag", False)
-            option = None if flag or equals else known
+            known = next((p for p in command.params if word in getattr(p, "opts", ())), None)
+            option = None if known is None or getattr(known, "is_flag", False) else known
         elif hasattr(command, "commands"):
             command = command.commands.get(word, command)
         else:

@@ -66,14 +66,19 @@ def test_another_shell_is_refused(run: Run) -> None:
     assert run("completion", "tcsh") == (2, "", "completion tcsh: bash, zsh, fish are known\n")
 
 
+def installed(shell: str, run: Run, folder: Path) -> None:
+    """A `cosoc` for the path of a shell, and the script that it reads."""
+    (folder / "cosoc").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cosoc "$@"\n')
+    (folder / "cosoc").chmod(0o755)
+    (folder / "script").write_text(run("completion", shell)[1])
+
+
 def test_bash_completes(run: Run, tmp_path: Path) -> None:
     """Bash itself, with the script and a `cosoc` on its path."""
     bash = shutil.which("bash")
     if bash is None:
         pytest.skip("no bash here")
-    (tmp_path / "cosoc").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cosoc "$@"\n')
-    (tmp_path / "cosoc").chmod(0o755)
-    (tmp_path / "script").write_text(run("completion", "bash")[1])
+    installed("bash", run, tmp_path)
     asks = (
         f"PATH={tmp_path}:$PATH; source {tmp_path}/script; compopt() {{ :; }}; COMP_WORDS=(cosoc simulate neurr); "
         'COMP_CWORD=2; _cosoc; echo "${COMPREPLY[@]}"; complete -p cosoc'
@@ -87,9 +92,7 @@ def test_fish_completes(run: Run, tmp_path: Path) -> None:
     fish = shutil.which("fish")
     if fish is None:
         pytest.skip("no fish here")
-    (tmp_path / "cosoc").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cosoc "$@"\n')
-    (tmp_path / "cosoc").chmod(0o755)
-    (tmp_path / "script").write_text(run("completion", "fish")[1])
+    installed("fish", run, tmp_path)
     for line, offered in (("simulate neurr", "neurram"), ("simulate --runtime=s", "--runtime=serial")):
         asks = f"set PATH {tmp_path} $PATH; source {tmp_path}/script; complete -C 'cosoc {line}'"
         done = subprocess.run([fish, "--no-config", "-c", asks], capture_output=True, text=True, check=True, timeout=60)
