@@ -28,13 +28,13 @@ from cosoc.inputs import (
 from cosoc.searching import STREAMED, search
 from cosoc.sim.errors import InputError
 from cosoc.sim.model.mapping import Runtime
+from cosoc.sim.progress import Report, untold
 
 if TYPE_CHECKING:  # loaded where they are used: slow to import
     from torch import nn
 
     from cosoc.search.calibrate import Calibration
     from cosoc.search.campaigns.results import SweepResult
-    from cosoc.search.space import Report
     from cosoc.search.surrogate import Calibrated, Surrogate
     from cosoc.search.wrapped import Space, Wrapped
     from cosoc.sim.report.pipeline_result import ClusterResult
@@ -145,7 +145,7 @@ def validate(
     from cosoc.validation import validate as hold
 
     machine = None if soc is None else soc_of(soc)
-    told = report or (lambda done, total, what: None)
+    told = report or untold
     return Validation(tuple(hold(sets, None if data is None else Path(data), machine, told)))
 
 
@@ -173,7 +173,7 @@ def sweep(
     processes = workers or os.cpu_count() or 1
     most = tuple(map(budget, budgets))
     config = SweepConfig(Path(plan), Path(out), processes, scheduler, resume, retry_failed, redo, carrier_w, most)
-    return run(config, report or (lambda done, total, what: None))
+    return run(config, report or untold)
 
 
 def wrap(

@@ -14,7 +14,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,11 @@ from rich.table import Table
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.progress import Report, untold
 from cosoc.sim.shown import shown
 from cosoc.timeleft import TimeLeft, told
 
 # progress(done, total, what): called as often as the worker likes.
-Report = Callable[[int, int, str], None]
 
 UNWRAPPED = 100_000  # columns of a line that nobody has to see on a screen
 SAID = 4000  # characters of a message: more than any of ours, but what it quotes may be as long as a file
@@ -221,7 +221,7 @@ def reporting(quiet: bool) -> Iterator[Report]:
     nothing if quiet."""
     console = _Terminal(_Heedless())
     if quiet:
-        yield lambda done, total, what: None
+        yield untold
     elif console.is_terminal:
         what, left = (TextColumn(f"{{task.{name}}}", markup=False) for name in ("description", "fields[left]"))
         columns = (what, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), left)

@@ -18,13 +18,13 @@ from cosoc.output import check_writable
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.names import DEFAULT
 from cosoc.sim.model.mapping import Runtime
+from cosoc.sim.progress import Report, untold
 
 if TYPE_CHECKING:  # loaded where it is used: torch is slow to import
     from torch import nn
 
     from cosoc.inputs import ACluster, AMapping, ANetwork, ASoC, Example, Overrides
     from cosoc.search.result import Result
-    from cosoc.search.space import Report
     from cosoc.search.surrogate import Surrogate
     from cosoc.search.targets import Target
     from cosoc.sim.model.mapping import Mapping
@@ -84,7 +84,7 @@ def search(
     example: Example | None = None,
     overrides: Overrides | None = None,
     carrier_w: float | None = None,
-    report: Report = lambda done, total, what: None,
+    report: Report = untold,
 ) -> Result:
     """Search mappings of a network on a SoC, or splits of it over a cluster; what it reports is simulated from the
     files that it leaves in `out` (runs/SOC-WORKLOAD, where nothing else is said).

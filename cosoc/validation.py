@@ -12,10 +12,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 
 from cosoc import __version__
-from cosoc.output import Report
 from cosoc.search.search_page import BLUE, ORANGE, chart, series
 from cosoc.sim.errors import InputError
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.progress import Report
 from cosoc.sim.report import run_page
 from cosoc.sim.truth import SETS
 from cosoc.sim.truth.compared import Compared, TruthSet

@@ -12,7 +12,7 @@ other networks and their layers. Where it applies, ODiMO's released formulas mee
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -41,6 +41,7 @@ from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.price import program_figures
 from cosoc.sim.processes import Workers
+from cosoc.sim.progress import Report, untold
 from cosoc.sim.simulate import engine_run
 from cosoc.sim.theta import Theta, factors_of
 from cosoc.sim.tiler import TilingCache, placed
@@ -56,7 +57,6 @@ GOOD = 0.05  # share of a layer's tilings among which the better half of the sam
 LONGEST = 4  # layers of a sampled fused group
 
 Kind = Literal["network", "layer"]
-Report = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -312,7 +312,7 @@ def simulate_all(
     soc: SoC, plan: Sequence[Task], seed: int, workers: int, progress: Report | None = None
 ) -> list[Sample]:
     """Measure all tasks, on so many processes, which an exception here ends."""
-    report = progress or (lambda done, total, what: None)
+    report = progress or untold
     by_source = sorted(plan, key=lambda task: (task.source, task.kind, task.runtime, task.number))
     chunks = [by_source[i : i + CHUNK] for i in range(0, len(by_source), CHUNK)]
     what, done, out = "simulating mappings", 0, list[Sample]()

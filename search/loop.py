@@ -16,13 +16,14 @@ from cosoc.search.oracle import Oracle, Pair
 from cosoc.search.picture import plot
 from cosoc.search.result import Found, Result, found_from
 from cosoc.search.runfolder import RunFolder
-from cosoc.search.space import Candidate, Report, Space
+from cosoc.search.space import Candidate, Space
 from cosoc.search.targets import Target
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import objective
 from cosoc.sim.files.catalog import boundary_of
 from cosoc.sim.files.mapping_file import dump_mapping
 from cosoc.sim.files.workload_file import dump_workload
+from cosoc.sim.progress import Report
 
 DRIFT = 0.05  # of the estimate, from which on a space learns from what was simulated
 

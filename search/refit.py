@@ -26,12 +26,12 @@ from cosoc import __version__
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc, list_socs, soc_folder, soc_ranges
 from cosoc.sim.files.yamlfile import Range, read_text
+from cosoc.sim.progress import Report
 from cosoc.sim.truth.compared import Compared
 from cosoc.sim.truth.own import OwnRow, compared
 from cosoc.sim.truth.score import Errors, of_energies, of_rows
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
-Report = Callable[[int, int, str], None]
 
 NOISE, PRIOR = 0.1, 0.35  # standard deviations of logarithms: of a time or an energy, and of a figure
 FREE = 3.0  # how far a figure without a range may go, up or down

@@ -8,7 +8,7 @@ them, for all mappings at once, as tensors on whatever device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +28,7 @@ from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.placement import Homes, lifetimes, tensor_bytes
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.progress import Report, untold
 from cosoc.sim.theta import Theta
 from cosoc.sim.tiler import (
     TilingCache,
@@ -44,7 +45,6 @@ from cosoc.sim.work import layer_work
 
 Ints = npt.NDArray[np.int64]
 Column = tuple[str, str]  # layer, core
-Progress = Callable[[int, int, str], None]
 AT_ONCE = 1 << 13  # mappings that are composed in one go: their terms fit the caches of a core
 
 
@@ -113,7 +113,7 @@ def random_vectors(workload: Workload, soc: SoC, number: int, seed: int) -> Shar
 
 def estimated(
     workload: Workload, soc: SoC, shares: Shares, runtime: Runtime = "overlapped", theta: Theta | None = None,
-    device: str = "cpu", progress: Progress = lambda done, total, what: None,
+    device: str = "cpu", progress: Report = untold,
 ) -> Table:  # fmt: skip
     """The estimate of each share vector, as `terms.network_estimate` has it at whole channels.
 
@@ -161,7 +161,7 @@ class _Tables:
 
     def __init__(
         self, workload: Workload, soc: SoC, shares: Shares, runtime: Runtime, theta: Theta, device: torch.device,
-        progress: Progress,
+        progress: Report,
     ) -> None:  # fmt: skip
         self.workload, self.soc, self.shares, self.runtime = workload, soc, shares, runtime
         self.theta, self.device, self.progress = theta, device, progress
@@ -375,7 +375,7 @@ class Check:
 
 def checked_on(
     workload: Workload, soc: SoC, shares: Shares, table: Table, number: int, runtime: Runtime, seed: int,
-    progress: Progress = lambda done, total, what: None,
+    progress: Report = untold,
 ) -> Check:  # fmt: skip
     """Simulate so many of the vectors, drawn among those that can run, and hold the table against it."""
     from scipy import stats

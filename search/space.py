@@ -7,7 +7,7 @@ keeps what is not dominated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,8 +15,7 @@ from cosoc.search.oracle import Oracle
 from cosoc.search.runfolder import RunFolder
 from cosoc.sim.figures import Figures
 from cosoc.sim.model.mapping import Mapping as NetworkMapping
-
-Report = Callable[[int, int, str], None]  # done, of how many, what
+from cosoc.sim.progress import Report
 
 
 @dataclass(frozen=True)

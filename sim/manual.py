@@ -10,10 +10,11 @@ from cosoc.sim.cores.roofline import Roofline
 from cosoc.sim.cores.tensor_gpu import TensorGpu
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.names import DEFAULT, MANUAL, RULES
-from cosoc.sim.mapper import MIN_COST, Report, cheapest, has_choice, usual_runtime
+from cosoc.sim.mapper import MIN_COST, cheapest, has_choice, usual_runtime
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Runtime
 from cosoc.sim.model.soc import Core, SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.progress import Report
 from cosoc.sim.tiler import default_core, unsupported
 
 KINDS_OF_CORE: dict[str, Callable[[Core], bool]] = {

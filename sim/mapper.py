@@ -26,6 +26,7 @@ from cosoc.sim.model.placement import Homes, handovers
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.price import Simulated
+from cosoc.sim.progress import Report
 from cosoc.sim.simulate import engine_run
 from cosoc.sim.tiler import homes_of, kept_bytes
 from cosoc.sim.ways import Way, Ways, cores_for, has_twins, twins, whole_part
@@ -37,7 +38,6 @@ LAYER_OPS = 10
 NEAR = 4  # other ways of a layer that a descent looks at, those of least estimate
 TURNS = 4  # times that slopes of an objective are taken anew
 
-Report = Callable[[int, int, str], None]  # done, of how many, what
 Chosen = tuple[tuple[int, int, Way], ...]  # first layer, one past the last, how: in order, all layers
 
 

@@ -21,12 +21,12 @@ from cosoc.sim.files.yamlfile import Range
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.progress import Report, untold
 from cosoc.sim.simulate import figures
 
 CORNERS = 32  # drawn where there are more
 STEPS = 7  # in which a turning point is looked for: to a hundredth of a range
 
-Report = Callable[[int, int, str], None]
 Values = MappingOf[str, int | float]  # of figures, by path
 Run = Callable[[Values], MappingOf[str, Figures]]  # each mapping, by name, on the SoC with some of its values replaced
 
@@ -86,7 +86,7 @@ class Ranged:
 def over_ranges(
     load: Callable[[MappingOf[str, str]], SoC], ranges: Sequence[Range], workload: Workload,
     mappings: Sequence[Mapping], seed: int = 0, corners: int = CORNERS, engine: str = "fast",
-    report: Report = lambda done, total, what: None,
+    report: Report = untold,
 ) -> Ranged:  # fmt: skip
     """Simulate mappings of a workload over the ranges of a SoC's figures.
 

@@ -11,7 +11,7 @@ from typing import Literal
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures
 from cosoc.sim.files.catalog import boundary_of
-from cosoc.sim.lower.emit import Report, lowered, stream
+from cosoc.sim.lower.emit import lowered, stream
 from cosoc.sim.lower.pipeline import replay
 from cosoc.sim.lower.together import together
 from cosoc.sim.machine.trace import Run
@@ -20,6 +20,7 @@ from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import CachedMover, SoC
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.price import program_figures
+from cosoc.sim.progress import Report, untold
 from cosoc.sim.report.pipeline_result import ClusterResult
 from cosoc.sim.report.result import Result, report
 from cosoc.sim.report.together import Load, TogetherResult, summed_up
@@ -57,7 +58,7 @@ def figures(soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast"
 
 def simulate(
     soc: SoC, workload: Workload, mapping: Mapping, engine: str = "fast", inferences: int = 1,
-    progress: Report = lambda done, total, what: None,
+    progress: Report = untold,
 ) -> Result:  # fmt: skip
     """Simulate `inferences` of the workload, one after the other, under the mapping. progress: is told what is done.
 

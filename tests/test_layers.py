@@ -18,7 +18,7 @@ PARTS = {"cosoc": "cosoc", "sim": "cosoc.sim", "search": "cosoc.search", "socs":
 # From the ground up. A module imports from lines above its own only; a name stands for its submodules, where no line
 # names them, and those of one name may import one another. What stands in sim/ is named without `cosoc.sim.`.
 LAYERS = (
-    ("shown",),
+    ("progress", "shown"),
     ("errors", "exact", "processes"),
     ("trust",),
     ("machine",),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ from cosoc.search.manifest import MANIFEST, START, discard
 from cosoc.sim.errors import InputError
 from cosoc.sim.model.soc import mixed
 from cosoc.sim.processes import Workers
+from cosoc.sim.progress import Report
 
 BATCH = 32  # most simulations that go to a worker of a Dask cluster together
 BATCHES = 4  # of a lane, at least
 
-Progress = Callable[[int, int, str], None]  # done, of how many, what
 Done = Iterator[tuple[Task, dict[str, Any]]]
 
 
@@ -59,7 +59,7 @@ class Pool(Protocol):
     def run(self, todo: Sequence[Task], folder: Path, memo: Path) -> Done: ...
 
 
-def sweep(config: SweepConfig, progress: Progress) -> SweepResult:
+def sweep(config: SweepConfig, progress: Report) -> SweepResult:
     """Run a campaign, or go on with it. Raises InputError for a plan or folder that is not fit for it, and for one
     whose fronts would mix energies of different boundaries.
 

@@ -29,7 +29,7 @@ import numpy as np
 from cosoc.search.exact.tiles import best_plan, front_of, value, walk
 from cosoc.search.oracle import Oracle
 from cosoc.search.runfolder import RunFolder
-from cosoc.search.space import Candidate, Optimum, Report
+from cosoc.search.space import Candidate, Optimum
 from cosoc.search.spaces.sections import Floats, Ints, Options, Section, mapping_from, mapping_of
 from cosoc.search.spaces.share_tiles import ShareTiles, Tiles, placement, shares
 from cosoc.search.spaces.tiles import TileSpace
@@ -42,6 +42,7 @@ from cosoc.sim.model.mapping import Mapping as NetworkMapping
 from cosoc.sim.model.placement import Homes, lifetimes, tensor_bytes
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Layer, Workload
+from cosoc.sim.progress import Report
 from cosoc.sim.theta import Theta
 from cosoc.sim.tiler import checked, fused_problems, homes_of, weight_bytes
 from cosoc.sim.ways import able

@@ -28,7 +28,7 @@ from cosoc.search.loop import Asked, search
 from cosoc.search.oracle import Oracle
 from cosoc.search.result import Result
 from cosoc.search.runfolder import RunFolder
-from cosoc.search.space import Candidate, Optimum, Report
+from cosoc.search.space import Candidate, Optimum
 from cosoc.search.spaces.split_bounds import bound, least_latency, least_peak, named, with_left_out
 from cosoc.search.spaces.split_tiles import TiledDevice, cached, has_choice
 from cosoc.search.spaces.splits import Floats, Plan, PlanStage, Problem, cuts_in_order, cuts_of, evaluate
@@ -40,6 +40,7 @@ from cosoc.sim.lower.pipeline import Replay
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.mapping import Mapping as DeviceMapping
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.progress import Report
 from cosoc.sim.report.pipeline_result import finite
 from cosoc.sim.stages import StageFigures, peak_bytes, stage_figures
 

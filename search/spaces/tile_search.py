@@ -9,13 +9,13 @@ from typing import Any
 from cosoc.search.loop import Asked, search
 from cosoc.search.oracle import Oracle
 from cosoc.search.result import Result
-from cosoc.search.space import Report
 from cosoc.search.spaces.joint import JointSpace, Outer
 from cosoc.search.spaces.tiles import TileSpace
 from cosoc.search.targets import Target
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.progress import Report
 from cosoc.sim.theta import Theta
 
 

@@ -31,7 +31,7 @@ from cosoc.search.exact.tiles import Span, best_plan, counts_peak, value
 from cosoc.search.fit import Made, fit
 from cosoc.search.oracle import Oracle
 from cosoc.search.runfolder import RunFolder
-from cosoc.search.space import Candidate, Optimum, Report
+from cosoc.search.space import Candidate, Optimum
 from cosoc.search.spaces.sections import Cost, Options, Section, listed, mapping_of, nameless, sections_of, total
 from cosoc.search.spaces.tiles_cached import MAX_GROUP, CachedTiles, runs_on_array
 from cosoc.search.spaces.tiles_dma import DmaTiles
@@ -47,6 +47,7 @@ from cosoc.sim.model.soc import CachedMover, Dma, SoC
 from cosoc.sim.model.tiles import whole
 from cosoc.sim.model.workload import Workload
 from cosoc.sim.movers.cached_terms import Machine
+from cosoc.sim.progress import Report
 from cosoc.sim.theta import Theta, factors_of
 from cosoc.sim.tiler import checked, fused_problems, weight_bytes
 

@@ -18,7 +18,7 @@ from cosoc.search.loop import Asked, search
 from cosoc.search.oracle import Oracle, Pair
 from cosoc.search.result import Result
 from cosoc.search.runfolder import RunFolder
-from cosoc.search.space import Candidate, Optimum, Report
+from cosoc.search.space import Candidate, Optimum
 from cosoc.search.spaces.sections import mapping_from
 from cosoc.search.spaces.tile_search import TileConfig
 from cosoc.search.targets import within
@@ -27,6 +27,7 @@ from cosoc.sim.files.mapping_file import dump_mapping, load_mapping
 from cosoc.sim.files.workload_file import dump_workload
 from cosoc.sim.model.mapping import Mapping as NetworkMapping
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.progress import Report
 from cosoc.sim.report.together import Load
 from cosoc.sim.simulate import part_of, simulate_together
 from cosoc.sim.tiler import checked

@@ -27,7 +27,7 @@ from cosoc.search.loop import Asked, search
 from cosoc.search.oracle import Oracle
 from cosoc.search.result import Result
 from cosoc.search.runfolder import RunFolder
-from cosoc.search.space import Candidate, Optimum, Report
+from cosoc.search.space import Candidate, Optimum
 from cosoc.search.spaces.channels import MixedNet, assignment, fix, to_mapping
 from cosoc.search.spaces.inner_tiles import InnerTiles, decided
 from cosoc.search.spaces.opened import CHEAPEST, Opened, channel_space, operator_space
@@ -47,6 +47,7 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures, objective
 from cosoc.sim.model.mapping import Mapping, Runtime
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.progress import Report, untold
 from cosoc.sim.theta import Theta
 
 SpaceName = Literal["channels", "operators"]
@@ -128,7 +129,7 @@ def search_trained(config: TrainingConfig, report: Report) -> Result:
 class TrainedSpace:
     """Channels or operators of a network that is trained: see the module docstring. A `Space`."""
 
-    def __init__(self, config: TrainingConfig, report: Report = lambda done, total, what: None) -> None:
+    def __init__(self, config: TrainingConfig, report: Report = untold) -> None:
         self.config = config
         self.value = objective(config.objective)
         if config.estimator == "score" and config.cost_model != "simulator":

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cosoc.search.runfolder import RunFolder
-from cosoc.search.space import Report
 from cosoc.search.training.data import Split
+from cosoc.sim.progress import Report, untold
 
 Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]  # net, x, y, generator, part done 0..1
 AfterEpoch = Callable[[int], dict[str, Any]]  # epoch -> figures to log
@@ -46,7 +46,7 @@ class Progress:
 
     def __init__(self, total: int) -> None:
         self.total, self.done = total, 0
-        self.report: Report = lambda done, total, what: None
+        self.report: Report = untold
 
     def advance(self, epochs: int, what: str) -> None:
         self.done += epochs

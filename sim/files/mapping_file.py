@@ -49,7 +49,6 @@ from cosoc.sim.files.mending import Mended, Place
 from cosoc.sim.files.names import RULES, built_in_mappings, list_mappings
 from cosoc.sim.files.yamlfile import load_model
 from cosoc.sim.manual import named_mapping
-from cosoc.sim.mapper import Report
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.mapping import (
     DIMS,
@@ -68,6 +67,7 @@ from cosoc.sim.model.soc import FromList, Model, Name, SoC
 from cosoc.sim.model.tiles import job_form, whole
 from cosoc.sim.model.units import Bits, Devices, Elements, ElementsOr0, Items
 from cosoc.sim.model.workload import Layer, Workload, multiplied
+from cosoc.sim.progress import Report
 from cosoc.sim.stages import Prices, cluster_problems, sections_of, stage_problems, stages_example
 from cosoc.sim.tiler import problems
 

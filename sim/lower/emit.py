@@ -12,7 +12,7 @@ program order, and the program runs if executed in order: so it cannot deadlock.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -50,13 +50,12 @@ from cosoc.sim.movers.links import HOST_TIME
 from cosoc.sim.movers.named_keys import keys_behind
 from cosoc.sim.movers.notes import NONE, Notes
 from cosoc.sim.movers.writer import Op, Writer
+from cosoc.sim.progress import Report, untold
 from cosoc.sim.tiler import Placed, living, placed
 from cosoc.sim.work import access_pj, core_cycles, feed_ticks, job_cycles
 
 if TYPE_CHECKING:
     from cosoc.sim.movers.cached import TileEmitter
-
-Report = Callable[[int, int, str], None]  # done, of how many, what
 
 
 def lower(workload: Workload, mapping: Mapping, soc: SoC, inferences: int = 1) -> Program:
@@ -68,9 +67,7 @@ def lower(workload: Workload, mapping: Mapping, soc: SoC, inferences: int = 1) -
     return lowered(placed(mapping, workload, soc), inferences)
 
 
-def lowered(
-    at: Placed, inferences: int = 1, known: KnownSteps | None = None, report: Report = lambda done, total, what: None
-) -> Program:
+def lowered(at: Placed, inferences: int = 1, known: KnownSteps | None = None, report: Report = untold) -> Program:
     """The same of a network whose mapping has been checked. known: steps of layers on this SoC. report: is told of
     each layer."""
     return stream(at, inferences, known=known, report=report)[0]
@@ -78,7 +75,7 @@ def lowered(
 
 def stream(
     at: Placed, inferences: int = 1, period_cycles: int = 0, known: KnownSteps | None = None,
-    report: Report = lambda done, total, what: None, notes: Notes | None = None,
+    report: Report = untold, notes: Notes | None = None,
 ) -> tuple[Program, tuple[int, ...]]:  # fmt: skip
     """The same, and for each inference the number of its first op. period_cycles: each but the first begins no sooner
     than so many cycles after the one before it was due; 0: as soon as that one has ended. notes: where it is noted what

@@ -7,7 +7,7 @@ is for (`movers.notes`); ops and times are those of the result.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +22,7 @@ from cosoc.sim.movers.cached_terms import cached_cores
 from cosoc.sim.movers.cached_units import INTO_ACCUMULATOR, core_of_unit
 from cosoc.sim.movers.links import HOST_TIME, told_as
 from cosoc.sim.movers.notes import NONE, Notes
+from cosoc.sim.progress import Report, untold
 from cosoc.sim.report.held_at import ACTIVATION, LINE_BUFFER, STATE, WEIGHT, Lasting, held
 from cosoc.sim.report.result import Result
 from cosoc.sim.tiler import living
@@ -29,7 +30,6 @@ from cosoc.sim.tiler import living
 VERSION = 1
 TOLD_EVERY = 10_000  # ops, about a second
 AT_ONCE = 65_536  # ops that are made Python's numbers at a time
-Report = Callable[[int, int, str], None]
 COMPUTE, FEED, LAUNCH, SYNC = (KINDS.index(kind) for kind in ("compute", "feed", "launch", "sync"))
 # Which ranges say what an op is about: a job all; what brings weights, inputs (of the tile's own channels alone), or
 # takes results, the dimensions that these depend on.
@@ -43,14 +43,14 @@ ABOUT = {
 _ENCODE = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
-def write_schedule(result: Result, path: Path | str, report: Report = lambda done, total, what: None) -> None:
+def write_schedule(result: Result, path: Path | str, report: Report = untold) -> None:
     """Write the schedule of a run to a file, op by op. report: told now and then how many are written."""
     with Path(path).open("w", encoding="utf-8") as file:
         put_schedule(result, file, report)
         file.write("\n")
 
 
-def put_schedule(result: Result, file: IO[str], report: Report = lambda done, total, what: None) -> None:
+def put_schedule(result: Result, file: IO[str], report: Report = untold) -> None:
     """The same into an open file."""
     about = _Schedule(result)
     file.write(_ENCODE(about.head())[:-1] + ',"ops":[')
