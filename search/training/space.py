@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cosoc.search.exact.shares import GRID, Front, Price, least, priced
 from cosoc.search.loop import Asked, search
@@ -35,15 +34,17 @@ from cosoc.search.spaces.operators import Cut, Template
 from cosoc.search.spaces.shares import CostModel, Counts, ShareCosts
 from cosoc.search.targets import Target
 from cosoc.search.training.choose import IMAGES, Judge, all_counts
-from cosoc.search.training.data import Data, Split, load_data
+from cosoc.search.training.data import Data, load_data
+from cosoc.search.training.evaluate import metric
 from cosoc.search.training.gates import Estimator
 from cosoc.search.training.gradient import Manner, search_gates
 from cosoc.search.training.noise import Kind, Noise, noise_of, quiet
 from cosoc.search.training.opening import Device, check_channels, check_device, check_network, network, seeded
+from cosoc.search.training.parts import Split
 from cosoc.search.training.points import Aim, Bound, bounds_of, key, next_bound, of_layers
 from cosoc.search.training.points import Asked as AskedPoint
 from cosoc.search.training.repair import placed, wide
-from cosoc.search.training.train import RATES, Phase, Progress, accuracy, train
+from cosoc.search.training.train import RATES, Phase, Progress, train
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures, objective
 from cosoc.sim.model.mapping import Mapping, Runtime
@@ -150,7 +151,7 @@ class TrainedSpace:
         check_device(config.device)
         self.noise = config.noise
         self.data = data_of(config)
-        self.judged = Split(self.data.val.x[:IMAGES], self.data.val.y[:IMAGES])
+        self.judged = Split(*self.data.val.items(torch.arange(min(IMAGES, len(self.data.val)))))
         self.opened = opened(config, self.data)
         self.workload = self.opened.workload
         self.first_weights = copy.deepcopy(self.opened.float_net.state_dict())
@@ -197,6 +198,11 @@ class TrainedSpace:
         if config.strengths:
             return {f"strength_{strength:g}": strength for strength in config.strengths}
         return {f"point_{i + 1}": None for i in range(config.points)}
+
+    @property
+    def val(self) -> str:
+        """What the metric of validation is called."""
+        return f"val_{self.data.task.measured.name}"
 
     @property
     def _places_points(self) -> bool:
@@ -258,8 +264,8 @@ class TrainedSpace:
         if self._places_points and at >= most:
             raise InputError(
                 f"{self.workload.name} on {config.soc.name}: no mapping was found with less {config.objective} than "
-                f"{self.opened.reference.name}, so there is nothing to trade accuracy for; --space tiles+fusion "
-                "searches tiles and fusion"
+                f"{self.opened.reference.name}, so there is nothing to trade {self.data.task.measured.name} for; "
+                "--space tiles+fusion searches tiles and fusion"
             )
         return found
 
@@ -298,7 +304,7 @@ class TrainedSpace:
         self.counted = {self._shared_warm_up(self.config.seed + i) for i in range(self.config.seeds)}
 
     def optimum(self) -> Optimum | None:
-        """None is known: an accuracy has no closed form."""
+        """None is known: what a trained network gets right has no closed form."""
         return None
 
     def about(self) -> dict[str, Any]:
@@ -307,6 +313,7 @@ class TrainedSpace:
             "data": self.data.name, "provenance": self.data.provenance, "runtime": config.runtime,
             "estimator": config.estimator, "wide": self.opened.wide, "reference": self.reference.plain(),
             "reference_name": self.opened.reference.name, "device": config.device,
+            "task": self.data.task.name, "metric": self.data.task.measured.plain(),
         }  # fmt: skip
 
     # -- phases --------------------------------------------------------------------------------------------
@@ -322,11 +329,11 @@ class TrainedSpace:
 
             def loss_of(net: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
                 draw(draws)
-                return functional.cross_entropy(net(x), y)
+                return self.data.task.loss(net(x), y)
 
             def after(epoch: int) -> dict[str, Any]:
                 draw(None)
-                return {"val_accuracy": accuracy(float_net, self.data.val)}
+                return {self.val: metric(float_net, self.data.val, self.data.task)}
 
             phase = Phase(name, self.n_warm, config.batch, seed, config.device)
             groups = [(list(float_net.parameters()), RATES["warm-up"])]
@@ -389,7 +396,7 @@ class TrainedSpace:
         for other, one in self.trained.items():
             cost = float(self.value(self.simulated(one["counts"])))
             if one["bound"] is not None or other in (self.opened.reference.name, CHEAPEST):
-                asked.append(AskedPoint(one["bound"] or cost, cost, one["val_accuracy"]))
+                asked.append(AskedPoint(one["bound"] or cost, cost, one[self.val]))
         bound = next_bound(asked)
         return None if bound is None else self._relative(bounds=(Bound(self.value, bound),)), bound
 
@@ -397,7 +404,7 @@ class TrainedSpace:
         """The search of a point: the front layer by layer says where to begin, the gradient goes on from there, and of
         all that has been come by, repaired, the best is kept."""
         config, layers = self.config, list(self.opened.choices)
-        judge = Judge(self.opened, self.simulated, self.judged)
+        judge = Judge(self.opened, self.simulated, self.judged, self.data.task)
         if self.front is None:
             self.front = judge.front(self.mixed(), self._priced(self._relative(bounds=bounds_of(config.targets))))
         if aim.bounds:
@@ -439,6 +446,7 @@ class TrainedSpace:
     ) -> Candidate:
         """Train shares of channels as often as is asked, and say what came of it. searched: the network that they were
         found with, which knows which channels."""
+        measured = self.data.task.measured
         alike = [one for one in self.trained.items() if key(one[1]["counts"]) == key(counts)]
         if alike:
             same, found = alike[0]
@@ -446,8 +454,8 @@ class TrainedSpace:
             self.progress.advance(self._each, name)
         else:
             runs = [self.training(name, counts, searched, i) for i in range(self.config.seeds)]
-            found = {"counts": counts, "val_accuracy": mean(one["val_accuracy"] for one in runs)}
-            found["accuracies"] = [one["accuracy"] for one in runs]
+            found = {"counts": counts, self.val: mean(one[self.val] for one in runs)}
+            found[measured.plural] = [one[measured.name] for one in runs]
         self.trained[name] = found | {"bound": bound}
         net = self.mixed()
         chosen = placed(net, counts)
@@ -462,8 +470,9 @@ class TrainedSpace:
             mapping = decided(tiled, config.soc, self.workload, config.objective, config.targets, fusion, self.oracle)
         return Candidate(
             name, replace(mapping, name=name), self.costs.estimated(whole),
-            mean(found["accuracies"]), known=name not in self.points, accuracies=tuple(found["accuracies"]),
-            about={**about, "val_accuracy": found["val_accuracy"], "wide_share": on_wide / max(1, channels)},
+            mean(found[measured.plural]), known=name not in self.points, accuracies=tuple(found[measured.plural]),
+            metric=measured,
+            about={**about, self.val: found[self.val], "wide_share": on_wide / max(1, channels)},
         )  # fmt: skip
 
     def training(self, name: str, counts: Counts, searched: MixedNet | None, again: int) -> dict[str, Any]:
@@ -492,20 +501,21 @@ class TrainedSpace:
         return found
 
     def fine_tuned(self, net: MixedNet, name: str, seed: int) -> dict[str, Any]:
-        """Train what an assignment leaves to train; its accuracies."""
+        """Train what an assignment leaves to train; its metric, of test and validation."""
 
         def loss_of(module: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
             self.noise.draw(net, draws)
-            return functional.cross_entropy(net(x), y)
+            return self.data.task.loss(net(x), y)
 
         def after(epoch: int) -> dict[str, Any]:
             quiet(net)
-            return {"val_accuracy": accuracy(net, self.data.val)}
+            return {self.val: metric(net, self.data.val, self.data.task)}
 
         groups = [(net.weight_parameters(), RATES["fine-tune"]), (net.quant_parameters(), RATES["quantisers"])]
         phase = Phase(name, self.n_tune, self.config.batch, seed, self.config.device)
         train(phase, net, groups, self.data.train, loss_of, after, self.folder, self.progress, {})
-        found = {"accuracy": accuracy(net, self.data.test), "val_accuracy": accuracy(net, self.data.val)}
+        task = self.data.task
+        found = {task.measured.name: metric(net, self.data.test, task), self.val: metric(net, self.data.val, task)}
         self.folder.finish(name, found, net.state_dict())
         return found
 
@@ -517,21 +527,20 @@ def _present(on_cores: MappingOf[str, int]) -> dict[str, int]:
 
 def data_of(config: TrainingConfig) -> Data:
     """The data that a configuration asks for."""
-    return _limited(load_data(config.data, config.seed), config.train_images)
+    return _limited(load_data(config.data, config.seed, input_shape=config.input_shape), config.train_images)
 
 
 def _limited(data: Data, images: int | None) -> Data:
-    if images is None or images >= len(data.train.y):
+    if images is None or images >= len(data.train):
         return data
-    few = max(1, images // 4)  # validated every epoch, so no more than training takes
-    val = Split(data.val.x[:few], data.val.y[:few])
-    return replace(data, train=Split(data.train.x[:images], data.train.y[:images]), val=val)
+    few = min(len(data.val), max(1, images // 4))  # validated every epoch, so no more than training takes
+    return replace(data, train=data.train.at(torch.arange(images)), val=data.val.at(torch.arange(few)))
 
 
 def opened(config: TrainingConfig, data: Data) -> Opened:
     """The network with its choices open; InputError where it does not fit the data, or nothing can be chosen."""
     name, shape = config.workload.replace(":", "."), data.input_shape
-    workload = None if config.module else check_network(config.workload, shape, len(data.classes))
+    workload = None if config.module else check_network(config.workload, shape, data.task)
     choosing = bool(config.strengths or config.targets or config.points)
     if workload is not None and choosing and config.space == "channels":
         check_channels(workload, config.soc)
