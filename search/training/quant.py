@@ -123,15 +123,20 @@ class Converter(ActivationQuantiser):
 
     def __init__(self, bits: int, uses: int = 1) -> None:
         super().__init__(bits, uses)
-        self.noise_lsb, self.generator = 0.0, torch.default_generator
+        self.noise_lsb = 0.0
+        self.generator: torch.Generator | None = None  # of the noise; a generator cannot be copied with the network
 
     def disturb(self, noise_lsb: float, generator: torch.Generator) -> None:
         """Let every conversion from now on be off by Gaussian noise of so many steps of the converter (standard
-        deviation; 0: none), added before it rounds and drawn from the generator."""
+        deviation), added before it rounds and drawn from the generator."""
         self.noise_lsb, self.generator = noise_lsb, generator
 
+    def quiet(self) -> None:
+        """Convert without noise again."""
+        self.noise_lsb, self.generator = 0.0, None
+
     def forward(self, x: Tensor, signed: bool = True) -> Tensor:
-        if self.noise_lsb:
+        if self.generator is not None:
             step = self.log_clip.detach().exp() / (2 ** (self.bits - 1) - 1)
             drawn = torch.randn(x.shape, generator=self.generator, dtype=x.dtype, device=self.generator.device)
             x = x + drawn.to(x.device) * (self.noise_lsb * step)
