@@ -76,9 +76,9 @@ class TrainingConfig:
     seeds: how often each mapping is trained, each time from other weights. compute: where and how it is computed, which
     a resumed run may change but for number formats and parts of batches. train_images: at most so many. simulate_every:
     epochs between simulations of the discretised candidate; tolerance: drift of the estimate at which theta is
-    refitted; theta: what it is at first, None where it is first fitted to random mappings. cost_model: what drives the search; reports are simulated in any case. adc_bits: 0 leaves
-    the converter out. manual: names of the baselines, None for all that the space knows. inner: what is chosen with
-    each candidate, as in a chain of spaces.
+    refitted; theta: what it is at first, None where it is first fitted to random mappings. cost_model: what drives the
+    search; reports are simulated in any case. adc_bits: 0 leaves the converter out. manual: names of the baselines,
+    None for all that the space knows. inner: what is chosen with each candidate, as in a chain of spaces.
     """
 
     soc: SoC
@@ -305,7 +305,8 @@ class TrainedSpace:
         return {
             "data": self.data.name, "provenance": self.data.provenance, "runtime": config.runtime,
             "estimator": config.estimator, "wide": self.opened.wide, "reference": self.reference.plain(),
-            "reference_name": self.opened.reference.name, "device": config.compute.device, "recipe": config.recipe.name,
+            "reference_name": self.opened.reference.name, "device": config.compute.device,
+            "recipe": config.recipe.name,
             "task": self.data.task.name, "metric": self.data.task.measured.plain(),
         }  # fmt: skip
 
@@ -527,7 +528,6 @@ class TrainedSpace:
 
     def fine_tuned(self, net: MixedNet, name: str, seed: int, teacher: nn.Module | None) -> dict[str, Any]:
         """Train what an assignment leaves to train; its metric, of test and validation. teacher: as `train`'s."""
-
         recipe = self.config.recipe
 
         def loss(forward: Forward, batch: Batch, draws: torch.Generator, done: float) -> Tensor:

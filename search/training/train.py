@@ -156,8 +156,7 @@ def _epoch(
     called.train()
     draws = generator(phase.seed, phase.name, epoch)
     order = torch.randperm(len(data.y), generator=draws)
-    todo = plans(
-     for_images = generator(phase.seed, phase.name, epoch, "images")
+    for_images = generator(phase.seed, phase.name, epoch, "images")
     todo = plans(order, phase.recipe.batch, phase.recipe.augmentation, for_images)
     steps, began, total = len(todo), time.perf_counter(), compute.zero()
     made = batches(data, todo, compute.accumulate, rank(), processes(), compute.device, compute.workers)
