@@ -74,7 +74,8 @@ class _Clipped(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, clip: Tensor, levels: int, signed: bool) -> Tensor:
         # The clip is never read from the device: bounds are whole steps, which are known.
         low = -levels if signed else 0
-        steps = x.to(clip.dtype) * (levels / clip)  # in half precision steps could not be told apart
+        # A number over a tensor would be its reciprocal, times the number. Half precision cannot tell steps apart.
+        steps = x.to(clip.dtype) * (torch.full_like(clip, levels) / clip)
         out = steps.round_().clamp_(low, levels).mul_(clip / levels).to(x.dtype)
         ctx.save_for_backward(x, out, clip)
         ctx.signed = signed

@@ -119,7 +119,7 @@ class Augmentation(Model):
 
 
 class Distillation(Model):
-    """The float network's outputs beside the task's loss, in search and fine-tuning (Hinton et al. 2015)."""
+    """The float network's outputs beside the task's loss, in search and fine-tuning (Hinton, Vinyals, Dean 2015)."""
 
     weight: Part  # of the distance to the float network in the loss; the task's has the rest
     temperature: Annotated[float, Within("as a temperature", 0.1, 100)]  # at which scores are compared

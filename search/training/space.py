@@ -11,6 +11,7 @@ the start, for as many epochs each. Which points there are follows from strength
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as MappingOf
 from dataclasses import asdict, dataclass, field, replace
@@ -61,6 +62,7 @@ SpaceName = Literal["channels", "operators"]
 
 SWEEPS, TOLD_EVERY = 4, 100  # over a descent's options, as a guess; mappings between two reports of it
 INNER_GRAIN = 16  # channels; those of an array's pass
+SPEED = "speed.json"
 PRIMING = 24  # random mappings that theta is fitted to before the search
 
 
@@ -122,7 +124,8 @@ class TrainingConfig:
 
 
 def search_trained(config: TrainingConfig, report: Report) -> Result:
-    """Run (or go on with) a search of channels or operators; the results are in `config.out`.
+    """Run (or go on with) a search of channels or operators; the results are in `config.out`, and what training took
+    in this process in SPEED there, which is no part of the result, as it is never the same twice.
 
     report is called with (epochs done, epochs in all, phase). Raises InputError for what cannot be searched, before
     any training.
@@ -131,7 +134,11 @@ def search_trained(config: TrainingConfig, report: Report) -> Result:
     asked = Asked(
         config.objective, config.seed, config.out, config.stated(), config.resume, config.redo, config.targets
     )
-    return search(space, space.oracle, asked, report)
+    result = search(space, space.oracle, asked, report)
+    speed = space.progress.speed.stated(config.compute.device, processes())
+    if speed:
+        (config.out / SPEED).write_text(json.dumps(speed, indent=1) + "\n", encoding="utf-8")
+    return replace(result, speed=speed)
 
 
 class TrainedSpace:

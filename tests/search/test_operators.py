@@ -252,7 +252,8 @@ def test_the_cheapest_cuts_are_found() -> None:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TrainingConfig:
     return TrainingConfig(
         soc=SOC, workload=f"{__name__}:Small", space="operators", strengths=(3.0,), epochs=5, train_images=192,
-        recipe=find_recipe("default", {"batch": "32"}), out=tmp_path_factory.mktemp("operators") / "run", manual=("all_first", "all_second"),
+        recipe=find_recipe("default", {"batch": "32"}), out=tmp_path_factory.mktemp("operators") / "run",
+        manual=("all_first", "all_second"),
     )  # fmt: skip
 
 
