@@ -257,10 +257,12 @@ def fold(layer: nn.Conv2d | nn.Linear, bn: nn.BatchNorm1d | nn.BatchNorm2d) -> N
 
 
 class _Tracer(fx.Tracer):
-    """Takes mixed layers as they are."""
+    """Takes mixed layers and batch norms as they are."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, MixedLayer) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, (MixedLayer, nn.BatchNorm1d, nn.BatchNorm2d)) or super().is_leaf_module(
+            m, module_qualified_name
+        )
 
 
 def traced(net: nn.Module) -> fx.Graph:
