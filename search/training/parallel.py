@@ -102,7 +102,7 @@ def stepping(step: nn.Module, device: str) -> nn.Module:
     if processes() < 2 or not any(p.requires_grad for p in step.parameters()):
         return step
     on = [torch.cuda.current_device()] if device == "cuda" else None
-    # Gates are buffers with a gradient, made anew each step: they are never to be overwritten. torch renames the option.
+    # Gates are buffers with a gradient, made anew each step: they must not be overwritten.
     shared = nn.parallel.DistributedDataParallel
     keep = next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in inspect.signature(shared).parameters)
     return shared(step, on, find_unused_parameters=True, **{keep: False})
