@@ -36,11 +36,6 @@ def rank() -> int:
     return distributed.get_rank() if processes() > 1 else 0
 
 
-def launched_rank() -> int:
-    """The number that torchrun gave this process; 0 where it did not start it."""
-    return int(os.environ.get("RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
-
-
 @contextmanager
 def together(device: str) -> Iterator[None]:
     """Join the other processes of a run that torchrun has started; alone where it has not."""
