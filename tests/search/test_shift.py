@@ -31,7 +31,7 @@ def quiet(done: int, total: int, what: str) -> None:
 @pytest.fixture(scope="module")
 def small() -> TrainingConfig:
     return TrainingConfig(
-        soc=find_soc("diana"), workload="digits_cnn", points=0, epochs=3, train_images=256, batch=32,
+        soc=find_soc("diana"), workload="digits_cnn", points=0, epochs=3, train_images=256,
         manual=("all_8bit", "all_ternary"),
     )  # fmt: skip
 
