@@ -149,9 +149,13 @@ class MixedLayer(nn.Module):
 
     def column_sums(self, x: Tensor) -> Iterator[Tensor]:
         """What each array full of rows adds up, without the bias."""
-        weight, one_d = self.effective_weight(), isinstance(self.geometry, nn.Linear)
+        weight, geometry = self.effective_weight(), self.geometry
         for block in self.row_blocks():
-            yield linear_or_conv(x[..., block] if one_d else x[:, block], weight[:, block], None, self.geometry)
+            if isinstance(geometry, nn.Linear):
+                read = x[..., block]
+            else:  # so many of each group, which has arrays of its own
+                read = x.unflatten(1, (geometry.groups, -1))[:, :, block].flatten(1, 2)
+            yield linear_or_conv(read, weight[:, block], None, geometry)
 
     def forward(self, x: Tensor) -> Tensor:
         bias = self.geometry.bias
