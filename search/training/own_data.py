@@ -12,7 +12,7 @@ The function takes nothing and gives a dictionary:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -98,10 +98,9 @@ def _part(value: Any, task: Task, called: str) -> Part:
     if isinstance(value, (tuple, list)) and len(value) == 2 and all(hasattr(one, "shape") for one in value):
         return part_of(value[0], value[1], task, called)
     if hasattr(value, "__getitem__") and not isinstance(value, (Mapping, str)):
-        if not isinstance(value, Sized):
+        if not hasattr(value, "__len__"):
             raise InputError(f"{called}: a {type(value).__name__} without a length; give it a __len__")
-        read: Callable[[int], Any] = value.__getitem__
-        return stored(read, len(value), task, called)
+        return stored(value.__getitem__, len(value), task, called)
     raise InputError(f"{called}: is a {type(value).__name__}; {_WANTED}")
 
 
