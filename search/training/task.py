@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -204,7 +205,10 @@ def mean_iou(counts: Tensor) -> float:
 
 def auc(scores: Tensor, positive: Tensor) -> float:
     """The probability that a positive item has a higher score than one that is not, ties counting half: the area under
-    the ROC curve, from the ranks of the scores (Mann and Whitney 1947). scores, positive: [n]."""
+    the ROC curve, from the ranks of the scores (Mann and Whitney 1947); no number where a score is none. scores,
+    positive: [n]."""
+    if not bool(scores.isfinite().all()):
+        return math.nan
     n_positive = int(positive.sum())
     n_negative = len(positive) - n_positive
     if not n_positive or not n_negative:
