@@ -18,8 +18,11 @@ from cosoc.search.training import data as reading
 from cosoc.search.training.data import Data, load_data
 from cosoc.search.training.image_folder import ENDS
 from cosoc.search.training.parts import Split, Stored
+from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.search.training.task import regression
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.theta import Theta
 
 CLASSES = 3
 Arrays = dict[str, np.ndarray]
@@ -186,6 +189,23 @@ def test_every_image_of_a_folder_is_read(
     x, _ = data.train.items(torch.arange(len(data.train)))
     assert x.mean((0, 2, 3)).tolist() == pytest.approx([0] * channels, abs=1e-5)
     assert x.std((0, 2, 3), correction=0).tolist() == pytest.approx([1] * channels, abs=1e-5)
+
+
+def test_training_is_the_same_whether_images_are_held_or_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last digit of every loss: where items lie is nobody's business but the data's."""
+    write_images(tmp_path / "mine" / "train", pixels(60, 1, 1, 8))
+    found = []
+    for bound in (reading.HELD_BYTES, 100):
+        monkeypatch.setattr(reading, "HELD_BYTES", bound)
+        out = tmp_path / f"bound_{bound}"
+        config = TrainingConfig(
+            find_soc("diana"), "digits_cnn", data=str(tmp_path / "mine"), epochs=2, points=0, manual=("all_8bit",),
+            theta=Theta(), out=out,
+        )  # fmt: skip
+        result = search_trained(config, lambda done, total, what: None)
+        found.append(((out / "metrics.jsonl").read_text(), [one.accuracy for one in result.found]))
+        assert ("held in memory" in result.about["provenance"]) == (bound > 100)
+    assert found[0] == found[1] and found[0][0].count("loss") == 3
 
 
 def test_images_are_brought_to_a_size_that_is_asked_for(tmp_path: Path) -> None:
