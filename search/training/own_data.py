@@ -38,20 +38,16 @@ def from_factory(spec: str) -> Given:
         if key not in KNOWN:
             raise InputError(f"{spec}: gives {key!r}; known are {', '.join(KNOWN)}")
     for key in REQUIRED:
-        if key not in given:
+        if given.get(key) is None:
             raise InputError(f"{spec}: {key} is missing; it gives {', '.join(map(str, given)) or 'nothing'}")
     classes = tuple(map(str, given.get("classes", ())))
     task = _task(spec, given, classes)
-    parts: dict[str, Part | None] = {
-        key: _part(given[key], task, f"{spec}: {key}") if given.get(key) is not None else None
-        for key in ("train", "val", "test")
-    }
+    there = [key for key in ("train", "val", "test") if given.get(key) is not None]
+    parts = {key: _part(given[key], task, f"{spec}: {key}") for key in there}
     train = parts["train"]
-    if train is None:
-        raise InputError(f"{spec}: train is None; {_WANTED}")
     shape, dtype = _first(train)
     for key, part in parts.items():
-        if part is not None and _first(part) != (shape, dtype):
+        if _first(part) != (shape, dtype):
             raise InputError(f"{spec}: inputs of {key} are {_first(part)}, of train {(shape, dtype)}; give one kind")
     labels = train.y.numpy() if task.name == "classification" and isinstance(train, Split) else None
     if task.name == "classification" and not classes:
@@ -62,7 +58,7 @@ def from_factory(spec: str) -> Given:
         raise InputError(
             f"{spec}: inputs are bytes {shape}: pixels (c, h, w), which are normalised here; leave mean and std out"
         )
-    return Given(spec, f"{spec}", task, classes, train, parts["val"], parts["test"], labels, images, mean, std)
+    return Given(spec, f"{spec}", task, classes, train, parts.get("val"), parts["test"], labels, images, mean, std)
 
 
 _WANTED = "a pair of tensors (inputs, targets), a Dataset or a DataLoader is needed"
