@@ -34,7 +34,7 @@ from cosoc.output import (
     write_json,
     write_text,
 )
-from cosoc.searching import STREAMED, Cut, Device, Estimator, Template
+from cosoc.searching import CALIBRATED_BY, STREAMED, Clip, Cut, Device, Estimator, Template
 from cosoc.sim.errors import Deadlock, InputError
 from cosoc.sim.files.names import FileKind
 from cosoc.sim.model.mapping import Runtime
@@ -706,6 +706,22 @@ def search(
             "(SOC is then a cluster), or a chain such as channels+tiles, whose parts are chosen together.",
         ),
     ] = "channels",
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights", metavar="FILE", help="Begin with these weights: a state_dict of torch.save, or .safetensors."
+        ),
+    ] = None,
+    calibrate_only: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate-only", help="Train nothing: quantise as it is, channels by sensitivity, by images of --data."
+        ),
+    ] = False,
+    calibration_images: Annotated[
+        int, typer.Option("--calibration-images", min=1, help="With --calibrate-only: how many.")
+    ] = CALIBRATED_BY,
+    clip: Annotated[Clip, typer.Option("--clip", help="With --calibrate-only: where activations are clipped.")] = "mse",
     data: Annotated[
         str, typer.Option("--data", metavar="NAME|DIR", help="A data set by name, or its folder.")
     ] = "digits",
@@ -814,11 +830,13 @@ def search(
     mode = f"--space {space}" + (
         ", where nothing is trained" if by_cost and parts[0] not in ("tiles", "splits") else ""
     )
-    meant = library.meant(parts, workload, epochs)
+    meant = library.meant(parts, workload, epochs, calibrate_only)
+    if calibrate_only:
+        mode = "--calibrate-only"
     _only(ctx, mode, *(name for name in ctx.params if ARGUMENTS.get(name, name) in meant))
     if strengths is not None and target:
         raise InputError("--strengths and targets exclude each other; give one")
-    weights = () if strengths is None else _strengths(strengths)
+    strong = () if strengths is None else _strengths(strengths)
     if peak is not None:
         most(peak)  # what is wrong with it is said of --peak
     bounds = [*(target or ()), *([f"peak={peak}"] if peak is not None else [])]
@@ -827,11 +845,12 @@ def search(
     try:
         with reporting(quiet) as progress:
             result = library.search(
-                soc, workload, space=space, data=data, objective=objective, targets=bounds, mapping=mapping,
-                time_budget_s=time_budget, estimate=estimate, strengths=weights, points=points, estimator=estimator,
-                template=template, cut=cut, epochs=epochs, seeds=seeds, runtime=runtime, device=device, seed=seed,
-                out=folder, resume=resume, redo=redo, beside=beside or (), inferences=inferences, example=example,
-                overrides=_overrides(overrides), carrier_w=carrier, report=progress,
+                soc, workload, space=space, weights=weights, calibrate_only=calibrate_only,
+                calibration_images=calibration_images, clip=clip, data=data, objective=objective, targets=bounds,
+                mapping=mapping, time_budget_s=time_budget, estimate=estimate, strengths=strong, points=points,
+                estimator=estimator, template=template, cut=cut, epochs=epochs, seeds=seeds, runtime=runtime, device=device,
+                seed=seed, out=folder, resume=resume, redo=redo, beside=beside or (), inferences=inferences,
+                example=example, overrides=_overrides(overrides), carrier_w=carrier, report=progress,
             )  # fmt: skip
     except (KeyboardInterrupt, Ended):
         raise Interrupted(f"what is finished is in {folder}; --resume goes on from there") from None

@@ -16,6 +16,7 @@ from cosoc.search.training.nets import NETWORKS, build
 from cosoc.search.training.train import generator
 from cosoc.sim.errors import InputError
 from cosoc.sim.importers.torch_export import from_module, load_module
+from cosoc.sim.importers.zoo import is_zoo
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
 
@@ -57,6 +58,11 @@ def check_network(name: str, shape: tuple[int, int, int], classes: int) -> Workl
         return from_module(net, shape, name)
 
 
+def is_factory(name: str) -> bool:
+    """Whether a network is one's own factory's, which may give it weights."""
+    return ":" in name and not is_zoo(name)
+
+
 def network(
     name: str, data: Data, input_shape: Sequence[int] | None, seed: int, module: nn.Module | None = None
 ) -> nn.Module:
@@ -68,7 +74,8 @@ def network(
         _check_outputs(net.eval(), name, data.val.x[:PROBED], len(data.classes))
         return net
     with seeded(seed, "weights"):
-        net = load_module(name) if ":" in name else build(name, data.input_shape[0], len(data.classes))
+        sizes = (len(data.classes), data.input_shape[0])
+        net = load_module(name, *sizes) if ":" in name else build(name, data.input_shape[0], len(data.classes))
     _check_outputs(net.eval(), name, data.val.x[:PROBED], len(data.classes))
     return net
 

@@ -28,21 +28,31 @@ from cosoc.search.oracle import Oracle
 from cosoc.search.result import Result
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Candidate, Optimum
-from cosoc.search.spaces.channels import MixedNet, assignment, fix, to_mapping
+from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, fix, to_mapping
 from cosoc.search.spaces.inner_tiles import InnerTiles, decided
 from cosoc.search.spaces.opened import CHEAPEST, Opened, channel_space, operator_space
 from cosoc.search.spaces.operators import Cut, Template
 from cosoc.search.spaces.shares import CostModel, Counts, ShareCosts
 from cosoc.search.targets import Target
-from cosoc.search.training.choose import IMAGES, Judge, all_counts
+from cosoc.search.training.calibrated import CALIBRATION, Calibrated, Calibration, calibrated
+from cosoc.search.training.choose import IMAGES, Judge, all_counts, counts_of
 from cosoc.search.training.data import Data, Split, load_data
 from cosoc.search.training.gates import Estimator
 from cosoc.search.training.gradient import Manner, search_gates
-from cosoc.search.training.opening import Device, check_channels, check_device, check_network, network, seeded
+from cosoc.search.training.opening import (
+    Device,
+    check_channels,
+    check_device,
+    check_network,
+    is_factory,
+    network,
+    seeded,
+)
 from cosoc.search.training.points import Aim, Bound, bounds_of, key, next_bound, of_layers
 from cosoc.search.training.points import Asked as AskedPoint
 from cosoc.search.training.repair import placed, wide
 from cosoc.search.training.train import RATES, Phase, Progress, accuracy, train
+from cosoc.search.training.weights import Pretrained, digest, fitted
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures, objective
 from cosoc.sim.model.mapping import Mapping, Runtime
@@ -64,15 +74,17 @@ class TrainingConfig:
 
     workload: a built-in network or package.module:factory; or what `module`, itself a network, is called. input_shape:
     only to check it against the data. space: what is chosen, the core of a channel or its operator too; template, cut:
-    of the latter. strengths: weights of the cost (relative to the space's reference mapping: all 8 bit, all by the
-    first operator) in the loss, one point each; or targets: one point that ends within them; or, with neither, so many
-    points between the reference and the cheapest mapping. epochs: that a mapping is trained, warm-up included; a point
-    is searched for 0.35 of them beside. seeds: how often each mapping is trained, each time from other weights. device:
-    torch's. train_images: at most so many. simulate_every: epochs between simulations of the discretised candidate;
-    tolerance: drift of the estimate at which theta is refitted; theta: what it is at first, None where it is first
-    fitted to random mappings. cost_model: what drives the search; reports are simulated in any case. adc_bits: 0 leaves
-    the converter out. manual: names of the baselines, None for all that the space knows. inner: what is chosen with
-    each candidate, as in a chain of spaces.
+    of the latter. weights: a file of those that training begins with (`weights`), in place of drawn ones and of a
+    warm-up, which then only a classifier of other classes needs. calibrate_only: nothing is trained; calibration: by
+    which images, for the points then, and for where training begins else. strengths: weights of the cost (relative to
+    the space's reference mapping: all 8 bit, all by the first operator) in the loss, one point each; or targets: one
+    point that ends within them; or, with neither, so many points between the reference and the cheapest mapping.
+    epochs: that a mapping is trained, warm-up included; a point is searched for 0.35 of them beside. seeds: how often
+    each mapping is trained, each time from other weights. device: torch's. train_images: at most so many.
+    simulate_every: epochs between simulations of the discretised candidate; tolerance: drift of the estimate at which
+    theta is refitted; theta: what it is at first, None where it is first fitted to random mappings. cost_model: what
+    drives the search; reports are simulated in any case. adc_bits: 0 leaves the converter out. manual: names of the
+    baselines, None for all that the space knows. inner: what is chosen with each candidate, as in a chain of spaces.
     """
 
     soc: SoC
@@ -80,6 +92,9 @@ class TrainingConfig:
     space: SpaceName = "channels"
     template: Template = "conv-dw"
     cut: Cut = "cumulative"
+    weights: Path | None = None
+    calibrate_only: bool = False
+    calibration: Calibration = CALIBRATION
     data: str = "digits"
     input_shape: tuple[int, ...] | None = None
     objective: str = "latency"
@@ -110,6 +125,7 @@ class TrainingConfig:
         """The configuration as plain data; `out`, `resume` and `redo` are not part of what a run is."""
         plain = asdict(replace(self, soc=None, out=None, module=None))  # type: ignore[arg-type]
         kept = {key: value for key, value in plain.items() if key not in ("out", "resume", "redo", "module")}
+        kept["weights"] = None if self.weights is None else digest(self.weights)  # the same, wherever they stand
         return kept | {"soc": self.soc.model_dump(mode="json", by_alias=True, exclude_unset=True)}
 
 
@@ -139,6 +155,7 @@ class TrainedSpace:
         self.judged = Split(self.data.val.x[:IMAGES], self.data.val.y[:IMAGES])
         self.opened = _opened(config, self.data)
         self.workload = self.opened.workload
+        self.pretrained = self._pretrained()
         self.first_weights = copy.deepcopy(self.opened.float_net.state_dict())
         mixed = self.mixed()  # what cannot be quantised is refused here, before any training
         self.settled = {
@@ -155,13 +172,21 @@ class TrainedSpace:
         if self._places_points:  # between two ends, which are trained whatever else is
             ends = {self.opened.reference.name: self.opened.reference, CHEAPEST: None}
             self.manual = ends | {name: given for name, given in self.manual.items() if name not in ends}
-        self.n_warm = max(1, round(WARM_UP * config.epochs))
-        self.n_search = max(1, round(SEARCH * config.epochs))
+        self.n_warm, self.n_search = (max(1, round(share * config.epochs)) for share in (WARM_UP, SEARCH))
+        if self.pretrained is not None and not self.pretrained.fresh:
+            self.n_warm = 0
+        if config.calibrate_only:
+            self._check_calibrated()
+            self.n_warm = self.n_search = 0
         self.n_tune = self.n_search + max(1, config.epochs - self.n_warm - self.n_search)
+        if config.calibrate_only:
+            self.n_tune = 1  # of each mapping, in place of epochs
         mappings = (len(self.points) + len(self.manual)) * config.seeds
         warm_ups = config.seeds if self.opened.fixed is None else 1 + mappings
         self.progress = Progress(warm_ups * self.n_warm + len(self.points) * self.n_search + mappings * self.n_tune)
         self.progress.report = report
+        if self.pretrained is not None:
+            report(0, self.progress.total, self.pretrained.said)
         self.within: Counts = self._within() if config.targets else {}
         self.cheapest: Counts = self._cheapest() if CHEAPEST in self.manual else {}
         if config.theta is not None:
@@ -170,8 +195,34 @@ class TrainedSpace:
             self.costs.prime(PRIMING, config.seed)
         self.folder: RunFolder
         self.front: Front | None = None  # by costs and losses layer by layer; made when the network has been warmed up
+        self.post: tuple[Calibrated, Front] | None = None  # of the same network, and its front by sensitivity
         self.trained: dict[str, dict[str, Any]] = {}  # by mapping: counts, figures of validation and test, bound asked
         self.counted: set[str] = set()  # warm-ups that the progress has
+
+    def _pretrained(self) -> Pretrained | None:
+        """The weights of a file, in the float network; InputError where they do not fit it."""
+        if self.config.weights is None:
+            return None
+        if self.config.space != "channels":
+            raise InputError(f"weights: mean nothing with --space {self.config.space}, whose blocks are new")
+        found = fitted(self.opened.float_net, self.config.weights, len(self.data.classes))
+        found.load(self.opened.float_net)
+        return found
+
+    def _check_calibrated(self) -> None:
+        """InputError where there is nothing to calibrate."""
+        config, own = self.config, self.config.module is not None or is_factory(self.config.workload)
+        if config.space != "channels":
+            raise InputError(f"--calibrate-only: --space {config.space} trains blocks that are new; leave one out")
+        if config.seeds > 1:
+            raise InputError("--calibrate-only: gives the same for all seeds; leave --seeds out")
+        if self.pretrained is None and not own:
+            raise InputError(f"--calibrate-only: {config.workload} has no weights by itself; give --weights FILE")
+        if self.pretrained is not None and self.pretrained.fresh:
+            fresh = ", ".join(self.pretrained.fresh)
+            raise InputError(
+                f"--calibrate-only: {config.weights} has no {fresh} for these classes, so it is to be trained"
+            )
 
     def _names(self) -> dict[str, float | None]:
         """The points, each with its strength."""
@@ -293,7 +344,13 @@ class TrainedSpace:
             "data": self.data.name, "provenance": self.data.provenance, "runtime": config.runtime,
             "estimator": config.estimator, "wide": self.opened.wide, "reference": self.reference.plain(),
             "reference_name": self.opened.reference.name, "device": config.device,
+            "weights": None if self.pretrained is None else self.pretrained.said,
+            "calibrated": self._calibrated_from() if config.calibrate_only else None,
         }  # fmt: skip
+
+    def _calibrated_from(self) -> dict[str, Any]:
+        """How a run without training was calibrated, and how good the float network is, which it does not change."""
+        return asdict(self.config.calibration) | {"float_accuracy": accuracy(self.opened.float_net, self.data.test)}
 
     # -- phases --------------------------------------------------------------------------------------------
 
@@ -333,6 +390,8 @@ class TrainedSpace:
                     reset = getattr(module, "reset_parameters", None)
                     if reset is not None:
                         reset()
+            if self.pretrained is not None:  # what the file has not is drawn anew
+                self.pretrained.load(float_net)
         return copy.deepcopy(float_net.state_dict())
 
     def mixed(self) -> MixedNet:
@@ -384,18 +443,15 @@ class TrainedSpace:
         all that has been come by, repaired, the best is kept."""
         config, layers = self.config, list(self.opened.choices)
         judge = Judge(self.opened, self.simulated, self.judged)
-        if self.front is None:
-            self.front = judge.front(self.mixed(), self._priced(self._relative(bounds=bounds_of(config.targets))))
-        if aim.bounds:
-            begin = self.front.within(1.0 if config.targets else aim.bounds[0].most / aim.truth)
-        else:
-            begin = self.front.weighted(aim.strength or 0.0)
+        if config.calibrate_only:
+            return self.chosen(net, name, aim, judge)
+        starts = self.starts(judge, aim)
         manner = Manner(config.estimator, self.grain, config.simulate_every, config.tolerance)
         phase = Phase(f"{name}.search", self.n_search, config.batch, config.seed, config.device)
-        whole = {**self.settled, **begin}
-        ended = search_gates(net, aim, whole, manner, phase, self.costs, self.data, self.folder, self.progress)
+        start = starts[0][1]
+        ended = search_gates(net, aim, start, manner, phase, self.costs, self.data, self.folder, self.progress)
         visited = [of_layers(counts, layers) for counts in ended["visited"]]
-        sources = [(begin, "descent"), *((counts, "gradient") for counts in visited)]
+        sources = [*((counts, by) for counts, _, by in starts), *((counts, "gradient") for counts in visited)]
         for other in list(self.points)[: list(self.points).index(name)]:
             before = self.folder.finished(f"{other}.search")
             assert before is not None
@@ -405,6 +461,66 @@ class TrainedSpace:
         if aim.strength is not None:
             found["strength"] = aim.strength
         self.folder.finish(phase.name, found, net.state_dict())
+        return found
+
+    def starts(self, judge: Judge, aim: Aim) -> list[tuple[Counts, Assignment, str]]:
+        """Where a point's search may begin, the best first: shares, which channels, and by what they were found: by
+        losses measured layer by layer, and, where formats are chosen, by sensitivities."""
+        config = self.config
+        if self.front is None:
+            self.front = judge.front(self.mixed(), self._priced(self._relative(bounds=bounds_of(config.targets))))
+        found, net = [], self.mixed()
+        if config.space == "channels":
+            post, front = self.calibrated()
+            post.begin(net)
+            found.append((self._at(front, aim), "sensitivity"))
+        else:
+            for layer in net.searchable().values():
+                layer.prefer()
+        found.append((self._at(self.front, aim), "descent"))
+        placed_too = [(counts, placed(net, {**self.settled, **counts}), by) for counts, by in found]
+        if len(found) == 1:
+            return placed_too
+        figures = [(judge.loss(net, chosen), self.simulated(counts)) for counts, chosen, _ in placed_too]
+        worth = [aim.worth(loss, cost) for loss, cost in figures]
+        return [placed_too[i] for i in sorted(range(len(worth)), key=worth.__getitem__)]
+
+    def _at(self, front: Front, aim: Aim) -> Counts:
+        """What a front has for an aim."""
+        if aim.bounds:
+            return front.within(1.0 if self.config.targets else aim.bounds[0].most / aim.truth)
+        return front.weighted(aim.strength or 0.0)
+
+    def calibrated(self) -> tuple[Calibrated, Front]:
+        """The warmed-up network of the run's seed, calibrated, and the front of costs and sensitivities."""
+        if self.post is None:
+            config = self.config
+
+            def told(done: int, total: int) -> None:
+                self.progress.advance(0, f"sensitivities by {done} of {total} images")
+
+            net = self.mixed()
+            part = self.data.train
+            post = calibrated(self.opened, net, part, config.calibration, functional.cross_entropy, told)
+            price = self._priced(self._relative(bounds=bounds_of(config.targets)))
+            self.post = (post, post.front(net, price))
+        return self.post
+
+    def chosen(self, net: MixedNet, name: str, aim: Aim, judge: Judge) -> dict[str, Any]:
+        """A point where nothing is trained: what the front by sensitivity has, repaired by simulation."""
+        post, front = self.calibrated()
+        post.begin(net)
+        begin = self.opened.settled(net, placed(net, {**self.settled, **self._at(front, aim)}))
+        repaired, moves = judge.repaired(net, begin, aim, self.within if self.config.targets else self.cheapest)
+        found = {"counts": counts_of(net, repaired, self.opened.choices), "moves": [asdict(move) for move in moves]}
+        found |= {
+            "by": "sensitivity",
+            "seen": 1,
+            "pool": [],
+            "strength": aim.strength,
+            "theta": asdict(self.costs.theta),
+        }
+        self.folder.finish(f"{name}.search", found, net.state_dict())
         return found
 
     @property
@@ -462,6 +578,8 @@ class TrainedSpace:
             self.warm_up(f"{label}.warm_up", lambda draws: fixed(mapping), seed)
         else:
             self.warm_up(self._shared_warm_up(seed), self.opened.draw, seed)
+        if self.config.calibrate_only:
+            return self.settled_by_images(f"{label}.tune", counts)
         net = self.mixed()
         for n, layer in net.searchable().items():
             if searched is None or again:
@@ -474,6 +592,17 @@ class TrainedSpace:
         if found is None:
             return self.fine_tuned(net, f"{label}.tune", seed)
         self.progress.advance(self.n_tune, f"{label}.tune")
+        return found
+
+    def settled_by_images(self, name: str, counts: Counts) -> dict[str, Any]:
+        """Calibrate some shares of channels; their accuracies."""
+        found = self.folder.finished(name)
+        if found is None:
+            net = self.mixed()
+            self.calibrated()[0].settle(net, {**self.settled, **counts})
+            found = {"accuracy": accuracy(net, self.data.test), "val_accuracy": accuracy(net, self.data.val)}
+            self.folder.finish(name, found, net.state_dict())
+        self.progress.advance(self.n_tune, name)
         return found
 
     def fine_tuned(self, net: MixedNet, name: str, seed: int) -> dict[str, Any]:
