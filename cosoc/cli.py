@@ -827,12 +827,10 @@ def search(
 
     parts = chain(space)
     by_cost = library.by_cost(parts, workload, epochs)
-    mode = f"--space {space}" + (
+    meant = library.meant(parts, workload, epochs, calibrate_only)
+    mode = library.mode(space, calibrate_only, meant) + (
         ", where nothing is trained" if by_cost and parts[0] not in ("tiles", "splits") else ""
     )
-    meant = library.meant(parts, workload, epochs, calibrate_only)
-    if calibrate_only:
-        mode = "--calibrate-only"
     _only(ctx, mode, *(name for name in ctx.params if ARGUMENTS.get(name, name) in meant))
     if strengths is not None and target:
         raise InputError("--strengths and targets exclude each other; give one")
@@ -848,9 +846,10 @@ def search(
                 soc, workload, space=space, weights=weights, calibrate_only=calibrate_only,
                 calibration_images=calibration_images, clip=clip, data=data, objective=objective, targets=bounds,
                 mapping=mapping, time_budget_s=time_budget, estimate=estimate, strengths=strong, points=points,
-                estimator=estimator, template=template, cut=cut, epochs=epochs, seeds=seeds, runtime=runtime, device=device,
-                seed=seed, out=folder, resume=resume, redo=redo, beside=beside or (), inferences=inferences,
-                example=example, overrides=_overrides(overrides), carrier_w=carrier, report=progress,
+                estimator=estimator, template=template, cut=cut, epochs=epochs, seeds=seeds, runtime=runtime,
+                device=device, seed=seed, out=folder, resume=resume, redo=redo, beside=beside or (),
+                inferences=inferences, example=example, overrides=_overrides(overrides), carrier_w=carrier,
+                report=progress,
             )  # fmt: skip
     except (KeyboardInterrupt, Ended):
         raise Interrupted(f"what is finished is in {folder}; --resume goes on from there") from None

@@ -119,7 +119,8 @@ def search(
     parts, bounds = chain(space), parsed_targets(targets)
     objective = objective or USUAL[parts[0]]
     parsed(objective)
-    _refuse_idle(given_all, _mode(space, calibrate_only), meant(parts, workload, epochs, calibrate_only))
+    known = meant(parts, workload, epochs, calibrate_only)
+    _refuse_idle(given_all, mode(space, calibrate_only, known), known)
     if strengths and bounds:
         raise InputError("--strengths and targets exclude each other; give one")
     if points is not None and (strengths or bounds):
@@ -165,12 +166,15 @@ def search(
         raise
 
 
+CALIBRATING = ("calibration_images", "clip")
+TRAINING = ("strengths", "epochs", "seeds", "estimator", "device", "train_images")
 COMMON = ("soc", "workload", "space", "objective", "targets", "seed", "out", "resume", "redo", "example", "overrides",
           "report")  # fmt: skip
 
 
-def _mode(space: str, calibrate_only: bool) -> str:
-    return "--calibrate-only" if calibrate_only else f"--space {space}"
+def mode(space: str, calibrate_only: bool, known: frozenset[str]) -> str:
+    """What decides which arguments mean something. known: those that do (`meant`)."""
+    return "--calibrate-only" if calibrate_only and "calibrate_only" in known else f"--space {space}"
 
 
 def meant(parts: Sequence[str], workload: ANetwork, epochs: int, calibrate_only: bool = False) -> frozenset[str]:
@@ -182,9 +186,10 @@ def meant(parts: Sequence[str], workload: ANetwork, epochs: int, calibrate_only:
         nothing_trained = ["epochs"] if epochs == 0 else []
         return frozenset((*COMMON, "mapping", "time_budget_s", "estimate", "beside", *nothing_trained, *chained))
     others = {"inferences", "time_budget_s", "mapping", "carrier_w", "beside"}
-    others |= {"template", "cut"} if parts[0] == "channels" else {"weights", "calibrate_only"}
-    calibrating = {"calibration_images", "clip"}
-    others |= {"epochs", "seeds", "estimator", "device", "train_images"} if calibrate_only else calibrating
+    if parts[0] != "channels":
+        others |= {"weights", "calibrate_only", *CALIBRATING}
+    else:
+        others |= {"template", "cut", *(TRAINING if calibrate_only else CALIBRATING)}
     return frozenset(inspect.signature(search).parameters) - others
 
 

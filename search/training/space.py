@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -66,6 +67,7 @@ WARM_UP, SEARCH = 0.4, 0.35  # shares of a mapping's epochs: of its float networ
 SWEEPS, TOLD_EVERY = 4, 100  # over a descent's options, as a guess; mappings between two reports of it
 INNER_GRAIN = 16  # channels; those of an array's pass
 PRIMING = 24  # random mappings that theta is fitted to before the search
+LOOKED_AT = 8  # points of a front by sensitivity, where no bound says which
 
 
 @dataclass(frozen=True)
@@ -214,8 +216,8 @@ class TrainedSpace:
         config, own = self.config, self.config.module is not None or is_factory(self.config.workload)
         if config.space != "channels":
             raise InputError(f"--calibrate-only: --space {config.space} trains blocks that are new; leave one out")
-        if config.seeds > 1:
-            raise InputError("--calibrate-only: gives the same for all seeds; leave --seeds out")
+        if config.seeds > 1 or config.strengths:
+            raise InputError("--calibrate-only: has one result for all seeds and no strengths; leave them out")
         if self.pretrained is None and not own:
             raise InputError(f"--calibrate-only: {config.workload} has no weights by itself; give --weights FILE")
         if self.pretrained is not None and self.pretrained.fresh:
@@ -469,21 +471,23 @@ class TrainedSpace:
         config = self.config
         if self.front is None:
             self.front = judge.front(self.mixed(), self._priced(self._relative(bounds=bounds_of(config.targets))))
-        found, net = [], self.mixed()
+        net, found = self.mixed(), [(self._at(self.front, aim), "descent")]
         if config.space == "channels":
             post, front = self.calibrated()
             post.begin(net)
-            found.append((self._at(front, aim), "sensitivity"))
+            if aim.bounds:
+                found.append((self._at(front, aim), "sensitivity"))
+            else:  # an empirical Fisher's losses are in order, but of no known scale
+                costs = np.linspace(front.points[:, 0].min(), front.points[:, 0].max(), LOOKED_AT)
+                found += [(front.within(float(most)), "sensitivity") for most in costs]
         else:
             for layer in net.searchable().values():
                 layer.prefer()
-        found.append((self._at(self.front, aim), "descent"))
-        placed_too = [(counts, placed(net, {**self.settled, **counts}), by) for counts, by in found]
-        if len(found) == 1:
-            return placed_too
-        figures = [(judge.loss(net, chosen), self.simulated(counts)) for counts, chosen, _ in placed_too]
-        worth = [aim.worth(loss, cost) for loss, cost in figures]
-        return [placed_too[i] for i in sorted(range(len(worth)), key=worth.__getitem__)]
+        starts = [(counts, placed(net, {**self.settled, **counts}), by) for counts, by in found]
+        if len(starts) == 1:
+            return starts
+        worth = [aim.worth(judge.loss(net, chosen), self.simulated(counts)) for counts, chosen, _ in starts]
+        return [starts[i] for i in sorted(range(len(worth)), key=worth.__getitem__)]
 
     def _at(self, front: Front, aim: Aim) -> Counts:
         """What a front has for an aim."""

@@ -87,12 +87,11 @@ def _found(spec: str) -> tuple[Package, Any, str]:
     package = PACKAGES[called]
     try:
         module = importlib.import_module(package.module)
-    except ImportError as error:
-        if error.name == called:
-            raise InputError(f"{spec}: {called} is not installed: pip install {called}") from None
-        raise InputError(f"{spec}: {called} cannot be imported: {error}") from None
-    except Exception as error:  # torchvision beside another torch raises RuntimeError
-        raise InputError(f"{spec}: {called} cannot be imported: {error}") from error
+    except ModuleNotFoundError as error:
+        raise InputError(f"{spec}: no module named {error.name!r}: pip install {called}") from None
+    except Exception as error:  # torchvision beside a torch of another build raises RuntimeError
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{spec}: {called} cannot be imported, {reason}: install that of this torch's build") from None
     names = package.listed(module)
     if name not in names and name.partition(".")[0] not in names:
         near = get_close_matches(name, names, NEAR)
