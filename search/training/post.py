@@ -33,7 +33,7 @@ def in_float(net: MixedNet) -> Iterator[None]:
     """The network in floating point for a while: as it was before it was quantised, its batch norms folded."""
     changed = [m for m in net.modules() if isinstance(m, (MixedLayer, ActivationQuantiser))]
     for module in changed:
-        module.forward = _float_layer(module) if isinstance(module, MixedLayer) else _passed  # type: ignore[assignment]
+        module.forward = _float_layer(module) if isinstance(module, MixedLayer) else _passed  # type: ignore[method-assign]
     try:
         yield
     finally:

@@ -516,14 +516,9 @@ class TrainedSpace:
         post.begin(net)
         begin = self.opened.settled(net, placed(net, {**self.settled, **self._at(front, aim)}))
         repaired, moves = judge.repaired(net, begin, aim, self.within if self.config.targets else self.cheapest)
-        found = {"counts": counts_of(net, repaired, self.opened.choices), "moves": [asdict(move) for move in moves]}
-        found |= {
-            "by": "sensitivity",
-            "seen": 1,
-            "pool": [],
-            "strength": aim.strength,
-            "theta": asdict(self.costs.theta),
-        }
+        found: dict[str, Any] = {"by": "sensitivity", "seen": 1, "pool": [], "strength": None}
+        found |= {"counts": counts_of(net, repaired, self.opened.choices), "moves": [asdict(move) for move in moves]}
+        found["theta"] = asdict(self.costs.theta)
         self.folder.finish(f"{name}.search", found, net.state_dict())
         return found
 

@@ -196,12 +196,16 @@ def load_module(spec: str, classes: int | None = None, channels: int | None = No
     """
     from torch import nn
 
-    made: object
-    if is_zoo(spec):
-        made = zoo_made(spec, classes, channels)
-        if not isinstance(made, nn.Module):
-            raise InputError(f"{spec} makes a {type(made).__name__}; a torch.nn.Module is needed")
-        return made
+    made = zoo_made(spec, classes, channels) if is_zoo(spec) else _own(spec)
+    if not isinstance(made, nn.Module):
+        raise InputError(f"{spec} makes a {type(made).__name__}; a torch.nn.Module is needed")
+    return made
+
+
+def _own(spec: str) -> object:
+    """What a factory makes."""
+    from torch import nn
+
     package, _, attribute = spec.partition(":")
     folder = os.getcwd()
     sys.path.insert(0, folder)
@@ -213,13 +217,10 @@ def load_module(spec: str, classes: int | None = None, channels: int | None = No
         if not hasattr(imported, attribute):
             raise InputError(f"{spec}: {package} has no {attribute!r}")
         made = getattr(imported, attribute)
-        made = made if isinstance(made, nn.Module) else made()
+        return made if isinstance(made, nn.Module) else made()
     except InputError:
         raise
     except Exception as error:
         raise InputError(f"{spec}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     finally:
         sys.path.remove(folder)
-    if not isinstance(made, nn.Module):
-        raise InputError(f"{spec} makes a {type(made).__name__}; a torch.nn.Module is needed")
-    return made
