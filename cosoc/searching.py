@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -27,11 +27,12 @@ if TYPE_CHECKING:  # loaded where it is used: torch is slow to import
     from cosoc.search.result import Result
     from cosoc.search.surrogate import Surrogate
     from cosoc.search.targets import Target
-    from cosoc.sim.model.mapping import Mapping
+    from cosoc.sim.model.mapping import Mapping as NetworkMapping
     from cosoc.sim.model.soc import SoC
     from cosoc.sim.model.workload import Workload
     from cosoc.sim.theta import Theta
 
+EPOCHS = 40  # that a mapping is trained, where nothing else is said
 DEFAULT_POINTS = 5  # of a front that is trained, between its ends
 STREAMED = 1000  # inferences through a cluster, where none are stated
 CALIBRATED_BY = 256  # images, where nothing is said
@@ -40,7 +41,9 @@ Estimator = Literal["expectation", "montecarlo", "score"]
 Template = Literal["conv-dw", "dws-dw", "conv-dws"]
 Cut = Literal["cumulative", "point"]
 Trained = Literal["channels", "operators"]
-Device = Literal["cpu", "cuda"]
+CostModel = Literal["simulator", "odimo"]
+Device = Literal["cpu", "cuda", "mps"]
+Amp = Literal["bf16", "fp16"]
 Clip = Literal["mse", "percentile"]
 
 
@@ -76,11 +79,21 @@ def search(
     estimator: Estimator = "expectation",
     template: Template = "conv-dw",
     cut: Cut = "cumulative",
-    epochs: int = 40,
+    recipe: str = DEFAULT,
+    epochs: int | None = None,
+    batch: int | None = None,
+    rates: Mapping[str, float] | None = None,
     seeds: int = 1,
     train_images: int | None = None,
+    cost_model: CostModel = "simulator",
+    adc_bits: int = 0,
     runtime: Runtime = "overlapped",
     device: Device = "cpu",
+    amp: Amp | None = None,
+    workers: int = 0,
+    compiled: bool = False,
+    channels_last: bool = False,
+    accumulate: int = 1,
     seed: int = 0,
     out: Path | str | None = None,
     resume: bool = False,
@@ -102,8 +115,9 @@ def search(
     clips (by least squares, or a percentile) and biases by so many `calibration_images`. objective: what is to be small
     (latency; of tiles edp, of splits throughput). targets: what must hold, such as `latency=5ms`. mapping: where
     nothing is trained, whose cores are kept. estimate: what `calibrate` gave, to begin with. strengths, points,
-    estimator, template, cut, seeds, train_images, device: as `TrainingConfig` has them. beside: other networks at once,
-    where nothing is trained.
+    estimator, template, cut, seeds: as `TrainingConfig` has them. recipe and what follows it, but for seeds and
+    runtime: the options of training, as `cosoc.search_options` explains them. beside: other networks at once, where
+    nothing is trained.
     inferences: that each replay of splits streams. time_budget_s: of a search that trains nothing; of splits 600 where
     nothing is said, after which the best found stands beside a proven bound. example: of the input, see `inputs`.
     carrier_w: what a board draws beside a chip. report(done, total, what): called as it goes.
@@ -142,6 +156,13 @@ def search(
         if epochs == 0:
             raise InputError(f"--epochs 0: --space {space} trains the network; {parts[0]}+tiles can do without")
         trained = cast(Trained, parts[0])
+        from cosoc.search.training.compute import Compute
+        from cosoc.search.training.parallel import folder_of_mine, together
+        from cosoc.search.training.recipe import changed_recipe
+
+        how = changed_recipe(recipe, batch, rates)
+        if epochs is not None and not how.shares:
+            raise InputError(f"epochs: recipe {how.name} says how many each phase has; leave it out")
         name, module = _trainable(workload, trained)
         from cosoc.inputs import one_size, soc_of
         from cosoc.search.training.calibrated import Calibration
@@ -154,11 +175,13 @@ def search(
             calibration=Calibration(calibration_images, clip),
             input_shape=None if example is None else one_size(example), data=data, objective=objective,
             strengths=tuple(strengths), targets=bounds, estimator=estimator, points=points or DEFAULT_POINTS,
-            epochs=epochs, seed=seed, seeds=seeds, device=device, runtime=runtime, out=folder, resume=resume, redo=redo,
-            theta=theta(machine), train_images=train_images,
+            recipe=how, epochs=EPOCHS if epochs is None else epochs, seed=seed, seeds=seeds, runtime=runtime,
+            resume=resume, redo=redo, theta=theta(machine), train_images=train_images, cost_model=cost_model,
+            adc_bits=adc_bits, compute=Compute(device, amp, workers, compiled, channels_last, accumulate),
         )  # fmt: skip
-        check_run_folder(folder, resume, redo)
-        return search_trained(config, report)
+        check = functools.partial(check_run_folder, folder, resume, redo)
+        with together(device), folder_of_mine(folder, resume, check) as mine:
+            return search_trained(replace(config, out=mine), report)
     except InputError:
         if not there:
             with contextlib.suppress(OSError):  # what holds a run stays
@@ -167,7 +190,8 @@ def search(
 
 
 CALIBRATING = ("calibration_images", "clip")
-TRAINING = ("strengths", "epochs", "seeds", "estimator", "device", "train_images")
+TRAINING = ("strengths", "estimator", "recipe", "epochs", "batch", "rates", "seeds", "train_images", "device", "amp",
+            "workers", "compiled", "channels_last", "accumulate")  # fmt: skip
 COMMON = ("soc", "workload", "space", "objective", "targets", "seed", "out", "resume", "redo", "example", "overrides",
           "report")  # fmt: skip
 
@@ -177,7 +201,7 @@ def mode(space: str, calibrate_only: bool, known: frozenset[str]) -> str:
     return "--calibrate-only" if calibrate_only and "calibrate_only" in known else f"--space {space}"
 
 
-def meant(parts: Sequence[str], workload: ANetwork, epochs: int, calibrate_only: bool = False) -> frozenset[str]:
+def meant(parts: Sequence[str], workload: ANetwork, epochs: int | None, calibrate_only: bool = False) -> frozenset[str]:
     """The arguments of `search` that mean something for a chain of spaces."""
     if parts[0] == "splits":
         return frozenset((*COMMON, "inferences", "carrier_w", "time_budget_s"))
@@ -211,7 +235,7 @@ def _called(one: object) -> str:
     return str(getattr(one, "name", type(one).__name__.lower()))
 
 
-def by_cost(parts: Sequence[str], workload: ANetwork, epochs: int) -> bool:
+def by_cost(parts: Sequence[str], workload: ANetwork, epochs: int | None) -> bool:
     """Whether a chain on one chip is searched by cost alone: it chooses tiles, and has nothing to train: it begins with
     them, or the network is a file, which has shapes and no module, or a workload that is none of the built-in ones."""
     return "tiles" in parts and (parts[0] == "tiles" or epochs == 0 or not _is_module(workload))
@@ -288,8 +312,8 @@ def _tiles(
 
 
 def _with_choices(
-    soc: SoC, workload: Workload, given: Mapping, name: str, mapping: AMapping, template: Template
-) -> tuple[SoC, Workload, Mapping]:
+    soc: SoC, workload: Workload, given: NetworkMapping, name: str, mapping: AMapping, template: Template
+) -> tuple[SoC, Workload, NetworkMapping]:
     """A built-in network with its blocks as choices; a workload that has alternatives, or is a file, as it is."""
     from cosoc.inputs import mapping_of
     from cosoc.search.training.nets import NETWORKS, build

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -20,17 +19,7 @@ from cosoc.sim.importers.zoo import is_zoo
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
 
-Device = Literal["cpu", "cuda"]
-DEVICES: tuple[Device, ...] = get_args(Device)
 PROBED = 2  # images that a network is tried with
-
-
-def check_device(device: str) -> None:
-    """InputError where torch has no such device."""
-    if device not in DEVICES:
-        raise InputError(f"device {device!r}: {' or '.join(DEVICES)} is needed")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda: torch finds no GPU here; leave it out, or install a torch built for one")
 
 
 def check_channels(workload: Workload, soc: SoC) -> None:

@@ -11,9 +11,10 @@ the start, for as many epochs each. Which points there are follows from strength
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as MappingOf
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
@@ -21,7 +22,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cosoc.search.exact.shares import GRID, Front, Price, least, priced
 from cosoc.search.loop import Asked, search
@@ -35,27 +35,27 @@ from cosoc.search.spaces.opened import CHEAPEST, Opened, channel_space, operator
 from cosoc.search.spaces.operators import Cut, Template
 from cosoc.search.spaces.shares import CostModel, Counts, ShareCosts
 from cosoc.search.targets import Target
+from cosoc.search.training.batches import Batch
 from cosoc.search.training.calibrated import CALIBRATION, Calibrated, Calibration, calibrated
 from cosoc.search.training.choose import IMAGES, Judge, all_counts, counts_of
+from cosoc.search.training.compute import Compute, Forward
 from cosoc.search.training.data import Data, Split, load_data
+from cosoc.search.training.evaluate import metric
 from cosoc.search.training.gates import Estimator
 from cosoc.search.training.gradient import Manner, search_gates
-from cosoc.search.training.opening import (
-    Device,
-    check_channels,
-    check_device,
-    check_network,
-    is_factory,
-    network,
-    seeded,
-)
+from cosoc.search.training.losses import check_losses, loss_of
+from cosoc.search.training.opening import check_channels, check_network, is_factory, network, seeded
+from cosoc.search.training.optimise import Group
+from cosoc.search.training.parallel import agreed, norms_over_all, processes
 from cosoc.search.training.points import Aim, Bound, bounds_of, key, next_bound, of_layers
 from cosoc.search.training.points import Asked as AskedPoint
+from cosoc.search.training.recipe import Recipe, find_recipe
 from cosoc.search.training.repair import placed, wide
-from cosoc.search.training.train import RATES, Phase, Progress, accuracy, train
+from cosoc.search.training.train import Phase, PhaseKind, Progress, generator, train
 from cosoc.search.training.weights import Pretrained, digest, fitted
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures, objective
+from cosoc.sim.files.names import DEFAULT
 from cosoc.sim.model.mapping import Mapping, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.progress import Report, untold
@@ -63,9 +63,9 @@ from cosoc.sim.theta import Theta
 
 SpaceName = Literal["channels", "operators"]
 
-WARM_UP, SEARCH = 0.4, 0.35  # shares of a mapping's epochs: of its float network, and of a point's search beside
 SWEEPS, TOLD_EVERY = 4, 100  # over a descent's options, as a guess; mappings between two reports of it
 INNER_GRAIN = 16  # channels; those of an array's pass
+SPEED = "speed.json"
 PRIMING = 24  # random mappings that theta is fitted to before the search
 LOOKED_AT = 8  # points of a front by sensitivity, where no bound says which
 
@@ -81,12 +81,13 @@ class TrainingConfig:
     which images, for the points then, and for where training begins else. strengths: weights of the cost (relative to
     the space's reference mapping: all 8 bit, all by the first operator) in the loss, one point each; or targets: one
     point that ends within them; or, with neither, so many points between the reference and the cheapest mapping.
-    epochs: that a mapping is trained, warm-up included; a point is searched for 0.35 of them beside. seeds: how often
-    each mapping is trained, each time from other weights. device: torch's. train_images: at most so many.
-    simulate_every: epochs between simulations of the discretised candidate; tolerance: drift of the estimate at which
-    theta is refitted; theta: what it is at first, None where it is first fitted to random mappings. cost_model: what
-    drives the search; reports are simulated in any case. adc_bits: 0 leaves the converter out. manual: names of the
-    baselines, None for all that the space knows. inner: what is chosen with each candidate, as in a chain of spaces.
+    recipe: how to train. epochs: of which it may have shares. seeds: how often each mapping is trained, each time from
+    other weights. compute: where and how it is computed, which a resumed run may change but for number formats and
+    parts of batches. train_images: at most so many. simulate_every: epochs between simulations of the discretised
+    candidate; tolerance: drift of the estimate at which theta is refitted; theta: what it is at first, None where it is
+    first fitted to random mappings. cost_model: what drives the search; reports are simulated in any case. adc_bits: 0
+    leaves the converter out. manual: names of the baselines, None for all that the space knows. inner: what is chosen
+    with each candidate, as in a chain of spaces.
     """
 
     soc: SoC
@@ -104,15 +105,15 @@ class TrainingConfig:
     targets: tuple[Target, ...] = ()
     points: int = 5
     estimator: Estimator = "expectation"
+    recipe: Recipe = field(default_factory=lambda: find_recipe(DEFAULT))
     epochs: int = 40
     seed: int = 0
     seeds: int = 1
-    device: Device = "cpu"
+    compute: Compute = field(default_factory=Compute)
     out: Path = Path("run")
     resume: bool = False
     redo: str | None = None
     runtime: Runtime = "overlapped"
-    batch: int = 64
     train_images: int | None = None
     simulate_every: int = 2
     tolerance: float = 0.05
@@ -124,15 +125,18 @@ class TrainingConfig:
     module: nn.Module | None = None
 
     def stated(self) -> dict[str, Any]:
-        """The configuration as plain data; `out`, `resume` and `redo` are not part of what a run is."""
-        plain = asdict(replace(self, soc=None, out=None, module=None))  # type: ignore[arg-type]
-        kept = {key: value for key, value in plain.items() if key not in ("out", "resume", "redo", "module")}
+        """The configuration as plain data; where it is done, and what is begun anew, are not part of what a run is."""
+        plain = asdict(replace(self, soc=None, out=None, module=None, recipe=None))  # type: ignore[arg-type]
+        kept = {key: value for key, value in plain.items() if key not in ("out", "resume", "redo", "module", "compute")}
         kept["weights"] = None if self.weights is None else digest(self.weights)  # the same, wherever they stand
+        kept |= {"recipe": self.recipe.model_dump(mode="json", exclude_unset=True)}
+        kept |= {"amp": self.compute.amp, "accumulate": self.compute.accumulate}
         return kept | {"soc": self.soc.model_dump(mode="json", by_alias=True, exclude_unset=True)}
 
 
 def search_trained(config: TrainingConfig, report: Report) -> Result:
-    """Run (or go on with) a search of channels or operators; the results are in `config.out`.
+    """Run (or go on with) a search of channels or operators; the results are in `config.out`, and what training took
+    in this process in SPEED there, which is no part of the result, as it is never the same twice.
 
     report is called with (epochs done, epochs in all, phase). Raises InputError for what cannot be searched, before
     any training.
@@ -141,7 +145,11 @@ def search_trained(config: TrainingConfig, report: Report) -> Result:
     asked = Asked(
         config.objective, config.seed, config.out, config.stated(), config.resume, config.redo, config.targets
     )
-    return search(space, space.oracle, asked, report)
+    result = search(space, space.oracle, asked, report)
+    speed = space.progress.speed.stated(config.compute.device, processes())
+    if speed:
+        (config.out / SPEED).write_text(json.dumps(speed, indent=1) + "\n", encoding="utf-8")
+    return replace(result, speed=speed)
 
 
 class TrainedSpace:
@@ -152,12 +160,14 @@ class TrainedSpace:
         self.value = objective(config.objective)
         if config.estimator == "score" and config.cost_model != "simulator":
             raise InputError(f"estimator score samples simulated costs; cost_model {config.cost_model} has none")
-        check_device(config.device)
         self.data = _limited(load_data(config.data, config.seed), config.train_images)
+        config.compute.check(min(config.recipe.batch, len(self.data.train)), processes())
+        check_losses(config.recipe, self.data.task)
         self.judged = Split(self.data.val.x[:IMAGES], self.data.val.y[:IMAGES])
         self.opened = _opened(config, self.data)
         self.workload = self.opened.workload
         self.pretrained = self._pretrained()
+        norms_over_all(self.opened.float_net)
         self.first_weights = copy.deepcopy(self.opened.float_net.state_dict())
         mixed = self.mixed()  # what cannot be quantised is refused here, before any training
         self.settled = {
@@ -174,15 +184,7 @@ class TrainedSpace:
         if self._places_points:  # between two ends, which are trained whatever else is
             ends = {self.opened.reference.name: self.opened.reference, CHEAPEST: None}
             self.manual = ends | {name: given for name, given in self.manual.items() if name not in ends}
-        self.n_warm, self.n_search = (max(1, round(share * config.epochs)) for share in (WARM_UP, SEARCH))
-        if self.pretrained is not None and not self.pretrained.fresh:
-            self.n_warm = 0
-        if config.calibrate_only:
-            self._check_calibrated()
-            self.n_warm = self.n_search = 0
-        self.n_tune = self.n_search + max(1, config.epochs - self.n_warm - self.n_search)
-        if config.calibrate_only:
-            self.n_tune = 1  # of each mapping, in place of epochs
+        self.n_warm, self.n_search, self.n_tune = self._epochs()
         mappings = (len(self.points) + len(self.manual)) * config.seeds
         warm_ups = config.seeds if self.opened.fixed is None else 1 + mappings
         self.progress = Progress(warm_ups * self.n_warm + len(self.points) * self.n_search + mappings * self.n_tune)
@@ -207,9 +209,21 @@ class TrainedSpace:
             return None
         if self.config.space != "channels":
             raise InputError(f"weights: mean nothing with --space {self.config.space}, whose blocks are new")
-        found = fitted(self.opened.float_net, self.config.weights, len(self.data.classes))
+        found = fitted(self.opened.float_net, self.config.weights, self.data.task.n_outputs)
         found.load(self.opened.float_net)
         return found
+
+    def _epochs(self) -> tuple[int, int, int]:
+        """Epochs of warm-up, search and fine-tuning. A network that has all weights has been warmed up, unless so many
+        epochs are asked for; what is calibrated takes a step of the progress in place of epochs."""
+        recipe = self.config.recipe
+        if self.config.calibrate_only:
+            self._check_calibrated()
+            return 0, 0, 1
+        if self.pretrained is not None and not self.pretrained.fresh and recipe.epochs.warm_up < 1:
+            without = recipe.epochs.model_copy(update={"warm_up": 0})
+            recipe = recipe.model_copy(update={"epochs": without})
+        return recipe.phases(self.config.epochs)
 
     def _check_calibrated(self) -> None:
         """InputError where there is nothing to calibrate."""
@@ -236,6 +250,11 @@ class TrainedSpace:
         if config.strengths:
             return {f"strength_{strength:g}": strength for strength in config.strengths}
         return {f"point_{i + 1}": None for i in range(config.points)}
+
+    @property
+    def val(self) -> str:
+        """What the metric of validation is called."""
+        return f"val_{self.data.task.measured.name}"
 
     @property
     def _places_points(self) -> bool:
@@ -297,8 +316,8 @@ class TrainedSpace:
         if self._places_points and at >= most:
             raise InputError(
                 f"{self.workload.name} on {config.soc.name}: no mapping was found with less {config.objective} than "
-                f"{self.opened.reference.name}, so there is nothing to trade accuracy for; --space tiles+fusion "
-                "searches tiles and fusion"
+                f"{self.opened.reference.name}, so there is nothing to trade {self.data.task.measured.name} for; "
+                "--space tiles+fusion searches tiles and fusion"
             )
         return found
 
@@ -337,7 +356,7 @@ class TrainedSpace:
         self.counted = {self._shared_warm_up(self.config.seed + i) for i in range(self.config.seeds)}
 
     def optimum(self) -> Optimum | None:
-        """None is known: an accuracy has no closed form."""
+        """None is known: what a trained network gets right has no closed form."""
         return None
 
     def about(self) -> dict[str, Any]:
@@ -345,14 +364,18 @@ class TrainedSpace:
         return {
             "data": self.data.name, "provenance": self.data.provenance, "runtime": config.runtime,
             "estimator": config.estimator, "wide": self.opened.wide, "reference": self.reference.plain(),
-            "reference_name": self.opened.reference.name, "device": config.device,
+            "reference_name": self.opened.reference.name, "device": config.compute.device,
+            "recipe": None if config.calibrate_only else config.recipe.name,
             "weights": None if self.pretrained is None else self.pretrained.said,
             "calibrated": self._calibrated_from() if config.calibrate_only else None,
+            "task": self.data.task.name, "metric": self.data.task.measured.plain(),
         }  # fmt: skip
 
     def _calibrated_from(self) -> dict[str, Any]:
         """How a run without training was calibrated, and how good the float network is, which it does not change."""
-        return asdict(self.config.calibration) | {"float_accuracy": accuracy(self.opened.float_net, self.data.test)}
+        task = self.data.task
+        figure = metric(self.opened.float_net, self.data.test, task)
+        return asdict(self.config.calibration) | {f"float_{task.measured.name}": figure}
 
     # -- phases --------------------------------------------------------------------------------------------
 
@@ -365,22 +388,50 @@ class TrainedSpace:
         if self.folder.finished(name) is None:
             float_net.load_state_dict(self._first_weights(seed))
 
-            def loss_of(net: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
+            def loss(forward: Forward, batch: Batch, draws: torch.Generator, done: float) -> Tensor:
                 draw(draws)
-                return functional.cross_entropy(net(x), y)
+                return loss_of(self.data.task, config.recipe, forward(batch.x), batch)
 
             def after(epoch: int) -> dict[str, Any]:
                 draw(None)
-                return {"val_accuracy": accuracy(float_net, self.data.val)}
+                return {self.val: metric(float_net, self.data.val, self.data.task)}
 
-            phase = Phase(name, self.n_warm, config.batch, seed, config.device)
-            groups = [(list(float_net.parameters()), RATES["warm-up"])]
-            train(phase, float_net, groups, self.data.train, loss_of, after, self.folder, self.progress, {})
+            if self.n_warm:
+                weights = config.recipe.weights
+                assert weights.rates.warm_up is not None  # as the recipe's check has it
+                groups = [Group(list(float_net.parameters()), weights, weights.rates.warm_up)]
+                phase = self._phase(name, "warm_up", self.n_warm, seed)
+                train(phase, float_net, groups, self.data.train, loss, after, self.folder, self.progress, {})
+                self._settle_norms(draw, seed)
             self.folder.finish(name, after(self.n_warm), float_net.state_dict())
         elif name not in self.counted:
             self.progress.advance(self.n_warm, name)
         self.counted.add(name)
         float_net.load_state_dict(self.folder.weights(name))
+
+    def _settle_norms(self, draw: Callable[[torch.Generator | None], None], seed: int) -> None:
+        """Move the statistics of the warmed-up network's batch norms by some batches of the training part."""
+        config, net = self.config, self.opened.float_net
+        draws = generator(seed, "norms")
+        config.compute.place(net.train())
+        with torch.no_grad():
+            for _ in range(config.recipe.norm_batches):
+                draw(draws)
+                index = torch.randint(len(self.data.train), (config.recipe.batch,), generator=draws)
+                net(self.data.train.x[index].to(config.compute.device))
+        config.compute.take_back(net.eval())
+
+    def _phase(self, name: str, kind: PhaseKind, epochs: int, seed: int) -> Phase:
+        config = self.config
+        return Phase(name, kind, epochs, seed, config.recipe, self.data.task, config.compute)
+
+    def _teacher(self, mapping: Mapping) -> nn.Module | None:
+        """The warmed-up network, where the recipe has it teach; by a mapping's operators, where it has several."""
+        if self.config.recipe.distillation is None:
+            return None
+        if self.opened.fixed is not None:
+            self.opened.fixed(mapping)
+        return self.opened.float_net
 
     def _first_weights(self, seed: int) -> dict[str, Any]:
         """The weights that training begins with: of other seeds than the run's drawn anew, layer by layer."""
@@ -436,7 +487,7 @@ class TrainedSpace:
         for other, one in self.trained.items():
             cost = float(self.value(self.simulated(one["counts"])))
             if one["bound"] is not None or other in (self.opened.reference.name, CHEAPEST):
-                asked.append(AskedPoint(one["bound"] or cost, cost, one["val_accuracy"]))
+                asked.append(AskedPoint(one["bound"] or cost, cost, one[self.val]))
         bound = next_bound(asked)
         return None if bound is None else self._relative(bounds=(Bound(self.value, bound),)), bound
 
@@ -444,22 +495,26 @@ class TrainedSpace:
         """The search of a point: the front layer by layer says where to begin, the gradient goes on from there, and of
         all that has been come by, repaired, the best is kept."""
         config, layers = self.config, list(self.opened.choices)
-        judge = Judge(self.opened, self.simulated, self.judged)
+        judge = Judge(self.opened, self.simulated, self.judged, self.data.task)
         if config.calibrate_only:
             return self.chosen(net, name, aim, judge)
         starts = self.starts(judge, aim)
         manner = Manner(config.estimator, self.grain, config.simulate_every, config.tolerance)
-        phase = Phase(f"{name}.search", self.n_search, config.batch, config.seed, config.device)
-        start = starts[0][1]
-        ended = search_gates(net, aim, start, manner, phase, self.costs, self.data, self.folder, self.progress)
-        visited = [of_layers(counts, layers) for counts in ended["visited"]]
+        phase = self._phase(f"{name}.search", "search", self.n_search, config.seed)
+        visited, strength = list[Counts](), aim.strength
+        if self.n_search:
+            teacher, start = self._teacher(self.opened.reference), starts[0][1]
+            ended = search_gates(
+                net, aim, start, manner, phase, self.costs, self.data, self.folder, self.progress, teacher
+            )
+            visited, strength = [of_layers(counts, layers) for counts in ended["visited"]], ended["strength"]
         sources = [*((counts, by) for counts, _, by in starts), *((counts, "gradient") for counts in visited)]
         for other in list(self.points)[: list(self.points).index(name)]:
             before = self.folder.finished(f"{other}.search")
             assert before is not None
             sources += [(counts, other) for counts in (before["counts"], *before["pool"])]
-        found = judge.best(net, aim, sources, self.within if config.targets else self.cheapest)
-        found |= {"theta": asdict(self.costs.theta), "pool": visited, "strength": ended["strength"]}
+        found = agreed(judge.best(net, aim, sources, self.within if config.targets else self.cheapest))
+        found |= {"theta": asdict(self.costs.theta), "pool": visited, "strength": strength}
         if aim.strength is not None:
             found["strength"] = aim.strength
         self.folder.finish(phase.name, found, net.state_dict())
@@ -505,7 +560,7 @@ class TrainedSpace:
 
             net = self.mixed()
             part = self.data.train
-            post = calibrated(self.opened, net, part, config.calibration, functional.cross_entropy, told)
+            post = calibrated(self.opened, net, part, config.calibration, self.data.task.loss, told)
             price = self._priced(self._relative(bounds=bounds_of(config.targets)))
             self.post = (post, post.front(net, price))
         return self.post
@@ -539,6 +594,7 @@ class TrainedSpace:
     ) -> Candidate:
         """Train shares of channels as often as is asked, and say what came of it. searched: the network that they were
         found with, which knows which channels."""
+        measured = self.data.task.measured
         alike = [one for one in self.trained.items() if key(one[1]["counts"]) == key(counts)]
         if alike:
             same, found = alike[0]
@@ -546,8 +602,8 @@ class TrainedSpace:
             self.progress.advance(self._each, name)
         else:
             runs = [self.training(name, counts, searched, i) for i in range(self.config.seeds)]
-            found = {"counts": counts, "val_accuracy": mean(one["val_accuracy"] for one in runs)}
-            found["accuracies"] = [one["accuracy"] for one in runs]
+            found = {"counts": counts, self.val: mean(one[self.val] for one in runs)}
+            found[measured.plural] = [one[measured.name] for one in runs]
         self.trained[name] = found | {"bound": bound}
         net = self.mixed()
         chosen = placed(net, counts)
@@ -562,8 +618,9 @@ class TrainedSpace:
             mapping = decided(tiled, config.soc, self.workload, config.objective, config.targets, fusion, self.oracle)
         return Candidate(
             name, replace(mapping, name=name), self.costs.estimated(whole),
-            mean(found["accuracies"]), known=name not in self.points, accuracies=tuple(found["accuracies"]),
-            about={**about, "val_accuracy": found["val_accuracy"], "wide_share": on_wide / max(1, channels)},
+            mean(found[measured.plural]), known=name not in self.points, accuracies=tuple(found[measured.plural]),
+            metric=measured,
+            about={**about, self.val: found[self.val], "wide_share": on_wide / max(1, channels)},
         )  # fmt: skip
 
     def training(self, name: str, counts: Counts, searched: MixedNet | None, again: int) -> dict[str, Any]:
@@ -589,34 +646,41 @@ class TrainedSpace:
         fix(net, chosen)
         found = self.folder.finished(f"{label}.tune")
         if found is None:
-            return self.fine_tuned(net, f"{label}.tune", seed)
+            teacher = self._teacher(to_mapping(net, chosen, self.config.runtime, name))
+            return self.fine_tuned(net, f"{label}.tune", seed, teacher)
         self.progress.advance(self.n_tune, f"{label}.tune")
         return found
 
     def settled_by_images(self, name: str, counts: Counts) -> dict[str, Any]:
-        """Calibrate some shares of channels; their accuracies."""
+        """Calibrate some shares of channels; their metric, of test and validation."""
         found = self.folder.finished(name)
         if found is None:
-            net = self.mixed()
+            net, task = self.mixed(), self.data.task
             self.calibrated()[0].settle(net, {**self.settled, **counts})
-            found = {"accuracy": accuracy(net, self.data.test), "val_accuracy": accuracy(net, self.data.val)}
+            found = {task.measured.name: metric(net, self.data.test, task), self.val: metric(net, self.data.val, task)}
             self.folder.finish(name, found, net.state_dict())
         self.progress.advance(self.n_tune, name)
         return found
 
-    def fine_tuned(self, net: MixedNet, name: str, seed: int) -> dict[str, Any]:
-        """Train what an assignment leaves to train; its accuracies."""
+    def fine_tuned(self, net: MixedNet, name: str, seed: int, teacher: nn.Module | None) -> dict[str, Any]:
+        """Train what an assignment leaves to train; its metric, of test and validation. teacher: as `train`'s."""
+        recipe = self.config.recipe
 
-        def loss_of(module: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
-            return functional.cross_entropy(net(x), y)
+        def loss(forward: Forward, batch: Batch, draws: torch.Generator, done: float) -> Tensor:
+            return loss_of(self.data.task, recipe, forward(batch.x), batch)
 
         def after(epoch: int) -> dict[str, Any]:
-            return {"val_accuracy": accuracy(net, self.data.val)}
+            return {self.val: metric(net, self.data.val, self.data.task)}
 
-        groups = [(net.weight_parameters(), RATES["fine-tune"]), (net.quant_parameters(), RATES["quantisers"])]
-        phase = Phase(name, self.n_tune, self.config.batch, seed, self.config.device)
-        train(phase, net, groups, self.data.train, loss_of, after, self.folder, self.progress, {})
-        found = {"accuracy": accuracy(net, self.data.test), "val_accuracy": accuracy(net, self.data.val)}
+        groups = [
+            Group(net.weight_parameters(), recipe.weights, recipe.weights.rates.fine_tune),
+            Group(net.quant_parameters(), recipe.quantisers, recipe.quantisers.rates.fine_tune),
+        ]
+        phase = self._phase(name, "fine_tune", self.n_tune, seed)
+        train(phase, net, groups, self.data.train, loss, after, self.folder, self.progress, {}, teacher)
+        task = self.data.task
+        found = {task.measured.name: metric(net, self.data.test, task), self.val: metric(net, self.data.val, task)}
+        found = agreed(found)
         self.folder.finish(name, found, net.state_dict())
         return found
 

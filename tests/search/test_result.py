@@ -22,6 +22,7 @@ from cosoc.search.picture import overlap, places, plot
 from cosoc.search.result import Found, Result, result_from
 from cosoc.search.space import Optimum
 from cosoc.search.spaces.shares import ShareCosts, SoftFigures
+from cosoc.search.training.recipe import find_recipe
 from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import OBJECTIVES, Figures, objective
@@ -248,7 +249,7 @@ def test_what_is_reported_is_what_simulate_says_of_the_file(space: str, tmp_path
 def test_training_takes_every_objective(goal: str, tmp_path: Path) -> None:
     config = TrainingConfig(
         find_soc("diana"), "digits_cnn", objective=goal, strengths=(3.0,), epochs=3, train_images=96, manual=(),
-        out=tmp_path / "run", batch=32,
+        out=tmp_path / "run", recipe=find_recipe("default", {"batch": "32"}),
     )  # fmt: skip
     result = search_trained(config, quiet)
     assert [one.name for one in result.found] == ["strength_3"] and result.objective == goal
@@ -259,7 +260,14 @@ def test_channels_of_a_chip_with_a_systolic_array_beside_other_cores(tmp_path: P
     """Both arrays, behind caches and behind a DMA, share the channels of a layer; what is reported is simulated."""
     soc = load_soc(MIXED)
     config = TrainingConfig(
-        soc, "digits_cnn", strengths=(0.0,), epochs=3, train_images=96, out=tmp_path / "run", batch=32, manual=()
+        soc,
+        "digits_cnn",
+        strengths=(0.0,),
+        epochs=3,
+        train_images=96,
+        out=tmp_path / "run",
+        recipe=find_recipe("default", {"batch": "32"}),
+        manual=(),
     )
     (one,) = search_trained(config, quiet).found
     oracle = Oracle(soc, find_workload("digits_cnn"))
