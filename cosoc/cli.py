@@ -79,7 +79,10 @@ MachineName = Annotated[
 OptionalSocName = Annotated[str | None, typer.Argument(metavar="SOC", help="As in `cosoc simulate`.")]
 WorkloadName = Annotated[
     str,
-    typer.Argument(metavar="WORKLOAD", help="A built-in workload, a .yaml or .onnx file, package.module:factory."),
+    typer.Argument(
+        metavar="WORKLOAD",
+        help="A built-in workload, a .yaml or .onnx file, torchvision:NAME, timm:NAME or package.module:factory.",
+    ),
 ]
 MappingName = Annotated[
     str, typer.Option("--mapping", metavar="NAME|FILE", help="A mapping by name (see `cosoc list`) or a .yaml file.")

@@ -44,7 +44,7 @@ from cosoc.search.training.evaluate import metric
 from cosoc.search.training.gates import Estimator
 from cosoc.search.training.gradient import Manner, search_gates
 from cosoc.search.training.losses import check_losses, loss_of
-from cosoc.search.training.opening import check_channels, check_network, is_factory, network, seeded
+from cosoc.search.training.opening import check_calibrated, check_channels, check_network, network, pretrained, seeded
 from cosoc.search.training.optimise import Group
 from cosoc.search.training.parallel import agreed, norms_over_all, processes
 from cosoc.search.training.points import Aim, Bound, bounds_of, key, next_bound, of_layers
@@ -52,7 +52,7 @@ from cosoc.search.training.points import Asked as AskedPoint
 from cosoc.search.training.recipe import Recipe, find_recipe
 from cosoc.search.training.repair import placed, wide
 from cosoc.search.training.train import Phase, PhaseKind, Progress, generator, train
-from cosoc.search.training.weights import Pretrained, digest, fitted
+from cosoc.search.training.weights import digest
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures, objective
 from cosoc.sim.files.names import DEFAULT
@@ -166,7 +166,8 @@ class TrainedSpace:
         self.judged = Split(self.data.val.x[:IMAGES], self.data.val.y[:IMAGES])
         self.opened = _opened(config, self.data)
         self.workload = self.opened.workload
-        self.pretrained = self._pretrained()
+        net, outputs = self.opened.float_net, self.data.task.n_outputs
+        self.pretrained = pretrained(net, config.weights, config.space, outputs)
         norms_over_all(self.opened.float_net)
         self.first_weights = copy.deepcopy(self.opened.float_net.state_dict())
         mixed = self.mixed()  # what cannot be quantised is refused here, before any training
@@ -203,42 +204,18 @@ class TrainedSpace:
         self.trained: dict[str, dict[str, Any]] = {}  # by mapping: counts, figures of validation and test, bound asked
         self.counted: set[str] = set()  # warm-ups that the progress has
 
-    def _pretrained(self) -> Pretrained | None:
-        """The weights of a file, in the float network; InputError where they do not fit it."""
-        if self.config.weights is None:
-            return None
-        if self.config.space != "channels":
-            raise InputError(f"weights: mean nothing with --space {self.config.space}, whose blocks are new")
-        found = fitted(self.opened.float_net, self.config.weights, self.data.task.n_outputs)
-        found.load(self.opened.float_net)
-        return found
-
     def _epochs(self) -> tuple[int, int, int]:
         """Epochs of warm-up, search and fine-tuning. A network that has all weights has been warmed up, unless so many
         epochs are asked for; what is calibrated takes a step of the progress in place of epochs."""
-        recipe = self.config.recipe
-        if self.config.calibrate_only:
-            self._check_calibrated()
+        config, recipe = self.config, self.config.recipe
+        if config.calibrate_only:
+            several = config.seeds > 1 or bool(config.strengths)
+            check_calibrated(config.workload, config.space, config.module is not None, self.pretrained, several)
             return 0, 0, 1
         if self.pretrained is not None and not self.pretrained.fresh and recipe.epochs.warm_up < 1:
             without = recipe.epochs.model_copy(update={"warm_up": 0})
             recipe = recipe.model_copy(update={"epochs": without})
-        return recipe.phases(self.config.epochs)
-
-    def _check_calibrated(self) -> None:
-        """InputError where there is nothing to calibrate."""
-        config, own = self.config, self.config.module is not None or is_factory(self.config.workload)
-        if config.space != "channels":
-            raise InputError(f"--calibrate-only: --space {config.space} trains blocks that are new; leave one out")
-        if config.seeds > 1 or config.strengths:
-            raise InputError("--calibrate-only: has one result for all seeds and no strengths; leave them out")
-        if self.pretrained is None and not own:
-            raise InputError(f"--calibrate-only: {config.workload} has no weights by itself; give --weights FILE")
-        if self.pretrained is not None and self.pretrained.fresh:
-            fresh = ", ".join(self.pretrained.fresh)
-            raise InputError(
-                f"--calibrate-only: {config.weights} has no {fresh} for these classes, so it is to be trained"
-            )
+        return recipe.phases(config.epochs)
 
     def _names(self) -> dict[str, float | None]:
         """The points, each with its strength."""
