@@ -849,6 +849,7 @@ def search(
         most(peak)  # what is wrong with it is said of --peak
     bounds = [*(target or ()), *([f"peak={peak}"] if peak is not None else [])]
     folder = out or library.default_folder(soc, workload)
+    quiet = quiet or library.following()
     example = None if input_shape is None else reading(input_shape)
     try:
         with reporting(quiet) as progress:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -224,6 +225,11 @@ def _refuse_idle(given: dict[str, Any], mode: str, known: frozenset[str]) -> Non
             raise InputError(f"{name}: means nothing with {mode}; leave it out")
 
 
+def following() -> bool:
+    """Whether torchrun has started this process beside a first one, which speaks for all."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0
+
+
 def default_folder(soc: ASoC | ACluster, workload: ANetwork) -> Path:
     """Where a search leaves its results if nothing else is said: runs/SOC-WORKLOAD."""
     return Path("runs") / "-".join(Path(_called(one).replace(":", "_")).stem for one in (soc, workload))
@@ -367,5 +373,5 @@ def check_run_folder(folder: Path, resume: bool, redo: str | None) -> None:
 
 __all__ = [
     "DEFAULT_POINTS", "STREAMED", "Cut", "Device", "Estimator", "Template", "Trained", "by_cost", "default_folder",
-    "fitted_factors", "meant", "search",
+    "fitted_factors", "following", "meant", "search",
 ]  # fmt: skip

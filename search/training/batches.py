@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cosoc.search.training.data import Split
+from cosoc.search.training.parts import Part
 from cosoc.search.training.recipe import Augmentation
 
 AHEAD = 4  # batches that a worker has made before they are asked for
@@ -72,7 +72,7 @@ def _beta(parameter: float, draws: torch.Generator) -> float:
     return float(both[0])
 
 
-def made(data: Split, plan: Plan, device: str) -> Batch:
+def made(data: Part, plan: Plan, device: str) -> Batch:
     """A batch on a device, of data that lies there or on the CPU."""
     x, y = _items(data, plan.index, device)
     x = _changed(x, plan)
@@ -82,9 +82,9 @@ def made(data: Split, plan: Plan, device: str) -> Batch:
     return Batch(plan.share * x + (1 - plan.share) * _changed(other_x, plan), y, other_y, plan.share)
 
 
-def _items(data: Split, index: Tensor, device: str) -> tuple[Tensor, Tensor]:
-    at = index.to(data.x.device)
-    return data.x[at].to(device, non_blocking=True), data.y[at].to(device, non_blocking=True)
+def _items(data: Part, index: Tensor, device: str) -> tuple[Tensor, Tensor]:
+    x, y = data.items(index)
+    return x.to(device, non_blocking=True), y.to(device, non_blocking=True)
 
 
 def _changed(x: Tensor, plan: Plan) -> Tensor:
@@ -106,7 +106,7 @@ def _changed(x: Tensor, plan: Plan) -> Tensor:
 class _Made(torch.utils.data.Dataset[Batch]):
     """Batches by number, for workers."""
 
-    def __init__(self, data: Split, todo: Sequence[Plan]) -> None:
+    def __init__(self, data: Part, todo: Sequence[Plan]) -> None:
         self.data, self.todo = data, todo
 
     def __len__(self) -> int:
@@ -126,7 +126,7 @@ def _itself(one: Batch) -> Batch:
 
 
 def batches(
-    data: Split, todo: Sequence[Plan], parts: int, rank: int, processes: int, device: str, workers: int
+    data: Part, todo: Sequence[Plan], parts: int, rank: int, processes: int, device: str, workers: int
 ) -> Iterator[list[Batch]]:
     """Step by step this process's parts of the batch, on its device. parts: that each process takes its share in; data:
     on the device where there are no workers."""

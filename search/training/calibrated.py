@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from cosoc.search.exact.shares import Front, Price, nearest
 from cosoc.search.spaces.channels import MixedNet, fix
 from cosoc.search.spaces.opened import Opened
 from cosoc.search.spaces.shares import Counts
-from cosoc.search.training.data import Split
+from cosoc.search.training.parts import Part, Split
 from cosoc.search.training.post import Clip, correct_biases, float_means, set_ranges
 from cosoc.search.training.repair import placed
 from cosoc.search.training.sensitivity import Loss, Sensitivities, Told, lean, sensitive_front, sensitivities
+from cosoc.search.training.train import generator
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,12 @@ class Calibrated:
         correct_biases(net, self.images, float_means(net, self.images))
 
 
-def calibrated(opened: Opened, net: MixedNet, part: Split, how: Calibration, loss: Loss, told: Told) -> Calibrated:
-    """Calibrate a float network, by images of a part of the data. net: the network, quantised, which is changed."""
-    images = Split(part.x[: how.images], part.y[: how.images])
+def calibrated(
+    opened: Opened, net: MixedNet, part: Part, how: Calibration, loss: Loss, seed: int, told: Told
+) -> Calibrated:
+    """Calibrate a float network, by images that are drawn from a part of the data. net: the network, quantised, which
+    is changed."""
+    drawn = torch.randperm(len(part), generator=generator(seed, "calibration"))[: how.images]
+    images = Split(*part.items(drawn.sort().values))
     set_ranges(net, images.x, how.clip)  # and the ternary scales, by which its formats change it
     return Calibrated(opened, images.x, how.clip, sensitivities(net, images, loss, told))

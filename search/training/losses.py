@@ -11,15 +11,25 @@ from cosoc.search.training.task import Task
 from cosoc.sim.errors import InputError
 
 SCORES = "classification"  # the one task whose outputs are scores of classes
+IMAGE_DIMS = 4  # with the one of items
 
 
-def check_losses(recipe: Recipe, task: Task) -> None:
-    """InputError for what a recipe does to scores of classes where the task has none."""
-    if task.name == SCORES:
-        return
-    for name, given in (("label_smoothing", recipe.label_smoothing), ("distillation", recipe.distillation)):
-        if given:
-            raise InputError(f"recipe {recipe.name}: {name} is of scores of classes, and the task is {task.name}")
+def check_losses(recipe: Recipe, task: Task, x: Tensor, y: Tensor) -> None:
+    """InputError for what a recipe does that the task or its items do not allow. x, y: of one item or more."""
+    change, at = recipe.augmentation, f"recipe {recipe.name}"
+    if task.name != SCORES:
+        for name, given in (("label_smoothing", recipe.label_smoothing), ("distillation", recipe.distillation)):
+            if given:
+                raise InputError(f"{at}: {name} is of scores of classes, and the task is {task.name}")
+    for name, asked in (("crop_pixels", change.crop_pixels), ("flip", change.flip)):
+        if asked and x.dim() != IMAGE_DIMS:
+            raise InputError(f"{at}: augmentation.{name} is of images (c, h, w), and items are {tuple(x.shape[1:])}")
+        if asked and y.dim() > 1:
+            raise InputError(f"{at}: augmentation.{name} moves images, and targets of {task.name} lie in them")
+    if change.mixup and not x.is_floating_point():
+        raise InputError(f"{at}: augmentation.mixup adds items up, and these are whole numbers")
+    if change.mixup and task.reconstructs:
+        raise InputError(f"{at}: augmentation.mixup mixes targets' losses, and {task.name} has its items for targets")
 
 
 def loss_of(task: Task, recipe: Recipe, outputs: Tensor, batch: Batch) -> Tensor:

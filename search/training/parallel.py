@@ -8,6 +8,7 @@ of one process on the whole batch: statistics of batch norms and first ranges of
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -33,11 +34,6 @@ def processes() -> int:
 def rank() -> int:
     """The number of this process, from 0."""
     return distributed.get_rank() if processes() > 1 else 0
-
-
-def launched_rank() -> int:
-    """The number that torchrun gave this process; 0 where it did not start it."""
-    return int(os.environ.get("RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
 
 
 @contextmanager
@@ -101,7 +97,10 @@ def stepping(step: nn.Module, device: str) -> nn.Module:
     if processes() < 2 or not any(p.requires_grad for p in step.parameters()):
         return step
     on = [torch.cuda.current_device()] if device == "cuda" else None
-    return nn.parallel.DistributedDataParallel(step, on, broadcast_buffers=False, find_unused_parameters=True)
+    # Gates are buffers with a gradient, made anew each step: they must not be overwritten.
+    shared = nn.parallel.DistributedDataParallel
+    keep = next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in inspect.signature(shared).parameters)
+    return shared(step, on, find_unused_parameters=True, **{keep: False})
 
 
 def largest(x: Tensor) -> Tensor:

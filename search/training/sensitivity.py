@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from cosoc.search.exact.shares import Choices, Front, Option, Price, Table, front, table
 from cosoc.search.spaces.channels import MixedLayer, MixedNet
 from cosoc.search.spaces.shares import Counts
-from cosoc.search.training.data import Split
+from cosoc.search.training.parts import Split
 from cosoc.search.training.post import hooked, in_float
 from cosoc.search.training.quant import integer_weight, linear_or_conv, ternary_weight
 

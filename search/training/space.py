@@ -39,7 +39,7 @@ from cosoc.search.training.batches import Batch
 from cosoc.search.training.calibrated import CALIBRATION, Calibrated, Calibration, calibrated
 from cosoc.search.training.choose import IMAGES, Judge, all_counts, counts_of
 from cosoc.search.training.compute import Compute, Forward
-from cosoc.search.training.data import Data, Split, load_data
+from cosoc.search.training.data import Data, load_data
 from cosoc.search.training.evaluate import metric
 from cosoc.search.training.gates import Estimator
 from cosoc.search.training.gradient import Manner, search_gates
@@ -47,6 +47,7 @@ from cosoc.search.training.losses import check_losses, loss_of
 from cosoc.search.training.opening import check_calibrated, check_channels, check_network, network, pretrained, seeded
 from cosoc.search.training.optimise import Group
 from cosoc.search.training.parallel import agreed, norms_over_all, processes
+from cosoc.search.training.parts import Split
 from cosoc.search.training.points import Aim, Bound, bounds_of, key, next_bound, of_layers
 from cosoc.search.training.points import Asked as AskedPoint
 from cosoc.search.training.recipe import Recipe, find_recipe
@@ -160,10 +161,10 @@ class TrainedSpace:
         self.value = objective(config.objective)
         if config.estimator == "score" and config.cost_model != "simulator":
             raise InputError(f"estimator score samples simulated costs; cost_model {config.cost_model} has none")
-        self.data = _limited(load_data(config.data, config.seed), config.train_images)
+        self.data = _limited(load_data(config.data, config.seed, input_shape=config.input_shape), config.train_images)
         config.compute.check(min(config.recipe.batch, len(self.data.train)), processes())
-        check_losses(config.recipe, self.data.task)
-        self.judged = Split(self.data.val.x[:IMAGES], self.data.val.y[:IMAGES])
+        check_losses(config.recipe, self.data.task, *self.data.val.items(torch.arange(1)))
+        self.judged = Split(*self.data.val.items(torch.arange(min(IMAGES, len(self.data.val)))))
         self.opened = _opened(config, self.data)
         self.workload = self.opened.workload
         net, outputs = self.opened.float_net, self.data.task.n_outputs
@@ -395,7 +396,7 @@ class TrainedSpace:
             for _ in range(config.recipe.norm_batches):
                 draw(draws)
                 index = torch.randint(len(self.data.train), (config.recipe.batch,), generator=draws)
-                net(self.data.train.x[index].to(config.compute.device))
+                net(self.data.train.items(index)[0].to(config.compute.device))
         config.compute.take_back(net.eval())
 
     def _phase(self, name: str, kind: PhaseKind, epochs: int, seed: int) -> Phase:
@@ -535,9 +536,8 @@ class TrainedSpace:
             def told(done: int, total: int) -> None:
                 self.progress.advance(0, f"sensitivities by {done} of {total} images")
 
-            net = self.mixed()
-            part = self.data.train
-            post = calibrated(self.opened, net, part, config.calibration, self.data.task.loss, told)
+            net, data = self.mixed(), self.data
+            post = calibrated(self.opened, net, data.train, config.calibration, data.task.loss, config.seed, told)
             price = self._priced(self._relative(bounds=bounds_of(config.targets)))
             self.post = (post, post.front(net, price))
         return self.post
@@ -668,17 +668,16 @@ def _present(on_cores: MappingOf[str, int]) -> dict[str, int]:
 
 
 def _limited(data: Data, images: int | None) -> Data:
-    if images is None or images >= len(data.train.y):
+    if images is None or images >= len(data.train):
         return data
-    few = max(1, images // 4)  # validated every epoch, so no more than training takes
-    val = Split(data.val.x[:few], data.val.y[:few])
-    return replace(data, train=Split(data.train.x[:images], data.train.y[:images]), val=val)
+    few = min(len(data.val), max(1, images // 4))  # validated every epoch, so no more than training takes
+    return replace(data, train=data.train.at(torch.arange(images)), val=data.val.at(torch.arange(few)))
 
 
 def _opened(config: TrainingConfig, data: Data) -> Opened:
     """The network with its choices open; InputError where it does not fit the data, or nothing can be chosen."""
     name, shape = config.workload.replace(":", "."), data.input_shape
-    workload = None if config.module else check_network(config.workload, shape, len(data.classes))
+    workload = None if config.module else check_network(config.workload, shape, data.task)
     choosing = bool(config.strengths or config.targets or config.points)
     if workload is not None and choosing and config.space == "channels":
         check_channels(workload, config.soc)

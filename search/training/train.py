@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.training.batches import Batch, batches, plans
 from cosoc.search.training.compute import Compute, Forward, Speed
-from cosoc.search.training.data import Split
 from cosoc.search.training.optimise import Group, Optimisers
 from cosoc.search.training.parallel import agreed, mean, processes, rank, stepping
+from cosoc.search.training.parts import Part
 from cosoc.search.training.recipe import Recipe
 from cosoc.search.training.task import Task
 from cosoc.sim.progress import Report, untold
@@ -82,7 +82,7 @@ def train(
     phase: Phase,
     net: nn.Module,
     groups: Sequence[Group],
-    data: Split,
+    data: Part,
     loss_of: Loss,
     after_epoch: AfterEpoch,
     folder: RunFolder,
@@ -97,7 +97,7 @@ def train(
     """
     compute = phase.compute
     compute.place(net)
-    on_device = Split(data.x.to(compute.device), data.y.to(compute.device)) if not compute.workers else data
+    on_device = data if compute.workers else data.to(compute.device)
     optimisers, scaler = Optimisers(groups), compute.scaler()
     watch, average = _Watch(phase), _Average(net, phase.average)
     state = folder.restore(phase.name)
@@ -146,7 +146,7 @@ def _epoch(
     called: nn.Module,
     optimisers: Optimisers,
     scaler: torch.amp.GradScaler,
-    data: Split,
+    data: Part,
     average: _Average,
     progress: Progress,
     teach: Forward | None,
@@ -155,7 +155,7 @@ def _epoch(
     compute = phase.compute
     called.train()
     draws = generator(phase.seed, phase.name, epoch)
-    order = torch.randperm(len(data.y), generator=draws)
+    order = torch.randperm(len(data), generator=draws)
     for_images = generator(phase.seed, phase.name, epoch, "images")
     todo = plans(order, phase.recipe.batch, phase.recipe.augmentation, for_images)
     steps, began, total = len(todo), time.perf_counter(), compute.zero()

@@ -189,21 +189,20 @@ def from_spec(spec: str, reading: Reading) -> Workload:
 
 
 def load_module(spec: str, classes: int | None = None, channels: int | None = None) -> nn.Module:
-    """The module that `package.module:factory` makes; the working directory is importable meanwhile.
-
-    The factory may be a function or class without arguments, or a module object; what it makes is taken as it is. A
-    network of torchvision or timm (`zoo`) is made for so many classes and input channels. Raises InputError.
-    """
+    """The module that `package.module:factory` makes: a function or class without arguments, or a module object; what
+    it makes is taken as it is. A network of torchvision or timm (`zoo`) is made for so many classes and input channels.
+    Raises InputError."""
     from torch import nn
 
-    made = zoo_made(spec, classes, channels) if is_zoo(spec) else _own(spec)
+    made = zoo_made(spec, classes, channels) if is_zoo(spec) else made_by(spec)
     if not isinstance(made, nn.Module):
         raise InputError(f"{spec} makes a {type(made).__name__}; a torch.nn.Module is needed")
     return made
 
 
-def _own(spec: str) -> object:
-    """What a factory makes."""
+def made_by(spec: str) -> Any:
+    """What `package.module:factory` makes when it is called, or itself where it is a torch module; the working
+    directory is importable meanwhile. Raises InputError."""
     from torch import nn
 
     package, _, attribute = spec.partition(":")

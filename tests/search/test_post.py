@@ -17,8 +17,10 @@ from torch.nn import functional
 from cosoc.cli import main
 from cosoc.search.spaces.channels import MixedNet, fix, prepare, uniform
 from cosoc.search.training.calibrated import Calibration
-from cosoc.search.training.data import Data, Split, load_data
+from cosoc.search.training.data import Data, load_data
+from cosoc.search.training.evaluate import metric
 from cosoc.search.training.nets import build
+from cosoc.search.training.parts import Split
 from cosoc.search.training.post import (
     GRID,
     correct_biases,
@@ -51,7 +53,7 @@ def digits() -> Data:
 def trained(digits: Data) -> nn.Module:
     """A small network that has learned the digits: six epochs of Adam, some 95 % right."""
     torch.manual_seed(0)
-    net, (x, y) = build("digits_cnn").train(), (digits.train.x, digits.train.y)
+    net, (x, y) = build("digits_cnn").train(), digits.train.items(torch.arange(len(digits.train)))
     adam = torch.optim.Adam(net.parameters(), 3e-3)
     for _ in range(6):
         for index in torch.randperm(len(y)).split(64):
@@ -59,7 +61,7 @@ def trained(digits: Data) -> nn.Module:
             functional.cross_entropy(net(x[index]), y[index]).backward()
             adam.step()
     net.eval()
-    assert (net(digits.val.x).argmax(1) == digits.val.y).float().mean() > 0.9
+    assert metric(net, digits.val, digits.task) > 0.9
     return net
 
 
@@ -73,7 +75,7 @@ def mixed(trained: nn.Module) -> MixedNet:
 
 
 def calibration(data: Data) -> Split:
-    return Split(data.train.x[:IMAGES], data.train.y[:IMAGES])
+    return Split(*data.train.items(torch.arange(IMAGES)))
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -115,7 +117,7 @@ def test_ternary_scales_are_the_least_squares_of_all_choices() -> None:
 
 
 def test_a_network_in_float_is_the_one_before_quantising(trained: nn.Module, mixed: MixedNet, digits: Data) -> None:
-    x = digits.val.x[:32]
+    x, _ = digits.val.items(torch.arange(32))
     with torch.no_grad(), in_float(mixed):
         assert torch.allclose(mixed(x), trained(x), rtol=1e-4, atol=1e-4)
     with torch.no_grad():
@@ -128,7 +130,7 @@ def test_ranges_are_set_once_and_training_keeps_them(mixed: MixedNet, digits: Da
     quantisers = [module for module in mixed.modules() if isinstance(module, ActivationQuantiser)]
     before = [float(one.log_clip.detach()) for one in quantisers]
     assert quantisers and all(np.isfinite(before))
-    mixed.train()(digits.train.x[:8] * 3)
+    mixed.train()(calibration(digits).x[:8] * 3)
     assert [float(one.log_clip.detach()) for one in quantisers] == before
 
 
