@@ -727,7 +727,12 @@ def search(
     ] = CALIBRATED_BY,
     clip: Annotated[Clip, typer.Option("--clip", help="With --calibrate-only: where activations are clipped.")] = "mse",
     data: Annotated[
-        str, typer.Option("--data", metavar="NAME|DIR", help="A data set by name, or its folder.")
+        str,
+        typer.Option(
+            "--data",
+            metavar="NAME|DIR|FILE",
+            help="A data set by name, its folder or .npz file, or package.module:function that gives one.",
+        ),
     ] = "digits",
     objective: Annotated[
         str | None,

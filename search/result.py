@@ -136,7 +136,7 @@ class Result:
     @property
     def metric(self) -> Metric:
         """What networks were judged by, where they were trained."""
-        return metric_from(self.about.get("metric"))
+        return next((one.metric for one in self.found if one.accuracy is not None), ACCURACY)
 
     @property
     def axes(self) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,8 +47,8 @@ class Plan:
         """One of so many equal parts."""
         n = len(self.index) // of
         at = slice(number * n, (number + 1) * n)
-        cut = (None if one is None else one[at] for one in (self.moved, self.flipped, self.partner))
-        return Plan(self.index[at], *cut, share=self.share)
+        moved, flipped, partner = (None if one is None else one[at] for one in (self.moved, self.flipped, self.partner))
+        return Plan(self.index[at], moved, flipped, partner, self.share)
 
 
 def plans(order: Tensor, batch: int, change: Augmentation, draws: torch.Generator) -> list[Plan]:
@@ -121,7 +122,7 @@ def _calm(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _itself(one: Batch) -> Batch:
+def _itself(one: Any) -> Any:
     return one
 
 

@@ -130,14 +130,15 @@ def _check_outputs(net: nn.Module, name: str, x: torch.Tensor, y: torch.Tensor |
     if y is None:
         return
     try:
-        loss = task.loss(out, y)
-        task.seen(out, y)
+        loss, seen = task.loss(out, y), task.seen(out, y)
     except Exception as error:  # a task may be a user's
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         targets = f"targets of {tuple(y.shape)} cannot be compared with for {task.name}: {reason}"
         raise InputError(f"{name} gives {given} for {len(x)} {what}, which {targets}") from None
     if not isinstance(loss, torch.Tensor) or loss.dim():
         raise InputError(f"task {task.name}: its loss must be a scalar tensor")
+    if not isinstance(seen, torch.Tensor) or not seen.dim():
+        raise InputError(f"task {task.name}: what it has seen must be a tensor of one dimension or more")
 
 
 @contextmanager

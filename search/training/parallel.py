@@ -98,9 +98,10 @@ def stepping(step: nn.Module, device: str) -> nn.Module:
         return step
     on = [torch.cuda.current_device()] if device == "cuda" else None
     # Gates are buffers with a gradient, made anew each step: they must not be overwritten.
-    shared = nn.parallel.DistributedDataParallel
+    shared: Any = nn.parallel.DistributedDataParallel
     keep = next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in inspect.signature(shared).parameters)
-    return shared(step, on, find_unused_parameters=True, **{keep: False})
+    out: nn.Module = shared(step, on, find_unused_parameters=True, **{keep: False})
+    return out
 
 
 def largest(x: Tensor) -> Tensor:
@@ -152,7 +153,7 @@ def batch_norm(
         with torch.no_grad():
             running_mean.lerp_(centre.to(running_mean), momentum)
             running_var.lerp_((var * (count / max(1, count - 1))).to(running_var), momentum)
-    out = apart * (var + eps).rsqrt().reshape(shape)
+    out: Tensor = apart * (var + eps).rsqrt().reshape(shape)
     if weight is not None:
         out = out * weight.reshape(shape)
     return out if bias is None else out + bias.reshape(shape)

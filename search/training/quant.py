@@ -117,7 +117,7 @@ class ActivationQuantiser(nn.Module):
         return out
 
     def _load_from_state_dict(self, *args: Any) -> None:
-        super()._load_from_state_dict(*args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(*args)
         self.begun = False
 
     @torch.no_grad()

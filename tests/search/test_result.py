@@ -24,6 +24,7 @@ from cosoc.search.space import Optimum
 from cosoc.search.spaces.shares import ShareCosts, SoftFigures
 from cosoc.search.training.recipe import find_recipe
 from cosoc.search.training.space import TrainingConfig, search_trained
+from cosoc.search.training.task import MSE
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import OBJECTIVES, Figures, objective
 from cosoc.sim.files.catalog import find_soc, load_soc
@@ -157,6 +158,27 @@ def test_of_trained_networks_the_accuracy_is_the_other_axis() -> None:
     assert "\n" not in str(table.caption)  # which a terminal would be shown as an escape
     Console(file=said, width=120).print(table)
     assert not re.search(r"^ *a ", said.getvalue(), re.M) and "not shown: a (beaten by m)" in said.getvalue()
+
+
+def test_an_error_is_to_be_small_and_is_shown_as_what_it_is(tmp_path: Path) -> None:
+    """By hand: of two mappings as fast, the one with the smaller error is on the front; the reference, slower and with
+    more of it, is not. Each axis from its best value: errors from none."""
+    rows = tuple(
+        replace(found(name, ms, 1, known, accuracy=mse), metric=MSE)
+        for name, ms, known, mse in (("a", 2, False, 0.5), ("b", 2, False, 0.25), ("ref", 3, True, 0.75))
+    )
+    about = {"reference_name": "ref", "metric": MSE.plain()}
+    result = Result(HEADING, "latency", rows, about=about)
+    content = result.content()
+    assert content["front"] == ["b"] and content["axes"] == ["latency", "mse"] and content["beaten"] == {"a": "b"}
+    assert content["hypervolume"]["value"] == pytest.approx((3.3 - 2) * (0.825 - 0.25))
+    assert [row["mse"] for row in content["points"]] == [0.5, 0.25] and "accuracy" not in content["points"][0]
+    assert content["claims"] == [
+        "the reference ref (0.75) is not on the front: b has as little (0.25) at no more latency"
+    ]
+    assert "mse 0.25" in repr(result) and result.metric.label == "test mse"
+    assert result_from(json.loads(json.dumps(content))).content() == content
+    plot(result)
 
 
 def test_better_is_said_where_intervals_are_apart() -> None:
