@@ -154,7 +154,7 @@ class MixedLayer(nn.Module):
             if isinstance(geometry, nn.Linear):
                 read = x[..., block]
             else:  # so many of each group, which has arrays of its own
-                read = x.unflatten(1, (geometry.groups, -1))[:, :, block].flatten(1, 2)
+                read = torch.unflatten(x, 1, (geometry.groups, -1))[:, :, block].flatten(1, 2)
             yield linear_or_conv(read, weight[:, block], None, geometry)
 
     def forward(self, x: Tensor) -> Tensor:
