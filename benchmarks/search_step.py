@@ -5,11 +5,11 @@
 
 Channels: ResNet-18 on images of 224 pixels, mixed over DIANA's two arrays, beside the same network in floating point.
 Operators: MobileNetV1 at a quarter of its width on 28 pixels, each template with all choices open on Darkside, beside
-the dearer of its two forms in floating point. Steps are those that `cosoc.search.training.train` does, from batch to
-Adam, and alternate, so that what else the machine does falls on both; the time is the processor's on a CPU (one
-thread), the clock's around a synchronised device elsewhere, and of all steps behind the first ones the faster half. The cost's
-tangent is taken anew every so many steps; its part in each is added. With --quick batches
-are small and images of 64 pixels.
+the dearer of its two forms in floating point.
+Steps are those that `cosoc.search.training.train` does, from batch to Adam, and alternate, so that what else the
+machine does falls on both; the time is the processor's on a CPU (one thread), the clock's around a synchronised device
+elsewhere, and of all steps behind the first ones the faster half. The cost's tangent is taken anew every so many
+steps; its part in each is added. With --quick batches are small and images of 64 pixels.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from common import arguments, state, write_json
 from torch import nn
 
 from cosoc.search.spaces.channels import MixedNet, prepare, replace_module
-from cosoc.search.spaces.operators import STEP, TEMPLATES, Template
+from cosoc.search.spaces.operators import STEP, TEMPLATES, Template, with_choices
 from cosoc.search.spaces.operators import prepare as prepare_operators
-from cosoc.search.spaces.operators import with_choices
 from cosoc.search.spaces.shares import ShareCosts, Tangent
 from cosoc.search.training.batches import Plan, made
 from cosoc.search.training.compute import AMPS, DEVICES, Compute, peak_bytes

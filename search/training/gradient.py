@@ -73,7 +73,8 @@ def search_gates(
         net.set_gates(manner.estimator, gates.coolest**done, draws)
         cost = _scored(net, relative, aim, costs, draws) if manner.estimator == "score" else tangent(net.shares())
         loss = task_loss(data.task, phase.recipe, forward(batch.x), batch)
-        return loss + extra["strength"] * cost.to(loss)
+        out: Tensor = loss + extra["strength"] * cost.to(loss)
+        return out
 
     def after(epoch: int) -> dict[str, Any]:
         tangent.renew()  # so that a resumed run goes on as an unbroken one

@@ -36,6 +36,10 @@ PLAIN = Compute()
 DEFAULT = find_recipe("default", {"batch": "8"})
 
 
+class Killed(BaseException):
+    """What a kill looks like from inside: nothing catches it."""
+
+
 def data(n: int = 20) -> Split:
     draws = torch.Generator().manual_seed(1)
     return Split(torch.randn(n, 1, 4, 4, generator=draws), torch.randint(CLASSES, (n,), generator=draws))
@@ -48,20 +52,23 @@ def network() -> nn.Module:
 
 def trained(
     folder: Path, net: nn.Module, recipe: Recipe = DEFAULT, compute: Compute = PLAIN, epochs: int = 2,
-    kind: PhaseKind = "warm_up", figures: tuple[float, ...] = (),
+    kind: PhaseKind = "warm_up", figures: tuple[float, ...] = (), killed_at: int | None = None, resume: bool = False,
 ) -> list[dict[str, float]]:  # fmt: skip
-    """Train a network; what was logged. figures: that the validation part has, epoch by epoch."""
+    """Train a network; what was logged. figures: that the validation part has, epoch by epoch. killed_at: an epoch that
+    nothing of is kept."""
 
     def loss(forward: Forward, batch: Batch, draws: torch.Generator, done: float) -> Tensor:
         return loss_of(TASK, recipe, forward(batch.x), batch)
 
     def after(epoch: int) -> dict[str, float]:
+        if epoch == killed_at:
+            raise Killed
         first = next(net.parameters()).detach().flatten()[0]
         return {"val_accuracy": figures[epoch] if figures else 0.0, "first": float(first)}
 
     phase = Phase("phase", kind, epochs, 0, recipe, TASK, compute)
     groups = [Group(list(net.parameters()), recipe.weights, 0.01)]
-    with RunFolder(folder, {}, resume=False) as run:
+    with RunFolder(folder, {}, resume=resume) as run:
         train(phase, net, groups, data(), loss, after, run, Progress(epochs), {})
         return run.metrics()
 
@@ -220,6 +227,31 @@ def test_how_a_step_is_computed_changes_rounding_alone(tmp_path: Path, compute: 
     trained(tmp_path / "a", one)
     trained(tmp_path / "b", other, compute=compute)
     assert torch.allclose(weights(one), weights(other), atol=1e-5)
+
+
+def test_a_killed_phase_goes_on_with_all_that_it_keeps(tmp_path: Path) -> None:
+    """Averages, the best epoch and how long ago it was, the optimisers of both kinds; and in another layout, which is
+    how another device takes a checkpoint up: by its values alone."""
+    recipe = DEFAULT.model_copy(update={"average": 0.5, "early_stopping": EarlyStopping(warm_up=3)})
+    figures = (0.5, 0.7, 0.6, 0.6, 0.4, 0.9)
+    whole, broken = network(), network()
+    trained(tmp_path / "a", whole, recipe, epochs=6, figures=figures)
+    with pytest.raises(Killed):
+        trained(tmp_path / "b", broken, recipe, epochs=6, figures=figures, killed_at=3)
+    other = Compute(channels_last=True)
+    log = trained(tmp_path / "b", network(), recipe, other, epochs=6, figures=figures, resume=True)
+    assert len(log) == 5  # three behind the best of the second
+    again = network()
+    trained(tmp_path / "b", again, recipe, other, epochs=6, figures=figures, resume=True)
+    assert torch.allclose(weights(again), weights(whole), atol=1e-6)
+
+
+def test_what_a_run_is_does_not_say_where_it_is_computed(tmp_path: Path) -> None:
+    """So that a resumed run may be somewhere else, but not in another number format."""
+    here = search_config(tmp_path)
+    there = replace(here, compute=Compute("cuda", workers=4, compiled=True, channels_last=True))
+    assert there.stated() == here.stated()
+    assert replace(here, compute=Compute(amp="bf16")).stated() != here.stated()
 
 
 def test_a_reduced_format_is_used_and_is_near(tmp_path: Path) -> None:
