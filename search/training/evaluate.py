@@ -40,7 +40,7 @@ def _outputs(net: nn.Module, data: Part, workers: int, batch: int) -> Iterator[t
         batch = max(1, min(batch, AT_ONCE_BYTES // (4 * math.prod(data.shape))))
     else:
         workers = 0
-    todo = [Plan(index) for index in torch.arange(len(data)).split(batch)]
+    todo = [Plan(index) for index in torch.split(torch.arange(len(data)), batch)]
     with torch.no_grad():
         for (one,) in batches(data, todo, 1, 0, 1, str(next(net.parameters()).device), workers):
             yield net(one.x), one.y
