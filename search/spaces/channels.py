@@ -174,11 +174,13 @@ class MixedLayer(nn.Module):
 class MixedNet(nn.Module):
     """A network of mixed layers; `layers` by the workload's layer names.
 
-    output_order: [k], where each of the network's output channels lies among what its last layer computes.
+    output_order: [k], where each of the network's output channels lies among what its last layer computes. rows: the
+    outputs are rows of vectors, whose channels may come last; they keep their order (see `channel_groups`).
     """
 
-    def __init__(self, net: nn.Module, layers: Mapping[str, MixedLayer], outputs: int) -> None:
+    def __init__(self, net: nn.Module, layers: Mapping[str, MixedLayer], outputs: int, rows: bool = False) -> None:
         super().__init__()
+        self.rows = rows
         self.net = net
         self.layers = dict(layers)  # the modules are the net's; this is an index
         self.output_order: Tensor
@@ -186,6 +188,8 @@ class MixedNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.net(x)
+        if self.rows:
+            return out
         order = self.output_order
         each = out.shape[1] // len(order)  # pixels a channel, where the output is a flattened map
         return out.index_select(1, order if each == 1 else _spread(order, each))
@@ -348,7 +352,8 @@ def quantised(folded: nn.Module, workload: Workload, soc: SoC, able: Callable[[L
     if bits < 2:
         raise InputError(f"{soc.name} has a core with activations of {bits} bit; the search quantises to 2 and more")
     _insert_quantisers(folded, graph, bits)
-    return MixedNet(fx.GraphModule(folded, graph), layers, workload[workload.outputs[0]].k)
+    last = workload[workload.outputs[0]]
+    return MixedNet(fx.GraphModule(folded, graph), layers, last.k, rows=_is_row(last.oy, last.ox))
 
 
 # Operators by the name of their function, method or module, in lower case.
@@ -468,13 +473,18 @@ def channel_groups(workload: Workload) -> dict[str, str]:
         _union(parent, tied)
     first, *others = workload.outputs
     # The first output's channels can be put back in order, see MixedNet.output_order.
-    _union(parent, [INPUT, *others, *([first] if shape[first][1] == 1 and shape[first][2] > 1 else [])])
+    _union(parent, [INPUT, *others, *([first] if _is_row(*shape[first][1:]) else [])])
     return {name: _root(parent, name) for name in (INPUT, *(layer.name for layer in workload))}
 
 
 # Elementwise operators without parameters of their own.
 _PLAIN_NAMES = "relu relu6 sigmoid hardsigmoid hardswish silu gelu tanh hardtanh clamp leaky_relu elu"
 _PLAIN = tuple(f"aten.{name}" for name in _PLAIN_NAMES.split())
+
+
+def _is_row(oy: int, ox: int) -> bool:
+    """Whether a tensor may be vectors in a row, tokens say, whose channels come last."""
+    return oy == 1 and ox > 1
 
 
 def make_contiguous(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cosoc.search.training.parts import Part
 from cosoc.search.training.recipe import Augmentation
+from cosoc.sim.errors import InputError
 
 AHEAD = 4  # batches that a worker has made before they are asked for
 
@@ -104,8 +105,8 @@ def _changed(x: Tensor, plan: Plan) -> Tensor:
     return padded.permute(0, 2, 3, 1)[items[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-class _Made(torch.utils.data.Dataset[Batch]):
-    """Batches by number, for workers."""
+class _Made(torch.utils.data.Dataset["Batch | str"]):
+    """Batches by number, for workers; or why one cannot be made."""
 
     def __init__(self, data: Part, todo: Sequence[Plan]) -> None:
         self.data, self.todo = data, todo
@@ -113,8 +114,11 @@ class _Made(torch.utils.data.Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.todo)
 
-    def __getitem__(self, at: int) -> Batch:
-        return made(self.data, self.todo[at], "cpu")
+    def __getitem__(self, at: int) -> Batch | str:
+        try:
+            return made(self.data, self.todo[at], "cpu")
+        except InputError as error:  # raised here it would come with the worker's whole story
+            return str(error)
 
 
 def _calm(worker: int) -> None:
@@ -142,6 +146,8 @@ def batches(
     )  # fmt: skip
     ready: list[Batch] = []
     for one in loader:
+        if isinstance(one, str):
+            raise InputError(one)
         other = None if one.other_y is None else one.other_y.to(device, non_blocking=True)
         on = Batch(one.x.to(device, non_blocking=True), one.y.to(device, non_blocking=True), other, one.share)
         ready.append(on)

@@ -8,16 +8,19 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from cosoc.search.training.parts import Part
+from cosoc.search.training.batches import Plan, batches
+from cosoc.search.training.parts import Part, Stored
 from cosoc.search.training.task import Task
 from cosoc.sim.errors import InputError
 
 BATCH = 512  # items at once
+AT_ONCE_BYTES = 1 << 25  # of items that are read, as float32: workers have several batches ready
 
 
-def metric(net: nn.Module, data: Part, task: Task, batch: int = BATCH) -> float:
-    """The task's metric of a network, over all items. InputError where it is no number."""
-    rows = [task.seen(outputs, targets).cpu() for outputs, targets in _outputs(net, data, batch)]
+def metric(net: nn.Module, data: Part, task: Task, workers: int = 0, batch: int = BATCH) -> float:
+    """The task's metric of a network, over all items. workers: processes that read what is not held in memory.
+    InputError where it is no number."""
+    rows = [task.seen(outputs, targets).cpu() for outputs, targets in _outputs(net, data, workers, batch)]
     found = task.figure(torch.cat(rows))
     if not math.isfinite(found):
         raise InputError(f"the network's {task.measured.name} is {found}: its training diverged; lower rates may help")
@@ -26,15 +29,18 @@ def metric(net: nn.Module, data: Part, task: Task, batch: int = BATCH) -> float:
 
 def mean_loss(net: nn.Module, data: Part, task: Task, batch: int = BATCH) -> float:
     """The task's loss of a network, its mean over the items."""
-    losses = [float(task.loss(outputs, targets)) * len(targets) for outputs, targets in _outputs(net, data, batch)]
+    losses = [float(task.loss(outputs, targets)) * len(targets) for outputs, targets in _outputs(net, data, 0, batch)]
     return sum(losses) / len(data)
 
 
-def _outputs(net: nn.Module, data: Part, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _outputs(net: nn.Module, data: Part, workers: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Outputs and targets of the items, batch by batch, where the network is."""
     net.eval()
-    device = next(net.parameters()).device
+    if isinstance(data, Stored):
+        batch = max(1, min(batch, AT_ONCE_BYTES // (4 * math.prod(data.shape))))
+    else:
+        workers = 0
+    todo = [Plan(index) for index in torch.split(torch.arange(len(data)), batch)]
     with torch.no_grad():
-        for start in range(0, len(data), batch):
-            x, y = data.items(torch.arange(start, min(start + batch, len(data))))
-            yield net(x.to(device)), y.to(device)
+        for (one,) in batches(data, todo, 1, 0, 1, str(next(net.parameters()).device), workers):
+            yield net(one.x), one.y

@@ -81,7 +81,7 @@ def search_gates(
         chosen = assignment(net)
         with net.held():
             fix(net, chosen)
-            figures: dict[str, Any] = {phase.judged_by: metric(net, data.val, data.task)}
+            figures: dict[str, Any] = {phase.judged_by: metric(net, data.val, data.task, phase.compute.workers)}
         figures["strength"] = extra["strength"]
         last = epoch == phase.epochs - 1
         if last or epoch % manner.simulate_every == manner.simulate_every - 1 or aim.bounds:

@@ -14,8 +14,8 @@ SCORES = "classification"  # the one task whose outputs are scores of classes
 IMAGE_DIMS = 4  # with the one of items
 
 
-def check_losses(recipe: Recipe, task: Task, x: Tensor, y: Tensor) -> None:
-    """InputError for what a recipe does that the task or its items do not allow. x, y: of one item or more."""
+def check_losses(recipe: Recipe, task: Task, x: Tensor) -> None:
+    """InputError for what a recipe does that the task or its items do not allow. x: one item or more."""
     change, at = recipe.augmentation, f"recipe {recipe.name}"
     if task.name != SCORES:
         for name, given in (("label_smoothing", recipe.label_smoothing), ("distillation", recipe.distillation)):
@@ -24,7 +24,7 @@ def check_losses(recipe: Recipe, task: Task, x: Tensor, y: Tensor) -> None:
     for name, asked in (("crop_pixels", change.crop_pixels), ("flip", change.flip)):
         if asked and x.dim() != IMAGE_DIMS:
             raise InputError(f"{at}: augmentation.{name} is of images (c, h, w), and items are {tuple(x.shape[1:])}")
-        if asked and y.dim() > 1:
+        if asked and task.placed:
             raise InputError(f"{at}: augmentation.{name} moves images, and targets of {task.name} lie in them")
     if change.mixup and not x.is_floating_point():
         raise InputError(f"{at}: augmentation.mixup adds items up, and these are whole numbers")

@@ -177,7 +177,7 @@ class TrainedSpace:
         self.noise = config.noise
         self.data = data_of(config)
         config.compute.check(min(config.recipe.batch, len(self.data.train)), processes())
-        check_losses(config.recipe, self.data.task, *self.data.val.items(torch.arange(1)))
+        check_losses(config.recipe, self.data.task, self.data.val.items(torch.arange(1))[0])
         self.judged = Split(*self.data.val.items(torch.arange(min(IMAGES, len(self.data.val)))))
         self.opened = opened(config, self.data)
         self.workload = self.opened.workload
@@ -386,7 +386,7 @@ class TrainedSpace:
 
             def after(epoch: int) -> dict[str, Any]:
                 draw(None)
-                return {self.val: metric(float_net, self.data.val, self.data.task)}
+                return {self.val: metric(float_net, self.data.val, self.data.task, config.compute.workers)}
 
             if self.n_warm:
                 weights = config.recipe.weights
@@ -654,7 +654,7 @@ class TrainedSpace:
 
     def fine_tuned(self, net: MixedNet, name: str, seed: int, teacher: nn.Module | None) -> dict[str, Any]:
         """Train what an assignment leaves to train; its metric, of test and validation. teacher: as `train`'s."""
-        recipe = self.config.recipe
+        recipe, workers = self.config.recipe, self.config.compute.workers
 
         def loss(forward: Forward, batch: Batch, draws: torch.Generator, done: float) -> Tensor:
             self.noise.draw(net, draws)
@@ -662,7 +662,7 @@ class TrainedSpace:
 
         def after(epoch: int) -> dict[str, Any]:
             quiet(net)
-            return {self.val: metric(net, self.data.val, self.data.task)}
+            return {self.val: metric(net, self.data.val, self.data.task, workers)}
 
         groups = [
             Group(net.weight_parameters(), recipe.weights, recipe.weights.rates.fine_tune),
@@ -671,7 +671,10 @@ class TrainedSpace:
         phase = self._phase(name, "fine_tune", self.n_tune, seed)
         train(phase, net, groups, self.data.train, loss, after, self.folder, self.progress, {}, teacher)
         task = self.data.task
-        found = {task.measured.name: metric(net, self.data.test, task), self.val: metric(net, self.data.val, task)}
+        found = {
+            task.measured.name: metric(net, self.data.test, task, workers),
+            self.val: metric(net, self.data.val, task, workers),
+        }
         found = agreed(found)
         self.folder.finish(name, found, net.state_dict())
         return found

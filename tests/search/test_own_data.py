@@ -17,6 +17,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from cosoc.search.training import data as reading
+from cosoc.search.training.batches import Plan, batches
+from cosoc.search.training.compute import Compute
 from cosoc.search.training.data import Data, load_data
 from cosoc.search.training.image_folder import ENDS
 from cosoc.search.training.parts import Split, Stored
@@ -193,21 +195,23 @@ def test_every_image_of_a_folder_is_read(
     assert x.std((0, 2, 3), correction=0).tolist() == pytest.approx([1] * channels, abs=1e-5)
 
 
-def test_training_is_the_same_whether_images_are_held_or_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_is_the_same_whether_images_are_held_or_read_by_whomever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """To the last digit of every loss: where items lie is nobody's business but the data's."""
     write_images(tmp_path / "mine" / "train", pixels(60, 1, 1, 8))
     found = []
-    for bound in (reading.HELD_BYTES, 100):
+    for bound, workers in ((reading.HELD_BYTES, 0), (100, 0), (100, 1)):
         monkeypatch.setattr(reading, "HELD_BYTES", bound)
-        out = tmp_path / f"bound_{bound}"
+        out = tmp_path / f"{bound}_{workers}"
         config = TrainingConfig(
             find_soc("diana"), "digits_cnn", data=str(tmp_path / "mine"), epochs=2, points=0, manual=("all_8bit",),
-            theta=Theta(), out=out,
+            theta=Theta(), compute=Compute(workers=workers), out=out,
         )  # fmt: skip
         result = search_trained(config, lambda done, total, what: None)
         found.append(((out / "metrics.jsonl").read_text(), [one.accuracy for one in result.found]))
         assert ("held in memory" in result.about["provenance"]) == (bound > 100)
-    assert found[0] == found[1] and found[0][0].count("loss") == 3
+    assert found[0] == found[1] == found[2] and found[0][0].count("loss") == 3
 
 
 def test_images_are_brought_to_a_size_that_is_asked_for(tmp_path: Path) -> None:
@@ -407,6 +411,17 @@ def test_what_a_function_leaves_out_is_said_in_a_line(function: Callable[[Any], 
         load_data(function(given), seed=1)
     assert message in str(refused.value) and "mine_for_test:make" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_what_a_worker_cannot_read_is_said_in_a_line(function: Callable[[Any], str]) -> None:
+    """As without workers, and not with the worker's story around it."""
+    data = load_data(function(good(train=Uneven(30))), seed=1)
+    told = []
+    for workers in (0, 1):
+        with pytest.raises(InputError) as refused:
+            list(batches(data.train, [Plan(torch.arange(5))], 1, 0, 1, "cpu", workers))
+        told.append(str(refused.value))
+    assert told[0] == told[1] and "\n" not in told[0] and "all must be alike" in told[0]
 
 
 def test_items_of_several_sizes_are_named_when_they_are_read(function: Callable[[Any], str]) -> None:

@@ -135,7 +135,7 @@ def test_a_metric_does_not_depend_on_how_items_are_batched(name: str) -> None:
     net = torch.nn.Sequential(torch.nn.Identity())
     net.weight = torch.nn.Parameter(torch.zeros(1))
     part = Split(outputs, targets)
-    assert metric(net, part, task, 7) == pytest.approx(task.metric(outputs, targets), rel=1e-6)
+    assert metric(net, part, task, batch=7) == pytest.approx(task.metric(outputs, targets), rel=1e-6)
     if not task.ignores:
         assert mean_loss(net, part, task, 7) == pytest.approx(float(task.loss(outputs, targets)), rel=1e-5)
 

@@ -25,7 +25,7 @@ from cosoc.search.training.optimise import Group
 from cosoc.search.training.parts import Split
 from cosoc.search.training.recipe import Augmentation, Distillation, EarlyStopping, Recipe, find_recipe
 from cosoc.search.training.space import TrainingConfig, search_trained
-from cosoc.search.training.task import classification
+from cosoc.search.training.task import classification, regression, segmentation
 from cosoc.search.training.train import Phase, PhaseKind, Progress, generator, train
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
@@ -152,12 +152,12 @@ def test_losses_are_those_of_the_papers() -> None:
     found = loss_of(TASK, learning, scores, Batch(scores, y, taught=taught))
     assert torch.allclose(found, 0.75 * functional.cross_entropy(scores, y) + 0.25 * 4 * apart, atol=1e-6)
     with pytest.raises(InputError, match="distillation is of scores of classes, and the task is regression"):
-        check_losses(learning, replace(TASK, name="regression"), torch.zeros(1, 1, 4, 4), torch.zeros(1))
+        check_losses(learning, regression(1), torch.zeros(1, 1, 4, 4))
     flipping = DEFAULT.model_copy(update={"augmentation": Augmentation(flip=True)})
     with pytest.raises(InputError, match=r"augmentation\.flip is of images \(c, h, w\), and items are \(16,\)"):
-        check_losses(flipping, TASK, torch.zeros(1, 16), y)
+        check_losses(flipping, TASK, torch.zeros(1, 16))
     with pytest.raises(InputError, match=r"augmentation\.flip moves images, and targets of segmentation lie in them"):
-        check_losses(flipping, replace(TASK, name="segmentation"), torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 4))
+        check_losses(flipping, segmentation(CLASSES), torch.zeros(1, 1, 4, 4))
 
 
 # ---------------------------------------------------------------------------------------------- the loop
