@@ -336,6 +336,7 @@ def main() -> None:
     begun = time.monotonic()
     socs = list_socs()
     chips = [name for name in socs if name in ("diana", "darkside", "gemmini", "hetero", "isaac", "rpi4")]
+    nets = ("resnet8",) if options.quick else ("resnet8", "squeezenet")
     seams: dict[str, Any] = {
         "alone_over_cluster": alone_over_cluster(socs, find_workload("digits_cnn" if options.quick else "resnet8")),
         "dead_keys": [
@@ -343,7 +344,7 @@ def main() -> None:
         ],
         "ignored_mapping_keys": ignored_mapping_keys(chips),
         "over_capacity": [
-            over for name in chips for net in (("resnet8",) if options.quick else ("resnet8", "squeezenet")) for runtime in ("serial", "overlapped")
+            over for name in chips for net in nets for runtime in ("serial", "overlapped")
             for over in over_capacity(name, net, runtime)  # type: ignore[arg-type]
         ],
         "same_tile_two_paths": same_tile_two_paths(),
