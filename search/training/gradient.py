@@ -19,6 +19,7 @@ from cosoc.search.training.data import Data
 from cosoc.search.training.evaluate import metric
 from cosoc.search.training.gates import Estimator, score_loss
 from cosoc.search.training.losses import loss_of as task_loss
+from cosoc.search.training.noise import Noise, quiet
 from cosoc.search.training.optimise import Group
 from cosoc.search.training.points import FIRST_STRENGTH, Aim
 from cosoc.search.training.train import Phase, Progress, train
@@ -41,12 +42,12 @@ class Manner:
 
 
 def search_gates(
-    net: MixedNet, aim: Aim, start: Assignment, manner: Manner, phase: Phase, costs: ShareCosts, data: Data,
+    net: MixedNet, aim: Aim, start: Assignment, manner: Manner, phase: Phase, costs: ShareCosts, data: Data, noise: Noise,
     folder: RunFolder, progress: Progress, teacher: nn.Module | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train weights and gates of a network, in place, from near the assignment `start` on. teacher: as `train`'s.
-    Returns plain data: strength, as it ended; visited, the shares of each candidate; theta, of the estimate, as it
-    ended."""
+    """Train weights and gates of a network, in place, from near the assignment `start` on, under noise. teacher: as
+    `train`'s. Returns plain data: strength, as it ended; visited, the shares of each candidate; theta, of the estimate,
+    as it ended."""
     for name, layer in net.searchable().items():
         layer.prefer()
         layer.lean(start[name], LEAN)
@@ -68,11 +69,13 @@ def search_gates(
 
     def loss_of(forward: Forward, batch: Batch, draws: torch.Generator, done: float) -> Tensor:
         net.set_gates(manner.estimator, gates.coolest**done, draws)
+        noise.draw(net, draws)
         cost = _scored(net, relative, aim, costs, draws) if manner.estimator == "score" else tangent(net.shares())
         loss = task_loss(data.task, phase.recipe, forward(batch.x), batch)
         return loss + extra["strength"] * cost.to(loss)
 
     def after(epoch: int) -> dict[str, Any]:
+        quiet(net)
         tangent.renew()  # so that a resumed run goes on as an unbroken one
         chosen = assignment(net)
         with net.held():
