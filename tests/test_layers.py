@@ -41,6 +41,7 @@ LAYERS = (
     ("report.cluster_schedule",),
     ("report.together",),
     ("simulate",),
+    ("integers",),
     ("mapper",),
     ("manual", "report.explain", "ranges", "pipelined"),
     ("files",),

@@ -1,0 +1,163 @@
+"""A point of a finished run as it is deployed: its integers by core, its mapping's schedule, and whether both agree.
+
+network.json: soc, workload, point, accuracy (the run's) and integer_accuracy of as many test images; input and output,
+each with what its integers are worth; layers in their order, each with its sizes, what it makes (low, high, step),
+rescale (multiplier, offset, shift, see `cosoc.sim.integers.network`) and parts: core, channels and bits of the weights,
+and the weights themselves [channels, c/groups, fy, fx], flattened. Channels stand in the order in which they are
+computed, each layer's side by side by core, so weights read their inputs in that order; `order` says where each of the
+network's own outputs is. plan.json is the schedule of the mapping, with addresses (`cosoc schema schedule`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from cosoc.search.spaces.channels import MixedNet
+from cosoc.search.training.data import Data
+from cosoc.search.training.integers import integers, quantised_image, scores
+from cosoc.sim.errors import InputError
+from cosoc.sim.integers.network import IntegerNetwork, Ints, run_whole
+from cosoc.sim.integers.regions import NEVER, TileFault
+from cosoc.sim.integers.tiles import run_tiles
+from cosoc.sim.model.mapping import Mapping, Part
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import INPUT, Layer, Workload, batched
+from cosoc.sim.progress import Report, untold
+from cosoc.sim.report.result import Result
+from cosoc.sim.simulate import simulate
+
+VERSION = 1
+SIZES = ("k", "c", "oy", "ox", "iy", "ix", "fy", "fx", "stride_y", "stride_x", "pad_y", "pad_x", "dilation_y",
+         "dilation_x", "groups")  # of a layer, as files have them  # fmt: skip
+AT_ONCE = 64  # images that go through the integers together
+
+
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """point: its name. network: its integers, of one image. order [k]: where each of the network's own outputs lies
+    among what its last layer computes. run: its mapping, simulated. accuracy: of the test part, as the run measured it;
+    integer_accuracy: of as many of its first images as were tried."""
+
+    point: str
+    soc: SoC
+    data: Data
+    network: IntegerNetwork
+    order: Ints
+    run: Result
+    accuracy: float
+    integer_accuracy: float
+    images: int
+
+    @property
+    def workload(self) -> Workload:
+        return self.network.workload
+
+    def parts(self, layer: Layer) -> list[tuple[int, Part]]:
+        """The parts of a layer that have channels, each with its first."""
+        out, first = [], 0
+        for part in self.run.at.mapping.layers[layer.name].parts:
+            if part.channels:
+                out.append((first, part))
+            first += part.channels
+        return out
+
+
+def exported(
+    point: str, net: MixedNet, mapping: Mapping, workload: Workload, soc: SoC, data: Data, accuracy: float,
+    images: int | None = None, report: Report = untold,
+) -> Exported:  # fmt: skip
+    """A trained point for export. net: with its gates fixed; images: of the test part, to try the integers on (None:
+    all). InputError for what has no integers, and where the tiles of the mapping do not compute them."""
+    network = integers(net, workload)
+    order = net.output_order.numpy().astype(np.int64)
+    result = simulate(soc, workload, mapping)
+    check_tiles(result, network, quantised_image(network, data.test.x[:1]))
+    tried = len(data.test.y) if images is None else min(images, len(data.test.y))
+    right = 0
+    for first, outputs in through(network, data.test.x[:tried], net.output_order, report):
+        right += int((outputs.argmax(1) == data.test.y[first : first + len(outputs)].numpy()).sum())
+    return Exported(point, soc, data, network, order, result, accuracy, right / tried, tried)
+
+
+def through(
+    network: IntegerNetwork, x: torch.Tensor, order: torch.Tensor, report: Report = untold
+) -> Iterator[tuple[int, Any]]:
+    """Outputs of images by the integers, some at a time: the number of the first, and [n, k] in the order of the
+    network that was trained."""
+    for first in range(0, len(x), AT_ONCE):
+        some = x[first : first + AT_ONCE]
+        report(first, len(x), "images through the integers")
+        of_all = IntegerNetwork(batched(network.workload, len(some)), network.layers, network.tensors)
+        yield first, scores(network, run_whole(of_all, quantised_image(network, some)), order)
+
+
+def check_tiles(result: Result, network: IntegerNetwork, image: Ints) -> None:
+    """InputError unless the ops of a run compute the network, tile by tile, for an image."""
+    whole = run_whole(network, image)
+    try:
+        for name, one in run_tiles(result, network, image).items():
+            if (one.values != whole[name])[one.ready < NEVER].any():
+                raise TileFault(f"{name}: its tiles compute something else than the layer")
+    except TileFault as fault:
+        raise InputError(
+            f"{result.workload} on {result.soc}: the schedule does not compute the network: {fault}"
+        ) from None
+
+
+# ------------------------------------------------------------------------------------------------------ network.json
+
+
+def plain(one: Exported) -> dict[str, Any]:
+    """The content of network.json."""
+    last = one.network.layers[one.workload.outputs[0]]
+    assert last.step is not None and last.bias is not None
+    c, iy, ix = one.workload.input_shape
+    return {
+        "cosoc_network": VERSION, "soc": one.soc.name, "workload": one.workload.name, "point": one.point,
+        "accuracy": one.accuracy, "integer_accuracy": one.integer_accuracy, "images": one.images,
+        "data": one.data.name, "classes": list(one.data.classes),
+        "mean": list(one.data.mean), "std": list(one.data.std),
+        "input": {"tensor": INPUT, "c": c, "iy": iy, "ix": ix, **_format(one, INPUT)},
+        "output": {"tensor": one.workload.outputs[0], "order": one.order.tolist(), "step": last.step.tolist(),
+                   "bias": last.bias.tolist()},
+        "layers": [_layer(one, layer) for layer in one.workload],
+    }  # fmt: skip
+
+
+def _format(one: Exported, tensor: str) -> dict[str, Any]:
+    found = one.network.tensors.get(tensor)
+    return {} if found is None else {"low": found.low, "high": found.high, "step": found.step}
+
+
+def _layer(one: Exported, layer: Layer) -> dict[str, Any]:
+    about = one.network.layers[layer.name]
+    out: dict[str, Any] = {"layer": layer.name, "op": layer.op, "inputs": list(layer.inputs)}
+    out |= {key: getattr(layer, key) for key in SIZES}
+    out["makes"] = _format(one, layer.name)
+    if about.rescale is not None:
+        scaled = about.rescale
+        out["rescale"] = {
+            "multiplier": scaled.multiplier.tolist(), "offset": scaled.offset.tolist(), "shift": scaled.shift.tolist()
+        }  # fmt: skip
+    out["parts"] = []
+    for first, part in one.parts(layer):
+        said: dict[str, Any] = {"core": part.core, "first": first, "channels": part.channels}
+        if about.weights is not None:
+            said["bits"] = bits_of(part, one.soc)
+            said["weights"] = about.weights[first : first + part.channels].reshape(-1).tolist()
+        out["parts"].append(said)
+    return out
+
+
+def bits_of(part: Part, soc: SoC) -> int:
+    """Bits that a part's weights take: 2 for three levels."""
+    core = soc.core_of(part)
+    return 2 if core.ternary else part.bits or core.weight_bits
+
+
+__all__ = ["SIZES", "VERSION", "Exported", "bits_of", "check_tiles", "exported", "plain", "through"]
