@@ -20,10 +20,10 @@ import typer
 
 from cosoc import __version__
 from cosoc.boundary import calm, nonsense, refused, too_little_memory
+from cosoc.evaluating import evaluate
 from cosoc.output import (
     Lost,
     abandon_output,
-    check_writable,
     prepare_streams,
     put,
     replacing,
@@ -34,6 +34,7 @@ from cosoc.output import (
     write_json,
     write_text,
 )
+from cosoc.output import check_outputs as _check_outputs
 from cosoc.searching import STREAMED, Cut, Device, Estimator, Template
 from cosoc.sim.errors import Deadlock, InputError
 from cosoc.sim.files.names import FileKind
@@ -775,6 +776,12 @@ def search(
     runtime: Annotated[
         Runtime, typer.Option("--runtime", help="With channels and operators: of all mappings.")
     ] = "overlapped",
+    train_noise: Annotated[
+        str | None,
+        typer.Option(
+            "--train-noise", metavar="all|A,B", help="Train under noise of analog cores: adc, weights, drift."
+        ),
+    ] = None,
     device: Annotated[Device, typer.Option("--device", help="Where torch trains.")] = "cpu",
     seed: Seed = 0,
     out: Annotated[
@@ -829,8 +836,9 @@ def search(
             result = library.search(
                 soc, workload, space=space, data=data, objective=objective, targets=bounds, mapping=mapping,
                 time_budget_s=time_budget, estimate=estimate, strengths=weights, points=points, estimator=estimator,
-                template=template, cut=cut, epochs=epochs, seeds=seeds, runtime=runtime, device=device, seed=seed,
-                out=folder, resume=resume, redo=redo, beside=beside or (), inferences=inferences, example=example,
+                template=template, cut=cut, epochs=epochs, seeds=seeds, runtime=runtime, train_noise=train_noise,
+                device=device, seed=seed, out=folder, resume=resume, redo=redo, beside=beside or (),
+                inferences=inferences, example=example,
                 overrides=_overrides(overrides), carrier_w=carrier, report=progress,
             )  # fmt: skip
     except (KeyboardInterrupt, Ended):
@@ -838,6 +846,9 @@ def search(
     if not quiet:
         put(result.table())
         put(f"results in {folder}")
+
+
+app.command()(evaluate)
 
 
 @app.command()
@@ -1213,18 +1224,6 @@ def _strengths(text: str) -> tuple[float, ...]:
     if not values or not all(math.isfinite(v) and v >= 0 for v in values):
         raise InputError(f"--strengths {text}: numbers >= 0 and commas are needed, such as 0.1,0.3,1")
     return values
-
-
-def _check_outputs(files: dict[str, Path | None]) -> None:
-    """Every output file can be written and none is named twice; asked before the work, not after it."""
-    seen: dict[Path, str] = {}
-    for option, path in files.items():
-        if path is None:
-            continue
-        check_writable(option, path)
-        other = seen.setdefault(path.resolve(), option)
-        if other != option:
-            raise InputError(f"{other} and {option} both name {path}; give each its own file")
 
 
 # ------------------------------------------------------------------------------------------ the error boundary

@@ -73,6 +73,7 @@ def search(
     epochs: int = 40,
     seeds: int = 1,
     train_images: int | None = None,
+    train_noise: str | None = None,
     runtime: Runtime = "overlapped",
     device: Device = "cpu",
     seed: int = 0,
@@ -97,7 +98,8 @@ def search(
     train_images, device: as `TrainingConfig` has them. beside: other networks at once, where nothing is trained.
     inferences: that each replay of splits streams. time_budget_s: of a search that trains nothing; of splits 600 where
     nothing is said, after which the best found stands beside a proven bound. example: of the input, see `inputs`.
-    carrier_w: what a board draws beside a chip. report(done, total, what): called as it goes.
+    carrier_w: what a board draws beside a chip. train_noise: of analog cores, `all` or kinds with commas.
+    report(done, total, what): called as it goes.
 
     Raises InputError for what cannot be searched, before anything is written. After KeyboardInterrupt `resume` goes on.
     """
@@ -134,6 +136,7 @@ def search(
         trained = cast(Trained, parts[0])
         name, module = _trainable(workload, trained)
         from cosoc.inputs import one_size, soc_of
+        from cosoc.search.training.noise import kinds_of
         from cosoc.search.training.space import TrainingConfig, search_trained
 
         machine = soc_of(one, overrides)
@@ -143,6 +146,7 @@ def search(
             strengths=tuple(strengths), targets=bounds, estimator=estimator, points=points or DEFAULT_POINTS,
             epochs=epochs, seed=seed, seeds=seeds, device=device, runtime=runtime, out=folder, resume=resume, redo=redo,
             theta=theta(machine), train_images=train_images,
+            train_noise=() if train_noise is None else kinds_of(train_noise),
         )  # fmt: skip
         check_run_folder(folder, resume, redo)
         return search_trained(config, report)

@@ -16,6 +16,7 @@ from cosoc.search.spaces.shares import Counts, ShareCosts, Tangent
 from cosoc.search.training.choose import all_counts
 from cosoc.search.training.data import Data
 from cosoc.search.training.gates import Estimator, score_loss
+from cosoc.search.training.noise import Noise, quiet
 from cosoc.search.training.points import FIRST_STRENGTH, Aim
 from cosoc.search.training.repair import placed
 from cosoc.search.training.train import RATES, Phase, Progress, accuracy, train
@@ -40,10 +41,10 @@ class Manner:
 
 def search_gates(
     net: MixedNet, aim: Aim, begin: Counts, manner: Manner, phase: Phase, costs: ShareCosts, data: Data,
-    folder: RunFolder, progress: Progress,
+    noise: Noise, folder: RunFolder, progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train weights and gates of a network, in place, from near the shares `begin` on. Returns plain data: strength, as
-    it ended; visited, the shares of each candidate; theta, of the estimate, as it ended."""
+    """Train weights and gates of a network, in place, from near the shares `begin` on, under noise. Returns plain
+    data: strength, as it ended; visited, the shares of each candidate; theta, of the estimate, as it ended."""
     for layer in net.searchable().values():
         layer.prefer()
     start = placed(net, begin)
@@ -64,11 +65,13 @@ def search_gates(
 
     def loss_of(module: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
         net.set_gates(manner.estimator, COOLEST**done, draws)
+        noise.draw(net, draws)
         cost = _scored(net, relative, aim, costs, draws) if manner.estimator == "score" else tangent(net.shares())
         loss: Tensor = functional.cross_entropy(net(x), y) + extra["strength"] * cost.to(x)
         return loss
 
     def after(epoch: int) -> dict[str, Any]:
+        quiet(net)
         tangent.renew()  # so that a resumed run goes on as an unbroken one
         chosen = assignment(net)
         gates = {n: layer.gates for n, layer in net.layers.items()}

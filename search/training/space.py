@@ -38,6 +38,7 @@ from cosoc.search.training.choose import IMAGES, Judge, all_counts
 from cosoc.search.training.data import Data, Split, load_data
 from cosoc.search.training.gates import Estimator
 from cosoc.search.training.gradient import Manner, search_gates
+from cosoc.search.training.noise import Kind, Noise, noise_of, quiet
 from cosoc.search.training.opening import Device, check_channels, check_device, check_network, network, seeded
 from cosoc.search.training.points import Aim, Bound, bounds_of, key, next_bound, of_layers
 from cosoc.search.training.points import Asked as AskedPoint
@@ -71,7 +72,8 @@ class TrainingConfig:
     torch's. train_images: at most so many. simulate_every: epochs between simulations of the discretised candidate;
     tolerance: drift of the estimate at which theta is refitted; theta: what it is at first, None where it is first
     fitted to random mappings. cost_model: what drives the search; reports are simulated in any case. adc_bits: 0 leaves
-    the converter out. manual: names of the baselines, None for all that the space knows. inner: what is chosen with
+    the converter out. train_noise: what of the analog cores' noise acts while quantised networks train; accuracies
+    are those without. manual: names of the baselines, None for all that the space knows. inner: what is chosen with
     each candidate, as in a chain of spaces.
     """
 
@@ -102,9 +104,20 @@ class TrainingConfig:
     cost_model: CostModel = "simulator"
     theta: Theta | None = None
     adc_bits: int = 0
+    train_noise: tuple[Kind, ...] = ()
     manual: tuple[str, ...] | None = None
     inner: tuple[str, ...] = ()
     module: nn.Module | None = None
+
+    @property
+    def noise(self) -> Noise:
+        """What acts in training; InputError where the SoC has none such."""
+        return noise_of(self.soc, self.train_noise)
+
+    @property
+    def converter_bits(self) -> int:
+        """Of the converters in quantised networks; 0: none."""
+        return self.adc_bits or self.noise.adc_bits
 
     def stated(self) -> dict[str, Any]:
         """The configuration as plain data; `out`, `resume` and `redo` are not part of what a run is."""
@@ -135,9 +148,10 @@ class TrainedSpace:
         if config.estimator == "score" and config.cost_model != "simulator":
             raise InputError(f"estimator score samples simulated costs; cost_model {config.cost_model} has none")
         check_device(config.device)
-        self.data = _limited(load_data(config.data, config.seed), config.train_images)
+        self.noise = config.noise
+        self.data = data_of(config)
         self.judged = Split(self.data.val.x[:IMAGES], self.data.val.y[:IMAGES])
-        self.opened = _opened(config, self.data)
+        self.opened = opened(config, self.data)
         self.workload = self.opened.workload
         self.first_weights = copy.deepcopy(self.opened.float_net.state_dict())
         mixed = self.mixed()  # what cannot be quantised is refused here, before any training
@@ -338,7 +352,7 @@ class TrainedSpace:
     def mixed(self) -> MixedNet:
         """The warmed-up network, quantised, all channels undecided."""
         net = self.opened.quantised()
-        net.set_adc(self.config.adc_bits)
+        net.set_adc(self.config.converter_bits)
         return net
 
     def point(self, name: str) -> list[Candidate]:
@@ -393,7 +407,8 @@ class TrainedSpace:
         manner = Manner(config.estimator, self.grain, config.simulate_every, config.tolerance)
         phase = Phase(f"{name}.search", self.n_search, config.batch, config.seed, config.device)
         whole = {**self.settled, **begin}
-        ended = search_gates(net, aim, whole, manner, phase, self.costs, self.data, self.folder, self.progress)
+        rest = (self.costs, self.data, self.noise, self.folder, self.progress)
+        ended = search_gates(net, aim, whole, manner, phase, *rest)
         visited = [of_layers(counts, layers) for counts in ended["visited"]]
         sources = [(begin, "descent"), *((counts, "gradient") for counts in visited)]
         for other in list(self.points)[: list(self.points).index(name)]:
@@ -480,9 +495,11 @@ class TrainedSpace:
         """Train what an assignment leaves to train; its accuracies."""
 
         def loss_of(module: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
+            self.noise.draw(net, draws)
             return functional.cross_entropy(net(x), y)
 
         def after(epoch: int) -> dict[str, Any]:
+            quiet(net)
             return {"val_accuracy": accuracy(net, self.data.val)}
 
         groups = [(net.weight_parameters(), RATES["fine-tune"]), (net.quant_parameters(), RATES["quantisers"])]
@@ -498,6 +515,11 @@ def _present(on_cores: MappingOf[str, int]) -> dict[str, int]:
     return {core: k for core, k in on_cores.items() if k}
 
 
+def data_of(config: TrainingConfig) -> Data:
+    """The data that a configuration asks for."""
+    return _limited(load_data(config.data, config.seed), config.train_images)
+
+
 def _limited(data: Data, images: int | None) -> Data:
     if images is None or images >= len(data.train.y):
         return data
@@ -506,7 +528,7 @@ def _limited(data: Data, images: int | None) -> Data:
     return replace(data, train=Split(data.train.x[:images], data.train.y[:images]), val=val)
 
 
-def _opened(config: TrainingConfig, data: Data) -> Opened:
+def opened(config: TrainingConfig, data: Data) -> Opened:
     """The network with its choices open; InputError where it does not fit the data, or nothing can be chosen."""
     name, shape = config.workload.replace(":", "."), data.input_shape
     workload = None if config.module else check_network(config.workload, shape, len(data.classes))
@@ -515,10 +537,10 @@ def _opened(config: TrainingConfig, data: Data) -> Opened:
         check_channels(workload, config.soc)
     net = network(config.workload, data, config.input_shape, config.seed, config.module)
     if config.space == "channels":
-        opened = channel_space(net, shape, config.soc, config.runtime, name, config.manual)
+        made = channel_space(net, shape, config.soc, config.runtime, name, config.manual)
         if choosing:
-            check_channels(opened.workload, config.soc)
-        return opened
+            check_channels(made.workload, config.soc)
+        return made
     if config.estimator == "score":
         raise InputError("estimator score: draws channels one by one; space operators takes expectation or montecarlo")
     with seeded(config.seed, "blocks"):
