@@ -31,10 +31,10 @@ from cosoc.search.front import hypervolume
 from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, fix, prepare
 from cosoc.search.spaces.shares import Counts, ShareCosts, Tangent
 from cosoc.search.training.data import Data, load_data
+from cosoc.search.training.evaluate import metric
 from cosoc.search.training.gates import Choice, score_loss
 from cosoc.search.training.nets import build
 from cosoc.search.training.repair import repair
-from cosoc.search.training.train import accuracy
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.importers.torch_export import from_module
@@ -142,7 +142,7 @@ def run(case: Trained, seed: int, budget: Budget) -> dict[str, Any]:
         again = torch.Generator().manual_seed(seed)
         epochs(mine, data, budget.tune, groups, again, lambda x, y, done: functional.cross_entropy(mine(x), y))
         seconds = costs["simulator"].simulated(_counts(mine, chosen)).latency_s
-        points.setdefault(variant, []).append((seconds / slowest_s, accuracy(mine, data.test)))
+        points.setdefault(variant, []).append((seconds / slowest_s, metric(mine, data.test, data.task)))
 
     for driver in DRIVERS:
         own = costs["odimo" if driver == "law" else "simulator"]

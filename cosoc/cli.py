@@ -21,6 +21,7 @@ import typer
 from cosoc import __version__
 from cosoc.boundary import calm, nonsense, refused, too_little_memory
 from cosoc.evaluating import evaluate
+from cosoc.exporting import export
 from cosoc.output import (
     Lost,
     abandon_output,
@@ -849,6 +850,7 @@ def search(
 
 
 app.command()(evaluate)
+app.command()(export)
 
 
 @app.command()

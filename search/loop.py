@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cosoc.search.manifest import RESULT
+from cosoc.search.metric import metric_from
 from cosoc.search.oracle import Oracle, Pair
 from cosoc.search.picture import plot
 from cosoc.search.result import Found, Result, found_from
@@ -69,7 +70,8 @@ def _searched(space: Space, oracle: Oracle, folder: RunFolder, report: Report) -
         if done is None:
             found += _round(space, oracle, folder, name, report, {one.name for one in found})
         else:
-            again = [found_from(plain, plain["name"] in done["known"]) for plain in done["points"]]
+            metric = metric_from(done.get("metric"))
+            again = [found_from(plain, plain["name"] in done["known"], metric) for plain in done["points"]]
             for one in again:
                 _remember(oracle, one, folder)
             space.restore(name, done["state"])
@@ -94,7 +96,7 @@ def _round(
         space.learn(oracle)
     done = {
         "points": [one.plain() for one in found], "known": [one.name for one in found if one.known],
-        "state": space.state(),
+        "state": space.state(), "metric": next((one.metric.plain() for one in found if one.accuracy is not None), None),
     }  # fmt: skip
     folder.finish(f"{name}.figures", done)
     return found
@@ -117,6 +119,7 @@ def priced(candidate: Candidate, oracle: Oracle, folder: RunFolder, name: str) -
         candidate.known,
         candidate.about,
         candidate.accuracies,
+        candidate.metric,
     )
 
 

@@ -73,12 +73,12 @@ def _drawn(result: Result) -> Iterator[Figure]:
                 face = "none" if hollow else colour
                 axis.scatter(xs, ys, facecolors=face, edgecolors=colour, marker=marker, label=name, zorder=3)
                 if result.seeds > 1:
-                    errors = [100 * half_width(one.accuracies) for one in found]
+                    errors = [result.metric.shown(half_width(one.accuracies)) for one in found]
                     axis.errorbar(xs, ys, errors, fmt="none", ecolor=colour, elinewidth=0.8, capsize=2, zorder=2)
         every = drawn(result, x, result.found)
         if max(every) > WIDE * min(every) > 0:
             axis.set_xscale("log")
-        axis.set(xlabel=label(x), ylabel=label(y))
+        axis.set(xlabel=label(result, x), ylabel=label(result, y))
         axis.grid(alpha=0.3)
         axis.margins(0.15)
         axis.legend(loc="best", fontsize=8)

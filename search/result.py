@@ -1,10 +1,10 @@
 """What a search found: one record, one result.json, one table, one picture, for every space.
 
 result.json: soc (or cluster), workload, space, objective, targets, seed; points and known, each with name, mapping (its
-file), simulated and estimated figures, accuracy where a network was trained, about; front (names of what none of them
-beats), beaten (searched points that something beats, and what does), claims (sentences about the reference), axes (of
-the front), hypervolume; best (name); optimum, bound and gap, where the estimate's optimum is proven or
-bounded; about (of the space).
+file), simulated and estimated figures, about, and, where a network was trained, its task's metric under that one's name
+(accuracy, say: `about.metric`); front (names of what none of them beats), beaten (searched points that something beats,
+and what does), claims (sentences about the reference), axes (of the front), hypervolume; best (name); optimum, bound
+and gap, where the estimate's optimum is proven or bounded; about (of the space).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from rich import box
 from rich.table import Table
 
 from cosoc.search.front import half_width, hypervolume, non_dominated
+from cosoc.search.metric import ACCURACY, Metric, metric_from
 from cosoc.search.space import Optimum
 from cosoc.search.targets import Target, met, within
 from cosoc.sim.figures import Figures, objective
@@ -37,7 +38,7 @@ LARGE_J = 0.01  # from here on energies are shown in mJ
 @dataclass(frozen=True)
 class Found:
     """A candidate that has been simulated. mapping: its file within the folder. simulated: what `cosoc simulate` says
-    of that file. accuracies: of each training, where there were several; `accuracy` is their mean."""
+    of that file. accuracies: of each training by `metric`, where there were several; `accuracy` is their mean."""
 
     name: str
     mapping: str
@@ -47,24 +48,26 @@ class Found:
     known: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)
     accuracies: tuple[float, ...] = ()
+    metric: Metric = ACCURACY
 
     def plain(self) -> dict[str, Any]:
         """As it stands in result.json."""
-        trained: dict[str, Any] = {} if self.accuracy is None else {"accuracy": self.accuracy}
+        trained: dict[str, Any] = {} if self.accuracy is None else {self.metric.name: self.accuracy}
         if len(self.accuracies) > 1:
-            trained |= {"accuracies": list(self.accuracies), "accuracy_interval": half_width(self.accuracies)}
+            trained[self.metric.plural] = list(self.accuracies)
+            trained[f"{self.metric.name}_interval"] = half_width(self.accuracies)
         return {
             "name": self.name, "mapping": self.mapping, **trained, "simulated": self.simulated.plain(),
             "estimated": self.estimated.plain() if self.estimated else None, "about": dict(self.about),
         }  # fmt: skip
 
 
-def found_from(plain: Mapping[str, Any], known: bool) -> Found:
-    """A candidate as `Found.plain` wrote it."""
+def found_from(plain: Mapping[str, Any], known: bool, metric: Metric) -> Found:
+    """A candidate as `Found.plain` wrote it. metric: what it was judged by, if it was trained."""
     return Found(
         plain["name"], plain["mapping"], _figures(plain["simulated"]),
-        _figures(plain["estimated"]) if plain["estimated"] else None, plain.get("accuracy"), known, plain["about"],
-        tuple(plain.get("accuracies", ())),
+        _figures(plain["estimated"]) if plain["estimated"] else None, plain.get(metric.name), known, plain["about"],
+        tuple(plain.get(metric.plural, ())), metric,
     )  # fmt: skip
 
 
@@ -87,7 +90,7 @@ class Result:
     def __repr__(self) -> str:
         what = f"{self.heading['workload']} on {self.heading.get('soc') or self.heading.get('cluster')}"
         best, n = self.best, len(self.found)
-        accuracy = "" if best.accuracy is None else f", accuracy {percent(best)}"
+        accuracy = "" if best.accuracy is None else f", {self.metric.name} {reached(best)}"
         cost = f"{quantity(best.simulated.latency_s, 's')}, {quantity(best.simulated.energy_j, 'J')}"
         counted = f"{n} mapping{'' if n == 1 else 's'} simulated, {len(self.front())} on the front"
         return f"{what}, {self.heading['space']}, {self.objective}: {counted}; best: {best.name}, {cost}{accuracy}"
@@ -99,7 +102,7 @@ class Result:
 
     @property
     def points(self) -> DataFrame:
-        """What was simulated as a frame, a row a mapping: figures, estimates, accuracy, and whether it is on the front.
+        """What was simulated as a frame, a row a mapping: figures, estimates, metric, and whether it is on the front.
         InputError where pandas is not installed."""
         from cosoc.views import frame
 
@@ -109,7 +112,7 @@ class Result:
             plain = one.plain()
             estimated = {f"estimated_{key}": value for key, value in (plain["estimated"] or {}).items()}
             row = {"name": one.name, "mapping": one.mapping, "known": one.known, "front": one.name in front}
-            rows.append(row | {"accuracy": one.accuracy} | plain["simulated"] | estimated)
+            rows.append(row | {self.metric.name: one.accuracy} | plain["simulated"] | estimated)
         return frame(rows, "name")
 
     def plot(self) -> Figure:
@@ -129,10 +132,15 @@ class Result:
         return all(one.accuracy is not None for one in self.found)
 
     @property
+    def metric(self) -> Metric:
+        """What networks were judged by, where they were trained."""
+        return metric_from(self.about.get("metric"))
+
+    @property
     def axes(self) -> tuple[str, str]:
-        """The two that the front is of: the objective, and accuracy; without training energy (of energy: latency)."""
+        """The two that the front is of: the objective, and the metric; without training energy (of energy: latency)."""
         if self.trained:
-            return self.objective, "accuracy"
+            return self.objective, self.metric.name
         return self.objective, "latency" if self.objective == "energy" else "energy"
 
     def value(self, figures: Figures) -> float:
@@ -142,7 +150,7 @@ class Result:
     @property
     def best(self) -> Found:
         """The least of the objective among what meets the targets (where nothing does, what misses them least), what
-        is known included. Of a trained network, of the points that were searched, as the accuracy speaks too."""
+        is known included. Of a trained network, of the points that were searched, as the metric speaks too."""
         beaten = self.beaten()
         searched = [one for one in self.found if not one.known and one.name not in beaten]
         aim = within(objective(self.objective), self.targets)
@@ -151,7 +159,7 @@ class Result:
     def at(self, one: Found) -> tuple[float, float]:
         """Where a candidate is with regard to the front: both to be small."""
         if one.accuracy is not None and self.trained:
-            return self.value(one.simulated), 1.0 - one.accuracy
+            return self.value(one.simulated), self.metric.shortfall(one.accuracy)
         return self.value(one.simulated), float(objective(self.axes[1])(one.simulated))
 
     def front(self) -> list[Found]:
@@ -187,22 +195,25 @@ class Result:
         if name not in found:
             return [f"the reference {name} was not trained, as it is not among the manual mappings that were asked for"]
         reference = found[name]
+        has_itself = f"the reference {name} ({_text(reference)})"
         front = self.front()
         if reference in front:
-            said = [f"the reference {name} ({reference.accuracy:.2%}) is on the front"]
+            said = [f"{has_itself} is on the front"]
         else:
             x, y = self.at(reference)
             by = next(one for one in front if self.at(one)[0] <= x and self.at(one)[1] <= y)
-            has = f"{by.name} has as much ({by.accuracy:.2%}{', by means' if self.seeds > 1 else ''})"
-            itself = f"the reference {name} ({reference.accuracy:.2%})"
-            said = [f"{itself} is not on the front: {has} at no more {self.objective}"]
+            how = "much" if self.metric.higher_is_better else "little"
+            has = f"{by.name} has as {how} ({_text(by)}{', by means' if self.seeds > 1 else ''})"
+            said = [f"{has_itself} is not on the front: {has} at no more {self.objective}"]
         if self.seeds > 1:
             sorted_by: dict[str, list[str]] = {"above": [], "below": [], "not to be told from": []}
             for one in front:
                 if one is not reference:
                     sorted_by[_against(one.accuracies, reference.accuracies)].append(one.name)
             parts = [f"{', '.join(names)} {how} it" for how, names in sorted_by.items() if names]
-            said += [f"accuracies of the front against {name}, by intervals: {'; '.join(parts)}"] if parts else []
+            said += (
+                [f"{self.metric.plural} of the front against {name}, by intervals: {'; '.join(parts)}"] if parts else []
+            )
         return said
 
     def content(self) -> dict[str, Any]:
@@ -236,7 +247,7 @@ class Result:
         title = f"{self.heading['workload']} on {machine}, objective {self.objective} (simulated)"
         out = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, show_edge=False)
         in_mj = any(one.simulated.energy_j >= LARGE_J for one in self.found)
-        trained = ("accuracy",) if self.trained else ()
+        trained = (self.metric.name,) if self.trained else ()
         for name in ("mapping", *trained, "ms", "mJ" if in_mj else "uJ", "peak KiB", "1/s", "estimated"):
             out.add_column(name, justify="left" if name == "mapping" else "right")
         front, beaten = {one.name for one in self.front()}, self.beaten()
@@ -246,7 +257,7 @@ class Result:
             f = one.simulated
             drift = self.value(one.estimated) / self.value(f) - 1 if one.estimated else None
             out.add_row(
-                one.name + (" *" if one.name in front else ""), *(percent(one) for _ in trained),
+                one.name + (" *" if one.name in front else ""), *(reached(one) for _ in trained),
                 f"{f.latency_s * MILLI:.4f}", f"{f.energy_j * (MILLI if in_mj else MICRO):.3f}",
                 f"{f.peak_bytes * KIB:.1f}", f"{f.throughput:.4g}{one.about.get('note', '')}",
                 f"{drift:+.1%}" if drift is not None else "",
@@ -272,10 +283,17 @@ class Result:
         return out
 
 
-def percent(one: Found) -> str:
-    """An accuracy, with its interval where there were several trainings."""
-    around = f" +-{100 * half_width(one.accuracies):.2f}" if len(one.accuracies) > 1 else ""
-    return f"{one.accuracy:.2%}{around}"
+def reached(one: Found) -> str:
+    """What a trained network has of its metric, with the interval where there were several trainings."""
+    around = ""
+    if len(one.accuracies) > 1:
+        half = one.metric.shown(half_width(one.accuracies))
+        around = f" +-{half:.2f}" if one.metric.share else f" +-{half:.2g}"
+    return f"{_text(one)}{around}"
+
+
+def _text(one: Found) -> str:
+    return "" if one.accuracy is None else one.metric.text(one.accuracy)
 
 
 def _against(one: Sequence[float], other: Sequence[float]) -> str:
@@ -288,7 +306,8 @@ def _against(one: Sequence[float], other: Sequence[float]) -> str:
 
 def result_from(content: Mapping[str, Any]) -> Result:
     """A result as its result.json has it. KeyError or TypeError where that is none."""
-    found = [found_from(p, False) for p in content["points"]] + [found_from(p, True) for p in content["known"]]
+    metric = metric_from(content["about"].get("metric"))
+    found = [found_from(one, key == "known", metric) for key in ("points", "known") for one in content[key]]
     heading = {
         key: content[key]
         for key in ("soc", "cluster", "workload", "space", "seed", "energy_boundary")
@@ -311,14 +330,14 @@ DRAWN = {
 
 def drawn(result: Result, axis: str, found: Sequence[Found]) -> list[float]:
     """An axis' values as people read them: inferences a second and accuracies, not their inverses."""
-    if axis == "accuracy":
-        return [100 * (one.accuracy or 0.0) for one in found]
+    if axis == result.metric.name:
+        return [result.metric.shown(one.accuracy or 0.0) for one in found]
     if axis == "throughput":
         return [one.simulated.throughput for one in found]
     factor, _ = DRAWN.get(axis, (1.0, axis))
     return [factor * float(objective(axis)(one.simulated)) for one in found]
 
 
-def label(axis: str) -> str:
+def label(result: Result, axis: str) -> str:
     """What an axis is called in pictures."""
-    return "test accuracy, %" if axis == "accuracy" else DRAWN.get(axis, (1.0, axis))[1] + " (simulated)"
+    return result.metric.label if axis == result.metric.name else DRAWN.get(axis, (1.0, axis))[1] + " (simulated)"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cosoc.search.result import Found, Result, drawn, label, percent
+from cosoc.search.result import Found, Result, drawn, label, reached
 from cosoc.sim.errors import InputError
 from cosoc.sim.lower.pipeline import lower_pipeline
 from cosoc.sim.model.cluster import Cluster
@@ -41,7 +41,7 @@ def front_data(result: Result) -> dict[str, Any]:
     """The section of a search's front: one chart of its axes, one of latency and energy where these are others, and a
     row for each mapping."""
     first, second = result.axes
-    other = ("energy", "accuracy") if result.trained else ("latency", "energy")
+    other = ("energy", result.metric.name) if result.trained else ("latency", "energy")
     pairs = dict.fromkeys(((first, second), other))
     front, beaten = result.front(), result.beaten()
     listed = [one for one in result.found if one.name not in beaten]
@@ -50,7 +50,7 @@ def front_data(result: Result) -> dict[str, Any]:
         line = _points(result, x, y, front) if (x, y) == (first, second) else []
         charts.append(
             chart(
-                label(x), label(y),
+                label(result, x), label(result, y),
                 series("not dominated", GREEN, [(a, b, "") for a, b, _ in line], line=True),
                 series("found by the search", BLUE, _points(result, x, y, [one for one in listed if not one.known])),
                 series("known", ORANGE, _points(result, x, y, [o for o in result.found if o.known])),
@@ -59,13 +59,13 @@ def front_data(result: Result) -> dict[str, Any]:
     best = {one.name for one in front}
     rows = [
         [one.name + (" *" if one.name in best else ""),
-         *([percent(one)] if one.accuracy is not None else []),
+         *([reached(one)] if one.accuracy is not None else []),
          f"{1e3 * one.simulated.latency_s:.5g}", f"{1e3 * one.estimated.latency_s:.5g}" if one.estimated else "-",
          f"{1e3 * one.simulated.energy_j:.5g}", f"{one.simulated.peak_bytes / 1024:.5g}",
          f"{one.simulated.throughput:.5g}"]
         for one in sorted(listed, key=result.at)
     ]  # fmt: skip
-    head = ["mapping", *(["accuracy"] if result.trained else []), "ms", "estimated ms", "mJ", "peak KiB", "1/s"]
+    head = ["mapping", *([result.metric.name] if result.trained else []), "ms", "estimated ms", "mJ", "peak KiB", "1/s"]
     about = f"Simulated; what nothing else beats in {first} and {second} has a star. Best: {result.best.name}."
     if beaten:
         about += f" Not shown: {', '.join(f'{name} (beaten by {by})' for name, by in beaten.items())}."
@@ -85,7 +85,7 @@ def _points(result: Result, x: str, y: str, found: Sequence[Found]) -> list[Poin
 def text_of(one: Found) -> str:
     """What is said of a mapping when its mark is pointed at."""
     f = one.simulated
-    accuracy = "" if one.accuracy is None else f": {one.accuracy:.2%}"
+    accuracy = "" if one.accuracy is None else f": {one.metric.text(one.accuracy)}"
     estimated = f", {quantity(one.estimated.latency_s, 's')} estimated" if one.estimated else ""
     text = (
         f"{one.name}{accuracy}\n{quantity(f.latency_s, 's')} simulated{estimated}\n{quantity(f.energy_j, 'J')}, "

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from cosoc.search.metric import ACCURACY, Metric
 from cosoc.search.oracle import Oracle
 from cosoc.search.runfolder import RunFolder
 from cosoc.sim.figures import Figures
@@ -23,7 +24,7 @@ class Candidate:
     """A mapping to be simulated and kept.
 
     name: of its file too, one in a run. estimated: what the space's closed form says at the time. accuracy: of the
-    network trained under it, a share. known: what one would try without a search (a default, a manual mapping, a
+    network trained under it, by `metric`. known: what one would try without a search (a default, a manual mapping, a
     baseline, a proven optimum of the estimate): the result is never worse. about: plain data that a reader may want.
     accuracies: of every training, where there were several; `accuracy` is their mean.
     """
@@ -35,6 +36,7 @@ class Candidate:
     known: bool = False
     about: Mapping[str, Any] = field(default_factory=dict)
     accuracies: tuple[float, ...] = ()
+    metric: Metric = ACCURACY
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
 """A point of a finished run as it is deployed: its integers by core, its mapping's schedule, and whether both agree.
 
-network.json: soc, workload, point, accuracy (the run's) and integer_accuracy of as many test images; input and output,
-each with what its integers are worth; layers in their order, each with its sizes, what it makes (low, high, step),
-rescale (multiplier, offset, shift, see `cosoc.sim.integers.network`) and parts: core, channels and bits of the weights,
-and the weights themselves [channels, c/groups, fy, fx], flattened. Channels stand in the order in which they are
-computed, each layer's side by side by core, so weights read their inputs in that order; `order` says where each of the
-network's own outputs is. plan.json is the schedule of the mapping, with addresses (`cosoc schema schedule`).
+network.json: soc, workload, point, metric, accuracy (the run's) and integer_accuracy of as many test images; input and
+output, each with what its integers are worth; layers in their order, each with its sizes, what it makes (low, high,
+step), rescale (multiplier, offset, shift, see `cosoc.sim.integers.network`) and parts: core, channels and bits of the
+weights, and the weights themselves [channels, c/groups, fy, fx], flattened. Channels stand in the order in which they
+are computed, each layer's side by side by core, so weights read their inputs in that order; `order` says where each of
+the network's own outputs is. plan.json is the schedule of the mapping, with addresses (`cosoc schema schedule`).
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ AT_ONCE = 64  # images that go through the integers together
 @dataclass(frozen=True, eq=False)
 class Exported:
     """point: its name. network: its integers, of one image. order [k]: where each of the network's own outputs lies
-    among what its last layer computes. run: its mapping, simulated. accuracy: of the test part, as the run measured it;
-    integer_accuracy: of as many of its first images as were tried."""
+    among what its last layer computes. run: its mapping, simulated. accuracy: the task's metric of the test part, as
+    the run measured it; integer_accuracy: of as many of its first images as were tried."""
 
     point: str
     soc: SoC
@@ -78,10 +78,10 @@ def exported(
     result = simulate(soc, workload, mapping)
     check_tiles(result, network, quantised_image(network, data.test.x[:1]))
     tried = len(data.test.y) if images is None else min(images, len(data.test.y))
-    right = 0
+    seen = []
     for first, outputs in through(network, data.test.x[:tried], net.output_order, report):
-        right += int((outputs.argmax(1) == data.test.y[first : first + len(outputs)].numpy()).sum())
-    return Exported(point, soc, data, network, order, result, accuracy, right / tried, tried)
+        seen.append(data.task.seen(torch.from_numpy(outputs), data.test.y[first : first + len(outputs)]))
+    return Exported(point, soc, data, network, order, result, accuracy, data.task.figure(torch.cat(seen)), tried)
 
 
 def through(
@@ -119,6 +119,7 @@ def plain(one: Exported) -> dict[str, Any]:
     c, iy, ix = one.workload.input_shape
     return {
         "cosoc_network": VERSION, "soc": one.soc.name, "workload": one.workload.name, "point": one.point,
+        "metric": one.data.task.measured.name,
         "accuracy": one.accuracy, "integer_accuracy": one.integer_accuracy, "images": one.images,
         "data": one.data.name, "classes": list(one.data.classes),
         "mean": list(one.data.mean), "std": list(one.data.std),

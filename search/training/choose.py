@@ -13,9 +13,10 @@ from cosoc.search.spaces.channels import Assignment, MixedNet, fix
 from cosoc.search.spaces.opened import Opened
 from cosoc.search.spaces.shares import Counts
 from cosoc.search.training.data import Split
+from cosoc.search.training.evaluate import mean_loss
 from cosoc.search.training.points import Aim, Visited, key, of_layers, worth_repairing
 from cosoc.search.training.repair import Move, meet, placed, repair
-from cosoc.search.training.train import cross_entropy
+from cosoc.search.training.task import Task
 from cosoc.sim.figures import Figures
 
 IMAGES = 256  # of those for validation, by which a loss is estimated
@@ -23,12 +24,13 @@ IMAGES = 256  # of those for validation, by which a loss is estimated
 
 @dataclass(frozen=True)
 class Judge:
-    """Estimates losses and simulates costs of assignments. figures: of shares, simulated. images: by which losses are
-    estimated, none of those that accuracies are reported of."""
+    """Estimates losses and simulates costs of assignments. figures: of shares, simulated. images: by which losses
+    of the task are estimated, none of those that its metric is reported of."""
 
     opened: Opened
     figures: Callable[[Counts], Figures]
     images: Split
+    task: Task
 
     def front(self, net: MixedNet, price: Price) -> Front:
         """The front of costs and losses, each layer's options judged beside the reference: the network as it has been
@@ -49,9 +51,9 @@ class Judge:
         return nearest(self.opened.choices, given)
 
     def loss(self, net: MixedNet, chosen: Assignment) -> float:
-        """Mean cross-entropy of the network as it stands under an assignment, nats."""
+        """Mean loss of the network as it stands under an assignment."""
         fix(net, self.opened.settled(net, chosen))
-        return cross_entropy(net, self.images)
+        return mean_loss(net, self.images, self.task)
 
     def best(self, net: MixedNet, aim: Aim, sources: Sequence[tuple[Counts, str]], way_out: Counts) -> dict[str, Any]:
         """The best of what was visited, repaired: its counts, the moves of its repair, by what it was come by, and how

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cosoc.search.training.task import Task, classification
 from cosoc.sim.errors import InputError
 
 # Where `--data NAME` looks, in this order. Debian's package dataset-fashion-mnist installs into the second.
@@ -73,6 +74,7 @@ class Data:
     test: Split
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    task: Task
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -124,7 +126,8 @@ def load_data(
     train, val = (_split(x[part], y[part], mean, std) for part in (rest, held))
     test = _split(test_x, test_y, mean, std)
     how = f"{raw.provenance}; split with seed {seed}, {val_share:g} of each class for validation"
-    return Data(raw.name, how, raw.classes, train, val, test, tuple(mean.tolist()), tuple(std.tolist()))
+    task = classification(len(raw.classes))
+    return Data(raw.name, how, raw.classes, train, val, test, tuple(mean.tolist()), tuple(std.tolist()), task)
 
 
 def _stratified(y: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -8,18 +8,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.spaces.channels import MixedNet, assignment, fix
 from cosoc.search.spaces.shares import Counts, ShareCosts, Tangent
 from cosoc.search.training.choose import all_counts
 from cosoc.search.training.data import Data
+from cosoc.search.training.evaluate import metric
 from cosoc.search.training.gates import Estimator, score_loss
 from cosoc.search.training.noise import Noise, quiet
 from cosoc.search.training.points import FIRST_STRENGTH, Aim
 from cosoc.search.training.repair import placed
-from cosoc.search.training.train import RATES, Phase, Progress, accuracy, train
+from cosoc.search.training.train import RATES, Phase, Progress, train
 from cosoc.sim.theta import Theta
 
 COOLEST = 0.2  # temperature of the gates at the end of a search, from 1
@@ -67,7 +67,7 @@ def search_gates(
         net.set_gates(manner.estimator, COOLEST**done, draws)
         noise.draw(net, draws)
         cost = _scored(net, relative, aim, costs, draws) if manner.estimator == "score" else tangent(net.shares())
-        loss: Tensor = functional.cross_entropy(net(x), y) + extra["strength"] * cost.to(x)
+        loss: Tensor = data.task.loss(net(x), y) + extra["strength"] * cost.to(x)
         return loss
 
     def after(epoch: int) -> dict[str, Any]:
@@ -76,7 +76,8 @@ def search_gates(
         chosen = assignment(net)
         gates = {n: layer.gates for n, layer in net.layers.items()}
         fix(net, chosen)
-        figures: dict[str, Any] = {"val_accuracy": accuracy(net, data.val), "strength": extra["strength"]}
+        figures: dict[str, Any] = {f"val_{data.task.measured.name}": metric(net, data.val, data.task)}
+        figures["strength"] = extra["strength"]
         for n, layer in net.layers.items():
             layer.gates = gates[n].detach()
         last = epoch == phase.epochs - 1

@@ -28,6 +28,9 @@ def integers(net: MixedNet, workload: Workload) -> IntegerNetwork:
     """The integers of a network whose gates are fixed. workload: its layers. InputError for a network that has
     operators of which integers are not known, or reads a tensor in two formats."""
     check_known(workload)
+    for layer in workload:
+        if layer.alternative is not None:
+            raise InputError(f"layer {layer.name} is searched by operator; integers are known of channels alone")
     formats = _inherited(workload, _formats(net, workload))
     layers = {layer.name: _layer(layer, net.layers.get(layer.name), workload, formats) for layer in workload}
     return IntegerNetwork(workload, layers, formats)
@@ -147,8 +150,6 @@ def _rectified(layer: Layer, formats: dict[str, Whole]) -> dict[str, Whole]:
 
 
 def _layer(layer: Layer, mixed: MixedLayer | None, workload: Workload, formats: dict[str, Whole]) -> IntegerLayer:
-    if layer.alternative is not None:
-        raise InputError(f"layer {layer.name} is searched by operator; integers are known of channels alone")
     steps = [formats[name].step for name in layer.inputs]
     magnitudes = [float(max(formats[name].high, -formats[name].low)) for name in layer.inputs]
     taps = layer.fy * layer.fx

@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cosoc.search.exact.shares import GRID, Front, Price, least, priced
 from cosoc.search.loop import Asked, search
@@ -36,6 +35,7 @@ from cosoc.search.spaces.shares import CostModel, Counts, ShareCosts
 from cosoc.search.targets import Target
 from cosoc.search.training.choose import IMAGES, Judge, all_counts
 from cosoc.search.training.data import Data, Split, load_data
+from cosoc.search.training.evaluate import metric
 from cosoc.search.training.gates import Estimator
 from cosoc.search.training.gradient import Manner, search_gates
 from cosoc.search.training.noise import Kind, Noise, noise_of, quiet
@@ -43,7 +43,7 @@ from cosoc.search.training.opening import Device, check_channels, check_device, 
 from cosoc.search.training.points import Aim, Bound, bounds_of, key, next_bound, of_layers
 from cosoc.search.training.points import Asked as AskedPoint
 from cosoc.search.training.repair import placed, wide
-from cosoc.search.training.train import RATES, Phase, Progress, accuracy, train
+from cosoc.search.training.train import RATES, Phase, Progress, train
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures, objective
 from cosoc.sim.model.mapping import Mapping, Runtime
@@ -199,6 +199,11 @@ class TrainedSpace:
         return {f"point_{i + 1}": None for i in range(config.points)}
 
     @property
+    def val(self) -> str:
+        """What the metric of validation is called."""
+        return f"val_{self.data.task.measured.name}"
+
+    @property
     def _places_points(self) -> bool:
         """Whether the search says itself where its points are."""
         return bool(self.points) and not self.config.targets and not self.config.strengths
@@ -258,8 +263,8 @@ class TrainedSpace:
         if self._places_points and at >= most:
             raise InputError(
                 f"{self.workload.name} on {config.soc.name}: no mapping was found with less {config.objective} than "
-                f"{self.opened.reference.name}, so there is nothing to trade accuracy for; --space tiles+fusion "
-                "searches tiles and fusion"
+                f"{self.opened.reference.name}, so there is nothing to trade {self.data.task.measured.name} for; "
+                "--space tiles+fusion searches tiles and fusion"
             )
         return found
 
@@ -298,7 +303,7 @@ class TrainedSpace:
         self.counted = {self._shared_warm_up(self.config.seed + i) for i in range(self.config.seeds)}
 
     def optimum(self) -> Optimum | None:
-        """None is known: an accuracy has no closed form."""
+        """None is known: what a trained network gets right has no closed form."""
         return None
 
     def about(self) -> dict[str, Any]:
@@ -307,6 +312,7 @@ class TrainedSpace:
             "data": self.data.name, "provenance": self.data.provenance, "runtime": config.runtime,
             "estimator": config.estimator, "wide": self.opened.wide, "reference": self.reference.plain(),
             "reference_name": self.opened.reference.name, "device": config.device,
+            "task": self.data.task.name, "metric": self.data.task.measured.plain(),
         }  # fmt: skip
 
     # -- phases --------------------------------------------------------------------------------------------
@@ -322,11 +328,11 @@ class TrainedSpace:
 
             def loss_of(net: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
                 draw(draws)
-                return functional.cross_entropy(net(x), y)
+                return self.data.task.loss(net(x), y)
 
             def after(epoch: int) -> dict[str, Any]:
                 draw(None)
-                return {"val_accuracy": accuracy(float_net, self.data.val)}
+                return {self.val: metric(float_net, self.data.val, self.data.task)}
 
             phase = Phase(name, self.n_warm, config.batch, seed, config.device)
             groups = [(list(float_net.parameters()), RATES["warm-up"])]
@@ -389,7 +395,7 @@ class TrainedSpace:
         for other, one in self.trained.items():
             cost = float(self.value(self.simulated(one["counts"])))
             if one["bound"] is not None or other in (self.opened.reference.name, CHEAPEST):
-                asked.append(AskedPoint(one["bound"] or cost, cost, one["val_accuracy"]))
+                asked.append(AskedPoint(one["bound"] or cost, cost, one[self.val]))
         bound = next_bound(asked)
         return None if bound is None else self._relative(bounds=(Bound(self.value, bound),)), bound
 
@@ -397,7 +403,7 @@ class TrainedSpace:
         """The search of a point: the front layer by layer says where to begin, the gradient goes on from there, and of
         all that has been come by, repaired, the best is kept."""
         config, layers = self.config, list(self.opened.choices)
-        judge = Judge(self.opened, self.simulated, self.judged)
+        judge = Judge(self.opened, self.simulated, self.judged, self.data.task)
         if self.front is None:
             self.front = judge.front(self.mixed(), self._priced(self._relative(bounds=bounds_of(config.targets))))
         if aim.bounds:
@@ -439,6 +445,7 @@ class TrainedSpace:
     ) -> Candidate:
         """Train shares of channels as often as is asked, and say what came of it. searched: the network that they were
         found with, which knows which channels."""
+        measured = self.data.task.measured
         alike = [one for one in self.trained.items() if key(one[1]["counts"]) == key(counts)]
         if alike:
             same, found = alike[0]
@@ -446,8 +453,8 @@ class TrainedSpace:
             self.progress.advance(self._each, name)
         else:
             runs = [self.training(name, counts, searched, i) for i in range(self.config.seeds)]
-            found = {"counts": counts, "val_accuracy": mean(one["val_accuracy"] for one in runs)}
-            found["accuracies"] = [one["accuracy"] for one in runs]
+            found = {"counts": counts, self.val: mean(one[self.val] for one in runs)}
+            found[measured.plural] = [one[measured.name] for one in runs]
         self.trained[name] = found | {"bound": bound}
         net = self.mixed()
         chosen = placed(net, counts)
@@ -462,8 +469,9 @@ class TrainedSpace:
             mapping = decided(tiled, config.soc, self.workload, config.objective, config.targets, fusion, self.oracle)
         return Candidate(
             name, replace(mapping, name=name), self.costs.estimated(whole),
-            mean(found["accuracies"]), known=name not in self.points, accuracies=tuple(found["accuracies"]),
-            about={**about, "val_accuracy": found["val_accuracy"], "wide_share": on_wide / max(1, channels)},
+            mean(found[measured.plural]), known=name not in self.points, accuracies=tuple(found[measured.plural]),
+            metric=measured,
+            about={**about, self.val: found[self.val], "wide_share": on_wide / max(1, channels)},
         )  # fmt: skip
 
     def training(self, name: str, counts: Counts, searched: MixedNet | None, again: int) -> dict[str, Any]:
@@ -492,20 +500,21 @@ class TrainedSpace:
         return found
 
     def fine_tuned(self, net: MixedNet, name: str, seed: int) -> dict[str, Any]:
-        """Train what an assignment leaves to train; its accuracies."""
+        """Train what an assignment leaves to train; its metric, of test and validation."""
 
         def loss_of(module: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
             self.noise.draw(net, draws)
-            return functional.cross_entropy(net(x), y)
+            return self.data.task.loss(net(x), y)
 
         def after(epoch: int) -> dict[str, Any]:
             quiet(net)
-            return {"val_accuracy": accuracy(net, self.data.val)}
+            return {self.val: metric(net, self.data.val, self.data.task)}
 
         groups = [(net.weight_parameters(), RATES["fine-tune"]), (net.quant_parameters(), RATES["quantisers"])]
         phase = Phase(name, self.n_tune, self.config.batch, seed, self.config.device)
         train(phase, net, groups, self.data.train, loss_of, after, self.folder, self.progress, {})
-        found = {"accuracy": accuracy(net, self.data.test), "val_accuracy": accuracy(net, self.data.val)}
+        task = self.data.task
+        found = {task.measured.name: metric(net, self.data.test, task), self.val: metric(net, self.data.val, task)}
         self.folder.finish(name, found, net.state_dict())
         return found
 

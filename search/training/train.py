@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.training.data import Split
@@ -108,25 +107,3 @@ def train(
         folder.checkpoint(phase.name, kept)
         progress.advance(1, phase.name)
     net.cpu()
-
-
-def accuracy(net: nn.Module, data: Split, batch: int = 512) -> float:
-    """Share of images whose class is the likeliest."""
-    right = sum(int((scores.argmax(1) == y).sum()) for scores, y in _scores(net, data, batch))
-    return right / len(data.y)
-
-
-def cross_entropy(net: nn.Module, data: Split, batch: int = 512) -> float:
-    """Mean cross-entropy of the images, nats."""
-    total = sum(float(functional.cross_entropy(scores, y, reduction="sum")) for scores, y in _scores(net, data, batch))
-    return total / len(data.y)
-
-
-def _scores(net: nn.Module, data: Split, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Scores [n, classes] and classes [n] of the images, batch by batch, where the network is."""
-    net.eval()
-    device = next(net.parameters()).device
-    with torch.no_grad():
-        for start in range(0, len(data.y), batch):
-            x, y = (part[start : start + batch].to(device) for part in (data.x, data.y))
-            yield net(x), y

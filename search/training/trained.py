@@ -34,7 +34,7 @@ SEARCHED_BY = ("strengths", "targets", "theta", "inner", "out", "resume", "redo"
 
 @dataclass(frozen=True)
 class Training:
-    """A network that was trained. accuracy: of the test part, as the run measured it."""
+    """A network that was trained. accuracy: the task's metric of the test part, as the run measured it."""
 
     net: MixedNet
     accuracy: float
@@ -85,7 +85,7 @@ class TrainedRun:
         fix(net, chosen)
         net.eval()
         done = read_json(self.files.path(f"done/{phase}.json"))
-        return Training(net, float(done["found"]["accuracy"]))
+        return Training(net, float(done["found"][self.data.task.measured.name]))
 
 
 def read_run(folder: Path, module: nn.Module | None = None) -> TrainedRun:
@@ -100,7 +100,10 @@ def read_run(folder: Path, module: nn.Module | None = None) -> TrainedRun:
     config = _config(plain, folder, module)
     data = data_of(config)
     result = read_json(files.path("result.json"))
-    found = [found_from(one, known) for part, known in (("points", False), ("known", True)) for one in result[part]]
+    metric = data.task.measured
+    found = [
+        found_from(one, known, metric) for part, known in (("points", False), ("known", True)) for one in result[part]
+    ]
     return TrainedRun(files, config, data, opened(config, data), tuple(found))
 
 

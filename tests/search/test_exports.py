@@ -23,6 +23,9 @@ from cosoc.search.exports.exported import Exported, exported, plain, through
 from cosoc.search.spaces.channels import MixedNet, to_mapping
 from cosoc.search.training.data import Data, Split
 from cosoc.search.training.integers import quantised_image
+from cosoc.search.training.space import TrainingConfig, search_trained
+from cosoc.search.training.task import classification
+from cosoc.search.training.trained import read_run
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.integers.network import run_whole
@@ -35,7 +38,7 @@ def data_of(name: str) -> Data:
     x = torch.randn(N, *SHAPE[name], generator=torch.Generator().manual_seed(1))
     part = Split(x, torch.arange(N) % 10)
     means = (0.0,) * SHAPE[name][0]
-    return Data("drawn", "", tuple("0123456789"), part, part, part, means, means)
+    return Data("drawn", "", tuple("0123456789"), part, part, part, means, means, classification(10))
 
 
 @pytest.fixture(scope="module", params=CASES, ids=str)
@@ -153,3 +156,57 @@ def test_weights_beyond_8_bits_have_no_c_arrays(one: tuple[Exported, MixedNet]) 
     }
     with pytest.raises(InputError, match="weights of 16 bits on digital; c-array has up to 8"):
         c_arrays.files(replace(about, soc=soc.model_copy(update={"cores": wide})))
+
+
+# -- the command ---------------------------------------------------------------------------------------------------
+
+Run = Any
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two mappings, one of them on both of DIANA's cores."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    config = TrainingConfig(
+        soc=find_soc("diana"), workload="digits_cnn", points=0, strengths=(0.5,), epochs=6, batch=32, out=out,
+        manual=("all_8bit",),
+    )  # fmt: skip
+    search_trained(config, lambda done, total, what: None)
+    return out
+
+
+def told(folder: Path) -> dict[str, float]:
+    result = json.loads((folder / "result.json").read_text())
+    return {one["name"]: one["accuracy"] for part in ("points", "known") for one in result[part]}
+
+
+@pytest.mark.parametrize("point", ["strength_0.5", "all_8bit"])
+def test_what_is_exported_is_as_accurate_as_the_run_says(point: str, finished: Path, tmp_path: Path, run: Run) -> None:
+    """To 0.1 points, of all test images: the integers, and the ONNX file as a runtime executes it."""
+    status, said, wrong = run("export", finished, point, "--format", "onnx-qdq", "--out", tmp_path / "onnx")
+    assert (status, wrong) == (0, "") and f"{point}: accuracy " in said
+    status, *_ = run("export", finished, point, "--out", tmp_path / "json", "--quiet")
+    found = json.loads((tmp_path / "json" / "network.json").read_text())
+    wanted = told(finished)[point]
+    assert found["accuracy"] == wanted and abs(found["integer_accuracy"] - wanted) <= 1e-3
+    plan = json.loads((tmp_path / "onnx" / "plan.json").read_text())
+    assert plan == json.loads((tmp_path / "json" / "plan.json").read_text())
+    cores = {layer["layer"]: [p["core"] for p in layer["parts"]] for layer in found["layers"]}
+    assert cores == {layer["layer"]: [p["core"] for p in layer["parts"]] for layer in plan["layers"]}
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (pip install 'cosoc[dev]')")
+    test = read_run(finished).data.test
+    session = runtime.InferenceSession(str(tmp_path / "onnx" / "network.onnx"), providers=["CPUExecutionProvider"])
+    (outputs_of,) = session.run(None, {"input": test.x.numpy()})
+    assert abs((outputs_of.argmax(1) == test.y.numpy()).mean() - wanted) <= 1e-3
+
+
+def test_every_format_is_written_whole_or_not_at_all(finished: Path, tmp_path: Path, run: Run) -> None:
+    files = {"c-array": {"network.h", "network.c"}, "torch": {"network.pt2"}}
+    for form, names in files.items():
+        status, *_ = run("export", finished, "all_8bit", "--format", form, "--out", tmp_path / form, "-q")
+        assert status == 0 and {one.name for one in (tmp_path / form).iterdir()} == names | {"plan.json"}
+    status, _, said = run("export", finished, "all_8bit", "--out", tmp_path / "torch")
+    assert status == 2 and "is not an empty folder" in said
+    status, _, said = run("export", finished, "point_9", "--out", tmp_path / "new")
+    assert status == 2 and "has no mapping 'point_9'; there is strength_0.5, all_8bit" in said
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(files)
