@@ -39,7 +39,7 @@ def model(one: Exported) -> bytes:
     order = writer.constant("order", one.order)
     last = writer.node("Gather", [f"{outputs.name}.real", order], axis=1)
     writer.node("Flatten", [last], "output", axis=1)
-    sizes = ["n", len(one.order) * outputs.oy * outputs.ox]
+    sizes: list[str | int | None] = ["n", len(one.order) * outputs.oy * outputs.ox]
     graph = helper.make_graph(
         writer.nodes, one.workload.name,
         [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["n", c, iy, ix])],

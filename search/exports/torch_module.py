@@ -62,7 +62,8 @@ class IntegerModule(nn.Module):
         total = offset[:, None, None]
         for i, one in enumerate(sums):
             total = total + multiplier[i][:, None, None] * one.long()
-        return (total >> shift[:, None, None]).clamp(scaled.low, scaled.high).double()
+        found: Tensor = (total >> shift[:, None, None]).clamp(scaled.low, scaled.high).double()
+        return found
 
     def _sums(self, layer: Layer, operands: Sequence[Tensor]) -> list[Tensor]:
         x, stride, pads = operands[0], (layer.stride_y, layer.stride_x), _pads(layer)
