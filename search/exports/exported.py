@@ -23,7 +23,7 @@ from cosoc.search.training.integers import integers, quantised_image, scores
 from cosoc.sim.errors import InputError
 from cosoc.sim.integers.network import IntegerNetwork, Ints, run_whole
 from cosoc.sim.integers.regions import NEVER, TileFault
-from cosoc.sim.integers.tiles import run_tiles
+from cosoc.sim.integers.run import run_tiles
 from cosoc.sim.model.mapping import Mapping, Part
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import INPUT, Layer, Workload, batched

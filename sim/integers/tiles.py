@@ -37,7 +37,6 @@ from cosoc.sim.model.mapping import DIMS, Part
 from cosoc.sim.model.soc import Core
 from cosoc.sim.model.tiles import channels_read, form
 from cosoc.sim.model.workload import INPUT, Layer
-from cosoc.sim.movers.cached_terms import cached_cores
 from cosoc.sim.movers.notes import NONE
 from cosoc.sim.report.held_at import ACTIVATION, held
 from cosoc.sim.report.result import Result
@@ -385,23 +384,4 @@ class DmaRun(TiledRun):
         return found[slice(*box[0]), slice(*box[1]), :, slice(*box[3])]
 
 
-def run_tiles(result: Result, network: IntegerNetwork, image: Ints) -> dict[str, Tensor]:
-    """What every layer computes for a batch of images [n, c, iy, ix] when a run of one inference is carried out op by
-    op, and from which tick on each element is there. TileFault where the schedule does not compute the network;
-    InputError for operators whose integers are not known."""
-    run = DmaRun(result, network, image)
-    if not cached_cores(run.soc):
-        for op in range(run.program.n_ops):
-            run.op(op)
-        return run.end()
-    from cosoc.sim.integers.arrays import ArrayRun
-
-    arrays = ArrayRun(run)
-    for op in range(run.program.n_ops):
-        if not arrays.op(op):
-            run.op(op)
-    arrays.flush()
-    return run.end()
-
-
-__all__ = ["DmaRun", "Sums", "TiledRun", "counted", "operands", "products", "run_tiles"]
+__all__ = ["DmaRun", "Sums", "TiledRun", "counted", "operands", "products"]

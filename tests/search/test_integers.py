@@ -19,7 +19,7 @@ from cosoc.search.training.integers import integers, quantised_image, scores
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.integers.network import IntegerNetwork, run_whole
-from cosoc.sim.integers.tiles import run_tiles
+from cosoc.sim.integers.run import run_tiles
 from cosoc.sim.model.workload import batched
 from cosoc.sim.simulate import simulate
 

@@ -23,7 +23,7 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.integers.network import IntegerLayer, IntegerNetwork, rescale, run_whole, windows
 from cosoc.sim.integers.regions import NEVER, TileFault
-from cosoc.sim.integers.tiles import run_tiles
+from cosoc.sim.integers.run import run_tiles
 from cosoc.sim.model.mapping import LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.report.result import Result
