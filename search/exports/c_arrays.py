@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from cosoc.search.exports.exported import SIZES, Exported, bits_of
 from cosoc.sim.errors import InputError
-from cosoc.sim.integers.network import IntegerLayer
+from cosoc.sim.integers.network import Piece
 from cosoc.sim.model.workload import INPUT, Layer
 
 PER_LINE = 16
@@ -39,18 +39,25 @@ typedef struct {{
 
 enum {{ COSOC_CONV, COSOC_ADD, COSOC_MAX_POOL, COSOC_AVG_POOL, COSOC_CONCAT }};
 
-/* A layer. input: numbers of the tensors that it reads, 0 for the image, n + 1 for what layer n makes. rows of
-   multiplier: as many as operands of a sum, each of k. */
+/* Output channels of a layer that are computed in one form, from channel `first` on. input: numbers of the tensors that
+   it reads, 0 for the image, n + 1 for what layer n makes, from channel `reads` on. rows of multiplier: as many as
+   operands of a sum, each of k. */
 typedef struct {{
-  const char *name;
-  int op, operands, parts;
+  int op, operands, parts, first, reads;
   int k, c, oy, ox, iy, ix, fy, fx, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups;
   const int *input;
   const int32_t *multiplier;
   const int64_t *offset;
   const uint8_t *shift;
-  int32_t low, high;
   const cosoc_part *part;
+}} cosoc_form;
+
+/* A layer, which makes k channels of oy rows and ox columns. */
+typedef struct {{
+  const char *name;
+  int forms, k, oy, ox;
+  int32_t low, high;
+  const cosoc_form *form;
 }} cosoc_layer;
 
 extern const int cosoc_layers;
@@ -71,10 +78,10 @@ static int64_t shifted(int64_t x, int by) {
   return x >= 0 ? x >> by : -((-x + (((int64_t)1 << by) - 1)) >> by);
 }
 
-static int64_t one_sum(const cosoc_layer *l, const int16_t *x, const int8_t *w, int k, int oy, int ox) {
+static int64_t one_sum(const cosoc_form *l, const int16_t *x, const int8_t *w, int k, int oy, int ox) {
   int64_t sum = l->op == COSOC_MAX_POOL ? INT64_MIN : 0;
   int c = l->op == COSOC_CONV ? l->c / l->groups : 1;
-  int first = l->op == COSOC_CONV ? k / (l->k / l->groups) * c : k;
+  int first = l->reads + (l->op == COSOC_CONV ? k / (l->k / l->groups) * c : k);
   for (int i = 0; i < c; i++)
     for (int fy = 0; fy < l->fy; fy++)
       for (int fx = 0; fx < l->fx; fx++) {
@@ -90,7 +97,7 @@ static int64_t one_sum(const cosoc_layer *l, const int16_t *x, const int8_t *w, 
   return sum;
 }
 
-static int64_t result(const cosoc_layer *l, int16_t *const *tensors, const int8_t *w, int k, int oy, int ox) {
+static int64_t result(const cosoc_layer *layer, const cosoc_form *l, const int8_t *w, int k, int oy, int ox) {
   int64_t at = ((int64_t)k * l->oy + oy) * l->ox + ox, total = 0;
   if (l->op == COSOC_ADD) {
     for (int i = 0; i < l->operands; i++)
@@ -109,27 +116,29 @@ static int64_t result(const cosoc_layer *l, int16_t *const *tensors, const int8_
     total *= l->multiplier[k];
   }
   total = shifted(total + l->offset[k], l->shift[k]);
-  return total < l->low ? l->low : total > l->high ? l->high : total;
+  return total < layer->low ? layer->low : total > layer->high ? layer->high : total;
 }
 
 void cosoc_run(const int16_t image[COSOC_INPUTS], int64_t sums[COSOC_SUMS]) {
   for (int i = 0; i < COSOC_INPUTS; i++) tensors[0][i] = image[i];
   for (int n = 0; n < cosoc_layers; n++) {
-    const cosoc_layer *l = &cosoc_network[n];
+    const cosoc_layer *layer = &cosoc_network[n];
     int64_t at = 0;
-    int k = 0;
-    for (int p = 0; p < l->parts; p++) {
+    for (int f = 0; f < layer->forms; f++) {
+      const cosoc_form *l = &layer->form[f];
       int64_t each = (int64_t)(l->c / l->groups) * l->fy * l->fx;
-      for (int i = 0; i < l->part[p].channels; i++, k++)
-        for (int oy = 0; oy < l->oy; oy++)
-          for (int ox = 0; ox < l->ox; ox++, at++) {
-            const int8_t *w = l->part[p].weights ? l->part[p].weights + i * each : 0;
-            int64_t found = result(l, tensors, w, k, oy, ox);
-            if (n == cosoc_layers - 1)
-              sums[at] = found;
-            else
-              tensors[n + 1][at] = (int16_t)found;
-          }
+      int k = 0;
+      for (int p = 0; p < l->parts; p++)
+        for (int i = 0; i < l->part[p].channels; i++, k++)
+          for (int oy = 0; oy < l->oy; oy++)
+            for (int ox = 0; ox < l->ox; ox++, at++) {
+              const int8_t *w = l->part[p].weights ? l->part[p].weights + i * each : 0;
+              int64_t found = result(layer, l, w, k, oy, ox);
+              if (n == cosoc_layers - 1)
+                sums[at] = found;
+              else
+                tensors[n + 1][at] = (int16_t)found;
+            }
     }
   }
 }
@@ -155,7 +164,7 @@ def files(one: Exported) -> dict[str, str]:
 def _header(one: Exported) -> str:
     c, iy, ix = one.workload.input_shape
     last, image = one.workload[one.workload.outputs[0]], one.network.tensors[INPUT]
-    title = f"{one.workload.name} on {one.soc.name}, {one.point}".replace("*/", "* /")
+    title = _comment(f"{one.workload.name} on {one.soc.name}, {one.point}")
     return HEADER.format(
         title=title, tensors=len(one.network.tensors), inputs=c * iy * ix, c=c, iy=iy, ix=ix, low=image.low,
         high=image.high, step=image.step, sums=last.k * last.oy * last.ox, outputs=len(one.order),
@@ -168,20 +177,16 @@ def _source(one: Exported, layers: Sequence[Layer]) -> str:
     c, iy, ix = one.workload.input_shape
     text, rows = ['#include "network.h"\n'], []
     for n, layer in enumerate(layers):
-        about, name = one.network.layers[layer.name], f"l{n}_{_name(layer.name)}"
-        made, parts = _arrays(one, layer, about, name)
-        text += made
-        text.append(f"static const int {name}_input[] = {{{', '.join(str(number[one]) for one in layer.inputs)}}};\n")
-        text.append(f"static const cosoc_part {name}_part[] = {{{', '.join(parts)}}};\n")
-        scaled = about.rescale
-        sizes = [getattr(layer, key) for key in SIZES]
-        head = f'"{layer.name}", {OPS[layer.op]}, {len(layer.inputs)}, {len(parts)}, {", ".join(map(str, sizes))}'
-        if scaled is None:
-            tail = f"{name}_input, 0, 0, 0, 0, 0, {name}_part"
-        else:
-            arrays = f"{name}_multiplier, {name}_offset, {name}_shift"
-            tail = f"{name}_input, {arrays}, {scaled.low}, {scaled.high}, {name}_part"
-        rows.append(f"  {{{head}, {tail}}}")
+        name, forms = f"l{n}_{_name(layer.name)}", []
+        for i, piece in enumerate(one.pieces(layer)):
+            made, form = _form(one, layer, piece, f"{name}_{i}", [number[each] for each in piece.layer.inputs])
+            text += made
+            forms.append(form)
+        text.append(f"static const cosoc_form {name}[] = {{{', '.join(forms)}}};\n")
+        makes = one.network.tensors.get(layer.name)
+        low, high = (0, 0) if makes is None else (makes.low, makes.high)
+        head = f"{_text(layer.name)}, {len(forms)}, {layer.k}, {layer.oy}, {layer.ox}"
+        rows.append(f"  {{{head}, {low}, {high}, {name}}}")
     last = one.network.layers[layers[-1].name]
     assert last.step is not None and last.bias is not None
     text.append(f"\nconst int cosoc_layers = {len(layers)};\n")
@@ -197,12 +202,13 @@ def _source(one: Exported, layers: Sequence[Layer]) -> str:
     return "".join(text) + LOOPS.replace("EACH", str(each))
 
 
-def _arrays(one: Exported, layer: Layer, about: IntegerLayer, name: str) -> tuple[list[str], list[str]]:
-    """The arrays of a layer, and its parts."""
-    text, parts = [f"\n/* {layer.name}: {layer.op} */\n".replace("\\", "")], []
-    for first, part in one.parts(layer):
+def _form(one: Exported, layer: Layer, piece: Piece, name: str, inputs: Sequence[int]) -> tuple[list[str], str]:
+    """The arrays of a form, and it itself. inputs: numbers of the tensors that it reads."""
+    mine, about = piece.layer, piece.about
+    text, parts = [f"\n/* {_comment(layer.name)}: {mine.op} */\n"], []
+    for first, part in one.parts(layer, piece):
         if about.weights is None:
-            parts.append(f'{{"{part.core}", {part.channels}, 0, 0}}')
+            parts.append(f"{{{_text(part.core)}, {part.channels}, 0, 0}}")
             continue
         bits = bits_of(part, one.soc)
         if bits > 8:
@@ -210,18 +216,33 @@ def _arrays(one: Exported, layer: Layer, about: IntegerLayer, name: str) -> tupl
         weights = about.weights[first : first + part.channels].reshape(-1).tolist()
         array = f"{name}_{_name(part.core)}_{first}"
         text.append(_array("static const int8_t", array, weights))
-        parts.append(f'{{"{part.core}", {part.channels}, {bits}, {array}}}')
-    scaled = about.rescale
+        parts.append(f"{{{_text(part.core)}, {part.channels}, {bits}, {array}}}")
+    scaled, arrays = about.rescale, "0, 0, 0"
     if scaled is not None:
         text.append(_array("static const int32_t", f"{name}_multiplier", scaled.multiplier.reshape(-1).tolist()))
         text.append(_array("static const int64_t", f"{name}_offset", [f"{x}LL" for x in scaled.offset.tolist()]))
         text.append(_array("static const uint8_t", f"{name}_shift", scaled.shift.tolist()))
-    return text, parts
+        arrays = f"{name}_multiplier, {name}_offset, {name}_shift"
+    text.append(f"static const int {name}_input[] = {{{', '.join(map(str, inputs))}}};\n")
+    text.append(f"static const cosoc_part {name}_part[] = {{{', '.join(parts)}}};\n")
+    reads = 0 if piece.reads is None else piece.reads[0]
+    figures = (OPS[mine.op], len(inputs), len(parts), piece.first, reads, *(getattr(mine, key) for key in SIZES))
+    return text, f"{{{', '.join(map(str, figures))}, {name}_input, {arrays}, {name}_part}}"
 
 
 def _array(kind: str, name: str, values: Sequence[object]) -> str:
     lines = [", ".join(map(str, values[at : at + PER_LINE])) for at in range(0, len(values), PER_LINE)]
     return f"{kind} {name}[{len(values)}] = {{\n  " + ",\n  ".join(lines) + "\n};\n"
+
+
+def _text(text: str) -> str:
+    """A string of C."""
+    return '"' + re.sub(r"[^ !#-\[\]-~]", "_", text) + '"'
+
+
+def _comment(text: str) -> str:
+    """What may stand in a comment of C."""
+    return re.sub(r"[^ -~]", "_", text).replace("*/", "* /").replace("/*", "/ *")
 
 
 def _name(text: str) -> str:

@@ -1,17 +1,19 @@
 """A point of a finished run as it is deployed: its integers by core, its mapping's schedule, and whether both agree.
 
 network.json: soc, workload, point, metric, accuracy (the run's) and integer_accuracy of as many test images; input and
-output, each with what its integers are worth; layers in their order, each with its sizes, what it makes (low, high,
-step), rescale (multiplier, offset, shift, see `cosoc.sim.integers.network`) and parts: core, channels and bits of the
-weights, and the weights themselves [channels, c/groups, fy, fx], flattened. Channels stand in the order in which they
-are computed, each layer's side by side by core, so weights read their inputs in that order; `order` says where each of
-the network's own outputs is. plan.json is the schedule of the mapping, with addresses (`cosoc schema schedule`).
+output, each with what its integers are worth; layers in their order: what each makes (k, oy, ox; low, high, step), and
+its forms, of which there is one unless it was searched by operator: sizes of that form's own channels, which begin at
+`first`; the input channels that it `reads`, if not all; rescale (multiplier, offset, shift, see
+`cosoc.sim.integers.network`); and parts: core, channels and bits of the weights, and these themselves [channels,
+c/groups, fy, fx], flattened. Channels stand in the order in which they are computed, each layer's side by side by core,
+so weights read their inputs in that order; `order` says where each of the network's own outputs is. plan.json is the
+schedule of the mapping, with addresses (`cosoc schema schedule`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from cosoc.search.spaces.channels import MixedNet
 from cosoc.search.training.data import Data
 from cosoc.search.training.integers import integers, quantised_image, scores
 from cosoc.sim.errors import InputError
-from cosoc.sim.integers.network import IntegerNetwork, Ints, run_whole
+from cosoc.sim.integers.network import IntegerNetwork, Ints, Piece, pieces, run_whole
 from cosoc.sim.integers.regions import NEVER, TileFault
 from cosoc.sim.integers.run import run_tiles
 from cosoc.sim.model.mapping import Mapping, Part
@@ -57,12 +59,16 @@ class Exported:
     def workload(self) -> Workload:
         return self.network.workload
 
-    def parts(self, layer: Layer) -> list[tuple[int, Part]]:
-        """The parts of a layer that have channels, each with its first."""
+    def pieces(self, layer: Layer) -> list[Piece]:
+        """A layer by its forms, which are one unless it was searched by operator."""
+        return pieces(self.network, layer)
+
+    def parts(self, layer: Layer, piece: Piece) -> list[tuple[int, Part]]:
+        """The parts of a layer that have channels of one form, each with its first there."""
         out, first = [], 0
         for part in self.run.at.mapping.layers[layer.name].parts:
-            if part.channels:
-                out.append((first, part))
+            if part.channels and piece.first <= first < piece.end:
+                out.append((first - piece.first, part))
             first += part.channels
         return out
 
@@ -92,7 +98,7 @@ def through(
     for first in range(0, len(x), AT_ONCE):
         some = x[first : first + AT_ONCE]
         report(first, len(x), "images through the integers")
-        of_all = IntegerNetwork(batched(network.workload, len(some)), network.layers, network.tensors)
+        of_all = replace(network, workload=batched(network.workload, len(some)))
         yield first, scores(network, run_whole(of_all, quantised_image(network, some)), order)
 
 
@@ -136,18 +142,26 @@ def _format(one: Exported, tensor: str) -> dict[str, Any]:
 
 
 def _layer(one: Exported, layer: Layer) -> dict[str, Any]:
-    about = one.network.layers[layer.name]
-    out: dict[str, Any] = {"layer": layer.name, "op": layer.op, "inputs": list(layer.inputs)}
-    out |= {key: getattr(layer, key) for key in SIZES}
-    out["makes"] = _format(one, layer.name)
+    return {
+        "layer": layer.name, "k": layer.k, "oy": layer.oy, "ox": layer.ox, "makes": _format(one, layer.name),
+        "forms": [_form(one, layer, piece) for piece in one.pieces(layer)],
+    }  # fmt: skip
+
+
+def _form(one: Exported, layer: Layer, piece: Piece) -> dict[str, Any]:
+    mine, about = piece.layer, piece.about
+    out: dict[str, Any] = {"op": mine.op, "inputs": list(mine.inputs), "first": piece.first}
+    out |= {key: getattr(mine, key) for key in SIZES}
+    if piece.reads is not None:
+        out["reads"] = list(piece.reads)
     if about.rescale is not None:
         scaled = about.rescale
         out["rescale"] = {
             "multiplier": scaled.multiplier.tolist(), "offset": scaled.offset.tolist(), "shift": scaled.shift.tolist()
         }  # fmt: skip
     out["parts"] = []
-    for first, part in one.parts(layer):
-        said: dict[str, Any] = {"core": part.core, "first": first, "channels": part.channels}
+    for first, part in one.parts(layer, piece):
+        said: dict[str, Any] = {"core": part.core, "first": piece.first + first, "channels": part.channels}
         if about.weights is not None:
             said["bits"] = bits_of(part, one.soc)
             said["weights"] = about.weights[first : first + part.channels].reshape(-1).tolist()

@@ -15,7 +15,7 @@ import numpy as np
 
 from cosoc.search.exports.exported import Exported
 from cosoc.sim.errors import InputError
-from cosoc.sim.integers.network import IntegerLayer, Whole
+from cosoc.sim.integers.network import IntegerLayer, Piece, Whole
 from cosoc.sim.model.workload import INPUT, Layer
 
 OPSET = 17
@@ -34,7 +34,7 @@ def model(one: Exported) -> bytes:
     writer = _Writer(one, onnx)
     writer.quantised(INPUT, INPUT, one.network.tensors[INPUT])
     for layer in one.workload:
-        writer.layer(layer, one.network.layers[layer.name])
+        writer.layer(layer)
     outputs = one.workload[one.workload.outputs[0]]
     order = writer.constant("order", one.order)
     last = writer.node("Gather", [f"{outputs.name}.real", order], axis=1)
@@ -84,36 +84,45 @@ class _Writer:
         integers = self.node("QuantizeLinear", [real, scale, zero], f"{name}.integers")
         self.node("DequantizeLinear", [integers, scale, zero], f"{name}.real")
 
-    def layer(self, layer: Layer, about: IntegerLayer) -> None:
-        inputs = [f"{name}.real" for name in layer.inputs]
-        if layer.op == "conv":
-            made = self._convolution(layer, about, inputs[0])
-        elif layer.op == "add":
-            made = self.node("Add", inputs)
-        elif layer.op == "concat":
-            made = self.node("Concat", inputs, axis=1)
-        else:
-            made = self._pool(layer, inputs[0])
+    def layer(self, layer: Layer) -> None:
+        parts = [self._piece(piece) for piece in self.one.pieces(layer)]
+        made = parts[0] if len(parts) == 1 else self.node("Concat", parts, axis=1)
         to = self.one.network.tensors.get(layer.name)
         if to is None:
             self.node("Identity", [made], f"{layer.name}.real")
         else:
             self.quantised(layer.name, made, to)
 
-    def _convolution(self, layer: Layer, about: IntegerLayer, x: str) -> str:
+    def _piece(self, piece: Piece) -> str:
+        layer = piece.layer
+        inputs = [f"{name}.real" for name in layer.inputs]
+        if layer.op == "add":
+            return self.node("Add", inputs)
+        if layer.op == "concat":
+            return self.node("Concat", inputs, axis=1)
+        if layer.op != "conv":
+            return self._pool(layer, inputs[0])
+        x, name = inputs[0], f"{layer.name}.{piece.first}"
+        if piece.reads is not None:
+            ends = [self.constant(f"{name}.{key}", np.array([at]))
+                    for key, at in (("from", piece.reads[0]), ("to", piece.reads[1]), ("axis", 1))]  # fmt: skip
+            x = self.node("Slice", [x, *ends])
+        return self._convolution(layer, piece.about, x, name)
+
+    def _convolution(self, layer: Layer, about: IntegerLayer, x: str, name: str) -> str:
         assert about.weights is not None
         step, bias = self._worth(layer, about)
-        weights = self.constant(f"{layer.name}.weights", about.weights.astype(np.int8))
-        scale = self.constant(f"{layer.name}.weights.scale", step.astype(np.float32))
-        zero = self.constant(f"{layer.name}.weights.zero", np.zeros(layer.k, np.int8))
+        weights = self.constant(f"{name}.weights", about.weights.astype(np.int8))
+        scale = self.constant(f"{name}.weights.scale", step.astype(np.float32))
+        zero = self.constant(f"{name}.weights.zero", np.zeros(layer.k, np.int8))
         real = self.node("DequantizeLinear", [weights, scale, zero], axis=0)
         if layer.oy == layer.ox == layer.iy == layer.ix == 1:  # what it reads may be a map, which is flattened
-            x = self.node("Reshape", [x, self.constant(f"{layer.name}.shape", np.array([-1, layer.c, 1, 1]))])
+            x = self.node("Reshape", [x, self.constant(f"{name}.shape", np.array([-1, layer.c, 1, 1]))])
         made = self.node(
             "Conv", [x, real], kernel_shape=[layer.fy, layer.fx], strides=[layer.stride_y, layer.stride_x],
             pads=_pads(layer), dilations=[layer.dilation_y, layer.dilation_x], group=layer.groups,
         )  # fmt: skip
-        beside = self.constant(f"{layer.name}.bias", bias.astype(np.float32).reshape(1, -1, 1, 1))
+        beside = self.constant(f"{name}.bias", bias.astype(np.float32).reshape(1, -1, 1, 1))
         return self.node("Add", [made, beside])
 
     def _worth(self, layer: Layer, about: IntegerLayer) -> tuple[Any, Any]:

@@ -7,15 +7,18 @@ integers give, on any device. `torch.export.load` reads it, without cosoc.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cosoc.search.exports.exported import Exported
-from cosoc.sim.integers.network import IntegerLayer, IntegerNetwork
+from cosoc.sim.integers.network import IntegerNetwork, Piece, pieces
 from cosoc.sim.model.workload import INPUT, Layer
+
+KEYS = ("multiplier", "offset", "shift")
 
 
 class IntegerModule(nn.Module):
@@ -24,15 +27,14 @@ class IntegerModule(nn.Module):
     def __init__(self, network: IntegerNetwork, order: Tensor) -> None:
         super().__init__()
         self.workload, self.image = network.workload, network.tensors[INPUT]
-        self.about = network.layers
-        self.number = {layer.name: n for n, layer in enumerate(network.workload)}
-        for name, n in self.number.items():
-            one = network.layers[name]
-            if one.weights is not None:
-                self.register_buffer(f"weights{n}", torch.from_numpy(one.weights).to(torch.int8))
-            if one.rescale is not None:
-                for key in ("multiplier", "offset", "shift"):
-                    self.register_buffer(f"{key}{n}", torch.from_numpy(getattr(one.rescale, key)))
+        self.pieces = {layer.name: pieces(network, layer) for layer in network.workload}
+        for name, some in self.pieces.items():
+            for one in some:
+                if one.about.weights is not None:
+                    self.register_buffer(_key("weights", name, one), torch.from_numpy(one.about.weights))
+                for key in KEYS if one.about.rescale is not None else ():
+                    values = np.ascontiguousarray(getattr(one.about.rescale, key))
+                    self.register_buffer(_key(key, name, one), torch.from_numpy(values))
         last = network.layers[network.workload.outputs[0]]
         assert last.step is not None and last.bias is not None
         self.order: Tensor
@@ -46,44 +48,50 @@ class IntegerModule(nn.Module):
         image = self.image
         found = {INPUT: (x.double() / image.step).round().clamp(image.low, image.high)}
         for layer in self.workload:
-            operands = [found[name] for name in layer.inputs]
-            found[layer.name] = self._layer(layer, self.about[layer.name], operands)
+            found[layer.name] = torch.cat([self._made(layer.name, one, found) for one in self.pieces[layer.name]], 1)
         sums = found[self.workload.outputs[0]]
         real = sums.flatten(2) * self.step[:, None] + self.bias[:, None]
         return real.index_select(1, self.order).flatten(1)
 
-    def _layer(self, layer: Layer, about: IntegerLayer, operands: Sequence[Tensor]) -> Tensor:
-        sums = self._sums(layer, operands)
-        scaled = about.rescale
+    def _made(self, name: str, one: Piece, tensors: Mapping[str, Tensor]) -> Tensor:
+        operands = [tensors[each] for each in one.layer.inputs]
+        if one.reads is not None:
+            operands = [operands[0][:, slice(*one.reads)]]
+        weights = None if one.about.weights is None else getattr(self, _key("weights", name, one)).double()
+        sums = _sums(one.layer, operands, weights)
+        scaled = one.about.rescale
         if scaled is None:
             return sums[0]
-        n = self.number[layer.name]
-        multiplier, offset, shift = (getattr(self, f"{key}{n}") for key in ("multiplier", "offset", "shift"))
+        multiplier, offset, shift = (getattr(self, _key(key, name, one)) for key in KEYS)
         total = offset[:, None, None]
         for i, one in enumerate(sums):
             total = total + multiplier[i][:, None, None] * one.long()
         found: Tensor = (total >> shift[:, None, None]).clamp(scaled.low, scaled.high).double()
         return found
 
-    def _sums(self, layer: Layer, operands: Sequence[Tensor]) -> list[Tensor]:
-        x, stride, pads = operands[0], (layer.stride_y, layer.stride_x), _pads(layer)
-        if layer.op == "add":
-            return list(operands)
-        if layer.op == "concat":
-            return [torch.cat(list(operands), 1)]
-        if layer.op == "max_pool":
-            padded = functional.pad(x, pads, value=float("-inf"))
-            return [
-                functional.max_pool2d(padded, (layer.fy, layer.fx), stride, 0, (layer.dilation_y, layer.dilation_x))
-            ]
-        if layer.op == "avg_pool":
-            found = functional.avg_pool2d(functional.pad(x, pads), (layer.fy, layer.fx), stride)
-            return [(found * (layer.fy * layer.fx)).round()]
-        weights = getattr(self, f"weights{self.number[layer.name]}").double()
-        if layer.oy == layer.ox == layer.iy == layer.ix == 1:
-            x = x.flatten(1)[:, :, None, None]
-        dilation = layer.dilation_y, layer.dilation_x
-        return [functional.conv2d(functional.pad(x, pads), weights, None, stride, 0, dilation, layer.groups)]
+
+def _key(what: str, name: str, one: Piece) -> str:
+    """What a piece's buffer is called."""
+    return f"{what}_{name.replace('.', '_')}_{one.first}"
+
+
+def _sums(layer: Layer, operands: Sequence[Tensor], weights: Tensor | None) -> list[Tensor]:
+    x, stride, pads = operands[0], (layer.stride_y, layer.stride_x), _pads(layer)
+    if layer.op == "add":
+        return list(operands)
+    if layer.op == "concat":
+        return [torch.cat(list(operands), 1)]
+    if layer.op == "max_pool":
+        padded = functional.pad(x, pads, value=float("-inf"))
+        return [functional.max_pool2d(padded, (layer.fy, layer.fx), stride, 0, (layer.dilation_y, layer.dilation_x))]
+    if layer.op == "avg_pool":
+        found = functional.avg_pool2d(functional.pad(x, pads), (layer.fy, layer.fx), stride)
+        return [(found * (layer.fy * layer.fx)).round()]
+    assert weights is not None
+    if layer.oy == layer.ox == layer.iy == layer.ix == 1:
+        x = x.flatten(1)[:, :, None, None]
+    dilation = layer.dilation_y, layer.dilation_x
+    return [functional.conv2d(functional.pad(x, pads), weights, None, stride, 0, dilation, layer.groups)]
 
 
 def _pads(layer: Layer) -> list[int]:

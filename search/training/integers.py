@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from cosoc.search.spaces.channels import MAXIMA, MEANS, PASSING, RECTIFIED, SUMS, MixedLayer, MixedNet, kind_of
+from cosoc.search.spaces.operators import OperatorLayer
 from cosoc.search.training.quant import TINY, ActivationQuantiser, integer_weight, ternary_weight
 from cosoc.sim.errors import InputError
 from cosoc.sim.integers.network import Floats, IntegerLayer, IntegerNetwork, Ints, Whole, check_known, rescale
@@ -28,12 +29,10 @@ def integers(net: MixedNet, workload: Workload) -> IntegerNetwork:
     """The integers of a network whose gates are fixed. workload: its layers. InputError for a network that has
     operators of which integers are not known, or reads a tensor in two formats."""
     check_known(workload)
-    for layer in workload:
-        if layer.alternative is not None:
-            raise InputError(f"layer {layer.name} is searched by operator; integers are known of channels alone")
     formats = _inherited(workload, _formats(net, workload))
     layers = {layer.name: _layer(layer, net.layers.get(layer.name), workload, formats) for layer in workload}
-    return IntegerNetwork(workload, layers, formats)
+    first = {name: int((net.layers[name].gates[:, 0] > 0.5).sum()) for name, one in layers.items() if one.alternative}
+    return IntegerNetwork(workload, layers, formats, first)
 
 
 def quantised_image(network: IntegerNetwork, x: Tensor) -> Ints:
@@ -130,7 +129,7 @@ def _inherited(workload: Workload, known: dict[str, Whole]) -> dict[str, Whole]:
         if layer.name not in formats and len(of) == 1 and layer.name not in workload.outputs:
             formats[layer.name] = of.pop()
     for layer in workload:
-        for name in layer.inputs:
+        for name in layer.reads:
             if name not in formats:
                 raise InputError(f"{workload.name}: {layer.name} reads {name}, which nothing quantises")
         formats = _rectified(layer, formats)
@@ -150,18 +149,34 @@ def _rectified(layer: Layer, formats: dict[str, Whole]) -> dict[str, Whole]:
 
 
 def _layer(layer: Layer, mixed: MixedLayer | None, workload: Workload, formats: dict[str, Whole]) -> IntegerLayer:
+    """The integers of a layer, in each of its forms."""
+    made, other = formats.get(layer.name), layer.alternative
+    if made is None and (layer.name not in workload.outputs or layer.op == "add" or layer.activation):
+        what = "an activation" if layer.activation else layer.op
+        raise InputError(f"layer {layer.name}: the network ends with {what}, whose sums have no one scale")
+    own = None if mixed is None else integer_weights(mixed, layer)
+    about = _form(layer, own, None if mixed is None else mixed.geometry.bias, workload, formats, made)
+    if other is None:
+        return about
+    assert isinstance(mixed, OperatorLayer)
+    weights = _steps(mixed.other.weight, other, mixed.weight_bits[1])
+    return replace(about, alternative=_form(other, weights, mixed.other.bias, workload, formats, made))
+
+
+def _form(
+    layer: Layer, weights: tuple[Ints, Floats] | None, bias: Tensor | None, workload: Workload,
+    formats: dict[str, Whole], made: Whole | None,
+) -> IntegerLayer:  # fmt: skip
+    """The integers of one form of a layer. weights: with what one is worth; made: what it makes, None where its sums
+    leave as they are."""
     steps = [formats[name].step for name in layer.inputs]
     magnitudes = [float(max(formats[name].high, -formats[name].low)) for name in layer.inputs]
     taps = layer.fy * layer.fx
-    weights: Ints | None = None
-    bias = np.zeros(layer.k)
+    offsets = np.zeros(layer.k) if bias is None else bias.detach().double().numpy()
     if layer.op == "conv":
-        assert mixed is not None
-        weights, scale = integer_weights(mixed, layer)
-        factors = (steps[0] * scale)[None]
-        largest = (np.abs(weights).sum((1, 2, 3)) * magnitudes[0])[None]
-        if mixed.geometry.bias is not None:
-            bias = mixed.geometry.bias.detach().double().numpy()
+        assert weights is not None
+        factors = (steps[0] * weights[1])[None]
+        largest = (np.abs(weights[0]).sum((1, 2, 3)) * magnitudes[0])[None]
     elif layer.op == "add":
         factors = np.repeat(np.array(steps)[:, None], layer.k, 1)
         largest = np.repeat(np.array(magnitudes)[:, None], layer.k, 1)
@@ -174,13 +189,10 @@ def _layer(layer: Layer, mixed: MixedLayer | None, workload: Workload, formats: 
             raise InputError(f"layer {layer.name}: means over windows of several sizes have no one divisor")
         factors = np.full((1, layer.k), steps[0] / (taps if mean else 1))
         largest = np.full((1, layer.k), magnitudes[0] * (taps if mean else 1))
-    to = formats.get(layer.name)
-    if to is not None:
-        return IntegerLayer(weights, rescale(factors / to.step, bias / to.step, largest, to.low, to.high))
-    if layer.name not in workload.outputs or len(factors) > 1 or layer.activation:
-        what = "an activation" if layer.activation else f"{layer.op}"
-        raise InputError(f"layer {layer.name}: the network ends with {what}, whose sums have no one scale")
-    return IntegerLayer(weights, step=factors[0], bias=bias)
+    found = None if weights is None else weights[0]
+    if made is None:
+        return IntegerLayer(found, step=factors[0], bias=offsets)
+    return IntegerLayer(found, rescale(factors / made.step, offsets / made.step, largest, made.low, made.high))
 
 
 @torch.no_grad()
@@ -190,21 +202,34 @@ def integer_weights(mixed: MixedLayer, layer: Layer) -> tuple[Ints, Floats]:
     if mixed.converter is not None:
         raise InputError(f"layer {layer.name}: sums are read through a converter; integers are known of sums alone")
     weight = mixed.geometry.weight.detach().double()
-    k = len(weight)
-    whole, scales = torch.zeros_like(weight), torch.zeros(k, dtype=torch.float64)
+    if isinstance(mixed, OperatorLayer):  # its channels behind the cut are the other form's
+        return _steps(weight, layer, mixed.weight_bits[0])
+    whole, scales = np.zeros((layer.k, layer.c // layer.groups, layer.fy, layer.fx), np.int64), np.zeros(layer.k)
     for i, (bits, ternary) in enumerate(zip(mixed.weight_bits, mixed.ternary, strict=True)):
-        mine = mixed.gates[:, i] > 0.5
+        mine = mixed.gates[:, i].numpy() > 0.5
         if ternary:
-            scale = mixed.log_scale.detach().double().exp()
-            quantised = ternary_weight(weight, mixed.log_scale.detach().double())
+            log_scale = mixed.log_scale.detach().double()
+            scale = log_scale.exp()
+            steps: Any = (ternary_weight(weight, log_scale) / _of_each(scale, weight)).round()
+            whole[mine], scales[mine] = steps.numpy().reshape(whole.shape)[mine], scale.numpy()[mine]
         else:
-            top = 2 ** (bits - 1) - 1
-            quantised = integer_weight(weight, bits)
-            scale = weight.flatten(1).abs().amax(1).clamp_min(TINY) / top
-        steps: Any = (quantised / scale.reshape(-1, *[1] * (weight.dim() - 1))).round()
-        whole[mine], scales[mine] = steps[mine], scale[mine]
-    found: Ints = whole.numpy().astype(np.int64).reshape(layer.k, layer.c // layer.groups, layer.fy, layer.fx)
-    return found, scales.numpy()
+            found, worth = _steps(weight, layer, bits)
+            whole[mine], scales[mine] = found[mine], worth[mine]
+    return whole, scales
+
+
+@torch.no_grad()
+def _steps(weight: Tensor, layer: Layer, bits: int) -> tuple[Ints, Floats]:
+    """Weights as whole steps of so many bits, and what one is worth in each output channel."""
+    weight = weight.detach().double()
+    scale = weight.flatten(1).abs().amax(1).clamp_min(TINY) / (2 ** (bits - 1) - 1)
+    steps = (integer_weight(weight, bits) / _of_each(scale, weight)).round().numpy().astype(np.int64)
+    found: Ints = steps.reshape(layer.k, layer.c // layer.groups, layer.fy, layer.fx)
+    return found, scale.numpy()
+
+
+def _of_each(scale: Tensor, weight: Tensor) -> Tensor:
+    return scale.reshape(-1, *[1] * (weight.dim() - 1))
 
 
 __all__ = ["integer_weights", "integers", "quantised_image", "scores"]

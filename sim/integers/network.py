@@ -12,7 +12,8 @@ bits, so a sum differs from the real-valued one by less than `Rescale.bound` of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +75,7 @@ def rescale(factors: Floats, offsets: Floats, largest: Floats, low: int, high: i
 class IntegerLayer:
     """What one form of a layer is in integers. weights: int64 [k, c/groups, fy, fx] of a convolution, None of others;
     rescale: None where its sums leave the network as they are, channel k of which are worth step[k] each, beside
-    bias[k]. alternative: of the layer's other form; of each, channels count that the mapping has in it."""
+    bias[k]. alternative: of the layer's other form, for all output channels as well."""
 
     weights: Ints | None = None
     rescale: Rescale | None = None
@@ -95,11 +96,64 @@ class Whole:
 @dataclass(frozen=True, eq=False)
 class IntegerNetwork:
     """layers: by name. tensors: what the integers of each tensor are, INPUT among them; those that leave the network as
-    sums are not among them."""
+    sums are not among them. first: of layers with an alternative, how many output channels are computed as the layer
+    itself is; those behind them are computed in its other form."""
 
     workload: Workload
     layers: Mapping[str, IntegerLayer]
     tensors: Mapping[str, Whole]
+    first: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """The output channels [first, end) of a layer that are computed in one form, as a layer of its own: layer: that,
+    with its own channels alone; reads: the input channels that it takes, None for all."""
+
+    layer: Layer
+    about: IntegerLayer
+    first: int
+    end: int
+    reads: tuple[int, int] | None = None
+
+    def operands(self, tensors: Mapping[str, Ints]) -> list[Ints]:
+        """The tensors that it reads, as it reads them."""
+        layer = self.layer
+        if layer.op in ("add", "concat"):
+            return [tensors[name] for name in layer.inputs]
+        if self.reads is not None:
+            return [tensors[layer.inputs[0]][:, slice(*self.reads)]]
+        return [as_read(tensors[layer.inputs[0]], layer)]
+
+
+def pieces(network: IntegerNetwork, layer: Layer) -> list[Piece]:
+    """A layer by its forms: one piece where it has one."""
+    about, cut = network.layers[layer.name], network.first.get(layer.name, layer.k)
+    forms = [(layer, about, 0, cut), (layer.alternative, about.alternative, cut, layer.k)]
+    out = []
+    for form, own, first, end in forms:
+        if form is None or own is None or first == end:
+            continue
+        mine, reads = replace(form, name=layer.name, k=end - first, alternative=None), None
+        if form.depthwise and end - first < layer.k:
+            mine, reads = replace(mine, c=mine.k, groups=mine.k), (first, end)
+        out.append(Piece(mine, _channels(own, first, end), first, end, reads))
+    return out
+
+
+def _channels(about: IntegerLayer, first: int, end: int) -> IntegerLayer:
+    """Some output channels of a layer's integers."""
+
+    def some(values: Any) -> Any:
+        return None if values is None else values[..., first:end]
+
+    weights = None if about.weights is None else about.weights[first:end]
+    scaled = about.rescale
+    if scaled is not None:
+        scaled = replace(
+            scaled, multiplier=some(scaled.multiplier), offset=some(scaled.offset), shift=some(scaled.shift)
+        )
+    return IntegerLayer(weights, scaled, some(about.step), some(about.bias))
 
 
 def check_known(workload: Workload) -> None:
@@ -124,11 +178,6 @@ def check_known(workload: Workload) -> None:
 def as_read(tensor: npt.NDArray[np.int64], layer: Layer) -> npt.NDArray[np.int64]:
     """A tensor [n, k, oy, ox] as a layer reads it, [n, c, iy, ix]: a view, flattened for a dense layer."""
     return tensor.reshape(layer.n, layer.c, layer.iy, layer.ix)
-
-
-def first_read(layer: Layer, k: int) -> int:
-    """The first input channel that output channel k reads."""
-    return k // (layer.k // layer.groups) * (layer.c // layer.groups) if layer.op == "conv" else k
 
 
 # ------------------------------------------------------------------------------------------------------ whole layers
@@ -172,31 +221,16 @@ def whole_layer(layer: Layer, about: IntegerLayer, operands: Sequence[Ints]) -> 
     return sums[0] if about.rescale is None else about.rescale.of(sums, 0, layer.k)
 
 
-def operands_of(layer: Layer, tensors: Mapping[str, Ints]) -> list[Ints]:
-    """The tensors that a layer reads, as it reads them."""
-    if layer.op in ("add", "concat"):
-        return [tensors[name] for name in layer.inputs]
-    return [as_read(tensors[layer.inputs[0]], layer)]
-
-
-def run_whole(network: IntegerNetwork, image: Ints, on: Mapping[str, Sequence[bool]] | None = None) -> dict[str, Ints]:
-    """All tensors of the network for a batch of images [n, c, iy, ix], every layer computed whole. on: of layers with
-    an alternative, which output channels are computed in that form; none where it is silent."""
+def run_whole(network: IntegerNetwork, image: Ints) -> dict[str, Ints]:
+    """All tensors of the network for a batch of images [n, c, iy, ix], every layer computed whole."""
     tensors = {INPUT: image}
     for layer in network.workload:
-        about, other = network.layers[layer.name], np.array((on or {}).get(layer.name, [False] * layer.k))
-        made = np.zeros((layer.n, layer.k, layer.oy, layer.ox), np.int64)
-        if not other.all():
-            made[:, ~other] = whole_layer(layer, about, operands_of(layer, tensors))[:, ~other]
-        if other.any():
-            assert layer.alternative is not None and about.alternative is not None
-            operands = operands_of(layer.alternative, tensors)
-            made[:, other] = whole_layer(layer.alternative, about.alternative, operands)[:, other]
-        tensors[layer.name] = made
+        made = [whole_layer(one.layer, one.about, one.operands(tensors)) for one in pieces(network, layer)]
+        tensors[layer.name] = np.concatenate(made, 1)
     return tensors
 
 
 __all__ = [
-    "OPS", "Floats", "IntegerLayer", "IntegerNetwork", "Ints", "Rescale", "Whole", "as_read", "check_known",
-    "first_read", "operands_of", "rescale", "run_whole", "sums_of", "whole_layer", "windows",
+    "OPS", "Floats", "IntegerLayer", "IntegerNetwork", "Ints", "Piece", "Rescale", "Whole", "as_read", "check_known",
+    "pieces", "rescale", "run_whole", "sums_of", "whole_layer", "windows",
 ]  # fmt: skip

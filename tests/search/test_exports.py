@@ -16,7 +16,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from decided_nets import SHAPE, decided
+from decided_nets import SHAPE, cut, decided
 
 from cosoc.search.exports import c_arrays, onnx_qdq, torch_module
 from cosoc.search.exports.exported import Exported, exported, plain, through
@@ -30,7 +30,7 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.integers.network import run_whole
 
-CASES = [("digits_cnn", "diana"), ("resnet8", "diana"), ("dscnn", "diana")]
+CASES = [("digits_cnn", "diana"), ("resnet8", "diana"), ("dscnn", "diana"), ("resnet8", "darkside")]
 N = 24  # images
 
 
@@ -44,8 +44,11 @@ def data_of(name: str) -> Data:
 @pytest.fixture(scope="module", params=CASES, ids=str)
 def one(request: pytest.FixtureRequest) -> tuple[Exported, MixedNet]:
     name, soc = request.param
-    net, workload, chosen = decided(name, soc, 0)
-    mapping = to_mapping(net, chosen, "overlapped", "point_1")
+    if soc == "darkside":
+        net, workload, mapping = cut(name, soc, "conv-dw", 0)
+    else:
+        net, workload, chosen = decided(name, soc, 0)
+        mapping = to_mapping(net, chosen, "overlapped", "point_1")
     return exported("point_1", net, mapping, workload, find_soc(soc), data_of(name), 0.5), net
 
 
@@ -105,13 +108,15 @@ def test_json_says_all_that_is_needed_to_compute(one: tuple[Exported, MixedNet])
     """A reader of nothing but the file: weights by core are put together again, and the first layer is computed."""
     about, _ = one
     found = json.loads(json.dumps(plain(about)))
-    first = found["layers"][0]
+    layer = found["layers"][0]
+    first = layer["forms"][0]
     shape = (-1, first["c"] // first["groups"], first["fy"], first["fx"])
     weights = np.concatenate([np.array(part["weights"]).reshape(shape) for part in first["parts"]])
-    assert np.array_equal(weights, about.network.layers[first["layer"]].weights)
-    for layer in found["layers"]:
-        assert sum(part["channels"] for part in layer["parts"]) == layer["k"]
-        for part in layer["parts"]:
+    assert np.array_equal(weights, about.network.layers[layer["layer"]].weights)
+    for one_of in found["layers"]:
+        parts = [part for form in one_of["forms"] for part in form["parts"]]
+        assert sum(part["channels"] for part in parts) == one_of["k"]
+        for part in parts:
             if "weights" in part:
                 assert np.abs(part["weights"]).max() <= 2 ** (part["bits"] - 1) - 1
     x = quantised_image(about.network, about.data.test.x[:1])[0]
@@ -125,8 +130,8 @@ def test_json_says_all_that_is_needed_to_compute(one: tuple[Exported, MixedNet])
                 if 0 <= row < first["iy"] and 0 <= at < first["ix"]:
                     total += int(weights[0, c, fy, fx]) * int(x[c, row, at])
     made = (scaled["multiplier"][0][0] * total + scaled["offset"][0]) >> scaled["shift"][0]
-    makes = first["makes"]
-    whole = run_whole(about.network, x[None])[first["layer"]]
+    makes = layer["makes"]
+    whole = run_whole(about.network, x[None])[layer["layer"]]
     assert max(makes["low"], min(makes["high"], made)) == whole[0, 0, y, col]
 
 
@@ -191,7 +196,8 @@ def test_what_is_exported_is_as_accurate_as_the_run_says(point: str, finished: P
     assert found["accuracy"] == wanted and abs(found["integer_accuracy"] - wanted) <= 1e-3
     plan = json.loads((tmp_path / "onnx" / "plan.json").read_text())
     assert plan == json.loads((tmp_path / "json" / "plan.json").read_text())
-    cores = {layer["layer"]: [p["core"] for p in layer["parts"]] for layer in found["layers"]}
+    forms = {layer["layer"]: layer["forms"] for layer in found["layers"]}
+    cores = {name: [p["core"] for form in some for p in form["parts"]] for name, some in forms.items()}
     assert cores == {layer["layer"]: [p["core"] for p in layer["parts"]] for layer in plan["layers"]}
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (pip install 'cosoc[dev]')")
     test = read_run(finished).data.test

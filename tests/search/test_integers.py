@@ -12,9 +12,10 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from decided_nets import SHAPE, decided
+from decided_nets import SHAPE, cut, decided
 
 from cosoc.search.spaces.channels import to_mapping
+from cosoc.search.spaces.operators import Template
 from cosoc.search.training.integers import integers, quantised_image, scores
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
@@ -44,6 +45,25 @@ def test_integers_are_those_of_the_fake_quantised_network(name: str, soc: str) -
 def integers_of_batch(network: IntegerNetwork, n: int) -> IntegerNetwork:
 
     return replace(network, workload=batched(network.workload, n))
+
+
+@pytest.mark.parametrize("template", ["conv-dw", "dws-dw", "conv-dws"])
+def test_integers_of_blocks_that_are_cut_between_two_operators(template: Template) -> None:
+    """Channels by the first operator, the others by the second: outputs as above, and tiles of the mapping that has
+    them on Darkside's cores."""
+    name = "resnet8" if template == "conv-dw" else "mobilenet_v1_025"
+    mixed, workload, mapping = cut(name, "darkside", template, 0)
+    network = integers(mixed, workload)
+    assert any(0 < network.first[layer.name] < layer.k for layer in workload if layer.alternative)
+    x = torch.randn(3, *SHAPE[name], generator=torch.Generator().manual_seed(1))
+    made = run_whole(integers_of_batch(network, 3), quantised_image(network, x))
+    with torch.no_grad():
+        wanted = copy.deepcopy(mixed).double()(x.double()).numpy()
+    assert np.abs(scores(network, made, mixed.output_order) - wanted).max() < 1e-9 * np.abs(wanted).max()
+    image = quantised_image(network, x[:1])
+    whole = run_whole(network, image)
+    for layer, one in run_tiles(simulate(find_soc("darkside"), workload, mapping), network, image).items():
+        assert np.array_equal(one.values, whole[layer]), layer
 
 
 def test_the_tiles_of_its_mapping_compute_it() -> None:

@@ -6,7 +6,17 @@ from math import prod
 
 import numpy as np
 
-from cosoc.sim.integers.network import IntegerLayer, IntegerNetwork, Ints, Whole, operands_of, rescale, sums_of
+from cosoc.sim.integers.network import (
+    IntegerLayer,
+    IntegerNetwork,
+    Ints,
+    Piece,
+    Whole,
+    pieces,
+    rescale,
+    sums_of,
+    whole_layer,
+)
 from cosoc.sim.model.mapping import LayerPlan
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.tiles import form
@@ -47,27 +57,30 @@ def random_network(at: Placed, rng: np.random.Generator) -> tuple[IntegerNetwork
     signed = Whole(-(2 ** (bits - 1)) + 1, 2 ** (bits - 1) - 1, 1.0)
     image = rng.integers(signed.low, signed.high + 1, (workload.n, *workload.input_shape))
     layers, kinds, tensors = dict[str, IntegerLayer](), {INPUT: signed}, {INPUT: image}
+    first = dict[str, int]()
     for layer in workload:
         plan, positive = at.mapping.layers[layer.name], bool(rng.integers(2))
         kind = Whole(0, 2**bits - 1, 1.0) if positive else signed
-        other = np.array(other_form(layer, plan, soc))
-        made, forms = np.zeros((layer.n, layer.k, layer.oy, layer.ox), np.int64), list[IntegerLayer]()
-        for one, mine in ((layer, ~other), (layer.alternative, other)):
+        other, forms = other_form(layer, plan, soc), list[IntegerLayer]()
+        assert sorted(other) == other
+        for one in (layer, layer.alternative):
             if one is None:
                 continue
             weights = random_weights(one, plan, soc, rng)
-            sums = sums_of(one, weights, operands_of(one, tensors))
+            sums = sums_of(one, weights, Piece(one, IntegerLayer(), 0, one.k).operands(tensors))
             largest = np.stack([np.abs(each).max((0, 2, 3)) for each in sums]).astype(float)
             factor = kind.high / np.maximum(largest.max(), 1) * rng.uniform(1, 2, largest.shape)
             scaled = rescale(factor, rng.uniform(-4, 4, layer.k), largest, kind.low, kind.high)
             forms.append(IntegerLayer(weights, scaled))
-            made[:, mine] = scaled.of(sums, 0, layer.k)[:, mine]
         about = forms[0]
         layers[layer.name] = about if len(forms) < 2 else IntegerLayer(
             about.weights, about.rescale, alternative=forms[1]
         )  # fmt: skip
-        kinds[layer.name], tensors[layer.name] = kind, made
-    return IntegerNetwork(workload, layers, kinds), image, tensors
+        kinds[layer.name], first[layer.name] = kind, other.count(False)
+        network = IntegerNetwork(workload, layers, kinds, first)
+        made = [whole_layer(one.layer, one.about, one.operands(tensors)) for one in pieces(network, layer)]
+        tensors[layer.name] = np.concatenate(made, 1)
+    return network, image, tensors
 
 
 def random_workload(rng: np.random.Generator, alone: bool = False) -> Workload:
