@@ -2,9 +2,10 @@
 
     python benchmarks/training.py [PART ...] [--quick] [--data NAME] [--json FILE] [--keep DIR]
 
-shift     Accuracy under fifteen corruptions of the images and under DIANA's analog noise, of networks that were trained
-          without that noise and with it; whether the mappings keep their order. Each mapping is trained several times.
-          Chips that networks are evaluated on are others than those that they were trained on.
+shift     Accuracy under fifteen corruptions of the images, and under DIANA's analog noise as its file states it; do
+          mappings keep their order? Then the same at the worst of the ranges that the file states for that noise:
+          what does training under it gain? Each mapping is trained several times, on other chips than it is evaluated
+          on.
 
 Without PART all of them. With --keep, what an earlier call has finished there is not done again.
 """
@@ -18,16 +19,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from common import arguments, progress, state, write_json
 from rich.console import Console
 
+from cosoc.search.front import SURE
 from cosoc.search.training.corruptions import CORRUPTIONS
 from cosoc.search.training.noise import KINDS
 from cosoc.search.training.shift import SEVERITIES, Asked, Shift, evaluate
 from cosoc.search.training.shift_shown import table
 from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.search.training.trained import read_run
-from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.catalog import find_soc, soc_folder
+from cosoc.sim.files.yamlfile import ranges_of
 
 
 @dataclass(frozen=True)
@@ -46,33 +50,54 @@ MAPPINGS = ("all_8bit", "io_8bit_backbone_ternary", "all_ternary")
 def shift(size: Size) -> dict[str, Any]:
     """See the module docstring."""
     workload = "digits_cnn" if size.data == "digits" else "resnet8"
-    config = TrainingConfig(
-        soc=find_soc("diana"), workload=workload, data=size.data, points=0, manual=MAPPINGS, seed=size.seed,
+    ends = {one.path: repr(one.high) for one in ranges_of(soc_folder() / "diana.yaml") if ".noise." in one.path}
+    stated, worst = find_soc("diana"), find_soc("diana", ends)
+    plain = TrainingConfig(
+        soc=stated, workload=workload, data=size.data, points=0, manual=MAPPINGS, seed=size.seed,
         epochs=4 if size.quick else 30, seeds=1 if size.quick else 3,
     )  # fmt: skip
-    asked = Asked(
-        ("fog", "gaussian_noise") if size.quick else tuple(CORRUPTIONS), (1, 5) if size.quick else SEVERITIES, KINDS,
-        chips=2 if size.quick else 10, seed=size.seed + 1,
-    )  # fmt: skip
-    found: dict[str, Any] = {"workload": workload, "data": size.data, "epochs": config.epochs}
-    shifts: dict[str, Shift] = {}
-    for label, kinds in (("plain", ()), ("with_noise", KINDS)):
+    # Without analog channels nothing of a network depends on noise: all_8bit would be trained to the same bits.
+    under_noise = replace(plain, soc=worst, train_noise=KINDS, manual=MAPPINGS[1:])
+    names = ("fog", "gaussian_noise") if size.quick else tuple(CORRUPTIONS)
+    asked = Asked(names, (1, 5) if size.quick else SEVERITIES, KINDS, 2 if size.quick else 10, size.seed + 1)
+    runs = {}
+    for label, config in (("plain", plain), ("under_noise", under_noise)):
         out = size.folder / f"shift_{label}"
-        search_trained(replace(config, train_noise=kinds, out=out, resume=out.exists()), progress(f"training, {label}"))
-        shifts[label] = evaluate(read_run(out), asked, progress(f"evaluating, {label}"))
-        Console(width=150, highlight=False).print(table(shifts[label]))
-        found[label] = shifts[label].content()
-    found["gained_by_training_with_noise"] = _gained(shifts["plain"], shifts["with_noise"])
-    for mapping, by in found["gained_by_training_with_noise"].items():
-        print(f"{mapping}: " + ", ".join(f"{name} {100 * gain:+.1f} points" for name, gain in by.items()))
+        search_trained(replace(config, out=out, resume=out.exists()), progress(f"training, {label}"))
+        run = read_run(out)
+        runs[label] = replace(run, found=tuple(one for one in run.found if one.name in under_noise.manual))
+        if label == "plain":
+            stated_shift = evaluate(run, asked, progress("evaluating"))
+    worst_shifts = {}
+    for label, run in runs.items():
+        at_worst = replace(run, config=replace(run.config, soc=worst))
+        worst_shifts[label] = evaluate(at_worst, replace(asked, corruptions=()), progress(f"evaluating, {label}"))
+    found: dict[str, Any] = {"workload": workload, "data": size.data, "epochs": plain.epochs, "worst": ends}
+    for label, one in {"as_stated": stated_shift, **worst_shifts}.items():
+        print(f"\n{label}")
+        Console(width=150, highlight=False).print(table(one))
+        found[label] = one.content()
+    found["gained_at_worst"] = _gained(worst_shifts["plain"], worst_shifts["under_noise"])
+    for mapping, by in found["gained_at_worst"].items():
+        said = (
+            f"{name} {100 * one['gain']:+.1f} [{100 * one['low']:+.1f}, {100 * one['high']:+.1f}]"
+            for name, one in by.items()
+        )
+        print(f"{mapping}, points gained by training under noise: {', '.join(said)}")
     return found
 
 
-def _gained(plain: Shift, with_noise: Shift) -> dict[str, dict[str, float]]:
-    """By mapping and noise, the accuracy with training under noise less the one without."""
-    at = {name: places for name, places in plain.rows() if plain.conditions[places[0]].kind != "corruption"}
-    gains = {name: with_noise.accuracies(places) - plain.accuracies(places) for name, places in at.items()}
-    return {m: {name: float(gain[i]) for name, gain in gains.items()} for i, m in enumerate(plain.mappings)}
+def _gained(plain: Shift, under_noise: Shift) -> dict[str, dict[str, Any]]:
+    """By mapping and noise, the accuracy with training under noise less the one without, and its interval over
+    resampled images: equal seeds draw the same ones of both."""
+    out: dict[str, dict[str, Any]] = {name: {} for name in plain.mappings}
+    for at, condition in enumerate(plain.conditions):
+        gains = under_noise.accuracies([at]) - plain.accuracies([at])
+        drawn = under_noise.drawn[:, at] - plain.drawn[:, at]
+        low, high = np.quantile(drawn, [(1 - SURE) / 2, (1 + SURE) / 2], axis=0)
+        for i, name in enumerate(plain.mappings):
+            out[name][condition.name] = {"gain": float(gains[i]), "low": float(low[i]), "high": float(high[i])}
+    return out
 
 
 PARTS: Mapping[str, Callable[[Size], dict[str, Any]]] = {"shift": shift}

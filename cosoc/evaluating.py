@@ -55,9 +55,9 @@ def evaluate(
     """Evaluate every mapping of a finished run on corrupted images and inexact analog cores: accuracy under each, and
     whether the mappings keep their order."""
     from cosoc.search.training import shift_shown
-    from cosoc.search.training.corruptions import names_of
+    from cosoc.search.training.corruptions import SEVERITIES, names_of
     from cosoc.search.training.noise import kinds_of
-    from cosoc.search.training.shift import SEVERITIES, Asked, severities_of
+    from cosoc.search.training.shift import Asked, severities_of
     from cosoc.search.training.shift import evaluate as evaluated
     from cosoc.search.training.trained import read_run
     from cosoc.sim.errors import InputError

@@ -62,7 +62,7 @@ def export(
     with reporting(quiet) as progress:
         one = exported(
             point, training.net, about.mapping(found), about.opened.workload, about.config.soc, about.data,
-            training.accuracy, images, progress,
+            training.metric, images, progress,
         )  # fmt: skip
         with _made(out) as folder:
             _write(one, form, folder)

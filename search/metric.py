@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from cosoc.sim.errors import InputError
+from cosoc.sim.figures import OBJECTIVES
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+# What a result says of a mapping under names of its own.
+TAKEN = frozenset(("about", "estimated", "front", "known", "mapping", "name", "simulated", *OBJECTIVES))
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,14 @@ class Metric:
     best: float = 1.0
     higher_is_better: bool = True
     share: bool = True
+
+    def __post_init__(self) -> None:
+        if not NAME.fullmatch(self.name) or not NAME.fullmatch(self.plural) or {self.name, self.plural} & TAKEN:
+            raise InputError(
+                f"metric {self.name!r}, {self.plural!r}: names in lower case are needed, none of a result's own"
+            )
+        if self.name == self.plural:
+            raise InputError(f"metric {self.name!r}: its plural must be another name")
 
     def shortfall(self, value: float) -> float:
         """How far a value is from the best, to be small."""

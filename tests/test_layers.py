@@ -220,7 +220,13 @@ def test_third_parties_are_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = project["dependencies"] + [line for extra in project["optional-dependencies"].values() for line in extra]
     declared = {line.split("[")[0].split(">")[0].split("<")[0].strip().lower() for line in lines}
-    called = {"yaml": "pyyaml", "sklearn": "scikit-learn", "distributed": "dask", "pydantic_core": "pydantic"}
+    called = {
+        "yaml": "pyyaml",
+        "sklearn": "scikit-learn",
+        "PIL": "pillow",
+        "distributed": "dask",
+        "pydantic_core": "pydantic",
+    }
     for module, path in modules().items():
         foreign = {name.partition(".")[0] for name in imported(path.read_text())} - set(sys.stdlib_module_names)
         needed = {called.get(name, name) for name in foreign - {"cosoc"}}

@@ -44,6 +44,8 @@ def _problems(part: SimulatePart | SearchPart, touched: Callable[..., bool]) -> 
             continue
         for what in _refused(partial(_workload, name, bool(firsts & {"channels", "operators"}))):
             yield ("workload", i), what
+    if isinstance(part, SearchPart) and ":" in part.data and not Path(part.data).exists() and not touched("data"):
+        yield from ((("data",), what) for what in _refused(partial(check_trusted, part.data)))
     found = {}
     for i, name in enumerate(part.soc):
         if touched("soc", i):

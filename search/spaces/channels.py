@@ -453,7 +453,9 @@ _PLAIN_NAMES = "relu relu6 sigmoid hardsigmoid hardswish silu gelu tanh hardtanh
 _PLAIN = tuple(f"aten.{name}" for name in _PLAIN_NAMES.split())
 
 
-def make_contiguous(net: MixedNet, workload: Workload, chosen: Assignment) -> tuple[Assignment, dict[str, Tensor]]:
+def make_contiguous(
+    net: MixedNet, workload: Workload, chosen: Assignment, input_shape: Sequence[int] | None = None
+) -> tuple[Assignment, dict[str, Tensor]]:
     """Reorder channels, in place, so that each layer's channels on one core lie side by side, in the cores' order.
 
     All tensors of a group share one order, and each layer keeps its number of channels on each core, and so its cost.
@@ -461,6 +463,7 @@ def make_contiguous(net: MixedNet, workload: Workload, chosen: Assignment) -> tu
     common orders the one is taken that loses least, the loss being the differences of the logits summed over the
     channels that change (an assignment problem of channels to places, solved exactly). Returns the new assignment and
     the permutation of each reordered group (old index of each new channel), by its name in `channel_groups`.
+    input_shape: of an item as the network takes it, where that is not the workload's (c, iy, ix).
 
     Raises InputError if the reordered network computes something else, before any re-assignment: its forward pass then
     mixes channels in a way that the workload does not show.
@@ -470,7 +473,7 @@ def make_contiguous(net: MixedNet, workload: Workload, chosen: Assignment) -> tu
     for name in net.layers:
         members.setdefault(groups[name], []).append(name)
     orders = {group: _common_order(net, chosen, names) for group, names in members.items() if group != groups[INPUT]}
-    x = torch.randn(1, *workload.input_shape, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, *(input_shape or workload.input_shape), generator=torch.Generator().manual_seed(0))
     before = _probed(net, chosen, x)
     moved = {name: cores[orders[groups[name]]] if groups[name] in orders else cores for name, cores in chosen.items()}
     with torch.no_grad():

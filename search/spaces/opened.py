@@ -82,7 +82,7 @@ def channel_space(
         draw=lambda generator: None,
         fixed=None,
         settled=lambda mixed, chosen: chosen,
-        contiguous=lambda mixed, chosen: make_contiguous(mixed, workload, chosen)[0],
+        contiguous=lambda mixed, chosen: make_contiguous(mixed, workload, chosen, tuple(input_shape))[0],
     )
 
 

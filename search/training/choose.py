@@ -12,8 +12,8 @@ from cosoc.search.exact.shares import Front, Price, front, nearest, table
 from cosoc.search.spaces.channels import Assignment, MixedNet, fix
 from cosoc.search.spaces.opened import Opened
 from cosoc.search.spaces.shares import Counts
-from cosoc.search.training.data import Split
 from cosoc.search.training.evaluate import mean_loss
+from cosoc.search.training.parts import Split
 from cosoc.search.training.points import Aim, Visited, key, of_layers, worth_repairing
 from cosoc.search.training.repair import Move, meet, placed, repair
 from cosoc.search.training.task import Task

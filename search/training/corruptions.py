@@ -54,7 +54,7 @@ def corrupted(images: Tensor, name: str, severity: int, seed: int) -> Tensor:
         return images
     made = CORRUPTIONS[name]
     draws = generator(seed, "corruption", name)
-    parts = [made.make(part, made.levels[severity - 1], draws).clamp(0, 1) for part in images.split(CHUNK)]
+    parts = [made.make(part, made.levels[severity - 1], draws).clamp(0, 1) for part in torch.split(images, CHUNK)]
     return torch.cat(parts)
 
 

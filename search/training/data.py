@@ -1,10 +1,11 @@
-"""Image data sets as tensors: scikit-learn's digits, or what the user has on disk.
+"""Data sets as tensors: scikit-learn's digits, or what the user has.
 
 Nothing is downloaded, and nothing is called what it is not: a folder's data carries a data set's name only where its
 test file is that set's, byte for byte; otherwise it carries the folder's.
 
 Formats, by the files in a folder: idx (MNIST, Fashion-MNIST; plain or .gz), CIFAR-10 and CIFAR-100, each in its
-Python or its binary version. Pickles are read without running anything but numpy's array constructor.
+Python or its binary version; images by class (`image_folder`). Pickles are read without running anything but numpy's
+array constructor. Beside folders .npz files (`arrays`), and functions of a user's (`own_data`).
 """
 
 from __future__ import annotations
@@ -12,18 +13,22 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import math
 import pickle
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from cosoc.search.training.arrays import from_npz
+from cosoc.search.training.image_folder import from_folder, is_image_folder
+from cosoc.search.training.own_data import from_factory
+from cosoc.search.training.parts import Given, Part, Split, Stored
 from cosoc.search.training.task import Task, classification
 from cosoc.sim.errors import InputError
 
@@ -44,43 +49,34 @@ _TEST_FILES = {
     "f0ef6b0ae62326f3e7ffdfab6717acfc": "cifar100",
 }
 MAX_BYTES = 1 << 30  # of one file of a data set, uncompressed; CIFAR-100's training images are 155 MB
+HELD_BYTES = 1 << 28  # of images from folders, as float32: more are read when they are asked for
+SAMPLED = 500  # images of these, whose mean and deviation are those of all
 _FASHION = "t-shirt/top trouser pullover dress coat sandal shirt sneaker bag ankle-boot"
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images x, float32 [n, c, h, w], and their classes y, int64 [n]."""
-
-    x: Tensor
-    y: Tensor
-
-    def __len__(self) -> int:
-        return len(self.y)
 
 
 @dataclass(frozen=True)
 class Data:
     """A data set, split and normalised.
 
-    Pixels are (p / 255 - mean) / std, with mean and std a channel over the images in `train`. `provenance` says where
-    the data came from and how it was split.
+    Pixels are (p / 255 - mean) / std, with mean and std a channel over the images in `train`; other inputs are as they
+    were given, with mean and std as its owner states them, or none. `provenance` says where the data came from, how it
+    was split, and of a user's own what of it is held in memory. `classes` are names, where it has classes.
     """
 
     name: str
     provenance: str
     classes: tuple[str, ...]
-    train: Split
-    val: Split
-    test: Split
+    train: Part
+    val: Part
+    test: Part
     mean: tuple[float, ...]
     std: tuple[float, ...]
     task: Task
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(c, h, w) of one image."""
-        c, h, w = self.train.x.shape[1:]
-        return c, h, w
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one item: (c, h, w) of an image."""
+        return tuple(self.train.items(torch.zeros(1, dtype=torch.int64))[0].shape[1:])
 
 
 @dataclass(frozen=True)
@@ -102,32 +98,105 @@ def load_data(
     val_share: float = 0.1,
     train_images: int | None = None,
     folders: Mapping[str, tuple[str, ...]] = FOLDERS,
+    input_shape: Sequence[int] | None = None,
 ) -> Data:
-    """Read a data set: `digits`, a name in `folders`, or a folder in one of the known formats.
+    """Read a data set: `digits`, a name in `folders`, a folder or an .npz file in one of the known formats, or
+    `package.module:function`.
 
-    `seed` decides the split: `val_share` of the training images, class by class, become validation images (for
-    digits, which have no test part, a fifth becomes the test part first). `train_images` keeps that many of the rest,
-    at random. Raises InputError where files are missing, damaged or not what was asked for.
+    `seed` decides the split: where there is no validation part, `val_share` of the items for training, class by class
+    where they have classes, become one (of data without a test part, a fifth becomes that first). `train_images` keeps
+    that many of the rest, at random. `input_shape`: (c, h, w), to which images in folders are brought. Raises
+    InputError where files are missing, damaged or not what was asked for.
     """
     if not 0 < val_share < 1:
         raise InputError(f"validation share {val_share}: between 0 and 1 is needed")
-    raw = _digits() if name_or_dir == "digits" else _read_named(name_or_dir, folders)
+    given = _given(name_or_dir, folders, None if input_shape is None else tuple(input_shape)[-3:])
     rng = np.random.default_rng(seed)
-    x, y, test_x, test_y = raw.x, raw.y, raw.test_x, raw.test_y
-    if test_x is None or test_y is None:
-        rest, held = _stratified(y, 0.2, rng)
-        x, y, test_x, test_y = x[rest], y[rest], x[held], y[held]
-    rest, held = _stratified(y, val_share, rng)
+    rest = np.arange(len(given.train))
+    test, val, how = given.test, given.val, ""
+    if val is None and given.task.reconstructs:
+        raise InputError(f"{given.name}: val is missing; it needs anomalies, and train has none")
+    if test is None:
+        rest, held = _parted(given, rest, 0.2, rng)
+        test = given.train.at(torch.from_numpy(held))
+    if val is None:
+        rest, held = _parted(given, rest, val_share, rng)
+        val = given.train.at(torch.from_numpy(held))
+        what = "each class" if given.labels is not None else "what is to train"
+        how = f"; split with seed {seed}, {val_share:g} of {what} for validation"
+    else:
+        rest = rng.permutation(rest)
     if train_images is not None:
         if not 1 <= train_images <= len(rest):
-            raise InputError(f"{train_images} training images of {raw.name}; 1 to {len(rest)} can be had")
+            raise InputError(f"{train_images} training images of {given.name}; 1 to {len(rest)} can be had")
         rest = rest[:train_images]
-    mean, std = _statistics(x[rest])
-    train, val = (_split(x[part], y[part], mean, std) for part in (rest, held))
-    test = _split(test_x, test_y, mean, std)
-    how = f"{raw.provenance}; split with seed {seed}, {val_share:g} of each class for validation"
-    task = classification(len(raw.classes))
-    return Data(raw.name, how, raw.classes, train, val, test, tuple(mean.tolist()), tuple(std.tolist()), task)
+    parts = {"train": given.train.at(torch.from_numpy(rest)), "val": val, "test": test}
+    if given.same:
+        parts = {name: _kept(part) for name, part in parts.items()}
+    mean, std = given.mean, given.std
+    if given.images:
+        statistics = _statistics(_sample(parts["train"]))
+        parts = {
+            name: part.normalised(*(torch.from_numpy(one).float() for one in statistics))
+            for name, part in parts.items()
+        }
+        mean, std = (tuple(one.tolist()) for one in statistics)
+    if given.own:
+        how += f"; {_held(parts)}"
+    return Data(given.name, f"{given.provenance}{how}", given.classes, *parts.values(), mean, std, given.task)
+
+
+def _given(name_or_dir: str, folders: Mapping[str, tuple[str, ...]], shape: tuple[int, ...] | None) -> Given:
+    """The data set that is meant, as it is."""
+    path = Path(name_or_dir)
+    if ":" in name_or_dir and not path.exists():
+        return from_factory(name_or_dir)
+    if path.suffix == ".npz":
+        return from_npz(path, MAX_BYTES)
+    if name_or_dir not in folders and is_image_folder(path):
+        return from_folder(path, shape)
+    raw = _digits() if name_or_dir == "digits" else _read_named(name_or_dir, folders)
+    test = None if raw.test_x is None or raw.test_y is None else _pixels(raw.test_x, raw.test_y)
+    task, train = classification(len(raw.classes)), _pixels(raw.x, raw.y)
+    return Given(raw.name, raw.provenance, task, raw.classes, train, None, test, raw.y, True, own=False)
+
+
+def _pixels(x: np.ndarray, y: np.ndarray) -> Split:
+    return Split(torch.from_numpy(np.require(x, requirements="W")), torch.from_numpy(y.astype(np.int64)))
+
+
+def _parted(given: Given, among: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Some items for training parted at random: (rest, about `share` of them), class by class where there are any."""
+    if given.labels is not None:
+        rest, held = _stratified(given.labels[among], share, rng)
+        return among[rest], among[held]
+    shuffled, cut = rng.permutation(among), max(1, round(share * len(among)))
+    if len(among) < 2:
+        raise InputError(f"{given.name}: {len(among)} items cannot be split")
+    return shuffled[cut:], shuffled[:cut]
+
+
+def _kept(part: Part) -> Part:
+    """A part that is the same whenever it is read, in memory where it takes no more than HELD_BYTES there."""
+    if not isinstance(part, Stored) or len(part) * 4 * math.prod(part.shape) > HELD_BYTES:
+        return part
+    return Split(*part.items(torch.arange(len(part))))
+
+
+def _sample(part: Part) -> np.ndarray:
+    """Images by which pixels are normalised: all that are in memory, else SAMPLED of them, evenly."""
+    if isinstance(part, Split):
+        return part.x.numpy()
+    index = torch.linspace(0, len(part) - 1, min(SAMPLED, len(part))).round().long()
+    return part.items(index)[0].numpy()
+
+
+def _held(parts: Mapping[str, Part]) -> str:
+    """What of a data set is in memory, for people."""
+    sizes = {name: part.x.nbytes + part.y.nbytes for name, part in parts.items() if isinstance(part, Split)}
+    said = [f"{', '.join(sizes)} held in memory ({sum(sizes.values()) / 2**20:.1f} MiB)"] if sizes else []
+    others = [name for name in parts if name not in sizes]
+    return "; ".join(said + ([f"{', '.join(others)} read item by item"] if others else []))
 
 
 def _stratified(y: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -150,13 +219,6 @@ def _statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean = counts @ levels / counts.sum(axis=1)
     std = np.sqrt(np.maximum(counts @ levels**2 / counts.sum(axis=1) - mean**2, 0))
     return mean, np.where(std > 0, std, 1.0)
-
-
-def _split(x: np.ndarray, y: np.ndarray, mean: np.ndarray, std: np.ndarray) -> Split:
-    images = torch.from_numpy(x.astype(np.float32)).div_(255)
-    shape = (1, -1, 1, 1)
-    images.sub_(torch.from_numpy(mean).float().view(shape)).div_(torch.from_numpy(std).float().view(shape))
-    return Split(images, torch.from_numpy(y.astype(np.int64)))
 
 
 # ---------------------------------------------------------------------------------------------- which set
@@ -387,7 +449,7 @@ def _unpickle(path: Path) -> dict[str, Any]:
 
 _LAYOUTS = (
     "wanted are four idx files (train-images-idx3-ubyte[.gz] and so on), CIFAR-10's data_batch_1[.bin] to "
-    "test_batch[.bin], or CIFAR-100's train[.bin] and test[.bin]"
+    "test_batch[.bin], CIFAR-100's train[.bin] and test[.bin], or images in train/CLASS/"
 )
 # By the file of test images, which tells both the format and the data set.
 _READERS = {

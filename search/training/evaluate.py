@@ -7,30 +7,30 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from cosoc.search.training.data import Split
+from cosoc.search.training.parts import Part
 from cosoc.search.training.task import Task
 
 BATCH = 512  # items at once
 
 
-def metric(net: nn.Module, data: Split, task: Task, batch: int = BATCH) -> float:
+def metric(net: nn.Module, data: Part, task: Task, batch: int = BATCH) -> float:
     """The task's metric of a network, over all items."""
     return task.figure(
         torch.cat([task.seen(outputs, targets).cpu() for outputs, targets in _outputs(net, data, batch)])
     )
 
 
-def mean_loss(net: nn.Module, data: Split, task: Task, batch: int = BATCH) -> float:
+def mean_loss(net: nn.Module, data: Part, task: Task, batch: int = BATCH) -> float:
     """The task's loss of a network, its mean over the items."""
     losses = [float(task.loss(outputs, targets)) * len(targets) for outputs, targets in _outputs(net, data, batch)]
     return sum(losses) / len(data)
 
 
-def _outputs(net: nn.Module, data: Split, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _outputs(net: nn.Module, data: Part, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Outputs and targets of the items, batch by batch, where the network is."""
     net.eval()
     device = next(net.parameters()).device
     with torch.no_grad():
         for start in range(0, len(data), batch):
-            x, y = (part[start : start + batch].to(device) for part in (data.x, data.y))
-            yield net(x), y
+            x, y = data.items(torch.arange(start, min(start + batch, len(data))))
+            yield net(x.to(device)), y.to(device)

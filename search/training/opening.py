@@ -13,6 +13,7 @@ from torch import nn
 from cosoc.search.spaces.channels import cores_of
 from cosoc.search.training.data import Data
 from cosoc.search.training.nets import NETWORKS, build
+from cosoc.search.training.task import Task
 from cosoc.search.training.train import generator
 from cosoc.sim.errors import InputError
 from cosoc.sim.importers.torch_export import from_module, load_module
@@ -21,7 +22,8 @@ from cosoc.sim.model.workload import Workload
 
 Device = Literal["cpu", "cuda"]
 DEVICES: tuple[Device, ...] = get_args(Device)
-PROBED = 2  # images that a network is tried with
+PROBED = 2  # items that a network is tried with
+IMAGE_DIMS = 3  # of an item (c, h, w)
 
 
 def check_device(device: str) -> None:
@@ -44,48 +46,75 @@ def check_channels(workload: Workload, soc: SoC) -> None:
         )
 
 
-def check_network(name: str, shape: tuple[int, int, int], classes: int) -> Workload | None:
-    """A built-in network for images (c, h, w) of so many classes, as a workload without weights; InputError where it
-    cannot take them, with the size that it is made for. None for a factory, which only its own module knows."""
+def check_network(name: str, shape: tuple[int, ...], task: Task) -> Workload | None:
+    """A built-in network for items of a shape, (c, h, w) of images, and a task, as a workload without weights;
+    InputError where it cannot take them, with the size that it is made for. None for a factory, which only its own
+    module knows."""
     if ":" in name:
         return None
     if name not in NETWORKS:
         raise InputError(f"no network named {name!r}; there is {', '.join(NETWORKS)}, or package.module:factory")
     with torch.device("meta"):  # sizes alone are read: the largest network's weights would take a gigabyte
-        net = build(name, shape[0], classes).eval()
-        _check_outputs(net, name, torch.empty(PROBED, *shape), classes)
+        net = _built(name, shape, task).eval()
+        _check_outputs(net, name, torch.empty(PROBED, *shape), None, task)
         return from_module(net, shape, name)
 
 
 def network(
     name: str, data: Data, input_shape: Sequence[int] | None, seed: int, module: nn.Module | None = None
 ) -> nn.Module:
-    """The float network for the data's channels and classes, its weights drawn from the seed; or a copy of `module`."""
-    if input_shape is not None and tuple(input_shape)[-3:] != data.input_shape:
-        raise InputError(f"--input-shape {tuple(input_shape)}: the images of {data.name} are {data.input_shape}")
+    """The float network for the data's channels and task, its weights drawn from the seed; or a copy of `module`."""
+    shape = data.input_shape
+    if input_shape is not None and tuple(input_shape)[-len(shape) :] != shape:
+        what = "images" if len(shape) == IMAGE_DIMS else "items"
+        raise InputError(f"--input-shape {tuple(input_shape)}: the {what} of {data.name} are {shape}")
     if module is not None:
         net = copy.deepcopy(module).cpu()
-        _check_outputs(net.eval(), name, data.val.x[:PROBED], len(data.classes))
-        return net
-    with seeded(seed, "weights"):
-        net = load_module(name) if ":" in name else build(name, data.input_shape[0], len(data.classes))
-    _check_outputs(net.eval(), name, data.val.x[:PROBED], len(data.classes))
+    else:
+        with seeded(seed, "weights"):
+            net = load_module(name) if ":" in name else _built(name, shape, data.task)
+    x, y = data.val.items(torch.arange(min(PROBED, len(data.val))))
+    _check_outputs(net.eval(), name, x, y, data.task)
     return net
 
 
-def _check_outputs(net: nn.Module, name: str, x: torch.Tensor, classes: int) -> None:
-    """InputError unless a network takes images x and gives one score for each class."""
+def _built(name: str, shape: tuple[int, ...], task: Task) -> nn.Module:
+    """A built-in network for items of a shape; one that rebuilds them has no classifier."""
+    return build(name, shape[0], None if task.reconstructs else task.n_outputs)
+
+
+def _check_outputs(net: nn.Module, name: str, x: torch.Tensor, y: torch.Tensor | None, task: Task) -> None:
+    """InputError unless a network takes items x and gives what the task compares with targets y (None: not known)."""
     found = tuple(x.shape[1:])
+    what = "images" if len(found) == IMAGE_DIMS else "items"
     try:
         with torch.no_grad():
             out = net(x)
     except Exception as error:  # a module may raise anything on a size that it is not made for
         made = f"it is made for {NETWORKS[name].input_shape}; " if name in NETWORKS else ""
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{name} cannot take images of {found} (c, h, w): {made}{reason}") from None
-    if not isinstance(out, torch.Tensor) or tuple(out.shape) != (len(x), classes):
-        given = tuple(out.shape) if isinstance(out, torch.Tensor) else f"a {type(out).__name__}"
-        raise InputError(f"{name} gives {given} for {len(x)} images; there are {classes} classes")
+        axes = " (c, h, w)" if len(found) == IMAGE_DIMS else ""
+        raise InputError(f"{name} cannot take {what} of {found}{axes}: {made}{reason}") from None
+    if not isinstance(out, torch.Tensor):
+        raise InputError(f"{name} gives a {type(out).__name__}; a tensor is needed")
+    given = tuple(out.shape)
+    if task.name == "classification" and given != (len(x), task.n_outputs):
+        raise InputError(f"{name} gives {given} for {len(x)} {what}; there are {task.n_outputs} classes")
+    outputs = out.flatten(1) if task.reconstructs and out.dim() > 1 else out
+    if len(outputs) != len(x) or outputs.dim() <= task.dim or outputs.shape[task.dim] != task.n_outputs:
+        wanted = f"{task.n_outputs} outputs in dimension {task.dim} are needed for {task.name}"
+        raise InputError(f"{name} gives {given} for {len(x)} {what}; {wanted}")
+    if y is None:
+        return
+    try:
+        loss = task.loss(out, y)
+        task.seen(out, y)
+    except Exception as error:  # a task may be a user's
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        targets = f"targets of {tuple(y.shape)} cannot be compared with for {task.name}: {reason}"
+        raise InputError(f"{name} gives {given} for {len(x)} {what}, which {targets}") from None
+    if not isinstance(loss, torch.Tensor) or loss.dim():
+        raise InputError(f"task {task.name}: its loss must be a scalar tensor")
 
 
 @contextmanager

@@ -66,9 +66,8 @@ def order(before: np.ndarray, after: np.ndarray, drawn_before: np.ndarray, drawn
         became = float(np.mean(drawn_after[:, a] < drawn_after[:, b]))
         if after[a] < after[b] and min(was, became) >= surely:
             turned.append((int(a), int(b)))
-    kinds = (kendall, spearman)
-    values = (_interval(kind(before, after), kind(drawn_before, drawn_after)) for kind in kinds)
-    return Order(*values, tuple(turned))
+    tau, rho = (_interval(of(before, after), of(drawn_before, drawn_after)) for of in (kendall, spearman))
+    return Order(tau, rho, tuple(turned))
 
 
 def _interval(value: np.ndarray, drawn: np.ndarray) -> Correlation:

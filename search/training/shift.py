@@ -20,14 +20,16 @@ from torch import Tensor
 from cosoc.search.spaces.channels import MixedNet
 from cosoc.search.training.corruptions import SEVERITIES, check_images, corrupted
 from cosoc.search.training.data import Data
+from cosoc.search.training.evaluate import BATCH
 from cosoc.search.training.noise import Kind, Noise, noise_of, quiet, set_ranges
 from cosoc.search.training.order import Order, order, resampled
+from cosoc.search.training.task import Task
 from cosoc.search.training.train import generator
 from cosoc.search.training.trained import TrainedRun
 from cosoc.sim.errors import InputError
 from cosoc.sim.progress import Report, untold
 
-BATCH = 512  # images at once, as accuracies of runs are measured
+CLASSIFICATION = "classification"
 RANGED_BY = 512  # images of the validation part, by which converters get their ranges
 
 
@@ -110,9 +112,12 @@ def evaluate(run: TrainedRun, asked: Asked, report: Report = untold) -> Shift:
     SoC does not state, and for corruptions of what are no images."""
     noise = noise_of(run.config.soc, asked.noise)
     kinds = [(kind,) for kind in asked.noise] + ([asked.noise] if len(asked.noise) > 1 else [])
-    if asked.images is not None and asked.images > len(run.data.test):
-        raise InputError(f"{asked.images} test images of {run.data.name}; it has {len(run.data.test)}")
-    x, y = run.data.test.x[: asked.images], run.data.test.y[: asked.images]
+    if run.data.task.name != CLASSIFICATION:
+        raise InputError(f"{run.folder}: its network was trained for {run.data.task.name}; {CLASSIFICATION} is needed")
+    n = len(run.data.test)
+    if asked.images is not None and asked.images > n:
+        raise InputError(f"{asked.images} test images of {run.data.name}; it has {n}")
+    x, y = run.data.test.items(torch.arange(asked.images or n))
     pixels = pixels_of(run.data, x) if asked.corruptions else x
     conditions = [
         Condition("clean", "clean"),
@@ -140,12 +145,12 @@ def evaluate(run: TrainedRun, asked: Asked, report: Report = untold) -> Shift:
         for m, some_nets in enumerate(chosen):
             for net, chip in itertools.product(some_nets, range(chips)):
                 acting.draw(net, generator(asked.seed, "chip", chip))
-                right[at, m] += right_of(net, seen, y).double().numpy() / (len(some_nets) * chips)
+                right[at, m] += right_of(net, seen, y, run.data.task).double().numpy() / (len(some_nets) * chips)
                 quiet(net)
                 done += 1
                 report(done, total, what)
     # The mean of what all trainings find, as result.json has it.
-    recorded = tuple(sum(one.accuracy for one in some) / len(some) for some in trainings)
+    recorded = tuple(sum(one.metric for one in some) / len(some) for some in trainings)
     return Shift(
         _heading(run, asked, noise, len(y)), tuple(one.name for one in run.found), recorded, tuple(conditions), right,
         resampled(right, asked.seed),
@@ -167,23 +172,28 @@ def _converted(run: TrainedRun, nets: list[list[MixedNet]], noise: Noise) -> lis
     """The networks with converters: those that they were trained with, or new ones with ranges of their own."""
     if run.config.converter_bits:
         return nets
-    out = copy.deepcopy(nets)
+    out, val = copy.deepcopy(nets), run.data.val
+    images, _ = val.items(torch.arange(min(RANGED_BY, len(val))))
     for net in (net for some in out for net in some):
-        set_ranges(net, noise.adc_bits, run.data.val.x[:RANGED_BY])
+        set_ranges(net, noise.adc_bits, images)
     return out
 
 
 @torch.no_grad()
-def right_of(net: MixedNet, x: Tensor, y: Tensor) -> Tensor:
-    """Of which images the likeliest class is theirs, bool [n]."""
+def right_of(net: MixedNet, x: Tensor, y: Tensor, task: Task) -> Tensor:
+    """Which images a network has right, bool [n]; in the batches in which runs measure accuracy."""
     net.eval()
-    return torch.cat([net(part).argmax(1) == of for part, of in zip(x.split(BATCH), y.split(BATCH), strict=True)])
+    return torch.cat(
+        [task.seen(net(part), of) for part, of in zip(torch.split(x, BATCH), torch.split(y, BATCH), strict=True)]
+    )
 
 
 def pixels_of(data: Data, x: Tensor) -> Tensor:
     """Images with pixels in 0..1 of normalised ones. InputError where they are none."""
     if x.dim() != 4 or x.shape[1] not in (1, 3):
         check_images(x)
+    if not data.mean or not data.std:
+        raise InputError(f"the data of {data.name} do not say how pixels were normalised; mean and std are needed")
     mean, std = (torch.tensor(figures).float().reshape(1, -1, 1, 1) for figures in (data.mean, data.std))
     pixels = x * std + mean
     off = 1e-3  # far more than rounding, far less than a grey level

@@ -34,12 +34,13 @@ from cosoc.search.spaces.operators import Cut, Template
 from cosoc.search.spaces.shares import CostModel, Counts, ShareCosts
 from cosoc.search.targets import Target
 from cosoc.search.training.choose import IMAGES, Judge, all_counts
-from cosoc.search.training.data import Data, Split, load_data
+from cosoc.search.training.data import Data, load_data
 from cosoc.search.training.evaluate import metric
 from cosoc.search.training.gates import Estimator
 from cosoc.search.training.gradient import Manner, search_gates
 from cosoc.search.training.noise import Kind, Noise, noise_of, quiet
 from cosoc.search.training.opening import Device, check_channels, check_device, check_network, network, seeded
+from cosoc.search.training.parts import Split
 from cosoc.search.training.points import Aim, Bound, bounds_of, key, next_bound, of_layers
 from cosoc.search.training.points import Asked as AskedPoint
 from cosoc.search.training.repair import placed, wide
@@ -150,7 +151,7 @@ class TrainedSpace:
         check_device(config.device)
         self.noise = config.noise
         self.data = data_of(config)
-        self.judged = Split(self.data.val.x[:IMAGES], self.data.val.y[:IMAGES])
+        self.judged = Split(*self.data.val.items(torch.arange(min(IMAGES, len(self.data.val)))))
         self.opened = opened(config, self.data)
         self.workload = self.opened.workload
         self.first_weights = copy.deepcopy(self.opened.float_net.state_dict())
@@ -526,21 +527,20 @@ def _present(on_cores: MappingOf[str, int]) -> dict[str, int]:
 
 def data_of(config: TrainingConfig) -> Data:
     """The data that a configuration asks for."""
-    return _limited(load_data(config.data, config.seed), config.train_images)
+    return _limited(load_data(config.data, config.seed, input_shape=config.input_shape), config.train_images)
 
 
 def _limited(data: Data, images: int | None) -> Data:
-    if images is None or images >= len(data.train.y):
+    if images is None or images >= len(data.train):
         return data
-    few = max(1, images // 4)  # validated every epoch, so no more than training takes
-    val = Split(data.val.x[:few], data.val.y[:few])
-    return replace(data, train=Split(data.train.x[:images], data.train.y[:images]), val=val)
+    few = min(len(data.val), max(1, images // 4))  # validated every epoch, so no more than training takes
+    return replace(data, train=data.train.at(torch.arange(images)), val=data.val.at(torch.arange(few)))
 
 
 def opened(config: TrainingConfig, data: Data) -> Opened:
     """The network with its choices open; InputError where it does not fit the data, or nothing can be chosen."""
     name, shape = config.workload.replace(":", "."), data.input_shape
-    workload = None if config.module else check_network(config.workload, shape, len(data.classes))
+    workload = None if config.module else check_network(config.workload, shape, data.task)
     choosing = bool(config.strengths or config.targets or config.points)
     if workload is not None and choosing and config.space == "channels":
         check_channels(workload, config.soc)

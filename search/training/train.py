@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cosoc.search.runfolder import RunFolder
-from cosoc.search.training.data import Split
+from cosoc.search.training.parts import Part
 from cosoc.sim.progress import Report, untold
 
 Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]  # net, x, y, generator, part done 0..1
@@ -56,7 +56,7 @@ def train(
     phase: Phase,
     net: nn.Module,
     groups: Sequence[tuple[list[nn.Parameter], float]],
-    data: Split,
+    data: Part,
     loss_of: Loss,
     after_epoch: AfterEpoch,
     folder: RunFolder,
@@ -69,7 +69,7 @@ def train(
     phase keeps between epochs (a multiplier, say); it is restored with the checkpoint.
     """
     net.to(phase.device)
-    x, y = data.x.to(phase.device), data.y.to(phase.device)
+    data = data.to(phase.device)
     optimizer = torch.optim.Adam([{"params": p, "lr": rate} for p, rate in groups if p])
     rates = [group["lr"] for group in optimizer.param_groups]
     state = folder.restore(phase.name)
@@ -80,7 +80,7 @@ def train(
         extra.update(state["extra"])
         start = state["epoch"]
         progress.advance(start, phase.name)
-    n, steps = len(y), max(1, len(y) // phase.batch)
+    n, steps = len(data), max(1, len(data) // phase.batch)
     for epoch in range(start, phase.epochs):
         net.train()
         draws = generator(phase.seed, phase.name, epoch)
@@ -90,8 +90,8 @@ def train(
             done = (epoch + step / steps) / phase.epochs
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * (0.1 + 0.45 * (1 + float(torch.cos(torch.tensor(torch.pi * done)))))
-            index = order[step * phase.batch : (step + 1) * phase.batch].to(phase.device)
-            loss = loss_of(net, x[index], y[index], draws, done)
+            x, y = data.items(order[step * phase.batch : (step + 1) * phase.batch])
+            loss = loss_of(net, x.to(phase.device), y.to(phase.device), draws, done)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

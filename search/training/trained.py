@@ -7,7 +7,7 @@ trusts it (`cosoc.sim.trust`); a network that was handed over as a module is ask
 from __future__ import annotations
 
 from collections.abc import Mapping as MappingOf
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +28,22 @@ from cosoc.sim.files.yamlfile import read_json, read_plain
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.trust import check_trusted
 
-# Of a configuration, what the points are searched by: the networks do not depend on it.
-SEARCHED_BY = ("strengths", "targets", "theta", "inner", "out", "resume", "redo", "module", "soc")
+# Of a configuration, what networks and data follow from: not how points were searched and trained.
+BUILT_BY = ("workload", "space", "template", "cut", "data", "input_shape", "seed", "seeds", "runtime", "train_images",
+            "adc_bits", "train_noise")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Training:
-    """A network that was trained. accuracy: the task's metric of the test part, as the run measured it."""
+    """A network that was trained. metric: of the test part, as the run measured it."""
 
     net: MixedNet
-    accuracy: float
+    metric: float
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished run. config: what was asked for, without what points were searched by; found: its mappings, points
+    """A finished run. config: what of it networks and data follow from; found: its mappings, points
     first; opened: the network with its choices open."""
 
     files: Files
@@ -99,8 +100,7 @@ def read_run(folder: Path, module: nn.Module | None = None) -> TrainedRun:
         raise InputError(f"{folder}: the run has not ended; `cosoc search --resume` goes on with it")
     config = _config(plain, folder, module)
     data = data_of(config)
-    result = read_json(files.path("result.json"))
-    metric = data.task.measured
+    metric, result = data.task.measured, read_json(files.path("result.json"))
     found = [
         found_from(one, known, metric) for part, known in (("points", False), ("known", True)) for one in result[part]
     ]
@@ -109,10 +109,10 @@ def read_run(folder: Path, module: nn.Module | None = None) -> TrainedRun:
 
 def _config(plain: MappingOf[str, Any], folder: Path, module: nn.Module | None) -> TrainingConfig:
     where = f"{folder / 'config.yaml'}: soc"
-    known = {one.name for one in fields(TrainingConfig)} - set(SEARCHED_BY)
-    kept = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items() if key in known}
+    kept: dict[str, Any] = {
+        key: tuple(plain[key]) if isinstance(plain[key], list) else plain[key] for key in BUILT_BY if key in plain
+    }
     for spec in (kept["workload"], kept["data"]) if module is None else (kept["data"],):
         if ":" in str(spec):
             check_trusted(str(spec))
-    stated = {"points": 0, "manual": (), "device": "cpu"}
-    return TrainingConfig(**{**kept, **stated}, soc=soc_from(plain["soc"], where), module=module, out=folder)
+    return TrainingConfig(**kept, points=0, manual=(), soc=soc_from(plain["soc"], where), module=module, out=folder)

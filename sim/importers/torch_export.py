@@ -182,10 +182,19 @@ def from_spec(spec: str, reading: Reading) -> Workload:
 
 
 def load_module(spec: str) -> nn.Module:
-    """The module that `package.module:factory` makes; the working directory is importable meanwhile.
+    """The module that `package.module:factory` makes: a function or class without arguments, or a module object.
+    Raises InputError."""
+    from torch import nn
 
-    The factory may be a function or class without arguments, or a module object. Raises InputError.
-    """
+    made = made_by(spec)
+    if not isinstance(made, nn.Module):
+        raise InputError(f"{spec} makes a {type(made).__name__}; a torch.nn.Module is needed")
+    return made
+
+
+def made_by(spec: str) -> Any:
+    """What `package.module:factory` makes when it is called, or itself where it is a torch module; the working
+    directory is importable meanwhile. Raises InputError."""
     from torch import nn
 
     package, _, attribute = spec.partition(":")
@@ -199,13 +208,10 @@ def load_module(spec: str) -> nn.Module:
         if not hasattr(imported, attribute):
             raise InputError(f"{spec}: {package} has no {attribute!r}")
         made = getattr(imported, attribute)
-        made = made if isinstance(made, nn.Module) else made()
+        return made if isinstance(made, nn.Module) else made()
     except InputError:
         raise
     except Exception as error:
         raise InputError(f"{spec}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     finally:
         sys.path.remove(folder)
-    if not isinstance(made, nn.Module):
-        raise InputError(f"{spec} makes a {type(made).__name__}; a torch.nn.Module is needed")
-    return made

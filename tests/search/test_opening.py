@@ -11,6 +11,7 @@ import torch
 from cosoc.cli import main
 from cosoc.search.training.nets import NETWORKS
 from cosoc.search.training.opening import check_channels, check_network
+from cosoc.search.training.task import classification
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc, list_socs
 from cosoc.sim.files.workload_file import find_workload
@@ -29,11 +30,11 @@ QUICK = ("digits_cnn", "resnet8", "dscnn", "resnet18_segment", "vit_base", "vgg8
 def test_every_network_takes_the_digits_or_says_why_not(name: str) -> None:
     """In a line; where images are too small, with the size that the network is made for."""
     if NETWORKS[name].classes is not None and name not in TOO_SMALL:
-        workload = check_network(name, DIGITS, CLASSES)
+        workload = check_network(name, DIGITS, classification(CLASSES))
         assert workload is not None and workload.input_shape == DIGITS
         return
     with pytest.raises(InputError) as refused:
-        check_network(name, DIGITS, CLASSES)
+        check_network(name, DIGITS, classification(CLASSES))
     assert "\n" not in str(refused.value)
     if NETWORKS[name].classes is None:
         assert f"{name} has no classifier" in str(refused.value)
