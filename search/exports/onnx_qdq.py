@@ -61,7 +61,7 @@ class _Writer:
         self.constants: list[Any] = []
 
     def constant(self, name: str, values: Any) -> str:
-        self.constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
+        self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(values), name))
         return name
 
     def node(self, op: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:

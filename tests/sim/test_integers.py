@@ -151,18 +151,6 @@ def rows_needed_one_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fusion, "last_row_under", lambda layer, row: max(true(layer, row) - 1, 0))
 
 
-def rows_that_run_further_ahead_than_their_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The memory that is set aside (and the interpreter's) stays what it was."""
-    from cosoc.sim.lower import fusion
-
-    true = fusion.line_buffers
-
-    def more(workload: Workload, members: Any) -> Any:
-        return {edge: rows + 3 for edge, rows in true(workload, members).items()}
-
-    monkeypatch.setattr(fusion, "line_buffers", more)
-
-
 def parts_in_the_other_order(monkeypatch: pytest.MonkeyPatch) -> None:
     from cosoc.sim.lower import tile_steps
 
@@ -191,7 +179,6 @@ def jobs_that_wait_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 MUTANTS = {
     halo_of_one_row_less: SHARED,
     rows_needed_one_too_few: FUSED,
-    rows_that_run_further_ahead_than_their_buffer: APART,
     parts_in_the_other_order: SHARED,
     jobs_that_wait_for_nothing: SHARED,
 }
@@ -204,6 +191,26 @@ def test_a_lowering_that_is_wrong_is_caught(mutant: Any, monkeypatch: pytest.Mon
     assert not wrong(cosoc.simulate("diana", "resnet8", tmp_path / "m.yaml", overrides=overrides))
     mutant(monkeypatch)
     assert wrong(cosoc.simulate("diana", "resnet8", tmp_path / "m.yaml", overrides=overrides))
+
+
+def test_a_line_buffer_of_a_row_less_than_is_needed_is_caught(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:  # fmt: skip
+    """Less than the rows that any order of a piece needs, without those that run ahead: a row takes the place of one
+    that is read yet, or that a later row reads."""
+    from cosoc.sim.integers import tiles
+    from cosoc.sim.lower.fusion import AHEAD
+
+    true = tiles.line_buffers
+    (tmp_path / "m.yaml").write_text(FUSED)
+    result = cosoc.simulate("diana", "resnet8", tmp_path / "m.yaml")
+
+    def less(workload: Workload, members: Any) -> Any:
+        return {edge: rows - AHEAD - 1 for edge, rows in true(workload, members).items()}
+
+    monkeypatch.setattr(tiles, "line_buffers", less)
+    with pytest.raises(TileFault, match=r"takes the place of row|where row \d+ lies"):
+        differing(result)
 
 
 def test_rows_of_a_step_that_are_dropped_too_early_are_caught(
