@@ -67,7 +67,7 @@ def export(
         with _made(out) as folder:
             _write(one, form, folder)
     if not quiet:
-        of = f"the first {one.images} test images" if one.images < len(about.data.test.y) else "the test images"
+        of = f"the first {one.images} test images" if one.images < len(about.data.test) else "the test images"
         measured = about.data.task.measured
         whole, trained = measured.text(one.integer_accuracy), measured.text(one.accuracy)
         put(f"{point}: {measured.name} {whole} on {of} in integers, {trained} as it was trained")

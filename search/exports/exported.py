@@ -12,7 +12,6 @@ schedule of the mapping, with addresses (`cosoc schema schedule`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +22,7 @@ from cosoc.search.spaces.channels import MixedNet
 from cosoc.search.training.data import Data
 from cosoc.search.training.integers import integers, quantised_image, scores
 from cosoc.sim.errors import InputError
-from cosoc.sim.integers.network import IntegerNetwork, Ints, Piece, pieces, run_whole
+from cosoc.sim.integers.network import Floats, IntegerNetwork, Ints, Piece, pieces, run_whole
 from cosoc.sim.integers.regions import NEVER, TileFault
 from cosoc.sim.integers.run import run_tiles
 from cosoc.sim.model.mapping import Mapping, Part
@@ -82,24 +81,24 @@ def exported(
     network = integers(net, workload)
     order = net.output_order.numpy().astype(np.int64)
     result = simulate(soc, workload, mapping)
-    check_tiles(result, network, quantised_image(network, data.test.x[:1]))
-    tried = len(data.test.y) if images is None else min(images, len(data.test.y))
+    first, _ = data.test.items(torch.arange(1))
+    check_tiles(result, network, quantised_image(network, first))
+    with torch.no_grad():
+        shape = net(first).shape[1:]
+    tried = len(data.test) if images is None else min(images, len(data.test))
     seen = []
-    for first, outputs in through(network, data.test.x[:tried], net.output_order, report):
-        seen.append(data.task.seen(torch.from_numpy(outputs), data.test.y[first : first + len(outputs)]))
+    for at in range(0, tried, AT_ONCE):
+        report(at, tried, "images through the integers")
+        x, y = data.test.items(torch.arange(at, min(at + AT_ONCE, tried)))
+        seen.append(data.task.seen(torch.from_numpy(outputs(network, x, net.output_order)).reshape(-1, *shape), y))
+    report(tried, tried, "images through the integers")
     return Exported(point, soc, data, network, order, result, accuracy, data.task.figure(torch.cat(seen)), tried)
 
 
-def through(
-    network: IntegerNetwork, x: torch.Tensor, order: torch.Tensor, report: Report = untold
-) -> Iterator[tuple[int, Any]]:
-    """Outputs of images by the integers, some at a time: the number of the first, and [n, k] in the order of the
-    network that was trained."""
-    for first in range(0, len(x), AT_ONCE):
-        some = x[first : first + AT_ONCE]
-        report(first, len(x), "images through the integers")
-        of_all = replace(network, workload=batched(network.workload, len(some)))
-        yield first, scores(network, run_whole(of_all, quantised_image(network, some)), order)
+def outputs(network: IntegerNetwork, x: torch.Tensor, order: torch.Tensor) -> Floats:
+    """Outputs of images x [n, c, iy, ix] by the integers, [n, k], in the order of the network that was trained."""
+    of_all = replace(network, workload=batched(network.workload, len(x)))
+    return scores(network, run_whole(of_all, quantised_image(network, x)), order)
 
 
 def check_tiles(result: Result, network: IntegerNetwork, image: Ints) -> None:
@@ -175,4 +174,4 @@ def bits_of(part: Part, soc: SoC) -> int:
     return 2 if core.ternary else part.bits or core.weight_bits
 
 
-__all__ = ["SIZES", "VERSION", "Exported", "bits_of", "check_tiles", "exported", "plain", "through"]
+__all__ = ["SIZES", "VERSION", "Exported", "bits_of", "check_tiles", "exported", "outputs", "plain"]

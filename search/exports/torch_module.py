@@ -28,8 +28,8 @@ class IntegerModule(nn.Module):
         super().__init__()
         self.workload, self.image = network.workload, network.tensors[INPUT]
         self.pieces = {layer.name: pieces(network, layer) for layer in network.workload}
-        for name, some in self.pieces.items():
-            for one in some:
+        for name, each in self.pieces.items():
+            for one in each:
                 if one.about.weights is not None:
                     self.register_buffer(_key("weights", name, one), torch.from_numpy(one.about.weights))
                 for key in KEYS if one.about.rescale is not None else ():
@@ -64,10 +64,10 @@ class IntegerModule(nn.Module):
             return sums[0]
         multiplier, offset, shift = (getattr(self, _key(key, name, one)) for key in KEYS)
         total = offset[:, None, None]
-        for i, one in enumerate(sums):
-            total = total + multiplier[i][:, None, None] * one.long()
-        found: Tensor = (total >> shift[:, None, None]).clamp(scaled.low, scaled.high).double()
-        return found
+        for i, found in enumerate(sums):
+            total = total + multiplier[i][:, None, None] * found.long()
+        whole: Tensor = (total >> shift[:, None, None]).clamp(scaled.low, scaled.high).double()
+        return whole
 
 
 def _key(what: str, name: str, one: Piece) -> str:

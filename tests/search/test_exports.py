@@ -19,10 +19,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from decided_nets import SHAPE, cut, decided
 
 from cosoc.search.exports import c_arrays, onnx_qdq, torch_module
-from cosoc.search.exports.exported import Exported, exported, plain, through
+from cosoc.search.exports.exported import Exported, exported, outputs, plain
 from cosoc.search.spaces.channels import MixedNet, to_mapping
-from cosoc.search.training.data import Data, Split
+from cosoc.search.training.data import Data
 from cosoc.search.training.integers import quantised_image
+from cosoc.search.training.parts import Split
 from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.search.training.task import classification
 from cosoc.search.training.trained import read_run
@@ -52,9 +53,14 @@ def one(request: pytest.FixtureRequest) -> tuple[Exported, MixedNet]:
     return exported("point_1", net, mapping, workload, find_soc(soc), data_of(name), 0.5), net
 
 
-def outputs(one: Exported, net: MixedNet) -> Any:
-    """Of all images, by the integers."""
-    return np.concatenate([found for _, found in through(one.network, one.data.test.x, net.output_order)])
+def drawn(one: Exported) -> torch.Tensor:
+    """The images."""
+    return one.data.test.items(torch.arange(N))[0]
+
+
+def by_integers(one: Exported, net: MixedNet) -> Any:
+    """Outputs of all images."""
+    return outputs(one.network, drawn(one), net.output_order)
 
 
 def test_c_computes_the_integers(one: tuple[Exported, MixedNet], tmp_path: Path) -> None:
@@ -75,19 +81,19 @@ def test_c_computes_the_integers(one: tuple[Exported, MixedNet], tmp_path: Path)
     )
     words = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "main.c", "network.c", "-o", "run"]
     subprocess.run([compiler, *words], cwd=tmp_path, check=True, timeout=120)
-    images = quantised_image(about.network, about.data.test.x[:4])
+    images = quantised_image(about.network, drawn(about)[:4])
     fed = "\n".join(" ".join(map(str, image.reshape(-1).tolist())) for image in images)
     told = subprocess.run([tmp_path / "run"], input=fed, capture_output=True, text=True, check=True, timeout=120).stdout
     found = np.array([[float(word) for word in line.split()] for line in told.splitlines()])
-    assert np.array_equal(found, outputs(about, net)[:4])
+    assert np.array_equal(found, by_integers(about, net)[:4])
 
 
 def test_a_torch_program_computes_the_integers(one: tuple[Exported, MixedNet]) -> None:
     """Read back without anything of ours, for a batch of another size than it was made with."""
     about, net = one
     program = torch.export.load(io.BytesIO(torch_module.program(about))).module()
-    found = program(about.data.test.x[:5]).numpy()
-    assert np.array_equal(found, outputs(about, net)[:5])
+    found = program(drawn(about)[:5]).numpy()
+    assert np.array_equal(found, by_integers(about, net)[:5])
 
 
 def test_onnx_computes_the_network(one: tuple[Exported, MixedNet]) -> None:
@@ -97,8 +103,8 @@ def test_onnx_computes_the_network(one: tuple[Exported, MixedNet]) -> None:
     pytest.importorskip("onnx")
     about, net = one
     session = runtime.InferenceSession(onnx_qdq.model(about), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"input": about.data.test.x.numpy()})
-    wanted = outputs(about, net)
+    (found,) = session.run(None, {"input": drawn(about).numpy()})
+    wanted = by_integers(about, net)
     near = np.abs(found - wanted).max(1) < 1e-5 * np.abs(wanted).max()
     assert near.mean() > 0.9
     assert (found.argmax(1) == wanted.argmax(1))[near].all()
@@ -119,7 +125,7 @@ def test_json_says_all_that_is_needed_to_compute(one: tuple[Exported, MixedNet])
         for part in parts:
             if "weights" in part:
                 assert np.abs(part["weights"]).max() <= 2 ** (part["bits"] - 1) - 1
-    x = quantised_image(about.network, about.data.test.x[:1])[0]
+    x = quantised_image(about.network, drawn(about)[:1])[0]
     (_, y, col), scaled = (first["k"], 1, 2), first["rescale"]
     total = 0
     for c in range(first["c"]):
@@ -201,9 +207,10 @@ def test_what_is_exported_is_as_accurate_as_the_run_says(point: str, finished: P
     assert cores == {layer["layer"]: [p["core"] for p in layer["parts"]] for layer in plan["layers"]}
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (pip install 'cosoc[dev]')")
     test = read_run(finished).data.test
+    x, y = test.items(torch.arange(len(test)))
     session = runtime.InferenceSession(str(tmp_path / "onnx" / "network.onnx"), providers=["CPUExecutionProvider"])
-    (outputs_of,) = session.run(None, {"input": test.x.numpy()})
-    assert abs((outputs_of.argmax(1) == test.y.numpy()).mean() - wanted) <= 1e-3
+    (outputs_of,) = session.run(None, {"input": x.numpy()})
+    assert abs((outputs_of.argmax(1) == y.numpy()).mean() - wanted) <= 1e-3
 
 
 def test_every_format_is_written_whole_or_not_at_all(finished: Path, tmp_path: Path, run: Run) -> None:

@@ -206,7 +206,7 @@ def test_a_line_buffer_of_a_row_less_than_is_needed_is_caught(
     result = cosoc.simulate("diana", "resnet8", tmp_path / "m.yaml")
 
     def less(workload: Workload, members: Any) -> Any:
-        return {edge: rows - AHEAD - 1 for edge, rows in true(workload, members).items()}
+        return {edge: max(rows - AHEAD - 1, 1) for edge, rows in true(workload, members).items()}
 
     monkeypatch.setattr(tiles, "line_buffers", less)
     with pytest.raises(TileFault, match=r"takes the place of row|where row \d+ lies"):
