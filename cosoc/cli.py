@@ -22,6 +22,7 @@ from cosoc import __version__
 from cosoc import search_options as options
 from cosoc.boundary import calm, nonsense, refused, too_little_memory
 from cosoc.evaluating import evaluate
+from cosoc.exporting import export
 from cosoc.output import (
     Lost,
     abandon_output,
@@ -866,8 +867,8 @@ def search(
                 mapping=mapping, time_budget_s=time_budget, estimate=estimate, strengths=strong, points=points,
                 estimator=estimator, template=template, cut=cut, recipe=recipe, epochs=epochs, batch=batch,
                 rates=options.rates(rate) or None, seeds=seeds, train_images=train_images, cost_model=cost_model,
-                adc_bits=adc_bits, runtime=runtime, train_noise=train_noise, device=device, amp=amp, workers=workers, compiled=compiled,
-                channels_last=channels_last, accumulate=accumulate, seed=seed, out=folder, resume=resume, redo=redo,
+                adc_bits=adc_bits, runtime=runtime, train_noise=train_noise, device=device, amp=amp, workers=workers,
+                compiled=compiled, channels_last=channels_last, accumulate=accumulate, seed=seed, out=folder, resume=resume, redo=redo,
                 beside=beside or (), inferences=inferences, example=example, overrides=_overrides(overrides),
                 carrier_w=carrier,
                 report=progress,
@@ -880,6 +881,7 @@ def search(
 
 
 app.command()(evaluate)
+app.command()(export)
 
 
 @app.command()

@@ -348,23 +348,31 @@ def quantised(folded: nn.Module, workload: Workload, soc: SoC, able: Callable[[L
     return MixedNet(fx.GraphModule(folded, graph), layers, workload[workload.outputs[0]].k)
 
 
-# Operators by the name of their function, method or module, in lower case.
-_SUMS = ("add", "add_", "iadd")
-_PRODUCTS = ("scaled_dot_product_attention", "matmul", "bmm")
-_POSITIVE = ("relu", "relu_", "relu6", "sigmoid", "hardsigmoid", "softmax")
-_SIGN_KEEPING = ("maxpool2d", "max_pool2d", "avgpool2d", "avg_pool2d", "adaptiveavgpool2d", "adaptive_avg_pool2d",
-                 "mean", "flatten", "view", "reshape", "dropout", "identity", *_SUMS)  # fmt: skip
+# Operators by `kind_of`.
+SUMS = ("add", "add_", "iadd")
+PRODUCTS = ("scaled_dot_product_attention", "matmul", "bmm")
+RECTIFIED = ("relu", "relu_", "relu6")
+MAXIMA = ("maxpool2d", "max_pool2d")
+MEANS = ("avgpool2d", "avg_pool2d", "adaptiveavgpool2d", "adaptive_avg_pool2d", "mean")
+PASSING = ("flatten", "view", "reshape", "dropout", "identity")
+_POSITIVE = (*RECTIFIED, "sigmoid", "hardsigmoid", "softmax")
+_SIGN_KEEPING = (*MAXIMA, *MEANS, *PASSING, *SUMS)
+
+
+def kind_of(node: fx.Node, modules: Mapping[str, nn.Module]) -> str:
+    """The operator of a node, by the name of its function, method or module, in lower case."""
+    if node.op == "call_module":
+        return type(modules[str(node.target)]).__name__.lower()
+    return node.target if node.op == "call_method" else getattr(node.target, "__name__", "")  # type: ignore[return-value]
 
 
 def _insert_quantisers(net: nn.Module, graph: fx.Graph, bits: int) -> None:
-    """Put a quantiser behind every tensor that a mixed layer, a sum or a product reads; one range for the operands of a
-    sum."""
+    """Put a quantiser behind every tensor that a mixed layer, a sum, a product or a mean reads; one range for the
+    operands of a sum. Maxima read what is quantised for others."""
     modules = dict(net.named_modules())
 
     def kind(node: fx.Node) -> str:
-        if node.op == "call_module":
-            return type(modules[str(node.target)]).__name__.lower()
-        return node.target if node.op == "call_method" else getattr(node.target, "__name__", "")  # type: ignore[return-value]
+        return kind_of(node, modules)
 
     def signed(node: fx.Node) -> bool:
         if kind(node) in _POSITIVE:
@@ -378,13 +386,18 @@ def _insert_quantisers(net: nn.Module, graph: fx.Graph, bits: int) -> None:
     parent: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         operands = [(i, behind(arg)) for i, arg in enumerate(node.args) if isinstance(arg, fx.Node)]
-        summed = kind(node) in _SUMS and len(operands) > 1
+        summed = kind(node) in SUMS and len(operands) > 1
         mixed = node.op == "call_module" and isinstance(modules[str(node.target)], MixedLayer)
-        if summed or mixed or kind(node) in _PRODUCTS:
+        whole = summed or mixed or kind(node) in PRODUCTS
+        if whole or (kind(node) in MEANS and operands):
+            operands = operands if whole else operands[:1]
             reads += [(node, i, tensor) for i, tensor in operands]
             for tensors in [[t for _, t in operands]] if summed else [[t] for _, t in operands]:
                 _union(parent, tensors)
     sign = {tensor: signed(tensor) for _, _, tensor in reads}
+    for node in graph.nodes:
+        if kind(node) in MAXIMA and isinstance(node.args[0], fx.Node) and behind(node.args[0]) in sign:
+            reads.append((node, 0, behind(node.args[0])))
     roots = {tensor: _root(parent, tensor) for tensor in sign}
     names = {root: f"range{i}" for i, root in enumerate(dict.fromkeys(roots.values()))}
     for root, name in names.items():
