@@ -521,8 +521,8 @@ def make_contiguous(
         members.setdefault(groups[name], []).append(name)
     orders = {group: _common_order(net, chosen, names) for group, names in members.items() if group != groups[INPUT]}
     for one in attentions(workload):
-        losses = [_losses(net, chosen, members[groups[name]])[0] for name in (one.query, one.value)]
-        orders[groups[one.query]], orders[groups[one.value]] = head_orders(*losses, one.heads)
+        products, values = (_losses(net, chosen, members[groups[name]])[0] for name in (one.query, one.value))
+        orders[groups[one.query]], orders[groups[one.value]] = head_orders(products, values, one.heads)
     x = torch.randn(1, *(input_shape or workload.input_shape), generator=torch.Generator().manual_seed(0))
     before = _probed(net, chosen, x)
     moved = {name: cores[orders[groups[name]]] if groups[name] in orders else cores for name, cores in chosen.items()}

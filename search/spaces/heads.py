@@ -51,7 +51,9 @@ def attentions(workload: Workload) -> Iterator[Attention]:
         scores = made[softmax.inputs[0]]
         if scores.op != "matmul" or scores.groups != attend.groups or not only(scores.name, softmax):
             continue
-        sources = (*scores.inputs, attend.inputs[1])
+        if len(scores.inputs) != 2:
+            continue
+        sources = scores.inputs[0], scores.inputs[1], attend.inputs[1]
         if len({*sources}) != 3 or any(name not in made for name in sources):
             continue
         layers = [made[name] for name in sources]

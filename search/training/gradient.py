@@ -71,7 +71,7 @@ def search_gates(
         net.set_gates(manner.estimator, gates.coolest**done, draws)
         noise.draw(net, draws)
         cost = _scored(net, relative, aim, costs, draws) if manner.estimator == "score" else tangent(net.shares())
-        loss = task_loss(data.task, phase.recipe, forward(batch.x), batch)
+        loss: Tensor = task_loss(data.task, phase.recipe, forward(batch.x), batch)
         return loss + extra["strength"] * cost.to(loss)
 
     def after(epoch: int) -> dict[str, Any]:
