@@ -111,7 +111,8 @@ def measure(
 ) -> dict[str, Any]:
     """So many mutants of some files: a record of each, and counts. All go through their first round of tests, then
     survivors through the second; those of kernels last, as each is compiled. What is known when Ctrl-C comes counts.
-    lines: folder of what was recorded of the tests. again: survivors once more, but those that are known to be no faults; the test that mended one comes first."""
+    lines: folder of what was recorded of the tests. again: survivors once more, but those that are known to be no
+    faults; the test that mended one comes first."""
     from mutant_runs import Recordings, prepare
     from mutation import Source, drawn, mutant, places
 
