@@ -45,9 +45,9 @@ def search_gates(
     net: MixedNet, aim: Aim, start: Assignment, manner: Manner, phase: Phase, costs: ShareCosts, data: Data,
     noise: Noise, folder: RunFolder, progress: Progress, teacher: nn.Module | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train weights and gates of a network, in place, from near the assignment `start` on, under noise. teacher:
-    as `train`'s. Returns plain data: strength, as it ended; visited, the shares of each candidate; theta, of the
-    estimate, as it ended."""
+    """Train weights and gates of a network, in place, from near the assignment `start` on, under noise. teacher: as
+    `train`'s. Returns plain data: strength, as it ended; visited, the shares of each candidate; theta, of the estimate,
+    as it ended."""
     for name, layer in net.searchable().items():
         layer.prefer()
         layer.lean(start[name], LEAN)
@@ -71,9 +71,8 @@ def search_gates(
         net.set_gates(manner.estimator, gates.coolest**done, draws)
         noise.draw(net, draws)
         cost = _scored(net, relative, aim, costs, draws) if manner.estimator == "score" else tangent(net.shares())
-        loss = task_loss(data.task, phase.recipe, forward(batch.x), batch)
-        out: Tensor = loss + extra["strength"] * cost.to(loss)
-        return out
+        loss: Tensor = task_loss(data.task, phase.recipe, forward(batch.x), batch)
+        return loss + extra["strength"] * cost.to(loss)
 
     def after(epoch: int) -> dict[str, Any]:
         quiet(net)
