@@ -22,6 +22,7 @@ from cosoc import __version__
 from cosoc import search_options as options
 from cosoc.boundary import calm, nonsense, refused, too_little_memory
 from cosoc.evaluating import evaluate
+from cosoc.exporting import export
 from cosoc.output import (
     Lost,
     abandon_output,
@@ -869,8 +870,7 @@ def search(
                 adc_bits=adc_bits, runtime=runtime, train_noise=train_noise, device=device, amp=amp, workers=workers,
                 compiled=compiled, channels_last=channels_last, accumulate=accumulate, seed=seed, out=folder,
                 resume=resume, redo=redo, beside=beside or (), inferences=inferences, example=example,
-                overrides=_overrides(overrides), carrier_w=carrier,
-                report=progress,
+                overrides=_overrides(overrides), carrier_w=carrier, report=progress,
             )  # fmt: skip
     except (KeyboardInterrupt, Ended):
         raise Interrupted(f"what is finished is in {folder}; --resume goes on from there") from None
@@ -880,6 +880,7 @@ def search(
 
 
 app.command()(evaluate)
+app.command()(export)
 
 
 @app.command()

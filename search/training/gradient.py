@@ -45,9 +45,9 @@ def search_gates(
     net: MixedNet, aim: Aim, start: Assignment, manner: Manner, phase: Phase, costs: ShareCosts, data: Data,
     noise: Noise, folder: RunFolder, progress: Progress, teacher: nn.Module | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train weights and gates of a network, in place, from near the assignment `start` on, under noise. teacher:
-    as `train`'s. Returns plain data: strength, as it ended; visited, the shares of each candidate; theta, of the
-    estimate, as it ended."""
+    """Train weights and gates of a network, in place, from near the assignment `start` on, under noise. teacher: as
+    `train`'s. Returns plain data: strength, as it ended; visited, the shares of each candidate; theta, of the estimate,
+    as it ended."""
     for name, layer in net.searchable().items():
         layer.prefer()
         layer.lean(start[name], LEAN)
