@@ -1,4 +1,4 @@
-"""Post-training quantisation beside training.
+"""Post-training quantisation beside training, a part of training.py.
 
 Each seed trains a front as `cosoc search` does; the float network that it was warmed up to is then calibrated, not
 trained, for a front of as many points. Both are judged by test images, at simulated latencies. Hypervolume: from the
@@ -11,7 +11,6 @@ channel's weights. Spearman's, over all channels of all layers.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from statistics import mean
 from typing import Any
 
 import torch
-from common import arguments, progress, state, write_json
+from common import progress
 from odimo_front import volume
 from rich.console import Console
 from rich.table import Table
@@ -137,19 +136,3 @@ def _show(found: dict[str, Any]) -> None:
         print(f"{kind}: hypervolume {area['mean']:.4f}{around}, {found['seconds'][kind]:.0f} s")
     for by, rank in found["ranks"].items():
         print(f"ranks of losses by {by} and by trying: {rank['mean']:.2f}")
-
-
-def main() -> None:
-    parser = arguments(__doc__, seed=0)
-    parser.add_argument("--data", default="digits", metavar="NAME|DIR", help="a data set by name, or its folder")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the runs there, and go on with those there")
-    options = parser.parse_args()
-    state(options.seed)
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as scratch:
-        found = post(options.quick, options.data, options.seed, options.keep or Path(scratch))
-    write_json(options.json, {"seed": options.seed, "quick": options.quick} | found)
-
-
-if __name__ == "__main__":
-    main()

@@ -6,6 +6,7 @@ shift     Accuracy under fifteen corruptions of the images, and under DIANA's an
           mappings keep their order? Then the same at the worst of the ranges that the file states for that noise:
           what does training under it gain? Each mapping is trained several times, on other chips than it is evaluated
           on.
+post      Post-training quantisation beside training (post_training.py).
 
 Without PART all of them. With --keep, what an earlier call has finished there is not done again.
 """
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from common import arguments, progress, state, write_json
+from post_training import post
 from rich.console import Console
 
 from cosoc.search.front import SURE
@@ -99,7 +101,12 @@ def _gained(plain: Shift, under_noise: Shift) -> dict[str, dict[str, Any]]:
     return out
 
 
-PARTS: Mapping[str, Callable[[Size], dict[str, Any]]] = {"shift": shift}
+def calibrated(size: Size) -> dict[str, Any]:
+    """See the module docstring."""
+    return post(size.quick, size.data, size.seed, size.folder)
+
+
+PARTS: Mapping[str, Callable[[Size], dict[str, Any]]] = {"shift": shift, "post": calibrated}
 
 
 def main() -> None:

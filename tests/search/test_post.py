@@ -40,6 +40,7 @@ from cosoc.search.training.quant import ActivationQuantiser
 from cosoc.search.training.repair import placed
 from cosoc.search.training.sensitivity import added, changed, lean, sensitivities
 from cosoc.search.training.space import TrainedSpace, TrainingConfig, search_trained
+from cosoc.search.training.trained import read_run
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import load_mapping
 from cosoc.sim.importers.torch_export import from_module
@@ -286,6 +287,11 @@ def test_a_calibrated_front_is_simulated_and_costs_accuracy(weights: Path, tmp_p
     assert rows["cheapest"]["simulated"]["latency_s"] <= between <= rows["all_8bit"]["simulated"]["latency_s"]
     assert rows["all_8bit"]["accuracy"] >= found["about"]["calibrated"]["float_accuracy"] - 0.01
     assert not (tmp_path / "run" / "metrics.jsonl").exists()  # a line is an epoch
+
+    run = read_run(tmp_path / "run")
+    for one in run.found:
+        for training in run.trainings(one):
+            assert metric(training.net, run.data.test, run.data.task) == training.metric == one.accuracy
 
     def kill(done: int, total: int, what: str) -> None:
         if done == 2:
