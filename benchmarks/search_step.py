@@ -39,7 +39,7 @@ from cosoc.search.training.task import classification
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.importers.torch_export import from_module
 
-UNTIMED = 2  # steps: ranges are found in the first, memory is had in both
+UNTIMED = 1  # steps, in which ranges are found and memory is had
 SIDE, QUICK_SIDE = 224, 64  # pixels
 CHANNELS_GOAL, OPERATORS_GOAL = 1.3, 1.5  # times a plain step
 Step = Callable[[], None]
