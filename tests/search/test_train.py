@@ -26,6 +26,7 @@ from cosoc.search.spaces.shares import Shares, Tangent
 from cosoc.search.training.batches import Batch, Plan, batches, made, plans
 from cosoc.search.training.compute import Compute, Forward
 from cosoc.search.training.losses import check_losses, loss_of
+from cosoc.search.training.nets import build
 from cosoc.search.training.optimise import Group
 from cosoc.search.training.parts import Split
 from cosoc.search.training.recipe import Augmentation, Distillation, EarlyStopping, Recipe, find_recipe
@@ -314,7 +315,7 @@ def test_nothing_of_a_step_is_read_from_the_device() -> None:
     assert step() > 0
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own way with them
+@pytest.mark.filterwarnings("ignore")  # of what torch itself does while it traces
 def test_a_search_network_is_one_graph_however_gates_move() -> None:
     """torch.compile with `fullgraph` refuses any read, and the counter any new graph; outputs are those without it."""
     mixed, pool, draws = mixed_network().train(), data(), torch.Generator().manual_seed(0)
@@ -340,6 +341,17 @@ def search_config(out: Path) -> TrainingConfig:
 
 def silent(done: int, total: int, what: str) -> None:
     pass
+
+
+def test_a_trained_network_is_mapped_without_a_warm_up(tmp_path: Path) -> None:
+    """From the weights that it has, taught by itself: the one phase of its own is not there, its weights are."""
+    trained_before = build("digits_cnn")
+    recipe = find_recipe("imagenet-finetune", {"batch": "32", "epochs.search": "1", "epochs.fine_tune": "1"})
+    search_trained(replace(search_config(tmp_path / "run"), recipe=recipe, module=trained_before), silent)
+    log = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [one["phase"] for one in log] == ["strength_1.search", "strength_1.tune"]
+    kept = torch.load(tmp_path / "run" / "weights" / "warm_up.pt")
+    assert all(torch.equal(kept[name], value) for name, value in trained_before.state_dict().items())
 
 
 SHARED = """
