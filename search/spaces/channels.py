@@ -22,12 +22,14 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, fx, nn
 
+from cosoc.search.spaces.heads import attentions, head_orders
 from cosoc.search.training.gates import Estimator, draw, gumbel, one_hot, soft
 from cosoc.search.training.quant import (
     ActivationQuantiser,
     Converter,
     integer_weight,
     linear_or_conv,
+    per_channel,
     ste,
     ternary_log_scale,
     ternary_weight,
@@ -57,11 +59,14 @@ class MixedLayer(nn.Module):
         self.cores = tuple(cores)
         self.weight_bits = tuple(core.weight_bits for core in cores.values())
         self.ternary = tuple(core.ternary for core in cores.values())
+        self.analog = tuple(isinstance(core, AnalogArray) for core in cores.values())
         self.array_rows = max((core.rows for core in cores.values() if isinstance(core, AnalogArray)), default=0)
         weight = geometry.weight
         self.logits = nn.Parameter(torch.zeros(weight.shape[0], len(self.cores)), requires_grad=len(self.cores) > 1)
         self.log_scale = nn.Parameter(ternary_log_scale(weight))
         self.converter: Converter | None = None
+        self.errors: Tensor | None = None  # [k, ...], of analog cells, in full scales of their columns
+        self.gain = 1.0  # of analog column sums
         self.gates: Tensor
         self.register_buffer("gates", soft(self.logits.detach(), 1.0), persistent=False)
         self.decided: tuple[int, ...] | None = None
@@ -118,10 +123,22 @@ class MixedLayer(nn.Module):
                 continue
             gate = self.gates[:, i]
             quantised = ternary_weight(weight, self.log_scale) if ternary else integer_weight(weight, bits)
+            if self.analog[i]:
+                quantised = self._inexact(quantised)
             part = quantised * gate.reshape(-1, *[1] * (weight.dim() - 1))
             total = part if total is None else total + part
         assert total is not None
         return total
+
+    def _inexact(self, weight: Tensor) -> Tensor:
+        """Weights as an analog array has them."""
+        if self.errors is not None:
+            weight = weight + self.errors * per_channel(self.log_scale.exp(), weight)
+        return weight if self.gain == 1.0 else weight * self.gain
+
+    def on_analog(self) -> Tensor:
+        """The gate of each channel's analog cores together, [k]."""
+        return self.gates[:, list(self.analog)].sum(1)
 
     def row_blocks(self) -> list[slice]:
         """The input channels of each array full of rows, whose sums are converted on their own."""
@@ -131,16 +148,22 @@ class MixedLayer(nn.Module):
         step = max(1, self.array_rows // math.prod(taps))
         return [slice(first, min(first + step, c)) for first in range(0, c, step)]
 
-    def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.effective_weight(), self.geometry.bias
-        if self.converter is None:
-            return linear_or_conv(x, weight, bias, self.geometry)
-        one_d = isinstance(self.geometry, nn.Linear)
-        shape = (-1,) if one_d else (-1, 1, 1)
-        analog = self.gates[:, list(self.ternary)].sum(1).reshape(shape)
-        total = torch.zeros((), dtype=x.dtype, device=x.device) if bias is None else bias.reshape(shape)
+    def column_sums(self, x: Tensor) -> Iterator[Tensor]:
+        """What each array full of rows adds up, without the bias."""
+        weight, one_d = self.effective_weight(), isinstance(self.geometry, nn.Linear)
         for block in self.row_blocks():
-            part = linear_or_conv(x[..., block] if one_d else x[:, block], weight[:, block], None, self.geometry)
+            yield linear_or_conv(x[..., block] if one_d else x[:, block], weight[:, block], None, self.geometry)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = self.geometry.bias
+        # What has no analog channel is computed as without converters, to the bit.
+        none = self.decided is not None and not any(k for k, on in zip(self.decided, self.analog, strict=True) if on)
+        if self.converter is None or none:
+            return linear_or_conv(x, self.effective_weight(), bias, self.geometry)
+        shape = (-1,) if isinstance(self.geometry, nn.Linear) else (-1, 1, 1)
+        analog = self.on_analog().reshape(shape)
+        total = torch.zeros((), dtype=x.dtype, device=x.device) if bias is None else bias.reshape(shape)
+        for part in self.column_sums(x):
             total = total + part + analog * (self.converter(part) - part)
         return total
 
@@ -212,14 +235,13 @@ class MixedNet(nn.Module):
         others |= {id(p) for p in self.quant_parameters()}
         return [p for p in self.parameters() if id(p) not in others]
 
-    def set_adc(self, bits: int, noise: float = 0.0, generator: torch.Generator | None = None) -> None:
-        """Read analog columns through a converter of so many bits (0: off), with Gaussian noise in its steps.
+    def set_adc(self, bits: int) -> None:
+        """Read analog columns through a converter of so many bits (0: off).
 
         To be called before training: a converter's range is trained, and part of the state.
         """
         for layer in self.layers.values():
-            on = bits > 0 and any(layer.ternary)
-            layer.converter = Converter(bits, len(layer.row_blocks()), noise, generator) if on else None
+            layer.converter = Converter(bits, len(layer.row_blocks())) if bits > 0 and any(layer.analog) else None
 
 
 def fold_batch_norm(net: nn.Module) -> nn.Module:
@@ -326,21 +348,31 @@ def quantised(folded: nn.Module, workload: Workload, soc: SoC, able: Callable[[L
     return MixedNet(fx.GraphModule(folded, graph), layers, workload[workload.outputs[0]].k)
 
 
-# Operators by the name of their function, method or module, in lower case.
-_SUMS = ("add", "add_", "iadd")
-_POSITIVE = ("relu", "relu_", "relu6", "sigmoid", "hardsigmoid", "softmax")
-_SIGN_KEEPING = ("maxpool2d", "max_pool2d", "avgpool2d", "avg_pool2d", "adaptiveavgpool2d", "adaptive_avg_pool2d",
-                 "mean", "flatten", "view", "reshape", "dropout", "identity", *_SUMS)  # fmt: skip
+# Operators by `kind_of`.
+SUMS = ("add", "add_", "iadd")
+PRODUCTS = ("scaled_dot_product_attention", "matmul", "bmm")
+RECTIFIED = ("relu", "relu_", "relu6")
+MAXIMA = ("maxpool2d", "max_pool2d")
+MEANS = ("avgpool2d", "avg_pool2d", "adaptiveavgpool2d", "adaptive_avg_pool2d", "mean")
+PASSING = ("flatten", "view", "reshape", "dropout", "identity")
+_POSITIVE = (*RECTIFIED, "sigmoid", "hardsigmoid", "softmax")
+_SIGN_KEEPING = (*MAXIMA, *MEANS, *PASSING, *SUMS)
+
+
+def kind_of(node: fx.Node, modules: Mapping[str, nn.Module]) -> str:
+    """The operator of a node, by the name of its function, method or module, in lower case."""
+    if node.op == "call_module":
+        return type(modules[str(node.target)]).__name__.lower()
+    return node.target if node.op == "call_method" else getattr(node.target, "__name__", "")  # type: ignore[return-value]
 
 
 def _insert_quantisers(net: nn.Module, graph: fx.Graph, bits: int) -> None:
-    """Put a quantiser behind every tensor that a mixed layer or a sum reads; one range for the operands of a sum."""
+    """Put a quantiser behind every tensor that a mixed layer, a sum, a product or a mean reads; one range for the
+    operands of a sum. Maxima read what is quantised for others."""
     modules = dict(net.named_modules())
 
     def kind(node: fx.Node) -> str:
-        if node.op == "call_module":
-            return type(modules[str(node.target)]).__name__.lower()
-        return node.target if node.op == "call_method" else getattr(node.target, "__name__", "")  # type: ignore[return-value]
+        return kind_of(node, modules)
 
     def signed(node: fx.Node) -> bool:
         if kind(node) in _POSITIVE:
@@ -354,12 +386,18 @@ def _insert_quantisers(net: nn.Module, graph: fx.Graph, bits: int) -> None:
     parent: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         operands = [(i, behind(arg)) for i, arg in enumerate(node.args) if isinstance(arg, fx.Node)]
-        summed = kind(node) in _SUMS and len(operands) > 1
-        if summed or (node.op == "call_module" and isinstance(modules[str(node.target)], MixedLayer)):
+        summed = kind(node) in SUMS and len(operands) > 1
+        mixed = node.op == "call_module" and isinstance(modules[str(node.target)], MixedLayer)
+        whole = summed or mixed or kind(node) in PRODUCTS
+        if whole or (kind(node) in MEANS and operands):
+            operands = operands if whole else operands[:1]
             reads += [(node, i, tensor) for i, tensor in operands]
             for tensors in [[t for _, t in operands]] if summed else [[t] for _, t in operands]:
                 _union(parent, tensors)
     sign = {tensor: signed(tensor) for _, _, tensor in reads}
+    for node in graph.nodes:
+        if kind(node) in MAXIMA and isinstance(node.args[0], fx.Node) and behind(node.args[0]) in sign:
+            reads.append((node, 0, behind(node.args[0])))
     roots = {tensor: _root(parent, tensor) for tensor in sign}
     names = {root: f"range{i}" for i, root in enumerate(dict.fromkeys(roots.values()))}
     for root, name in names.items():
@@ -424,11 +462,21 @@ def to_mapping(net: MixedNet, chosen: Assignment, runtime: Runtime, name: str) -
 def channel_groups(workload: Workload) -> dict[str, str]:
     """For every tensor the name of its group: tensors of a group have their channels in one common order, since sums,
     pools and depthwise convolutions relate channel to channel. The order of INPUT's group is fixed: it holds what is
-    concatenated, sliced, normalised, multiplied or otherwise mixed in a way that a permutation would break."""
+    concatenated, sliced, normalised, multiplied or otherwise mixed in a way that a permutation would break. Queries and
+    keys of an attention have one order, its values and what comes of them another, both with their heads in one order
+    (see `heads`)."""
     parent: dict[str, str] = {}
     _union(parent, [INPUT])
+    products = dict[str, str]()
+    for one in attentions(workload):
+        _union(parent, [one.query, one.key])
+        _union(parent, [one.value, one.attend])
+        products |= {one.scores: INPUT, one.attend: one.value}
     shape = {layer.name: (layer.k, layer.oy, layer.ox) for layer in workload} | {INPUT: workload.input_shape}
     for layer in workload:
+        if layer.name in products:
+            _union(parent, [products[layer.name], layer.name])
+            continue
         tied = [layer.name]
         if layer.op in PER_CHANNEL or layer.depthwise:
             tied += layer.inputs
@@ -472,6 +520,9 @@ def make_contiguous(
     for name in net.layers:
         members.setdefault(groups[name], []).append(name)
     orders = {group: _common_order(net, chosen, names) for group, names in members.items() if group != groups[INPUT]}
+    for one in attentions(workload):
+        products, values = (_losses(net, chosen, members[groups[name]])[0] for name in (one.query, one.value))
+        orders[groups[one.query]], orders[groups[one.value]] = head_orders(products, values, one.heads)
     x = torch.randn(1, *(input_shape or workload.input_shape), generator=torch.Generator().manual_seed(0))
     before = _probed(net, chosen, x)
     moved = {name: cores[orders[groups[name]]] if groups[name] in orders else cores for name, cores in chosen.items()}
@@ -495,22 +546,28 @@ def make_contiguous(
 HAIR = 1e-6  # loss of a change between cores that a layer is indifferent to: never free
 
 
-def _common_order(net: MixedNet, chosen: Assignment, names: Sequence[str]) -> Tensor:
-    """The order of a group's channels that loses least by the changes of core that it forces on its layers."""
+def _losses(net: MixedNet, chosen: Assignment, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """[k, k], what is lost by the changes of core that are forced on layers where a channel is put into a place; and
+    [k], the places before which some layer goes on to its next core."""
     k = len(chosen[names[0]])
-    loss = torch.zeros(k, k, dtype=torch.float64)  # of putting a channel into a place
-    border = torch.zeros(k, dtype=torch.bool)  # places before which some layer goes on to its next core
+    loss, border = torch.zeros(k, k, dtype=torch.float64), torch.zeros(k, dtype=torch.bool)
     for name in names:
-        logits, cores = net.layers[name].logits.detach().double(), chosen[name]
+        logits, cores = net.layers[name].logits.detach().double().cpu(), chosen[name]
         change = (logits.gather(1, cores[:, None]) - logits).clamp_min(0) + HAIR
         change.scatter_(1, cores[:, None], 0.0)
         at = cores.sort().values
         loss += change[:, at]
         border[1:] |= at[1:] != at[:-1]
+    return loss, border
+
+
+def _common_order(net: MixedNet, chosen: Assignment, names: Sequence[str]) -> Tensor:
+    """The order of a group's channels that loses least by the changes of core that it forces on its layers."""
+    loss, border = _losses(net, chosen, names)
     _, place = linear_sum_assignment(loss.numpy())
     # Channels keep their order among places that are alike.
     alike = border.cumsum(0).numpy()
-    return torch.from_numpy(np.lexsort((np.arange(k), alike[place])))
+    return torch.from_numpy(np.lexsort((np.arange(len(loss)), alike[place])))
 
 
 def _probed(net: MixedNet, chosen: Assignment, x: Tensor) -> Tensor:
