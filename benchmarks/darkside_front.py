@@ -14,12 +14,9 @@ blocks alone, of the whole network with a scratchpad of endless banks, and of th
 
 from __future__ import annotations
 
-import copy
 import multiprocessing
 import os
 import tempfile
-import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,15 +28,10 @@ from common import arguments, progress, state, write_json
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from torch.nn import functional
 
 from cosoc.search.baselines.laws import network_estimate as odimo_estimate
 from cosoc.search.front import hypervolume
-from cosoc.search.spaces.channels import replace_module
-from cosoc.search.spaces.operators import STEP, TEMPLATES, Template, prepare, with_choices
-from cosoc.search.spaces.shares import ShareCosts, Tangent
 from cosoc.search.training.data import load_data
-from cosoc.search.training.gradient import COST_EVERY
 from cosoc.search.training.nets import mobilenet_v1_025
 from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.sim.files.catalog import find_soc
@@ -180,52 +172,6 @@ def volumes(found: dict[str, Any], classes: int) -> dict[str, float]:
     return out | {"search and manual": volume(found["simulator"] + found["manual"] + found["plain"])}
 
 
-def step_ratios(size: Size, width: float) -> dict[str, dict[str, float]]:
-    """Seconds of a search step of each template beside plain float steps of its fixed networks, in turn, one thread.
-
-    first: all channels by the first operator; half: half of them by either; both: every channel by both and then one
-    chosen, as the release trains.
-    """
-    torch.set_num_threads(1)
-    wanted = config(size, width, 0, Path())
-    data = load_data(wanted.data, 0)
-    x, y = data.train.x[: wanted.recipe.batch], data.train.y[: wanted.recipe.batch]
-    return {template: _steps(template, width, x, y, size.quick) for template in TEMPLATES}
-
-
-def _steps(template: Template, width: float, x: torch.Tensor, y: torch.Tensor, quick: bool) -> dict[str, float]:
-    soc = find_soc("darkside")
-    net = with_choices(mobilenet_v1_025(1, 10, width), x.shape[1:], soc, template)
-    oracle, mixed = ShareCosts(net.workload, soc, "overlapped"), prepare(net, soc)
-    first, split = copy.deepcopy(net.net), net.net
-    for path in net.blocks.values():
-        replace_module(first, path, net.net.get_submodule(path).first_alone())  # type: ignore[operator]
-    net.split({name: block.channels // 2 // STEP * STEP for name, block in net.choices().items()})
-    cost = Tangent(lambda shares: oracle.estimate(shares, STEP).ticks, COST_EVERY)  # as the search does it
-    draws = torch.Generator().manual_seed(0)
-
-    def plain(one: nn.Module) -> Callable[[], torch.Tensor]:
-        return lambda: functional.cross_entropy(one.train()(x), y)
-
-    def searched() -> torch.Tensor:
-        mixed.train().set_gates("expectation", 1.0, draws)
-        return functional.cross_entropy(mixed(x), y) + cost(mixed.shares()).float() * 1e-6
-
-    kinds = {"first": (first, plain(first)), "half": (split, plain(split)), "search": (mixed, searched)}
-    adams = {name: torch.optim.Adam(one.parameters(), 1e-3) for name, (one, _) in kinds.items()}
-    times: dict[str, list[float]] = {name: [] for name in kinds}
-    for _ in range(12 if quick else 40):
-        for name, (_, loss) in kinds.items():
-            start = time.process_time()
-            adams[name].zero_grad()
-            loss().backward()  # type: ignore[no-untyped-call]
-            adams[name].step()
-            times[name].append(time.process_time() - start)
-    seconds = {name: mean(sorted(found[4:])[: len(found) // 2]) for name, found in times.items()}
-    over = {f"over_{name}": seconds["search"] / seconds[name] for name in ("first", "half")}
-    return {f"{name}_step_s": s for name, s in seconds.items()} | over
-
-
 def main() -> None:
     parser = arguments(__doc__, seed=0)
     parser.add_argument("--images", type=int, default=2000, help="training images")
@@ -237,7 +183,6 @@ def main() -> None:
     size = Size(args.quick, args.images, args.epochs)
     widths = [0.25] if args.quick else [float(width) for width in args.widths.split(",")]
     seeds = range(args.seed, args.seed + (1 if args.quick else args.seeds))
-    steps = {str(width): step_ratios(size, width) for width in widths}
     with tempfile.TemporaryDirectory() as scratch:
         tasks = [(size, width, seed, Path(scratch)) for width in widths for seed in seeds]
         workers = min(len(tasks), os.cpu_count() or 1)
@@ -248,13 +193,8 @@ def main() -> None:
     for width in widths:
         mine = [one for one in found if one["width"] == width]
         areas, gained = [volumes(one, classes) for one in mine], [gains(one) for one in mine]
-        runs[str(width)] = {"seeds": mine, "hypervolume": areas, "gains": gained, "step": steps[str(width)]}
+        runs[str(width)] = {"seeds": mine, "hypervolume": areas, "gains": gained}
         console.print(points_table(width, mine), volume_table(areas), gain_table(gained))
-        for template, one in steps[str(width)].items():
-            print(
-                f"{template}: a search step takes {one['over_first']:.2f} times a plain one of the first operator, "
-                f"{one['over_half']:.2f} times one of half and half"
-            )
     write_json(args.json, {"size": asdict(size), "strengths": STRENGTHS, "widths": runs})
 
 

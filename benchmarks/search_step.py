@@ -9,12 +9,14 @@ the dearer of its two forms in floating point.
 Steps are those that `cosoc.search.training.train` does, from batch to Adam, and alternate, so that what else the
 machine does falls on both; the time is the processor's on a CPU (one thread), the clock's around a synchronised device
 elsewhere, and of all steps behind the first ones the faster half. The cost's tangent is taken anew every so many
-steps; its part in each is added. With --quick batches are small and images of 64 pixels.
+steps; its part in each is added. With --quick batches are small and images of 64 pixels; with --only the other part of
+FILE stays as it is.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import time
 from collections.abc import Callable
 from statistics import mean
@@ -39,7 +41,7 @@ from cosoc.search.training.task import classification
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.importers.torch_export import from_module
 
-UNTIMED = 2  # steps: ranges are found in the first, memory is had in both
+UNTIMED = 1  # steps, in which ranges are found and memory is had
 SIDE, QUICK_SIDE = 224, 64  # pixels
 CHANNELS_GOAL, OPERATORS_GOAL = 1.3, 1.5  # times a plain step
 Step = Callable[[], None]
@@ -168,16 +170,19 @@ def main() -> None:
     compute.check(1, 1)
     state(0)
     batch, side = (min(8, args.batch), QUICK_SIDE) if args.quick else (args.batch, SIDE)
-    figures: dict[str, Any] = {"device": args.device, "amp": args.amp, "channels_last": args.channels_last}
+    how = {"device": args.device, "amp": args.amp, "channels_last": args.channels_last, "compiled": args.compile}
+    figures: dict[str, Any] = (
+        json.loads(args.json.read_text()) if args.only and args.json and args.json.exists() else {}
+    )
+    figures.pop("machine", None)
     if args.only != "operators":
         found = channels(batch, side, 4 if args.quick else args.steps, compute)
-        figures["channels"] = found
+        figures["channels"] = how | found | {"peak_bytes": peak_bytes(args.device)}
         print(f"channels: {found['times']:.2f} times a plain step, {CHANNELS_GOAL} at most is the aim")
     for template in TEMPLATES if args.only != "channels" else ():
         found = operators(template, batch, 8 if args.quick else 5 * args.steps, compute)
-        figures.setdefault("operators", {})[template] = found
+        figures.setdefault("operators", {})[template] = how | found | {"peak_bytes": peak_bytes(args.device)}
         print(f"{template}: {found['times']:.2f} times its dearer form's, {OPERATORS_GOAL} at most is the aim")
-    figures["peak_bytes"] = peak_bytes(args.device)
     write_json(args.json, figures)
 
 

@@ -11,16 +11,22 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch._dynamo.testing
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cosoc.search.runfolder import RunFolder
+from cosoc.search.spaces.channels import MixedNet, prepare
+from cosoc.search.spaces.shares import Shares, Tangent
 from cosoc.search.training.batches import Batch, Plan, batches, made, plans
 from cosoc.search.training.compute import Compute, Forward
 from cosoc.search.training.losses import check_losses, loss_of
+from cosoc.search.training.nets import build
 from cosoc.search.training.optimise import Group
 from cosoc.search.training.parts import Split
 from cosoc.search.training.recipe import Augmentation, Distillation, EarlyStopping, Recipe, find_recipe
@@ -29,6 +35,7 @@ from cosoc.search.training.task import classification, regression, segmentation
 from cosoc.search.training.train import Phase, PhaseKind, Progress, generator, train
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.importers.torch_export import from_module
 from cosoc.sim.theta import Theta
 
 CLASSES = 3
@@ -264,6 +271,63 @@ def test_a_reduced_format_is_used_and_is_near(tmp_path: Path) -> None:
     assert 0 < float(apart.mean()) < 0.01
 
 
+class Reads(TorchDispatchMode):
+    """Counts what the host reads of tensors: on a device each waits for all that was asked of it before."""
+
+    OPS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default, torch.ops.aten.equal.default)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.found += func in self.OPS
+        return func(*args, **(kwargs or {}))
+
+
+def mixed_network() -> MixedNet:
+    """Two layers that both of DIANA's arrays can take."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(64, CLASSES))
+    return prepare(net, from_module(net, (1, 4, 4), "small"), find_soc("diana"))
+
+
+def test_nothing_of_a_step_is_read_from_the_device() -> None:
+    """Gates, quantisers, losses and the cost between two touches, forward and back; once ranges have been found, and a
+    cut of operators would have to be read. That it is counted at all is seen where the tangent is taken."""
+    mixed, pool, draws = mixed_network().train(), data(), torch.Generator().manual_seed(0)
+    mixed(pool.x)
+
+    def squared(shares: Shares) -> Tensor:
+        return torch.stack([k * float(k.detach()) for on in shares.values() for k in on.values()]).sum()
+
+    tangent = Tangent(squared, 8)
+
+    def step() -> int:
+        with Reads() as reads:
+            mixed.set_gates("expectation", 0.5, draws)
+            loss = loss_of(TASK, DEFAULT, mixed(pool.x), Batch(pool.x, pool.y))
+            (loss + tangent(mixed.shares()).to(loss)).backward()  # type: ignore[no-untyped-call]
+        return reads.found
+
+    assert step() > 0
+    assert [step() for _ in range(7)] == [0] * 7
+    assert step() > 0
+
+
+@pytest.mark.filterwarnings("ignore")  # of what torch itself does while it traces
+def test_a_search_network_is_one_graph_however_gates_move() -> None:
+    """torch.compile with `fullgraph` refuses any read, and the counter any new graph; outputs are those without it."""
+    mixed, pool, draws = mixed_network().train(), data(), torch.Generator().manual_seed(0)
+    mixed(pool.x)
+    made = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(mixed, backend=made, fullgraph=True)
+    for temperature in (1.0, 0.5, 0.25):
+        mixed.set_gates("expectation", temperature, draws)
+        assert torch.equal(compiled(pool.x), mixed(pool.x))
+    assert made.frame_count == 1
+
+
 # ---------------------------------------------------------------------------------------------- two processes
 
 
@@ -277,6 +341,17 @@ def search_config(out: Path) -> TrainingConfig:
 
 def silent(done: int, total: int, what: str) -> None:
     pass
+
+
+def test_a_trained_network_is_mapped_without_a_warm_up(tmp_path: Path) -> None:
+    """From the weights that it has, taught by itself: the one phase of its own is not there, its weights are."""
+    trained_before = build("digits_cnn")
+    recipe = find_recipe("imagenet-finetune", {"batch": "32", "epochs.search": "1", "epochs.fine_tune": "1"})
+    search_trained(replace(search_config(tmp_path / "run"), recipe=recipe, module=trained_before), silent)
+    log = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [one["phase"] for one in log] == ["strength_1.search", "strength_1.tune"]
+    kept = torch.load(tmp_path / "run" / "weights" / "warm_up.pt")
+    assert all(torch.equal(kept[name], value) for name, value in trained_before.state_dict().items())
 
 
 SHARED = """
