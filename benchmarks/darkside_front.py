@@ -189,7 +189,7 @@ def step_ratios(size: Size, width: float) -> dict[str, dict[str, float]]:
     torch.set_num_threads(1)
     wanted = config(size, width, 0, Path())
     data = load_data(wanted.data, 0)
-    x, y = data.train.x[: wanted.batch], data.train.y[: wanted.batch]
+    x, y = data.train.x[: wanted.recipe.batch], data.train.y[: wanted.recipe.batch]
     return {template: _steps(template, width, x, y, size.quick) for template in TEMPLATES}
 
 

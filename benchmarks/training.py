@@ -27,7 +27,6 @@ from cosoc.search.front import SURE
 from cosoc.search.training.corruptions import CORRUPTIONS
 from cosoc.search.training.noise import KINDS
 from cosoc.search.training.shift import SEVERITIES, Asked, Shift, evaluate
-from cosoc.search.training.shift_shown import table
 from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.search.training.trained import read_run
 from cosoc.sim.files.catalog import find_soc, soc_folder
@@ -75,7 +74,7 @@ def shift(size: Size) -> dict[str, Any]:
     found: dict[str, Any] = {"workload": workload, "data": size.data, "epochs": plain.epochs, "worst": ends}
     for label, one in {"as_stated": stated_shift, **worst_shifts}.items():
         print(f"\n{label}")
-        Console(width=150, highlight=False).print(table(one))
+        Console(width=150, highlight=False).print(one.table())
         found[label] = one.content()
     found["gained_at_worst"] = _gained(worst_shifts["plain"], worst_shifts["under_noise"])
     for mapping, by in found["gained_at_worst"].items():

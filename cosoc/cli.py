@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cosoc import __version__
+from cosoc import search_options as options
 from cosoc.boundary import calm, nonsense, refused, too_little_memory
 from cosoc.evaluating import evaluate
 from cosoc.exporting import export
@@ -36,7 +37,7 @@ from cosoc.output import (
     write_text,
 )
 from cosoc.output import check_outputs as _check_outputs
-from cosoc.searching import STREAMED, Cut, Device, Estimator, Template
+from cosoc.searching import STREAMED, Cut, Estimator, Template
 from cosoc.sim.errors import Deadlock, InputError
 from cosoc.sim.files.names import FileKind
 from cosoc.sim.model.mapping import Runtime
@@ -54,11 +55,11 @@ if TYPE_CHECKING:
     Asked = Reading | list[str] | None  # how a network is read, or what --input-shape says of it
 
 SHOWN_FAILURES = 5  # of a campaign, on the terminal
-DEFAULT_MAPPING = "default"
+DEFAULT_MAPPING = DEFAULT_RECIPE = "default"
 # Options of `search` that its library calls otherwise.
 ARGUMENTS = {
     "target": "targets", "peak": "targets", "time_budget": "time_budget_s", "carrier": "carrier_w",
-    "input_shape": "example",
+    "input_shape": "example", "rate": "rates",
 }  # fmt: skip
 READING = ("input_shape", "input_dtype", "cut_at", "context")  # how a network is read
 WITH_RANGES = ("mapping", "runtime", "engine", "batch", "json_file", *READING, "overrides", "ranges", "seed")
@@ -709,7 +710,12 @@ def search(
         ),
     ] = "channels",
     data: Annotated[
-        str, typer.Option("--data", metavar="NAME|DIR", help="A data set by name, or its folder.")
+        str,
+        typer.Option(
+            "--data",
+            metavar="NAME|DIR|FILE",
+            help="A data set by name, its folder or .npz file, or package.module:function that gives one.",
+        ),
     ] = "digits",
     objective: Annotated[
         str | None,
@@ -765,25 +771,26 @@ def search(
     cut: Annotated[
         Cut, typer.Option("--cut", help="With --space operators: how the cut between them is made soft.")
     ] = "cumulative",
-    epochs: Annotated[
-        int,
-        typer.Option(
-            "--epochs", min=0, help="Passes over the data, for each point; 0: nothing is trained, costs decide."
-        ),
-    ] = 40,
+    recipe: options.RecipeName = DEFAULT_RECIPE,
+    epochs: options.Epochs = None,
+    batch: options.BatchSize = None,
+    rate: options.Rates = None,
     seeds: Annotated[
         int, typer.Option("--seeds", min=1, help="Train each mapping so often, and show mean and interval (95 %).")
     ] = 1,
     runtime: Annotated[
         Runtime, typer.Option("--runtime", help="With channels and operators: of all mappings.")
     ] = "overlapped",
-    train_noise: Annotated[
-        str | None,
-        typer.Option(
-            "--train-noise", metavar="all|A,B", help="Train under noise of analog cores: adc, weights, drift."
-        ),
-    ] = None,
-    device: Annotated[Device, typer.Option("--device", help="Where torch trains.")] = "cpu",
+    train_images: options.TrainImages = None,
+    cost_model: options.CostModelName = "simulator",
+    adc_bits: options.AdcBits = 0,
+    train_noise: options.TrainNoise = None,
+    device: options.DeviceName = "cpu",
+    amp: options.AmpName = None,
+    workers: options.Workers = 0,
+    compiled: options.Compiled = False,
+    channels_last: options.ChannelsLast = False,
+    accumulate: options.Accumulate = 1,
     seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Run folder [default: runs/SOC-WORKLOAD].")
@@ -831,16 +838,20 @@ def search(
         most(peak)  # what is wrong with it is said of --peak
     bounds = [*(target or ()), *([f"peak={peak}"] if peak is not None else [])]
     folder = out or library.default_folder(soc, workload)
+    quiet = quiet or library.following()
     example = None if input_shape is None else reading(input_shape)
     try:
         with reporting(quiet) as progress:
             result = library.search(
                 soc, workload, space=space, data=data, objective=objective, targets=bounds, mapping=mapping,
                 time_budget_s=time_budget, estimate=estimate, strengths=weights, points=points, estimator=estimator,
-                template=template, cut=cut, epochs=epochs, seeds=seeds, runtime=runtime, train_noise=train_noise,
-                device=device, seed=seed, out=folder, resume=resume, redo=redo, beside=beside or (),
-                inferences=inferences, example=example,
-                overrides=_overrides(overrides), carrier_w=carrier, report=progress,
+                template=template, cut=cut, recipe=recipe, epochs=epochs, batch=batch, rates=options.rates(rate),
+                seeds=seeds, train_images=train_images, cost_model=cost_model, adc_bits=adc_bits, runtime=runtime,
+                train_noise=train_noise, device=device, amp=amp, workers=workers, compiled=compiled,
+                channels_last=channels_last, accumulate=accumulate, seed=seed, out=folder, resume=resume,
+                redo=redo, beside=beside or (), inferences=inferences, example=example,
+                overrides=_overrides(overrides), carrier_w=carrier,
+                report=progress,
             )  # fmt: skip
     except (KeyboardInterrupt, Ended):
         raise Interrupted(f"what is finished is in {folder}; --resume goes on from there") from None

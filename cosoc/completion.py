@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.names import RULES, list_clusters, list_mappings, list_socs, list_workloads, soc_folder
+from cosoc.sim.files.names import (
+    RULES,
+    list_clusters,
+    list_mappings,
+    list_recipes,
+    list_socs,
+    list_workloads,
+    soc_folder,
+)
 
 BASH = """_cosoc() {
   local IFS=$'\\n'
@@ -114,7 +122,7 @@ def _values_of(command: Any, parameter: Any, values: Sequence[str]) -> list[str]
         "mapping": lambda: _mappings(values), "mappings": lambda: _mappings(values),
         "mappings_beside": lambda: _mappings(values), "overrides": lambda: _keys(values),
         "what_if": lambda: _keys(values), "space": _spaces, "objective": _objectives, "shell": lambda: list(SCRIPTS),
-        "sets": _sets, "data": lambda: ["digits"],
+        "sets": _sets, "data": lambda: ["digits"], "recipe": list_recipes,
     }  # fmt: skip
     return list(known[name]()) if name in known else []
 

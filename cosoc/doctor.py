@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 EXTRAS = {
-    "data": "the data set digits",
+    "data": "the data set digits, images in folders",
     "onnx": "reading ONNX files",
     "baselines": "other optimisers to compare with",
     "cluster": "campaigns on a Dask cluster",

@@ -10,8 +10,6 @@ import typer
 from cosoc.output import check_outputs, put, replacing, reporting, write_json
 from cosoc.sim.trust import trust
 
-CHIPS = 3  # drawn for noise, where nothing is said
-
 
 def _trusting(said: bool) -> None:
     if said:
@@ -54,35 +52,21 @@ def evaluate(
 ) -> None:
     """Evaluate every mapping of a finished run on corrupted images and inexact analog cores: accuracy under each, and
     whether the mappings keep their order."""
-    from cosoc.search.training import shift_shown
-    from cosoc.search.training.corruptions import SEVERITIES, names_of
-    from cosoc.search.training.noise import kinds_of
-    from cosoc.search.training.shift import Asked, severities_of
-    from cosoc.search.training.shift import evaluate as evaluated
-    from cosoc.search.training.trained import read_run
-    from cosoc.sim.errors import InputError
+    from cosoc.api import evaluate as library
+    from cosoc.search.training.shift_picture import check_plot, plot
 
     check_outputs({"--json": json_file, "--plot": plot_file})
     if plot_file is not None:
-        shift_shown.check_plot(plot_file)
-    if noise is None and seeds is not None:
-        raise InputError("--seeds: draws chips for --noise, which is not asked for; give both, or neither")
-    if corruptions is None and noise is not None and severity is not None:
-        raise InputError("--severity: is of --corruptions, which are not asked for beside --noise; give both")
-    asked = Asked(
-        names_of(corruptions or "all") if corruptions is not None or noise is None else (),
-        SEVERITIES if severity is None else severities_of(severity),
-        kinds_of(noise) if noise is not None else (),
-        seeds or CHIPS,
-        seed,
-        images,
-    )
+        check_plot(plot_file)
     with reporting(quiet) as progress:
-        found = evaluated(read_run(run), asked, progress)
+        found = library(
+            run, corruptions=corruptions, severity=severity, noise=noise, chips=seeds, images=images, seed=seed,
+            report=progress,
+        )  # fmt: skip
     if json_file is not None:
         write_json(json_file, {"run": str(run)} | found.content())
     if plot_file is not None:
         with replacing(plot_file) as part:
-            part.write_bytes(shift_shown.plot(found, plot_file.suffix))
+            part.write_bytes(plot(found, plot_file.suffix))
     if not quiet:
-        put(shift_shown.table(found))
+        put(found.table())

@@ -49,7 +49,7 @@ def keys_page(schemas: dict[str, dict[str, Any]]) -> str:
     for name, model in CORES.items():
         lines += _model(name, model, parts)
     for file, title in (("cluster", "Cluster files"), ("mapping", "Mapping files"), ("workload", "Workload files"),
-                        ("technology", "Technology files"),
+                        ("technology", "Technology files"), ("recipe", "Recipes of training"),
                         ("schedule", "Schedules, which `simulate --schedule` writes")):  # fmt: skip
         schema = schemas[f"{file}.json"]
         if "properties" in schema:

@@ -25,6 +25,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from cosoc.keys_page import keys_page
+from cosoc.search.training.recipe import Recipe, recipe_json_schema
 from cosoc.sim.cores import CORES
 from cosoc.sim.files import catalog, mapping_file, workload_file
 from cosoc.sim.files.names import FileKind
@@ -53,6 +54,7 @@ def _schema(kind: FileKind) -> dict[str, Any]:
         "workload": workload_file.json_schema,
         "mapping": mapping_file.json_schema,
         "technology": catalog.technology_json_schema,
+        "recipe": recipe_json_schema,
         "schedule": _schedule,
     }[kind]()
     roots = _roots(kind)
@@ -79,6 +81,7 @@ def _roots(kind: FileKind) -> tuple[type[BaseModel], ...]:
         "workload": (workload_file.WorkloadFile,),
         "mapping": (mapping_file.MappingFile,),
         "technology": (Technology,),
+        "recipe": (Recipe,),
         "schedule": (ScheduleFile, ClusterScheduleFile),
     }
     return roots[kind]

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -27,11 +28,12 @@ if TYPE_CHECKING:  # loaded where it is used: torch is slow to import
     from cosoc.search.result import Result
     from cosoc.search.surrogate import Surrogate
     from cosoc.search.targets import Target
-    from cosoc.sim.model.mapping import Mapping
+    from cosoc.sim.model.mapping import Mapping as NetworkMapping
     from cosoc.sim.model.soc import SoC
     from cosoc.sim.model.workload import Workload
     from cosoc.sim.theta import Theta
 
+EPOCHS = 40  # that a mapping is trained, where nothing else is said
 DEFAULT_POINTS = 5  # of a front that is trained, between its ends
 STREAMED = 1000  # inferences through a cluster, where none are stated
 
@@ -39,7 +41,9 @@ Estimator = Literal["expectation", "montecarlo", "score"]
 Template = Literal["conv-dw", "dws-dw", "conv-dws"]
 Cut = Literal["cumulative", "point"]
 Trained = Literal["channels", "operators"]
-Device = Literal["cpu", "cuda"]
+CostModel = Literal["simulator", "odimo"]
+Device = Literal["cpu", "cuda", "mps"]
+Amp = Literal["bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,22 @@ def search(
     estimator: Estimator = "expectation",
     template: Template = "conv-dw",
     cut: Cut = "cumulative",
-    epochs: int = 40,
+    recipe: str = DEFAULT,
+    epochs: int | None = None,
+    batch: int | None = None,
+    rates: Mapping[str, float] | None = None,
     seeds: int = 1,
     train_images: int | None = None,
+    cost_model: CostModel = "simulator",
+    adc_bits: int = 0,
     train_noise: str | None = None,
     runtime: Runtime = "overlapped",
     device: Device = "cpu",
+    amp: Amp | None = None,
+    workers: int = 0,
+    compiled: bool = False,
+    channels_last: bool = False,
+    accumulate: int = 1,
     seed: int = 0,
     out: Path | str | None = None,
     resume: bool = False,
@@ -94,8 +108,9 @@ def search(
     operators train the network on `data`, and then need one by name, `package.module:factory` or as a torch module;
     with epochs=0 costs alone decide where tiles are chosen, too. objective: what is to be small (latency; of tiles edp,
     of splits throughput). targets: what must hold, such as `latency=5ms`. mapping: where nothing is trained, whose
-    cores are kept. estimate: what `calibrate` gave, to begin with. strengths, points, estimator, template, cut, seeds,
-    train_images, device: as `TrainingConfig` has them. beside: other networks at once, where nothing is trained.
+    cores are kept. estimate: what `calibrate` gave, to begin with. strengths, points, estimator, template, cut, seeds:
+    as `TrainingConfig` has them. recipe and what follows it, but for seeds and runtime: the options of training, as
+    `cosoc.search_options` explains them. beside: other networks at once, where nothing is trained.
     inferences: that each replay of splits streams. time_budget_s: of a search that trains nothing; of splits 600 where
     nothing is said, after which the best found stands beside a proven bound. example: of the input, see `inputs`.
     carrier_w: what a board draws beside a chip. train_noise: of analog cores, `all` or kinds with commas.
@@ -134,6 +149,13 @@ def search(
         if epochs == 0:
             raise InputError(f"--epochs 0: --space {space} trains the network; {parts[0]}+tiles can do without")
         trained = cast(Trained, parts[0])
+        from cosoc.search.training.compute import Compute
+        from cosoc.search.training.parallel import folder_of_mine, together
+        from cosoc.search.training.recipe import changed_recipe
+
+        how = changed_recipe(recipe, batch, rates)
+        if epochs is not None and not how.shares:
+            raise InputError(f"epochs: recipe {how.name} says how many each phase has; leave it out")
         name, module = _trainable(workload, trained)
         from cosoc.inputs import one_size, soc_of
         from cosoc.search.training.noise import kinds_of
@@ -144,12 +166,14 @@ def search(
             soc=machine, workload=name, module=module, space=trained, inner=parts[1:], template=template, cut=cut,
             input_shape=None if example is None else one_size(example), data=data, objective=objective,
             strengths=tuple(strengths), targets=bounds, estimator=estimator, points=points or DEFAULT_POINTS,
-            epochs=epochs, seed=seed, seeds=seeds, device=device, runtime=runtime, out=folder, resume=resume, redo=redo,
-            theta=theta(machine), train_images=train_images,
+            recipe=how, epochs=EPOCHS if epochs is None else epochs, seed=seed, seeds=seeds, runtime=runtime,
+            resume=resume, redo=redo, theta=theta(machine), train_images=train_images, cost_model=cost_model,
+            adc_bits=adc_bits, compute=Compute(device, amp, workers, compiled, channels_last, accumulate),
             train_noise=() if train_noise is None else kinds_of(train_noise),
         )  # fmt: skip
-        check_run_folder(folder, resume, redo)
-        return search_trained(config, report)
+        check = functools.partial(check_run_folder, folder, resume, redo)
+        with together(device), folder_of_mine(folder, resume, check) as mine:
+            return search_trained(replace(config, out=mine), report)
     except InputError:
         if not there:
             with contextlib.suppress(OSError):  # what holds a run stays
@@ -161,7 +185,7 @@ COMMON = ("soc", "workload", "space", "objective", "targets", "seed", "out", "re
           "report")  # fmt: skip
 
 
-def meant(parts: Sequence[str], workload: ANetwork, epochs: int) -> frozenset[str]:
+def meant(parts: Sequence[str], workload: ANetwork, epochs: int | None) -> frozenset[str]:
     """The arguments of `search` that mean something for a chain of spaces."""
     if parts[0] == "splits":
         return frozenset((*COMMON, "inferences", "carrier_w", "time_budget_s"))
@@ -181,6 +205,11 @@ def _refuse_idle(given: dict[str, Any], mode: str, known: frozenset[str]) -> Non
             raise InputError(f"{name}: means nothing with {mode}; leave it out")
 
 
+def following() -> bool:
+    """Whether torchrun has started this process beside a first one, which speaks for all."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0
+
+
 def default_folder(soc: ASoC | ACluster, workload: ANetwork) -> Path:
     """Where a search leaves its results if nothing else is said: runs/SOC-WORKLOAD."""
     return Path("runs") / "-".join(Path(_called(one).replace(":", "_")).stem for one in (soc, workload))
@@ -192,7 +221,7 @@ def _called(one: object) -> str:
     return str(getattr(one, "name", type(one).__name__.lower()))
 
 
-def by_cost(parts: Sequence[str], workload: ANetwork, epochs: int) -> bool:
+def by_cost(parts: Sequence[str], workload: ANetwork, epochs: int | None) -> bool:
     """Whether a chain on one chip is searched by cost alone: it chooses tiles, and has nothing to train: it begins with
     them, or the network is a file, which has shapes and no module, or a workload that is none of the built-in ones."""
     return "tiles" in parts and (parts[0] == "tiles" or epochs == 0 or not _is_module(workload))
@@ -269,8 +298,8 @@ def _tiles(
 
 
 def _with_choices(
-    soc: SoC, workload: Workload, given: Mapping, name: str, mapping: AMapping, template: Template
-) -> tuple[SoC, Workload, Mapping]:
+    soc: SoC, workload: Workload, given: NetworkMapping, name: str, mapping: AMapping, template: Template
+) -> tuple[SoC, Workload, NetworkMapping]:
     """A built-in network with its blocks as choices; a workload that has alternatives, or is a file, as it is."""
     from cosoc.inputs import mapping_of
     from cosoc.search.training.nets import NETWORKS, build
@@ -324,5 +353,5 @@ def check_run_folder(folder: Path, resume: bool, redo: str | None) -> None:
 
 __all__ = [
     "DEFAULT_POINTS", "STREAMED", "Cut", "Device", "Estimator", "Template", "Trained", "by_cost", "default_folder",
-    "fitted_factors", "meant", "search",
+    "fitted_factors", "following", "meant", "search",
 ]  # fmt: skip

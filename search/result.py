@@ -78,7 +78,8 @@ def _figures(plain: Mapping[str, Any]) -> Figures:
 @dataclass(frozen=True, repr=False)
 class Result:
     """What a search found. heading: soc or cluster, workload, space, seed and how far energies reach, as result.json
-    begins. Printed it is a line; `table()` is for a terminal, `points` a frame of pandas, `plot()` the front."""
+    begins. Printed it is a line; `table()` is for a terminal, `points` a frame of pandas, `plot()` the front. speed: of
+    training in this process (`Speed.stated`), no part of result.json, which is the same however fast it came."""
 
     heading: Mapping[str, Any]
     objective: str
@@ -86,6 +87,7 @@ class Result:
     optimum: Optimum | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     targets: tuple[Target, ...] = ()
+    speed: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         what = f"{self.heading['workload']} on {self.heading.get('soc') or self.heading.get('cluster')}"
@@ -134,7 +136,7 @@ class Result:
     @property
     def metric(self) -> Metric:
         """What networks were judged by, where they were trained."""
-        return metric_from(self.about.get("metric"))
+        return next((one.metric for one in self.found if one.accuracy is not None), ACCURACY)
 
     @property
     def axes(self) -> tuple[str, str]:
@@ -280,6 +282,9 @@ class Result:
             out.caption += f"; {self.best.name}: {gap:.2%} above the bound of the estimate"
         if self.unfinished:
             out.caption += f"; {self.unfinished}"
+        if self.speed:
+            rate, most = self.speed["items_per_s"], self.speed["peak_bytes"] * KIB / 1024
+            out.caption += f"; trained {rate:.4g} items a second on {self.speed['device']}, at most {most:.4g} MiB"
         return out
 
 

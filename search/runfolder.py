@@ -8,6 +8,7 @@ metrics.jsonl       a line an epoch
 checkpoint.pt       the phase in progress, replaced after every epoch
 done/NAME.json      what a finished phase found, and its lines of metrics.jsonl;   weights/NAME.pt  its weights
 mappings/NAME.yaml  result.json  front.png         the results
+speed.json          of a run that trains: items a second and memory, of the last process that did; not in the manifest
 lock                held while a run is at work in the folder
 
 A file that is not what a run wrote is named, and nothing is done. `redo` names a phase to be done again: that phase and

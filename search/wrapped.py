@@ -72,7 +72,8 @@ class Wrapped(nn.Module):
         products of their powers, as `of` says (`cosoc.sim.figures`). Under soft gates it is that of expected channel
         counts. grain: channels by which tiles are looked for anew; coarser is faster."""
         self._make()
-        out: Tensor = objective(of)(self._costs.figures(self.net.shares(), max(grain, self._opened.grain)))
+        shares = {n: {core: k.cpu() for core, k in on.items()} for n, on in self.net.shares().items()}
+        out: Tensor = objective(of)(self._costs.figures(shares, max(grain, self._opened.grain)))
         return out
 
     def estimated(self) -> Figures:

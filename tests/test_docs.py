@@ -31,7 +31,7 @@ from cosoc.cli import main as cosoc
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = ("index", "python", "tutorial", "mappings", "compilers", "errors", "validate")
+PAGES = ("index", "python", "tutorial", "mappings", "compilers", "errors", "own_data", "validate")
 NOTEBOOKS = tuple(sorted(path.stem for path in (DOCS / "notebooks").glob("*.ipynb")))
 FENCE = re.compile(r'^```(\w+)(?: title="([^"]+)")?([^\n]*)\n(.*?)^```$', re.M | re.S)
 ALIKE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

@@ -106,6 +106,7 @@ READERS = {
     "a result, reported": ["report", "result.json", "--out", "page.html"],
     "a run's config.yaml": ["explain", "run"],
     "a plan's network": ["sweep", "nets.yaml", "--quiet"],
+    "a plan's data": ["sweep", "data.yaml", "--quiet"],
 }
 
 
@@ -115,6 +116,7 @@ def test_code_that_a_file_names_does_not_run(what: str, here: Path, run: Say) ->
     _result(here)
     Path("cluster.yaml").write_text(CLUSTER)
     Path("nets.yaml").write_text(PLAN.format("diana", "'payload:net'"))
+    Path("data.yaml").write_text("search: {soc: [diana], workload: [digits_cnn], data: 'payload:net'}")
     status, out, said = run(*READERS[what])
     assert (status, out, said.count("\n")) == (2, "", 1)
     assert "payload is code, in " in said and str(here / "payload.py") in said and "--trust" in said

@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -47,7 +48,8 @@ Assignment = dict[str, Tensor]  # by layer, the core (number in the layer's `cor
 class MixedLayer(nn.Module):
     """A convolution or fully connected layer whose output channels are spread over cores.
 
-    logits: [k, cores]. gates: [k, cores], what the forward pass weighs the cores' weights by.
+    logits: [k, cores]. gates: [k, cores], what the forward pass weighs the cores' weights by. decided: how many
+    channels each core has, where gates are constant; None where they are not.
     """
 
     def __init__(self, geometry: nn.Conv2d | nn.Linear, cores: Mapping[str, Core]) -> None:
@@ -66,9 +68,16 @@ class MixedLayer(nn.Module):
         self.gain = 1.0  # of analog column sums
         self.gates: Tensor
         self.register_buffer("gates", soft(self.logits.detach(), 1.0), persistent=False)
+        self.decided: tuple[int, ...] | None = None
+
+    def settle(self, chosen: Tensor) -> None:
+        """Make the gates a constant one-hot of the cores [k] that are chosen, int64 on the CPU."""
+        self.gates = one_hot(chosen, len(self.cores)).to(self.geometry.weight)
+        self.decided = tuple(torch.bincount(chosen, minlength=len(self.cores)).tolist())
 
     def soften(self, estimator: Estimator, temperature: float, generator: torch.Generator) -> None:
         """Make the gates of the next forward pass."""
+        self.decided = None
         if estimator == "expectation":
             self.gates = soft(self.logits, temperature)
         elif estimator == "montecarlo":
@@ -77,6 +86,13 @@ class MixedLayer(nn.Module):
             probable = soft(self.logits, 1.0)  # the score's own gradient is of these probabilities
             hard = one_hot(draw(self.logits, generator), len(self.cores)).to(probable)
             self.gates = ste(hard, probable)
+
+    def edges(self) -> Tensor | None:
+        """Whole numbers that the forward pass follows from the gates by; None: it needs none."""
+        return None
+
+    def tell(self, edges: Sequence[int]) -> None:
+        """What `edges` are of the gates as they stand."""
 
     def decisions(self) -> list[nn.Parameter]:
         """What decides on the cores."""
@@ -102,9 +118,9 @@ class MixedLayer(nn.Module):
         weight = self.geometry.weight
         total: Tensor | None = None
         for i, (bits, ternary) in enumerate(zip(self.weight_bits, self.ternary, strict=True)):
-            gate = self.gates[:, i]
-            if not gate.requires_grad and not bool(gate.any()):
+            if self.decided is not None and not self.decided[i]:
                 continue
+            gate = self.gates[:, i]
             quantised = ternary_weight(weight, self.log_scale) if ternary else integer_weight(weight, bits)
             if self.analog[i]:
                 quantised = self._inexact(quantised)
@@ -133,17 +149,22 @@ class MixedLayer(nn.Module):
 
     def column_sums(self, x: Tensor) -> Iterator[Tensor]:
         """What each array full of rows adds up, without the bias."""
-        weight, one_d = self.effective_weight(), isinstance(self.geometry, nn.Linear)
+        weight, geometry = self.effective_weight(), self.geometry
         for block in self.row_blocks():
-            yield linear_or_conv(x[..., block] if one_d else x[:, block], weight[:, block], None, self.geometry)
+            if isinstance(geometry, nn.Linear):
+                read = x[..., block]
+            else:  # so many of each group, which has arrays of its own
+                read = x.unflatten(1, (geometry.groups, -1))[:, :, block].flatten(1, 2)
+            yield linear_or_conv(read, weight[:, block], None, geometry)
 
     def forward(self, x: Tensor) -> Tensor:
-        bias, gate = self.geometry.bias, self.on_analog()
+        bias = self.geometry.bias
         # What has no analog channel is computed as without converters, to the bit.
-        if self.converter is None or not (gate.requires_grad or bool(gate.any())):
+        none = self.decided is not None and not any(k for k, on in zip(self.decided, self.analog, strict=True) if on)
+        if self.converter is None or none:
             return linear_or_conv(x, self.effective_weight(), bias, self.geometry)
         shape = (-1,) if isinstance(self.geometry, nn.Linear) else (-1, 1, 1)
-        analog = gate.reshape(shape)
+        analog = self.on_analog().reshape(shape)
         total = torch.zeros((), dtype=x.dtype, device=x.device) if bias is None else bias.reshape(shape)
         for part in self.column_sums(x):
             total = total + part + analog * (self.converter(part) - part)
@@ -166,8 +187,6 @@ class MixedNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.net(x)
         order = self.output_order
-        if torch.equal(order, torch.arange(len(order), device=order.device)):
-            return out
         each = out.shape[1] // len(order)  # pixels a channel, where the output is a flattened map
         return out.index_select(1, order if each == 1 else _spread(order, each))
 
@@ -177,15 +196,32 @@ class MixedNet(nn.Module):
 
     def set_gates(self, estimator: Estimator, temperature: float, generator: torch.Generator) -> None:
         """Make the gates of the next forward pass from the logits."""
-        for layer in self.searchable().values():
+        layers = list(self.searchable().values())
+        for layer in layers:
             layer.soften(estimator, temperature, generator)
+        # What forward passes must know of gates on a device is read there at once, not layer by layer.
+        asking = [(layer, edges) for layer in layers if (edges := layer.edges()) is not None]
+        if asking:
+            for (layer, _), found in zip(asking, torch.stack([edges for _, edges in asking]).tolist(), strict=True):
+                layer.tell(found)
 
     def shares(self) -> dict[str, dict[str, Tensor]]:
-        """Channels on each core by the current gates, differentiable, on the CPU: {layer: {core: scalar}}."""
+        """Channels on each core by the current gates, differentiable: {layer: {core: scalar}}."""
         return {
-            name: dict(zip(layer.cores, layer.gates.sum(0).cpu(), strict=True))
+            name: dict(zip(layer.cores, layer.gates.sum(0).unbind(), strict=True))
             for name, layer in self.searchable().items()
         }
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The gates afterwards are what they are now, without their gradient, whatever is done to them."""
+        held = {name: (layer.gates, layer.decided) for name, layer in self.layers.items()}
+        try:
+            yield
+        finally:
+            for name, layer in self.layers.items():
+                gates, layer.decided = held[name]
+                layer.gates = gates.detach()
 
     def arch_parameters(self) -> list[nn.Parameter]:
         """What decides in the layers that have a choice."""
@@ -246,10 +282,12 @@ def fold(layer: nn.Conv2d | nn.Linear, bn: nn.BatchNorm1d | nn.BatchNorm2d) -> N
 
 
 class _Tracer(fx.Tracer):
-    """Takes mixed layers as they are."""
+    """Takes mixed layers and batch norms as they are."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, MixedLayer) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, (MixedLayer, nn.BatchNorm1d, nn.BatchNorm2d)) or super().is_leaf_module(
+            m, module_qualified_name
+        )
 
 
 def traced(net: nn.Module) -> fx.Graph:
@@ -406,7 +444,7 @@ def uniform(net: MixedNet, mapping: NetworkMapping) -> Assignment:
 def fix(net: MixedNet, chosen: Assignment) -> None:
     """Make the gates a constant one-hot of the assignment, for fine-tuning and evaluation."""
     for name, layer in net.layers.items():
-        layer.gates = one_hot(chosen[name], len(layer.cores)).to(layer.geometry.weight)
+        layer.settle(chosen[name])
 
 
 def to_mapping(net: MixedNet, chosen: Assignment, runtime: Runtime, name: str) -> NetworkMapping:
@@ -517,14 +555,12 @@ def _common_order(net: MixedNet, chosen: Assignment, names: Sequence[str]) -> Te
 def _probed(net: MixedNet, chosen: Assignment, x: Tensor) -> Tensor:
     """The outputs for x under an assignment, in double precision, with nothing else of the network changed."""
     dtype, training = next(net.parameters()).dtype, net.training
-    gates = {name: layer.gates for name, layer in net.layers.items()}
-    net.double().eval()
-    fix(net, chosen)
-    with torch.no_grad():
-        out: Tensor = net(x.double())
-    net.to(dtype).train(training)
-    for name, layer in net.layers.items():
-        layer.gates = gates[name]
+    with net.held():
+        net.double().eval()
+        fix(net, chosen)
+        with torch.no_grad():
+            out: Tensor = net(x.double())
+        net.to(dtype).train(training)
     return out
 
 

@@ -29,6 +29,7 @@ from torch.nn import functional
 from cosoc.search.spaces.channels import MixedLayer, MixedNet, fold, fold_batch_norm, quantised, replace_module, traced
 from cosoc.search.spaces.shares import Counts
 from cosoc.search.training.gates import Estimator
+from cosoc.search.training.parallel import batch_norm
 from cosoc.search.training.quant import integer_weight, ste
 from cosoc.sim.errors import InputError
 from cosoc.sim.importers.torch_export import from_module
@@ -110,7 +111,7 @@ def _branch(conv: nn.Conv2d, bn: nn.BatchNorm2d, x: Tensor, low: int, high: int)
     y = _convolved(x, conv.weight[low:high], None, conv, low, high)
     assert bn.running_mean is not None and bn.running_var is not None and bn.momentum is not None
     mean, var = bn.running_mean[low:high], bn.running_var[low:high]
-    return functional.batch_norm(y, mean, var, bn.weight[low:high], bn.bias[low:high], bn.training, bn.momentum, bn.eps)
+    return batch_norm(y, mean, var, bn.weight[low:high], bn.bias[low:high], bn.training, bn.momentum, bn.eps)
 
 
 @dataclass(frozen=True)
@@ -377,6 +378,8 @@ class OperatorLayer(MixedLayer):
         self.log_scale = nn.Parameter(torch.zeros(0), requires_grad=False)
         self.gates: Tensor
         self.register_buffer("gates", torch.full((k, 2), 0.5), persistent=False)
+        self.decided: tuple[int, ...] | None = None
+        self.told: tuple[Tensor, tuple[int, int]] | None = None  # gates, and the edges of these
         self.temperature: Tensor
         self.register_buffer("temperature", torch.ones(()))
 
@@ -392,6 +395,7 @@ class OperatorLayer(MixedLayer):
         return torch.sigmoid((k * torch.sigmoid(self.cut) - at) / max(temperature * SOFTEST * k, 0.5))
 
     def soften(self, estimator: Estimator, temperature: float, generator: torch.Generator) -> None:
+        self.decided = None
         self.temperature.fill_(temperature)
         if estimator == "expectation":
             first = self._expected(temperature)
@@ -454,11 +458,24 @@ class OperatorLayer(MixedLayer):
         return torch.cat((parts[0][:, :low], both, parts[1][:, high - low :]), 1)
 
     @torch.no_grad()
+    def edges(self) -> Tensor:
+        """Channels that are surely the first operator's, and those that may be."""
+        first = self.gates[:, 0]
+        return torch.stack(((first >= 1 - SURE).sum(), (first > SURE).sum()))
+
+    def tell(self, edges: Sequence[int]) -> None:
+        low, high = edges
+        self.told = self.gates, (low, high)
+
     def _undecided(self) -> tuple[int, int]:
         """The channels [low, high) that both operators compute, in whole STEPs, so that shapes recur."""
-        first, k = self.gates[:, 0], len(self.gates)
-        low, high = int((first >= 1 - SURE).sum()), int((first > SURE).sum())
-        return (low, high) if low == high else (low // STEP * STEP, min(-(-high // STEP) * STEP, k))
+        if self.decided is not None:
+            return self.decided[0], self.decided[0]
+        if self.told is None or self.told[0] is not self.gates:
+            self.tell(self.edges().tolist())
+        assert self.told is not None
+        low, high = self.told[1]
+        return (low, high) if low == high else (low // STEP * STEP, min(-(-high // STEP) * STEP, len(self.gates)))
 
 
 class _Decided(nn.Module):

@@ -161,31 +161,33 @@ class Tangent:
 
     def __init__(self, cost: Callable[[Shares], Tensor], every: int) -> None:
         self._cost, self._every, self._age = cost, every, 0
-        self._value = torch.zeros(())
-        self._at: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}  # share -> where the plane touches, slope
+        self._keys: list[tuple[str, str]] = []
+        self._value = self._at = self._slopes = torch.zeros(())  # where the plane touches: cost, shares, slopes
 
     def __call__(self, shares: Shares) -> Tensor:
-        """The cost of soft shares, differentiable."""
+        """The cost of soft shares, differentiable, on their device, from which nothing is read between touches."""
         if self._age % self._every == 0:
             self._touch(shares)
         self._age += 1
-        rise = [slope * (shares[n][c].double() - at) for (n, c), (at, slope) in self._at.items()]
-        return self._value + torch.stack(rise).sum()
+        now = torch.stack([shares[n][c] for n, c in self._keys]).to(self._at)
+        return self._value + (self._slopes * (now - self._at)).sum()
 
     def renew(self) -> None:
         """Take the plane anew at the next evaluation."""
         self._age = 0
 
     def _touch(self, shares: Shares) -> None:
-        leaves = {n: {c: k.detach().double().requires_grad_() for c, k in on.items()} for n, on in shares.items()}
+        leaves = {n: {c: k.detach().cpu().double().requires_grad_() for c, k in on.items()} for n, on in shares.items()}
         value = self._cost(leaves)
-        keys = [(n, c) for n, on in leaves.items() for c in on]
-        slopes = torch.autograd.grad(value, [leaves[n][c] for n, c in keys], allow_unused=True)
-        self._value = value.detach()
-        self._at = {
-            key: (leaves[key[0]][key[1]].detach(), torch.zeros(()) if slope is None else slope)
-            for key, slope in zip(keys, slopes, strict=True)
-        }
+        self._keys = [(n, c) for n, on in leaves.items() for c in on]
+        at = [leaves[n][c] for n, c in self._keys]
+        slopes = torch.autograd.grad(value, at, allow_unused=True)
+        kept = [torch.zeros((), dtype=torch.float64) if slope is None else slope for slope in slopes]
+        device = shares[self._keys[0][0]][self._keys[0][1]].device
+        precise = torch.float32 if device.type == "mps" else torch.float64
+        self._value, self._at, self._slopes = (
+            one.to(device, precise) for one in (value.detach(), torch.stack(at).detach(), torch.stack(kept))
+        )
 
 
 def _rounded(on_cores: MappingOf[str, Tensor], grain: int) -> dict[str, int]:

@@ -49,6 +49,7 @@ _TEST_FILES = {
     "f0ef6b0ae62326f3e7ffdfab6717acfc": "cifar100",
 }
 MAX_BYTES = 1 << 30  # of one file of a data set, uncompressed; CIFAR-100's training images are 155 MB
+TEST_SHARE = 0.2  # of data without a test part
 HELD_BYTES = 1 << 28  # of images from folders, as float32: more are read when they are asked for
 SAMPLED = 500  # images of these, whose mean and deviation are those of all
 _FASHION = "t-shirt/top trouser pullover dress coat sandal shirt sneaker bag ankle-boot"
@@ -114,23 +115,25 @@ def load_data(
     rng = np.random.default_rng(seed)
     rest = np.arange(len(given.train))
     test, val, how = given.test, given.val, ""
-    if val is None and given.task.reconstructs:
-        raise InputError(f"{given.name}: val is missing; it needs anomalies, and train has none")
+    if given.task.reconstructs and (val is None or test is None):
+        missing = "val" if val is None else "test"
+        raise InputError(f"{given.name}: {missing} is missing; it needs anomalies, and train has none")
+    what = "each class" if given.labels is not None else "what is to train"
     if test is None:
-        rest, held = _parted(given, rest, 0.2, rng)
+        rest, held = _parted(given, rest, TEST_SHARE, rng)
         test = given.train.at(torch.from_numpy(held))
+        how = f"; {TEST_SHARE:g} of {what} for testing" if given.own else ""
     if val is None:
         rest, held = _parted(given, rest, val_share, rng)
         val = given.train.at(torch.from_numpy(held))
-        what = "each class" if given.labels is not None else "what is to train"
-        how = f"; split with seed {seed}, {val_share:g} of {what} for validation"
+        how += f"; split with seed {seed}, {val_share:g} of {what} for validation"
     else:
         rest = rng.permutation(rest)
     if train_images is not None:
         if not 1 <= train_images <= len(rest):
             raise InputError(f"{train_images} training images of {given.name}; 1 to {len(rest)} can be had")
         rest = rest[:train_images]
-    parts = {"train": given.train.at(torch.from_numpy(rest)), "val": val, "test": test}
+    parts: dict[str, Part] = {"train": given.train.at(torch.from_numpy(rest)), "val": val, "test": test}
     if given.same:
         parts = {name: _kept(part) for name, part in parts.items()}
     mean, std = given.mean, given.std
@@ -140,10 +143,20 @@ def load_data(
             name: part.normalised(*(torch.from_numpy(one).float() for one in statistics))
             for name, part in parts.items()
         }
-        mean, std = (tuple(one.tolist()) for one in statistics)
+        mean, std = tuple(statistics[0].tolist()), tuple(statistics[1].tolist())
     if given.own:
         how += f"; {_held(parts)}"
-    return Data(given.name, f"{given.provenance}{how}", given.classes, *parts.values(), mean, std, given.task)
+    return Data(
+        given.name,
+        f"{given.provenance}{how}",
+        given.classes,
+        parts["train"],
+        parts["val"],
+        parts["test"],
+        mean,
+        std,
+        given.task,
+    )
 
 
 def _given(name_or_dir: str, folders: Mapping[str, tuple[str, ...]], shape: tuple[int, ...] | None) -> Given:

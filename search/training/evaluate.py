@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -9,15 +10,18 @@ from torch import Tensor, nn
 
 from cosoc.search.training.parts import Part
 from cosoc.search.training.task import Task
+from cosoc.sim.errors import InputError
 
 BATCH = 512  # items at once
 
 
 def metric(net: nn.Module, data: Part, task: Task, batch: int = BATCH) -> float:
-    """The task's metric of a network, over all items."""
-    return task.figure(
-        torch.cat([task.seen(outputs, targets).cpu() for outputs, targets in _outputs(net, data, batch)])
-    )
+    """The task's metric of a network, over all items. InputError where it is no number."""
+    rows = [task.seen(outputs, targets).cpu() for outputs, targets in _outputs(net, data, batch)]
+    found = task.figure(torch.cat(rows))
+    if not math.isfinite(found):
+        raise InputError(f"the network's {task.measured.name} is {found}: its training diverged; lower rates may help")
+    return found
 
 
 def mean_loss(net: nn.Module, data: Part, task: Task, batch: int = BATCH) -> float:

@@ -10,19 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from cosoc.search.runfolder import RunFolder
-from cosoc.search.spaces.channels import MixedNet, assignment, fix
+from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, fix
 from cosoc.search.spaces.shares import Counts, ShareCosts, Tangent
+from cosoc.search.training.batches import Batch
 from cosoc.search.training.choose import all_counts
+from cosoc.search.training.compute import Forward
 from cosoc.search.training.data import Data
 from cosoc.search.training.evaluate import metric
 from cosoc.search.training.gates import Estimator, score_loss
+from cosoc.search.training.losses import loss_of as task_loss
 from cosoc.search.training.noise import Noise, quiet
+from cosoc.search.training.optimise import Group
 from cosoc.search.training.points import FIRST_STRENGTH, Aim
 from cosoc.search.training.repair import placed
-from cosoc.search.training.train import RATES, Phase, Progress, train
+from cosoc.search.training.train import Phase, Progress, train
 from cosoc.sim.theta import Theta
 
-COOLEST = 0.2  # temperature of the gates at the end of a search, from 1
 COST_EVERY = 8  # steps between evaluations of the cost's gradient, where gates move slowly
 SCORE_SAMPLES = 2  # simulated partitionings a step, for the score estimator
 LEAN = 1.0  # of the logits towards the choice that a search begins at: odds of e to 1
@@ -41,10 +44,11 @@ class Manner:
 
 def search_gates(
     net: MixedNet, aim: Aim, begin: Counts, manner: Manner, phase: Phase, costs: ShareCosts, data: Data,
-    noise: Noise, folder: RunFolder, progress: Progress,
+    noise: Noise, folder: RunFolder, progress: Progress, teacher: nn.Module | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train weights and gates of a network, in place, from near the shares `begin` on, under noise. Returns plain
-    data: strength, as it ended; visited, the shares of each candidate; theta, of the estimate, as it ended."""
+    """Train weights and gates of a network, in place, from near the shares `begin` on, under noise. teacher: as
+    `train`'s. Returns plain data: strength, as it ended; visited, the shares of each candidate; theta, of the estimate,
+    as it ended."""
     for layer in net.searchable().values():
         layer.prefer()
     start = placed(net, begin)
@@ -61,42 +65,52 @@ def search_gates(
         out: Tensor = aim.cost(costs.figures(shares, manner.grain))
         return out
 
-    tangent = Tangent(relative, COST_EVERY if manner.estimator == "expectation" else 1)
+    gates = phase.recipe.gates
+    assert gates is not None  # where nothing is searched, nobody comes here
+    parts = phase.compute.accumulate  # of a step, at whose first the plane may be taken anew
+    tangent = Tangent(relative, parts * COST_EVERY if manner.estimator == "expectation" else 1)
 
-    def loss_of(module: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
-        net.set_gates(manner.estimator, COOLEST**done, draws)
+    def loss_of(forward: Forward, batch: Batch, draws: torch.Generator, done: float) -> Tensor:
+        net.set_gates(manner.estimator, gates.coolest**done, draws)
         noise.draw(net, draws)
         cost = _scored(net, relative, aim, costs, draws) if manner.estimator == "score" else tangent(net.shares())
-        loss: Tensor = data.task.loss(net(x), y) + extra["strength"] * cost.to(x)
-        return loss
+        loss = task_loss(data.task, phase.recipe, forward(batch.x), batch)
+        out: Tensor = loss + extra["strength"] * cost.to(loss)
+        return out
 
     def after(epoch: int) -> dict[str, Any]:
         quiet(net)
         tangent.renew()  # so that a resumed run goes on as an unbroken one
         chosen = assignment(net)
-        gates = {n: layer.gates for n, layer in net.layers.items()}
-        fix(net, chosen)
-        figures: dict[str, Any] = {f"val_{data.task.measured.name}": metric(net, data.val, data.task)}
+        with net.held():
+            fix(net, chosen)
+            figures: dict[str, Any] = {phase.judged_by: metric(net, data.val, data.task)}
         figures["strength"] = extra["strength"]
-        for n, layer in net.layers.items():
-            layer.gates = gates[n].detach()
         last = epoch == phase.epochs - 1
         if last or epoch % manner.simulate_every == manner.simulate_every - 1 or aim.bounds:
-            counts = all_counts(net, chosen)
-            pair = costs.compare(counts, manner.tolerance)
-            extra["visited"].append(counts)
-            extra["theta"] = asdict(costs.theta)
-            figures |= {"estimated": pair.estimated.plain(), "simulated": pair.simulated.plain()}
-            figures["theta"] = asdict(costs.theta)
-            extra["strength"] = aim.next_strength(extra["strength"], pair.simulated)
+            figures |= visit(chosen)
         return figures
 
+    def visit(chosen: Assignment) -> dict[str, Any]:
+        """Simulate a candidate, and let the estimate and the multiplier learn from it."""
+        counts = all_counts(net, chosen)
+        pair = costs.compare(counts, manner.tolerance)
+        extra["visited"].append(counts)
+        extra["theta"] = asdict(costs.theta)
+        extra["strength"] = aim.next_strength(extra["strength"], pair.simulated)
+        return {"estimated": pair.estimated.plain(), "simulated": pair.simulated.plain(), "theta": extra["theta"]}
+
+    weights, ranges = phase.recipe.weights, phase.recipe.quantisers
+    assert weights.rates.search is not None and ranges.rates.search is not None  # as the recipe's check has it
     groups = [
-        (net.weight_parameters(), RATES["weights"]),
-        (net.quant_parameters(), RATES["quantisers"]),
-        (net.arch_parameters(), RATES["logits"]),
+        Group(net.weight_parameters(), weights, weights.rates.search),
+        Group(net.quant_parameters(), ranges, ranges.rates.search),
+        Group(net.arch_parameters(), gates, gates.rate),
     ]
-    train(phase, net, groups, data.train, loss_of, after, folder, progress, extra)
+    train(phase, net, groups, data.train, loss_of, after, folder, progress, extra, teacher)
+    ended = assignment(net)
+    if phase.patience and extra["visited"][-1:] != [all_counts(net, ended)]:
+        visit(ended)  # it may have ended between two simulations
     return extra
 
 

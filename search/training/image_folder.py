@@ -30,7 +30,7 @@ MAX_PIXELS = 1 << 26  # of one image; larger ones are scans of maps, or made to 
 def is_image_folder(folder: Path) -> bool:
     """Whether a folder has images by class."""
     train = folder / "train"
-    return train.is_dir() and any(_images(inner) for inner in _folders(train))
+    return train.is_dir() and any(_is_image(path) for inner in _folders(train) for path in inner.rglob("*"))
 
 
 @dataclass(frozen=True)
@@ -64,43 +64,44 @@ def from_folder(folder: Path, shape: tuple[int, ...] | None) -> Given:
         raise InputError(f"--input-shape {shape}: images of {folder} are (1, h, w) or (3, h, w)")
     names = tuple(inner.name for inner in _folders(folder / "train"))
     task = classification(len(names))
-    firsts = [files[0] for name in names if (files := _images(folder / "train" / name))]
-    grey = all(_is_grey(path) for path in firsts) if shape is None else shape[0] == 1
-    size = None if shape is None else (shape[1], shape[2])
-    parts = {
-        part: _part(folder / part, names, grey, size, task)
-        for part in ("train", "val", "test")
-        if (folder / part).is_dir()
-    }
-    train, labels = parts["train"]
-    for called, (part, _) in parts.items():
+    files = {part: _files(folder / part, names) for part in ("train", "val", "test") if (folder / part).is_dir()}
+    if shape is None:
+        grey, size = all(_is_grey(found[0]) for found in files["train"]), None
+    else:
+        grey, size = shape[0] == 1, (shape[1], shape[2])
+    parts = {part: _part(folder / part, found, grey, size, task) for part, found in files.items()}
+    train = parts["train"]
+    for called, part in parts.items():
         if part.shape != train.shape:
             raise InputError(
                 f"{folder / called}: images of {part.shape} (c, h, w), in train of {train.shape}; {_ADVICE}"
             )
-    val, test = (parts[part][0] if part in parts else None for part in ("val", "test"))
-    return Given(folder.resolve().name, f"images in {folder}", task, names, train, val, test, labels, True, same=True)
+    labels = np.repeat(np.arange(len(names)), [len(found) for found in files["train"]])
+    return Given(
+        folder.resolve().name, f"images in {folder}", task, names, train, parts.get("val"), parts.get("test"), labels,
+        True, same=True,
+    )  # fmt: skip
 
 
 _ADVICE = "bring them to one size with --input-shape CHANNELS,HEIGHT,WIDTH"
 
 
-def _part(
-    folder: Path, names: tuple[str, ...], grey: bool, size: tuple[int, int] | None, task: Task
-) -> tuple[Stored, np.ndarray]:
-    """A part, and the class of each of its images."""
+def _files(folder: Path, names: tuple[str, ...]) -> list[list[Path]]:
+    """The images of a part, class by class."""
     others = [inner.name for inner in _folders(folder) if inner.name not in names]
     if others:
         raise InputError(f"{folder}: has a folder {others[0]!r}; classes are the folders of train: {_some(names)}")
-    files, labels = list[Path](), list[int]()
-    for label, name in enumerate(names):
-        found = _images(folder / name)
-        if not found and folder.name == "train":
+    found = [_images(folder / name) for name in names]
+    for name, files in zip(names, found, strict=True):
+        if not files and folder.name == "train":
             raise InputError(f"{folder / name}: no images in it ({', '.join(sorted(ENDS))})")
-        files += found
-        labels += [label] * len(found)
-    images = Images(tuple(files), tuple(labels), grey, size)
-    return stored(images.__getitem__, len(files), task, str(folder)), np.asarray(labels, np.int64)
+    return found
+
+
+def _part(folder: Path, files: list[list[Path]], grey: bool, size: tuple[int, int] | None, task: Task) -> Stored:
+    pairs = [(path, label) for label, found in enumerate(files) for path in found]
+    images = Images(tuple(path for path, _ in pairs), tuple(label for _, label in pairs), grey, size)
+    return stored(images.__getitem__, len(pairs), task, str(folder))
 
 
 def _some(names: tuple[str, ...]) -> str:
@@ -112,7 +113,11 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDS and p.is_file()) if folder.is_dir() else []
+    return sorted(filter(_is_image, folder.rglob("*"))) if folder.is_dir() else []
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in ENDS and path.is_file()
 
 
 def _is_grey(path: Path) -> bool:

@@ -63,7 +63,7 @@ def quiet(net: MixedNet) -> None:
     for layer in net.layers.values():
         layer.errors, layer.gain = None, 1.0
         if layer.converter is not None:
-            layer.converter.disturb(0.0, torch.default_generator)
+            layer.converter.quiet()
 
 
 def noise_of(soc: SoC, kinds: tuple[Kind, ...]) -> Noise:

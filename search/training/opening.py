@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -20,18 +19,8 @@ from cosoc.sim.importers.torch_export import from_module, load_module
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
 
-Device = Literal["cpu", "cuda"]
-DEVICES: tuple[Device, ...] = get_args(Device)
 PROBED = 2  # items that a network is tried with
 IMAGE_DIMS = 3  # of an item (c, h, w)
-
-
-def check_device(device: str) -> None:
-    """InputError where torch has no such device."""
-    if device not in DEVICES:
-        raise InputError(f"device {device!r}: {' or '.join(DEVICES)} is needed")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda: torch finds no GPU here; leave it out, or install a torch built for one")
 
 
 def check_channels(workload: Workload, soc: SoC) -> None:
@@ -107,14 +96,15 @@ def _check_outputs(net: nn.Module, name: str, x: torch.Tensor, y: torch.Tensor |
     if y is None:
         return
     try:
-        loss = task.loss(out, y)
-        task.seen(out, y)
+        loss, seen = task.loss(out, y), task.seen(out, y)
     except Exception as error:  # a task may be a user's
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         targets = f"targets of {tuple(y.shape)} cannot be compared with for {task.name}: {reason}"
         raise InputError(f"{name} gives {given} for {len(x)} {what}, which {targets}") from None
     if not isinstance(loss, torch.Tensor) or loss.dim():
         raise InputError(f"task {task.name}: its loss must be a scalar tensor")
+    if not isinstance(seen, torch.Tensor) or not seen.dim():
+        raise InputError(f"task {task.name}: what it has seen must be a tensor of one dimension or more")
 
 
 @contextmanager

@@ -12,14 +12,14 @@ The function takes nothing and gives a dictionary:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
 
-from cosoc.search.training.parts import Given, Part, part_of, stored
+from cosoc.search.training.parts import Given, Part, Split, part_of, stored
 from cosoc.search.training.task import Task, named_task
 from cosoc.sim.errors import InputError
 from cosoc.sim.importers.torch_export import made_by
@@ -38,31 +38,27 @@ def from_factory(spec: str) -> Given:
         if key not in KNOWN:
             raise InputError(f"{spec}: gives {key!r}; known are {', '.join(KNOWN)}")
     for key in REQUIRED:
-        if key not in given:
+        if given.get(key) is None:
             raise InputError(f"{spec}: {key} is missing; it gives {', '.join(map(str, given)) or 'nothing'}")
     classes = tuple(map(str, given.get("classes", ())))
     task = _task(spec, given, classes)
-    parts: dict[str, Part | None] = {
-        key: _part(given[key], task, f"{spec}: {key}") if given.get(key) is not None else None
-        for key in ("train", "val", "test")
-    }
+    there = [key for key in ("train", "val", "test") if given.get(key) is not None]
+    parts = {key: _part(given[key], task, f"{spec}: {key}") for key in there}
     train = parts["train"]
-    if train is None:
-        raise InputError(f"{spec}: train is None; {_WANTED}")
     shape, dtype = _first(train)
     for key, part in parts.items():
-        if part is not None and _first(part) != (shape, dtype):
+        if _first(part) != (shape, dtype):
             raise InputError(f"{spec}: inputs of {key} are {_first(part)}, of train {(shape, dtype)}; give one kind")
-    labels = train.y.numpy() if task.name == "classification" and hasattr(train, "y") else None
+    labels = train.y.numpy() if task.name == "classification" and isinstance(train, Split) else None
     if task.name == "classification" and not classes:
         classes = tuple(str(i) for i in range(task.n_outputs))
-    scale = [tuple(float(one) for one in np.ravel(given.get(key, ()))) for key in ("mean", "std")]
+    mean, std = (tuple(float(one) for one in np.ravel(given.get(key, ()))) for key in ("mean", "std"))
     images = dtype == torch.uint8
-    if images and (scale[0] or scale[1] or len(shape) != 3):
+    if images and (mean or std or len(shape) != 3):
         raise InputError(
             f"{spec}: inputs are bytes {shape}: pixels (c, h, w), which are normalised here; leave mean and std out"
         )
-    return Given(spec, f"{spec}", task, classes, train, parts["val"], parts["test"], labels, images, *scale)
+    return Given(spec, f"{spec}", task, classes, train, parts.get("val"), parts["test"], labels, images, mean, std)
 
 
 _WANTED = "a pair of tensors (inputs, targets), a Dataset or a DataLoader is needed"
@@ -75,7 +71,7 @@ def _task(spec: str, given: Mapping[str, Any], classes: tuple[str, ...]) -> Task
             raise InputError(f"{spec}: outputs stand in the task; leave them out")
         return task
     if not isinstance(task, str):
-        raise InputError(f"{spec}: task is a {type(task).__name__}; a name or a cosoc.Task is needed")
+        raise InputError(f"{spec}: task is a {type(task).__name__}; a name or a Task is needed")
     if outputs is None and not classes:
         raise InputError(f"{spec}: outputs is missing: how many values its network gives for an item")
     count = len(classes) if outputs is None else outputs
@@ -96,12 +92,11 @@ def _part(value: Any, task: Task, called: str) -> Part:
     if isinstance(value, TensorDataset) and len(value.tensors) == 2:
         value = value.tensors
     if isinstance(value, (tuple, list)) and len(value) == 2 and all(hasattr(one, "shape") for one in value):
-        return part_of(*value, task, called)
-    if isinstance(value, Dataset) or (hasattr(value, "__getitem__") and not isinstance(value, (Mapping, str))):
+        return part_of(value[0], value[1], task, called)
+    if hasattr(value, "__getitem__") and not isinstance(value, (Mapping, str)):
         if not hasattr(value, "__len__"):
             raise InputError(f"{called}: a {type(value).__name__} without a length; give it a __len__")
-        read: Callable[[int], Any] = value.__getitem__
-        return stored(read, len(value), task, called)
+        return stored(value.__getitem__, len(value), task, called)
     raise InputError(f"{called}: is a {type(value).__name__}; {_WANTED}")
 
 

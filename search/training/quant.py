@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cosoc.search.training.parallel import largest
+
 TINY = 1e-8
 
 
@@ -71,20 +73,22 @@ class _Clipped(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, clip: Tensor, levels: int, signed: bool) -> Tensor:
-        high = float(clip)
-        low = -high if signed else 0.0
-        out = x.clamp(low, high).mul_(levels / high).round_().mul_(high / levels)
-        ctx.save_for_backward(x, out)
-        ctx.range = low, high
+        # The clip is never read from the device: bounds are whole steps, which are known.
+        low = -levels if signed else 0
+        # A number over a tensor would be its reciprocal, times the number. Half precision cannot tell steps apart.
+        steps = x.to(clip.dtype) * (torch.full_like(clip, levels) / clip)
+        out = steps.round_().clamp_(low, levels).mul_(clip / levels).to(x.dtype)
+        ctx.save_for_backward(x, out, clip)
+        ctx.signed = signed
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        x, out = ctx.saved_tensors
-        low, high = ctx.range
-        inside: Tensor = torch.ops.aten.hardtanh_backward(grad, x, low, high)
+        x, out, clip = ctx.saved_tensors
+        # A quotient is below 1 if and only if x is below the clip, in any precision.
+        inside: Tensor = torch.ops.aten.hardtanh_backward(grad, x / clip, -1.0 if ctx.signed else 0.0, 1.0)
         # What is clipped reads +-high, or 0 where the clip has no part in it.
-        to_clip = ((grad - inside).flatten() @ out.flatten()) / high
+        to_clip = ((grad - inside).flatten().to(clip.dtype) @ out.flatten().to(clip.dtype)) / clip
         return inside, to_clip, None, None
 
 
@@ -102,19 +106,26 @@ class ActivationQuantiser(nn.Module):
         self.log_clip = nn.Parameter(torch.zeros(()))
         self.unseen: Tensor
         self.register_buffer("unseen", torch.tensor(uses))
+        self.begun = False  # whether nothing is unseen, for certain: asked of the device no more
 
     def forward(self, x: Tensor, signed: bool) -> Tensor:
-        if self.training and self.unseen:
-            self._start(x.detach())
+        if self.training and not self.begun:
+            if int(self.unseen):
+                self._start(x.detach())
+            self.begun = not int(self.unseen)
         top = 2 ** (self.bits - 1) - 1 if signed else 2**self.bits - 1
         out: Tensor = _Clipped.apply(x, self.log_clip.exp(), top, signed)  # type: ignore[no-untyped-call]
         return out
 
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.begun = False
+
     @torch.no_grad()
     def _start(self, x: Tensor) -> None:
-        largest = x.abs().amax().clamp_min(TINY).log()
+        found = largest(x.abs().amax().clamp_min(TINY)).log()
         first = int(self.unseen) == self.uses
-        self.log_clip.copy_(largest if first else torch.maximum(self.log_clip, largest))
+        self.log_clip.copy_(found if first else torch.maximum(self.log_clip, found))
         self.unseen.sub_(1)
 
 
@@ -123,15 +134,20 @@ class Converter(ActivationQuantiser):
 
     def __init__(self, bits: int, uses: int = 1) -> None:
         super().__init__(bits, uses)
-        self.noise_lsb, self.generator = 0.0, torch.default_generator
+        self.noise_lsb = 0.0
+        self.generator: torch.Generator | None = None  # of the noise; a generator cannot be copied with the network
 
     def disturb(self, noise_lsb: float, generator: torch.Generator) -> None:
         """Let every conversion from now on be off by Gaussian noise of so many steps of the converter (standard
-        deviation; 0: none), added before it rounds and drawn from the generator."""
+        deviation), added before it rounds and drawn from the generator."""
         self.noise_lsb, self.generator = noise_lsb, generator
 
+    def quiet(self) -> None:
+        """Convert without noise again."""
+        self.noise_lsb, self.generator = 0.0, None
+
     def forward(self, x: Tensor, signed: bool = True) -> Tensor:
-        if self.noise_lsb:
+        if self.generator is not None:
             step = self.log_clip.detach().exp() / (2 ** (self.bits - 1) - 1)
             drawn = torch.randn(x.shape, generator=self.generator, dtype=x.dtype, device=self.generator.device)
             x = x + drawn.to(x.device) * (self.noise_lsb * step)

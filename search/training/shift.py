@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from rich import box
+from rich.table import Table
 from torch import Tensor
 
+from cosoc.search.front import SURE
 from cosoc.search.spaces.channels import MixedNet
 from cosoc.search.training.corruptions import SEVERITIES, check_images, corrupted
 from cosoc.search.training.data import Data
 from cosoc.search.training.evaluate import BATCH
 from cosoc.search.training.noise import Kind, Noise, noise_of, quiet, set_ranges
-from cosoc.search.training.order import Order, order, resampled
+from cosoc.search.training.order import Correlation, Order, order, resampled
 from cosoc.search.training.task import Task
 from cosoc.search.training.train import generator
 from cosoc.search.training.trained import TrainedRun
@@ -30,6 +33,7 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.progress import Report, untold
 
 CLASSIFICATION = "classification"
+CHIPS = 3  # drawn, where nothing is said
 RANGED_BY = 512  # images of the validation part, by which converters get their ranges
 
 
@@ -41,7 +45,7 @@ class Asked:
     corruptions: tuple[str, ...] = ()
     severities: tuple[int, ...] = SEVERITIES
     noise: tuple[Kind, ...] = ()
-    chips: int = 3
+    chips: int = CHIPS
     seed: int = 0
     images: int | None = None
 
@@ -56,17 +60,31 @@ class Condition:
     severity: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Shift:
-    """What was found. mappings: by name, points first; recorded: their accuracies in result.json. right: [conditions,
-    mappings, images], which part of the trainings and chips has an image right; the first condition is clean."""
+    """What was found. Printed it is a line; `table()` is for a terminal, `content()` for a file.
+
+    mappings: by name, points first; recorded: their accuracies in result.json. right: [conditions, mappings, images],
+    which part of the trainings and chips has an image right; the first condition is clean. drawn: accuracies of
+    resamples of the images, [resamples, conditions, mappings].
+    """
 
     heading: dict[str, Any]
     mappings: tuple[str, ...]
     recorded: tuple[float, ...]
     conditions: tuple[Condition, ...]
     right: np.ndarray
-    drawn: np.ndarray  # [resamples, conditions, mappings]
+    drawn: np.ndarray
+
+    def __repr__(self) -> str:
+        heading, (name, places) = self.heading, self.rows()[-1]
+        clean, left = self.accuracies([0]), self.accuracies(places)
+        best = int(left.argmax())
+        return (
+            f"{heading['workload']} on {heading['soc']}, {heading['data']}: {len(self.mappings)} mappings under "
+            f"{len(self.conditions) - 1} conditions; best under {name}: {self.mappings[best]}, {left[best]:.2%} "
+            f"({clean[best]:.2%} clean)"
+        )
 
     def rows(self) -> list[tuple[str, list[int]]]:
         """What a table and a figure show: each corruption over its severities, all corruptions, each noise; the places
@@ -90,6 +108,36 @@ class Shift:
         drawn = self.drawn[:, list(places)].mean(1)
         return order(self.accuracies([0]), self.accuracies(places), self.drawn[:, 0], drawn)
 
+    def table(self) -> Table:
+        """Accuracies by condition and mapping, and what becomes of the mappings' order."""
+        heading = self.heading
+        title = (
+            f"{heading['workload']} on {heading['soc']}, {heading['data']}: accuracy, % of {heading['images']} images"
+        )
+        out = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, show_edge=False)
+        for name in ("condition", *self.mappings, "order kept"):
+            out.add_column(name, justify="left" if name == "condition" else "right", overflow="fold")
+        for name, places in self.rows():
+            cells = [f"{100 * value:.1f}" for value in self.accuracies(places)]
+            out.add_row(name, *cells, "" if name == "clean" else _interval(self.order(places).kendall))
+        out.caption = "; ".join(self._notes())
+        return out
+
+    def _notes(self) -> Iterator[str]:
+        kinds = {one.kind for one in self.conditions}
+        if "corruption" in kinds:
+            yield f"corruptions: means of severities {', '.join(map(str, self.heading['severities']))}"
+        if "noise" in kinds:
+            yield f"noise: means of {self.heading['chips']} chips drawn"
+        if kinds != {"clean"}:
+            yield f"order kept: Kendall's tau-b with the clean order, and its interval over images ({SURE:.0%})"
+        for name, places in self.rows():
+            for a, b in self.order(places).turned:
+                yield f"under {name} {self.mappings[b]} is surely better than {self.mappings[a]}, which is better clean"
+        for mapping, value, recorded in zip(self.mappings, self.accuracies([0]), self.recorded, strict=True):
+            if abs(value - recorded) > 1e-12 and self.heading["images"] == self.heading["test_images"]:
+                yield f"{mapping} has {recorded:.4%} in result.json: measured with other hardware or versions"
+
     def content(self) -> dict[str, Any]:
         """As JSON."""
         conditions = [
@@ -105,6 +153,12 @@ class Shift:
 
     def _named(self, values: np.ndarray) -> dict[str, float]:
         return dict(zip(self.mappings, values.tolist(), strict=True))
+
+
+def _interval(one: Correlation) -> str:
+    if one.value is None or one.low is None or one.high is None:
+        return "-"
+    return f"{one.value:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
 
 
 def evaluate(run: TrainedRun, asked: Asked, report: Report = untold) -> Shift:

@@ -11,9 +11,10 @@ the start, for as many epochs each. Which points there are follows from strength
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as MappingOf
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
@@ -33,20 +34,27 @@ from cosoc.search.spaces.opened import CHEAPEST, Opened, channel_space, operator
 from cosoc.search.spaces.operators import Cut, Template
 from cosoc.search.spaces.shares import CostModel, Counts, ShareCosts
 from cosoc.search.targets import Target
+from cosoc.search.training.batches import Batch
 from cosoc.search.training.choose import IMAGES, Judge, all_counts
+from cosoc.search.training.compute import Compute, Forward
 from cosoc.search.training.data import Data, load_data
 from cosoc.search.training.evaluate import metric
 from cosoc.search.training.gates import Estimator
 from cosoc.search.training.gradient import Manner, search_gates
+from cosoc.search.training.losses import check_losses, loss_of
 from cosoc.search.training.noise import Kind, Noise, noise_of, quiet
-from cosoc.search.training.opening import Device, check_channels, check_device, check_network, network, seeded
+from cosoc.search.training.opening import check_channels, check_network, network, seeded
+from cosoc.search.training.optimise import Group
+from cosoc.search.training.parallel import agreed, norms_over_all, processes
 from cosoc.search.training.parts import Split
 from cosoc.search.training.points import Aim, Bound, bounds_of, key, next_bound, of_layers
 from cosoc.search.training.points import Asked as AskedPoint
+from cosoc.search.training.recipe import Recipe, find_recipe
 from cosoc.search.training.repair import placed, wide
-from cosoc.search.training.train import RATES, Phase, Progress, train
+from cosoc.search.training.train import Phase, PhaseKind, Progress, generator, train
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures, objective
+from cosoc.sim.files.names import DEFAULT
 from cosoc.sim.model.mapping import Mapping, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.progress import Report, untold
@@ -54,9 +62,9 @@ from cosoc.sim.theta import Theta
 
 SpaceName = Literal["channels", "operators"]
 
-WARM_UP, SEARCH = 0.4, 0.35  # shares of a mapping's epochs: of its float network, and of a point's search beside
 SWEEPS, TOLD_EVERY = 4, 100  # over a descent's options, as a guess; mappings between two reports of it
 INNER_GRAIN = 16  # channels; those of an array's pass
+SPEED = "speed.json"
 PRIMING = 24  # random mappings that theta is fitted to before the search
 
 
@@ -68,14 +76,14 @@ class TrainingConfig:
     only to check it against the data. space: what is chosen, the core of a channel or its operator too; template, cut:
     of the latter. strengths: weights of the cost (relative to the space's reference mapping: all 8 bit, all by the
     first operator) in the loss, one point each; or targets: one point that ends within them; or, with neither, so many
-    points between the reference and the cheapest mapping. epochs: that a mapping is trained, warm-up included; a point
-    is searched for 0.35 of them beside. seeds: how often each mapping is trained, each time from other weights. device:
-    torch's. train_images: at most so many. simulate_every: epochs between simulations of the discretised candidate;
-    tolerance: drift of the estimate at which theta is refitted; theta: what it is at first, None where it is first
-    fitted to random mappings. cost_model: what drives the search; reports are simulated in any case. adc_bits: 0 leaves
-    the converter out. train_noise: what of the analog cores' noise acts while quantised networks train; accuracies
-    are those without. manual: names of the baselines, None for all that the space knows. inner: what is chosen with
-    each candidate, as in a chain of spaces.
+    points between the reference and the cheapest mapping. recipe: how to train. epochs: of which it may have shares.
+    seeds: how often each mapping is trained, each time from other weights. compute: where and how it is computed, which
+    a resumed run may change but for number formats and parts of batches. train_images: at most so many. simulate_every:
+    epochs between simulations of the discretised candidate; tolerance: drift of the estimate at which theta is
+    refitted; theta: what it is at first, None where it is first fitted to random mappings. cost_model: what drives the
+    search; reports are simulated in any case. adc_bits: 0 leaves the converter out. train_noise: what of the analog
+    cores' noise acts while quantised networks train; accuracies are those without. manual: names of the baselines,
+    None for all that the space knows. inner: what is chosen with each candidate, as in a chain of spaces.
     """
 
     soc: SoC
@@ -90,15 +98,15 @@ class TrainingConfig:
     targets: tuple[Target, ...] = ()
     points: int = 5
     estimator: Estimator = "expectation"
+    recipe: Recipe = field(default_factory=lambda: find_recipe(DEFAULT))
     epochs: int = 40
     seed: int = 0
     seeds: int = 1
-    device: Device = "cpu"
+    compute: Compute = field(default_factory=Compute)
     out: Path = Path("run")
     resume: bool = False
     redo: str | None = None
     runtime: Runtime = "overlapped"
-    batch: int = 64
     train_images: int | None = None
     simulate_every: int = 2
     tolerance: float = 0.05
@@ -121,14 +129,17 @@ class TrainingConfig:
         return self.adc_bits or self.noise.adc_bits
 
     def stated(self) -> dict[str, Any]:
-        """The configuration as plain data; `out`, `resume` and `redo` are not part of what a run is."""
-        plain = asdict(replace(self, soc=None, out=None, module=None))  # type: ignore[arg-type]
-        kept = {key: value for key, value in plain.items() if key not in ("out", "resume", "redo", "module")}
+        """The configuration as plain data; where it is done, and what is begun anew, are not part of what a run is."""
+        plain = asdict(replace(self, soc=None, out=None, module=None, recipe=None))  # type: ignore[arg-type]
+        kept = {key: value for key, value in plain.items() if key not in ("out", "resume", "redo", "module", "compute")}
+        kept |= {"recipe": self.recipe.model_dump(mode="json", exclude_unset=True)}
+        kept |= {"amp": self.compute.amp, "accumulate": self.compute.accumulate}
         return kept | {"soc": self.soc.model_dump(mode="json", by_alias=True, exclude_unset=True)}
 
 
 def search_trained(config: TrainingConfig, report: Report) -> Result:
-    """Run (or go on with) a search of channels or operators; the results are in `config.out`.
+    """Run (or go on with) a search of channels or operators; the results are in `config.out`, and what training took
+    in this process in SPEED there, which is no part of the result, as it is never the same twice.
 
     report is called with (epochs done, epochs in all, phase). Raises InputError for what cannot be searched, before
     any training.
@@ -137,7 +148,11 @@ def search_trained(config: TrainingConfig, report: Report) -> Result:
     asked = Asked(
         config.objective, config.seed, config.out, config.stated(), config.resume, config.redo, config.targets
     )
-    return search(space, space.oracle, asked, report)
+    result = search(space, space.oracle, asked, report)
+    speed = space.progress.speed.stated(config.compute.device, processes())
+    if speed:
+        (config.out / SPEED).write_text(json.dumps(speed, indent=1) + "\n", encoding="utf-8")
+    return replace(result, speed=speed)
 
 
 class TrainedSpace:
@@ -148,12 +163,14 @@ class TrainedSpace:
         self.value = objective(config.objective)
         if config.estimator == "score" and config.cost_model != "simulator":
             raise InputError(f"estimator score samples simulated costs; cost_model {config.cost_model} has none")
-        check_device(config.device)
         self.noise = config.noise
         self.data = data_of(config)
+        config.compute.check(min(config.recipe.batch, len(self.data.train)), processes())
+        check_losses(config.recipe, self.data.task, *self.data.val.items(torch.arange(1)))
         self.judged = Split(*self.data.val.items(torch.arange(min(IMAGES, len(self.data.val)))))
         self.opened = opened(config, self.data)
         self.workload = self.opened.workload
+        norms_over_all(self.opened.float_net)
         self.first_weights = copy.deepcopy(self.opened.float_net.state_dict())
         mixed = self.mixed()  # what cannot be quantised is refused here, before any training
         self.settled = {
@@ -170,9 +187,7 @@ class TrainedSpace:
         if self._places_points:  # between two ends, which are trained whatever else is
             ends = {self.opened.reference.name: self.opened.reference, CHEAPEST: None}
             self.manual = ends | {name: given for name, given in self.manual.items() if name not in ends}
-        self.n_warm = max(1, round(WARM_UP * config.epochs))
-        self.n_search = max(1, round(SEARCH * config.epochs))
-        self.n_tune = self.n_search + max(1, config.epochs - self.n_warm - self.n_search)
+        self.n_warm, self.n_search, self.n_tune = config.recipe.phases(config.epochs)
         mappings = (len(self.points) + len(self.manual)) * config.seeds
         warm_ups = config.seeds if self.opened.fixed is None else 1 + mappings
         self.progress = Progress(warm_ups * self.n_warm + len(self.points) * self.n_search + mappings * self.n_tune)
@@ -312,7 +327,8 @@ class TrainedSpace:
         return {
             "data": self.data.name, "provenance": self.data.provenance, "runtime": config.runtime,
             "estimator": config.estimator, "wide": self.opened.wide, "reference": self.reference.plain(),
-            "reference_name": self.opened.reference.name, "device": config.device,
+            "reference_name": self.opened.reference.name, "device": config.compute.device,
+            "recipe": config.recipe.name,
             "task": self.data.task.name, "metric": self.data.task.measured.plain(),
         }  # fmt: skip
 
@@ -327,22 +343,50 @@ class TrainedSpace:
         if self.folder.finished(name) is None:
             float_net.load_state_dict(self._first_weights(seed))
 
-            def loss_of(net: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
+            def loss(forward: Forward, batch: Batch, draws: torch.Generator, done: float) -> Tensor:
                 draw(draws)
-                return self.data.task.loss(net(x), y)
+                return loss_of(self.data.task, config.recipe, forward(batch.x), batch)
 
             def after(epoch: int) -> dict[str, Any]:
                 draw(None)
                 return {self.val: metric(float_net, self.data.val, self.data.task)}
 
-            phase = Phase(name, self.n_warm, config.batch, seed, config.device)
-            groups = [(list(float_net.parameters()), RATES["warm-up"])]
-            train(phase, float_net, groups, self.data.train, loss_of, after, self.folder, self.progress, {})
+            if self.n_warm:
+                weights = config.recipe.weights
+                assert weights.rates.warm_up is not None  # as the recipe's check has it
+                groups = [Group(list(float_net.parameters()), weights, weights.rates.warm_up)]
+                phase = self._phase(name, "warm_up", self.n_warm, seed)
+                train(phase, float_net, groups, self.data.train, loss, after, self.folder, self.progress, {})
+                self._settle_norms(draw, seed)
             self.folder.finish(name, after(self.n_warm), float_net.state_dict())
         elif name not in self.counted:
             self.progress.advance(self.n_warm, name)
         self.counted.add(name)
         float_net.load_state_dict(self.folder.weights(name))
+
+    def _settle_norms(self, draw: Callable[[torch.Generator | None], None], seed: int) -> None:
+        """Move the statistics of the warmed-up network's batch norms by some batches of the training part."""
+        config, net = self.config, self.opened.float_net
+        draws = generator(seed, "norms")
+        config.compute.place(net.train())
+        with torch.no_grad():
+            for _ in range(config.recipe.norm_batches):
+                draw(draws)
+                index = torch.randint(len(self.data.train), (config.recipe.batch,), generator=draws)
+                net(self.data.train.items(index)[0].to(config.compute.device))
+        config.compute.take_back(net.eval())
+
+    def _phase(self, name: str, kind: PhaseKind, epochs: int, seed: int) -> Phase:
+        config = self.config
+        return Phase(name, kind, epochs, seed, config.recipe, self.data.task, config.compute)
+
+    def _teacher(self, mapping: Mapping) -> nn.Module | None:
+        """The warmed-up network, where the recipe has it teach; by a mapping's operators, where it has several."""
+        if self.config.recipe.distillation is None:
+            return None
+        if self.opened.fixed is not None:
+            self.opened.fixed(mapping)
+        return self.opened.float_net
 
     def _first_weights(self, seed: int) -> dict[str, Any]:
         """The weights that training begins with: of other seeds than the run's drawn anew, layer by layer."""
@@ -412,18 +456,20 @@ class TrainedSpace:
         else:
             begin = self.front.weighted(aim.strength or 0.0)
         manner = Manner(config.estimator, self.grain, config.simulate_every, config.tolerance)
-        phase = Phase(f"{name}.search", self.n_search, config.batch, config.seed, config.device)
-        whole = {**self.settled, **begin}
-        rest = (self.costs, self.data, self.noise, self.folder, self.progress)
-        ended = search_gates(net, aim, whole, manner, phase, *rest)
-        visited = [of_layers(counts, layers) for counts in ended["visited"]]
+        phase = self._phase(f"{name}.search", "search", self.n_search, config.seed)
+        whole, visited, strength = {**self.settled, **begin}, list[Counts](), aim.strength
+        if self.n_search:
+            teacher = self._teacher(self.opened.reference)
+            rest = (self.costs, self.data, self.noise, self.folder, self.progress, teacher)
+            ended = search_gates(net, aim, whole, manner, phase, *rest)
+            visited, strength = [of_layers(counts, layers) for counts in ended["visited"]], ended["strength"]
         sources = [(begin, "descent"), *((counts, "gradient") for counts in visited)]
         for other in list(self.points)[: list(self.points).index(name)]:
             before = self.folder.finished(f"{other}.search")
             assert before is not None
             sources += [(counts, other) for counts in (before["counts"], *before["pool"])]
-        found = judge.best(net, aim, sources, self.within if config.targets else self.cheapest)
-        found |= {"theta": asdict(self.costs.theta), "pool": visited, "strength": ended["strength"]}
+        found = agreed(judge.best(net, aim, sources, self.within if config.targets else self.cheapest))
+        found |= {"theta": asdict(self.costs.theta), "pool": visited, "strength": strength}
         if aim.strength is not None:
             found["strength"] = aim.strength
         self.folder.finish(phase.name, found, net.state_dict())
@@ -496,26 +542,32 @@ class TrainedSpace:
         fix(net, chosen)
         found = self.folder.finished(f"{label}.tune")
         if found is None:
-            return self.fine_tuned(net, f"{label}.tune", seed)
+            teacher = self._teacher(to_mapping(net, chosen, self.config.runtime, name))
+            return self.fine_tuned(net, f"{label}.tune", seed, teacher)
         self.progress.advance(self.n_tune, f"{label}.tune")
         return found
 
-    def fine_tuned(self, net: MixedNet, name: str, seed: int) -> dict[str, Any]:
-        """Train what an assignment leaves to train; its metric, of test and validation."""
+    def fine_tuned(self, net: MixedNet, name: str, seed: int, teacher: nn.Module | None) -> dict[str, Any]:
+        """Train what an assignment leaves to train; its metric, of test and validation. teacher: as `train`'s."""
+        recipe = self.config.recipe
 
-        def loss_of(module: nn.Module, x: Tensor, y: Tensor, draws: torch.Generator, done: float) -> Tensor:
+        def loss(forward: Forward, batch: Batch, draws: torch.Generator, done: float) -> Tensor:
             self.noise.draw(net, draws)
-            return self.data.task.loss(net(x), y)
+            return loss_of(self.data.task, recipe, forward(batch.x), batch)
 
         def after(epoch: int) -> dict[str, Any]:
             quiet(net)
             return {self.val: metric(net, self.data.val, self.data.task)}
 
-        groups = [(net.weight_parameters(), RATES["fine-tune"]), (net.quant_parameters(), RATES["quantisers"])]
-        phase = Phase(name, self.n_tune, self.config.batch, seed, self.config.device)
-        train(phase, net, groups, self.data.train, loss_of, after, self.folder, self.progress, {})
+        groups = [
+            Group(net.weight_parameters(), recipe.weights, recipe.weights.rates.fine_tune),
+            Group(net.quant_parameters(), recipe.quantisers, recipe.quantisers.rates.fine_tune),
+        ]
+        phase = self._phase(name, "fine_tune", self.n_tune, seed)
+        train(phase, net, groups, self.data.train, loss, after, self.folder, self.progress, {}, teacher)
         task = self.data.task
         found = {task.measured.name: metric(net, self.data.test, task), self.val: metric(net, self.data.val, task)}
+        found = agreed(found)
         self.folder.finish(name, found, net.state_dict())
         return found
 

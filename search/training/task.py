@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -149,7 +150,7 @@ def anomaly_detection(n_outputs: int) -> Task:
     def figure(rows: Tensor) -> float:
         errors, anomalous = rows[:, 0].double(), rows[:, 1]
         if rows.shape[1] > 2:
-            _, clip = rows[:, 2].unique(return_inverse=True)
+            _, clip = torch.unique(rows[:, 2], return_inverse=True)
             windows = torch.bincount(clip)
             errors = torch.bincount(clip, errors) / windows
             anomalous = torch.bincount(clip, anomalous) / windows
@@ -204,12 +205,15 @@ def mean_iou(counts: Tensor) -> float:
 
 def auc(scores: Tensor, positive: Tensor) -> float:
     """The probability that a positive item has a higher score than one that is not, ties counting half: the area under
-    the ROC curve, from the ranks of the scores (Mann and Whitney 1947). scores, positive: [n]."""
+    the ROC curve, from the ranks of the scores (Mann and Whitney 1947); no number where a score is none. scores,
+    positive: [n]."""
+    if not bool(scores.isfinite().all()):
+        return math.nan
     n_positive = int(positive.sum())
     n_negative = len(positive) - n_positive
     if not n_positive or not n_negative:
         raise InputError(f"{n_negative} normal items and {n_positive} anomalies: an AUC needs some of both")
-    _, at, ties = scores.unique(return_inverse=True, return_counts=True)
+    _, at, ties = torch.unique(scores, return_inverse=True, return_counts=True)
     ranks = ties.cumsum(0).double() - (ties - 1).double() / 2  # from 1; of equal scores their mean
     above = float(ranks[at][positive].sum()) - n_positive * (n_positive + 1) / 2
     return above / (n_positive * n_negative)

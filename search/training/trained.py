@@ -112,7 +112,8 @@ def _config(plain: MappingOf[str, Any], folder: Path, module: nn.Module | None) 
     kept: dict[str, Any] = {
         key: tuple(plain[key]) if isinstance(plain[key], list) else plain[key] for key in BUILT_BY if key in plain
     }
-    for spec in (kept["workload"], kept["data"]) if module is None else (kept["data"],):
-        if ":" in str(spec):
-            check_trusted(str(spec))
+    data = kept["data"] if not Path(kept["data"]).exists() else ""  # a path may have a colon
+    for spec in (data,) if module is not None else (kept["workload"], data):
+        if ":" in spec:
+            check_trusted(spec)
     return TrainingConfig(**kept, points=0, manual=(), soc=soc_from(plain["soc"], where), module=module, out=folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 # The last is written, the others read.
-FileKind = Literal["soc", "cluster", "workload", "mapping", "technology", "schedule"]
+FileKind = Literal["soc", "cluster", "workload", "mapping", "technology", "recipe", "schedule"]
 DEFAULT = "default"
 MANUAL = ("all_8bit", "io_8bit_backbone_ternary", "all_ternary", "min_cost")
 KINDS = ("gpu", "dla")  # mappings to the first core of a kind
@@ -34,6 +34,11 @@ def workload_folder() -> Path:
     return soc_folder() / "workloads"
 
 
+def recipe_folder() -> Path:
+    """Where the built-in training recipes stand."""
+    return soc_folder() / "recipes"
+
+
 def list_socs() -> tuple[str, ...]:
     """Names of the built-in SoCs."""
     return _names(soc_folder())
@@ -47,6 +52,11 @@ def list_clusters() -> tuple[str, ...]:
 def list_technologies() -> tuple[str, ...]:
     """Names of the built-in technologies."""
     return _names(technology_folder())
+
+
+def list_recipes() -> tuple[str, ...]:
+    """Names of the built-in training recipes."""
+    return _names(recipe_folder())
 
 
 def list_workloads() -> tuple[str, ...]:

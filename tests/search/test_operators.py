@@ -32,6 +32,7 @@ from cosoc.search.spaces.operators import (
 from cosoc.search.spaces.shares import Counts, ShareCosts
 from cosoc.search.targets import Target
 from cosoc.search.training.nets import mobilenet_v1_025
+from cosoc.search.training.recipe import find_recipe
 from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
@@ -251,7 +252,8 @@ def test_the_cheapest_cuts_are_found() -> None:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TrainingConfig:
     return TrainingConfig(
         soc=SOC, workload=f"{__name__}:Small", space="operators", strengths=(3.0,), epochs=5, train_images=192,
-        batch=32, out=tmp_path_factory.mktemp("operators") / "run", manual=("all_first", "all_second"),
+        recipe=find_recipe("default", {"batch": "32"}), out=tmp_path_factory.mktemp("operators") / "run",
+        manual=("all_first", "all_second"),
     )  # fmt: skip
 
 

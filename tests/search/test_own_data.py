@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -12,14 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from cosoc.search.training import data as reading
 from cosoc.search.training.data import Data, load_data
 from cosoc.search.training.image_folder import ENDS
 from cosoc.search.training.parts import Split, Stored
+from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.search.training.task import regression
 from cosoc.sim.errors import InputError
+from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.theta import Theta
 
 CLASSES = 3
 Arrays = dict[str, np.ndarray]
@@ -188,6 +193,23 @@ def test_every_image_of_a_folder_is_read(
     assert x.std((0, 2, 3), correction=0).tolist() == pytest.approx([1] * channels, abs=1e-5)
 
 
+def test_training_is_the_same_whether_images_are_held_or_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last digit of every loss: where items lie is nobody's business but the data's."""
+    write_images(tmp_path / "mine" / "train", pixels(60, 1, 1, 8))
+    found = []
+    for bound in (reading.HELD_BYTES, 100):
+        monkeypatch.setattr(reading, "HELD_BYTES", bound)
+        out = tmp_path / f"bound_{bound}"
+        config = TrainingConfig(
+            find_soc("diana"), "digits_cnn", data=str(tmp_path / "mine"), epochs=2, points=0, manual=("all_8bit",),
+            theta=Theta(), out=out,
+        )  # fmt: skip
+        result = search_trained(config, lambda done, total, what: None)
+        found.append(((out / "metrics.jsonl").read_text(), [one.accuracy for one in result.found]))
+        assert ("held in memory" in result.about["provenance"]) == (bound > 100)
+    assert found[0] == found[1] and found[0][0].count("loss") == 3
+
+
 def test_images_are_brought_to_a_size_that_is_asked_for(tmp_path: Path) -> None:
     """A wide image is cut alike on both sides: its middle stays. Without a size, images must be alike."""
     wide = np.zeros((3, 3, 4, 8), np.uint8)
@@ -311,6 +333,35 @@ def test_a_functions_bytes_are_pixels(function: Callable[[Any], str]) -> None:
     x, y = pixels(30, 1), torch.arange(30) % CLASSES
     data = load_data(function(good(train=(torch.from_numpy(x), y), test=(x[:6], y[:6]))), seed=1)
     assert every(data, "train", "val") == {(one.tobytes(), int(label)) for one, label in zip(x, y, strict=True)}
+
+
+NETS = {
+    "segmentation": lambda: nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 3, 1)),
+    "sequence_labelling": lambda: nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3)),
+    "absolute_regression": lambda: nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3)),
+}
+SHAPES = {
+    "segmentation": ((1, 6, 6), (6, 6)), "sequence_labelling": ((5, 8), (5,)), "absolute_regression": ((8,), (3,)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", NETS)
+def test_a_task_is_trained_with_a_mapping(function: Callable[[Any], str], tmp_path: Path, task: str) -> None:
+    """Maps, rows and vectors of outputs, from a function's data to a point, judged by the task's metric."""
+    inputs, targets = SHAPES[task]
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn(24, *inputs, generator=draws)
+    y = torch.randint(CLASSES, (24, *targets), generator=draws)
+    parts = (x[:16], y[:16]), (x[16:], y[16:])
+    given = {"train": parts[0], "val": parts[1], "test": parts[1], "task": task, "outputs": CLASSES}
+    config = TrainingConfig(
+        find_soc("diana"), task, data=function(given), module=NETS[task](), epochs=2, strengths=(1.0,), theta=Theta(),
+        manual=("all_8bit",), out=tmp_path / "run",
+    )  # fmt: skip
+    result = search_trained(config, lambda done, total, what: None)
+    assert [one.name for one in result.found] == ["all_8bit", "strength_1"]
+    for one in result.found:  # test and validation are the same items here, so the metric is, too
+        assert one.accuracy == one.about[f"val_{result.metric.name}"] and math.isfinite(one.accuracy)
 
 
 class Broken(Squares):

@@ -22,7 +22,9 @@ from cosoc.search.picture import overlap, places, plot
 from cosoc.search.result import Found, Result, result_from
 from cosoc.search.space import Optimum
 from cosoc.search.spaces.shares import ShareCosts, SoftFigures
+from cosoc.search.training.recipe import find_recipe
 from cosoc.search.training.space import TrainingConfig, search_trained
+from cosoc.search.training.task import MSE
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import OBJECTIVES, Figures, objective
 from cosoc.sim.files.catalog import find_soc, load_soc
@@ -158,6 +160,27 @@ def test_of_trained_networks_the_accuracy_is_the_other_axis() -> None:
     assert not re.search(r"^ *a ", said.getvalue(), re.M) and "not shown: a (beaten by m)" in said.getvalue()
 
 
+def test_an_error_is_to_be_small_and_is_shown_as_what_it_is(tmp_path: Path) -> None:
+    """By hand: of two mappings as fast, the one with the smaller error is on the front; the reference, slower and with
+    more of it, is not. Each axis from its best value: errors from none."""
+    rows = tuple(
+        replace(found(name, ms, 1, known, accuracy=mse), metric=MSE)
+        for name, ms, known, mse in (("a", 2, False, 0.5), ("b", 2, False, 0.25), ("ref", 3, True, 0.75))
+    )
+    about = {"reference_name": "ref", "metric": MSE.plain()}
+    result = Result(HEADING, "latency", rows, about=about)
+    content = result.content()
+    assert content["front"] == ["b"] and content["axes"] == ["latency", "mse"] and content["beaten"] == {"a": "b"}
+    assert content["hypervolume"]["value"] == pytest.approx((3.3 - 2) * (0.825 - 0.25))
+    assert [row["mse"] for row in content["points"]] == [0.5, 0.25] and "accuracy" not in content["points"][0]
+    assert content["claims"] == [
+        "the reference ref (0.75) is not on the front: b has as little (0.25) at no more latency"
+    ]
+    assert "mse 0.25" in repr(result) and result.metric.label == "test mse"
+    assert result_from(json.loads(json.dumps(content))).content() == content
+    plot(result)
+
+
 def test_better_is_said_where_intervals_are_apart() -> None:
     """Student's t for three values is 4.3027 at 95 % (any table): the mean of 1, 2, 3 lies within 4.3027 / sqrt(3).
     Accuracies of 0.90 +- 0.0025 and 0.95 +- 0.0025 are apart, those of 0.90 and 0.94 +- 0.25 are not."""
@@ -248,7 +271,7 @@ def test_what_is_reported_is_what_simulate_says_of_the_file(space: str, tmp_path
 def test_training_takes_every_objective(goal: str, tmp_path: Path) -> None:
     config = TrainingConfig(
         find_soc("diana"), "digits_cnn", objective=goal, strengths=(3.0,), epochs=3, train_images=96, manual=(),
-        out=tmp_path / "run", batch=32,
+        out=tmp_path / "run", recipe=find_recipe("default", {"batch": "32"}),
     )  # fmt: skip
     result = search_trained(config, quiet)
     assert [one.name for one in result.found] == ["strength_3"] and result.objective == goal
@@ -259,7 +282,14 @@ def test_channels_of_a_chip_with_a_systolic_array_beside_other_cores(tmp_path: P
     """Both arrays, behind caches and behind a DMA, share the channels of a layer; what is reported is simulated."""
     soc = load_soc(MIXED)
     config = TrainingConfig(
-        soc, "digits_cnn", strengths=(0.0,), epochs=3, train_images=96, out=tmp_path / "run", batch=32, manual=()
+        soc,
+        "digits_cnn",
+        strengths=(0.0,),
+        epochs=3,
+        train_images=96,
+        out=tmp_path / "run",
+        recipe=find_recipe("default", {"batch": "32"}),
+        manual=(),
     )
     (one,) = search_trained(config, quiet).found
     oracle = Oracle(soc, find_workload("digits_cnn"))

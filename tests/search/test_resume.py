@@ -59,13 +59,13 @@ def config(out: Path, estimator: Estimator = "expectation") -> TrainingConfig:
 
 
 def content(folder: Path) -> dict[str, object]:
-    """Everything that a run leaves, but for the picture."""
+    """Everything that a run leaves, but for the picture, and how fast it was."""
     out: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.suffix == ".pt":
             out[name] = torch.load(path, weights_only=True)
-        elif path.is_file() and path.suffix != ".png":
+        elif path.is_file() and path.suffix != ".png" and path.name != "speed.json":
             out[name] = path.read_text()
     return out
 

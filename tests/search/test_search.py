@@ -9,6 +9,7 @@ import torch
 
 from cosoc.search.targets import Target
 from cosoc.search.training.nets import build
+from cosoc.search.training.recipe import find_recipe
 from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
@@ -30,7 +31,7 @@ def quiet(done: int, total: int, what: str) -> None:
 def tiny() -> TrainingConfig:
     return TrainingConfig(
         soc=find_soc("diana"), workload="digits_cnn", data="digits", strengths=(1.0,), epochs=5, train_images=192,
-        manual=("all_8bit", "all_ternary"), batch=32,
+        manual=("all_8bit", "all_ternary"), recipe=find_recipe("default", {"batch": "32"}),
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from scipy.stats import kendalltau, spearmanr
 
+import cosoc
 from cosoc.search.manifest import Files
 from cosoc.search.training.noise import KINDS
 from cosoc.search.training.order import kendall, order, resampled, spearman
@@ -31,7 +32,7 @@ def quiet(done: int, total: int, what: str) -> None:
 @pytest.fixture(scope="module")
 def small() -> TrainingConfig:
     return TrainingConfig(
-        soc=find_soc("diana"), workload="digits_cnn", points=0, epochs=3, train_images=256, batch=32,
+        soc=find_soc("diana"), workload="digits_cnn", points=0, epochs=3, train_images=256,
         manual=("all_8bit", "all_ternary"),
     )  # fmt: skip
 
@@ -162,6 +163,9 @@ def test_the_command(finished: Path, tmp_path: Path, run: Run) -> None:
     assert [one["name"] for one in found["means"]] == ["clean", "fog", "contrast", "all corruptions", "weights"]
     assert found["noise"]["weight_sigma"] == find_soc("diana").cores["analog"].noise.weight_sigma  # type: ignore[attr-defined]
     assert found["images"] == 359
+    again = cosoc.evaluate(finished, corruptions="fog,contrast", severity="1,5", noise="weights", chips=2)
+    assert {"run": str(finished)} | again.content() == found
+    assert str(again).startswith("digits_cnn on diana, digits: 2 mappings under 5 conditions; best under weights: ")
     assert (tmp_path / "found.svg").read_text().lstrip().startswith("<?xml")
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
     status, out, err = run("evaluate", finished, "--noise", "drift", "--images", "50", "-q")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import numpy as np
@@ -63,6 +64,17 @@ def test_auc_is_the_share_of_pairs_in_the_right_order(seed: int) -> None:
     pairs = list(product(scores[positive], scores[~positive]))
     counted = sum(1.0 if a > b else 0.5 if a == b else 0.0 for a, b in pairs) / len(pairs)
     assert auc(torch.from_numpy(scores), torch.from_numpy(positive)) == pytest.approx(counted, abs=1e-12)
+
+
+def test_a_training_that_diverged_is_said() -> None:
+    """A metric that is no number would be no point of a front."""
+    net = torch.nn.Sequential(torch.nn.Identity())
+    net.weight = torch.nn.Parameter(torch.zeros(1))
+    for task in (regression(1), anomaly_detection(1)):
+        x = torch.tensor([[1.0], [math.nan]])
+        y = torch.tensor([[1.0, 0.0], [1.0, 1.0]]) if task.reconstructs else torch.zeros(2, 1)
+        with pytest.raises(InputError, match=f"the network's {task.measured.name} is nan: its training diverged"):
+            metric(net, Split(x, y), task)
 
 
 def test_auc_needs_both_kinds() -> None:

@@ -1,4 +1,4 @@
-"""Accuracy under shift as people see it: tables for a terminal, and a figure."""
+"""The picture of accuracy under shift: by severity, and by condition."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich import box
-from rich.table import Table
 
 from cosoc.search.front import SURE
-from cosoc.search.training.order import Correlation
 from cosoc.search.training.shift import Shift
 from cosoc.sim.errors import InputError
 from cosoc.sim.report.figure import drawn_figure
@@ -32,49 +29,6 @@ def check_plot(path: Path) -> None:
     """InputError unless a figure can be of what a name ends in."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"--plot {path}: a PNG or SVG is drawn; give a name that ends in .png or .svg")
-
-
-def table(found: Shift) -> Table:
-    """Accuracies by condition and mapping, and what becomes of the mappings' order."""
-    heading = found.heading
-    title = f"{heading['workload']} on {heading['soc']}, {heading['data']}: accuracy, % of {heading['images']} images"
-    every = _table(title, "condition", *found.mappings, "order kept")
-    for name, places in found.rows():
-        cells = [f"{100 * value:.1f}" for value in found.accuracies(places)]
-        every.add_row(name, *cells, "" if name == "clean" else _interval(found.order(places).kendall))
-    severities = ", ".join(map(str, heading["severities"]))
-    every.caption = "; ".join(_notes(found, severities))
-    return every
-
-
-def _notes(found: Shift, severities: str) -> Iterator[str]:
-    kinds = {one.kind for one in found.conditions}
-    if "corruption" in kinds:
-        yield f"corruptions: means of severities {severities}"
-    if "noise" in kinds:
-        yield f"noise: means of {found.heading['chips']} chips drawn"
-    yield f"order kept: Kendall's tau-b with the clean order, and its interval over resampled images ({SURE:.0%})"
-    for name, places in found.rows():
-        for a, b in found.order(places).turned:
-            yield f"under {name} {found.mappings[b]} is surely better than {found.mappings[a]}, which is better clean"
-    clean = found.accuracies([0])
-    for mapping, value, recorded in zip(found.mappings, clean, found.recorded, strict=True):
-        if abs(value - recorded) > 1e-12 and found.heading["images"] == found.heading["test_images"]:
-            yield f"{mapping} has {recorded:.4%} in result.json: measured with other hardware or versions"
-
-
-def _interval(one: Correlation) -> str:
-    if one.value is None or one.low is None or one.high is None:
-        return "-"
-    return f"{one.value:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
-
-
-def _table(title: str, left: str, *right: str) -> Table:
-    out = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, show_edge=False)
-    out.add_column(left, overflow="fold")
-    for name in right:
-        out.add_column(name, justify="right", overflow="fold")
-    return out
 
 
 def plot(found: Shift, suffix: str) -> bytes:
