@@ -13,7 +13,7 @@ from cosoc.sim.importers.torch_export import from_module
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.model.workload import Workload
 
-SHAPE = {"digits_cnn": (1, 8, 8), "resnet8": (3, 16, 16), "mobilenet_v1_025": (3, 16, 16), "dscnn": (1, 49, 10)}
+SHAPE = {"digits_cnn": (1, 8, 8), "resnet8": (3, 16, 16), "mobilenet_v1_025": (3, 32, 32), "dscnn": (1, 49, 10)}
 
 
 def warmed(net: nn.Module, shape: tuple[int, ...]) -> nn.Module:

@@ -179,7 +179,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two mappings, one of them on both of DIANA's cores."""
     out = tmp_path_factory.mktemp("runs") / "run"
     config = TrainingConfig(
-        soc=find_soc("diana"), workload="digits_cnn", points=0, strengths=(0.5,), epochs=3, batch=32, train_images=320,
+        soc=find_soc("diana"), workload="digits_cnn", points=0, strengths=(0.5,), epochs=3, train_images=320,
         manual=("all_8bit",), out=out,
     )  # fmt: skip
     search_trained(config, lambda done, total, what: None)

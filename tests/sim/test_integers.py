@@ -76,11 +76,9 @@ RUNS = [
     ("diana", FUSED, None, {}),
     ("diana", APART, None, {}),
     ("darkside", "default", "overlapped", {}),
-    ("gap9", "default", "overlapped", {}),
     ("gemmini", "default", "overlapped", {}),
     ("gemmini", STEPS.replace("KEEP", "true"), None, {}),
     ("gemmini", STEPS.replace("KEEP", "false"), None, {}),
-    ("hetero", "default", "overlapped", {}),
 ]
 
 
