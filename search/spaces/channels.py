@@ -22,6 +22,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, fx, nn
 
+from cosoc.search.spaces.heads import attentions, head_orders
 from cosoc.search.training.gates import Estimator, draw, gumbel, one_hot, soft
 from cosoc.search.training.quant import (
     ActivationQuantiser,
@@ -353,6 +354,7 @@ def quantised(folded: nn.Module, workload: Workload, soc: SoC, able: Callable[[L
 
 # Operators by `kind_of`.
 SUMS = ("add", "add_", "iadd")
+PRODUCTS = ("scaled_dot_product_attention", "matmul", "bmm")
 RECTIFIED = ("relu", "relu_", "relu6")
 MAXIMA = ("maxpool2d", "max_pool2d")
 MEANS = ("avgpool2d", "avg_pool2d", "adaptiveavgpool2d", "adaptive_avg_pool2d", "mean")
@@ -369,8 +371,8 @@ def kind_of(node: fx.Node, modules: Mapping[str, nn.Module]) -> str:
 
 
 def _insert_quantisers(net: nn.Module, graph: fx.Graph, bits: int) -> None:
-    """Put a quantiser behind every tensor that a mixed layer, a sum or a mean reads; one range for the operands of a
-    sum. Maxima read what is quantised for others."""
+    """Put a quantiser behind every tensor that a mixed layer, a sum, a product or a mean reads; one range for the
+    operands of a sum. Maxima read what is quantised for others."""
     modules = dict(net.named_modules())
 
     def kind(node: fx.Node) -> str:
@@ -390,8 +392,9 @@ def _insert_quantisers(net: nn.Module, graph: fx.Graph, bits: int) -> None:
         operands = [(i, behind(arg)) for i, arg in enumerate(node.args) if isinstance(arg, fx.Node)]
         summed = kind(node) in SUMS and len(operands) > 1
         mixed = node.op == "call_module" and isinstance(modules[str(node.target)], MixedLayer)
-        if summed or mixed or (kind(node) in MEANS and operands):
-            operands = operands if summed or mixed else operands[:1]
+        whole = summed or mixed or kind(node) in PRODUCTS
+        if whole or (kind(node) in MEANS and operands):
+            operands = operands if whole else operands[:1]
             reads += [(node, i, tensor) for i, tensor in operands]
             for tensors in [[t for _, t in operands]] if summed else [[t] for _, t in operands]:
                 _union(parent, tensors)
@@ -463,11 +466,21 @@ def to_mapping(net: MixedNet, chosen: Assignment, runtime: Runtime, name: str) -
 def channel_groups(workload: Workload) -> dict[str, str]:
     """For every tensor the name of its group: tensors of a group have their channels in one common order, since sums,
     pools and depthwise convolutions relate channel to channel. The order of INPUT's group is fixed: it holds what is
-    concatenated, sliced, normalised, multiplied or otherwise mixed in a way that a permutation would break."""
+    concatenated, sliced, normalised, multiplied or otherwise mixed in a way that a permutation would break. Queries and
+    keys of an attention have one order, its values and what comes of them another, both with their heads in one order
+    (see `heads`)."""
     parent: dict[str, str] = {}
     _union(parent, [INPUT])
+    products = dict[str, str]()
+    for one in attentions(workload):
+        _union(parent, [one.query, one.key])
+        _union(parent, [one.value, one.attend])
+        products |= {one.scores: INPUT, one.attend: one.value}
     shape = {layer.name: (layer.k, layer.oy, layer.ox) for layer in workload} | {INPUT: workload.input_shape}
     for layer in workload:
+        if layer.name in products:
+            _union(parent, [products[layer.name], layer.name])
+            continue
         tied = [layer.name]
         if layer.op in PER_CHANNEL or layer.depthwise:
             tied += layer.inputs
@@ -511,6 +524,9 @@ def make_contiguous(
     for name in net.layers:
         members.setdefault(groups[name], []).append(name)
     orders = {group: _common_order(net, chosen, names) for group, names in members.items() if group != groups[INPUT]}
+    for one in attentions(workload):
+        products, values = (_losses(net, chosen, members[groups[name]])[0] for name in (one.query, one.value))
+        orders[groups[one.query]], orders[groups[one.value]] = head_orders(products, values, one.heads)
     x = torch.randn(1, *(input_shape or workload.input_shape), generator=torch.Generator().manual_seed(0))
     before = _probed(net, chosen, x)
     moved = {name: cores[orders[groups[name]]] if groups[name] in orders else cores for name, cores in chosen.items()}
@@ -534,22 +550,28 @@ def make_contiguous(
 HAIR = 1e-6  # loss of a change between cores that a layer is indifferent to: never free
 
 
-def _common_order(net: MixedNet, chosen: Assignment, names: Sequence[str]) -> Tensor:
-    """The order of a group's channels that loses least by the changes of core that it forces on its layers."""
+def _losses(net: MixedNet, chosen: Assignment, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """[k, k], what is lost by the changes of core that are forced on layers where a channel is put into a place; and
+    [k], the places before which some layer goes on to its next core."""
     k = len(chosen[names[0]])
-    loss = torch.zeros(k, k, dtype=torch.float64)  # of putting a channel into a place
-    border = torch.zeros(k, dtype=torch.bool)  # places before which some layer goes on to its next core
+    loss, border = torch.zeros(k, k, dtype=torch.float64), torch.zeros(k, dtype=torch.bool)
     for name in names:
-        logits, cores = net.layers[name].logits.detach().double(), chosen[name]
+        logits, cores = net.layers[name].logits.detach().double().cpu(), chosen[name]
         change = (logits.gather(1, cores[:, None]) - logits).clamp_min(0) + HAIR
         change.scatter_(1, cores[:, None], 0.0)
         at = cores.sort().values
         loss += change[:, at]
         border[1:] |= at[1:] != at[:-1]
+    return loss, border
+
+
+def _common_order(net: MixedNet, chosen: Assignment, names: Sequence[str]) -> Tensor:
+    """The order of a group's channels that loses least by the changes of core that it forces on its layers."""
+    loss, border = _losses(net, chosen, names)
     _, place = linear_sum_assignment(loss.numpy())
     # Channels keep their order among places that are alike.
     alike = border.cumsum(0).numpy()
-    return torch.from_numpy(np.lexsort((np.arange(k), alike[place])))
+    return torch.from_numpy(np.lexsort((np.arange(len(loss)), alike[place])))
 
 
 def _probed(net: MixedNet, chosen: Assignment, x: Tensor) -> Tensor:
