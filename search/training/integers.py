@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 from cosoc.search.spaces.channels import MAXIMA, MEANS, PASSING, RECTIFIED, SUMS, MixedLayer, MixedNet, kind_of
 from cosoc.search.spaces.operators import OperatorLayer
-from cosoc.search.training.quant import TINY, ActivationQuantiser, integer_weight, ternary_weight
+from cosoc.search.training.quant import TINY, ActivationQuantiser, integer_weight, per_channel, ternary_weight
 from cosoc.sim.errors import InputError
 from cosoc.sim.integers.network import Floats, IntegerLayer, IntegerNetwork, Ints, Whole, check_known, rescale
 from cosoc.sim.model.workload import INPUT, Layer, Workload
@@ -210,7 +210,7 @@ def integer_weights(mixed: MixedLayer, layer: Layer) -> tuple[Ints, Floats]:
         if ternary:
             log_scale = mixed.log_scale.detach().double()
             scale = log_scale.exp()
-            steps: Any = (ternary_weight(weight, log_scale) / _of_each(scale, weight)).round()
+            steps: Any = (ternary_weight(weight, log_scale) / per_channel(scale, weight)).round()
             whole[mine], scales[mine] = steps.numpy().reshape(whole.shape)[mine], scale.numpy()[mine]
         else:
             found, worth = _steps(weight, layer, bits)
@@ -223,13 +223,9 @@ def _steps(weight: Tensor, layer: Layer, bits: int) -> tuple[Ints, Floats]:
     """Weights as whole steps of so many bits, and what one is worth in each output channel."""
     weight = weight.detach().double()
     scale = weight.flatten(1).abs().amax(1).clamp_min(TINY) / (2 ** (bits - 1) - 1)
-    steps = (integer_weight(weight, bits) / _of_each(scale, weight)).round().numpy().astype(np.int64)
+    steps = (integer_weight(weight, bits) / per_channel(scale, weight)).round().numpy().astype(np.int64)
     found: Ints = steps.reshape(layer.k, layer.c // layer.groups, layer.fy, layer.fx)
     return found, scale.numpy()
-
-
-def _of_each(scale: Tensor, weight: Tensor) -> Tensor:
-    return scale.reshape(-1, *[1] * (weight.dim() - 1))
 
 
 __all__ = ["integer_weights", "integers", "quantised_image", "scores"]

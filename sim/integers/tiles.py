@@ -225,6 +225,9 @@ class DmaRun(TiledRun):
         self.last = dict(zip(self.notes["tile"][jobs].tolist(), jobs.tolist(), strict=True))
         begin = jobs[kind[jobs] != LAUNCH]
         self.start = dict(zip(self.notes["tile"][begin][::-1].tolist(), begin[::-1].tolist(), strict=True))
+        self.used_last: dict[int, int] = {}  # by the op that filled a buffer, the last op of a job that reads it
+        for key in ("inputs_by", "weights_by"):
+            self.used_last |= dict(zip(self.notes[key][jobs].tolist(), jobs.tolist(), strict=True))
         self.lines: dict[str, Rows] = {}
         self.fetched: dict[tuple[str, str], Tensor] = {}
         for piece in {id(piece): piece for piece in self.fused.values()}.values():
@@ -304,6 +307,9 @@ class DmaRun(TiledRun):
             weights = about.weights[tuple(slice(*one) for one in at)]
             if note["weights_by"] != NONE:
                 weights = self.buffers[note["weights_by"]][0].part(at, tick, who)
+        for key in ("inputs_by", "weights_by"):
+            if self.used_last.get(int(note[key])) == op:
+                self.buffers.pop(int(note[key]), None)
         sums = tile_sums(own, ranges, inputs, weights)
         if begin in self.partial:
             self.partial[begin].add(sums, counted(ranges, own))

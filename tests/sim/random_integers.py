@@ -91,6 +91,7 @@ def random_workload(rng: np.random.Generator, alone: bool = False) -> Workload:
 
     def window(op: str, k: int, fy: int, stride: int, groups: int = 1) -> Layer:
         name, c, y, x = at
+        fy = fy if min(y, x) >= fy else 1
         pad = int(rng.integers(0, fy // 2 + 1))
         out = [(size + 2 * pad - fy) // stride + 1 for size in (y, x)]
         return Layer(
