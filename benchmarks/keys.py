@@ -36,8 +36,10 @@ from pydantic import ValidationError
 from torch import nn
 
 from cosoc.search.campaigns.work import area_mm2
-from cosoc.search.spaces.channels import prepare
+from cosoc.search.spaces.channels import MixedNet, prepare
+from cosoc.search.training.noise import KINDS, Noise, set_ranges
 from cosoc.sim import exact
+from cosoc.sim.cores.analog_array import AnalogArray
 from cosoc.sim.cores.cluster import Cluster as Processors
 from cosoc.sim.cores.roofline import Roofline
 from cosoc.sim.errors import InputError
@@ -419,14 +421,26 @@ def _tiny() -> tuple[nn.Module, Workload, torch.Tensor]:
 
 
 def format_figures(soc: SoC) -> Figures:
-    """What a search's network, each channel spread over all cores that it may choose, makes of one input; and area."""
+    """What a search's network, each channel spread over all cores that it may choose, makes of one input, and makes of
+    it under the noise that its analog cores state; and area."""
     net, workload, x = _tiny()
     mixed = prepare(net, workload, soc, tuple(soc.cores))
     for layer in mixed.layers.values():
         layer.gates = torch.softmax(layer.logits.detach(), 1)
     with torch.no_grad():
         parts = areas_mm2(soc, find_technology(soc.technology)) if soc.technology is not None else {}
-        return (*mixed(x).flatten().tolist(), area_mm2(soc), *parts.values())
+        plain = mixed(x).flatten().tolist()
+        return (*plain, *_noisy(mixed, soc, x), area_mm2(soc), *parts.values())
+
+
+def _noisy(net: MixedNet, soc: SoC, x: torch.Tensor) -> Figures:
+    """The same outputs on a chip that is drawn, column by column converted."""
+    levels = next((core.noise for core in soc.cores.values() if isinstance(core, AnalogArray) and core.noise), None)
+    if levels is None:
+        return ()
+    set_ranges(net, levels.adc_bits, x)
+    Noise(levels, KINDS).draw(net, torch.Generator().manual_seed(0))
+    return tuple(net(x).flatten().tolist())
 
 
 def evidence_figures(soc: SoC) -> Figures:

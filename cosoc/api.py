@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # loaded where they are used: slow to import
     from cosoc.search.calibrate import Calibration
     from cosoc.search.campaigns.results import SweepResult
     from cosoc.search.surrogate import Calibrated, Surrogate
+    from cosoc.search.training.shift import Shift
     from cosoc.search.wrapped import Space, Wrapped
     from cosoc.sim.report.pipeline_result import ClusterResult
     from cosoc.sim.report.result import Result
@@ -132,6 +133,46 @@ def compare(a: Result | Path | str, b: Result | Path | str, *, carrier_w: float 
     return compared(one, other, carrier_w)
 
 
+def evaluate(
+    run: Path | str,
+    *,
+    corruptions: str | None = None,
+    severity: str | None = None,
+    noise: str | None = None,
+    chips: int | None = None,
+    images: int | None = None,
+    seed: int = 0,
+    module: nn.Module | None = None,
+    report: Report | None = None,
+) -> Shift:
+    """Evaluate every mapping of a finished run that trained a network on corrupted images and inexact analog cores
+    (docs/shift.md).
+
+    corruptions, noise: names with commas, or `all`; with neither, all corruptions. severity: of corruptions, such as
+    3, 1,5 or 1..5 (all). chips: that are drawn for noise (3). images: of the test part, the first so many (all).
+    module: the network, where the search was given it as such.
+    """
+    from cosoc.search.training.corruptions import SEVERITIES, names_of
+    from cosoc.search.training.noise import kinds_of
+    from cosoc.search.training.shift import CHIPS, Asked, severities_of
+    from cosoc.search.training.shift import evaluate as evaluated
+    from cosoc.search.training.trained import read_run
+
+    if noise is None and chips is not None:
+        raise InputError("--seeds: draws chips for --noise, which is not asked for; give both, or neither")
+    if corruptions is None and noise is not None and severity is not None:
+        raise InputError("--severity: is of --corruptions, which are not asked for beside --noise; give both")
+    asked = Asked(
+        names_of(corruptions or "all") if corruptions is not None or noise is None else (),
+        SEVERITIES if severity is None else severities_of(severity),
+        () if noise is None else kinds_of(noise),
+        CHIPS if chips is None else chips,
+        seed,
+        images,
+    )
+    return evaluated(read_run(Path(run), module), asked, report or untold)
+
+
 def validate(
     *sets: str, data: Path | str | None = None, soc: ASoC | None = None, report: Report | None = None
 ) -> Validation:
@@ -206,4 +247,4 @@ def wrap(
     return wrapped(model, machine, one_size(example), space, runtime, theta, mappings, seed)
 
 
-__all__ = ["calibrate", "compare", "search", "simulate", "simulate_cluster", "sweep", "validate", "wrap"]
+__all__ = ["calibrate", "compare", "evaluate", "search", "simulate", "simulate_cluster", "sweep", "validate", "wrap"]

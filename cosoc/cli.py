@@ -21,10 +21,10 @@ import typer
 from cosoc import __version__
 from cosoc import search_options as options
 from cosoc.boundary import calm, nonsense, refused, too_little_memory
+from cosoc.evaluating import evaluate
 from cosoc.output import (
     Lost,
     abandon_output,
-    check_writable,
     prepare_streams,
     put,
     replacing,
@@ -35,6 +35,7 @@ from cosoc.output import (
     write_json,
     write_text,
 )
+from cosoc.output import check_outputs as _check_outputs
 from cosoc.searching import STREAMED, Cut, Estimator, Template
 from cosoc.sim.errors import Deadlock, InputError
 from cosoc.sim.files.names import FileKind
@@ -782,6 +783,7 @@ def search(
     train_images: options.TrainImages = None,
     cost_model: options.CostModelName = "simulator",
     adc_bits: options.AdcBits = 0,
+    train_noise: options.TrainNoise = None,
     device: options.DeviceName = "cpu",
     amp: options.AmpName = None,
     workers: options.Workers = 0,
@@ -844,9 +846,10 @@ def search(
                 time_budget_s=time_budget, estimate=estimate, strengths=weights, points=points, estimator=estimator,
                 template=template, cut=cut, recipe=recipe, epochs=epochs, batch=batch, rates=options.rates(rate),
                 seeds=seeds, train_images=train_images, cost_model=cost_model, adc_bits=adc_bits, runtime=runtime,
-                device=device, amp=amp, workers=workers, compiled=compiled, channels_last=channels_last,
-                accumulate=accumulate, seed=seed, out=folder, resume=resume, redo=redo, beside=beside or (),
-                inferences=inferences, example=example, overrides=_overrides(overrides), carrier_w=carrier,
+                train_noise=train_noise, device=device, amp=amp, workers=workers, compiled=compiled,
+                channels_last=channels_last, accumulate=accumulate, seed=seed, out=folder, resume=resume,
+                redo=redo, beside=beside or (), inferences=inferences, example=example,
+                overrides=_overrides(overrides), carrier_w=carrier,
                 report=progress,
             )  # fmt: skip
     except (KeyboardInterrupt, Ended):
@@ -854,6 +857,9 @@ def search(
     if not quiet:
         put(result.table())
         put(f"results in {folder}")
+
+
+app.command()(evaluate)
 
 
 @app.command()
@@ -1229,18 +1235,6 @@ def _strengths(text: str) -> tuple[float, ...]:
     if not values or not all(math.isfinite(v) and v >= 0 for v in values):
         raise InputError(f"--strengths {text}: numbers >= 0 and commas are needed, such as 0.1,0.3,1")
     return values
-
-
-def _check_outputs(files: dict[str, Path | None]) -> None:
-    """Every output file can be written and none is named twice; asked before the work, not after it."""
-    seen: dict[Path, str] = {}
-    for option, path in files.items():
-        if path is None:
-            continue
-        check_writable(option, path)
-        other = seen.setdefault(path.resolve(), option)
-        if other != option:
-            raise InputError(f"{other} and {option} both name {path}; give each its own file")
 
 
 # ------------------------------------------------------------------------------------------ the error boundary

@@ -182,6 +182,18 @@ def check_writable(option: str, path: Path) -> None:
         raise InputError(f"{option} {path}: cannot be written: {error.strerror or error}") from error
 
 
+def check_outputs(files: dict[str, Path | None]) -> None:
+    """Every output file can be written and none is named twice; asked before the work, not after it."""
+    seen: dict[Path, str] = {}
+    for option, path in files.items():
+        if path is None:
+            continue
+        check_writable(option, path)
+        other = seen.setdefault(path.resolve(), option)
+        if other != option:
+            raise InputError(f"{other} and {option} both name {path}; give each its own file")
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A file to write in place of `path`; it takes that name once the block has ended without an error.

@@ -51,6 +51,10 @@ AdcBits = Annotated[
     int,
     typer.Option("--adc-bits", min=0, max=16, help="Train with analog columns read in so many bits; 0: as they are."),
 ]
+TrainNoise = Annotated[
+    str | None,
+    typer.Option("--train-noise", metavar="all|A,B", help="Train under noise of analog cores: adc, weights, drift."),
+]
 DeviceName = Annotated[
     Device, typer.Option("--device", help="Where torch trains; under torchrun a GPU for each process.")
 ]

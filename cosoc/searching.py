@@ -82,6 +82,7 @@ def search(
     train_images: int | None = None,
     cost_model: CostModel = "simulator",
     adc_bits: int = 0,
+    train_noise: str | None = None,
     runtime: Runtime = "overlapped",
     device: Device = "cpu",
     amp: Amp | None = None,
@@ -112,7 +113,8 @@ def search(
     `cosoc.search_options` explains them. beside: other networks at once, where nothing is trained.
     inferences: that each replay of splits streams. time_budget_s: of a search that trains nothing; of splits 600 where
     nothing is said, after which the best found stands beside a proven bound. example: of the input, see `inputs`.
-    carrier_w: what a board draws beside a chip. report(done, total, what): called as it goes.
+    carrier_w: what a board draws beside a chip. train_noise: of analog cores, `all` or kinds with commas.
+    report(done, total, what): called as it goes.
 
     Raises InputError for what cannot be searched, before anything is written. After KeyboardInterrupt `resume` goes on.
     """
@@ -156,6 +158,7 @@ def search(
             raise InputError(f"epochs: recipe {how.name} says how many each phase has; leave it out")
         name, module = _trainable(workload, trained)
         from cosoc.inputs import one_size, soc_of
+        from cosoc.search.training.noise import kinds_of
         from cosoc.search.training.space import TrainingConfig, search_trained
 
         machine = soc_of(one, overrides)
@@ -166,6 +169,7 @@ def search(
             recipe=how, epochs=EPOCHS if epochs is None else epochs, seed=seed, seeds=seeds, runtime=runtime,
             resume=resume, redo=redo, theta=theta(machine), train_images=train_images, cost_model=cost_model,
             adc_bits=adc_bits, compute=Compute(device, amp, workers, compiled, channels_last, accumulate),
+            train_noise=() if train_noise is None else kinds_of(train_noise),
         )  # fmt: skip
         check = functools.partial(check_run_folder, folder, resume, redo)
         with together(device), folder_of_mine(folder, resume, check) as mine:

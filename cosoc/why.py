@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import ValidationError
-
 from cosoc import __version__
 from cosoc.output import check_writable, write_text
 from cosoc.search.manifest import Files
 from cosoc.sim.errors import InputError
-from cosoc.sim.files.catalog import SoCFile
+from cosoc.sim.files.catalog import soc_from
 from cosoc.sim.files.mapping_file import dump_mapping, load_mapping
 from cosoc.sim.files.workload_file import dump_workload, load_workload
 from cosoc.sim.files.yamlfile import read_json, read_plain
@@ -81,7 +79,7 @@ def load(path: Path, point: str | None = None) -> Case:
     inputs = content.get("inputs")
     if not isinstance(inputs, dict) or not {"soc", "workload", "mapping"} <= set(inputs):
         raise InputError(f"{path}: holds no inputs to simulate again; write it with `cosoc simulate --json`")
-    soc = _soc(inputs["soc"], path)
+    soc = soc_from(inputs["soc"], f"{path}: soc")
     workload = load_workload(Path(f"{path}: inputs.workload"), str(inputs["workload"]))
     mapping = load_mapping(Path(f"{path}: inputs.mapping"), workload, soc, text=str(inputs["mapping"]))
     engine = "reference" if content.get("engine") == "reference" else "fast"
@@ -91,23 +89,15 @@ def load(path: Path, point: str | None = None) -> Case:
     return Case(soc, workload, mapping, engine, inferences)
 
 
-def _soc(content: Any, path: Path) -> SoC:
-    try:
-        soc = SoCFile.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{path}: soc.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    for place, what in soc.problems():
-        raise InputError(f"{path}: soc.{'.'.join(map(str, place))}: {what}")
-    return soc.at_its_voltage()
-
-
 def _from_folder(folder: Path, point: str | None) -> Case:
     files = Files(folder, to_read=True)
     config = _config(files)
     if "soc" not in config:
         raise InputError(f"{folder}: config.yaml is not that of a search on a SoC")
-    soc, workload = _soc(config["soc"], folder / "config.yaml"), load_workload(files.path("workload.yaml"))
+    soc, workload = (
+        soc_from(config["soc"], f"{folder / 'config.yaml'}: soc"),
+        load_workload(files.path("workload.yaml")),
+    )
     names = sorted(Path(name).stem for name in files.known if name.startswith("mappings/"))
     name = point or _best(files, names)
     if name not in names:

@@ -206,14 +206,20 @@ class RunFolder:
         return state if state["phase"] == phase else None
 
     def _load(self, name: str) -> dict[str, Any]:
-        content = self.files.read(name)
-        try:
-            check_stored(content)
-            loaded: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises several kinds for what is not tensors
-            why = str(error) if isinstance(error, InputError) else type(error).__name__
-            raise Damaged(f"{self.path / name}: cannot be read back ({why})", self.files.known[name].phase) from None
-        return loaded
+        return stored(self.files, name)
+
+
+def stored(files: Files, name: str) -> dict[str, Any]:
+    """What a run has kept with torch.save in a file; only tensors and plain data are read, never code. Damaged where it
+    cannot be read back."""
+    content = files.read(name)
+    try:
+        check_stored(content)
+        loaded: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises several kinds for what is not tensors
+        why = str(error) if isinstance(error, InputError) else type(error).__name__
+        raise Damaged(f"{files.folder / name}: cannot be read back ({why})", files.known[name].phase) from None
+    return loaded
 
 
 def _packed(content: Mapping[str, Any]) -> bytes:

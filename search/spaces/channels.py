@@ -28,6 +28,7 @@ from cosoc.search.training.quant import (
     Converter,
     integer_weight,
     linear_or_conv,
+    per_channel,
     ste,
     ternary_log_scale,
     ternary_weight,
@@ -57,11 +58,14 @@ class MixedLayer(nn.Module):
         self.cores = tuple(cores)
         self.weight_bits = tuple(core.weight_bits for core in cores.values())
         self.ternary = tuple(core.ternary for core in cores.values())
+        self.analog = tuple(isinstance(core, AnalogArray) for core in cores.values())
         self.array_rows = max((core.rows for core in cores.values() if isinstance(core, AnalogArray)), default=0)
         weight = geometry.weight
         self.logits = nn.Parameter(torch.zeros(weight.shape[0], len(self.cores)), requires_grad=len(self.cores) > 1)
         self.log_scale = nn.Parameter(ternary_log_scale(weight))
         self.converter: Converter | None = None
+        self.errors: Tensor | None = None  # [k, ...], of analog cells, in full scales of their columns
+        self.gain = 1.0  # of analog column sums
         self.gates: Tensor
         self.register_buffer("gates", soft(self.logits.detach(), 1.0), persistent=False)
         self.decided: tuple[int, ...] | None = None
@@ -118,10 +122,22 @@ class MixedLayer(nn.Module):
                 continue
             gate = self.gates[:, i]
             quantised = ternary_weight(weight, self.log_scale) if ternary else integer_weight(weight, bits)
+            if self.analog[i]:
+                quantised = self._inexact(quantised)
             part = quantised * gate.reshape(-1, *[1] * (weight.dim() - 1))
             total = part if total is None else total + part
         assert total is not None
         return total
+
+    def _inexact(self, weight: Tensor) -> Tensor:
+        """Weights as an analog array has them."""
+        if self.errors is not None:
+            weight = weight + self.errors * per_channel(self.log_scale.exp(), weight)
+        return weight if self.gain == 1.0 else weight * self.gain
+
+    def on_analog(self) -> Tensor:
+        """The gate of each channel's analog cores together, [k]."""
+        return self.gates[:, list(self.analog)].sum(1)
 
     def row_blocks(self) -> list[slice]:
         """The input channels of each array full of rows, whose sums are converted on their own."""
@@ -131,16 +147,26 @@ class MixedLayer(nn.Module):
         step = max(1, self.array_rows // math.prod(taps))
         return [slice(first, min(first + step, c)) for first in range(0, c, step)]
 
-    def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.effective_weight(), self.geometry.bias
-        if self.converter is None:
-            return linear_or_conv(x, weight, bias, self.geometry)
-        one_d = isinstance(self.geometry, nn.Linear)
-        shape = (-1,) if one_d else (-1, 1, 1)
-        analog = self.gates[:, list(self.ternary)].sum(1).reshape(shape)
-        total = torch.zeros((), dtype=x.dtype, device=x.device) if bias is None else bias.reshape(shape)
+    def column_sums(self, x: Tensor) -> Iterator[Tensor]:
+        """What each array full of rows adds up, without the bias."""
+        weight, geometry = self.effective_weight(), self.geometry
         for block in self.row_blocks():
-            part = linear_or_conv(x[..., block] if one_d else x[:, block], weight[:, block], None, self.geometry)
+            if isinstance(geometry, nn.Linear):
+                read = x[..., block]
+            else:  # so many of each group, which has arrays of its own
+                read = x.unflatten(1, (geometry.groups, -1))[:, :, block].flatten(1, 2)
+            yield linear_or_conv(read, weight[:, block], None, geometry)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = self.geometry.bias
+        # What has no analog channel is computed as without converters, to the bit.
+        none = self.decided is not None and not any(k for k, on in zip(self.decided, self.analog, strict=True) if on)
+        if self.converter is None or none:
+            return linear_or_conv(x, self.effective_weight(), bias, self.geometry)
+        shape = (-1,) if isinstance(self.geometry, nn.Linear) else (-1, 1, 1)
+        analog = self.on_analog().reshape(shape)
+        total = torch.zeros((), dtype=x.dtype, device=x.device) if bias is None else bias.reshape(shape)
+        for part in self.column_sums(x):
             total = total + part + analog * (self.converter(part) - part)
         return total
 
@@ -216,14 +242,13 @@ class MixedNet(nn.Module):
         others |= {id(p) for p in self.quant_parameters()}
         return [p for p in self.parameters() if id(p) not in others]
 
-    def set_adc(self, bits: int, noise: float = 0.0, generator: torch.Generator | None = None) -> None:
-        """Read analog columns through a converter of so many bits (0: off), with Gaussian noise in its steps.
+    def set_adc(self, bits: int) -> None:
+        """Read analog columns through a converter of so many bits (0: off).
 
         To be called before training: a converter's range is trained, and part of the state.
         """
         for layer in self.layers.values():
-            on = bits > 0 and any(layer.ternary)
-            layer.converter = Converter(bits, len(layer.row_blocks()), noise, generator) if on else None
+            layer.converter = Converter(bits, len(layer.row_blocks())) if bits > 0 and any(layer.analog) else None
 
 
 def fold_batch_norm(net: nn.Module) -> nn.Module:

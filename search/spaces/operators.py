@@ -369,7 +369,7 @@ class OperatorLayer(MixedLayer):
         self.other = other
         self.cores = cores
         self.weight_bits = bits
-        self.ternary = (False, False)
+        self.ternary = self.analog = (False, False)
         self.array_rows = 0
         self.converter = None
         self.kind = kind

@@ -19,6 +19,7 @@ from cosoc.search.training.data import Data
 from cosoc.search.training.evaluate import metric
 from cosoc.search.training.gates import Estimator, score_loss
 from cosoc.search.training.losses import loss_of as task_loss
+from cosoc.search.training.noise import Noise, quiet
 from cosoc.search.training.optimise import Group
 from cosoc.search.training.points import FIRST_STRENGTH, Aim
 from cosoc.search.training.repair import placed
@@ -43,9 +44,9 @@ class Manner:
 
 def search_gates(
     net: MixedNet, aim: Aim, begin: Counts, manner: Manner, phase: Phase, costs: ShareCosts, data: Data,
-    folder: RunFolder, progress: Progress, teacher: nn.Module | None,
+    noise: Noise, folder: RunFolder, progress: Progress, teacher: nn.Module | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train weights and gates of a network, in place, from near the shares `begin` on. teacher: as
+    """Train weights and gates of a network, in place, from near the shares `begin` on, under noise. teacher: as
     `train`'s. Returns plain data: strength, as it ended; visited, the shares of each candidate; theta, of the estimate,
     as it ended."""
     for layer in net.searchable().values():
@@ -71,12 +72,14 @@ def search_gates(
 
     def loss_of(forward: Forward, batch: Batch, draws: torch.Generator, done: float) -> Tensor:
         net.set_gates(manner.estimator, gates.coolest**done, draws)
+        noise.draw(net, draws)
         cost = _scored(net, relative, aim, costs, draws) if manner.estimator == "score" else tangent(net.shares())
         loss = task_loss(data.task, phase.recipe, forward(batch.x), batch)
         out: Tensor = loss + extra["strength"] * cost.to(loss)
         return out
 
     def after(epoch: int) -> dict[str, Any]:
+        quiet(net)
         tangent.renew()  # so that a resumed run goes on as an unbroken one
         chosen = assignment(net)
         with net.held():

@@ -21,7 +21,8 @@ def ste(forward: Tensor, backward: Tensor) -> Tensor:
     return backward + (forward - backward).detach()
 
 
-def _per_channel(scale: Tensor, like: Tensor) -> Tensor:
+def per_channel(scale: Tensor, like: Tensor) -> Tensor:
+    """A figure a channel, [k], as it multiplies weights [k, ...]."""
     return scale.reshape(-1, *[1] * (like.dim() - 1))
 
 
@@ -33,7 +34,7 @@ def integer_weight(weight: Tensor, bits: int) -> Tensor:
     """
     top = 2 ** (bits - 1) - 1
     largest = weight.detach().flatten(1).abs().amax(1).clamp_min(TINY)
-    out: Tensor = _Rounded.apply(weight, _per_channel(largest / top, weight))  # type: ignore[no-untyped-call]
+    out: Tensor = _Rounded.apply(weight, per_channel(largest / top, weight))  # type: ignore[no-untyped-call]
     return out
 
 
@@ -54,7 +55,7 @@ def ternary_weight(weight: Tensor, log_scale: Tensor) -> Tensor:
 
     weight: [k, ...], log_scale: [k]. Straight-through for the rounding; the gradients of clip and scale are exact.
     """
-    scale = _per_channel(log_scale.exp(), weight)
+    scale = per_channel(log_scale.exp(), weight)
     clipped = (weight / scale).clamp(-1, 1)
     return ste(clipped.round(), clipped) * scale
 
@@ -129,19 +130,27 @@ class ActivationQuantiser(nn.Module):
 
 
 class Converter(ActivationQuantiser):
-    """An analog array's converter on its column sums: signed, one trainable range a layer.
+    """An analog array's converter on its column sums: signed, one trainable range a layer."""
 
-    noise: standard deviation in steps of the converter, added before it rounds, drawn from `generator`.
-    """
-
-    def __init__(self, bits: int, uses: int = 1, noise: float = 0.0, generator: torch.Generator | None = None) -> None:
+    def __init__(self, bits: int, uses: int = 1) -> None:
         super().__init__(bits, uses)
-        self.noise, self.generator = noise, generator
+        self.noise_lsb = 0.0
+        self.generator: torch.Generator | None = None  # of the noise; a generator cannot be copied with the network
+
+    def disturb(self, noise_lsb: float, generator: torch.Generator) -> None:
+        """Let every conversion from now on be off by Gaussian noise of so many steps of the converter (standard
+        deviation), added before it rounds and drawn from the generator."""
+        self.noise_lsb, self.generator = noise_lsb, generator
+
+    def quiet(self) -> None:
+        """Convert without noise again."""
+        self.noise_lsb, self.generator = 0.0, None
 
     def forward(self, x: Tensor, signed: bool = True) -> Tensor:
-        if self.noise:
-            drawn = torch.randn(x.shape, generator=self.generator, dtype=x.dtype, device=x.device)
-            x = x + drawn * (self.noise * self.log_clip.detach().exp() / (2 ** (self.bits - 1) - 1))
+        if self.generator is not None:
+            step = self.log_clip.detach().exp() / (2 ** (self.bits - 1) - 1)
+            drawn = torch.randn(x.shape, generator=self.generator, dtype=x.dtype, device=self.generator.device)
+            x = x + drawn.to(x.device) * (self.noise_lsb * step)
         return super().forward(x, signed)
 
 

@@ -42,6 +42,7 @@ from cosoc.search.training.evaluate import metric
 from cosoc.search.training.gates import Estimator
 from cosoc.search.training.gradient import Manner, search_gates
 from cosoc.search.training.losses import check_losses, loss_of
+from cosoc.search.training.noise import Kind, Noise, noise_of, quiet
 from cosoc.search.training.opening import check_channels, check_network, network, seeded
 from cosoc.search.training.optimise import Group
 from cosoc.search.training.parallel import agreed, norms_over_all, processes
@@ -80,7 +81,8 @@ class TrainingConfig:
     a resumed run may change but for number formats and parts of batches. train_images: at most so many. simulate_every:
     epochs between simulations of the discretised candidate; tolerance: drift of the estimate at which theta is
     refitted; theta: what it is at first, None where it is first fitted to random mappings. cost_model: what drives the
-    search; reports are simulated in any case. adc_bits: 0 leaves the converter out. manual: names of the baselines,
+    search; reports are simulated in any case. adc_bits: 0 leaves the converter out. train_noise: what of the analog
+    cores' noise acts while quantised networks train; accuracies are those without. manual: names of the baselines,
     None for all that the space knows. inner: what is chosen with each candidate, as in a chain of spaces.
     """
 
@@ -111,9 +113,20 @@ class TrainingConfig:
     cost_model: CostModel = "simulator"
     theta: Theta | None = None
     adc_bits: int = 0
+    train_noise: tuple[Kind, ...] = ()
     manual: tuple[str, ...] | None = None
     inner: tuple[str, ...] = ()
     module: nn.Module | None = None
+
+    @property
+    def noise(self) -> Noise:
+        """What acts in training; InputError where the SoC has none such."""
+        return noise_of(self.soc, self.train_noise)
+
+    @property
+    def converter_bits(self) -> int:
+        """Of the converters in quantised networks; 0: none."""
+        return self.adc_bits or self.noise.adc_bits
 
     def stated(self) -> dict[str, Any]:
         """The configuration as plain data; where it is done, and what is begun anew, are not part of what a run is."""
@@ -150,11 +163,12 @@ class TrainedSpace:
         self.value = objective(config.objective)
         if config.estimator == "score" and config.cost_model != "simulator":
             raise InputError(f"estimator score samples simulated costs; cost_model {config.cost_model} has none")
-        self.data = _limited(load_data(config.data, config.seed, input_shape=config.input_shape), config.train_images)
+        self.noise = config.noise
+        self.data = data_of(config)
         config.compute.check(min(config.recipe.batch, len(self.data.train)), processes())
         check_losses(config.recipe, self.data.task, self.data.val.items(torch.arange(1))[0])
         self.judged = Split(*self.data.val.items(torch.arange(min(IMAGES, len(self.data.val)))))
-        self.opened = _opened(config, self.data)
+        self.opened = opened(config, self.data)
         self.workload = self.opened.workload
         norms_over_all(self.opened.float_net)
         self.first_weights = copy.deepcopy(self.opened.float_net.state_dict())
@@ -389,7 +403,7 @@ class TrainedSpace:
     def mixed(self) -> MixedNet:
         """The warmed-up network, quantised, all channels undecided."""
         net = self.opened.quantised()
-        net.set_adc(self.config.adc_bits)
+        net.set_adc(self.config.converter_bits)
         return net
 
     def point(self, name: str) -> list[Candidate]:
@@ -446,9 +460,8 @@ class TrainedSpace:
         whole, visited, strength = {**self.settled, **begin}, list[Counts](), aim.strength
         if self.n_search:
             teacher = self._teacher(self.opened.reference)
-            ended = search_gates(
-                net, aim, whole, manner, phase, self.costs, self.data, self.folder, self.progress, teacher
-            )
+            rest = (self.costs, self.data, self.noise, self.folder, self.progress, teacher)
+            ended = search_gates(net, aim, whole, manner, phase, *rest)
             visited, strength = [of_layers(counts, layers) for counts in ended["visited"]], ended["strength"]
         sources = [(begin, "descent"), *((counts, "gradient") for counts in visited)]
         for other in list(self.points)[: list(self.points).index(name)]:
@@ -539,9 +552,11 @@ class TrainedSpace:
         recipe, workers = self.config.recipe, self.config.compute.workers
 
         def loss(forward: Forward, batch: Batch, draws: torch.Generator, done: float) -> Tensor:
+            self.noise.draw(net, draws)
             return loss_of(self.data.task, recipe, forward(batch.x), batch)
 
         def after(epoch: int) -> dict[str, Any]:
+            quiet(net)
             return {self.val: metric(net, self.data.val, self.data.task, workers)}
 
         groups = [
@@ -565,6 +580,11 @@ def _present(on_cores: MappingOf[str, int]) -> dict[str, int]:
     return {core: k for core, k in on_cores.items() if k}
 
 
+def data_of(config: TrainingConfig) -> Data:
+    """The data that a configuration asks for."""
+    return _limited(load_data(config.data, config.seed, input_shape=config.input_shape), config.train_images)
+
+
 def _limited(data: Data, images: int | None) -> Data:
     if images is None or images >= len(data.train):
         return data
@@ -572,7 +592,7 @@ def _limited(data: Data, images: int | None) -> Data:
     return replace(data, train=data.train.at(torch.arange(images)), val=data.val.at(torch.arange(few)))
 
 
-def _opened(config: TrainingConfig, data: Data) -> Opened:
+def opened(config: TrainingConfig, data: Data) -> Opened:
     """The network with its choices open; InputError where it does not fit the data, or nothing can be chosen."""
     name, shape = config.workload.replace(":", "."), data.input_shape
     workload = None if config.module else check_network(config.workload, shape, data.task)
@@ -581,10 +601,10 @@ def _opened(config: TrainingConfig, data: Data) -> Opened:
         check_channels(workload, config.soc)
     net = network(config.workload, data, config.input_shape, config.seed, config.module)
     if config.space == "channels":
-        opened = channel_space(net, shape, config.soc, config.runtime, name, config.manual)
+        made = channel_space(net, shape, config.soc, config.runtime, name, config.manual)
         if choosing:
-            check_channels(opened.workload, config.soc)
-        return opened
+            check_channels(made.workload, config.soc)
+        return made
     if config.estimator == "score":
         raise InputError("estimator score: draws channels one by one; space operators takes expectation or montecarlo")
     with seeded(config.seed, "blocks"):

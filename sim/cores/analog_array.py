@@ -14,13 +14,44 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cosoc.sim import exact
 from cosoc.sim.model.silicon import Silicon
-from cosoc.sim.model.soc import Core, FromList, Num
-from cosoc.sim.model.units import Bits, Elements, Parallel, Picojoules, Times, WholeCycles, WordBytesOr0
+from cosoc.sim.model.soc import Core, FromList, Model, Num, refuse
+from cosoc.sim.model.units import (
+    Bits,
+    ConverterBits,
+    ConverterSteps,
+    Elements,
+    Kelvins,
+    OfFullScale,
+    Parallel,
+    PerKelvin,
+    Picojoules,
+    Times,
+    WholeCycles,
+    WordBytesOr0,
+)
 from cosoc.sim.model.workload import Tile
+
+
+class AnalogNoise(Model):
+    """What is inexact in an analog array: no time or energy follows from it, the accuracy of a trained network does
+    (`cosoc evaluate --noise`, `cosoc search --train-noise`)."""
+
+    adc_bits: ConverterBits  # of the converters that read the columns, signed
+    adc_noise_lsb: ConverterSteps = 0.0  # standard deviation of a conversion, in steps of the converter
+    weight_sigma: OfFullScale = 0.0  # standard deviation of a cell's weight, of the largest weight of its column
+    gain_per_k: PerKelvin = 0.0  # by which all column sums change with the temperature
+    off_by_k: Kelvins = 0.0  # that a chip is warmer or colder than its converters were set at, at most
+
+    @model_validator(mode="after")
+    def _drifts_by_degrees(self) -> AnalogNoise:
+        if bool(self.gain_per_k) != bool(self.off_by_k):
+            key, other = ("gain_per_k", "off_by_k") if self.gain_per_k else ("off_by_k", "gain_per_k")
+            refuse("noise", {key: (getattr(self, key), f"changes nothing where {other} is 0; give both, or neither")})
+        return self
 
 
 class AnalogArray(Core):
@@ -46,6 +77,7 @@ class AnalogArray(Core):
     cell_bits: Bits = 2  # that a weight takes as it is stored and moved
     bias_bytes: WordBytesOr0 = 0  # per output channel, moved with the weights
     operation_pj: Picojoules = 0.0  # of an operation with all cells at work
+    noise: AnalogNoise | None = None  # what is inexact in it, on which accuracy alone depends
 
     @property
     def unrolls(self) -> bool:

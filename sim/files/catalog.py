@@ -9,7 +9,7 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import SerializeAsAny
+from pydantic import SerializeAsAny, ValidationError
 
 from cosoc.sim.cores.own import AnyCore
 from cosoc.sim.errors import InputError
@@ -105,6 +105,18 @@ def find_technology(name_or_path: str) -> Technology:
     raise InputError(f"no technology named {name_or_path!r}; there is {known}, or give a .yaml file")
 
 
+def soc_from(content: Any, what: str) -> SoC:
+    """A SoC as a run holds it, as plain data. what: what errors call it. InputError where it is none."""
+    try:
+        soc = SoCFile.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{what}.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    for place, fault in soc.problems():
+        raise InputError(f"{what}.{'.'.join(map(str, place))}: {fault}")
+    return soc.at_its_voltage()
+
+
 def find_soc(name_or_path: str, overrides: Mapping[str, str] | None = None) -> SoC:
     """A built-in SoC by name, or a SoC file by path."""
     return load_soc(_soc_path(name_or_path), overrides)
@@ -125,8 +137,13 @@ def check_values(name_or_path: str, values: Mapping[str, str]) -> None:
 
 
 def soc_ranges(name_or_path: str, fixed: Container[str] = ()) -> tuple[Range, ...]:
-    """The ranges that a SoC's file states, but of keys that are fixed."""
-    return tuple(one for one in ranges_of(_soc_path(name_or_path)) if one.path not in fixed)
+    """The ranges that a SoC's file states, but of keys that are fixed, and of a core's noise, from which no time or
+    energy follows."""
+    return tuple(
+        one
+        for one in ranges_of(_soc_path(name_or_path))
+        if one.path not in fixed and not re.match(r"cores\.[^.]+\.noise\.", one.path)
+    )
 
 
 def _soc_path(name_or_path: str) -> Path:

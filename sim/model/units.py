@@ -105,3 +105,10 @@ SquareMicrometres = Annotated[float, Within("um^2", TINY, 1e9, or_zero=True)]
 MicrometresOr0 = Annotated[float, Within("um", TINY, 1e6, or_zero=True)]
 MilliwattsPerMm2 = Annotated[float, Within("mW/mm^2", TINY, 1e6, or_zero=True)]
 Share = Annotated[float, Within("of the whole", 1e-3, 1)]
+
+# ------------------------------------------------------------------------------------------ what is inexact
+ConverterBits = Annotated[int, Within("bits", 2, 16)]  # signed: of one bit nothing but 0 is left
+ConverterSteps = Annotated[float, Within("steps of a converter", TINY, 1 << 10, or_zero=True)]
+OfFullScale = Annotated[float, Within("of the full scale", TINY, 10, or_zero=True)]
+PerKelvin = Annotated[float, Within("per K", TINY, 1, or_zero=True)]
+Kelvins = Annotated[float, Within("K", TINY, 1000, or_zero=True)]

@@ -86,7 +86,8 @@ def test_the_converter_has_so_many_levels_and_noise_only_if_asked_for() -> None:
     x = torch.randn(64, 1, 40, generator=torch.Generator().manual_seed(2))
 
     def read(noise: float, seed: int) -> torch.Tensor:
-        converter = Converter(6, 1, noise, torch.Generator().manual_seed(seed))
+        converter = Converter(6)
+        converter.disturb(noise, torch.Generator().manual_seed(seed))
         return converter.train()(x).detach()
 
     assert len(read(0.0, 0).unique()) <= 63  # 2^5 - 1 steps to either side, and zero
