@@ -296,7 +296,7 @@ class Runs:
 def searches(runs: Runs, quick: bool) -> None:
     """The runs that were impossible before the house was one."""
     net = find_workload("resnet8" if quick else "resnet20")
-    budget = 5.0 if quick else 60.0
+    budget = 3.0 if quick else 60.0
     runs.tiles("diana by tiles and fusion", find_soc("diana"), net, "latency", budget)
     digits = TrainingConfig(
         find_soc("hetero"), "digits_cnn", strengths=(1.0,), epochs=4 if quick else 20, manual=("all_8bit",)
@@ -336,6 +336,7 @@ def main() -> None:
     begun = time.monotonic()
     socs = list_socs()
     chips = [name for name in socs if name in ("diana", "darkside", "gemmini", "hetero", "isaac", "rpi4")]
+    nets = ("resnet8",) if options.quick else ("resnet8", "squeezenet")
     seams: dict[str, Any] = {
         "alone_over_cluster": alone_over_cluster(socs, find_workload("digits_cnn" if options.quick else "resnet8")),
         "dead_keys": [
@@ -343,7 +344,7 @@ def main() -> None:
         ],
         "ignored_mapping_keys": ignored_mapping_keys(chips),
         "over_capacity": [
-            over for name in chips for net in ("resnet8", "squeezenet") for runtime in ("serial", "overlapped")
+            over for name in chips for net in nets for runtime in ("serial", "overlapped")
             for over in over_capacity(name, net, runtime)  # type: ignore[arg-type]
         ],
         "same_tile_two_paths": same_tile_two_paths(),

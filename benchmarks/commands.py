@@ -5,7 +5,7 @@
 The commands of a page run one after the other in a folder of their own, in which the files that the page shows (blocks
 with a title) stand. A synopsis, with words in capitals where names go, is no command. cpu_s: of the process and its
 workers, which other work on the machine changes little; wall_s: until it ended. Figures of commands that are not run
-stay in FILE as they are. --quick: those of README that the last run in FILE found to take less than LEAST seconds.
+stay in FILE as they are. --quick: those of README that results/commands.json has at less than LEAST seconds.
 
 Every line whose cpu_s is LONG or more says in README and docs how long it takes (tests/test_commands.py).
 """
@@ -115,8 +115,9 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=3600.0, metavar="S", help="of one command")
     options = parser.parse_args()
     state()
-    last = options.json or RESULTS
-    found: dict[str, Any] = json.loads(last.read_text())["commands"] if last.exists() else {}
+    last = RESULTS if options.quick else options.json or RESULTS
+    known: dict[str, Any] = json.loads(last.read_text())["commands"] if last.exists() else {}
+    found: dict[str, Any] = {} if options.quick else known
     failed = 0
     for page in pages():
         if (options.page and page.name not in options.page) or (options.quick and page.name != "README.md"):
@@ -130,13 +131,14 @@ def main() -> int:
                 key = shlex.join(["cosoc", *command.words])
                 if options.only and not any(word in key for word in options.only):
                     continue
-                if options.quick and not found.get(key, {}).get("cpu_s", LEAST) < LEAST:
+                if options.quick and not known.get(key, {}).get("cpu_s", LEAST) < LEAST:
                     continue
                 found[key] = timed(command, folder, options.limit)
                 one = found[key]
                 print(f"{one['cpu_s']:8.1f} s of CPU {one['wall_s']:8.1f} s  {one['status']}  {key}", flush=True)
                 failed += one["status"] != 0
                 write_json(options.json, {"commands": found})
+    write_json(options.json, {"commands": found})
     return 1 if failed else 0
 
 

@@ -2,12 +2,12 @@
 
     python benchmarks/fuzz.py [--seconds 3600] [--readers NAME,...] [--corpus DIR] [--keep DIR] [--quick] [--json FILE]
 
-The readers of workloads, mappings, SoCs, clusters, plans of campaigns, tables of latencies (CSV) and ONNX files, each
-in a process of its own for its part of the time, driven by libFuzzer through atheris (`pip install atheris`; nothing
-else of cosoc needs it), beginning with the files that come with cosoc. Right is a value, or InputError of one line.
-Counted, each place once: any other exception, more than one line, `LIMIT_S` seconds of processor time. The inputs of
-such go to --keep; those that were mended stand in tests/fuzzed/READER/. inputs: tried; edges: of our code that they
-reached together. --corpus goes on from inputs that earlier runs kept.
+The readers of workloads, mappings, SoCs, clusters, technologies, plans of campaigns, tables of latencies (CSV) and ONNX
+files, each in a process of its own for its part of the seconds (of processor time), driven by libFuzzer through atheris
+(`pip install atheris`; nothing else of cosoc needs it), beginning with the files that come with cosoc. Right is a
+value, or InputError of one line. Counted, each place once: any other exception, more than one line, `LIMIT_S` seconds
+of processor time. The inputs of such go to --keep; those that were mended stand in tests/fuzzed/READER/. inputs: tried;
+edges: of our code that they reached together. --corpus goes on from inputs that earlier runs kept.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +43,7 @@ def readers() -> dict[str, Callable[[Path], object]]:
     """What reads each kind of file."""
     from cosoc.search import measured
     from cosoc.search.campaigns.plan import load_plan
-    from cosoc.sim.files.catalog import find_soc, load_cluster, load_soc
+    from cosoc.sim.files.catalog import find_soc, find_technology, load_cluster, load_soc
     from cosoc.sim.files.mapping_file import load_mapping
     from cosoc.sim.files.workload_file import find_workload, load_workload
 
@@ -52,6 +53,7 @@ def readers() -> dict[str, Callable[[Path], object]]:
         "mapping": lambda file: load_mapping(file, network, soc),
         "soc": load_soc,
         "cluster": load_cluster,
+        "technology": lambda file: find_technology(str(file)),
         "plan": load_plan,
         "latencies": measured.load,
         "onnx": lambda file: find_workload(str(file)),
@@ -73,8 +75,9 @@ def seeds(name: str) -> list[bytes]:
     from robustness import SOCS, sources  # imports cosoc, which a child does under instrumentation
 
     good = sources()
-    if name == "cluster":
-        return [path.read_bytes() for path in sorted((SOCS / "clusters").glob("*.yaml"))[:4]]
+    if name in ("cluster", "technology"):
+        folder = SOCS / {"cluster": "clusters"}.get(name, name)
+        return [path.read_bytes() for path in sorted(folder.glob("*.yaml"))[:4]]
     if name == "plan":
         return [PLAN]
     return good["csv" if name == "latencies" else name]
@@ -92,7 +95,8 @@ def words(name: str) -> list[bytes]:
 
 
 def work(name: str, corpus: str, keep: str, seconds: int, seed: int) -> None:
-    """A child process: fuzz one reader; a line of JSON for each new failure on standard output."""
+    """A child process: fuzz one reader; on standard output a line of JSON for each new failure, and one with the number
+    of inputs when its processor time is over."""
     import atheris
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
@@ -108,8 +112,15 @@ def work(name: str, corpus: str, keep: str, seconds: int, seed: int) -> None:
         raise Hang
 
     signal.signal(signal.SIGVTALRM, over)
+    tried, began = 0, time.process_time()
 
     def one(content: bytes) -> None:
+        nonlocal tried
+        if time.process_time() >= began + seconds:
+            print(json.dumps({"inputs": tried}), flush=True)
+            folder.cleanup()
+            os._exit(0)  # libFuzzer takes any other end for a crash
+        tried += 1
         file.write_bytes(content)
         signal.setitimer(signal.ITIMER_VIRTUAL, LIMIT_S)
         try:
@@ -139,9 +150,8 @@ def work(name: str, corpus: str, keep: str, seconds: int, seed: int) -> None:
 
     with tempfile.NamedTemporaryFile("w", suffix=".dict", delete=False) as known:
         known.writelines(f'"{word.decode()}"\n' for word in known_words)
-    flags = ["-max_len=20000", "-rss_limit_mb=0", "-timeout=60", "-print_final_stats=1", f"-seed={seed + 1}"]
-    flags += [f"-max_total_time={seconds}", *([f"-dict={known.name}"] if known_words else [])]
-    atheris.Setup([sys.argv[0], corpus, *flags], one)
+    flags = ["-max_len=20000", "-rss_limit_mb=0", "-timeout=3600", f"-seed={seed + 1}"]
+    atheris.Setup([sys.argv[0], corpus, *flags, *([f"-dict={known.name}"] if known_words else [])], one)
     atheris.Fuzz()
 
 
@@ -156,20 +166,21 @@ def fuzz(name: str, corpus: Path, keep: Path, seconds: int, seed: int) -> dict[s
     call = [sys.executable, __file__, "--work", name, str(corpus), str(keep), str(seconds), str(seed)]
     done = subprocess.run(call, capture_output=True, check=False)
     said = done.stderr.decode(errors="replace")
-    failures = [json.loads(line) for line in done.stdout.decode(errors="replace").splitlines() if line.startswith("{")]
-    inputs = re.search(r"number_of_executed_units:\s*(\d+)", said)
+    told = [json.loads(line) for line in done.stdout.decode(errors="replace").splitlines() if line.startswith("{")]
+    inputs = [line["inputs"] for line in told if "inputs" in line]
+    failures = [line for line in told if "inputs" not in line]
     edges = re.findall(r"cov: (\d+)", said)
-    if inputs is None:
+    if not inputs:
         last = (said.strip() or f"status {done.returncode}").splitlines()[-1]
         failures.append({"reader": name, "what": "the process died", "where": last[:300], "kept": ""})
-    counts = {"inputs": int(inputs.group(1)) if inputs else 0, "edges": int(edges[-1]) if edges else 0}
+    counts = {"inputs": sum(inputs), "edges": int(edges[-1]) if edges else 0}
     return {"seconds": seconds} | counts | {"failures": failures}
 
 
 def main() -> int:
     parser = arguments(__doc__, seed=0)
-    parser.add_argument("--seconds", type=int, default=3600, help="for all readers together")
-    parser.add_argument("--readers", default="workload,mapping,soc,cluster,plan,latencies,onnx")
+    parser.add_argument("--seconds", type=int, default=3600, help="of processor time, for all readers together")
+    parser.add_argument("--readers", default="workload,mapping,soc,cluster,technology,plan,latencies,onnx")
     parser.add_argument("--corpus", type=Path, help="folder of inputs to go on from, by reader")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "fuzz")
     options = parser.parse_args()

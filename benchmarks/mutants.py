@@ -70,11 +70,15 @@ def copied(keep: Path) -> Path:
     return tree
 
 
-def recorded(tree: Path, keep: Path, files: list[str]) -> None:
-    """Record what the test files run that are not recorded as they stand."""
+def recorded(tree: Path, keep: Path, files: list[str]) -> Path:
+    """Record what the test files run that are not recorded as they stand; the folder of the recordings, which are of
+    the lines of sim/ as they stand, too."""
     from mutant_tests import TESTS as KNOWN
     from mutant_tests import digest
 
+    sources = [digest(path) for path in sorted((tree / "sim").rglob("*.py"))]
+    keep = keep / hashlib.sha256("".join(sources).encode()).hexdigest()[:12]
+    keep.mkdir(parents=True, exist_ok=True)
     known = json.loads((keep / KNOWN).read_text()) if (keep / KNOWN).exists() else {}
     missing = [file for file in files if known.get(file, {}).get("digest") != digest(tree / file)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -84,6 +88,7 @@ def recorded(tree: Path, keep: Path, files: list[str]) -> None:
     if missing:
         print(f"recording which lines {len(missing)} test files run", flush=True)
         subprocess.run(call, cwd=tree, env=environment, check=True)
+    return keep
 
 
 class Kept:
@@ -102,11 +107,12 @@ class Kept:
 
 
 def measure(
-    tree: Path, keep: Path, files: list[str], number: int, seed: int, again: bool, known: Verdicts
+    tree: Path, keep: Path, lines: Path, files: list[str], number: int, seed: int, again: bool, known: Verdicts
 ) -> dict[str, Any]:
     """So many mutants of some files: a record of each, and counts. All go through their first round of tests, then
     survivors through the second; those of kernels last, as each is compiled. What is known when Ctrl-C comes counts.
-    again: survivors once more, but those that are known to be no faults; the test that mended one comes first."""
+    lines: folder of what was recorded of the tests. again: survivors once more, but those that are known to be no
+    faults; the test that mended one comes first."""
     from mutant_runs import Recordings, prepare
     from mutation import Source, drawn, mutant, places
 
@@ -114,7 +120,7 @@ def measure(
     digests = {file: hashlib.sha256(source.text.encode()).hexdigest()[:12] for file, source in sources.items()}
     found = list(places(tree, files))
     prepare(tree)
-    recordings, kept = Recordings(keep), Kept(keep / "mutants.jsonl")
+    recordings, kept = Recordings(lines), Kept(keep / "mutants.jsonl")
     sample: dict[str, tuple[Any, ...]] = {}
     left_out: Counter[str] = Counter()
     report = progress(number)
@@ -288,9 +294,9 @@ def main() -> int:
         files, number = sorted(str(path.relative_to(tree)) for path in (tree / "sim").rglob("*.py")), options.mutants
         if options.quick:
             (files, tests, number) = list(QUICK[0]), list(QUICK[1]), QUICK[2]
-        recorded(tree, keep, tests)
+        lines = recorded(tree, keep, tests)
         gone = stale(tree, known)
-        figures = summary(measure(tree, keep, files, number, options.seed, options.again, known), known)
+        figures = summary(measure(tree, keep, lines, files, number, options.seed, options.again, known), known)
     print(json.dumps({name: figure for name, figure in figures.items() if not isinstance(figure, list)}, indent=1))
     for one in figures["survivors"]:
         print(f"{one['file']}:{one['line']} {one['was']} -> {one['becomes']}: {one['verdict']}: {one.get('why', '')}")

@@ -22,6 +22,7 @@ from cosoc import __version__
 from cosoc import search_options as options
 from cosoc.boundary import calm, nonsense, refused, too_little_memory
 from cosoc.evaluating import evaluate
+from cosoc.exporting import export
 from cosoc.output import (
     Lost,
     abandon_output,
@@ -36,7 +37,7 @@ from cosoc.output import (
     write_text,
 )
 from cosoc.output import check_outputs as _check_outputs
-from cosoc.searching import STREAMED, Cut, Estimator, Template
+from cosoc.searching import CALIBRATED_BY, STREAMED, Clip, Cut, Estimator, Template
 from cosoc.sim.errors import Deadlock, InputError
 from cosoc.sim.files.names import FileKind
 from cosoc.sim.model.mapping import Runtime
@@ -80,7 +81,10 @@ MachineName = Annotated[
 OptionalSocName = Annotated[str | None, typer.Argument(metavar="SOC", help="As in `cosoc simulate`.")]
 WorkloadName = Annotated[
     str,
-    typer.Argument(metavar="WORKLOAD", help="A built-in workload, a .yaml or .onnx file, package.module:factory."),
+    typer.Argument(
+        metavar="WORKLOAD",
+        help="A built-in workload, a .yaml or .onnx file, torchvision:NAME, timm:NAME or package.module:factory.",
+    ),
 ]
 MappingName = Annotated[
     str, typer.Option("--mapping", metavar="NAME|FILE", help="A mapping by name (see `cosoc list`) or a .yaml file.")
@@ -708,6 +712,22 @@ def search(
             "(SOC is then a cluster), or a chain such as channels+tiles, whose parts are chosen together.",
         ),
     ] = "channels",
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights", metavar="FILE", help="Begin with these weights: a state_dict of torch.save, or .safetensors."
+        ),
+    ] = None,
+    calibrate_only: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate-only", help="Train nothing: quantise as it is, channels by sensitivity, by images of --data."
+        ),
+    ] = False,
+    calibration_images: Annotated[
+        int, typer.Option("--calibration-images", min=1, help="With --calibrate-only: how many.")
+    ] = CALIBRATED_BY,
+    clip: Annotated[Clip, typer.Option("--clip", help="With --calibrate-only: where activations are clipped.")] = "mse",
     data: Annotated[
         str,
         typer.Option(
@@ -825,14 +845,14 @@ def search(
 
     parts = chain(space)
     by_cost = library.by_cost(parts, workload, epochs)
-    mode = f"--space {space}" + (
+    meant = library.meant(parts, workload, epochs, calibrate_only)
+    mode = library.mode(space, calibrate_only, meant) + (
         ", where nothing is trained" if by_cost and parts[0] not in ("tiles", "splits") else ""
     )
-    meant = library.meant(parts, workload, epochs)
     _only(ctx, mode, *(name for name in ctx.params if ARGUMENTS.get(name, name) in meant))
     if strengths is not None and target:
         raise InputError("--strengths and targets exclude each other; give one")
-    weights = () if strengths is None else _strengths(strengths)
+    strong = () if strengths is None else _strengths(strengths)
     if peak is not None:
         most(peak)  # what is wrong with it is said of --peak
     bounds = [*(target or ()), *([f"peak={peak}"] if peak is not None else [])]
@@ -842,15 +862,15 @@ def search(
     try:
         with reporting(quiet) as progress:
             result = library.search(
-                soc, workload, space=space, data=data, objective=objective, targets=bounds, mapping=mapping,
-                time_budget_s=time_budget, estimate=estimate, strengths=weights, points=points, estimator=estimator,
-                template=template, cut=cut, recipe=recipe, epochs=epochs, batch=batch, rates=options.rates(rate),
-                seeds=seeds, train_images=train_images, cost_model=cost_model, adc_bits=adc_bits, runtime=runtime,
-                train_noise=train_noise, device=device, amp=amp, workers=workers, compiled=compiled,
-                channels_last=channels_last, accumulate=accumulate, seed=seed, out=folder, resume=resume,
-                redo=redo, beside=beside or (), inferences=inferences, example=example,
-                overrides=_overrides(overrides), carrier_w=carrier,
-                report=progress,
+                soc, workload, space=space, weights=weights, calibrate_only=calibrate_only,
+                calibration_images=calibration_images, clip=clip, data=data, objective=objective, targets=bounds,
+                mapping=mapping, time_budget_s=time_budget, estimate=estimate, strengths=strong, points=points,
+                estimator=estimator, template=template, cut=cut, recipe=recipe, epochs=epochs, batch=batch,
+                rates=options.rates(rate) or None, seeds=seeds, train_images=train_images, cost_model=cost_model,
+                adc_bits=adc_bits, runtime=runtime, train_noise=train_noise, device=device, amp=amp, workers=workers,
+                compiled=compiled, channels_last=channels_last, accumulate=accumulate, seed=seed, out=folder,
+                resume=resume, redo=redo, beside=beside or (), inferences=inferences, example=example,
+                overrides=_overrides(overrides), carrier_w=carrier, report=progress,
             )  # fmt: skip
     except (KeyboardInterrupt, Ended):
         raise Interrupted(f"what is finished is in {folder}; --resume goes on from there") from None
@@ -860,6 +880,7 @@ def search(
 
 
 app.command()(evaluate)
+app.command()(export)
 
 
 @app.command()

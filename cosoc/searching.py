@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # loaded where it is used: torch is slow to import
 EPOCHS = 40  # that a mapping is trained, where nothing else is said
 DEFAULT_POINTS = 5  # of a front that is trained, between its ends
 STREAMED = 1000  # inferences through a cluster, where none are stated
+CALIBRATED_BY = 256  # images, where nothing is said
 
 Estimator = Literal["expectation", "montecarlo", "score"]
 Template = Literal["conv-dw", "dws-dw", "conv-dws"]
@@ -44,6 +45,7 @@ Trained = Literal["channels", "operators"]
 CostModel = Literal["simulator", "odimo"]
 Device = Literal["cpu", "cuda", "mps"]
 Amp = Literal["bf16", "fp16"]
+Clip = Literal["mse", "percentile"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,10 @@ def search(
     workload: ANetwork,
     *,
     space: str = "channels",
+    weights: Path | str | None = None,
+    calibrate_only: bool = False,
+    calibration_images: int = CALIBRATED_BY,
+    clip: Clip = "mse",
     data: str = "digits",
     objective: str | None = None,
     targets: Sequence[str] = (),
@@ -106,11 +112,14 @@ def search(
 
     space: what is chosen: channels, operators, tiles, fusion, splits, or a chain such as `channels+tiles`. Channels and
     operators train the network on `data`, and then need one by name, `package.module:factory` or as a torch module;
-    with epochs=0 costs alone decide where tiles are chosen, too. objective: what is to be small (latency; of tiles edp,
-    of splits throughput). targets: what must hold, such as `latency=5ms`. mapping: where nothing is trained, whose
-    cores are kept. estimate: what `calibrate` gave, to begin with. strengths, points, estimator, template, cut, seeds:
-    as `TrainingConfig` has them. recipe and what follows it, but for seeds and runtime: the options of training, as
-    `cosoc.search_options` explains them. beside: other networks at once, where nothing is trained.
+    with epochs=0 costs alone decide where tiles are chosen, too. weights: a state_dict or .safetensors file of those
+    that training begins with, in place of drawn ones. calibrate_only: nothing is trained: channels go by sensitivity,
+    clips (by least squares, or a percentile) and biases by so many `calibration_images`. objective: what is to be small
+    (latency; of tiles edp, of splits throughput). targets: what must hold, such as `latency=5ms`. mapping: where
+    nothing is trained, whose cores are kept. estimate: what `calibrate` gave, to begin with. strengths, points,
+    estimator, template, cut, seeds: as `TrainingConfig` has them. recipe and what follows it, but for seeds and
+    runtime: the options of training, as `cosoc.search_options` explains them. beside: other networks at once, where
+    nothing is trained.
     inferences: that each replay of splits streams. time_budget_s: of a search that trains nothing; of splits 600 where
     nothing is said, after which the best found stands beside a proven bound. example: of the input, see `inputs`.
     carrier_w: what a board draws beside a chip. train_noise: of analog cores, `all` or kinds with commas.
@@ -127,7 +136,8 @@ def search(
     parts, bounds = chain(space), parsed_targets(targets)
     objective = objective or USUAL[parts[0]]
     parsed(objective)
-    _refuse_idle(given_all, f"--space {space}", meant(parts, workload, epochs))
+    known = meant(parts, workload, epochs, calibrate_only)
+    _refuse_idle(given_all, mode(space, calibrate_only, known), known)
     if strengths and bounds:
         raise InputError("--strengths and targets exclude each other; give one")
     if points is not None and (strengths or bounds):
@@ -158,12 +168,15 @@ def search(
             raise InputError(f"epochs: recipe {how.name} says how many each phase has; leave it out")
         name, module = _trainable(workload, trained)
         from cosoc.inputs import one_size, soc_of
+        from cosoc.search.training.calibrated import Calibration
         from cosoc.search.training.noise import kinds_of
         from cosoc.search.training.space import TrainingConfig, search_trained
 
         machine = soc_of(one, overrides)
         config = TrainingConfig(
             soc=machine, workload=name, module=module, space=trained, inner=parts[1:], template=template, cut=cut,
+            weights=None if weights is None else Path(weights), calibrate_only=calibrate_only,
+            calibration=Calibration(calibration_images, clip),
             input_shape=None if example is None else one_size(example), data=data, objective=objective,
             strengths=tuple(strengths), targets=bounds, estimator=estimator, points=points or DEFAULT_POINTS,
             recipe=how, epochs=EPOCHS if epochs is None else epochs, seed=seed, seeds=seeds, runtime=runtime,
@@ -181,11 +194,19 @@ def search(
         raise
 
 
+CALIBRATING = ("calibration_images", "clip")
+TRAINING = ("strengths", "estimator", "recipe", "epochs", "batch", "rates", "seeds", "train_images", "device", "amp",
+            "workers", "compiled", "channels_last", "accumulate")  # fmt: skip
 COMMON = ("soc", "workload", "space", "objective", "targets", "seed", "out", "resume", "redo", "example", "overrides",
           "report")  # fmt: skip
 
 
-def meant(parts: Sequence[str], workload: ANetwork, epochs: int | None) -> frozenset[str]:
+def mode(space: str, calibrate_only: bool, known: frozenset[str]) -> str:
+    """What decides which arguments mean something. known: those that do (`meant`)."""
+    return "--calibrate-only" if calibrate_only and "calibrate_only" in known else f"--space {space}"
+
+
+def meant(parts: Sequence[str], workload: ANetwork, epochs: int | None, calibrate_only: bool = False) -> frozenset[str]:
     """The arguments of `search` that mean something for a chain of spaces."""
     if parts[0] == "splits":
         return frozenset((*COMMON, "inferences", "carrier_w", "time_budget_s"))
@@ -194,7 +215,10 @@ def meant(parts: Sequence[str], workload: ANetwork, epochs: int | None) -> froze
         nothing_trained = ["epochs"] if epochs == 0 else []
         return frozenset((*COMMON, "mapping", "time_budget_s", "estimate", "beside", *nothing_trained, *chained))
     others = {"inferences", "time_budget_s", "mapping", "carrier_w", "beside"}
-    others |= {"template", "cut"} if parts[0] == "channels" else set()
+    if parts[0] != "channels":
+        others |= {"weights", "calibrate_only", *CALIBRATING}
+    else:
+        others |= {"template", "cut", *(TRAINING if calibrate_only else CALIBRATING)}
     return frozenset(inspect.signature(search).parameters) - others
 
 

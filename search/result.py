@@ -272,6 +272,8 @@ class Result:
         if beaten:
             out.caption += f"; not shown: {', '.join(f'{name} (beaten by {by})' for name, by in beaten.items())}"
         out.caption += "".join(f"; {claim}" for claim in self.claims())
+        if self.about.get("weights"):
+            out.caption += f"; weights: {self.about['weights']}"
         if self.targets:
             said = ", ".join(map(str, self.targets))
             out.caption += (

@@ -14,6 +14,7 @@ from cosoc.search.fit import Floats
 from cosoc.search.terms import tilings_for
 from cosoc.sim.model.mapping import Mapping, Piece, Runtime
 from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.tiles import behind_caches
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.tiler import TilingCache, candidates, homes_of
 from cosoc.sim.ways import able
@@ -118,7 +119,7 @@ def _same_weights(soc: SoC, one: str, other: str) -> bool:
 
 
 def random_mapping(workload: Workload, soc: SoC, runtime: Runtime, rng: Generator, cache: TilingCache) -> Mapping:
-    """A legal mapping; in one of four, tilings are any legal ones in place of the tiler's."""
+    """A legal mapping; in one of four, tilings behind DMAs are any legal ones in place of the tiler's."""
     bias = rng.dirichlet(np.ones(len(soc.cores))) + 1e-3
     shares = {layer.name: random_shares(layer, soc, rng, bias) for layer in workload if layer.op == "conv"}
     pieces, shares = random_pieces(workload, soc, shares, rng) if runtime == "overlapped" else ((), shares)
@@ -129,7 +130,7 @@ def random_mapping(workload: Workload, soc: SoC, runtime: Runtime, rng: Generato
     at_once = {name for piece in pieces for name in piece.layers}
     for layer in (layer for layer in workload if layer.name not in at_once):
         given = layers[layer.name]
-        if rng.random() < 0.5:
+        if rng.random() < 0.5 and not behind_caches(given, soc):  # those have tiles of another kind
             legal = list(islice(candidates(layer, given, soc, runtime, homes), 64))
             layers[layer.name] = legal[int(rng.integers(len(legal)))]
     return replace(mapping, layers=layers)

@@ -41,6 +41,7 @@ LAYERS = (
     ("report.cluster_schedule",),
     ("report.together",),
     ("simulate",),
+    ("integers",),
     ("mapper",),
     ("manual", "report.explain", "ranges", "pipelined"),
     ("files",),
@@ -85,6 +86,9 @@ FOREIGN = {
 # Classes of sim that change while they gather or remember; all other data are frozen.
 GATHERING = {
     "cosoc.sim.importers.torch_operators.Reader",
+    "cosoc.sim.integers.arrays._Fused",
+    "cosoc.sim.integers.arrays._Near",
+    "cosoc.sim.integers.tiles.Sums",
     "cosoc.sim.lower.emit.KnownSteps",
     "cosoc.sim.machine.engine_reference._Burst",
     "cosoc.sim.model.mobilenets._Net",

@@ -22,6 +22,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, fx, nn
 
+from cosoc.search.spaces.heads import attentions, head_orders
 from cosoc.search.training.gates import Estimator, draw, gumbel, one_hot, soft
 from cosoc.search.training.quant import (
     ActivationQuantiser,
@@ -154,7 +155,7 @@ class MixedLayer(nn.Module):
             if isinstance(geometry, nn.Linear):
                 read = x[..., block]
             else:  # so many of each group, which has arrays of its own
-                read = x.unflatten(1, (geometry.groups, -1))[:, :, block].flatten(1, 2)
+                read = torch.unflatten(x, 1, (geometry.groups, -1))[:, :, block].flatten(1, 2)
             yield linear_or_conv(read, weight[:, block], None, geometry)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -356,21 +357,31 @@ def quantised(folded: nn.Module, workload: Workload, soc: SoC, able: Callable[[L
     return MixedNet(fx.GraphModule(folded, graph), layers, last.k, rows=_is_row(last.oy, last.ox))
 
 
-# Operators by the name of their function, method or module, in lower case.
-_SUMS = ("add", "add_", "iadd")
-_POSITIVE = ("relu", "relu_", "relu6", "sigmoid", "hardsigmoid", "softmax")
-_SIGN_KEEPING = ("maxpool2d", "max_pool2d", "avgpool2d", "avg_pool2d", "adaptiveavgpool2d", "adaptive_avg_pool2d",
-                 "mean", "flatten", "view", "reshape", "dropout", "identity", *_SUMS)  # fmt: skip
+# Operators by `kind_of`.
+SUMS = ("add", "add_", "iadd")
+PRODUCTS = ("scaled_dot_product_attention", "matmul", "bmm")
+RECTIFIED = ("relu", "relu_", "relu6")
+MAXIMA = ("maxpool2d", "max_pool2d")
+MEANS = ("avgpool2d", "avg_pool2d", "adaptiveavgpool2d", "adaptive_avg_pool2d", "mean")
+PASSING = ("flatten", "view", "reshape", "dropout", "identity")
+_POSITIVE = (*RECTIFIED, "sigmoid", "hardsigmoid", "softmax")
+_SIGN_KEEPING = (*MAXIMA, *MEANS, *PASSING, *SUMS)
+
+
+def kind_of(node: fx.Node, modules: Mapping[str, nn.Module]) -> str:
+    """The operator of a node, by the name of its function, method or module, in lower case."""
+    if node.op == "call_module":
+        return type(modules[str(node.target)]).__name__.lower()
+    return node.target if node.op == "call_method" else getattr(node.target, "__name__", "")  # type: ignore[return-value]
 
 
 def _insert_quantisers(net: nn.Module, graph: fx.Graph, bits: int) -> None:
-    """Put a quantiser behind every tensor that a mixed layer or a sum reads; one range for the operands of a sum."""
+    """Put a quantiser behind every tensor that a mixed layer, a sum, a product or a mean reads; one range for the
+    operands of a sum. Maxima read what is quantised for others."""
     modules = dict(net.named_modules())
 
     def kind(node: fx.Node) -> str:
-        if node.op == "call_module":
-            return type(modules[str(node.target)]).__name__.lower()
-        return node.target if node.op == "call_method" else getattr(node.target, "__name__", "")  # type: ignore[return-value]
+        return kind_of(node, modules)
 
     def signed(node: fx.Node) -> bool:
         if kind(node) in _POSITIVE:
@@ -384,12 +395,18 @@ def _insert_quantisers(net: nn.Module, graph: fx.Graph, bits: int) -> None:
     parent: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         operands = [(i, behind(arg)) for i, arg in enumerate(node.args) if isinstance(arg, fx.Node)]
-        summed = kind(node) in _SUMS and len(operands) > 1
-        if summed or (node.op == "call_module" and isinstance(modules[str(node.target)], MixedLayer)):
+        summed = kind(node) in SUMS and len(operands) > 1
+        mixed = node.op == "call_module" and isinstance(modules[str(node.target)], MixedLayer)
+        whole = summed or mixed or kind(node) in PRODUCTS
+        if whole or (kind(node) in MEANS and operands):
+            operands = operands if whole else operands[:1]
             reads += [(node, i, tensor) for i, tensor in operands]
             for tensors in [[t for _, t in operands]] if summed else [[t] for _, t in operands]:
                 _union(parent, tensors)
     sign = {tensor: signed(tensor) for _, _, tensor in reads}
+    for node in graph.nodes:
+        if kind(node) in MAXIMA and isinstance(node.args[0], fx.Node) and behind(node.args[0]) in sign:
+            reads.append((node, 0, behind(node.args[0])))
     roots = {tensor: _root(parent, tensor) for tensor in sign}
     names = {root: f"range{i}" for i, root in enumerate(dict.fromkeys(roots.values()))}
     for root, name in names.items():
@@ -454,11 +471,21 @@ def to_mapping(net: MixedNet, chosen: Assignment, runtime: Runtime, name: str) -
 def channel_groups(workload: Workload) -> dict[str, str]:
     """For every tensor the name of its group: tensors of a group have their channels in one common order, since sums,
     pools and depthwise convolutions relate channel to channel. The order of INPUT's group is fixed: it holds what is
-    concatenated, sliced, normalised, multiplied or otherwise mixed in a way that a permutation would break."""
+    concatenated, sliced, normalised, multiplied or otherwise mixed in a way that a permutation would break. Queries and
+    keys of an attention have one order, its values and what comes of them another, both with their heads in one order
+    (see `heads`)."""
     parent: dict[str, str] = {}
     _union(parent, [INPUT])
+    products = dict[str, str]()
+    for one in attentions(workload):
+        _union(parent, [one.query, one.key])
+        _union(parent, [one.value, one.attend])
+        products |= {one.scores: INPUT, one.attend: one.value}
     shape = {layer.name: (layer.k, layer.oy, layer.ox) for layer in workload} | {INPUT: workload.input_shape}
     for layer in workload:
+        if layer.name in products:
+            _union(parent, [products[layer.name], layer.name])
+            continue
         tied = [layer.name]
         if layer.op in PER_CHANNEL or layer.depthwise:
             tied += layer.inputs
@@ -507,6 +534,9 @@ def make_contiguous(
     for name in net.layers:
         members.setdefault(groups[name], []).append(name)
     orders = {group: _common_order(net, chosen, names) for group, names in members.items() if group != groups[INPUT]}
+    for one in attentions(workload):
+        products, values = (_losses(net, chosen, members[groups[name]])[0] for name in (one.query, one.value))
+        orders[groups[one.query]], orders[groups[one.value]] = head_orders(products, values, one.heads)
     x = torch.randn(1, *(input_shape or workload.input_shape), generator=torch.Generator().manual_seed(0))
     before = _probed(net, chosen, x)
     moved = {name: cores[orders[groups[name]]] if groups[name] in orders else cores for name, cores in chosen.items()}
@@ -530,22 +560,28 @@ def make_contiguous(
 HAIR = 1e-6  # loss of a change between cores that a layer is indifferent to: never free
 
 
-def _common_order(net: MixedNet, chosen: Assignment, names: Sequence[str]) -> Tensor:
-    """The order of a group's channels that loses least by the changes of core that it forces on its layers."""
+def _losses(net: MixedNet, chosen: Assignment, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """[k, k], what is lost by the changes of core that are forced on layers where a channel is put into a place; and
+    [k], the places before which some layer goes on to its next core."""
     k = len(chosen[names[0]])
-    loss = torch.zeros(k, k, dtype=torch.float64)  # of putting a channel into a place
-    border = torch.zeros(k, dtype=torch.bool)  # places before which some layer goes on to its next core
+    loss, border = torch.zeros(k, k, dtype=torch.float64), torch.zeros(k, dtype=torch.bool)
     for name in names:
-        logits, cores = net.layers[name].logits.detach().double(), chosen[name]
+        logits, cores = net.layers[name].logits.detach().double().cpu(), chosen[name]
         change = (logits.gather(1, cores[:, None]) - logits).clamp_min(0) + HAIR
         change.scatter_(1, cores[:, None], 0.0)
         at = cores.sort().values
         loss += change[:, at]
         border[1:] |= at[1:] != at[:-1]
+    return loss, border
+
+
+def _common_order(net: MixedNet, chosen: Assignment, names: Sequence[str]) -> Tensor:
+    """The order of a group's channels that loses least by the changes of core that it forces on its layers."""
+    loss, border = _losses(net, chosen, names)
     _, place = linear_sum_assignment(loss.numpy())
     # Channels keep their order among places that are alike.
     alike = border.cumsum(0).numpy()
-    return torch.from_numpy(np.lexsort((np.arange(k), alike[place])))
+    return torch.from_numpy(np.lexsort((np.arange(len(loss)), alike[place])))
 
 
 def _probed(net: MixedNet, chosen: Assignment, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, fix
-from cosoc.search.spaces.shares import Counts, ShareCosts, Tangent
+from cosoc.search.spaces.shares import ShareCosts, Tangent
 from cosoc.search.training.batches import Batch
 from cosoc.search.training.choose import all_counts
 from cosoc.search.training.compute import Forward
@@ -22,7 +22,6 @@ from cosoc.search.training.losses import loss_of as task_loss
 from cosoc.search.training.noise import Noise, quiet
 from cosoc.search.training.optimise import Group
 from cosoc.search.training.points import FIRST_STRENGTH, Aim
-from cosoc.search.training.repair import placed
 from cosoc.search.training.train import Phase, Progress, train
 from cosoc.sim.theta import Theta
 
@@ -43,16 +42,14 @@ class Manner:
 
 
 def search_gates(
-    net: MixedNet, aim: Aim, begin: Counts, manner: Manner, phase: Phase, costs: ShareCosts, data: Data,
+    net: MixedNet, aim: Aim, start: Assignment, manner: Manner, phase: Phase, costs: ShareCosts, data: Data,
     noise: Noise, folder: RunFolder, progress: Progress, teacher: nn.Module | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train weights and gates of a network, in place, from near the shares `begin` on, under noise. teacher: as
+    """Train weights and gates of a network, in place, from near the assignment `start` on, under noise. teacher: as
     `train`'s. Returns plain data: strength, as it ended; visited, the shares of each candidate; theta, of the estimate,
     as it ended."""
-    for layer in net.searchable().values():
-        layer.prefer()
-    start = placed(net, begin)
     for name, layer in net.searchable().items():
+        layer.prefer()
         layer.lean(start[name], LEAN)
     extra: dict[str, Any] = {"strength": FIRST_STRENGTH if aim.strength is None else aim.strength, "visited": []}
     extra["theta"] = None

@@ -382,7 +382,7 @@ class VisionTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(x).flatten(2).transpose(1, 2)
-        x = torch.cat([self.token, x], 1) + self.position
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.position
         out: Tensor = self.fc(self.norm(self.blocks(x))[:, 0])
         return out
 
@@ -647,6 +647,11 @@ def vit_base(in_channels: int = 3, num_classes: int = 1000) -> nn.Module:
     return VisionTransformer(in_channels, num_classes, 224, 16, 768, 12, 12)
 
 
+def vit_small(in_channels: int = 1, num_classes: int = 10) -> nn.Module:
+    """Twelve blocks of width 48 in three heads, with patches of 4, for 28x28 images."""
+    return VisionTransformer(in_channels, num_classes, 28, 4, 48, 12, 3)
+
+
 def vit_large(in_channels: int = 3, num_classes: int = 1000) -> nn.Module:
     """ViT-Large with patches of 16, for 224x224 images."""
     return VisionTransformer(in_channels, num_classes, 224, 16, 1024, 24, 16)
@@ -763,6 +768,7 @@ NETWORKS: dict[str, NetSpec] = {
     "mobilenet_v2": NetSpec(mobilenet_v2, _224, 1000, "0.301 G", "3,504,872", _VISION),
     "efficientnet_b0": NetSpec(efficientnet_b0, _224, 1000, "0.386 G", "5,288,548", _VISION),
     "vit_base": NetSpec(vit_base, _224, 1000, "17.564 G", "86,567,656", _VISION),
+    "vit_small": NetSpec(vit_small, (1, 28, 28), 10, "", "", "own, DeiT-tiny at a quarter of its width; no figures"),
     "vit_large": NetSpec(vit_large, _224, 1000, "61.555 G", "304,326,632", _VISION),
     "bert_base_block": NetSpec(
         bert_base_block, (768, 1, 128), None, "", "7,087,872", f"Devlin et al. 2019, section 3 (BERT-Base); {_TORCH}"

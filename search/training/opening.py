@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -14,8 +15,10 @@ from cosoc.search.training.data import Data
 from cosoc.search.training.nets import NETWORKS, build
 from cosoc.search.training.task import Task
 from cosoc.search.training.train import generator
+from cosoc.search.training.weights import Pretrained, fitted
 from cosoc.sim.errors import InputError
 from cosoc.sim.importers.torch_export import from_module, load_module
+from cosoc.sim.importers.zoo import is_zoo
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
 
@@ -49,6 +52,37 @@ def check_network(name: str, shape: tuple[int, ...], task: Task) -> Workload | N
         return from_module(net, shape, name)
 
 
+def is_factory(name: str) -> bool:
+    """Whether a network is one's own factory's, which may give it weights."""
+    return ":" in name and not is_zoo(name)
+
+
+def pretrained(net: nn.Module, weights: Path | None, space: str, outputs: int) -> Pretrained | None:
+    """The weights of a file, if one is given, put into a float network of so many outputs; InputError where they do not
+    fit it."""
+    if weights is None:
+        return None
+    if space != "channels":
+        raise InputError(f"weights: mean nothing with --space {space}, whose blocks are new")
+    found = fitted(net, weights, outputs)
+    found.load(net)
+    return found
+
+
+def check_calibrated(workload: str, space: str, own: bool, weights: Pretrained | None, several: bool) -> None:
+    """InputError where there is nothing to calibrate. own: whether the network comes with weights of its own; several:
+    whether several trainings or strengths are asked for."""
+    if space != "channels":
+        raise InputError(f"--calibrate-only: --space {space} trains blocks that are new; leave one out")
+    if several:
+        raise InputError("--calibrate-only: has one result for all seeds and no strengths; leave them out")
+    if weights is None and not own and not is_factory(workload):
+        raise InputError(f"--calibrate-only: {workload} has no weights by itself; give --weights FILE")
+    if weights is not None and weights.fresh:
+        fresh = ", ".join(weights.fresh)
+        raise InputError(f"--calibrate-only: {fresh} has no weights for these classes, so it is to be trained")
+
+
 def network(
     name: str, data: Data, input_shape: Sequence[int] | None, seed: int, module: nn.Module | None = None
 ) -> nn.Module:
@@ -61,7 +95,7 @@ def network(
         net = copy.deepcopy(module).cpu()
     else:
         with seeded(seed, "weights"):
-            net = load_module(name) if ":" in name else _built(name, shape, data.task)
+            net = load_module(name, data.task.n_outputs, shape[0]) if ":" in name else _built(name, shape, data.task)
     x, y = data.val.items(torch.arange(min(PROBED, len(data.val))))
     _check_outputs(net.eval(), name, x, y, data.task)
     return net

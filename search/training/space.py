@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,14 +29,15 @@ from cosoc.search.oracle import Oracle
 from cosoc.search.result import Result
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.space import Candidate, Optimum
-from cosoc.search.spaces.channels import MixedNet, assignment, fix, to_mapping
+from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, fix, to_mapping
 from cosoc.search.spaces.inner_tiles import InnerTiles, decided
 from cosoc.search.spaces.opened import CHEAPEST, Opened, channel_space, operator_space
 from cosoc.search.spaces.operators import Cut, Template
 from cosoc.search.spaces.shares import CostModel, Counts, ShareCosts
 from cosoc.search.targets import Target
 from cosoc.search.training.batches import Batch
-from cosoc.search.training.choose import IMAGES, Judge, all_counts
+from cosoc.search.training.calibrated import CALIBRATION, Calibrated, Calibration, calibrated
+from cosoc.search.training.choose import IMAGES, Judge, all_counts, counts_of
 from cosoc.search.training.compute import Compute, Forward
 from cosoc.search.training.data import Data, load_data
 from cosoc.search.training.evaluate import metric
@@ -43,15 +45,16 @@ from cosoc.search.training.gates import Estimator
 from cosoc.search.training.gradient import Manner, search_gates
 from cosoc.search.training.losses import check_losses, loss_of
 from cosoc.search.training.noise import Kind, Noise, noise_of, quiet
-from cosoc.search.training.opening import check_channels, check_network, network, seeded
+from cosoc.search.training.opening import check_calibrated, check_channels, check_network, network, pretrained, seeded
 from cosoc.search.training.optimise import Group
 from cosoc.search.training.parallel import agreed, norms_over_all, processes
-from cosoc.search.training.parts import Split
+from cosoc.search.training.parts import Part, Split
 from cosoc.search.training.points import Aim, Bound, bounds_of, key, next_bound, of_layers
 from cosoc.search.training.points import Asked as AskedPoint
 from cosoc.search.training.recipe import Recipe, find_recipe
 from cosoc.search.training.repair import placed, wide
 from cosoc.search.training.train import Phase, PhaseKind, Progress, generator, train
+from cosoc.search.training.weights import digest
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures, objective
 from cosoc.sim.files.names import DEFAULT
@@ -66,6 +69,7 @@ SWEEPS, TOLD_EVERY = 4, 100  # over a descent's options, as a guess; mappings be
 INNER_GRAIN = 16  # channels; those of an array's pass
 SPEED = "speed.json"
 PRIMING = 24  # random mappings that theta is fitted to before the search
+LOOKED_AT = 8  # points of a front by sensitivity, where no bound says which
 
 
 @dataclass(frozen=True)
@@ -74,16 +78,19 @@ class TrainingConfig:
 
     workload: a built-in network or package.module:factory; or what `module`, itself a network, is called. input_shape:
     only to check it against the data. space: what is chosen, the core of a channel or its operator too; template, cut:
-    of the latter. strengths: weights of the cost (relative to the space's reference mapping: all 8 bit, all by the
-    first operator) in the loss, one point each; or targets: one point that ends within them; or, with neither, so many
-    points between the reference and the cheapest mapping. recipe: how to train. epochs: of which it may have shares.
-    seeds: how often each mapping is trained, each time from other weights. compute: where and how it is computed, which
-    a resumed run may change but for number formats and parts of batches. train_images: at most so many. simulate_every:
-    epochs between simulations of the discretised candidate; tolerance: drift of the estimate at which theta is
-    refitted; theta: what it is at first, None where it is first fitted to random mappings. cost_model: what drives the
-    search; reports are simulated in any case. adc_bits: 0 leaves the converter out. train_noise: what of the analog
-    cores' noise acts while quantised networks train; accuracies are those without. manual: names of the baselines,
-    None for all that the space knows. inner: what is chosen with each candidate, as in a chain of spaces.
+    of the latter. weights: a file of those that training begins with (`weights`), in place of drawn ones and of a
+    warm-up, which then only a classifier of other classes needs. calibrate_only: nothing is trained; calibration: by
+    which images, for the points then, and for where training begins else. strengths: weights of the cost (relative to
+    the space's reference mapping: all 8 bit, all by the first operator) in the loss, one point each; or targets: one
+    point that ends within them; or, with neither, so many points between the reference and the cheapest mapping.
+    recipe: how to train. epochs: of which it may have shares. seeds: how often each mapping is trained, each time from
+    other weights. compute: where and how it is computed, which a resumed run may change but for number formats and
+    parts of batches. train_images: at most so many. simulate_every: epochs between simulations of the discretised
+    candidate; tolerance: drift of the estimate at which theta is refitted; theta: what it is at first, None where it is
+    first fitted to random mappings. cost_model: what drives the search; reports are simulated in any case. adc_bits: 0
+    leaves the converter out. train_noise: what of the analog cores' noise acts while quantised networks train;
+    accuracies are those without. manual: names of the baselines, None for all that the space knows. inner: what is
+    chosen with each candidate, as in a chain of spaces.
     """
 
     soc: SoC
@@ -91,6 +98,9 @@ class TrainingConfig:
     space: SpaceName = "channels"
     template: Template = "conv-dw"
     cut: Cut = "cumulative"
+    weights: Path | None = None
+    calibrate_only: bool = False
+    calibration: Calibration = CALIBRATION
     data: str = "digits"
     input_shape: tuple[int, ...] | None = None
     objective: str = "latency"
@@ -132,6 +142,7 @@ class TrainingConfig:
         """The configuration as plain data; where it is done, and what is begun anew, are not part of what a run is."""
         plain = asdict(replace(self, soc=None, out=None, module=None, recipe=None))  # type: ignore[arg-type]
         kept = {key: value for key, value in plain.items() if key not in ("out", "resume", "redo", "module", "compute")}
+        kept["weights"] = None if self.weights is None else digest(self.weights)  # the same, wherever they stand
         kept |= {"recipe": self.recipe.model_dump(mode="json", exclude_unset=True)}
         kept |= {"amp": self.compute.amp, "accumulate": self.compute.accumulate}
         return kept | {"soc": self.soc.model_dump(mode="json", by_alias=True, exclude_unset=True)}
@@ -170,6 +181,8 @@ class TrainedSpace:
         self.judged = Split(*self.data.val.items(torch.arange(min(IMAGES, len(self.data.val)))))
         self.opened = opened(config, self.data)
         self.workload = self.opened.workload
+        net, outputs = self.opened.float_net, self.data.task.n_outputs
+        self.pretrained = pretrained(net, config.weights, config.space, outputs)
         norms_over_all(self.opened.float_net)
         self.first_weights = copy.deepcopy(self.opened.float_net.state_dict())
         mixed = self.mixed()  # what cannot be quantised is refused here, before any training
@@ -187,11 +200,13 @@ class TrainedSpace:
         if self._places_points:  # between two ends, which are trained whatever else is
             ends = {self.opened.reference.name: self.opened.reference, CHEAPEST: None}
             self.manual = ends | {name: given for name, given in self.manual.items() if name not in ends}
-        self.n_warm, self.n_search, self.n_tune = config.recipe.phases(config.epochs)
+        self.n_warm, self.n_search, self.n_tune = self._epochs()
         mappings = (len(self.points) + len(self.manual)) * config.seeds
         warm_ups = config.seeds if self.opened.fixed is None else 1 + mappings
         self.progress = Progress(warm_ups * self.n_warm + len(self.points) * self.n_search + mappings * self.n_tune)
         self.progress.report = report
+        if self.pretrained is not None:
+            report(0, self.progress.total, self.pretrained.said)
         self.within: Counts = self._within() if config.targets else {}
         self.cheapest: Counts = self._cheapest() if CHEAPEST in self.manual else {}
         if config.theta is not None:
@@ -200,8 +215,22 @@ class TrainedSpace:
             self.costs.prime(PRIMING, config.seed)
         self.folder: RunFolder
         self.front: Front | None = None  # by costs and losses layer by layer; made when the network has been warmed up
+        self.post: tuple[Calibrated, Front] | None = None  # of the same network, and its front by sensitivity
         self.trained: dict[str, dict[str, Any]] = {}  # by mapping: counts, figures of validation and test, bound asked
         self.counted: set[str] = set()  # warm-ups that the progress has
+
+    def _epochs(self) -> tuple[int, int, int]:
+        """Epochs of warm-up, search and fine-tuning. A network that has all weights has been warmed up, unless so many
+        epochs are asked for; what is calibrated takes a step of the progress in place of epochs."""
+        config, recipe = self.config, self.config.recipe
+        if config.calibrate_only:
+            several = config.seeds > 1 or bool(config.strengths)
+            check_calibrated(config.workload, config.space, config.module is not None, self.pretrained, several)
+            return 0, 0, 1
+        if self.pretrained is not None and not self.pretrained.fresh and recipe.epochs.warm_up < 1:
+            without = recipe.epochs.model_copy(update={"warm_up": 0})
+            recipe = recipe.model_copy(update={"epochs": without})
+        return recipe.phases(config.epochs)
 
     def _names(self) -> dict[str, float | None]:
         """The points, each with its strength."""
@@ -213,6 +242,10 @@ class TrainedSpace:
         if config.strengths:
             return {f"strength_{strength:g}": strength for strength in config.strengths}
         return {f"point_{i + 1}": None for i in range(config.points)}
+
+    def _metric(self, net: nn.Module, part: Part) -> float:
+        """What a network has of the task's metric."""
+        return metric(net, part, self.data.task, self.config.compute.workers)
 
     @property
     def val(self) -> str:
@@ -328,9 +361,17 @@ class TrainedSpace:
             "data": self.data.name, "provenance": self.data.provenance, "runtime": config.runtime,
             "estimator": config.estimator, "wide": self.opened.wide, "reference": self.reference.plain(),
             "reference_name": self.opened.reference.name, "device": config.compute.device,
-            "recipe": config.recipe.name,
+            "recipe": None if config.calibrate_only else config.recipe.name,
+            "weights": None if self.pretrained is None else self.pretrained.said,
+            "calibrated": self._calibrated_from() if config.calibrate_only else None,
             "task": self.data.task.name, "metric": self.data.task.measured.plain(),
         }  # fmt: skip
+
+    def _calibrated_from(self) -> dict[str, Any]:
+        """How a run without training was calibrated, and how good the float network is, which it does not change."""
+        task = self.data.task
+        figure = self._metric(self.opened.float_net, self.data.test)
+        return asdict(self.config.calibration) | {f"float_{task.measured.name}": figure}
 
     # -- phases --------------------------------------------------------------------------------------------
 
@@ -349,7 +390,7 @@ class TrainedSpace:
 
             def after(epoch: int) -> dict[str, Any]:
                 draw(None)
-                return {self.val: metric(float_net, self.data.val, self.data.task, config.compute.workers)}
+                return {self.val: self._metric(float_net, self.data.val)}
 
             if self.n_warm:
                 weights = config.recipe.weights
@@ -398,6 +439,8 @@ class TrainedSpace:
                     reset = getattr(module, "reset_parameters", None)
                     if reset is not None:
                         reset()
+            if self.pretrained is not None:  # what the file has not is drawn anew
+                self.pretrained.load(float_net)
         return copy.deepcopy(float_net.state_dict())
 
     def mixed(self) -> MixedNet:
@@ -449,21 +492,18 @@ class TrainedSpace:
         all that has been come by, repaired, the best is kept."""
         config, layers = self.config, list(self.opened.choices)
         judge = Judge(self.opened, self.simulated, self.judged, self.data.task)
-        if self.front is None:
-            self.front = judge.front(self.mixed(), self._priced(self._relative(bounds=bounds_of(config.targets))))
-        if aim.bounds:
-            begin = self.front.within(1.0 if config.targets else aim.bounds[0].most / aim.truth)
-        else:
-            begin = self.front.weighted(aim.strength or 0.0)
+        if config.calibrate_only:
+            return self.chosen(net, name, aim, judge)
+        starts = self.starts(judge, aim)
         manner = Manner(config.estimator, self.grain, config.simulate_every, config.tolerance)
         phase = self._phase(f"{name}.search", "search", self.n_search, config.seed)
-        whole, visited, strength = {**self.settled, **begin}, list[Counts](), aim.strength
+        visited, strength = list[Counts](), aim.strength
         if self.n_search:
-            teacher = self._teacher(self.opened.reference)
+            teacher, start = self._teacher(self.opened.reference), starts[0][1]
             rest = (self.costs, self.data, self.noise, self.folder, self.progress, teacher)
-            ended = search_gates(net, aim, whole, manner, phase, *rest)
+            ended = search_gates(net, aim, start, manner, phase, *rest)
             visited, strength = [of_layers(counts, layers) for counts in ended["visited"]], ended["strength"]
-        sources = [(begin, "descent"), *((counts, "gradient") for counts in visited)]
+        sources = [*((counts, by) for counts, _, by in starts), *((counts, "gradient") for counts in visited)]
         for other in list(self.points)[: list(self.points).index(name)]:
             before = self.folder.finished(f"{other}.search")
             assert before is not None
@@ -473,6 +513,62 @@ class TrainedSpace:
         if aim.strength is not None:
             found["strength"] = aim.strength
         self.folder.finish(phase.name, found, net.state_dict())
+        return found
+
+    def starts(self, judge: Judge, aim: Aim) -> list[tuple[Counts, Assignment, str]]:
+        """Where a point's search may begin, the best first: shares, which channels, and by what they were found: by
+        losses measured layer by layer, and, where formats are chosen, by sensitivities."""
+        config = self.config
+        if self.front is None:
+            self.front = judge.front(self.mixed(), self._priced(self._relative(bounds=bounds_of(config.targets))))
+        net, found = self.mixed(), [(self._at(self.front, aim), "descent")]
+        if config.space == "channels":
+            post, front = self.calibrated()
+            post.begin(net)
+            if aim.bounds:
+                found.append((self._at(front, aim), "sensitivity"))
+            else:  # an empirical Fisher's losses are in order, but of no known scale
+                costs = np.linspace(front.points[:, 0].min(), front.points[:, 0].max(), LOOKED_AT)
+                found += [(front.within(float(most)), "sensitivity") for most in costs]
+        else:
+            for layer in net.searchable().values():
+                layer.prefer()
+        starts = [(counts, placed(net, {**self.settled, **counts}), by) for counts, by in found]
+        if len(starts) == 1:
+            return starts
+        worth = [aim.worth(judge.loss(net, chosen), self.simulated(counts)) for counts, chosen, _ in starts]
+        return [starts[i] for i in sorted(range(len(worth)), key=worth.__getitem__)]
+
+    def _at(self, front: Front, aim: Aim) -> Counts:
+        """What a front has for an aim."""
+        if aim.bounds:
+            return front.within(1.0 if self.config.targets else aim.bounds[0].most / aim.truth)
+        return front.weighted(aim.strength or 0.0)
+
+    def calibrated(self) -> tuple[Calibrated, Front]:
+        """The warmed-up network of the run's seed, calibrated, and the front of costs and sensitivities."""
+        if self.post is None:
+            config = self.config
+
+            def told(done: int, total: int) -> None:
+                self.progress.advance(0, f"sensitivities by {done} of {total} images")
+
+            net, data = self.mixed(), self.data
+            post = calibrated(self.opened, net, data.train, config.calibration, data.task.loss, config.seed, told)
+            price = self._priced(self._relative(bounds=bounds_of(config.targets)))
+            self.post = (post, post.front(net, price))
+        return self.post
+
+    def chosen(self, net: MixedNet, name: str, aim: Aim, judge: Judge) -> dict[str, Any]:
+        """A point where nothing is trained: what the front by sensitivity has, repaired by simulation."""
+        post, front = self.calibrated()
+        post.begin(net)
+        begin = self.opened.settled(net, placed(net, {**self.settled, **self._at(front, aim)}))
+        repaired, moves = judge.repaired(net, begin, aim, self.within if self.config.targets else self.cheapest)
+        found: dict[str, Any] = {"by": "sensitivity", "seen": 1, "pool": [], "strength": None}
+        found |= {"counts": counts_of(net, repaired, self.opened.choices), "moves": [asdict(move) for move in moves]}
+        found["theta"] = asdict(self.costs.theta)
+        self.folder.finish(f"{name}.search", found, net.state_dict())
         return found
 
     @property
@@ -532,6 +628,8 @@ class TrainedSpace:
             self.warm_up(f"{label}.warm_up", lambda draws: fixed(mapping), seed)
         else:
             self.warm_up(self._shared_warm_up(seed), self.opened.draw, seed)
+        if self.config.calibrate_only:
+            return self.settled_by_images(f"{label}.tune", counts)
         net = self.mixed()
         for n, layer in net.searchable().items():
             if searched is None or again:
@@ -547,9 +645,20 @@ class TrainedSpace:
         self.progress.advance(self.n_tune, f"{label}.tune")
         return found
 
+    def settled_by_images(self, name: str, counts: Counts) -> dict[str, Any]:
+        """Calibrate some shares of channels; their metric, of test and validation."""
+        found = self.folder.finished(name)
+        if found is None:
+            net, task = self.mixed(), self.data.task
+            self.calibrated()[0].settle(net, {**self.settled, **counts})
+            found = {task.measured.name: self._metric(net, self.data.test), self.val: self._metric(net, self.data.val)}
+            self.folder.finish(name, found, net.state_dict())
+        self.progress.advance(self.n_tune, name)
+        return found
+
     def fine_tuned(self, net: MixedNet, name: str, seed: int, teacher: nn.Module | None) -> dict[str, Any]:
         """Train what an assignment leaves to train; its metric, of test and validation. teacher: as `train`'s."""
-        recipe, workers = self.config.recipe, self.config.compute.workers
+        recipe = self.config.recipe
 
         def loss(forward: Forward, batch: Batch, draws: torch.Generator, done: float) -> Tensor:
             self.noise.draw(net, draws)
@@ -557,7 +666,7 @@ class TrainedSpace:
 
         def after(epoch: int) -> dict[str, Any]:
             quiet(net)
-            return {self.val: metric(net, self.data.val, self.data.task, workers)}
+            return {self.val: self._metric(net, self.data.val)}
 
         groups = [
             Group(net.weight_parameters(), recipe.weights, recipe.weights.rates.fine_tune),
@@ -565,11 +674,9 @@ class TrainedSpace:
         ]
         phase = self._phase(name, "fine_tune", self.n_tune, seed)
         train(phase, net, groups, self.data.train, loss, after, self.folder, self.progress, {}, teacher)
-        task = self.data.task
         found = {
-            task.measured.name: metric(net, self.data.test, task, workers),
-            self.val: metric(net, self.data.val, task, workers),
-        }
+            self.data.task.measured.name: self._metric(net, self.data.test), self.val: self._metric(net, self.data.val),
+        }  # fmt: skip
         found = agreed(found)
         self.folder.finish(name, found, net.state_dict())
         return found

@@ -469,8 +469,9 @@ def find_workload(name: str, reading: Reading | None = None) -> Workload:
     """A workload by what a user calls it.
 
     `name` is a built-in's, that of a MobileNet by its rule (mobilenet_v2_160_0.75: version, input size, width), the
-    path of a workload file or an ONNX file, or `package.module:factory` for a torch module. reading: how an ONNX file
-    or a module is to be read; a module needs shapes, an ONNX file where its own leaves sizes open. Raises InputError.
+    path of a workload file or an ONNX file, or `package.module:factory` for a torch module (`torchvision:resnet18`,
+    `timm:NAME` for theirs). reading: how an ONNX file or a module is to be read; a module of one's own needs shapes, an
+    ONNX file where its own leaves sizes open. Raises InputError.
     """
     reading = reading or Reading()
     if name.endswith(".onnx"):
@@ -482,7 +483,7 @@ def find_workload(name: str, reading: Reading | None = None) -> Workload:
     if any(key for key, _ in reading.shapes) and ":" not in name:
         key = next(key for key, _ in reading.shapes if key)
         raise InputError(f"--input-shape {key}=...: inputs are named in ONNX files and modules alone; leave it out")
-    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", name):
         from cosoc.sim.importers.torch_export import from_spec
 
         return from_spec(name, reading)

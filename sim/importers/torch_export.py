@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cosoc.sim.errors import InputError
@@ -20,6 +21,8 @@ from cosoc.sim.files.reading import Reading
 from cosoc.sim.importers.build import Builder, Input, Shape, Value, grid_of_input
 from cosoc.sim.importers.decoder import with_cache
 from cosoc.sim.importers.torch_operators import Reader, base_of, in_place, shape_of
+from cosoc.sim.importers.zoo import input_sizes, is_zoo
+from cosoc.sim.importers.zoo import made as zoo_made
 from cosoc.sim.model.workload import INPUT, Workload, batched
 
 if TYPE_CHECKING:
@@ -163,7 +166,11 @@ def _live_nodes(graph: Any) -> list[Node]:
 
 
 def from_spec(spec: str, reading: Reading) -> Workload:
-    """The workload of the module that `package.module:factory` makes, as the reading asks for it. Raises InputError."""
+    """The workload of the module that `package.module:factory` makes, as the reading asks for it; of a network of
+    torchvision or timm at the size that it is made for, unless the reading says another. Raises InputError."""
+    own = input_sizes(spec) if not reading.shapes and is_zoo(spec) else None
+    if own is not None:
+        reading = replace(reading, shapes=(("", (1, *own)),))
     if not reading.shapes:
         raise InputError(f"{spec} needs an input shape, batch of one first, such as --input-shape 1,3,32,32")
     for _, shape in reading.shapes:
@@ -181,12 +188,13 @@ def from_spec(spec: str, reading: Reading) -> Workload:
     return batched(from_module(module, inputs, name, source=spec, cut_at=reading.cut_at), items)
 
 
-def load_module(spec: str) -> nn.Module:
-    """The module that `package.module:factory` makes: a function or class without arguments, or a module object.
+def load_module(spec: str, classes: int | None = None, channels: int | None = None) -> nn.Module:
+    """The module that `package.module:factory` makes: a function or class without arguments, or a module object; what
+    it makes is taken as it is. A network of torchvision or timm (`zoo`) is made for so many classes and input channels.
     Raises InputError."""
     from torch import nn
 
-    made = made_by(spec)
+    made = zoo_made(spec, classes, channels) if is_zoo(spec) else made_by(spec)
     if not isinstance(made, nn.Module):
         raise InputError(f"{spec} makes a {type(made).__name__}; a torch.nn.Module is needed")
     return made

@@ -88,9 +88,13 @@ class DmaEmitter:
         """Give back what a part's weights take once its last job has ended: an op of no duration behind it."""
         held = self.held.pop((self.ops.layer, part), None)
         if held and not self.ops.serial:
-            if self.ops.notes is not None:
-                self.ops.notes.now = (NONE, NONE, self.ops.notes.weights[self.ops.layer, part], NONE)
+            notes = self.ops.notes
+            before = None if notes is None else notes.now
+            if notes is not None:
+                notes.now = (NONE, NONE, notes.weights[self.ops.layer, part], NONE)
             self.ops.op(name, "sync", give=[held])
+            if notes is not None and before is not None:  # a store may be noted yet for the job before
+                notes.now = before
 
     def store(self, layer: Layer, memory: str, k: int, at: Window, computed: Op, give: Amounts) -> Op:
         """Take a tile's results home; the op after which they are there."""

@@ -21,7 +21,7 @@ from cosoc.sim.model.workload import Layer
 from cosoc.sim.movers.cached_terms import cached_cores
 from cosoc.sim.movers.cached_units import INTO_ACCUMULATOR, core_of_unit
 from cosoc.sim.movers.links import HOST_TIME, told_as
-from cosoc.sim.movers.notes import NONE, Notes
+from cosoc.sim.movers.notes import NONE, Notes, Records
 from cosoc.sim.progress import Report, untold
 from cosoc.sim.report.held_at import ACTIVATION, LINE_BUFFER, STATE, WEIGHT, Lasting, held
 from cosoc.sim.report.result import Result
@@ -69,13 +69,18 @@ def schedule(result: Result) -> dict[str, Any]:
     return about.head() | {"ops": list(about.ops())}
 
 
+def with_notes(result: Result) -> tuple[Program, Records, Records]:
+    """The unrolled program of a run, NOTE [n_ops] of what each of its ops is for, and TILE [tiles]."""
+    notes = Notes(tuple(result.at.soc.memories))
+    stream(result.at, result.inferences, notes=notes)
+    program = unroll(result.program)
+    return program, *notes.arrays(program.n_ops)
+
+
 class _Schedule:
     def __init__(self, result: Result) -> None:
         self.result, self.at = result, result.at
-        notes = Notes(tuple(self.at.soc.memories))
-        stream(self.at, result.inferences, notes=notes)
-        self.program = unroll(result.program)
-        self.notes, self.tiles = notes.arrays(self.program.n_ops)
+        self.program, self.notes, self.tiles = with_notes(result)
         self.held = held(self.program, result.trace, self.at, result.inferences, self.notes)
         self.alive = {layer.name: layer for layer in living(self.at.workload, self.at.mapping, self.at.soc)}
         self.memories = tuple(self.at.soc.memories)
@@ -319,4 +324,4 @@ def _routes(program: Program) -> dict[tuple[int, int], list[str]]:
     }
 
 
-__all__ = ["VERSION", "put_schedule", "schedule", "write_schedule"]
+__all__ = ["VERSION", "put_schedule", "schedule", "with_notes", "write_schedule"]

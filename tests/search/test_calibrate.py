@@ -16,9 +16,11 @@ from cosoc.search.baselines import laws
 from cosoc.search.fit import fit, made_of, ticks_of
 from cosoc.search.sampling import random_mapping, random_pieces
 from cosoc.search.terms import network_estimate
+from cosoc.search.training.nets import VisionTransformer
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.importers.torch_export import from_module
 from cosoc.sim.model.workload import INPUT, Layer
 from cosoc.sim.theta import Theta
 from cosoc.sim.tiler import TilingCache, problems
@@ -47,6 +49,14 @@ def test_sampled_mappings_are_legal_and_split(seed: int) -> None:
     for runtime in ("serial", "overlapped"):
         mapping = random_mapping(workload, SOC, runtime, rng, TilingCache())
         assert problems(mapping, workload, SOC) == []
+
+
+def test_products_behind_caches_are_sampled_legally() -> None:
+    """On a chip with both kinds of movers, tilings of one are none of the other: a tile is of one head, 8 channels."""
+    soc, workload = find_soc("hetero"), from_module(VisionTransformer(1, 10, 8, 2, 32, 1, 4), (1, 8, 8), "heads")
+    for seed in range(24):
+        mapping = random_mapping(workload, soc, "overlapped", np.random.default_rng(seed), TilingCache())
+        assert problems(mapping, workload, soc) == []
 
 
 def test_layers_at_once_are_sampled_legally() -> None:

@@ -119,6 +119,47 @@ def test_each_level_is_charged_for_the_bytes_that_it_served(layer: Layer) -> Non
         assert sum(spent.values()) == int(program.rows["energy_fj"].sum())
 
 
+@pytest.mark.parametrize("c", [64, 448])
+def test_channels_behind_the_first_64_lie_in_lines_of_their_own(c: int) -> None:
+    """64 pixels of so many channels under a window of 3 x 3, 16 outputs, asked for in rows of 64 channels: from cold
+    caches each line of a tensor comes once. It begins within a line, and so lies in one more than it fills."""
+    layer = Layer("deep", "conv", (INPUT,), 16, c, oy=8, ox=8, iy=8, ix=8, fy=3, fx=3, pad_y=1, pad_x=1)
+    whole = LayerPlan((Part("gemmini", 16, Extent(16, c, 3, 3, 8, 8)),), ("n", "oy", "ox", "k", "c", "fy", "fx"))
+    program = program_of(layer, whole)
+    for unit, line_bytes in (("fill", MACHINE.line_bytes), ("fetch", MACHINE.llc_line_bytes)):
+        for kind, n_bytes in (("weights", 9 * 16 * c), ("load", 64 * c)):
+            rows = program.rows[program.rows["unit"] == program.unit_names.index(unit)]
+            assert int(rows["bytes"][rows["kind"] == KINDS.index(kind)].sum()) == n_bytes + line_bytes
+
+
+def test_a_pixel_of_one_byte_comes_as_fast_as_one_of_two() -> None:
+    """Both are a beat of one request, and hold the return path for as long."""
+    held = []
+    for c in (1, 2):
+        layer = Layer("pixel", "conv", (INPUT,), 16, c)
+        program = program_of(layer, LayerPlan((Part("gemmini", 16, Extent(16, c, 1, 1, 1, 1)),), ("n", *DIMS[1:])))
+        rows = program.rows[program.rows["unit"] == program.unit_names.index("load")]
+        held += [row["bytes"] for row in rows if KINDS[row["kind"]] == "load"]
+    assert len(held) == 2 and held[0] == held[1] > 0
+
+
+def test_a_line_passes_a_link_in_one_burst() -> None:
+    """Between the caches a line of the L2, to the DRAM one of the last level, on the way out as on the way in."""
+    program = program_of(CONV, plans(CONV, 1, 3)[0])
+    for unit, line_bytes in (
+        ("fill", MACHINE.line_bytes), ("store_fill", MACHINE.line_bytes),
+        ("fetch", MACHINE.llc_line_bytes), ("store_fetch", MACHINE.llc_line_bytes),
+    ):  # fmt: skip
+        bursts = program.rows["burst"][program.rows["unit"] == program.unit_names.index(unit)]
+        assert set(bursts.tolist()) == {line_bytes}, unit
+
+
+def test_an_addition_looks_at_its_input_as_a_pool_of_single_pixels_does() -> None:
+    """A window of one by one, one step at a time, next to itself; it has two operands where the other has one."""
+    pool = replace(ADD, op="max_pool", inputs=(INPUT,))
+    assert shape_of(ADD) == replace(shape_of(pool), add=1, operands=2)
+
+
 def test_where_nothing_is_used_again_reuse_changes_nothing() -> None:
     """All operands differ from one tile to the next: the reduction innermost, and more than one tile of it."""
     cases = (

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -233,6 +236,19 @@ def test_a_tile_that_lies_in_the_padding_loads_what_its_counter_wraps_to() -> No
     unsplit = "L3[WIO] P4 Q112 - L2[WI] K8X - L1[O] R7 S7 C3X - L0[W] P28"
     assert walk(decode(unsplit, problem), 200).seen.mvins[:, REQUESTS].max() < 100
     assert_room(nest, seen)
+
+
+def test_kernels_keep_within_their_arrays() -> None:
+    """Compiled code writes past the end of an array where nothing may be amiss; Python says so."""
+    ours = [f"{__file__}::{test.__name__}" for test in (
+        test_a_tile_that_lies_in_the_padding_loads_what_its_counter_wraps_to,
+        test_padding_is_written_as_zeros_by_mvins_of_their_own, test_stores_come_with_the_last_reduction_only,
+    )]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *ours], capture_output=True, check=False,
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and f"{len(ours)} passed" in done.stdout, done.stdout
 
 
 def assert_room(nest: Nest, walked: Walked) -> None:

@@ -123,6 +123,33 @@ def test_the_closed_form_has_the_program_s_bytes_and_products(name: str, core: s
             assert int(np.sum(_macs(program))) == layer.macs
 
 
+@pytest.mark.parametrize(
+    ("name", "shares"),
+    [
+        ("darkside", {"depthwise_engine": 96}),
+        ("darkside", {"depthwise_engine": 64, "cluster": 32}),
+        ("diana", {"digital": 96}),
+    ],
+)
+@pytest.mark.parametrize("oy", [10, 4])
+def test_channels_that_read_their_own_are_loaded_as_they_are_computed(
+    name: str, shares: dict[str, int], oy: int
+) -> None:
+    """As many groups as channels: a core loads the channels of a tile that it computes, once a tile, whether it has
+    all channels of the layer or some."""
+    layer, soc = replace(GROUPED, c=96, groups=96), plain(name)
+    parts = tuple(Part(core, n) for core, n in shares.items())
+    mapping = checked(Mapping("m", "overlapped", {"g": LayerPlan(parts)}), alone(layer), soc)
+    plan, homes = mapping.layers["g"], homes_of(alone(layer), mapping, soc)
+    one = tiled(layer, plan, soc, [16] * len(parts), oy, 12)
+    program = lower(alone(layer), Mapping("m", "overlapped", {"g": one}), soc)
+    work = layer_work(layer, soc, [(p.core, p.channels) for p in one.parts], one, homes, exact)
+    found = bytes_of(program, soc)
+    assert found["load"] == work.loads.bytes
+    assert found["weights"] == sum(part.weights.bytes for part in work.cores)
+    assert found["store"] == sum(part.stores.bytes for part in work.cores) == layer.outputs
+
+
 @pytest.mark.parametrize("channels", [48, 44])
 def test_an_array_and_a_core_behind_a_dma_share_groups(channels: int) -> None:
     """Half of the groups each, and a group of which each has a part: all products once, all results once."""

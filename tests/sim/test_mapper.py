@@ -250,6 +250,16 @@ def test_the_first_way_of_a_layer_is_all_of_it_on_its_default_core() -> None:
     assert shares == sorted(shares, reverse=True)
 
 
+def test_of_two_equal_cores_the_first_has_no_less() -> None:
+    """A split and its mirror cost the same on twins, so that one of them is looked at: 16, 32 and 48 of 64 channels as
+    32 and 48, one core after the other."""
+    soc = arrays(2)
+    mapping = checked(named_mapping("default", CHAIN, soc, "serial"), CHAIN, soc)
+    ways = Ways(CHAIN, soc, "serial", homes_of(CHAIN, mapping, soc), True, TilingCache())
+    both = [[part.channels for part in way.parts[0]] for way in ways.of(2, lambda ticks, _: ticks)]
+    assert sorted(on for on in both if len(on) == 2) == [[32, 32], [48, 16]]
+
+
 def test_a_network_changes_by_one_step_in_another_way_joined_or_apart() -> None:
     """Three layers, the first in two ways, the first two at once in one: from all apart, the other way or the two at
     once; from there, all apart again in the faster way. The cheapest by estimate comes first."""

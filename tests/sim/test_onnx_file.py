@@ -406,6 +406,31 @@ def test_sizes_cut_out_of_sizes_are_constant(tmp_path: Path) -> None:
     assert (layer.c, layer.k, layer.oy * layer.ox) == (36, 5, 8)
 
 
+def test_sizes_that_only_the_reader_computes_are_constant(tmp_path: Path) -> None:
+    """The same, of sizes negated twice, which ONNX's own inference does not follow."""
+    nodes = [
+        node("Shape", "x", "s"),
+        node("Neg", "s", "less"),
+        node("Neg", "less", "more"),
+        node("Slice", "more zero two", "head"),
+        node("Concat", "head rest", "to", axis=0),
+        node("Reshape", "x to", "r"),
+        node("MatMul", "r w", "y"),
+    ]
+    (layer,) = read(tmp_path, nodes, {"zero": ints(0), "two": ints(2), "rest": ints(-1), "w": (36, 5)})
+    assert (layer.c, layer.k, layer.oy * layer.ox) == (36, 5, 8)
+
+
+def test_an_operator_of_attention_is_its_two_products(tmp_path: Path) -> None:
+    """Eight heads of 6 positions by 6: each product 8 x 6 x 6 x 6 MACs, with a softmax of the scores between them."""
+    layers = read(tmp_path, [node("Attention", "x x x")], opset=23)
+    assert [(layer.op, layer.macs) for layer in layers] == [("matmul", 8 * 6**3), ("softmax", 0), ("matmul", 8 * 6**3)]
+    heads = node("Attention", "x x x", q_num_heads=2, kv_num_heads=2)
+    joined = write(tmp_path / "joined.onnx", [heads], shape=(1, 6, 8), opset=23)
+    with pytest.raises(InputError, match="splits heads by itself"):
+        from_onnx(joined)
+
+
 def test_a_product_with_its_weights_on_the_left_is_a_dense_layer(tmp_path: Path) -> None:
     """10 x 8 weights times 8 x 6 values, six times over: 6 x 6 pixels of 8 channels, as columns."""
     nodes = [node("Reshape", "x to", "r"), node("MatMul", "w r", "y")]
@@ -582,6 +607,17 @@ def test_what_reads_what_cannot_be_read_is_read_all_the_same(tmp_path: Path) -> 
     """A draw of chance is nothing that is known, but of the size of what it reads: both of two are named."""
     path = write(tmp_path / "net.onnx", [CONV, node("Bernoulli", "c", "s"), node("Bernoulli", "s")], W)
     with pytest.raises(InputError, match=r"operator Bernoulli in the_bernoulli \(2 times\) is not supported"):
+        from_onnx(path)
+
+
+def test_an_attribute_of_another_type_is_said(tmp_path: Path) -> None:
+    """A number that the file has as a list, of an operator whose result it declares."""
+    weights = {"w": (1, 8, 8), "r": (1, 8, 8)}
+    path = write(tmp_path / "net.onnx", [node("LSTM", "x w r", hidden_size=[2])], weights)
+    model = onnx.load(path)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 8, 3, 3)))
+    onnx.save(model, path)
+    with pytest.raises(InputError, match=r"operator LSTM in the_lstm cannot be read: .* not 'list'"):
         from_onnx(path)
 
 
