@@ -48,7 +48,7 @@ from cosoc.search.training.noise import Kind, Noise, noise_of, quiet
 from cosoc.search.training.opening import check_calibrated, check_channels, check_network, network, pretrained, seeded
 from cosoc.search.training.optimise import Group
 from cosoc.search.training.parallel import agreed, norms_over_all, processes
-from cosoc.search.training.parts import Split
+from cosoc.search.training.parts import Part, Split
 from cosoc.search.training.points import Aim, Bound, bounds_of, key, next_bound, of_layers
 from cosoc.search.training.points import Asked as AskedPoint
 from cosoc.search.training.recipe import Recipe, find_recipe
@@ -243,6 +243,10 @@ class TrainedSpace:
             return {f"strength_{strength:g}": strength for strength in config.strengths}
         return {f"point_{i + 1}": None for i in range(config.points)}
 
+    def _metric(self, net: nn.Module, part: Part) -> float:
+        """What a network has of the task's metric."""
+        return metric(net, part, self.data.task, self.config.compute.workers)
+
     @property
     def val(self) -> str:
         """What the metric of validation is called."""
@@ -366,7 +370,7 @@ class TrainedSpace:
     def _calibrated_from(self) -> dict[str, Any]:
         """How a run without training was calibrated, and how good the float network is, which it does not change."""
         task = self.data.task
-        figure = metric(self.opened.float_net, self.data.test, task)
+        figure = self._metric(self.opened.float_net, self.data.test)
         return asdict(self.config.calibration) | {f"float_{task.measured.name}": figure}
 
     # -- phases --------------------------------------------------------------------------------------------
@@ -386,7 +390,7 @@ class TrainedSpace:
 
             def after(epoch: int) -> dict[str, Any]:
                 draw(None)
-                return {self.val: metric(float_net, self.data.val, self.data.task, config.compute.workers)}
+                return {self.val: self._metric(float_net, self.data.val)}
 
             if self.n_warm:
                 weights = config.recipe.weights
@@ -647,14 +651,14 @@ class TrainedSpace:
         if found is None:
             net, task = self.mixed(), self.data.task
             self.calibrated()[0].settle(net, {**self.settled, **counts})
-            found = {task.measured.name: metric(net, self.data.test, task), self.val: metric(net, self.data.val, task)}
+            found = {task.measured.name: self._metric(net, self.data.test), self.val: self._metric(net, self.data.val)}
             self.folder.finish(name, found, net.state_dict())
         self.progress.advance(self.n_tune, name)
         return found
 
     def fine_tuned(self, net: MixedNet, name: str, seed: int, teacher: nn.Module | None) -> dict[str, Any]:
         """Train what an assignment leaves to train; its metric, of test and validation. teacher: as `train`'s."""
-        recipe, workers = self.config.recipe, self.config.compute.workers
+        recipe = self.config.recipe
 
         def loss(forward: Forward, batch: Batch, draws: torch.Generator, done: float) -> Tensor:
             self.noise.draw(net, draws)
@@ -662,7 +666,7 @@ class TrainedSpace:
 
         def after(epoch: int) -> dict[str, Any]:
             quiet(net)
-            return {self.val: metric(net, self.data.val, self.data.task, workers)}
+            return {self.val: self._metric(net, self.data.val)}
 
         groups = [
             Group(net.weight_parameters(), recipe.weights, recipe.weights.rates.fine_tune),
@@ -670,11 +674,9 @@ class TrainedSpace:
         ]
         phase = self._phase(name, "fine_tune", self.n_tune, seed)
         train(phase, net, groups, self.data.train, loss, after, self.folder, self.progress, {}, teacher)
-        task = self.data.task
         found = {
-            task.measured.name: metric(net, self.data.test, task, workers),
-            self.val: metric(net, self.data.val, task, workers),
-        }
+            self.data.task.measured.name: self._metric(net, self.data.test), self.val: self._metric(net, self.data.val),
+        }  # fmt: skip
         found = agreed(found)
         self.folder.finish(name, found, net.state_dict())
         return found

@@ -13,10 +13,11 @@ from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.theta import Theta
 
-TRAIN, VAL, TEST = 8, 4, 6
+TRAIN, VAL, TEST = 8, 2, 6
 WINDOWS = 3  # of a clip
 SIDES = {"resnet8": (3, 32, 32), "mobilenet_v1_025": (3, 96, 96)}  # pixels, of so many classes:
 CLASSES = {"resnet8": 10, "mobilenet_v1_025": 2, "dscnn": 12}
+LARGE = ("mobilenet_v1_025",)  # of 96 x 96 pixels
 METRICS = {"resnet8": "accuracy", "mobilenet_v1_025": "accuracy", "dscnn": "accuracy", "autoencoder": "auc"}
 
 
@@ -41,7 +42,7 @@ def write_data(path: Path, network: str) -> None:
         np.savez(path, **found, outputs=CLASSES[network])
 
 
-@pytest.mark.parametrize("network", METRICS)
+@pytest.mark.parametrize("network", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in METRICS])
 def test_a_task_goes_from_its_data_to_a_front(network: str, tmp_path: Path) -> None:
     """Every point has the task's metric, under its name; the table and the page's axes say it; result.json read back is
     the same; and shares of items are in steps of one item, or of one pair of clips."""
