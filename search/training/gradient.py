@@ -72,7 +72,8 @@ def search_gates(
         noise.draw(net, draws)
         cost = _scored(net, relative, aim, costs, draws) if manner.estimator == "score" else tangent(net.shares())
         loss: Tensor = task_loss(data.task, phase.recipe, forward(batch.x), batch)
-        return loss + extra["strength"] * cost.to(loss)
+        out: Tensor = loss + extra["strength"] * cost.to(loss)
+        return out
 
     def after(epoch: int) -> dict[str, Any]:
         quiet(net)
