@@ -71,8 +71,9 @@ def search_gates(
         net.set_gates(manner.estimator, gates.coolest**done, draws)
         noise.draw(net, draws)
         cost = _scored(net, relative, aim, costs, draws) if manner.estimator == "score" else tangent(net.shares())
-        loss: Tensor = task_loss(data.task, phase.recipe, forward(batch.x), batch)
-        return loss + extra["strength"] * cost.to(loss)
+        loss = task_loss(data.task, phase.recipe, forward(batch.x), batch)
+        out: Tensor = loss + extra["strength"] * cost.to(loss)
+        return out
 
     def after(epoch: int) -> dict[str, Any]:
         quiet(net)
