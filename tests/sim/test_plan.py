@@ -54,7 +54,7 @@ def planned(chip: str, seed: int) -> dict[str, Any]:
     return schedule(random_run(soc, random_workload(rng), rng, "overlapped" if seed % 3 else "serial"))
 
 
-@pytest.mark.parametrize(("chip", "seed"), zip(CHIPS, range(4), strict=True))
+@pytest.mark.parametrize(("chip", "seed"), list(zip(CHIPS, range(4), strict=True)))
 def test_what_lies_in_a_memory_at_one_time_lies_apart(chip: str, seed: int) -> None:
     file = planned(chip, seed)
     assert sum(len(lying(file, one["memory"])) for one in file["memories"]) > 10
