@@ -343,6 +343,9 @@ def quantised(folded: nn.Module, workload: Workload, soc: SoC, able: Callable[[L
         if not isinstance(geometry, (nn.Conv2d, nn.Linear)):
             found = "no module" if geometry is None else f"a {type(geometry).__name__}"
             raise InputError(f"layer {layer.name} is {found}; the search knows Conv2d and Linear, each called once")
+        if type(geometry).forward not in (nn.Conv2d.forward, nn.Linear.forward):
+            kind = f"{type(geometry).__module__}.{type(geometry).__qualname__}"
+            raise InputError(f"layer {layer.name} is a {kind}, which computes in a way of its own; torch's are needed")
         if isinstance(geometry, nn.Conv2d) and geometry.padding_mode != "zeros":
             raise InputError(f"layer {layer.name} pads with {geometry.padding_mode}; the search knows zeros")
         layers[layer.name] = MixedLayer(geometry, {name: soc.cores[name] for name in able(layer)})

@@ -371,9 +371,17 @@ def test_every_parameter_is_in_one_group_and_the_state_is_plain_tensors() -> Non
     assert torch.equal(again(x), net(x))
 
 
+class Doubling(nn.Conv2d):
+    """A convolution in name, as packages have them with a padding of their own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.conv2d(2 * x, self.weight, self.bias)
+
+
 @pytest.mark.parametrize(
     ("net", "what"),
     [
+        (nn.Sequential(Doubling(2, 4, 3)), "layer 0 is a .*Doubling, which computes in a way of its own"),
         (nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)), "batch norm 2 must be the only reader"),
         (nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)), "no running statistics"),
         (nn.Sequential(nn.Conv2d(2, 4, 3, padding=1, padding_mode="circular")), "pads with circular"),
