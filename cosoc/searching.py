@@ -196,7 +196,7 @@ def search(
 
 CALIBRATING = ("calibration_images", "clip")
 TRAINING = ("strengths", "estimator", "recipe", "epochs", "batch", "rates", "seeds", "train_images", "device", "amp",
-            "workers", "compiled", "channels_last", "accumulate")  # fmt: skip
+            "workers", "compiled", "channels_last", "accumulate", "train_noise")  # fmt: skip
 COMMON = ("soc", "workload", "space", "objective", "targets", "seed", "out", "resume", "redo", "example", "overrides",
           "report")  # fmt: skip
 

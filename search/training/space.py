@@ -537,7 +537,7 @@ class TrainedSpace:
         if len(starts) == 1:
             return starts
         worth = [aim.worth(judge.loss(net, chosen), self.simulated(counts)) for counts, chosen, _ in starts]
-        return [starts[i] for i in sorted(range(len(worth)), key=worth.__getitem__)]
+        return agreed([starts[i] for i in sorted(range(len(worth)), key=worth.__getitem__)])
 
     def _at(self, front: Front, aim: Aim) -> Counts:
         """What a front has for an aim."""

@@ -25,6 +25,7 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import soc_from
 from cosoc.sim.files.mapping_file import load_mapping
 from cosoc.sim.files.yamlfile import read_json, read_plain
+from cosoc.sim.importers.zoo import is_zoo
 from cosoc.sim.model.mapping import Mapping
 from cosoc.sim.trust import check_trusted
 
@@ -114,6 +115,6 @@ def _config(plain: MappingOf[str, Any], folder: Path, module: nn.Module | None) 
     }
     data = kept["data"] if not Path(kept["data"]).exists() else ""  # a path may have a colon
     for spec in (data,) if module is not None else (kept["workload"], data):
-        if ":" in spec:
+        if ":" in spec and not is_zoo(spec):
             check_trusted(spec)
     return TrainingConfig(**kept, points=0, manual=(), soc=soc_from(plain["soc"], where), module=module, out=folder)

@@ -6,6 +6,7 @@ import copy
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,12 +16,16 @@ from torch import nn
 from torch.nn import functional
 
 from cosoc.cli import main
-from cosoc.search.spaces.channels import MixedNet, fix, prepare, uniform
+from cosoc.search.loop import Asked, search
+from cosoc.search.spaces.channels import Assignment, MixedNet, fix, prepare, uniform
+from cosoc.search.spaces.shares import Counts
 from cosoc.search.training.calibrated import Calibration
+from cosoc.search.training.choose import Judge
 from cosoc.search.training.data import Data, load_data
 from cosoc.search.training.evaluate import metric
 from cosoc.search.training.nets import build
 from cosoc.search.training.parts import Split
+from cosoc.search.training.points import Aim
 from cosoc.search.training.post import (
     GRID,
     correct_biases,
@@ -32,8 +37,9 @@ from cosoc.search.training.post import (
     ternary_scale,
 )
 from cosoc.search.training.quant import ActivationQuantiser
-from cosoc.search.training.sensitivity import added, changed, sensitivities
-from cosoc.search.training.space import TrainingConfig, search_trained
+from cosoc.search.training.repair import placed
+from cosoc.search.training.sensitivity import added, changed, lean, sensitivities
+from cosoc.search.training.space import TrainedSpace, TrainingConfig, search_trained
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import load_mapping
 from cosoc.sim.importers.torch_export import from_module
@@ -209,6 +215,43 @@ def test_a_layers_least_loss_is_the_best_of_all_assignments() -> None:
         least[counts] = min(least.get(counts, float("inf")), float(found[range(6), list(cores)].sum()))
     for counts, loss in least.items():
         assert added(found, ("a", "b", "c"), dict(zip("abc", counts, strict=True))) == pytest.approx(loss, abs=1e-12)
+
+
+def test_the_channels_that_go_are_those_that_lose_least(mixed: MixedNet, digits: Data) -> None:
+    """Of half a layer's channels on each core none loses more than one that stays."""
+    images = calibration(digits)
+    set_ranges(mixed, images.x, "mse")
+    found = sensitivities(mixed, images, functional.cross_entropy)
+    lean(mixed, found)
+    layers = mixed.searchable()
+    half = {n: dict.fromkeys(layer.cores, len(layer.logits) // 2) for n, layer in layers.items()}
+    for name, chosen in placed(mixed, half).items():
+        if name in layers:
+            more = found[name][:, 1] - found[name][:, 0]  # of going to the second core
+            assert more[chosen == 1].max() <= more[chosen == 0].min()
+            assert (chosen == 1).sum() == len(chosen) // 2
+
+
+class Recorded(TrainedSpace):
+    """A search's space that says where the search of its points began."""
+
+    begun: ClassVar[list[tuple[str, float]]] = []
+
+    def starts(self, judge: Judge, aim: Aim) -> list[tuple[Counts, Assignment, str]]:
+        out = super().starts(judge, aim)
+        net = self.mixed()
+        self.calibrated()[0].begin(net)
+        self.begun += [(by, aim.worth(judge.loss(net, at), self.simulated(counts))) for counts, at, by in out]
+        return out
+
+
+def test_a_search_that_trains_begins_with_the_better_of_two_fronts(weights: Path, tmp_path: Path) -> None:
+    """Of what losses layer by layer say and what sensitivities say, what is worth more by the loss that is measured."""
+    given = replace(config(weights, tmp_path / "run"), calibrate_only=False, points=1, epochs=1, train_images=64)
+    space = Recorded(given)
+    search(space, space.oracle, Asked("latency", 0, given.out, given.stated()), untold)
+    assert {by for by, _ in space.begun} == {"descent", "sensitivity"}
+    assert [worth for _, worth in space.begun] == sorted(worth for _, worth in space.begun)
 
 
 class Killed(BaseException):
