@@ -115,8 +115,10 @@ class Shift:
             f"{heading['workload']} on {heading['soc']}, {heading['data']}: accuracy, % of {heading['images']} images"
         )
         out = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, show_edge=False)
-        for name in ("condition", *self.mappings, "order kept"):
-            out.add_column(name, justify="left" if name == "condition" else "right", overflow="fold")
+        out.add_column("condition", no_wrap=True)
+        for name in self.mappings:
+            out.add_column(name, justify="right", overflow="fold", min_width=6)
+        out.add_column("order kept", justify="right", min_width=8)
         for name, places in self.rows():
             cells = [f"{100 * value:.1f}" for value in self.accuracies(places)]
             out.add_row(name, *cells, "" if name == "clean" else _interval(self.order(places).kendall))
