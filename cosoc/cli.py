@@ -43,7 +43,8 @@ from cosoc.sim.files.names import FileKind
 from cosoc.sim.model.mapping import Runtime
 from cosoc.sim.model.units import MOST_ALONG
 from cosoc.sim.processes import Ended, Signals, end_workers, ending_by_signals
-from cosoc.sim.trust import trust, trusting
+from cosoc.sim.trust import trusting
+from cosoc.trust_option import Trust
 
 if TYPE_CHECKING:
     from cosoc.sim.files.reading import Reading
@@ -64,11 +65,6 @@ ARGUMENTS = {
 READING = ("input_shape", "input_dtype", "cut_at", "context")  # how a network is read
 WITH_RANGES = ("mapping", "runtime", "engine", "batch", "json_file", *READING, "overrides", "ranges", "seed")
 WITH_PIPELINED = ("mapping", "runtime", "engine", "inferences", "json_file", *READING, "overrides", "pipelined")
-
-
-def _trusting(said: bool) -> None:
-    if said:
-        trust()
 
 
 Engine = Literal["fast", "reference"]
@@ -148,12 +144,6 @@ RunPath = Annotated[
     Path, typer.Argument(metavar="RUN", help="A folder of `cosoc search`, a mapping in it, or a result's JSON.")
 ]
 Point = Annotated[str | None, typer.Option("--point", metavar="NAME", help="Which mapping of RUN [default: the best].")]
-Trust = Annotated[
-    bool,
-    typer.Option(
-        "--trust", help="Run core models and networks that files name as package.module:Class.", callback=_trusting
-    ),
-]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table: files and errors only.")]
 
 app = typer.Typer(

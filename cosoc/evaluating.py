@@ -8,12 +8,7 @@ from typing import Annotated
 import typer
 
 from cosoc.output import check_outputs, put, replacing, reporting, write_json
-from cosoc.sim.trust import trust
-
-
-def _trusting(said: bool) -> None:
-    if said:
-        trust()
+from cosoc.trust_option import RunTrust
 
 
 def evaluate(
@@ -42,12 +37,7 @@ def evaluate(
     plot_file: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Draw accuracies (.png or .svg).")
     ] = None,
-    trusted: Annotated[
-        bool,
-        typer.Option(
-            "--trust", help="Run networks and data that RUN names as package.module:factory.", callback=_trusting
-        ),
-    ] = False,
+    trusted: RunTrust = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table: files and errors only.")] = False,
 ) -> None:
     """Evaluate every mapping of a finished run on corrupted images and inexact analog cores: accuracy under each, and

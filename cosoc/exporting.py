@@ -15,17 +15,12 @@ import typer
 
 from cosoc.output import put, reporting
 from cosoc.sim.errors import InputError
-from cosoc.sim.trust import trust
+from cosoc.trust_option import RunTrust
 
 if TYPE_CHECKING:
     from cosoc.search.exports.exported import Exported
 
 Format = Literal["json", "c-array", "torch", "onnx-qdq"]
-
-
-def _trusting(said: bool) -> None:
-    if said:
-        trust()
 
 
 def export(
@@ -37,12 +32,7 @@ def export(
         int | None,
         typer.Option("--images", min=1, help="Of the test part, to try the integers on [default: all]."),
     ] = None,
-    trusted: Annotated[
-        bool,
-        typer.Option(
-            "--trust", help="Run networks and data that RUN names as package.module:factory.", callback=_trusting
-        ),
-    ] = False,
+    trusted: RunTrust = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress, no summary: files and errors only.")
     ] = False,
