@@ -154,6 +154,11 @@ def test_a_line_passes_a_link_in_one_burst() -> None:
         assert set(bursts.tolist()) == {line_bytes}, unit
 
 
+def test_taps_that_stand_apart_lie_over_the_rows_between_them() -> None:
+    """Three taps two apart lie over five rows, as drawn: x.x.x; five over nine; three three apart over seven."""
+    assert [shape_of(layer).reach_y for layer in (CONV, DILATED, APART, BOTH)] == [3, 5, 9, 7]
+
+
 def test_an_addition_looks_at_its_input_as_a_pool_of_single_pixels_does() -> None:
     """A window of one by one, one step at a time, next to itself; it has two operands where the other has one."""
     pool = replace(ADD, op="max_pool", inputs=(INPUT,))

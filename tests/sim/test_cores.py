@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from cosoc.sim import exact
+from cosoc.sim.cores.cluster import Cluster
+from cosoc.sim.cores.ne16 import Ne16
 from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.model.silicon import SUM_BITS, Silicon
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Tile
 
@@ -140,6 +143,25 @@ def test_a_systolic_array_stores_a_byte_a_weight() -> None:
     core = find_soc("gemmini").cores["gemmini"]
     assert core.weight_bytes(conv(8, 4, 6, 6, 3), exact) == 8 * 4 * 9
     assert core.weight_bytes(Tile("conv", 8, 1, 6, 6, 3, 5, depthwise=True, groups=8), exact) == 8 * 15
+
+
+def test_pixels_are_gathered_for_a_window_of_two_taps() -> None:
+    """A window of 1 x 2 over c channels multiplies as a point over 2 c does, and gathers its pixels first."""
+    cluster = find_soc("gap8").cores["cluster"]
+    assert isinstance(cluster, Cluster)
+    window, point = Tile("conv", 16, 16, 8, 8, 1, 2), Tile("conv", 16, 32, 8, 8)
+    core = cluster.model_copy(update={"shares": "blocks"})
+    assert core.law(window, exact) > core.law(point, exact)
+
+
+def test_silicon_of_cores_by_hand() -> None:
+    """A processor multiplies a word of four bytes at once. NE16 keeps 3 x 3 pixels of sums of 32 channels, and of its
+    16 input channels the 5 x 5 bytes that their windows lie over. What a core does not name it has none of."""
+    cluster, ne16 = find_soc("gap8").cores["cluster"], find_soc("gap9").cores["ne16"]
+    assert isinstance(cluster, Cluster) and isinstance(ne16, Ne16)
+    assert cluster.silicon().multipliers == 4 * cluster.cores
+    assert cluster.silicon().adders == Silicon().adders == 0
+    assert ne16.silicon().register_bits == 9 * ne16.outputs * SUM_BITS + 25 * ne16.channels * 8
 
 
 def test_refusals_name_what_is_not_supported(diana: SoC) -> None:

@@ -145,3 +145,7 @@ def test_different_workloads_are_not_compared() -> None:
     fewer = a | {"by_layer": a["by_layer"][1:]}
     with pytest.raises(InputError, match="no such layer"):
         compare(a, fewer)
+    one, other = a | {"inputs": {"workload": "one"}}, a | {"inputs": {"workload": "another"}}
+    less = [a["by_layer"][0] | {"macs": a["by_layer"][0]["macs"] + 1}, *a["by_layer"][1:]]
+    with pytest.raises(InputError, match="the workloads differ though both are"):
+        compare(one, other | {"by_layer": less})

@@ -48,6 +48,12 @@ def test_gemm_tiles_are_floored_to_blocks_of_sixteen_of_the_strings_and_widened_
         assert (nest.tile[0], nest.tile[1], nest.tile[5]) == tuple(side * n for n in blocks)
 
 
+def test_blocks_of_large_gemm_tiles_are_of_sixteen() -> None:
+    """256 columns are 16 blocks, not 17 of fifteen."""
+    nest = decode("L3[WIO] C64 P2 - L2[WI] K16X - L1[O] K16 C8X P48 - L0[W] N1", Problem(k=256, c=512, p=96))
+    assert nest.tile[0] == nest.side * 16
+
+
 def test_an_even_kernel_makes_the_image_one_larger_than_the_layer() -> None:
     problem = Problem(k=16, c=16, p=8, q=8, r=2, s=2)
     nest = decode("L3[WIO] P2 - L2[WI] K16X - L1[O] C16X Q8 R2 S2 - L0[W] P4", problem)

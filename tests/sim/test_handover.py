@@ -13,7 +13,7 @@ import yaml
 from cosoc.cli import main
 from cosoc.inputs import mapping_of, network_of, soc_of
 from cosoc.sim.importers.timeloop_file import from_files, to_files
-from cosoc.sim.importers.zigzag_file import to_zigzag
+from cosoc.sim.importers.zigzag_file import _after, to_zigzag
 from cosoc.sim.model.mapping import DIMS, Extent, LayerPlan, Mapping, Part
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import complete
@@ -224,6 +224,12 @@ def test_a_folder_goes_out_and_comes_back(runtime: str, tmp_path: Path, capsys: 
 
 
 # -- ZigZag ------------------------------------------------------------------------------------------------------------
+
+
+def test_padding_behind_an_input_is_what_windows_reach_beyond_it() -> None:
+    """By hand: 4 outputs at steps of 2 under 3 taps reach over 9 rows, one of them before 7, so one behind; with taps
+    two apart over 11, three behind; 3 outputs over 7 rows, none."""
+    assert [_after(*sizes) for sizes in ((4, 2, 3, 1, 1, 7), (4, 2, 3, 2, 1, 7), (3, 2, 3, 1, 1, 7))] == [1, 3, 0]
 
 
 def test_zigzag_s_loops_are_all_of_a_layer_in_the_mapping_s_order() -> None:

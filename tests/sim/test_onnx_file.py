@@ -621,6 +621,19 @@ def test_an_attribute_of_another_type_is_said(tmp_path: Path) -> None:
         from_onnx(path)
 
 
+def test_sizes_that_are_shorter_than_they_say_are_not_known(tmp_path: Path) -> None:
+    """Two numbers are announced and one is there: the shape that they make cannot be, which is one line."""
+    path = write(tmp_path / "net.onnx", [node("Reshape", "x to", "r"), node("MatMul", "r w", "y")],
+                 {"to": ints(8, 36), "w": (36, 5)})  # fmt: skip
+    model = onnx.load(path)
+    (sizes,) = (one for one in model.graph.initializer if one.name == "to")
+    sizes.raw_data = sizes.raw_data[:8]
+    onnx.save(model, path)
+    with pytest.raises(InputError) as caught:
+        from_onnx(path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_node_without_name_or_output_is_said(tmp_path: Path) -> None:
     path = write(tmp_path / "net.onnx", [CONV, helper.make_node("Relu", ["c"], [])], W, outputs="c")
     with pytest.raises(InputError, match="operator Relu in a node without name has no output"):

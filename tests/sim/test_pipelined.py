@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,10 @@ from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.layers_at_once import LayerAtOnce, lower_at_once, places, starts
 from cosoc.sim.machine import engine_fast, engine_reference
 from cosoc.sim.manual import named_mapping
-from cosoc.sim.pipelined import balanced, simulate_pipelined
+from cosoc.sim.model.mapping import LayerPlan, Part
+from cosoc.sim.pipelined import _shared, balanced, simulate_pipelined
 from cosoc.sim.simulate import simulate
+from cosoc.sim.tiler import checked
 
 CHAIN = [LayerAtOnce("a", 9, ()), LayerAtOnce("b", 10, ("a",)), LayerAtOnce("c", 3, ("b",))]
 
@@ -156,3 +159,22 @@ def test_the_command_line_streams(run: Callable[..., tuple[int, str, str]], tmp_
     assert "means nothing with --pipelined" in run("simulate", "isaac", "vgg8", "--pipelined", "--batch", "2")[2]
     status, _, error = run("simulate", "isaac", "vgg8", "--pipelined", "--inferences", "1")
     assert (status, error.count("\n")) == (2, 1)
+
+
+def test_a_pipeline_needs_each_layer_on_one_core() -> None:
+    """Half of a layer on the host beside the arrays: neither has all of an image."""
+    soc, net = find_soc("isaac"), find_workload("digits_cnn")
+    whole = checked(named_mapping("default", net, soc, "overlapped"), net, soc)
+    name = next(layer.name for layer in net if layer.op == "conv")
+    (crossbar,) = (part.core for part in whole.layers[name].parts)
+    parts = Part(crossbar, net[name].k // 2), Part(soc.host, net[name].k - net[name].k // 2)
+    split = replace(whole, layers={**whole.layers, name: LayerPlan(parts)})
+    with pytest.raises(InputError, match=f"layer {name} is split over {crossbar}, {soc.host}"):
+        simulate_pipelined(soc, net, split, 2)
+
+
+def test_what_layers_share_works_for_all_of_them() -> None:
+    """Two layers of 3 and 6 ticks on the host, between arrays: 9 an image, more than any array's."""
+    layers = [LayerAtOnce("a", 5, ()), LayerAtOnce("b", 3, ("a",), "host"), LayerAtOnce("c", 6, ("b",), "host")]
+    assert _shared(layers) == ("host", 9)
+    assert _shared(layers[:1]) == ("", 0)

@@ -76,11 +76,19 @@ def test_input_window_of_a_strided_dilated_filter() -> None:
 # ------------------------------------------------------------------------------------------------ files
 
 
-@pytest.mark.parametrize(("out", "wanted"), [((4, 4), (2, 1)), ((4, 1), (2, 2)), ((1, 4), (1, 1)), ((1, 1), (1, 1))])
+@pytest.mark.parametrize(
+    ("out", "wanted"), [((4, 4), (2, 1)), ((2, 2), (2, 1)), ((4, 1), (2, 2)), ((1, 4), (1, 1)), ((1, 1), (1, 1))]
+)
 def test_along_an_axis_with_one_output_no_step_is_made(out: tuple[int, int], wanted: tuple[int, int]) -> None:
     """Steps of 2 rows and 1 column; the one that is never made is as the other."""
     layer = Layer("l", "conv", (INPUT,), 4, 4, *out, 9, 9, 2, 2, stride_y=2, stride_x=1)
     assert layer.strides == wanted
+
+
+def test_weights_are_counted_in_whole_numbers() -> None:
+    """8 outputs of 12 inputs in 4 groups under 3 x 3 taps: 8 x 3 x 9, which a file has without a point."""
+    layer = Layer("l", "conv", (INPUT,), 8, 12, 4, 4, 4, 4, 3, 3, pad_y=1, pad_x=1, groups=4)
+    assert repr(layer.weights) == "216"
 
 
 def test_what_is_written_into_a_state_has_no_room_of_its_own() -> None:
