@@ -122,6 +122,14 @@ def test_energy_is_reads_drivers_conversions_and_bytes() -> None:
     assert small().energy_pj(conv(12, 24, 3), exact) == arrays + moved
 
 
+def test_summed_columns_are_converted_once_a_vector() -> None:
+    """The same layer where pulses are integrated: 4 bits of input are 7 pulses a pixel, which drive and read the
+    arrays; of their sums 24 columns in two array rows are converted, once a pixel."""
+    arrays = 9 * 7 * (4 * 7.0 + 48 * 0.5) + 9 * 48 * 0.25
+    moved = 9 * (36 * (2.0 + 3.0) + 12 * 4 * 3.0)
+    assert small("summed").energy_pj(conv(12, 24, 3), exact) == arrays + moved
+
+
 @pytest.mark.parametrize("chip", ["neurosim_22nm", "isaac", "puma", "neurram"])
 def test_ints_arrays_and_tensors_cost_the_same(chip: str) -> None:
     core = crossbar(find_soc(chip))

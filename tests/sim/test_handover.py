@@ -15,6 +15,7 @@ from cosoc.inputs import mapping_of, network_of, soc_of
 from cosoc.sim.importers.timeloop_file import from_files, to_files
 from cosoc.sim.importers.zigzag_file import _after, to_zigzag
 from cosoc.sim.model.mapping import DIMS, Extent, LayerPlan, Mapping, Part
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import complete
 
@@ -230,6 +231,17 @@ def test_padding_behind_an_input_is_what_windows_reach_beyond_it() -> None:
     """By hand: 4 outputs at steps of 2 under 3 taps reach over 9 rows, one of them before 7, so one behind; with taps
     two apart over 11, three behind; 3 outputs over 7 rows, none."""
     assert [_after(*sizes) for sizes in ((4, 2, 3, 1, 1, 7), (4, 2, 3, 2, 1, 7), (3, 2, 3, 1, 1, 7))] == [1, 3, 0]
+
+
+def test_zigzag_is_told_the_widths_that_a_mapping_states() -> None:
+    """GAP9's engine takes weights of 2 to 8 bits: of 4 where the mapping says so, of what the core has else."""
+    soc = soc_of("gap9", None)
+    net = Workload("n", (32, 8, 8), (Layer("l", "conv", (INPUT,), 32, 32, 8, 8, 8, 8, 3, 3, pad_y=1, pad_x=1),), ("l",))
+    for bits, told in ((4, 4), (None, soc.cores["ne16"].weight_bits)):
+        plan = LayerPlan((Part("ne16", 32, bits=bits),))
+        _, layers, _ = to_zigzag(Mapping("m", "overlapped", {"l": plan}), net, soc, [("k", 16)])
+        (one,) = yaml.safe_load(layers)
+        assert one["operand_precision"]["W"] == told
 
 
 def test_zigzag_s_loops_are_all_of_a_layer_in_the_mapping_s_order() -> None:

@@ -224,3 +224,17 @@ def test_what_cannot_be_found_is_said(name: str, shape: tuple[int, ...] | None, 
 def test_schema_offers_the_operators() -> None:
     """An editor that reads the schema completes `op:` with the operators there are."""
     assert str(list(OPS)) in str(json_schema())
+
+
+def test_layers_that_share_weights_have_as_many_and_some() -> None:
+    """A second reading of 8 x 8 weights: by as many, by more, and by a layer that has none."""
+
+    def told(second: Layer) -> list[str]:
+        first = Layer("first", "conv", (INPUT,), 8, 8)
+        return [why for _, why in faults(Workload("n", (8, 1, 1), (first, second), ("second",)))]
+
+    second = Layer("second", "conv", ("first",), 8, 8, weights_of="first")
+    assert told(second) == []
+    assert told(replace(second, k=16)) == ["second: second has 128 weights, first has 64"]
+    (why,) = told(Layer("second", "max_pool", ("first",), 8, 8, weights_of="first"))
+    assert "weights" in why
