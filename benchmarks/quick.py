@@ -7,12 +7,13 @@ Each script here that is a benchmark (it takes common.arguments, or is measured 
 its processes, s. A script that lacks a package, a tool or data says which in one line and exits with common.SKIPPED: it
 is counted as skipped. Any other status but 0, a missing file of figures, or no end within LIMIT_S of wall time is a
 failure, and its last words are shown. The minute is of processor time, which a busy machine stretches least; it is said
-how many took longer.
+how many took longer. With names, what FILE has of the others stays.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import resource
@@ -23,6 +24,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from common import SKIPPED, state, write_json
 
@@ -86,7 +88,8 @@ def main() -> None:
     if unknown := [name for name in args.names if name not in scripts()]:
         parser.error(f"no benchmark {unknown[0]!r}; there is {', '.join(scripts())}")
     state()
-    found: dict[str, Outcome] = {}
+    known: dict[str, Any] = json.loads(args.json.read_text())["scripts"] if args.json and args.json.exists() else {}
+    found = {name: Outcome(**one) for name, one in known.items() if name in scripts() and name not in args.names}
     for i, name in enumerate(args.names):
         found[name] = one = run(name)
         over = " over a minute" if one.cpu_s > PROMISED_S else ""
@@ -97,7 +100,7 @@ def main() -> None:
     count = {what: sum(one.what == what for one in found.values()) for what in ("passed", "skipped", "failed")}
     over_a_minute = [name for name, one in found.items() if one.cpu_s > PROMISED_S]
     print(", ".join(f"{n} {what}" for what, n in count.items()) + f", {len(over_a_minute)} over a minute")
-    write_json(args.json, {"scripts": {name: asdict(one) for name, one in found.items()}, "over": over_a_minute})
+    write_json(args.json, {"scripts": {name: asdict(found[name]) for name in sorted(found)}, "over": over_a_minute})
     sys.exit(bool(count["failed"]))
 
 
