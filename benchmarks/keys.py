@@ -596,7 +596,7 @@ class Sweep:
         tries = [other for other in changes(path, value, self.soc) if not self.refused(path, other)]
         if not tries:
             return "refused"
-        if path[-1] in OF_NO_RUN:
+        if path[-1] in OF_NO_RUN or "noise" in path:
             for other in tries:
                 if format_figures(with_values(self.soc, [(path, other)])) != format_figures(self.soc):
                     return f"format or area, {other}"

@@ -1336,8 +1336,8 @@ def _main(words: Sequence[str], signals: Signals) -> int:
         if line is None and isinstance(error, OSError):
             say(f"{error.filename}: {error.strerror}")  # a name too long to be looked up, say
             return BAD_INPUT
-        try:
-            put("", end="")  # where typer's help could not be written, this cannot either
+        try:  # where typer's help could not be written, a line cannot either; what it left in no buffer is gone
+            put("\n" if isinstance(error, OSError) else "", end="")
         except Lost as lost:
             return _lost(lost)
         if line is None:

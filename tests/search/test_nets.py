@@ -107,6 +107,8 @@ CLOSED = {
     + 10240,
     # 144 patches of 3x32x32 pixels; a block's twelve matrices of 768x768 on 145 tokens, and its two products
     "vit_base_32_384": 144 * 768 * 3072 + 12 * (12 * 768**2 * 145 + 2 * 145**2 * 768) + 768000,
+    # 49 patches of 4x4 pixels, twelve blocks on 50 tokens of 48
+    "vit_small": 49 * 48 * 16 + 12 * (12 * 48**2 * 50 + 2 * 50**2 * 48) + 480,
     # twelve matrices of 768x768 and two products with the vectors of 128 tokens, for each of them
     "bert_base_block": 128 * (12 * 768**2 + 2 * 128 * 768),
     # twelve matrices of 4096x4096 and two products with the vectors of 2048 tokens, for each of 2048 tokens or for one
