@@ -53,11 +53,13 @@ def test_repair_leaves_no_free_channel_off_the_8_bit_core(runtime: Runtime) -> N
     grown = {n: (before[n], after[n]) for n in after if after[n] > before[n]}
     assert set(grown) == {m.layer for m in moves}
     assert moves
-    for name, layer in made.net.searchable().items():
+    for unit in made.net.units:
+        (name,) = unit.layers
+        layer = made.net.layers[name]
         kept = (chosen[name] == wide(layer)) & (repaired[name] != wide(layer))
         assert not kept.any()  # nobody who was on the 8-bit core leaves it
-        for count in (n for n in counts(layer, STEPS) if n > after[name]):
-            assert made.cost(repaired | {name: with_wide(layer, repaired[name], count)}) > made.cost(repaired)
+        for count in (n for n in counts(made.net, unit, STEPS) if n > after[name]):
+            assert made.cost(with_wide(made.net, unit, repaired, count)) > made.cost(repaired)
 
 
 def test_what_was_repaired_and_reordered_costs_what_was_simulated() -> None:
