@@ -123,23 +123,29 @@ def meet(
     """
     chosen, moves = dict(chosen), []
     now = cost(chosen)
+    # What a move gained when it was last looked at: those that gained most are looked at again, as far as one of them
+    # still gains more than the others did.
+    known = {(i, count): float("inf") for i, unit in enumerate(net.units) for count in counts(net, unit, steps)}
     while now > target:
         best: tuple[float, Unit, int, Assignment, float] | None = None
-        for unit in net.units:
+        for (i, count), before in sorted(known.items(), key=lambda one: -one[1]):
+            if best is not None and best[0] >= before:
+                break
+            unit = net.units[i]
             have = _on_wide(net, unit, chosen)
-            for count in counts(net, unit, steps):
-                if count == have:
-                    continue
-                tried = with_wide(net, unit, chosen, count)
-                then = cost(tried)
-                gain = (now - then) / (1 + len(unit.layers) * max(0, have - count))
-                if then < now and (best is None or gain > best[0]):
-                    best = (gain, unit, count, tried, then)
+            if count == have:
+                continue
+            tried = with_wide(net, unit, chosen, count)
+            then = cost(tried)
+            gain = known[i, count] = (now - then) / (1 + len(unit.layers) * max(0, have - count))
+            if then < now and (best is None or gain > best[0]):
+                best = (gain, unit, count, tried, then)
         if best is None:
             break
         _, unit, count, tried, then = best
         moves += [Move(name, _on_wide(net, unit, chosen), count, now, then) for name in unit.layers]
         chosen, now = tried, then
+        known |= {(net.units.index(unit), count): float("inf") for count in counts(net, unit, steps)}
     return chosen, moves
 
 
