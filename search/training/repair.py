@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from cosoc.search.exact.shares import looked_at
 from cosoc.search.spaces.channels import Assignment, MixedLayer, MixedNet, assignment
 from cosoc.search.spaces.heads import Unit
 from cosoc.search.spaces.shares import Counts
+
+MANY = 16  # counts of a layer of which all are tried
 
 Cost = Callable[[Assignment], float]
 
@@ -64,7 +68,9 @@ def placed(net: MixedNet, wanted: Counts) -> Assignment:
             torch.arange(len(cores)), torch.tensor([on_cores.get(core, 0) // unit.size for core in cores])
         )
         used = sorted(set(slots.tolist()))
-        if len(used) == 2:  # the channels in the order in which they lean towards the first; equal ones as they are
+        if len(used) == 1:
+            chosen = slots
+        elif len(used) == 2:  # the channels in the order in which they lean towards the first; equal ones as they are
             margin = logits[:, used[0]] - logits[:, used[1]]
             chosen = torch.empty_like(slots)
             chosen[torch.sort(margin, descending=True, stable=True).indices] = slots
@@ -97,20 +103,23 @@ def counts(net: MixedNet, unit: Unit, steps: Mapping[str, int]) -> list[int]:
 
 def repair(net: MixedNet, chosen: Assignment, cost: Cost, steps: Mapping[str, int]) -> tuple[Assignment, list[Move]]:
     """Give back to the wide format every channel that costs nothing there, layer by layer, most channels first, until
-    no layer has one left."""
+    no layer has one left, nor, where its counts are many, a step."""
     chosen, moves = dict(chosen), []
     now, settled = cost(chosen), False
     while not settled:
         settled = True
         for unit in net.units:
             before = _on_wide(net, unit, chosen)
-            for count in sorted((n for n in counts(net, unit, steps) if n > before), reverse=True):
-                tried = with_wide(net, unit, chosen, count)
+            more = [n for n in counts(net, unit, steps) if n > before]
+            while more:  # the most first; of many the middle next, as what costs nothing is what is below some number
+                at = len(more) - 1 if len(more) <= MANY or more[-1] == len(chosen[unit.layers[0]]) else len(more) // 2
+                tried = with_wide(net, unit, chosen, more[at])
                 then = cost(tried)
-                if then <= now:
-                    moves += [Move(name, before, count, now, then) for name in unit.layers]
-                    chosen, now, settled = tried, then, False
-                    break
+                if then > now:
+                    more = more[:at]
+                    continue
+                moves += [Move(name, before, more[at], now, then) for name in unit.layers]
+                chosen, now, settled, before, more = tried, then, False, more[at], more[at + 1 :]
     return chosen, moves
 
 
@@ -123,29 +132,30 @@ def meet(
     """
     chosen, moves = dict(chosen), []
     now = cost(chosen)
-    # What a move gained when it was last looked at: those that gained most are looked at again, as far as one of them
-    # still gains more than the others did.
-    known = {(i, count): float("inf") for i, unit in enumerate(net.units) for count in counts(net, unit, steps)}
+    # What each unit's best move gained when it was last looked at: those that gained most are looked at again, until
+    # one of them still gains more than the others did.
+    gained = dict.fromkeys(net.units, float("inf"))
     while now > target:
         best: tuple[float, Unit, int, Assignment, float] | None = None
-        for (i, count), before in sorted(known.items(), key=lambda one: -one[1]):
-            if best is not None and best[0] >= before:
+        for unit, last in sorted(gained.items(), key=lambda one: -one[1]):
+            if best is not None and best[0] >= last:
                 break
-            unit = net.units[i]
-            have = _on_wide(net, unit, chosen)
-            if count == have:
-                continue
-            tried = with_wide(net, unit, chosen, count)
-            then = cost(tried)
-            gain = known[i, count] = (now - then) / (1 + len(unit.layers) * max(0, have - count))
-            if then < now and (best is None or gain > best[0]):
-                best = (gain, unit, count, tried, then)
+            have, gained[unit] = _on_wide(net, unit, chosen), 0.0
+            for count in _looked_at(net, unit, steps, have):
+                if count == have:
+                    continue
+                tried = with_wide(net, unit, chosen, count)
+                then = cost(tried)
+                gain = (now - then) / (1 + len(unit.layers) * max(0, have - count))
+                gained[unit] = max(gained[unit], gain)
+                if then < now and (best is None or gain > best[0]):
+                    best = (gain, unit, count, tried, then)
         if best is None:
             break
         _, unit, count, tried, then = best
         moves += [Move(name, _on_wide(net, unit, chosen), count, now, then) for name in unit.layers]
         chosen, now = tried, then
-        known |= {(net.units.index(unit), count): float("inf") for count in counts(net, unit, steps)}
+        gained[unit] = float("inf")
     return chosen, moves
 
 
@@ -153,3 +163,11 @@ def _on_wide(net: MixedNet, unit: Unit, chosen: Assignment) -> int:
     """Channels of each of a unit's layers on their wide core."""
     name = unit.layers[0]
     return int((chosen[name] == wide(net.layers[name])).sum())
+
+
+def _looked_at(net: MixedNet, unit: Unit, steps: Mapping[str, int], have: int) -> list[int]:
+    """Channel counts of the wide core that are tried: of many a few over all of them, and the next ones."""
+    every = counts(net, unit, steps)
+    if len(every) <= MANY:
+        return every
+    return [every[i] for i in looked_at(len(every), min(bisect_left(every, have), len(every) - 1))]

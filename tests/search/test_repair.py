@@ -16,6 +16,7 @@ from cosoc.sim.simulate import simulate
 SOC = find_soc("diana")
 STEPS = {name: core.channel_step for name, core in SOC.cores.items()}
 SHAPE = (1, 16, 16)
+CONV = from_module(torch.nn.Sequential(torch.nn.Conv2d(2, 256, 1)), (2, 4, 4), "conv")
 
 
 class Machine:
@@ -82,3 +83,26 @@ def test_a_target_between_the_extremes_is_met() -> None:
     met, moves = meet(made.net, start, made.cost, target, STEPS)
     assert made.cost(met) <= target
     assert [m.cost_after for m in moves] == sorted((m.cost_after for m in moves), reverse=True)
+
+
+@pytest.mark.parametrize("free", [0, 40, 208, 255, 256])
+def test_of_many_counts_the_most_that_is_free_is_found(free: int) -> None:
+    """A layer of 256 channels in steps of 8, where the first channel too many costs: by bisection, as many come back as
+    whole steps have room for; and a target that so many channels meet is met by those."""
+    torch.manual_seed(0)
+    net = prepare(torch.nn.Sequential(torch.nn.Conv2d(2, 256, 1)), CONV, SOC)
+    (unit,) = net.units
+    steps, tries = {"digital": 8, "analog": 8}, 0
+
+    def cost(chosen: Assignment) -> float:
+        nonlocal tries
+        tries += 1
+        return float(max(0, int((chosen["0"] == wide(net.layers["0"])).sum()) - free))
+
+    none = {"0": torch.full((256,), 1 - wide(net.layers["0"]))}
+    repaired, _ = repair(net, none, cost, steps)
+    assert int((repaired["0"] == wide(net.layers["0"])).sum()) == free // 8 * 8
+    assert tries < len(counts(net, unit, steps))
+    every = {"0": torch.full((256,), wide(net.layers["0"]))}
+    met, _ = meet(net, every, cost, 0.0, steps)
+    assert cost(met) == 0.0
