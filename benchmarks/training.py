@@ -8,6 +8,7 @@ shift     Accuracy under fifteen corruptions of the images, and under DIANA's an
           on.
 post      Post-training quantisation beside training (post_training.py).
 large     ViT-B/16 and BERT-Base at full size through every step of a search (full_size.py).
+full      Fashion-MNIST as it is trained at length, started and extrapolated (full_training.py).
 depth     A transformer of twelve blocks, a front from little training (full_training.py).
 
 Without PART all of them. With --keep, what an earlier call has finished there is not done again.
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 from common import arguments, progress, state, write_json
 from full_size import large
-from full_training import depth
+from full_training import depth, full
 from post_training import post
 from rich.console import Console
 
@@ -115,6 +116,11 @@ def calibrated(size: Size) -> dict[str, Any]:
     return post(size.quick, size.data, size.seed, size.folder)
 
 
+def long(size: Size) -> dict[str, Any]:
+    """See the module docstring."""
+    return full(size.quick, size.seed, size.compute, size.cases, size.known)
+
+
 def deep(size: Size) -> dict[str, Any]:
     """See the module docstring."""
     return depth(size.quick, size.seed, size.folder, size.compute)
@@ -129,6 +135,7 @@ PARTS: Mapping[str, Callable[[Size], dict[str, Any]]] = {
     "shift": shift,
     "post": calibrated,
     "large": whole,
+    "full": long,
     "depth": deep,
 }
 
@@ -138,9 +145,13 @@ def main() -> None:
     parser = arguments(__doc__, seed=0)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} [default: all]")
     parser.add_argument("--data", default="digits", metavar="NAME|DIR", help="a data set by name, or its folder")
-    parser.add_argument("--device", choices=DEVICES, default="cpu", help="of large and depth")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="of large, full and depth")
     parser.add_argument(
-        "--case", action="append", default=[], metavar="WORD", help="of large: those whose names have it; others stay"
+        "--case",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="of large and full: those whose names have it; others stay",
     )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the runs there, and go on with those there")
     options = parser.parse_args()
