@@ -179,7 +179,7 @@ def test_every_way_to_share_heads_crosses_into_the_mapping_that_is_simulated() -
     for chosen in itertools.product(*options.values()):
         some = counts_by(dict(zip(options, chosen, strict=True)))
         net.load_state_dict(original)
-        on = placed(net, settled | some)
+        on = placed(net, {**settled, **some})
         assert whole(on[QKV[0]])
         assert all(torch.equal(on[name], on[QKV[0]]) for name in QKV)
         fix(net, on)
@@ -193,7 +193,7 @@ def test_every_way_to_share_heads_crosses_into_the_mapping_that_is_simulated() -
         for name in (*QKV, "block.proj"):
             assert torch.equal(ordered[name], on[name][orders[groups[name]]] if groups[name] in orders else on[name])
         result = simulate(DIANA, workload, to_mapping(net, ordered, "overlapped", "one"))
-        assert result.seconds == costs.simulated(settled | some).latency_s
+        assert result.seconds == costs.simulated({**settled, **some}).latency_s
         found[result.seconds] = {name: dict(on_cores) for name, on_cores in some.items()}
     limited = options | {layers: every[layers][:1] for layers in every if layers not in options}
     best = cheapest(DIANA, workload, "latency", choices=limited)
