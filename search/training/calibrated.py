@@ -50,7 +50,7 @@ class Calibrated:
     def front(self, net: MixedNet, price: Price) -> Front:
         """The front of costs, simulated, and losses, by sensitivity."""
         plans = self.opened.reference.layers
-        given = {n: {part.core: part.channels for part in plans[n].parts} for n in self.opened.choices}
+        given = {n: {part.core: part.channels for part in plans[n].parts} for n in self.opened.open_layers}
         base = nearest(self.opened.choices, given)
         return sensitive_front(net, self.sensitivities, self.opened.choices, base, price)
 

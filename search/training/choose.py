@@ -47,7 +47,7 @@ class Judge:
     def _reference(self) -> Counts:
         """The reference's option of each layer."""
         plans = self.opened.reference.layers
-        given = {n: {part.core: part.channels for part in plans[n].parts} for n in self.opened.choices}
+        given = {n: {part.core: part.channels for part in plans[n].parts} for n in self.opened.open_layers}
         return nearest(self.opened.choices, given)
 
     def loss(self, net: MixedNet, chosen: Assignment) -> float:
@@ -61,13 +61,13 @@ class Judge:
         seen: dict[Any, Visited] = {}
         for counts, by in sources:
             chosen = self.opened.settled(net, placed(net, counts))
-            whole = counts_of(net, chosen, self.opened.choices)
+            whole = counts_of(net, chosen, self.opened.open_layers)
             cost = aim.simulated(self.figures(whole))
             seen.setdefault(key(whole), Visited(whole, by, self.loss(net, chosen), cost))
         found: list[tuple[float, Counts, list[Move], str]] = []
         for one in worth_repairing(list(seen.values()), aim):
             chosen, moves = self.repaired(net, self.opened.settled(net, placed(net, one.counts)), aim, way_out)
-            whole = counts_of(net, chosen, self.opened.choices)
+            whole = counts_of(net, chosen, self.opened.open_layers)
             worth = aim.worth(self.loss(net, chosen), self.figures(whole))
             found.append((worth, whole, moves, one.by))
         _, counts, moves, by = min(found, key=lambda one: one[0])
@@ -78,7 +78,7 @@ class Judge:
         bounds, brought within them, then given back what they leave room for."""
 
         def cost(tried: Assignment) -> float:
-            return aim.simulated(self.figures(counts_of(net, tried, self.opened.choices)))
+            return aim.simulated(self.figures(counts_of(net, tried, self.opened.open_layers)))
 
         if not aim.bounds:
             return repair(net, chosen, cost, self.opened.steps)

@@ -104,12 +104,13 @@ def added(found: Tensor, cores: tuple[str, ...], option: Option) -> float:
 
 def sensitive_front(net: MixedNet, found: Sensitivities, choices: Choices, base: Counts, price: Price) -> Front:
     """The front of costs, each layer's options simulated beside a base, and of losses by sensitivity."""
-    costs = table(choices, base, price)
-    cores = {name: layer.cores for name, layer in net.searchable().items()}
-    losses = {
-        name: np.array([added(found[name], cores[name], option) for option in options])
-        for name, options in costs.options.items()
-    }
+    costs, sizes = table(choices, base, price), {unit.layers: unit.size for unit in net.units}
+    losses = {}
+    for layers, options in costs.options.items():
+        size, cores = sizes[layers], net.layers[layers[0]].cores
+        together = torch.stack([found[name] for name in layers])
+        lost = torch.unflatten(together, 1, (-1, size)).sum((0, 2))  # by head, or channel
+        losses[layers] = np.array([added(lost, cores, {on: k // size for on, k in one.items()}) for one in options])
     return front(costs, Table(0.0, costs.options, losses))
 
 
