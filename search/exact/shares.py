@@ -153,12 +153,17 @@ class Table:
         return {name: options[int(np.argmin(self.added[name]))] for name, options in self.options.items()}
 
 
+def beside(choices: Choices, base: Counts) -> dict[str, list[Option]]:
+    """A few options of each layer over all of their range, and those next to a base's."""
+    return {name: [every[i] for i in looked_at(len(every), every.index(base[name]))] for name, every in choices.items()}
+
+
 def table(choices: Choices, base: Counts, price: Price) -> Table:
-    """A table of a few options of each layer over all of their range."""
-    value, options, added = price(base), dict[str, list[Option]](), dict[str, Floats]()
-    for name, every in choices.items():
-        options[name] = [every[i] for i in looked_at(len(every), every.index(base[name]))]
-        added[name] = np.array([price({**base, name: option}) - value for option in options[name]])
+    """A table of a few options of each layer beside a base."""
+    value, options = price(base), beside(choices, base)
+    added = {
+        name: np.array([price({**base, name: option}) - value for option in some]) for name, some in options.items()
+    }
     return Table(value, options, added)
 
 
