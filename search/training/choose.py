@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cosoc.search.exact.shares import Front, Price, beside, front, nearest, table
+from cosoc.search.exact.shares import Front, Price, beside, front, table
 from cosoc.search.spaces.channels import Assignment, MixedNet, fix
 from cosoc.search.spaces.opened import Opened
 from cosoc.search.spaces.shares import Counts
@@ -37,7 +37,7 @@ class Judge:
         warmed up, quantised and not trained since."""
         for layer in net.searchable().values():
             layer.prefer()
-        base = reference(self.opened)
+        base = self.opened.base
         fix(net, placed(net, base))
         with torch.no_grad():  # which is when quantisers find their ranges
             net.train()(self.images.x)
@@ -84,16 +84,9 @@ class Judge:
         return chosen, moves + more
 
 
-def reference(opened: Opened) -> Counts:
-    """The reference's option of each layer."""
-    plans = opened.reference.layers
-    given = {n: {part.core: part.channels for part in plans[n].parts} for n in opened.choices}
-    return nearest(opened.choices, given)
-
-
 def of_first_front(opened: Opened) -> list[Counts]:
     """The shares whose costs `Judge.front` asks for."""
-    base = reference(opened)
+    base = opened.base
     options = beside(opened.choices, base)
     return [base, *({**base, name: option} for name, some in options.items() for option in some)]
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from cosoc.search.exact.shares import GRID, Front, Price, least, priced
 from cosoc.search.loop import Asked, search
+from cosoc.search.manifest import replace_file
 from cosoc.search.oracle import Oracle
 from cosoc.search.result import Result
 from cosoc.search.runfolder import RunFolder
@@ -164,7 +165,7 @@ def search_trained(config: TrainingConfig, report: Report) -> Result:
         result = search(space, space.oracle, asked, report)
     speed = space.progress.speed.stated(config.compute.device, processes())
     if speed:
-        (config.out / SPEED).write_text(json.dumps(speed, indent=1) + "\n", encoding="utf-8")
+        replace_file(config.out / SPEED, (json.dumps(speed, indent=1) + "\n").encode())
     return replace(result, speed=speed)
 
 
