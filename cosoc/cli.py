@@ -20,7 +20,7 @@ import typer
 
 from cosoc import __version__
 from cosoc import search_options as options
-from cosoc.boundary import calm, nonsense, refused, too_little_memory
+from cosoc.boundary import Interrupted, calm, nonsense, refused, too_little_memory
 from cosoc.evaluating import evaluate
 from cosoc.exporting import export
 from cosoc.output import (
@@ -154,10 +154,6 @@ app = typer.Typer(
 )
 show_app = typer.Typer(help="Print a SoC, workload, mapping or program.", rich_markup_mode=None)
 app.add_typer(show_app, name="show")
-
-
-class Interrupted(Exception):
-    """A signal has come; the message says what is left of the work."""
 
 
 # ------------------------------------------------------------------------------------------ commands

@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from random_integers import other_form, random_network, random_workload
-from random_runs import SMALL_L1, random_run
+from random_runs import FUSED, SHARED, SMALL_L1, random_run
 
 import cosoc
 from cosoc.inputs import soc_of
@@ -42,18 +42,6 @@ def differing(result: Result, seed: int = 0) -> list[str]:
 
 # -- networks as they are known ------------------------------------------------------------------------------------
 
-SHARED = """\
-name: shared
-runtime: overlapped
-layers:
-  layer1.0.conv1: {parts: {digital: 5, analog: 11}}
-  layer2.0.conv2: {parts: {digital: 20, analog: 12}}
-"""
-FUSED = """\
-name: fused
-runtime: overlapped
-pieces: [[layer1.0.conv1, layer1.0.conv2, layer1.0.add]]
-"""
 CUT = """\
 name: cut
 runtime: overlapped
@@ -68,29 +56,33 @@ layers:
   layer1.0.add: {parts: {gemmini: 16}, tile: {oy: 5}}
 pieces: [{layers: [layer1.0.conv1, layer1.0.conv2, layer1.0.add], keep_rows: KEEP}]
 """
+# soc, mapping, runtime, overrides, images of a batch
 RUNS = [
-    ("diana", "all_8bit", "serial", SMALL_L1),
-    ("diana", "default", "overlapped", SMALL_L1),
-    ("diana", SHARED, None, SMALL_L1),
-    ("diana", CUT, None, {}),
-    ("diana", FUSED, None, {}),
-    ("diana", APART, None, {}),
-    ("darkside", "default", "overlapped", {}),
-    ("gemmini", "default", "overlapped", {}),
-    ("gemmini", STEPS.replace("KEEP", "true"), None, {}),
-    ("gemmini", STEPS.replace("KEEP", "false"), None, {}),
+    ("diana", "all_8bit", "serial", SMALL_L1, 1),
+    ("diana", "default", "overlapped", SMALL_L1, 1),
+    ("diana", SHARED, None, SMALL_L1, 1),
+    ("diana", SHARED, None, SMALL_L1, 3),
+    ("diana", CUT, None, {}, 2),
+    ("diana", FUSED, None, {}, 1),
+    ("diana", APART, None, {}, 2),
+    ("darkside", "default", "overlapped", {}, 1),
+    ("gemmini", "default", "overlapped", {}, 2),
+    ("gemmini", STEPS.replace("KEEP", "true"), None, {}, 1),
+    ("gemmini", STEPS.replace("KEEP", "false"), None, {}, 1),
 ]
 
 
-@pytest.mark.parametrize(("soc", "mapping", "runtime", "overrides"), RUNS)
+@pytest.mark.parametrize(("soc", "mapping", "runtime", "overrides", "batch"), RUNS)
 def test_tiles_of_a_residual_network_compute_it(
-    soc: str, mapping: str, runtime: Any, overrides: dict[str, str], tmp_path: Path
+    soc: str, mapping: str, runtime: Any, overrides: dict[str, str], batch: int, tmp_path: Path
 ) -> None:
+    """Of one image, and of several that go through each layer together, each an image of its own."""
     named: Any = mapping
     if "\n" in mapping:
         named = tmp_path / "mapping.yaml"
         named.write_text(mapping)
-    assert differing(cosoc.simulate(soc, "resnet8", named, runtime=runtime, overrides=overrides)) == []
+    result = cosoc.simulate(soc, "resnet8", named, runtime=runtime, overrides=overrides, batch=batch)
+    assert result.at.workload.n == batch and differing(result) == []
 
 
 # -- random networks, shares, tiles, orders and pieces -------------------------------------------------------------
@@ -283,7 +275,7 @@ def test_rescaling_differs_from_exact_rounding_within_its_bound(seed: int) -> No
 
 def test_what_integers_are_not_known_of_is_refused() -> None:
     result = cosoc.simulate("rpi4", "gpt3_block_decode", "default")
-    with pytest.raises(InputError, match=r"inputs beside the image, or states|integers are known of conv, add"):
+    with pytest.raises(InputError, match="layer cat: puts tensors side by side in pixels; integers know channels"):
         run_tiles(result, IntegerNetwork(result.at.workload, {}, {}), np.zeros(1, np.int64))
 
 

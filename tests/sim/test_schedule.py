@@ -4,6 +4,7 @@ link and the room of every tile, and they are those of network, program and resu
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from math import prod
@@ -12,6 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from random_runs import FUSED, SHARED
 
 import cosoc
 from cosoc.cli import main
@@ -42,18 +46,6 @@ RUNS = [
     ("gemmini", "resnet8", "default", "overlapped", 2, {}),
     ("hetero", "resnet8", "default", "overlapped", 1, {}),
 ]
-FUSED = """\
-name: fused
-runtime: overlapped
-pieces: [[layer1.0.conv1, layer1.0.conv2, layer1.0.add]]
-"""
-SHARED = """\
-name: shared
-runtime: overlapped
-layers:
-  layer1.0.conv1: {parts: {digital: 5, analog: 11}}
-  layer2.0.conv2: {parts: {digital: 20, analog: 12}}
-"""
 
 
 def run(soc: str, network: str, mapping: Any, runtime: Any, n: int, overrides: dict[str, str]) -> Any:
