@@ -103,8 +103,8 @@ def test_a_group_beyond_its_memory_says_what_it_needs() -> None:
 
 
 def test_weights_of_a_group_stream_through_what_is_set_aside_for_them() -> None:
-    """A layer of 128 x 384 weights and four bytes beside them for each of its channels. In an L2 of 200 KiB, where those of
-    the last layer find no room, less is set aside; in one of 400 KiB enough; and in 1 MiB all weights are there."""
+    """A layer of 128 x 384 weights, with four bytes for each of its channels. In an L2 of 200 KiB, where those of the
+    last layer find no room, less is set aside; in one of 400 KiB enough; and in 1 MiB all weights are there."""
     sizes = (("a", INPUT, 384, 128), ("b", "a", 32, 384), ("c", "b", 512, 32), ("d", "c", 768, 512))
     layers = tuple(Layer(name, "conv", (source,), k, c, 4, 4, 4, 4) for name, source, k, c in sizes)
     network = Workload("w", (128, 4, 4), layers, ("d",))
