@@ -163,12 +163,21 @@ class Table:
         )
 
 
+def beside(choices: Choices, base: Counts) -> dict[tuple[str, ...], list[Option]]:
+    """A few options of each layer over all of their range, and those next to a base's."""
+    return {
+        layers: [every[i] for i in looked_at(len(every), every.index(base[layers[0]]))]
+        for layers, every in choices.items()
+    }
+
+
 def table(choices: Choices, base: Counts, price: Price) -> Table:
-    """A table of a few options of each layer over all of their range."""
-    value, options, added = price(base), dict[tuple[str, ...], list[Option]](), dict[tuple[str, ...], Floats]()
-    for layers, every in choices.items():
-        options[layers] = [every[i] for i in looked_at(len(every), every.index(base[layers[0]]))]
-        added[layers] = np.array([price({**base, **dict.fromkeys(layers, one)}) - value for one in options[layers]])
+    """A table of a few options of each layer beside a base."""
+    value, options = price(base), beside(choices, base)
+    added = {
+        layers: np.array([price({**base, **dict.fromkeys(layers, one)}) - value for one in some])
+        for layers, some in options.items()
+    }
     return Table(value, options, added)
 
 

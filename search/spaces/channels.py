@@ -23,6 +23,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, fx, nn
 
 from cosoc.search.spaces.heads import Unit, attentions, head_orders, units
+from cosoc.search.spaces.products import spell_out
 from cosoc.search.training.gates import Estimator, gates_of, one_hot, soft
 from cosoc.search.training.quant import (
     ActivationQuantiser,
@@ -90,13 +91,19 @@ class MixedLayer(nn.Module):
         """What decides on the cores."""
         return [self.logits]
 
+    def on_cores(self, only: Sequence[int] | None = None) -> Iterator[tuple[int, Tensor]]:
+        """The weights [k, ...] in the format of each core, or of some by their numbers, with that number."""
+        weight = self.geometry.weight
+        for i in range(len(self.cores)) if only is None else only:
+            bits, ternary = self.weight_bits[i], self.ternary[i]
+            yield i, ternary_weight(weight, self.log_scale) if ternary else integer_weight(weight, bits)
+
     @torch.no_grad()
     def prefer(self) -> None:
         """Let each channel lean towards the cores that keep its weights best: logits are the energies of what their
         formats lose of it, relative and negative."""
         weight = self.geometry.weight
-        for i, (bits, ternary) in enumerate(zip(self.weight_bits, self.ternary, strict=True)):
-            kept = ternary_weight(weight, self.log_scale) if ternary else integer_weight(weight, bits)
+        for i, kept in self.on_cores():
             lost, whole = ((x.flatten(1) ** 2).sum(1) for x in (weight - kept, weight))
             self.logits[:, i] = -lost / whole.clamp_min(1e-12)
 
@@ -107,16 +114,11 @@ class MixedLayer(nn.Module):
 
     def effective_weight(self) -> Tensor:
         """Sum over cores of gate times quantised weight, [k, ...]; cores without channels are left out."""
-        weight = self.geometry.weight
         total: Tensor | None = None
-        for i, (bits, ternary) in enumerate(zip(self.weight_bits, self.ternary, strict=True)):
-            if self.decided is not None and not self.decided[i]:
-                continue
-            gate = self.gates[:, i]
-            quantised = ternary_weight(weight, self.log_scale) if ternary else integer_weight(weight, bits)
-            if self.analog[i]:
-                quantised = self._inexact(quantised)
-            part = quantised * gate.reshape(-1, *[1] * (weight.dim() - 1))
+        used = None if self.decided is None else [i for i, k in enumerate(self.decided) if k]
+        for i, quantised in self.on_cores(used):
+            has = self._inexact(quantised) if self.analog[i] else quantised
+            part = has * per_channel(self.gates[:, i], has)
             total = part if total is None else total + part
         assert total is not None
         return total
@@ -363,6 +365,7 @@ def quantised(folded: nn.Module, workload: Workload, soc: SoC, able: Callable[[L
     bits = min(soc.cores[name].act_bits for layer in layers.values() for name in layer.cores)
     if bits < 2:
         raise InputError(f"{soc.name} has a core with activations of {bits} bit; the search quantises to 2 and more")
+    spell_out(graph)
     _insert_quantisers(folded, graph, bits)
     last = workload[workload.outputs[0]]
     together = units(workload, {name: layer.cores for name, layer in layers.items()})
@@ -371,7 +374,8 @@ def quantised(folded: nn.Module, workload: Workload, soc: SoC, able: Callable[[L
 
 # Operators by `kind_of`.
 SUMS = ("add", "add_", "iadd")
-PRODUCTS = ("scaled_dot_product_attention", "matmul", "bmm")
+PRODUCTS = ("scaled_scores", "scaled_dot_product_attention", "matmul", "bmm")
+HOSTED = ("softmax", "layernorm", "layer_norm", "gelu")  # of real numbers, between tensors in memory
 RECTIFIED = ("relu", "relu_", "relu6")
 MAXIMA = ("maxpool2d", "max_pool2d")
 MEANS = ("avgpool2d", "avg_pool2d", "adaptiveavgpool2d", "adaptive_avg_pool2d", "mean")
@@ -388,8 +392,8 @@ def kind_of(node: fx.Node, modules: Mapping[str, nn.Module]) -> str:
 
 
 def _insert_quantisers(net: nn.Module, graph: fx.Graph, bits: int) -> None:
-    """Put a quantiser behind every tensor that a mixed layer, a sum, a product or a mean reads; one range for the
-    operands of a sum. Maxima read what is quantised for others."""
+    """Put a quantiser behind every tensor that a mixed layer, a sum, a product, a mean or a function of real numbers
+    reads; one range for the operands of a sum. Maxima read what is quantised for others."""
     modules = dict(net.named_modules())
 
     def kind(node: fx.Node) -> str:
@@ -410,7 +414,7 @@ def _insert_quantisers(net: nn.Module, graph: fx.Graph, bits: int) -> None:
         summed = kind(node) in SUMS and len(operands) > 1
         mixed = node.op == "call_module" and isinstance(modules[str(node.target)], MixedLayer)
         whole = summed or mixed or kind(node) in PRODUCTS
-        if whole or (kind(node) in MEANS and operands):
+        if whole or (kind(node) in (*MEANS, *HOSTED) and operands):
             operands = operands if whole else operands[:1]
             reads += [(node, i, tensor) for i, tensor in operands]
             for tensors in [[t for _, t in operands]] if summed else [[t] for _, t in operands]:

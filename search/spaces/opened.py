@@ -13,9 +13,10 @@ from functools import partial
 import torch
 from torch import nn
 
-from cosoc.search.exact.shares import Choices, channel_choices
+from cosoc.search.exact.shares import Choices, channel_choices, nearest
 from cosoc.search.spaces import operators
 from cosoc.search.spaces.channels import Assignment, MixedNet, make_contiguous, prepare
+from cosoc.search.spaces.shares import Counts
 from cosoc.sim.errors import InputError
 from cosoc.sim.importers.torch_export import from_module
 from cosoc.sim.manual import named_mapping
@@ -61,6 +62,13 @@ class Opened:
     def open_layers(self) -> list[str]:
         """The layers that have a choice."""
         return [name for layers in self.choices for name in layers]
+
+    @property
+    def base(self) -> Counts:
+        """The reference's option of each layer that has a choice."""
+        plans = self.reference.layers
+        given = {name: {part.core: part.channels for part in plans[name].parts} for name in self.open_layers}
+        return nearest(self.choices, given)
 
 
 def channel_space(

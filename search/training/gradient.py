@@ -13,6 +13,7 @@ from cosoc.search.runfolder import RunFolder
 from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, fix
 from cosoc.search.spaces.shares import ShareCosts, Tangent
 from cosoc.search.training.batches import Batch
+from cosoc.search.training.beside import Beside
 from cosoc.search.training.choose import all_counts
 from cosoc.search.training.compute import Forward
 from cosoc.search.training.data import Data
@@ -42,12 +43,12 @@ class Manner:
 
 
 def search_gates(
-    net: MixedNet, aim: Aim, start: Assignment, manner: Manner, phase: Phase, costs: ShareCosts, data: Data,
-    noise: Noise, folder: RunFolder, progress: Progress, teacher: nn.Module | None,
+    net: MixedNet, aim: Aim, start: Assignment, manner: Manner, phase: Phase, costs: ShareCosts, beside: Beside,
+    data: Data, noise: Noise, folder: RunFolder, progress: Progress, teacher: nn.Module | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train weights and gates of a network, in place, from near the assignment `start` on, under noise. teacher: as
-    `train`'s. Returns plain data: strength, as it ended; visited, the shares of each candidate; theta, of the estimate,
-    as it ended."""
+    """Train weights and gates of a network, in place, from near the assignment `start` on, under noise. beside:
+    simulates a candidate while it is validated. teacher: as `train`'s. Returns plain data: strength, as it ended;
+    visited, the shares of each candidate; theta, of the estimate, as it ended."""
     for name, layer in net.searchable().items():
         layer.prefer()
         layer.lean(start[name], LEAN)
@@ -79,12 +80,15 @@ def search_gates(
         quiet(net)
         tangent.renew()  # so that a resumed run goes on as an unbroken one
         chosen = assignment(net)
+        last = epoch == phase.epochs - 1
+        visits = last or epoch % manner.simulate_every == manner.simulate_every - 1 or bool(aim.bounds)
+        if visits:
+            beside.ask([all_counts(net, chosen)], (phase.epochs - 1 - epoch) // manner.simulate_every)
         with net.held():
             fix(net, chosen)
             figures: dict[str, Any] = {phase.judged_by: metric(net, data.val, data.task, phase.compute.workers)}
         figures["strength"] = extra["strength"]
-        last = epoch == phase.epochs - 1
-        if last or epoch % manner.simulate_every == manner.simulate_every - 1 or aim.bounds:
+        if visits:
             figures |= visit(chosen)
         return figures
 

@@ -21,8 +21,8 @@ from cosoc.search.exact.shares import Choices, Front, Option, Price, Table, fron
 from cosoc.search.spaces.channels import MixedLayer, MixedNet
 from cosoc.search.spaces.shares import Counts
 from cosoc.search.training.parts import Split
-from cosoc.search.training.post import hooked, in_float
-from cosoc.search.training.quant import integer_weight, linear_or_conv, ternary_weight
+from cosoc.search.training.post import channel_means, hooked, in_float
+from cosoc.search.training.quant import linear_or_conv
 
 Sensitivities = Mapping[str, Tensor]  # by layer that has a choice: loss added by each channel on each core, [k, cores]
 Loss = Callable[[Tensor, Tensor], Tensor]  # outputs and targets of a batch -> the mean over its items
@@ -55,11 +55,7 @@ def sensitivities(net: MixedNet, images: Split, loss: Loss, told: Told = lambda 
 def changed(layer: MixedLayer) -> Tensor:
     """What each core's format changes of each channel's weights: [cores, k, weights of a channel]."""
     weight = layer.geometry.weight
-    made = [
-        ternary_weight(weight, layer.log_scale) if ternary else integer_weight(weight, bits)
-        for bits, ternary in zip(layer.weight_bits, layer.ternary, strict=True)
-    ]
-    return torch.stack([(one - weight).flatten(1) for one in made])
+    return torch.stack([(made - weight).flatten(1) for _, made in layer.on_cores()])
 
 
 @torch.no_grad()
@@ -75,7 +71,7 @@ def _offsets(net: MixedNet, images: Tensor, changes: Mapping[str, Tensor]) -> di
             assert isinstance(module, MixedLayer)
             mean, geometry = given[0].mean(0, keepdim=True), module.geometry
             shifts = [linear_or_conv(mean, d.reshape(geometry.weight.shape), None, geometry) for d in changes[name]]
-            out[name] = torch.stack([_by_channel(shift) for shift in shifts], 1)
+            out[name] = torch.stack([channel_means(shift) for shift in shifts], 1)
 
         return hook
 
@@ -83,10 +79,6 @@ def _offsets(net: MixedNet, images: Tensor, changes: Mapping[str, Tensor]) -> di
     with in_float(net), hooked([net.layers[name].register_forward_pre_hook(keep(name)) for name in changes]):
         net(images)
     return out
-
-
-def _by_channel(y: Tensor) -> Tensor:
-    return y.mean((0, 2, 3)) if y.dim() == 4 else y.flatten(0, -2).mean(0)
 
 
 def added(found: Tensor, cores: tuple[str, ...], option: Option) -> float:

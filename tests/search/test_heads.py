@@ -16,6 +16,7 @@ from cosoc.search.spaces.channels import (
     assignment,
     channel_groups,
     fix,
+    kind_of,
     make_contiguous,
     prepare,
     to_mapping,
@@ -102,14 +103,20 @@ def test_no_legal_order_of_heads_loses_less() -> None:
 
 
 def test_what_an_attention_multiplies_is_quantised() -> None:
-    """Queries, keys and values: each operand of the product comes from a quantiser of its own."""
+    """Queries and keys, softmax and values: each operand of a product comes from a quantiser of its own, and so does
+    what norms, softmaxes and GELU read, as it lies in memory."""
     net, _, _ = transformer()
-    modules = dict(net.net.named_modules())
+    modules, products, hosted = dict(net.net.named_modules()), [], []
     for node in net.net.graph.nodes:  # type: ignore[union-attr]
-        if getattr(node.target, "__name__", "") == "scaled_dot_product_attention":
-            operands = [modules[one.target] for one in node.args]
-            assert len({id(one) for one in operands}) == 3
-            assert all(isinstance(one, ActivationQuantiser) for one in operands)
+        kind = kind_of(node, modules)
+        operands = [modules.get(str(one.target)) for one in node.all_input_nodes]
+        if kind in ("scaled_scores", "matmul"):
+            products += operands
+        if kind in ("softmax", "layernorm", "gelu"):
+            hosted += operands
+    assert len({id(one) for one in products}) == len(products) == 2 * 4
+    assert len(hosted) == 2 * 4 + 1  # of each block two norms, a softmax and a GELU; the last norm
+    assert all(isinstance(one, ActivationQuantiser) for one in (*products, *hosted))
 
 
 def test_images_of_a_batch_have_a_class_token_each() -> None:
