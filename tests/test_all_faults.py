@@ -256,12 +256,13 @@ def test_two_names_that_nothing_has_hide_no_other_fault_of_a_workload(tmp_path: 
 
 
 def test_a_layer_without_its_name_is_not_missed_by_who_reads_it(tmp_path: Path) -> None:
-    """A layer that is called by a list, and one that reads it by the name that it was to have: one fault."""
+    """A layer that is called by a list, and two that read it by the name that it was to have: one fault."""
     file = tmp_path / "w.yaml"
     file.write_text(
-        "name: w\ninput: {c: 3, iy: 8, ix: 8}\noutputs: [b]\nlayers:\n"
+        "name: w\ninput: {c: 3, iy: 8, ix: 8}\noutputs: [c]\nlayers:\n"
         "- {name: [a], op: conv, inputs: [input], k: 4, c: 3, oy: 8, ox: 8, iy: 8, ix: 8}\n"
         "- {name: b, op: conv, inputs: [a], k: 4, c: 4, oy: 8, ox: 8, iy: 8, ix: 8}\n"
+        "- {name: c, op: add, inputs: [a, b], k: 4, c: 4, oy: 8, ox: 8, iy: 8, ix: 8}\n"
     )
     with pytest.raises(InputError) as refused:
         load_workload(file)
