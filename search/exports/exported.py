@@ -41,9 +41,9 @@ AT_ONCE = 64  # images that go through the integers together
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Exported:
-    """Printed it is a line. point: its name. network: its integers, of one image. order [k]: where each of the network's
-    own outputs lies among what its last layer computes. run: its mapping, simulated. accuracy: the task's metric of the
-    test part, as the run measured it; integer_accuracy: of as many of its first images as were tried."""
+    """Printed it is a line. point: its name. network: its integers, of one image. order [k]: where each of the
+    network's own outputs lies among what its last layer computes. run: its mapping, simulated. accuracy: the task's
+    metric of the test part, as the run measured it; integer_accuracy: of as many of its first images as were tried."""
 
     point: str
     soc: SoC

@@ -13,7 +13,8 @@ FUSED = "scaled_dot_product_attention"
 
 def scaled_scores(query: Tensor, key: Tensor) -> Tensor:
     """Products of queries and keys [..., tokens, d], over the root of d: [..., tokens of queries, tokens of keys]."""
-    return (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    scores: Tensor = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    return scores
 
 
 def spell_out(graph: fx.Graph) -> None:
