@@ -1,15 +1,16 @@
 """A step of a search beside a plain step of training: what gates, quantisers and the cost take.
 
     python benchmarks/search_step.py [--quick] [--device cpu|cuda|mps] [--amp bf16] [--batch N] [--channels-last]
-                                     [--compile] [--steps N] [--only channels|operators] [--json FILE]
+                                     [--compile] [--steps N] [--only channels|operators|large] [--json FILE]
 
 Channels: ResNet-18 on images of 224 pixels, mixed over DIANA's two arrays, beside the same network in floating point.
 Operators: MobileNetV1 at a quarter of its width on 28 pixels, each template with all choices open on Darkside, beside
-the dearer of its two forms in floating point.
+the dearer of its two forms in floating point; and the same of ResNet-18 on images of 224 pixels (large), a quarter of
+the batch and of the steps.
 Steps are those that `cosoc.search.training.train` does, from batch to Adam, and alternate, so that what else the
 machine does falls on both; the time is the processor's on a CPU (one thread), the clock's around a synchronised device
 elsewhere, and of all steps behind the first ones the faster half. The cost's tangent is taken anew every so many
-steps; its part in each is added. With --quick batches are small and images of 64 pixels; with --only the other part of
+steps; its part in each is added. With --quick batches are small and images of 64 pixels; with --only the other parts of
 FILE stays as it is.
 """
 
@@ -131,13 +132,22 @@ def channels(batch: int, side: int, steps: int, compute: Compute) -> dict[str, A
     return {"network": "resnet18", "soc": "diana", "batch": batch, "side": side, "seconds": seconds, "times": times}
 
 
-def operators(template: Template, batch: int, steps: int, compute: Compute) -> dict[str, Any]:
-    """MobileNetV1 x0.25 on Darkside, by one template."""
-    soc, shape = find_soc("darkside"), (1, 28, 28)
+def operators(
+    network: str,
+    template: Template,
+    shape: tuple[int, int, int],
+    classes: int,
+    batch: int,
+    steps: int,
+    compute: Compute,
+) -> dict[str, Any]:
+    """A network on Darkside, by one template."""
+    soc = find_soc("darkside")
     draws = torch.Generator().manual_seed(0)
-    data = Split(torch.randn(batch, *shape, generator=draws), torch.randint(10, (batch,), generator=draws))
+    data = Split(torch.randn(batch, *shape, generator=draws), torch.randint(classes, (batch,), generator=draws))
     torch.manual_seed(0)
-    net = with_choices(mobilenet_v1_025(1, 10, 0.25), shape, soc, template)
+    plain = build(network) if network == "resnet18" else mobilenet_v1_025(shape[0], classes, 0.25)
+    net = with_choices(plain, shape, soc, template)
     costs, mixed = ShareCosts(net.workload, soc, "overlapped"), prepare_operators(net, soc)
     cost = Tangent(lambda shares: costs.estimate(shares, STEP).ticks * 1e-6, COST_EVERY)
     first, second = copy.deepcopy(net.net), net.net
@@ -145,14 +155,17 @@ def operators(template: Template, batch: int, steps: int, compute: Compute) -> d
         replace_module(first, path, net.net.get_submodule(path).first_alone())  # type: ignore[operator]
     net.split(dict.fromkeys(net.choices(), 0))
     kinds = {
-        "first": step_of(first, data, batch, 10, compute, None),
-        "second": step_of(second, data, batch, 10, compute, None),
-        "search": step_of(mixed, data, batch, 10, compute, cost),
+        "first": step_of(first, data, batch, classes, compute, None),
+        "second": step_of(second, data, batch, classes, compute, None),
+        "search": step_of(mixed, data, batch, classes, compute, cost),
     }
     seconds = timed(kinds, steps, compute.device)
     seconds["tangent"] = touched(cost, mixed, compute.device)
     times = (seconds["search"] + seconds["tangent"]) / max(seconds["first"], seconds["second"])
-    return {"network": "mobilenet_v1_025", "soc": "darkside", "batch": batch, "seconds": seconds, "times": times}
+    return {
+        "network": network, "soc": "darkside", "choices": len(net.blocks), "batch": batch, "side": shape[1],
+        "seconds": seconds, "times": times,
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -163,7 +176,7 @@ def main() -> None:
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--steps", type=int, default=8, help="of each kind, that are timed")
-    parser.add_argument("--only", choices=("channels", "operators"))
+    parser.add_argument("--only", choices=("channels", "operators", "large"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     compute = Compute(args.device, args.amp, 0, args.compile, args.channels_last)
@@ -175,14 +188,17 @@ def main() -> None:
         json.loads(args.json.read_text()) if args.only and args.json and args.json.exists() else {}
     )
     figures.pop("machine", None)
-    if args.only != "operators":
+    if args.only in (None, "channels"):
         found = channels(batch, side, 4 if args.quick else args.steps, compute)
         figures["channels"] = how | found | {"peak_bytes": peak_bytes(args.device)}
         print(f"channels: {found['times']:.2f} times a plain step, {CHANNELS_GOAL} at most is the aim")
-    for template in TEMPLATES if args.only != "channels" else ():
-        found = operators(template, batch, 8 if args.quick else 5 * args.steps, compute)
-        figures.setdefault("operators", {})[template] = how | found | {"peak_bytes": peak_bytes(args.device)}
-        print(f"{template}: {found['times']:.2f} times its dearer form's, {OPERATORS_GOAL} at most is the aim")
+    small = ("operators", "mobilenet_v1_025", (1, 28, 28), 10, batch, 8 if args.quick else 5 * args.steps)
+    large = ("large", "resnet18", (3, side, side), 1000, max(1, batch // 4), max(2, args.steps // 4))
+    for key, network, shape, classes, items, steps in (small, large):
+        for template in TEMPLATES if args.only in (None, key) else ():
+            found = operators(network, template, shape, classes, items, steps, compute)
+            figures.setdefault(key, {})[template] = how | found | {"peak_bytes": peak_bytes(args.device)}
+            print(f"{network}, {template}: {found['times']:.2f} times its dearer form's, {OPERATORS_GOAL} is the aim")
     write_json(args.json, figures)
 
 

@@ -73,6 +73,12 @@ Accumulate = Annotated[
     int,
     typer.Option("--accumulate", metavar="N", min=1, help="Let each batch through in N parts, for less memory."),
 ]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs", metavar="N", min=0, max=256, help="Processes that simulate beside training, where that is worth one."
+    ),
+]
 
 
 def rates(texts: list[str] | None) -> dict[str, float]:

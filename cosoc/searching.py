@@ -96,6 +96,7 @@ def search(
     compiled: bool = False,
     channels_last: bool = False,
     accumulate: int = 1,
+    jobs: int = 1,
     seed: int = 0,
     out: Path | str | None = None,
     resume: bool = False,
@@ -181,7 +182,7 @@ def search(
             strengths=tuple(strengths), targets=bounds, estimator=estimator, points=points or DEFAULT_POINTS,
             recipe=how, epochs=EPOCHS if epochs is None else epochs, seed=seed, seeds=seeds, runtime=runtime,
             resume=resume, redo=redo, theta=theta(machine), train_images=train_images, cost_model=cost_model,
-            adc_bits=adc_bits, compute=Compute(device, amp, workers, compiled, channels_last, accumulate),
+            adc_bits=adc_bits, compute=Compute(device, amp, workers, compiled, channels_last, accumulate, jobs),
             train_noise=() if train_noise is None else kinds_of(train_noise),
         )  # fmt: skip
         check = functools.partial(check_run_folder, folder, resume, redo)

@@ -96,6 +96,17 @@ def write_new(path: Path, content: bytes) -> None:
         out.write(content)
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file, or in place of what is there: after a kill it is the old one or the new one. InputError where that
+    cannot be done."""
+    with _saying(path):
+        try:
+            write_new(_part(path), content)
+            os.replace(_part(path), path)
+        finally:
+            _part(path).unlink(missing_ok=True)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The files
 
@@ -236,13 +247,7 @@ class Files:
     def _save(self, known: Mapping[str, Entry]) -> None:
         lines = (f"  {json.dumps(n)}: {json.dumps({'phase': e.phase, 'sha256': e.sha256})}" for n, e in known.items())
         text = f'{{\n "format": {FORMAT},\n "files": {{\n' + ",\n".join(lines) + "\n }\n}\n"
-        path = self.folder / MANIFEST
-        with _saying(path):
-            try:
-                write_new(_part(path), text.encode())
-                os.replace(_part(path), path)
-            finally:
-                _part(path).unlink(missing_ok=True)
+        replace_file(self.folder / MANIFEST, text.encode())
 
 
 def _part(path: Path) -> Path:

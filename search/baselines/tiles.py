@@ -21,7 +21,6 @@ from cosoc.sim.errors import InputError
 Genes = npt.NDArray[np.int64]  # [individuals, layers, 10]: six divisors, order, gate, line buffer, resident
 
 POPULATION = 64
-N_GENES = 10
 
 
 def sizes(space: CachedTiles) -> Genes:

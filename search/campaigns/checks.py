@@ -14,6 +14,7 @@ from pathlib import Path
 from cosoc.search.campaigns.axes import Axes, FormulaError
 from cosoc.search.campaigns.expression import parsed
 from cosoc.search.campaigns.plan import Plan, SearchPart, SimulatePart, grid
+from cosoc.search.campaigns.trained import wrong_name
 from cosoc.search.campaigns.work import in_device
 from cosoc.search.spaces.chain import chain
 from cosoc.sim.errors import InputError
@@ -46,6 +47,10 @@ def _problems(part: SimulatePart | SearchPart, touched: Callable[..., bool]) -> 
             yield ("workload", i), what
     if isinstance(part, SearchPart) and ":" in part.data and not Path(part.data).exists() and not touched("data"):
         yield from ((("data",), what) for what in _refused(partial(check_trusted, part.data)))
+    if isinstance(part, SearchPart):
+        for key in sorted(part.model_fields_set & {"recipe", "weights", "train_noise"}):
+            if not touched(key):
+                yield from (((key,), what) for what in _refused(partial(wrong_name, part, key)))
     found = {}
     for i, name in enumerate(part.soc):
         if touched("soc", i):

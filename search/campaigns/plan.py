@@ -35,6 +35,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from cosoc.search.campaigns.axes import Grid, Scalar, Settings
 from cosoc.search.campaigns.expression import parsed
+from cosoc.search.campaigns.trained import TrainedKeys
 from cosoc.search.spaces.chain import chain
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import USUAL, objective
@@ -42,7 +43,7 @@ from cosoc.sim.files.catalog import file_content
 from cosoc.sim.files.mending import Mended, Place
 from cosoc.sim.files.yamlfile import load_model
 from cosoc.sim.model.mapping import Runtime
-from cosoc.sim.model.soc import FromList, Model
+from cosoc.sim.model.soc import FromList, Model, refuse
 from cosoc.sim.model.units import Positive
 
 Names = Annotated[tuple[str, ...], FromList, Field(min_length=1)]
@@ -100,9 +101,10 @@ def _chain(text: str) -> str:
 SpaceName = Annotated[str, AfterValidator(_chain)]
 
 
-class SearchPart(Model):
+class SearchPart(TrainedKeys):
     """Searches: every SoC (or cluster), workload, space, strength and seed with every other. What a space does not
-    know (the strength of a split, the inferences of a tile) is no axis of it."""
+    know (the strength of a split, the inferences of a tile) is no axis of it. How networks are trained: see
+    `TrainedKeys`."""
 
     soc: Names
     workload: Names
@@ -123,6 +125,12 @@ class SearchPart(Model):
     def _clusters_or_socs(self) -> SearchPart:
         if len({chain(space)[0] == "splits" for space in self.space}) > 1:
             raise ValueError("splits are of clusters, the other spaces of SoCs: make a plan of each")
+        return self
+
+    @model_validator(mode="after")
+    def _every_key_counts(self) -> SearchPart:
+        if idle := self.idle({chain(space)[0] for space in self.space}):
+            refuse("search", idle)
         return self
 
 
@@ -236,7 +244,9 @@ def _searches(part: SearchPart | None) -> Iterator[Task]:
             if chain(space)[0] == "tiles":
                 spec |= {"mapping": part.mapping, "time_budget_s": part.time_budget_s}
             if chain(space)[0] in ("channels", "operators"):
-                spec |= {"strength": strength, "data": part.data, "epochs": part.epochs}
+                spec |= {"data": part.data, **part.stated(chain(space)[0])}
+                if "calibrate_only" not in spec:
+                    spec |= {"strength": strength, "epochs": part.epochs}
             if chain(space)[0] == "operators":
                 spec["template"] = part.template
             yield Task("search", spec)

@@ -22,16 +22,15 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, fx, nn
 
-from cosoc.search.spaces.heads import attentions, head_orders
+from cosoc.search.spaces.heads import Unit, attentions, head_orders, units
 from cosoc.search.spaces.products import spell_out
-from cosoc.search.training.gates import Estimator, draw, gumbel, one_hot, soft
+from cosoc.search.training.gates import Estimator, gates_of, one_hot, soft
 from cosoc.search.training.quant import (
     ActivationQuantiser,
     Converter,
     integer_weight,
     linear_or_conv,
     per_channel,
-    ste,
     ternary_log_scale,
     ternary_weight,
 )
@@ -79,15 +78,7 @@ class MixedLayer(nn.Module):
 
     def soften(self, estimator: Estimator, temperature: float, generator: torch.Generator) -> None:
         """Make the gates of the next forward pass."""
-        self.decided = None
-        if estimator == "expectation":
-            self.gates = soft(self.logits, temperature)
-        elif estimator == "montecarlo":
-            self.gates = gumbel(self.logits, temperature, generator)
-        else:
-            probable = soft(self.logits, 1.0)  # the score's own gradient is of these probabilities
-            hard = one_hot(draw(self.logits, generator), len(self.cores)).to(probable)
-            self.gates = ste(hard, probable)
+        self.gates, self.decided = gates_of(self.logits, estimator, temperature, generator), None
 
     def edges(self) -> Tensor | None:
         """Whole numbers that the forward pass follows from the gates by; None: it needs none."""
@@ -175,17 +166,22 @@ class MixedLayer(nn.Module):
 
 
 class MixedNet(nn.Module):
-    """A network of mixed layers; `layers` by the workload's layer names.
+    """A network of mixed layers; `layers` by the workload's layer names. units: of those that have a choice, what is
+    decided together; None: each layer by itself.
 
     output_order: [k], where each of the network's output channels lies among what its last layer computes. rows: the
     outputs are rows of vectors, whose channels may come last; they keep their order (see `channel_groups`).
     """
 
-    def __init__(self, net: nn.Module, layers: Mapping[str, MixedLayer], outputs: int, rows: bool = False) -> None:
+    def __init__(
+        self, net: nn.Module, layers: Mapping[str, MixedLayer], outputs: int, rows: bool = False,
+        units: Sequence[Unit] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.rows = rows
         self.net = net
         self.layers = dict(layers)  # the modules are the net's; this is an index
+        self.units = tuple(Unit((name,)) for name in self.searchable()) if units is None else tuple(units)
         self.output_order: Tensor
         self.register_buffer("output_order", torch.arange(outputs))
 
@@ -204,13 +200,25 @@ class MixedNet(nn.Module):
     def set_gates(self, estimator: Estimator, temperature: float, generator: torch.Generator) -> None:
         """Make the gates of the next forward pass from the logits."""
         layers = list(self.searchable().values())
-        for layer in layers:
-            layer.soften(estimator, temperature, generator)
+        for unit in self.units:
+            if len(unit.layers) == 1:
+                self.layers[unit.layers[0]].soften(estimator, temperature, generator)
+                continue
+            gates = gates_of(self.leaning(unit), estimator, temperature, generator).repeat_interleave(unit.size, 0)
+            for layer in (self.layers[name] for name in unit.layers):
+                layer.gates, layer.decided = gates, None
         # What forward passes must know of gates on a device is read there at once, not layer by layer.
         asking = [(layer, edges) for layer in layers if (edges := layer.edges()) is not None]
         if asking:
             for (layer, _), found in zip(asking, torch.stack([edges for _, edges in asking]).tolist(), strict=True):
                 layer.tell(found)
+
+    def leaning(self, unit: Unit) -> Tensor:
+        """What decides on the cores of a unit, [k / size, cores]: logits, of channels that go together their mean."""
+        if unit.size == len(unit.layers) == 1:
+            return self.layers[unit.layers[0]].logits
+        logits = torch.stack([self.layers[name].logits for name in unit.layers])
+        return torch.unflatten(logits, 1, (-1, unit.size)).mean((0, 2))
 
     def shares(self) -> dict[str, dict[str, Tensor]]:
         """Channels on each core by the current gates, differentiable: {layer: {core: scalar}}."""
@@ -360,7 +368,8 @@ def quantised(folded: nn.Module, workload: Workload, soc: SoC, able: Callable[[L
     spell_out(graph)
     _insert_quantisers(folded, graph, bits)
     last = workload[workload.outputs[0]]
-    return MixedNet(fx.GraphModule(folded, graph), layers, last.k, rows=_is_row(last.oy, last.ox))
+    together = units(workload, {name: layer.cores for name, layer in layers.items()})
+    return MixedNet(fx.GraphModule(folded, graph), layers, last.k, _is_row(last.oy, last.ox), together)
 
 
 # Operators by `kind_of`.
@@ -439,8 +448,12 @@ def _union(parent: dict[Any, Any], members: Sequence[Any]) -> None:
 
 
 def assignment(net: MixedNet) -> Assignment:
-    """The likeliest core of each channel of every weighted layer; ties go to the first core."""
-    return {name: layer.logits.detach().argmax(1).cpu() for name, layer in net.layers.items()}
+    """The likeliest core of each channel of every weighted layer, of a head's channels together; ties go to the first
+    core."""
+    out = {name: layer.logits.detach().argmax(1).cpu() for name, layer in net.layers.items()}
+    for unit in net.units:
+        out |= dict.fromkeys(unit.layers, net.leaning(unit).detach().argmax(1).repeat_interleave(unit.size).cpu())
+    return out
 
 
 def uniform(net: MixedNet, mapping: NetworkMapping) -> Assignment:
@@ -584,6 +597,8 @@ def _losses(net: MixedNet, chosen: Assignment, names: Sequence[str]) -> tuple[Te
 
 def _common_order(net: MixedNet, chosen: Assignment, names: Sequence[str]) -> Tensor:
     """The order of a group's channels that loses least by the changes of core that it forces on its layers."""
+    if len(names) == 1:  # what lies side by side anyway; an assignment of thousands of channels takes seconds
+        return torch.sort(chosen[names[0]], stable=True).indices
     loss, border = _losses(net, chosen, names)
     _, place = linear_sum_assignment(loss.numpy())
     # Channels keep their order among places that are alike.

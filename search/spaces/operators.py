@@ -30,7 +30,7 @@ from cosoc.search.spaces.channels import MixedLayer, MixedNet, fold, fold_batch_
 from cosoc.search.spaces.shares import Counts
 from cosoc.search.training.gates import Estimator
 from cosoc.search.training.parallel import batch_norm
-from cosoc.search.training.quant import integer_weight, ste
+from cosoc.search.training.quant import integer_weight, per_channel, ste
 from cosoc.sim.errors import InputError
 from cosoc.sim.importers.torch_export import from_module
 from cosoc.sim.model.mapping import LayerPlan, Part, Runtime
@@ -96,7 +96,7 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: nn.Conv
     own = geometry.groups > 1
     padding: Any = geometry.padding
     return functional.conv2d(
-        x[:, low:high] if own else x,
+        x[:, low:high] if own and high - low < x.shape[1] else x,
         weight,
         bias,
         geometry.stride,
@@ -346,12 +346,25 @@ def _pair(layer: Layer, soc: SoC) -> tuple[str, str] | str:
 # ------------------------------------------------------------------------------------------ search network
 
 
-def _mixed(full: Tensor, depthwise: Tensor, gate: Tensor, low: int) -> Tensor:
-    """Filters [k, c, fy, fx] weighted by their gates [k], and those of the depthwise channels from `low` on,
-    [n, 1, fy, fx], by what is left, in the place of the one channel that they read."""
-    weight = gate[:, None, None, None] * full
+def _rows(x: Tensor, low: int, high: int) -> Tensor:
+    """x[low:high], without the pass that a gradient would take through a slice of all."""
+    return x if (low, high) == (0, len(x)) else x[low:high]
+
+
+def _filters(conv: nn.Conv2d, bits: int, gate: Tensor | None, low: int, high: int) -> tuple[Tensor, Tensor]:
+    """Quantised filters [n, c, fy, fx] and biases [n] of the channels [low, high), weighed by their gates [n]. What a
+    convolution gives is linear in both, so to weigh them is to weigh it, at a pass over filters in place of several
+    over images."""
+    assert conv.bias is not None
+    weight, bias = integer_weight(_rows(conv.weight, low, high), bits), _rows(conv.bias, low, high)
+    return (weight, bias) if gate is None else (weight * per_channel(gate, weight), bias * gate)
+
+
+def _merged(full: Tensor, depthwise: Tensor, low: int) -> Tensor:
+    """Filters [k, c, fy, fx] and depthwise ones [n, 1, fy, fx] of the channels from `low` on as those of one
+    convolution: a depthwise filter is a full one that is zero but at the one channel that it reads. Changes `full`."""
     at = torch.arange(low, low + len(depthwise), device=full.device)
-    return weight.index_put_((at, at), depthwise[:, 0] * (1 - gate[low:])[:, None, None], accumulate=True)
+    return full.index_put_((at, at), depthwise[:, 0], accumulate=True)
 
 
 class OperatorLayer(MixedLayer):
@@ -431,30 +444,38 @@ class OperatorLayer(MixedLayer):
 
     def forward(self, x: Tensor, mid: Tensor | None = None, mid_for: str = "") -> Tensor:
         """x: the block's input; mid: what its stem gives, read by the operator that `mid_for` names."""
-        first = self.gates[:, 0]
+        gate = self.gates[:, 0]
         low, high = self._undecided()
-        k = len(first)
-        conv, other = self.geometry, self.other
-        assert isinstance(conv, nn.Conv2d) and conv.bias is not None and other.bias is not None
-        merged = mid is None  # a depthwise filter is a full one that is zero elsewhere: both in one convolution
-        start = high if merged else low
+        k, conv, other = len(gate), self.geometry, self.other
+        assert isinstance(conv, nn.Conv2d)
+        mine, its = None, None  # what weighs channels [0, high) of the first operator, [low, k) of the other
+        if low < high:
+            one = torch.ones_like(gate)
+            mine = _rows(gate, 0, high) if not low else torch.cat((one[:low], gate[low:high]))
+            its = 1 - _rows(gate, low, k) if high == k else torch.cat((1 - gate[low:high], one[high:]))
         parts = []
         if high:
-            weight, bias = integer_weight(conv.weight[:high], self.weight_bits[0]), conv.bias[:high]
-            if merged and low < high:
-                alone = integer_weight(other.weight[low:high], self.weight_bits[1])
-                weight = _mixed(weight, alone, first[:high], low)
-                bias = bias * first[:high] + other.bias[:high] * (1 - first[:high])
+            weight, bias = _filters(conv, self.weight_bits[0], mine, 0, high)
+            if mid is None and low < high:
+                assert its is not None
+                alone, more = _filters(other, self.weight_bits[1], its[: high - low], low, high)
+                weight = _merged(weight, alone, low)
+                bias = bias + (more if not low else functional.pad(more, (low, 0)))
             read = mid if mid is not None and mid_for == "conv" else x
             parts.append(_convolved(read, weight, bias, conv, 0, high))
+        start = high if mid is None else low
         if start < k:
-            weight, bias = integer_weight(other.weight[start:], self.weight_bits[1]), other.bias[start:]
-            read = mid if mid is not None and mid_for == "other" else x
-            parts.append(_convolved(read, weight, bias, other, start, k))
-        if merged or low == high:
+            weight, bias = _filters(other, self.weight_bits[1], its if start == low else None, start, k)
+            parts.append(
+                _convolved(mid if mid is not None and mid_for == "other" else x, weight, bias, other, start, k)
+            )
+        if len(parts) == 1:
+            return parts[0]
+        if start == high:
             return torch.cat(parts, 1)
-        gate = first[low:high, None, None]
-        both = parts[0][:, low:] * gate + parts[1][:, : high - low] * (1 - gate)
+        if (low, high) == (0, k):
+            return parts[0] + parts[1]
+        both = parts[0][:, low:] + parts[1][:, : high - low]
         return torch.cat((parts[0][:, :low], both, parts[1][:, high - low :]), 1)
 
     @torch.no_grad()
@@ -541,12 +562,12 @@ def manual_cuts(supernet: Supernet) -> dict[str, dict[str, int]]:
     }
 
 
-def choices(supernet: Supernet) -> dict[str, list[dict[str, int]]]:
+def choices(supernet: Supernet) -> dict[tuple[str, ...], list[dict[str, int]]]:
     """Channels on each core of each layer that has a choice, at all `cut_steps`; most by the first operator first."""
-    out = {}
+    out: dict[tuple[str, ...], list[dict[str, int]]] = {}
     for name, pair in supernet.pairs.items():
         k = supernet.workload[name].k
-        out[name] = [dict(zip(pair, (n, k - n), strict=True)) for n in reversed(cut_steps(k))]
+        out[name,] = [dict(zip(pair, (n, k - n), strict=True)) for n in reversed(cut_steps(k))]
     return out
 
 

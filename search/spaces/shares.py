@@ -5,9 +5,11 @@ Channels and operators make shares soft; what they cost is the same for both, an
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass
+from statistics import median
 from typing import Literal
 
 import numpy as np
@@ -29,6 +31,12 @@ from cosoc.sim.theta import Theta, factors_of
 CostModel = Literal["simulator", "odimo"]
 Shares = MappingOf[str, MappingOf[str, Tensor]]  # soft channels on each core, by layer
 Counts = MappingOf[str, MappingOf[str, int]]  # channels on each core, by layer
+Key = tuple[tuple[str, tuple[tuple[str, int], ...]], ...]  # counts as a key, without cores that have none
+
+
+def key_of(counts: Counts) -> Key:
+    """Counts as a key."""
+    return tuple((name, tuple((core, k) for core, k in on.items() if k)) for name, on in counts.items())
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,9 @@ class ShareCosts:
         self._samples: list[tuple[Made, float]] = []  # what theta is fitted to, with simulated ticks: random, visited
         self._kept = 0  # how many of the pairs are among the samples
         self._primed = Theta()  # where a search begins
-        self._simulated: dict[tuple[tuple[str, tuple[tuple[str, int], ...]], ...], Figures] = {}
+        self.ahead: Callable[[Key], Figures | None] | None = None  # what somebody else has simulated
+        self._simulated: dict[Key, Figures] = {}
+        self._took: list[float] = []  # seconds of each simulation here
 
     def mapping(self, counts: Counts, name: str = "candidate") -> Mapping:
         """The complete mapping of channel counts: in the tiler's tiles, or the best ones (`cut_by`)."""
@@ -100,11 +110,24 @@ class ShareCosts:
 
     def simulated(self, counts: Counts) -> Figures:
         """The simulated cost at whole channels."""
-        key = tuple((name, tuple((c, k) for c, k in on.items() if k)) for name, on in counts.items())
+        key = key_of(counts)
         if key not in self._simulated:
-            present = {name: {c: k for c, k in on.items() if k} for name, on in counts.items()}
-            self._simulated[key] = self.oracle.simulate(self.mapping(present))
+            found = None if self.ahead is None else self.ahead(key)
+            if found is None:
+                began = time.perf_counter()
+                found = self.oracle.simulate(self.mapping({name: dict(on) for name, on in key}))
+                self._took.append(time.perf_counter() - began)
+            self._simulated[key] = found
         return self._simulated[key]
+
+    def knows(self, key: Key) -> bool:
+        """Whether counts have been simulated."""
+        return key in self._simulated
+
+    @property
+    def seconds_each(self) -> float:
+        """What a simulation takes here: the median, as the first ones make what others share; 0 before any."""
+        return median(self._took) if self._took else 0.0
 
     def compare(self, counts: Counts, tolerance: float) -> Pair:
         """Estimate and simulate a candidate; refit theta if they are further apart than the tolerance."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from cosoc.search.training.parts import Given, Split, part_of
-from cosoc.search.training.task import Task, named_task
+from cosoc.search.training.task import CLASSIFICATION, Task, named_task
 from cosoc.sim.errors import InputError
 
 PARTS = ("train", "val", "test")
@@ -34,16 +34,16 @@ def from_npz(path: Path, max_bytes: int) -> Given:
             raise InputError(f"{path}: {missing[0]} is missing; it has {', '.join(arrays) or 'nothing'}")
     y = arrays["y_train"]
     classes = tuple(str(name) for name in arrays["classes"].ravel()) if "classes" in arrays else ()
-    name = str(arrays["task"]) if "task" in arrays else "classification"
+    name = str(arrays["task"]) if "task" in arrays else CLASSIFICATION
     outputs = _count(path, arrays, classes, y)
     task = named_task(name, outputs, str(path))
-    if task.name == "classification" and y.ndim == 2 and y.shape[1] == 1:  # a column of labels, as some sets have them
+    if task.name == CLASSIFICATION and y.ndim == 2 and y.shape[1] == 1:  # a column of labels, as some sets have them
         arrays = {key: one[:, 0] if key.startswith("y_") and one.ndim == 2 else one for key, one in arrays.items()}
         y = arrays["y_train"]
     images = arrays["x_train"].dtype == np.uint8
     parts = {part: _part(path, arrays, part, task, images) for part in PARTS if f"x_{part}" in arrays}
-    labels = y.astype(np.int64) if task.name == "classification" else None
-    if task.name == "classification" and not classes:
+    labels = y.astype(np.int64) if task.name == CLASSIFICATION else None
+    if task.name == CLASSIFICATION and not classes:
         classes = tuple(str(i) for i in range(outputs))
     return Given(
         path.stem, f"arrays in {path}", task, classes, parts["train"], parts.get("val"), parts.get("test"), labels,

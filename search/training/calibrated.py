@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cosoc.search.exact.shares import Front, Price, nearest
+from cosoc.search.exact.shares import Front, Price
 from cosoc.search.spaces.channels import MixedNet, fix
 from cosoc.search.spaces.opened import Opened
 from cosoc.search.spaces.shares import Counts
@@ -49,10 +49,7 @@ class Calibrated:
 
     def front(self, net: MixedNet, price: Price) -> Front:
         """The front of costs, simulated, and losses, by sensitivity."""
-        plans = self.opened.reference.layers
-        given = {n: {part.core: part.channels for part in plans[n].parts} for n in self.opened.choices}
-        base = nearest(self.opened.choices, given)
-        return sensitive_front(net, self.sensitivities, self.opened.choices, base, price)
+        return sensitive_front(net, self.sensitivities, self.opened.choices, self.opened.base, price)
 
     def settle(self, net: MixedNet, counts: Counts) -> None:
         """Make the network that of some shares, in place: channels where they lose least, those of a core side by

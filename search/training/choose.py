@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from cosoc.search.exact.shares import Front, Price, front, nearest, table
+from cosoc.search.exact.shares import Front, Price, beside, front, table
 from cosoc.search.spaces.channels import Assignment, MixedNet, fix
 from cosoc.search.spaces.opened import Opened
 from cosoc.search.spaces.shares import Counts
@@ -37,18 +37,13 @@ class Judge:
         warmed up, quantised and not trained since."""
         for layer in net.searchable().values():
             layer.prefer()
-        fix(net, placed(net, self._reference()))
+        base = self.opened.base
+        fix(net, placed(net, base))
         with torch.no_grad():  # which is when quantisers find their ranges
             net.train()(self.images.x)
-        costs = table(self.opened.choices, self._reference(), price)
-        losses = table(self.opened.choices, self._reference(), lambda counts: self.loss(net, placed(net, counts)))
+        costs = table(self.opened.choices, base, price)
+        losses = table(self.opened.choices, base, lambda counts: self.loss(net, placed(net, counts)))
         return front(costs, losses)
-
-    def _reference(self) -> Counts:
-        """The reference's option of each layer."""
-        plans = self.opened.reference.layers
-        given = {n: {part.core: part.channels for part in plans[n].parts} for n in self.opened.choices}
-        return nearest(self.opened.choices, given)
 
     def loss(self, net: MixedNet, chosen: Assignment) -> float:
         """Mean loss of the network as it stands under an assignment."""
@@ -61,13 +56,13 @@ class Judge:
         seen: dict[Any, Visited] = {}
         for counts, by in sources:
             chosen = self.opened.settled(net, placed(net, counts))
-            whole = counts_of(net, chosen, self.opened.choices)
+            whole = counts_of(net, chosen, self.opened.open_layers)
             cost = aim.simulated(self.figures(whole))
             seen.setdefault(key(whole), Visited(whole, by, self.loss(net, chosen), cost))
         found: list[tuple[float, Counts, list[Move], str]] = []
         for one in worth_repairing(list(seen.values()), aim):
             chosen, moves = self.repaired(net, self.opened.settled(net, placed(net, one.counts)), aim, way_out)
-            whole = counts_of(net, chosen, self.opened.choices)
+            whole = counts_of(net, chosen, self.opened.open_layers)
             worth = aim.worth(self.loss(net, chosen), self.figures(whole))
             found.append((worth, whole, moves, one.by))
         _, counts, moves, by = min(found, key=lambda one: one[0])
@@ -78,7 +73,7 @@ class Judge:
         bounds, brought within them, then given back what they leave room for."""
 
         def cost(tried: Assignment) -> float:
-            return aim.simulated(self.figures(counts_of(net, tried, self.opened.choices)))
+            return aim.simulated(self.figures(counts_of(net, tried, self.opened.open_layers)))
 
         if not aim.bounds:
             return repair(net, chosen, cost, self.opened.steps)
@@ -87,6 +82,16 @@ class Judge:
             chosen = self.opened.settled(net, placed(net, way_out))
         chosen, more = repair(net, chosen, lambda tried: max(1.0, cost(tried)), self.opened.steps)
         return chosen, moves + more
+
+
+def of_first_front(opened: Opened) -> list[Counts]:
+    """The shares whose costs `Judge.front` asks for."""
+    base = opened.base
+    options = beside(opened.choices, base)
+    return [
+        base,
+        *({**base, **dict.fromkeys(layers, option)} for layers, some in options.items() for option in some),
+    ]
 
 
 def counts_of(net: MixedNet, chosen: Assignment, layers: Collection[str]) -> dict[str, dict[str, int]]:

@@ -28,7 +28,8 @@ class Compute:
     """device: torch's, of this process; under torchrun each has its own of it. amp: the format of convolutions and
     products in training (evaluation is in float32); None: float32. workers: processes that make batches; 0: the device
     does, from data that lies there. compiled: by torch.compile. channels_last: the layout of images in memory.
-    accumulate: parts that a step's batch goes through the network in, for less memory; batch norms see a part."""
+    accumulate: parts that a step's batch goes through the network in, for less memory; batch norms see a part. jobs:
+    processes that simulate beside training, where that is worth one; 0: none."""
 
     device: Device = "cpu"
     amp: Amp | None = None
@@ -36,6 +37,7 @@ class Compute:
     compiled: bool = False
     channels_last: bool = False
     accumulate: int = 1
+    jobs: int = 1
 
     def check(self, batch: int, processes: int) -> None:
         """InputError for what is not there, or batches that cannot be cut into equal parts. processes: of the run."""
@@ -49,6 +51,8 @@ class Compute:
             raise InputError(f"amp {self.amp!r}: {' or '.join(AMPS)} is needed")
         if self.workers < 0 or self.accumulate < 1:
             raise InputError(f"workers {self.workers}, accumulate {self.accumulate}: at least 0 and 1 are needed")
+        if self.jobs < 0:
+            raise InputError(f"jobs {self.jobs}: at least 0 is needed")
         if batch % (self.accumulate * processes):
             parts = f"accumulate {self.accumulate}" + (f" in {processes} processes" if processes > 1 else "")
             raise InputError(f"batch {batch}: cannot be cut into equal parts for {parts}; a multiple is needed")

@@ -13,6 +13,7 @@ from cosoc.search.runfolder import RunFolder
 from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, fix
 from cosoc.search.spaces.shares import ShareCosts, Tangent
 from cosoc.search.training.batches import Batch
+from cosoc.search.training.beside import Beside
 from cosoc.search.training.choose import all_counts
 from cosoc.search.training.compute import Forward
 from cosoc.search.training.data import Data
@@ -42,12 +43,12 @@ class Manner:
 
 
 def search_gates(
-    net: MixedNet, aim: Aim, start: Assignment, manner: Manner, phase: Phase, costs: ShareCosts, data: Data,
-    noise: Noise, folder: RunFolder, progress: Progress, teacher: nn.Module | None,
+    net: MixedNet, aim: Aim, start: Assignment, manner: Manner, phase: Phase, costs: ShareCosts, beside: Beside,
+    data: Data, noise: Noise, folder: RunFolder, progress: Progress, teacher: nn.Module | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train weights and gates of a network, in place, from near the assignment `start` on, under noise. teacher: as
-    `train`'s. Returns plain data: strength, as it ended; visited, the shares of each candidate; theta, of the estimate,
-    as it ended."""
+    """Train weights and gates of a network, in place, from near the assignment `start` on, under noise. beside:
+    simulates a candidate while it is validated. teacher: as `train`'s. Returns plain data: strength, as it ended;
+    visited, the shares of each candidate; theta, of the estimate, as it ended."""
     for name, layer in net.searchable().items():
         layer.prefer()
         layer.lean(start[name], LEAN)
@@ -79,12 +80,15 @@ def search_gates(
         quiet(net)
         tangent.renew()  # so that a resumed run goes on as an unbroken one
         chosen = assignment(net)
+        last = epoch == phase.epochs - 1
+        visits = last or epoch % manner.simulate_every == manner.simulate_every - 1 or bool(aim.bounds)
+        if visits:
+            beside.ask([all_counts(net, chosen)], (phase.epochs - 1 - epoch) // manner.simulate_every)
         with net.held():
             fix(net, chosen)
             figures: dict[str, Any] = {phase.judged_by: metric(net, data.val, data.task, phase.compute.workers)}
         figures["strength"] = extra["strength"]
-        last = epoch == phase.epochs - 1
-        if last or epoch % manner.simulate_every == manner.simulate_every - 1 or aim.bounds:
+        if visits:
             figures |= visit(chosen)
         return figures
 
@@ -113,15 +117,22 @@ def search_gates(
 
 def _scored(net: MixedNet, relative: Any, aim: Aim, costs: ShareCosts, draws: torch.Generator) -> Tensor:
     """The cost term of the score estimator: sampled partitionings are simulated."""
-    layers = net.searchable()
+    units = {unit.layers[0]: unit for unit in net.units}
+
+    def whole(choice: MappingOf[str, Tensor]) -> Assignment:
+        return {n: cores.repeat_interleave(units[u].size) for u, cores in choice.items() for n in units[u].layers}
 
     def simulate(choices: Any) -> list[float]:
-        return [aim.simulated(costs.simulated(all_counts(net, chosen))) for chosen in choices]
+        return [aim.simulated(costs.simulated(all_counts(net, whole(choice)))) for choice in choices]
 
     def surrogate(counts: MappingOf[str, Tensor]) -> Tensor:
-        named = {n: dict(zip(layers[n].cores, k.cpu().unbind(), strict=True)) for n, k in counts.items()}
+        named = {
+            n: dict(zip(net.layers[n].cores, (units[u].size * k).cpu().unbind(), strict=True))
+            for u, k in counts.items()
+            for n in units[u].layers
+        }
         out: Tensor = relative(named)
         return out
 
-    logits = {n: layer.logits for n, layer in layers.items()}
+    logits = {name: net.leaning(unit) for name, unit in units.items()}
     return score_loss(logits, simulate, surrogate, SCORE_SAMPLES, draws)

@@ -7,17 +7,16 @@ from torch.nn import functional
 
 from cosoc.search.training.batches import Batch
 from cosoc.search.training.recipe import Recipe
-from cosoc.search.training.task import Task
+from cosoc.search.training.task import CLASSIFICATION, Task
 from cosoc.sim.errors import InputError
 
-SCORES = "classification"  # the one task whose outputs are scores of classes
 IMAGE_DIMS = 4  # with the one of items
 
 
 def check_losses(recipe: Recipe, task: Task, x: Tensor) -> None:
     """InputError for what a recipe does that the task or its items do not allow. x: one item or more."""
     change, at = recipe.augmentation, f"recipe {recipe.name}"
-    if task.name != SCORES:
+    if task.name != CLASSIFICATION:
         for name, given in (("label_smoothing", recipe.label_smoothing), ("distillation", recipe.distillation)):
             if given:
                 raise InputError(f"{at}: {name} is of scores of classes, and the task is {task.name}")

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from cosoc.search.spaces.channels import MixedLayer, MixedNet
+from cosoc.search.training.post import hooked, mse_clip
+from cosoc.search.training.quant import TINY
 from cosoc.sim.cores.analog_array import AnalogArray, AnalogNoise
 from cosoc.sim.errors import InputError
 from cosoc.sim.model.soc import SoC
@@ -104,7 +106,7 @@ def set_ranges(net: MixedNet, bits: int, images: Tensor) -> None:
     of the largest sum of the images that lose least (mean square)."""
     seen: dict[str, Tensor] = {}
 
-    def watched(name: str, layer: MixedLayer) -> nn.Module:
+    def watched(name: str, layer: MixedLayer) -> Any:
         def look(module: nn.Module, given: tuple[Tensor, ...]) -> None:
             on = layer.on_analog() > 0
             if bool(on.any()):
@@ -112,35 +114,22 @@ def set_ranges(net: MixedNet, bits: int, images: Tensor) -> None:
                     [part.movedim(_channels(part), 0)[on].flatten() for part in layer.column_sums(given[0])]
                 )
 
-        return layer.register_forward_pre_hook(look)  # type: ignore[return-value]
+        return layer.register_forward_pre_hook(look)
 
-    hooks = [watched(name, layer) for name, layer in net.layers.items() if any(layer.analog)]
     net.set_adc(0)
     net.eval()
-    with torch.no_grad():
+    with torch.no_grad(), hooked([watched(name, layer) for name, layer in net.layers.items() if any(layer.analog)]):
         net(images)
-    for hook in hooks:
-        hook.remove()  # type: ignore[operator]
     net.set_adc(bits)
     for name, layer in net.layers.items():
         if layer.converter is not None:
             layer.converter.unseen.zero_()
             if name in seen:
-                layer.converter.log_clip.data.fill_(_best_range(seen[name], bits)).log_()
+                found = mse_clip([(seen[name], True)], bits, float(seen[name].abs().max()), RANGES)
+                layer.converter.log_clip.data.fill_(max(found, TINY)).log_()
     net.eval()
 
 
 def _channels(part: Tensor) -> int:
     """The dimension of the channels: the second of maps, the last of what a linear layer gives."""
     return 1 if part.dim() == 4 else part.dim() - 1
-
-
-def _best_range(sums: Tensor, bits: int) -> float:
-    """The range of a converter that loses least of some sums."""
-    top, largest = 2 ** (bits - 1) - 1, float(sums.abs().max().clamp_min(1e-8))
-
-    def lost(clip: float) -> float:
-        step = clip / top
-        return float((sums.clamp(-clip, clip).div(step).round().mul(step) - sums).square().mean())
-
-    return min((share * largest for share in RANGES), key=lost)

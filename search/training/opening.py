@@ -13,7 +13,7 @@ from torch import nn
 from cosoc.search.spaces.channels import cores_of
 from cosoc.search.training.data import Data
 from cosoc.search.training.nets import NETWORKS, build
-from cosoc.search.training.task import Task
+from cosoc.search.training.task import CLASSIFICATION, Task
 from cosoc.search.training.train import generator
 from cosoc.search.training.weights import Pretrained, fitted
 from cosoc.sim.errors import InputError
@@ -121,7 +121,7 @@ def _check_outputs(net: nn.Module, name: str, x: torch.Tensor, y: torch.Tensor |
     if not isinstance(out, torch.Tensor):
         raise InputError(f"{name} gives a {type(out).__name__}; a tensor is needed")
     given = tuple(out.shape)
-    if task.name == "classification" and given != (len(x), task.n_outputs):
+    if task.name == CLASSIFICATION and given != (len(x), task.n_outputs):
         raise InputError(f"{name} gives {given} for {len(x)} {what}; there are {task.n_outputs} classes")
     outputs = out.flatten(1) if task.reconstructs and out.dim() > 1 else out
     if len(outputs) != len(x) or outputs.dim() <= task.dim or outputs.shape[task.dim] != task.n_outputs:

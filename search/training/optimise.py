@@ -69,7 +69,7 @@ class Optimisers:
 
 
 def _torch_optimiser(groups: Sequence[Group]) -> torch.optim.Optimizer:
-    """torch's optimiser of groups of one kind."""
+    """torch's optimiser of groups of one kind, a pass over each parameter a step."""
     kind = groups[0].by.optimiser
     found: list[dict[str, Any]] = []
     for group in groups:
@@ -77,6 +77,6 @@ def _torch_optimiser(groups: Sequence[Group]) -> torch.optim.Optimizer:
         if kind == "sgd":
             record |= {"momentum": group.by.momentum or 0.0, "nesterov": bool(group.by.nesterov)}
         found.append(record)
-    if kind == "sgd":
-        return torch.optim.SGD(found)
-    return torch.optim.Adam(found) if kind == "adam" else torch.optim.AdamW(found)
+    of_kind: Any = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
+    made: torch.optim.Optimizer = of_kind(found, fused=True)
+    return made

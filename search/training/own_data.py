@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
 
 from cosoc.search.training.parts import Given, Part, Split, part_of, stored
-from cosoc.search.training.task import Task, named_task
+from cosoc.search.training.task import CLASSIFICATION, Task, named_task
 from cosoc.sim.errors import InputError
 from cosoc.sim.importers.torch_export import made_by
 
@@ -49,8 +49,8 @@ def from_factory(spec: str) -> Given:
     for key, part in parts.items():
         if _first(part) != (shape, dtype):
             raise InputError(f"{spec}: inputs of {key} are {_first(part)}, of train {(shape, dtype)}; give one kind")
-    labels = train.y.numpy() if task.name == "classification" and isinstance(train, Split) else None
-    if task.name == "classification" and not classes:
+    labels = train.y.numpy() if task.name == CLASSIFICATION and isinstance(train, Split) else None
+    if task.name == CLASSIFICATION and not classes:
         classes = tuple(str(i) for i in range(task.n_outputs))
     mean, std = (tuple(float(one) for one in np.ravel(given.get(key, ()))) for key in ("mean", "std"))
     images = dtype == torch.uint8

@@ -9,7 +9,7 @@ images in place of the batch norms' statistics).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from cosoc.search.training.quant import TINY, ActivationQuantiser, linear_or_con
 
 Clip = Literal["mse", "percentile"]
 
-GRID = 100  # clips that are tried, even shares of the largest magnitude
+GRID = tuple(i / 100 for i in range(1, 101))  # clips that are tried, as shares of the largest magnitude
 BEYOND = 1e-4  # of the values, clipped by a percentile
 SAMPLED = 1 << 15  # values of each tensor that a range is found by; drawn where there are more
 
@@ -94,10 +94,10 @@ def _sampled(x: Tensor, draws: torch.Generator) -> Tensor:
     return flat if len(flat) <= SAMPLED else flat[torch.randint(len(flat), (SAMPLED,), generator=draws)]
 
 
-def mse_clip(seen: Seen, bits: int, largest: float) -> float:
-    """The clip, of GRID even shares of the largest magnitude, at which quantised values are nearest in squares."""
-    clips = largest * torch.arange(1, GRID + 1) / GRID
-    lost = torch.zeros(GRID, dtype=torch.float64)
+def mse_clip(seen: Seen, bits: int, largest: float, shares: Sequence[float] = GRID) -> float:
+    """The clip, of some shares of the largest magnitude, at which quantised values are nearest in squares."""
+    clips = largest * torch.tensor(shares)
+    lost = torch.zeros(len(shares), dtype=torch.float64)
     for x, signed in seen:
         top = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
         for i, clip in enumerate(clips.tolist()):
@@ -138,7 +138,7 @@ def float_means(net: MixedNet, images: Tensor) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
-        return lambda module, given, y: out.__setitem__(name, _mean(y))
+        return lambda module, given, y: out.__setitem__(name, channel_means(y))
 
     net.eval()
     with in_float(net), hooked([layer.register_forward_hook(keep(n)) for n, layer in net.layers.items()]):
@@ -156,7 +156,7 @@ def correct_biases(net: MixedNet, images: Tensor, means: Mapping[str, Tensor]) -
             assert isinstance(module, MixedLayer)
             if module.geometry.bias is None:
                 return y
-            off = means[name] - _mean(y)
+            off = means[name] - channel_means(y)
             module.geometry.bias.add_(off)
             return y + off.reshape(_channel_shape(y))
 
@@ -167,8 +167,8 @@ def correct_biases(net: MixedNet, images: Tensor, means: Mapping[str, Tensor]) -
         net(images)
 
 
-def _mean(y: Tensor) -> Tensor:
-    """Of each channel [k] of outputs [n, k, oy, ox] or [..., k]."""
+def channel_means(y: Tensor) -> Tensor:
+    """The mean of each channel [k] of outputs [n, k, oy, ox] or [..., k]."""
     return y.mean((0, 2, 3)) if y.dim() == 4 else y.flatten(0, -2).mean(0)
 
 

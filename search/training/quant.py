@@ -33,8 +33,9 @@ def integer_weight(weight: Tensor, bits: int) -> Tensor:
     enough that clipping would cost more than it gains.
     """
     top = 2 ** (bits - 1) - 1
-    largest = weight.detach().flatten(1).abs().amax(1).clamp_min(TINY)
-    out: Tensor = _Rounded.apply(weight, per_channel(largest / top, weight))  # type: ignore[no-untyped-call]
+    flat = weight.detach().flatten(1)
+    most = torch.maximum(flat.amax(1), -flat.amin(1)).clamp_min(TINY)
+    out: Tensor = _Rounded.apply(weight, per_channel(most / top, weight))  # type: ignore[no-untyped-call]
     return out
 
 
@@ -86,7 +87,8 @@ class _Clipped(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, out, clip = ctx.saved_tensors
         # A quotient is below 1 if and only if x is below the clip, in any precision.
-        inside: Tensor = torch.ops.aten.hardtanh_backward(grad, x / clip, -1.0 if ctx.signed else 0.0, 1.0)
+        low, quotient = -1.0 if ctx.signed else 0.0, x / clip
+        inside: Tensor = torch.ops.aten.hardtanh_backward.grad_input(grad, quotient, low, 1.0, grad_input=quotient)
         # What is clipped reads +-high, or 0 where the clip has no part in it.
         to_clip = ((grad - inside).flatten().to(clip.dtype) @ out.flatten().to(clip.dtype)) / clip
         return inside, to_clip, None, None

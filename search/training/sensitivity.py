@@ -21,7 +21,7 @@ from cosoc.search.exact.shares import Choices, Front, Option, Price, Table, fron
 from cosoc.search.spaces.channels import MixedLayer, MixedNet
 from cosoc.search.spaces.shares import Counts
 from cosoc.search.training.parts import Split
-from cosoc.search.training.post import hooked, in_float
+from cosoc.search.training.post import channel_means, hooked, in_float
 from cosoc.search.training.quant import linear_or_conv
 
 Sensitivities = Mapping[str, Tensor]  # by layer that has a choice: loss added by each channel on each core, [k, cores]
@@ -71,7 +71,7 @@ def _offsets(net: MixedNet, images: Tensor, changes: Mapping[str, Tensor]) -> di
             assert isinstance(module, MixedLayer)
             mean, geometry = given[0].mean(0, keepdim=True), module.geometry
             shifts = [linear_or_conv(mean, d.reshape(geometry.weight.shape), None, geometry) for d in changes[name]]
-            out[name] = torch.stack([_by_channel(shift) for shift in shifts], 1)
+            out[name] = torch.stack([channel_means(shift) for shift in shifts], 1)
 
         return hook
 
@@ -79,10 +79,6 @@ def _offsets(net: MixedNet, images: Tensor, changes: Mapping[str, Tensor]) -> di
     with in_float(net), hooked([net.layers[name].register_forward_pre_hook(keep(name)) for name in changes]):
         net(images)
     return out
-
-
-def _by_channel(y: Tensor) -> Tensor:
-    return y.mean((0, 2, 3)) if y.dim() == 4 else y.flatten(0, -2).mean(0)
 
 
 def added(found: Tensor, cores: tuple[str, ...], option: Option) -> float:
@@ -100,12 +96,13 @@ def added(found: Tensor, cores: tuple[str, ...], option: Option) -> float:
 
 def sensitive_front(net: MixedNet, found: Sensitivities, choices: Choices, base: Counts, price: Price) -> Front:
     """The front of costs, each layer's options simulated beside a base, and of losses by sensitivity."""
-    costs = table(choices, base, price)
-    cores = {name: layer.cores for name, layer in net.searchable().items()}
-    losses = {
-        name: np.array([added(found[name], cores[name], option) for option in options])
-        for name, options in costs.options.items()
-    }
+    costs, sizes = table(choices, base, price), {unit.layers: unit.size for unit in net.units}
+    losses = {}
+    for layers, options in costs.options.items():
+        size, cores = sizes[layers], net.layers[layers[0]].cores
+        together = torch.stack([found[name] for name in layers])
+        lost = torch.unflatten(together, 1, (-1, size)).sum((0, 2))  # by head, or channel
+        losses[layers] = np.array([added(lost, cores, {on: k // size for on, k in one.items()}) for one in options])
     return front(costs, Table(0.0, costs.options, losses))
 
 

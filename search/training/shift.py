@@ -31,13 +31,12 @@ from cosoc.search.training.data import Data
 from cosoc.search.training.evaluate import BATCH
 from cosoc.search.training.noise import Kind, Noise, noise_of, quiet, set_ranges
 from cosoc.search.training.order import Correlation, Order, order, resampled
-from cosoc.search.training.task import Task
+from cosoc.search.training.task import CLASSIFICATION, Task
 from cosoc.search.training.train import generator
 from cosoc.search.training.trained import TrainedRun
 from cosoc.sim.errors import InputError
 from cosoc.sim.progress import Report, untold
 
-CLASSIFICATION = "classification"
 FEW = 3  # corruptions that have a row each under noise, too
 CHIPS = 3  # drawn, where nothing is said
 RANGED_BY = 512  # images of the validation part, by which converters get their ranges

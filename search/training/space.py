@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from cosoc.search.exact.shares import GRID, Front, Price, least, priced
 from cosoc.search.loop import Asked, search
+from cosoc.search.manifest import replace_file
 from cosoc.search.oracle import Oracle
 from cosoc.search.result import Result
 from cosoc.search.runfolder import RunFolder
@@ -36,8 +37,9 @@ from cosoc.search.spaces.operators import Cut, Template
 from cosoc.search.spaces.shares import CostModel, Counts, ShareCosts
 from cosoc.search.targets import Target
 from cosoc.search.training.batches import Batch
+from cosoc.search.training.beside import Beside
 from cosoc.search.training.calibrated import CALIBRATION, Calibrated, Calibration, calibrated
-from cosoc.search.training.choose import IMAGES, Judge, all_counts, counts_of
+from cosoc.search.training.choose import IMAGES, Judge, all_counts, counts_of, of_first_front
 from cosoc.search.training.compute import Compute, Forward
 from cosoc.search.training.data import Data, load_data
 from cosoc.search.training.evaluate import metric
@@ -159,10 +161,11 @@ def search_trained(config: TrainingConfig, report: Report) -> Result:
     asked = Asked(
         config.objective, config.seed, config.out, config.stated(), config.resume, config.redo, config.targets
     )
-    result = search(space, space.oracle, asked, report)
+    with space.beside:
+        result = search(space, space.oracle, asked, report)
     speed = space.progress.speed.stated(config.compute.device, processes())
     if speed:
-        (config.out / SPEED).write_text(json.dumps(speed, indent=1) + "\n", encoding="utf-8")
+        replace_file(config.out / SPEED, (json.dumps(speed, indent=1) + "\n").encode())
     return replace(result, speed=speed)
 
 
@@ -192,8 +195,9 @@ class TrainedSpace:
         self.oracle = Oracle(config.soc, self.workload)
         self.costs = ShareCosts(self.workload, config.soc, config.runtime, config.cost_model, self.oracle)
         self.reference = self.simulated(self.reference_counts)
-        if "tiles" in config.inner:
-            self.costs.cut_by(InnerTiles(self.workload, config.soc, config.objective, self.reference))
+        inner = (config.objective, self.reference) if "tiles" in config.inner else None
+        if inner is not None:
+            self.costs.cut_by(InnerTiles(self.workload, config.soc, *inner))
             self.reference = self.simulated(self.reference_counts)
         self.points = self._names()
         self.manual = dict(self.opened.manual)
@@ -213,6 +217,8 @@ class TrainedSpace:
             self.costs.start(config.theta)
         else:
             self.costs.prime(PRIMING, config.seed)
+        alone = processes() < 2  # of a run in several processes each has a core to itself at most
+        self.beside = Beside(self.costs, config.compute.jobs if alone else 0, inner)
         self.folder: RunFolder
         self.front: Front | None = None  # by costs and losses layer by layer; made when the network has been warmed up
         self.post: tuple[Calibrated, Front] | None = None  # of the same network, and its front by sensitivity
@@ -259,7 +265,7 @@ class TrainedSpace:
 
     @property
     def reference_counts(self) -> Counts:
-        return of_layers(_counts(self.opened.reference), list(self.opened.choices))
+        return of_layers(_counts(self.opened.reference), self.opened.open_layers)
 
     @property
     def grain(self) -> int:
@@ -382,6 +388,9 @@ class TrainedSpace:
         """Train the float network from the first weights of a seed, with what `draw` chooses for each step."""
         config, float_net = self.config, self.opened.float_net
         if self.folder.finished(name) is None:
+            if self.front is None and self.points and config.cost_model == "simulator":
+                shares = of_first_front(self.opened)
+                self.beside.ask([{**self.settled, **counts} for counts in shares], self._visits)
             float_net.load_state_dict(self._first_weights(seed))
 
             def loss(forward: Forward, batch: Batch, draws: torch.Generator, done: float) -> Tensor:
@@ -404,6 +413,11 @@ class TrainedSpace:
             self.progress.advance(self.n_warm, name)
         self.counted.add(name)
         float_net.load_state_dict(self.folder.weights(name))
+
+    @property
+    def _visits(self) -> int:
+        """Candidates that searches by gradient simulate, about."""
+        return len(self.points) * self.n_search // self.config.simulate_every
 
     def _settle_norms(self, draw: Callable[[torch.Generator | None], None], seed: int) -> None:
         """Move the statistics of the warmed-up network's batch norms by some batches of the training part."""
@@ -490,7 +504,7 @@ class TrainedSpace:
     def searched(self, net: MixedNet, name: str, aim: Aim) -> dict[str, Any]:
         """The search of a point: the front layer by layer says where to begin, the gradient goes on from there, and of
         all that has been come by, repaired, the best is kept."""
-        config, layers = self.config, list(self.opened.choices)
+        config, layers = self.config, self.opened.open_layers
         judge = Judge(self.opened, self.simulated, self.judged, self.data.task)
         if config.calibrate_only:
             return self.chosen(net, name, aim, judge)
@@ -500,7 +514,7 @@ class TrainedSpace:
         visited, strength = list[Counts](), aim.strength
         if self.n_search:
             teacher, start = self._teacher(self.opened.reference), starts[0][1]
-            rest = (self.costs, self.data, self.noise, self.folder, self.progress, teacher)
+            rest = (self.costs, self.beside, self.data, self.noise, self.folder, self.progress, teacher)
             ended = search_gates(net, aim, start, manner, phase, *rest)
             visited, strength = [of_layers(counts, layers) for counts in ended["visited"]], ended["strength"]
         sources = [*((counts, by) for counts, _, by in starts), *((counts, "gradient") for counts in visited)]
@@ -566,7 +580,10 @@ class TrainedSpace:
         begin = self.opened.settled(net, placed(net, {**self.settled, **self._at(front, aim)}))
         repaired, moves = judge.repaired(net, begin, aim, self.within if self.config.targets else self.cheapest)
         found: dict[str, Any] = {"by": "sensitivity", "seen": 1, "pool": [], "strength": None}
-        found |= {"counts": counts_of(net, repaired, self.opened.choices), "moves": [asdict(move) for move in moves]}
+        found |= {
+            "counts": counts_of(net, repaired, self.opened.open_layers),
+            "moves": [asdict(move) for move in moves],
+        }
         found["theta"] = asdict(self.costs.theta)
         self.folder.finish(f"{name}.search", found, net.state_dict())
         return found
@@ -579,7 +596,7 @@ class TrainedSpace:
     def known(self, name: str) -> Candidate:
         """A manual mapping."""
         given = self.manual[name]
-        counts = self.cheapest if given is None else of_layers(_counts(given), list(self.opened.choices))
+        counts = self.cheapest if given is None else of_layers(_counts(given), self.opened.open_layers)
         self.costs.restart()
         return self.mapped(name, counts, None, {}, None)
 

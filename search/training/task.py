@@ -13,6 +13,7 @@ from torch.nn import functional
 from cosoc.search.metric import ACCURACY, Metric
 from cosoc.sim.errors import InputError
 
+CLASSIFICATION = "classification"  # the one task whose outputs are scores of classes
 IGNORED = -100  # a target that is none: padding, or a pixel nobody has labelled; as torch's losses have it
 
 
@@ -74,7 +75,7 @@ def _short(dtype: torch.dtype) -> str:
 
 def classification(n_outputs: int) -> Task:
     """Scores [n, classes] against classes [n]: cross-entropy, and the share of items whose class is the likeliest."""
-    return Task("classification", functional.cross_entropy, _right, _mean, n_outputs, targets=torch.int64)
+    return Task(CLASSIFICATION, functional.cross_entropy, _right, _mean, n_outputs, targets=torch.int64)
 
 
 def regression(n_outputs: int) -> Task:

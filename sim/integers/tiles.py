@@ -222,7 +222,8 @@ def constants_of(about: IntegerLayer, own: Layer, tile: Ranges) -> int:
     """Elements of a layer's constants that a tile needs."""
     (k0, k1), (y0, y1), (x0, x1) = tile["k"], tile["oy"], tile["ox"]
     if about.constant is not None:
-        return (k1 - k0) * (y1 - y0) * max(0, min(x1, int(about.constant.shape[2])) - x0)
+        length: int = about.constant.shape[2]
+        return (k1 - k0) * (y1 - y0) * max(0, min(x1, length) - x0)
     return 2 * (k1 - k0)  # scales and shifts of a norm
 
 

@@ -32,6 +32,7 @@ from cosoc.search.spaces.operators import (
 from cosoc.search.spaces.shares import Counts, ShareCosts
 from cosoc.search.targets import Target
 from cosoc.search.training.nets import mobilenet_v1_025
+from cosoc.search.training.quant import integer_weight, linear_or_conv
 from cosoc.search.training.recipe import find_recipe
 from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.sim.errors import InputError
@@ -186,6 +187,44 @@ def test_soft_gates_weigh_the_outputs_of_both_operators(template: Template, cut:
         out.sum().backward()
         assert layer.cut.grad is not None
         assert layer.cut.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("undecided", [(0, 32), (16, 32), (0, 16)])
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_weighed_filters_give_the_sum_of_weighed_outputs_and_its_gradients(
+    template: Template, undecided: tuple[int, int]
+) -> None:
+    """The definition: both operators whole, their outputs weighed channel by channel and added. Convolutions are linear
+    in filters and biases, so outputs and all gradients are the same but for rounding, 1e-12 in double precision."""
+    layer = prepare(small(template), SOC).layers["same.choice.conv"].double().train()
+    assert isinstance(layer, OperatorLayer)
+    draws = torch.Generator().manual_seed(0)
+    low, high = undecided
+    gate = torch.cat((torch.ones(low), torch.linspace(0.9, 0.1, high - low), torch.zeros(32 - high))).double()
+    inputs = [torch.randn(2, 32, 5, 5, generator=draws, dtype=torch.float64).requires_grad_() for _ in range(2)]
+    x, mid = inputs[0], None if template == "conv-dw" else inputs[1]
+    mid_for = {"conv-dw": "", "dws-dw": "conv", "conv-dws": "other"}[template]
+    found = []
+    for plain in (False, True):
+        first = gate.clone().requires_grad_()
+        layer.gates = torch.stack((first, 1 - first), 1)
+        layer.told = None
+        if plain:
+            outputs = []
+            for conv, bits in zip((layer.geometry, layer.other), layer.weight_bits, strict=True):
+                read = x if mid is None or mid_for != ("conv" if conv is layer.geometry else "other") else mid
+                outputs.append(linear_or_conv(read, integer_weight(conv.weight, bits), conv.bias, conv))
+            weights = layer.gates.T[:, None, :, None, None]
+            out = weights[0] * outputs[0] + weights[1] * outputs[1]
+        else:
+            out = layer(x, mid, mid_for)
+        of = [x, *([] if mid is None else [mid]), layer.geometry.weight, layer.geometry.bias]
+        of += [layer.other.weight, layer.other.bias]
+        seen = torch.autograd.grad((out * torch.arange(out.numel()).reshape(out.shape).cos()).sum(), [*of, first])
+        between = (gate > 0) & (gate < 1)  # what is decided has no other side to lean to
+        found.append([out.detach(), *seen[:-1], seen[-1][between]])
+    for fast, definition in zip(*found, strict=True):
+        assert torch.allclose(fast, definition, rtol=1e-12, atol=1e-12 * float(definition.abs().max()))
 
 
 def test_cumulative_gates_are_probabilities_of_cuts() -> None:

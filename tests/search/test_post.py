@@ -94,11 +94,11 @@ def test_the_clip_of_least_squares_is_the_grids_best(bits: int, signed: bool) ->
     x = x if signed else np.abs(x)
     top = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
     lost = []
-    for i in range(1, GRID + 1):
-        step = 40.0 * i / GRID / top
+    for share in GRID:
+        step = 40.0 * share / top
         lost.append(np.mean((np.clip(np.rint(x / step), -top if signed else 0, top) * step - x) ** 2, dtype=np.float64))
     found = mse_clip([(torch.from_numpy(x), signed)], bits, 40.0)
-    assert found == pytest.approx(40.0 * (int(np.argmin(lost)) + 1) / GRID)
+    assert found == pytest.approx(40.0 * GRID[int(np.argmin(lost))])
     if bits == 4:
         assert found < 30.0  # of 16 levels over 40 hardly any would be left for the rest
 

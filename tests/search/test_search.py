@@ -1,17 +1,25 @@
 """A whole search on the digits: what it leaves behind, what it refuses, and that a kill changes nothing."""
 
 import json
+import multiprocessing
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from cosoc.search.manifest import MANIFEST
+from cosoc.search.spaces.shares import Key, ShareCosts
 from cosoc.search.targets import Target
+from cosoc.search.training import beside
+from cosoc.search.training.beside import Beside
 from cosoc.search.training.nets import build
 from cosoc.search.training.recipe import find_recipe
 from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.sim.errors import InputError
+from cosoc.sim.figures import Figures
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import load_mapping
 from cosoc.sim.importers.torch_export import from_module
@@ -54,6 +62,43 @@ def test_every_reported_latency_is_the_simulation_of_the_mapping_beside_it(finis
         assert row["simulated"]["energy_j"] == pytest.approx(result.energy_j, rel=1e-12)
         assert 0 < row["estimated"]["latency_s"] < 10 * result.seconds
         assert 0 <= row["accuracy"] <= 1
+
+
+def test_simulations_in_a_process_beside_training_change_nothing(
+    tiny: TrainingConfig, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file that a run keeps has the digest that it has where all was simulated in line; no process is left."""
+    given, take = list[Figures | None](), Beside.take
+
+    def counted(self: Beside, key: Key) -> Figures | None:
+        given.append(take(self, key))
+        return given[-1]
+
+    monkeypatch.setattr(beside, "BEGINNING_S", 0.0)
+    monkeypatch.setattr(Beside, "take", counted)
+    search_trained(replace(tiny, out=tmp_path / "run"), quiet)
+    assert any(given)
+    assert not multiprocessing.active_children()
+    assert (tmp_path / "run" / MANIFEST).read_bytes() == (finished / MANIFEST).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (BrokenProcessPool("a worker was killed"), "was killed, by a signal or for want of memory; --resume goes on"),
+        (ValueError("odd\nthing"), "simulating beside training: ValueError: odd thing"),
+    ],
+)
+def test_what_ends_a_simulation_beside_training_is_told_in_one_line(failure: Exception, told: str) -> None:
+    soc, workload = find_soc("diana"), from_module(build("digits_cnn"), (1, 8, 8), "digits_cnn")
+    ahead, future = Beside(ShareCosts(workload, soc, "overlapped"), 1, None), Future[Figures | None]()
+    future.set_running_or_notify_cancel()
+    future.set_exception(failure)
+    ahead._under_way[()] = future
+    with pytest.raises(InputError) as refusal:
+        ahead.take(())
+    assert told in str(refusal.value)
+    assert "\n" not in str(refusal.value)
 
 
 def test_the_folder_has_what_it_takes_to_read_it(finished: Path) -> None:

@@ -16,9 +16,11 @@ from rich.console import Console
 
 from cosoc.search.campaigns import results
 from cosoc.search.campaigns import run as sweeps
+from cosoc.search.campaigns.checks import plan_problems
 from cosoc.search.campaigns.plan import Task, load_plan, tasks
 from cosoc.search.campaigns.results import failures, fronts, split_fronts
 from cosoc.search.campaigns.run import ProcessPool, SweepConfig, sweep
+from cosoc.search.campaigns.trained import TrainedKeys, config_keys
 from cosoc.search.spaces.split_space import SplitConfig, search_splits
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import device_soc, find_cluster, find_soc
@@ -74,6 +76,46 @@ def test_operators_are_searched_by_strength_with_the_template(tmp_path: Path) ->
         ("operators", 1, "dws-dw"),
         ("operators", 3, "dws-dw"),
     ]
+
+
+def test_a_task_has_what_its_space_knows_of_how_networks_are_trained(tmp_path: Path) -> None:
+    """Keys that are left out are in no task, so that a plan's tasks stay the same when a key comes to be."""
+    path, weights = tmp_path / "plan.yaml", tmp_path / "net.pt"
+    weights.touch()
+    path.write_text(
+        f"search: {{soc: [diana], workload: [digits_cnn], space: [channels, operators], weights: {weights}, cut: point,"
+        " recipe: odimo, batch: 16, rates: {search: 1.0e-3}, train_noise: 'adc,drift', adc_bits: 0}"
+    )
+    both = {"recipe": "odimo", "batch": 16, "rates": {"search": 1e-3}, "train_noise": "adc,drift"}
+    found = {task.spec["space"]: task.spec for task in tasks(load_plan(path, plan_problems))}
+    for space, own in (("channels", {"weights": str(weights)}), ("operators", {"cut": "point"})):
+        assert {key: value for key, value in found[space].items() if key in TrainedKeys.model_fields} == both | own
+    config = config_keys(found["channels"])
+    assert (config["recipe"].batch, config["train_noise"], config["weights"]) == (16, ("adc", "drift"), weights)
+    path.write_text(f"search: {{soc: [diana], workload: [digits_cnn], weights: {weights}, calibrate_only: true}}")
+    (alone,) = tasks(load_plan(path, plan_problems))
+    assert alone.spec["calibrate_only"] and not {"strength", "epochs"} & set(alone.spec)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("points: 3", "points: found 3: no key of a plan: a task is one point of a front; give strengths"),
+        ("device: cuda", "device: found 'cuda': no key of a plan: each task is one process on the CPU"),
+        ("cut: point", "cut: found 'point': means nothing with space channels; leave it out"),
+        ("{calibrate_only: true, epochs: 3}", "epochs: found 3: means nothing with calibrate_only"),
+        ("recipe: none_such", "recipe: no recipe named 'none_such'; there is"),
+        ("weights: nowhere.pt", "weights: no file nowhere.pt"),
+        ("train_noise: thunder", "train_noise: no noise named 'thunder'"),
+    ],
+)
+def test_how_networks_are_trained_is_refused_at_its_line(tmp_path: Path, key: str, message: str) -> None:
+    path, lines = tmp_path / "plan.yaml", key.strip("{}").split(", ")
+    path.write_text("search:\n  soc: [diana]\n  workload: [digits_cnn]\n  " + "\n  ".join(lines) + "\n")
+    with pytest.raises(InputError) as caught:
+        load_plan(path, plan_problems)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"{path}:{3 + len(lines)}:")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ from cosoc.sim.files.names import list_socs
 from cosoc.sim.integers.network import IntegerLayer, IntegerNetwork, rescale, run_whole, windows
 from cosoc.sim.integers.regions import NEVER, TileFault
 from cosoc.sim.integers.run import run_tiles
-from cosoc.sim.model.mapping import RUNTIMES, LayerPlan, Mapping, Part, Piece
+from cosoc.sim.machine.program import KINDS
+from cosoc.sim.model.mapping import DIMS, RUNTIMES, Extent, LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.report.result import Result
 from cosoc.sim.simulate import simulate
@@ -118,6 +119,22 @@ def test_random_fused_pieces_compute_their_networks(chip: str, seed: int) -> Non
                 tried += 1
                 assert differing(simulate(soc, workload, mapping), seed) == []
                 break
+
+
+@pytest.mark.parametrize("resident", [("a", "b"), ("b",), ()], ids=str)
+def test_weights_of_a_step_stay_for_the_next_or_come_again(resident: tuple[str, ...]) -> None:
+    """On Gemmini two layers of 48 channels, in two steps, each with more pixels than half the accumulator has room for
+    in 48 channels: weights that stay come in two tiles, and both are there in the second step."""
+    area = {"oy": 24, "ox": 16, "iy": 24, "ix": 16, "fy": 3, "fx": 3, "pad_y": 1, "pad_x": 1}
+    layers = (Layer("a", "conv", (INPUT,), 48, 8, **area), Layer("b", "conv", ("a",), 48, 48, **area))
+    network = Workload("two", (8, 24, 16), layers, ("b",))
+    plan = LayerPlan((Part("gemmini", 48, Extent(32, 48, 3, 3, 12, 16)),), DIMS)
+    result = simulate(find_soc("gemmini"), network,
+                      Mapping("m", "overlapped", {"b": plan}, (Piece(("a", "b"), resident=resident),)))  # fmt: skip
+    assert differing(result) == []
+    rows = result.program.rows
+    moved = rows["payload_bytes"][rows["kind"] == KINDS.index("weights")].clip(0).sum()
+    assert moved == sum(layer.weights * (1 if layer.name in resident else 2) for layer in layers)
 
 
 # -- what it would notice ------------------------------------------------------------------------------------------
