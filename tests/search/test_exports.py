@@ -232,7 +232,7 @@ def test_a_transformer_behind_converters_is_as_accurate_as_its_run_says(tmp_path
     torch.manual_seed(0)
     net = VisionTransformer(1, 10, 8, 4, 24, 1, 3)
     config = TrainingConfig(
-        soc=find_soc("diana"), workload="tiny_vit", module=net, points=0, strengths=(), epochs=12, adc_bits=6,
+        soc=find_soc("diana"), workload="tiny_vit", module=net, points=0, strengths=(), epochs=8, adc_bits=6,
          manual=("io_8bit_backbone_ternary",), out=tmp_path / "run",
     )  # fmt: skip
     search_trained(config, lambda done, total, what: None)
