@@ -12,21 +12,27 @@ from cosoc.sim.model.workload import Tile
 
 
 class HostCpu(Core):
-    """Runs every operator, at so many cycles a multiply-accumulate or an element touched."""
+    """Runs every operator, at so many cycles a multiply-accumulate or an element read.
+
+    What a figure is of compiled code on RI5CY and Rocket: benchmarks/host_kernels.py.
+    """
 
     BY_ARRAYS: ClassVar[bool] = True
     UNUSED: ClassVar[Mapping[str, str]] = NO_FEED | ONE_FORMAT
 
     model: Literal["host_cpu"]
     cycles_per_mac: WholeCycles  # of a multiply-accumulate
-    cycles_per_element: WholeCycles  # of an element read, where nothing is multiplied
+    cycles_per_element: WholeCycles  # of an element read, where nothing is multiplied: sums, pools, functions by table
+    cycles_per_row_element: WholeCycles | None = None  # of softmax and norms, which read a row more than once; none: as above
+    cycles_per_copied_element: WholeCycles | None = None  # of concatenations, slices, tables' rows; none: as other elements
     bias_bytes: WordBytes = 4  # per output channel, moved with the weights
 
     def silicon(self) -> Silicon:
         return Silicon(processors=1)
 
     def improvements(self) -> tuple[str, ...]:
-        return ("cycles_per_mac=x0.5", "cycles_per_element=x0.5")
+        stated = ("cycles_per_mac", "cycles_per_element", "cycles_per_row_element", "cycles_per_copied_element")
+        return tuple(f"{key}=x0.5" for key in stated if getattr(self, key) is not None)
 
     def fits(self, tile: Tile) -> list[str]:
         return []
@@ -35,7 +41,12 @@ class HostCpu(Core):
         outputs = tile.k * tile.oy * tile.ox
         if tile.op in ("conv", "matmul"):
             return outputs * tile.c * tile.fy * tile.fx * self.cycles_per_mac
-        return outputs * tile.fy * tile.fx * tile.operands * self.cycles_per_element
+        each: int | None = None
+        if tile.op in ("softmax", "norm"):
+            each = self.cycles_per_row_element
+        elif tile.copied:
+            each = self.cycles_per_copied_element
+        return outputs * tile.fy * tile.fx * tile.operands * (each or self.cycles_per_element)
 
     def weight_bytes(self, tile: Tile, xp: Any) -> Num:
         if tile.op != "conv":

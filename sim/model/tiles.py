@@ -143,6 +143,7 @@ def make_tile(layer: Layer, k: Num, oy: Num, ox: Num, ox_unroll: int = 0, c: int
         dilation_y=dilation_y,
         dilation_x=dilation_x,
         operands=len(layer.inputs) if layer.op in ("add", "eltwise") else 1,
+        copied=layer.hands_on or layer.op == "gather",
         ox_unroll=ox_unroll,
     )
 

@@ -303,6 +303,7 @@ class Tile:
     dilation_y: int = 1
     dilation_x: int = 1
     operands: int = 1  # inputs of an elementwise operator
+    copied: bool = False  # whether its outputs are inputs, as they are
     ox_unroll: int = 0  # most pixels an analog operation computes at once, 0: as many as fit
 
     @property

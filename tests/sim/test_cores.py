@@ -5,11 +5,13 @@ import pytest
 
 from cosoc.sim import exact
 from cosoc.sim.cores.cluster import Cluster
+from cosoc.sim.cores.host_cpu import HostCpu
 from cosoc.sim.cores.ne16 import Ne16
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.model.silicon import SUM_BITS, Silicon
 from cosoc.sim.model.soc import SoC
-from cosoc.sim.model.workload import Tile
+from cosoc.sim.model.tiles import make_tile
+from cosoc.sim.model.workload import SLICE, Layer, Tile
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +139,26 @@ def test_the_host_pays_for_every_mac_and_for_every_operand() -> None:
     host = find_soc("diana", figures).cores["host"]
     assert host.cycles(conv(8, 4, 16, 16, 3), exact) == 8 * 16 * 16 * 4 * 9 * 3
     assert host.cycles(Tile("add", 8, 1, 16, 16, operands=2), exact) == 8 * 16 * 16 * 2 * 5
+
+
+def test_the_host_pays_for_each_kind_of_element_by_its_own_figure() -> None:
+    """100 pixels of 8 channels: softmax and norms read rows more than once, concatenations and slices only move. What a
+    file does not tell apart costs as other elements do."""
+    keys = ("cycles_per_element", "cycles_per_row_element", "cycles_per_copied_element")
+    figures = {f"cores.host.{key}": value for key, value in zip(keys, ("5", "7", "2"), strict=True)}
+    host = find_soc("diana", figures).cores["host"]
+    assert isinstance(host, HostCpu)
+    plain = host.model_copy(update=dict.fromkeys(keys[1:]))
+    for op, fn, each in (
+        ("softmax", "", 7),
+        ("norm", "", 7),
+        ("concat", "", 2),
+        ("eltwise", SLICE, 2),
+        ("eltwise", "gelu", 5),
+    ):
+        tile = make_tile(Layer("one", op, ("x",), k=8, c=8, oy=10, ox=10, iy=10, ix=10, fn=fn), 8, 10, 10)
+        assert host.cycles(tile, exact) == 800 * each, op
+        assert plain.cycles(tile, exact) == 800 * 5, op
 
 
 def test_a_systolic_array_stores_a_byte_a_weight() -> None:

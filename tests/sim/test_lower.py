@@ -150,9 +150,11 @@ def test_tile_sizes_are_those_of_cuts_into_equal_parts() -> None:
 
 
 def test_figures_beyond_what_ticks_can_count_are_an_input_error(diana: SoC) -> None:
-    slow = find_soc("diana", {"cores.host.cycles_per_element": "1000000000", "memories.flash.size_bytes": str(1 << 44)})
+    slow = find_soc(
+        "diana", {"cores.host.cycles_per_row_element": "1000000000", "memories.flash.size_bytes": str(1 << 44)}
+    )
     layer = Layer("soft", "softmax", (INPUT,), 64, 64, 1 << 10, 1 << 10, 1 << 10, 1 << 10)
-    message = "one on diana cannot be counted: .*more than 2\\^50.*made by cores.host: .*cycles_per_element"
+    message = "one on diana cannot be counted: .*more than 2\\^50.*made by cores.host: .*cycles_per_row_element"
     with pytest.raises(InputError, match=message):  # 2^26 elements of 10^9 cycles
         lower(Workload("one", (64, 1 << 10, 1 << 10), (layer,), ("soft",)), Mapping("m", "serial"), slow)
     # 2^44 multiply-accumulates at the least rate that there is, 2^-20 a cycle: past what 64 bits hold.
