@@ -1,12 +1,15 @@
 """Training: what do networks that were trained with a mapping become, beside what one would compare them with?
 
-    python benchmarks/training.py [PART ...] [--quick] [--data NAME] [--json FILE] [--keep DIR]
+    python benchmarks/training.py [PART ...] [--quick] [--data NAME] [--device cpu|cuda|mps] [--json FILE] [--keep DIR]
 
 shift     Accuracy under fifteen corruptions of the images, and under DIANA's analog noise as its file states it; do
           mappings keep their order? Then the same at the worst of the ranges that the file states for that noise:
           what does training under it gain? Each mapping is trained several times, on other chips than it is evaluated
           on.
 post      Post-training quantisation beside training (post_training.py).
+large     ViT-B/16 and BERT-Base at full size through every step of a search (full_size.py).
+full      Fashion-MNIST as it is trained at length, started and extrapolated (full_training.py).
+depth     A transformer of twelve blocks, a front from little training (full_training.py).
 
 Without PART all of them. With --keep, what an earlier call has finished there is not done again.
 """
@@ -15,17 +18,20 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from common import arguments, progress, state, write_json
+from full_size import large
+from full_training import depth, full
 from post_training import post
 from rich.console import Console
 
 from cosoc.search.front import SURE
+from cosoc.search.training.compute import DEVICES, Compute
 from cosoc.search.training.corruptions import CORRUPTIONS
 from cosoc.search.training.noise import KINDS
 from cosoc.search.training.shift import SEVERITIES, Asked, Shift, evaluate
@@ -37,12 +43,16 @@ from cosoc.sim.files.yamlfile import ranges_of
 
 @dataclass(frozen=True)
 class Size:
-    """How much is done. data: as `cosoc search` has it; folder: of the runs."""
+    """How much is done. data: as `cosoc search` has it; folder: of the runs; compute: where networks of full length and
+    size are trained; cases: words of those that are measured; known: what an earlier call has of a part."""
 
     quick: bool
     data: str
     seed: int
     folder: Path
+    compute: Compute
+    cases: Sequence[str] = ()
+    known: Mapping[str, Any] = field(default_factory=dict)
 
 
 MAPPINGS = ("all_8bit", "io_8bit_backbone_ternary", "all_ternary")
@@ -106,7 +116,28 @@ def calibrated(size: Size) -> dict[str, Any]:
     return post(size.quick, size.data, size.seed, size.folder)
 
 
-PARTS: Mapping[str, Callable[[Size], dict[str, Any]]] = {"shift": shift, "post": calibrated}
+def long(size: Size) -> dict[str, Any]:
+    """See the module docstring."""
+    return full(size.quick, size.seed, size.compute, size.cases, size.known)
+
+
+def deep(size: Size) -> dict[str, Any]:
+    """See the module docstring."""
+    return depth(size.quick, size.seed, size.folder, size.compute)
+
+
+def whole(size: Size) -> dict[str, Any]:
+    """See the module docstring."""
+    return large(size.quick, size.compute, size.cases, size.known)
+
+
+PARTS: Mapping[str, Callable[[Size], dict[str, Any]]] = {
+    "shift": shift,
+    "post": calibrated,
+    "large": whole,
+    "full": long,
+    "depth": deep,
+}
 
 
 def main() -> None:
@@ -114,6 +145,14 @@ def main() -> None:
     parser = arguments(__doc__, seed=0)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} [default: all]")
     parser.add_argument("--data", default="digits", metavar="NAME|DIR", help="a data set by name, or its folder")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="of large, full and depth")
+    parser.add_argument(
+        "--case",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="of large and full: those whose names have it; others stay",
+    )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the runs there, and go on with those there")
     options = parser.parse_args()
     if unknown := [name for name in options.parts if name not in PARTS]:
@@ -123,9 +162,17 @@ def main() -> None:
     result: dict[str, Any] = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
     result.pop("machine", None)
     with tempfile.TemporaryDirectory() as folder:
-        size = Size(options.quick, options.data, options.seed, options.keep or Path(folder))
+        size = Size(
+            options.quick,
+            options.data,
+            options.seed,
+            options.keep or Path(folder),
+            Compute(options.device),
+            options.case,
+        )
         for name in options.parts or PARTS:
-            result[name] = {"seed": options.seed, "quick": options.quick} | PARTS[name](size)
+            found = PARTS[name](replace(size, known=result.get(name, {}) if options.case else {}))
+            result[name] = {"seed": options.seed, "quick": options.quick} | found
             write_json(options.json, result)
 
 

@@ -13,12 +13,23 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from cosoc.api import calibrate, compare, evaluate, search, simulate, simulate_cluster, sweep, validate, wrap
+    from cosoc.api import (
+        calibrate,
+        compare,
+        evaluate,
+        export,
+        search,
+        simulate,
+        simulate_cluster,
+        sweep,
+        validate,
+        wrap,
+    )
     from cosoc.sim.errors import InputError
 
 __all__ = [
-    "InputError", "calibrate", "compare", "evaluate", "search", "simulate", "simulate_cluster", "sweep", "validate",
-    "wrap",
+    "InputError", "calibrate", "compare", "evaluate", "export", "search", "simulate", "simulate_cluster", "sweep",
+    "validate", "wrap",
 ]  # fmt: skip
 
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # loaded where they are used: slow to import
 
     from cosoc.search.calibrate import Calibration
     from cosoc.search.campaigns.results import SweepResult
+    from cosoc.search.exports.exported import Exported
+    from cosoc.search.exports.written import Format
     from cosoc.search.surrogate import Calibrated, Surrogate
     from cosoc.search.training.shift import Shift
     from cosoc.search.wrapped import Space, Wrapped
@@ -142,22 +144,27 @@ def evaluate(
     chips: int | None = None,
     images: int | None = None,
     seed: int = 0,
+    out: Path | str | None = None,
+    resume: bool = False,
     module: nn.Module | None = None,
     report: Report | None = None,
 ) -> Shift:
     """Evaluate every mapping of a finished run that trained a network on corrupted images and inexact analog cores
     (docs/shift.md).
 
-    corruptions, noise: names with commas, or `all`; with neither, all corruptions. severity: of corruptions, such as
-    3, 1,5 or 1..5 (all). chips: that are drawn for noise (3). images: of the test part, the first so many (all).
-    module: the network, where the search was given it as such.
+    corruptions, noise: names with commas, or `all`; with neither, all corruptions; with both, each alone and both
+    together. severity: of corruptions, such as 3, 1,5 or 1..5 (all). chips: that are drawn for noise (3). images: of
+    the test part, the first so many (all). out: a folder that keeps what is done, in which `resume` goes on. module:
+    the network, where the search was given it as such.
     """
     from cosoc.search.training.corruptions import SEVERITIES, names_of
     from cosoc.search.training.noise import kinds_of
-    from cosoc.search.training.shift import CHIPS, Asked, severities_of
+    from cosoc.search.training.shift import CHIPS, Asked, Kept, severities_of
     from cosoc.search.training.shift import evaluate as evaluated
     from cosoc.search.training.trained import read_run
 
+    if resume and out is None:
+        raise InputError("--resume: goes on with an evaluation in --out; give both, or neither")
     if noise is None and chips is not None:
         raise InputError("--seeds: draws chips for --noise, which is not asked for; give both, or neither")
     if corruptions is None and noise is not None and severity is not None:
@@ -170,7 +177,36 @@ def evaluate(
         seed,
         images,
     )
-    return evaluated(read_run(Path(run), module), asked, report or untold)
+    kept = None if out is None else Kept(Path(out), resume)
+    return evaluated(read_run(Path(run), module), asked, report or untold, kept)
+
+
+def export(
+    run: Path | str,
+    point: str,
+    out: Path | str,
+    *,
+    format: Format = "json",
+    images: int | None = None,
+    module: nn.Module | None = None,
+    report: Report | None = None,
+) -> Exported:
+    """Write a mapping of a finished run that trained a network as it runs on its chip: integer weights by core, scales,
+    order of channels, and plan.json, the schedule with addresses (docs/export.md).
+
+    point: by its name in result.json. out: a folder that is empty or not there. format: json, c-array, torch or
+    onnx-qdq. images: of the test part, the first so many, to try the integers on (all). module: the network, where the
+    search was given it as such. What it returns has the integers as `network`, and `run`, the mapping simulated.
+    """
+    from cosoc.search.exports.written import FORMATS, check_empty, write_point
+    from cosoc.search.training.trained import read_run
+
+    if format not in FORMATS:
+        raise InputError(f"format {format!r}: there is {', '.join(FORMATS)}")
+    if images is not None and images < 1:
+        raise InputError(f"images {images}: one or more is needed")
+    check_empty(Path(out))
+    return write_point(read_run(Path(run), module), point, Path(out), format, images, report or untold)
 
 
 def validate(
@@ -247,4 +283,6 @@ def wrap(
     return wrapped(model, machine, one_size(example), space, runtime, theta, mappings, seed)
 
 
-__all__ = ["calibrate", "compare", "evaluate", "search", "simulate", "simulate_cluster", "sweep", "validate", "wrap"]
+__all__ = [
+    "calibrate", "compare", "evaluate", "export", "search", "simulate", "simulate_cluster", "sweep", "validate", "wrap",
+]  # fmt: skip

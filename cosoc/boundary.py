@@ -16,6 +16,10 @@ with contextlib.suppress(ImportError):  # not on Windows
 NEEDED_MB = {"": 640, "calibrate": 1536, "search": 1536, "sweep": 1536}
 
 
+class Interrupted(Exception):
+    """A signal has come; the message says what is left of the work."""
+
+
 def calm() -> None:
     """Keep libraries to themselves: no window, whatever MPLBACKEND says, and no lines between ours."""
     os.environ["MPLBACKEND"] = "agg"

@@ -20,7 +20,7 @@ import typer
 
 from cosoc import __version__
 from cosoc import search_options as options
-from cosoc.boundary import calm, nonsense, refused, too_little_memory
+from cosoc.boundary import Interrupted, calm, nonsense, refused, too_little_memory
 from cosoc.evaluating import evaluate
 from cosoc.exporting import export
 from cosoc.output import (
@@ -154,10 +154,6 @@ app = typer.Typer(
 )
 show_app = typer.Typer(help="Print a SoC, workload, mapping or program.", rich_markup_mode=None)
 app.add_typer(show_app, name="show")
-
-
-class Interrupted(Exception):
-    """A signal has come; the message says what is left of the work."""
 
 
 # ------------------------------------------------------------------------------------------ commands
@@ -860,8 +856,9 @@ def search(
                 rates=options.rates(rate) or None, seeds=seeds, train_images=train_images, cost_model=cost_model,
                 adc_bits=adc_bits, runtime=runtime, train_noise=train_noise, device=device, amp=amp, workers=workers,
                 compiled=compiled, channels_last=channels_last, accumulate=accumulate, seed=seed, out=folder,
-                jobs=1 if jobs is None and "jobs" in meant else jobs, resume=resume, redo=redo, beside=beside or (), inferences=inferences, example=example,
-                overrides=_overrides(overrides), carrier_w=carrier, report=progress,
+                jobs=1 if jobs is None and "jobs" in meant else jobs, resume=resume, redo=redo, beside=beside or (),
+                inferences=inferences, example=example, overrides=_overrides(overrides), carrier_w=carrier,
+                report=progress,
             )  # fmt: skip
     except (KeyboardInterrupt, Ended):
         raise Interrupted(f"what is finished is in {folder}; --resume goes on from there") from None

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from cosoc.boundary import Interrupted
 from cosoc.output import check_outputs, put, replacing, reporting, write_json
+from cosoc.sim.processes import Ended
 from cosoc.trust_option import RunTrust
 
 
@@ -33,6 +35,11 @@ def evaluate(
         int | None, typer.Option("--images", min=1, help="Of the test part, the first so many [default: all].")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Equal seeds give equal results.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Keep what is done, for --resume [default: nowhere]."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the evaluation in --out.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")] = None,
     plot_file: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Draw accuracies (.png or .svg).")
@@ -48,11 +55,16 @@ def evaluate(
     check_outputs({"--json": json_file, "--plot": plot_file})
     if plot_file is not None:
         check_plot(plot_file)
-    with reporting(quiet) as progress:
-        found = library(
-            run, corruptions=corruptions, severity=severity, noise=noise, chips=seeds, images=images, seed=seed,
-            report=progress,
-        )  # fmt: skip
+    try:
+        with reporting(quiet) as progress:
+            found = library(
+                run, corruptions=corruptions, severity=severity, noise=noise, chips=seeds, images=images, seed=seed,
+                out=out, resume=resume, report=progress,
+            )  # fmt: skip
+    except (KeyboardInterrupt, Ended):
+        if out is None:
+            raise
+        raise Interrupted(f"what is finished is in {out}; --resume goes on from there") from None
     if json_file is not None:
         write_json(json_file, {"run": str(run)} | found.content())
     if plot_file is not None:

@@ -50,7 +50,8 @@ def keys_page(schemas: dict[str, dict[str, Any]]) -> str:
         lines += _model(name, model, parts)
     for file, title in (("cluster", "Cluster files"), ("mapping", "Mapping files"), ("workload", "Workload files"),
                         ("technology", "Technology files"), ("recipe", "Recipes of training"),
-                        ("schedule", "Schedules, which `simulate --schedule` writes")):  # fmt: skip
+                        ("schedule", "Schedules, which `simulate --schedule` writes"),
+                        ("network", "Networks in integers, which `export --format json` writes")):  # fmt: skip
         schema = schemas[f"{file}.json"]
         if "properties" in schema:
             lines += [f"## {title}\n", *_table(schema)]

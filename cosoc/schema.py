@@ -25,6 +25,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from cosoc.keys_page import keys_page
+from cosoc.search.exports.network_file import NetworkFile
 from cosoc.search.training.recipe import Recipe, recipe_json_schema
 from cosoc.sim.cores import CORES
 from cosoc.sim.files import catalog, mapping_file, workload_file
@@ -56,6 +57,7 @@ def _schema(kind: FileKind) -> dict[str, Any]:
         "technology": catalog.technology_json_schema,
         "recipe": recipe_json_schema,
         "schedule": _schedule,
+        "network": NetworkFile.model_json_schema,
     }[kind]()
     roots = _roots(kind)
     classes = {one.__name__: one for root in roots for one in _classes(root)}
@@ -63,7 +65,7 @@ def _schema(kind: FileKind) -> dict[str, Any]:
     for name, part in [*whole, *schema.get("$defs", {}).items()]:
         for key, value in part.get("properties", {}).items():
             value["description"] = describe(classes[name], key)
-    if kind != "schedule":  # which nobody writes by hand
+    if kind not in ("schedule", "network"):  # which nobody writes by hand
         _accept_underscores(schema)
     return schema
 
@@ -83,6 +85,7 @@ def _roots(kind: FileKind) -> tuple[type[BaseModel], ...]:
         "technology": (Technology,),
         "recipe": (Recipe,),
         "schedule": (ScheduleFile, ClusterScheduleFile),
+        "network": (NetworkFile,),
     }
     return roots[kind]
 

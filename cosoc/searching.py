@@ -123,8 +123,9 @@ def search(
     nothing is trained.
     inferences: that each replay of splits streams. time_budget_s: of a search that trains nothing; of splits 600 where
     nothing is said, after which the best found stands beside a proven bound. example: of the input, see `inputs`.
-    carrier_w: what a board draws beside a chip. train_noise: of analog cores, `all` or kinds with commas. jobs: none where
-    nothing is said, for scripts whose work is not behind `if __name__ == "__main__"`: processes begin by importing them.
+    carrier_w: what a board draws beside a chip. train_noise: of analog cores, `all` or kinds with commas. jobs: none
+    where nothing is said, as processes begin by importing the script, whose work may not be behind a check of
+    `__name__`.
     report(done, total, what): called as it goes.
 
     Raises InputError for what cannot be searched, before anything is written. After KeyboardInterrupt `resume` goes on.

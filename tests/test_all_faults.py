@@ -227,6 +227,20 @@ def test_two_names_that_nothing_has_hide_no_other_fault_of_a_workload(tmp_path: 
     assert [line.split("w.yaml:")[1].split(":")[0] for line in refused.value.lines] == ["6", "7"]
 
 
+def test_a_layer_without_its_name_is_not_missed_by_who_reads_it(tmp_path: Path) -> None:
+    """A layer that is called by a list, and one that reads it by the name that it was to have: one fault."""
+    file = tmp_path / "w.yaml"
+    file.write_text(
+        "name: w\ninput: {c: 3, iy: 8, ix: 8}\noutputs: [b]\nlayers:\n"
+        "- {name: [a], op: conv, inputs: [input], k: 4, c: 3, oy: 8, ox: 8, iy: 8, ix: 8}\n"
+        "- {name: b, op: conv, inputs: [a], k: 4, c: 4, oy: 8, ox: 8, iy: 8, ix: 8}\n"
+    )
+    with pytest.raises(InputError) as refused:
+        load_workload(file)
+    (line,) = refused.value.lines
+    assert "w.yaml:5:" in line and "layers.0.name" in line
+
+
 # ------------------------------------------------------------------------------------------ mappings
 PARTS = "parts"
 MAPPING_FAULTS: tuple[Plant, ...] = (
@@ -296,6 +310,19 @@ def test_more_than_a_screen_of_faults_are_counted(tmp_path: Path, capsys: pytest
     numbers = [int(line.split(":")[1]) for line in lines[:-1]]
     assert len(numbers) == MAX_TOLD and numbers == sorted(numbers)
     assert lines[-1] == f"{file}: {33 - MAX_TOLD} more"
+
+
+def test_what_stands_behind_a_key_that_is_no_name_is_read(tmp_path: Path) -> None:
+    """A list in the place of a key is one fault; the keys behind it are there, with a fault of their own."""
+    file = tmp_path / "w.yaml"
+    file.write_text(
+        "name: w\n[a, b]: 1\ncolour: red\ninput: {c: 3, iy: 8, ix: 8}\noutputs: [a]\nlayers:\n"
+        "- {name: a, op: conv, inputs: [input], k: 4, c: 3, oy: 8, ox: 8, iy: 8, ix: 8}\n"
+    )
+    with pytest.raises(InputError) as refused:
+        load_workload(file)
+    listed, unknown = refused.value.lines
+    assert "w.yaml:2:1: a key must be a plain name" in listed and "w.yaml:3:1: colour: unknown key" in unknown
 
 
 def test_what_only_follows_is_not_told(tmp_path: Path) -> None:

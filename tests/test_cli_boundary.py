@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 
-from cosoc import cli
+from cosoc import boundary, cli
 from cosoc.sim.errors import Deadlock, InputError
 
 
@@ -18,7 +18,7 @@ from cosoc.sim.errors import Deadlock, InputError
         (InputError("soc.yaml:1:2: found\n  a break"), 2, "soc.yaml:1:2: found a break"),
         (Deadlock("op 3 waits for op 4"), 2, "op 3 waits for op 4"),
         (KeyboardInterrupt(), 130, "interrupted; nothing was written"),
-        (cli.Interrupted("results so far in runs/x"), 130, "interrupted; results so far in runs/x"),
+        (boundary.Interrupted("results so far in runs/x"), 130, "interrupted; results so far in runs/x"),
         (MemoryError("9 GB"), 1, "out of memory: 9 GB"),
         (BrokenProcessPool("a future"), 1, "a worker process was killed"),
         (OSError(36, "File name too long", "xxx"), 2, "xxx: File name too long"),

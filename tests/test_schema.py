@@ -102,7 +102,7 @@ def test_the_page_of_keys_is_current() -> None:
         assert f"\n### {name}\n" in page.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["soc", "cluster", "workload", "mapping", "schedule"])
+@pytest.mark.parametrize("name", ["soc", "cluster", "workload", "mapping", "schedule", "network"])
 def test_the_command_prints_what_editors_read(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema", name]) == 0
     assert capsys.readouterr().out == (schema_folder() / f"{name}.json").read_text()

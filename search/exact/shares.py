@@ -21,6 +21,7 @@ import numpy as np
 from cosoc.search.exact.tiles import Ways, walk
 from cosoc.search.oracle import Oracle
 from cosoc.search.spaces.channels import cores_of
+from cosoc.search.spaces.heads import units
 from cosoc.search.spaces.sections import Floats
 from cosoc.search.spaces.shares import Counts, ShareCosts
 from cosoc.sim.errors import InputError
@@ -32,30 +33,37 @@ from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.ways import splits
 
 Option = Mapping[str, int]  # channels on each of a layer's cores
-Choices = Mapping[str, Sequence[Option]]  # by layer, those preferred among equals first
+Choices = Mapping[tuple[str, ...], Sequence[Option]]  # by layers that go together, those preferred among equals first
 Price = Callable[[Counts], float]  # of all layers that have a choice; inf where it cannot run
 
 ROUNDING = 1e-9  # of sums over layers
 GRID = 5  # options of a layer that a table or the first look of a descent has; beside them, neighbours are looked at
 
 
-def channel_options(layer: Layer, soc: SoC) -> list[Option]:
-    """The shares of a layer's channels over one or two of its cores at which a cost can change; most channels on the
-    core with the widest weights first, and then on the first."""
+def channel_options(layer: Layer, soc: SoC, size: int = 1) -> list[Option]:
+    """The shares of a layer's channels over one or two of its cores at which a cost can change, or, where so many go
+    together, all in parts of that size; most channels on the core with the widest weights first, and then on the
+    first."""
     cores = cores_of(layer, soc)
     found: dict[tuple[int, ...], None] = {}
     for pair in combinations(range(len(cores)), 2):
-        for n, rest in splits(layer, soc, (cores[pair[0]], cores[pair[1]])):
+        steps = splits(layer, soc, (cores[pair[0]], cores[pair[1]]))
+        for n, rest in steps if size == 1 else ((n, layer.k - n) for n in range(0, layer.k + 1, size)):
             found[tuple(n if i == pair[0] else rest if i == pair[1] else 0 for i in range(len(cores)))] = None
     bits = [0 if soc.cores[core].ternary else soc.cores[core].weight_bits for core in cores]
     wide = bits.index(max(bits))
     return [dict(zip(cores, ks, strict=True)) for ks in sorted(found, key=lambda ks: (-ks[wide], *(-k for k in ks)))]
 
 
-def channel_choices(workload: Workload, soc: SoC) -> dict[str, list[Option]]:
-    """The options of every layer that several cores can run."""
-    found = {layer.name: channel_options(layer, soc) for layer in workload if layer.op == "conv"}
-    return {name: options for name, options in found.items() if len(options) > 1}
+def channel_choices(workload: Workload, soc: SoC) -> dict[tuple[str, ...], list[Option]]:
+    """The options of every layer that several cores can run, of queries, keys and values of an attention together."""
+    cores = {layer.name: cores_of(layer, soc) for layer in workload if layer.op == "conv"}
+    return {one.layers: channel_options(workload[one.layers[0]], soc, one.size) for one in units(workload, cores)}
+
+
+def counts_by(options: Mapping[tuple[str, ...], Option]) -> Counts:
+    """The channels of each layer, by an option of each that go together."""
+    return {name: option for layers, option in options.items() for name in layers}
 
 
 def cheapest(
@@ -76,10 +84,10 @@ def cheapest(
 def nearest(choices: Choices, counts: Counts) -> Counts:
     """Of each layer the option that is nearest to given counts, of which cores without channels may be missing."""
 
-    def away(option: Option, given: Option) -> int:
-        return sum(abs(k - given.get(core, 0)) for core, k in option.items())
+    def away(option: Option, layers: tuple[str, ...]) -> int:
+        return sum(abs(k - counts[name].get(core, 0)) for name in layers for core, k in option.items())
 
-    return {name: min(options, key=partial(away, given=counts[name])) for name, options in choices.items()}
+    return counts_by({layers: min(options, key=partial(away, layers=layers)) for layers, options in choices.items()})
 
 
 def priced(cost: Price) -> Price:
@@ -107,13 +115,13 @@ def least(choices: Choices, price: Price, starts: Sequence[Counts] = ()) -> tupl
 def pure(choices: Choices) -> list[Counts]:
     """All layers by their first option, and all on each core that can take them, the others by their first."""
     cores = dict.fromkeys(core for options in choices.values() for core in options[0])
-    out: list[Counts] = [{name: options[0] for name, options in choices.items()}]
+    out: list[Counts] = [counts_by({layers: options[0] for layers, options in choices.items()})]
     for core in cores:
         on_core = {}
-        for name, options in choices.items():
+        for layers, options in choices.items():
             k = sum(options[0].values())
-            on_core[name] = next((option for option in options if option.get(core) == k), options[0])
-        out.append(on_core)
+            on_core[layers] = next((option for option in options if option.get(core) == k), options[0])
+        out.append(counts_by(on_core))
     return out
 
 
@@ -124,12 +132,12 @@ def descend(choices: Choices, price: Price, start: Counts) -> tuple[Counts, floa
     settled = False
     while not settled:
         settled = True
-        for name, options in choices.items():
-            at = options.index(now[name])
-            found = [(price(now | {name: options[i]}), i) for i in looked_at(len(options), at)]
+        for layers, options in choices.items():
+            at = options.index(now[layers[0]])
+            found = [(price(now | dict.fromkeys(layers, options[i])), i) for i in looked_at(len(options), at)]
             best, i = min(found)
             if (best, i) < (value, at):
-                now, value, settled = now | {name: options[i]}, best, False
+                now, value, settled = now | dict.fromkeys(layers, options[i]), best, False
     return now, value
 
 
@@ -146,23 +154,29 @@ class Table:
 
     value: float
     options: Choices
-    added: Mapping[str, Floats]
+    added: Mapping[tuple[str, ...], Floats]
 
     def cheapest(self) -> Counts:
         """The sum's optimum: each layer by the option that adds least; the first of equal ones."""
-        return {name: options[int(np.argmin(self.added[name]))] for name, options in self.options.items()}
+        return counts_by(
+            {layers: options[int(self.added[layers].argmin())] for layers, options in self.options.items()}
+        )
 
 
-def beside(choices: Choices, base: Counts) -> dict[str, list[Option]]:
+def beside(choices: Choices, base: Counts) -> dict[tuple[str, ...], list[Option]]:
     """A few options of each layer over all of their range, and those next to a base's."""
-    return {name: [every[i] for i in looked_at(len(every), every.index(base[name]))] for name, every in choices.items()}
+    return {
+        layers: [every[i] for i in looked_at(len(every), every.index(base[layers[0]]))]
+        for layers, every in choices.items()
+    }
 
 
 def table(choices: Choices, base: Counts, price: Price) -> Table:
     """A table of a few options of each layer beside a base."""
     value, options = price(base), beside(choices, base)
     added = {
-        name: np.array([price({**base, name: option}) - value for option in some]) for name, some in options.items()
+        layers: np.array([price({**base, **dict.fromkeys(layers, one)}) - value for one in some])
+        for layers, some in options.items()
     }
     return Table(value, options, added)
 
@@ -181,7 +195,9 @@ class Front:
     def counts(self, worth: Floats) -> Counts:
         """The choice whose worth [n] is least."""
         _, choices, _ = self._ways.best(worth)
-        return {name: self.costs.options[name][i] for name, i in zip(self.costs.options, choices, strict=True)}
+        return counts_by(
+            {layers: options[i] for (layers, options), i in zip(self.costs.options.items(), choices, strict=True)}
+        )
 
     def weighted(self, strength: float) -> Counts:
         """The least loss + strength x cost."""

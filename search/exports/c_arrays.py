@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from cosoc.search.exports.exported import SIZES, Exported, bits_of
 from cosoc.sim.errors import InputError
-from cosoc.sim.integers.network import Piece
+from cosoc.sim.integers.network import Piece, Rescale
 from cosoc.sim.model.workload import INPUT, Layer
 
 PER_LINE = 16
@@ -41,7 +41,8 @@ enum {{ COSOC_CONV, COSOC_ADD, COSOC_MAX_POOL, COSOC_AVG_POOL, COSOC_CONCAT }};
 
 /* Output channels of a layer that are computed in one form, from channel `first` on. input: numbers of the tensors that
    it reads, 0 for the image, n + 1 for what layer n makes, from channel `reads` on. rows of multiplier: as many as
-   operands of a sum, each of k. */
+   operands of a sum, each of k. adc: 0, or which channels are read by converters, each `block` input channels on their
+   own: what adds up is clip((adc_multiplier x sum + adc_offset) >> adc_shift, adc_low, adc_high). */
 typedef struct {{
   int op, operands, parts, first, reads;
   int k, c, oy, ox, iy, ix, fy, fx, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups;
@@ -50,6 +51,11 @@ typedef struct {{
   const int64_t *offset;
   const uint8_t *shift;
   const cosoc_part *part;
+  int block, adc_low, adc_high;
+  const uint8_t *adc;
+  const int32_t *adc_multiplier;
+  const int64_t *adc_offset;
+  const uint8_t *adc_shift;
 }} cosoc_form;
 
 /* A layer, which makes k channels of oy rows and ox columns. */
@@ -78,11 +84,16 @@ static int64_t shifted(int64_t x, int by) {
   return x >= 0 ? x >> by : -((-x + (((int64_t)1 << by) - 1)) >> by);
 }
 
+static int64_t converted(const cosoc_form *l, int64_t sum, int k) {
+  sum = shifted(l->adc_multiplier[k] * sum + l->adc_offset[k], l->adc_shift[k]);
+  return sum < l->adc_low ? l->adc_low : sum > l->adc_high ? l->adc_high : sum;
+}
+
 static int64_t one_sum(const cosoc_form *l, const int16_t *x, const int8_t *w, int k, int oy, int ox) {
-  int64_t sum = l->op == COSOC_MAX_POOL ? INT64_MIN : 0;
+  int64_t sum = l->op == COSOC_MAX_POOL ? INT64_MIN : 0, part = 0;
   int c = l->op == COSOC_CONV ? l->c / l->groups : 1;
   int first = l->reads + (l->op == COSOC_CONV ? k / (l->k / l->groups) * c : k);
-  for (int i = 0; i < c; i++)
+  for (int i = 0; i < c; i++) {
     for (int fy = 0; fy < l->fy; fy++)
       for (int fx = 0; fx < l->fx; fx++) {
         int y = oy * l->stride_y - l->pad_y + fy * l->dilation_y;
@@ -92,8 +103,15 @@ static int64_t one_sum(const cosoc_form *l, const int16_t *x, const int8_t *w, i
         if (l->op == COSOC_MAX_POOL)
           sum = value > sum ? value : sum;
         else
-          sum += l->op == COSOC_CONV ? value * w[((int64_t)i * l->fy + fy) * l->fx + fx] : value;
+          part += l->op == COSOC_CONV ? value * w[((int64_t)i * l->fy + fy) * l->fx + fx] : value;
       }
+    if (l->adc && l->adc[k]) {
+      if ((i + 1) % l->block && i + 1 < c) continue;
+      part = converted(l, part, k);
+    }
+    sum += part;
+    part = 0;
+  }
   return sum;
 }
 
@@ -156,6 +174,10 @@ void cosoc_scores(const int64_t sums[COSOC_SUMS], double scores[COSOC_OUTPUTS * 
 def files(one: Exported) -> dict[str, str]:
     """network.h and network.c. InputError where the network has weights beyond 8 bits, or further outputs."""
     layers = list(one.workload)
+    for layer in layers:
+        if layer.op not in OPS or one.network.layers[layer.name].constant is not None:
+            what = layer.fn or layer.op
+            raise InputError(f"layer {layer.name} ({what}): c-array has integers alone, of {', '.join(OPS)}")
     if layers[-1].name != one.workload.outputs[0]:
         raise InputError(f"{one.workload.name}: its output is not its last layer; c-array needs that")
     return {"network.h": _header(one), "network.c": _source(one, layers)}
@@ -217,17 +239,24 @@ def _form(one: Exported, layer: Layer, piece: Piece, name: str, inputs: Sequence
         array = f"{name}_{_name(part.core)}_{first}"
         text.append(_array("static const int8_t", array, weights))
         parts.append(f"{{{_text(part.core)}, {part.channels}, {bits}, {array}}}")
-    scaled, arrays = about.rescale, "0, 0, 0"
-    if scaled is not None:
-        text.append(_array("static const int32_t", f"{name}_multiplier", scaled.multiplier.reshape(-1).tolist()))
-        text.append(_array("static const int64_t", f"{name}_offset", [f"{x}LL" for x in scaled.offset.tolist()]))
-        text.append(_array("static const uint8_t", f"{name}_shift", scaled.shift.tolist()))
-        arrays = f"{name}_multiplier, {name}_offset, {name}_shift"
+    arrays = _rescale(text, about.rescale, f"{name}_") if about.rescale is not None else "0, 0, 0"
+    adc, by = "0, 0, 0, 0, 0, 0, 0", about.converted
+    if by is not None:
+        text.append(_array("static const uint8_t", f"{name}_adc", by.on.astype(int).tolist()))
+        adc = f"{by.block}, {by.by.low}, {by.by.high}, {name}_adc, {_rescale(text, by.by, f'{name}_adc_')}"
     text.append(f"static const int {name}_input[] = {{{', '.join(map(str, inputs))}}};\n")
     text.append(f"static const cosoc_part {name}_part[] = {{{', '.join(parts)}}};\n")
     reads = 0 if piece.reads is None else piece.reads[0]
     figures = (OPS[mine.op], len(inputs), len(parts), piece.first, reads, *(getattr(mine, key) for key in SIZES))
-    return text, f"{{{', '.join(map(str, figures))}, {name}_input, {arrays}, {name}_part}}"
+    return text, f"{{{', '.join(map(str, figures))}, {name}_input, {arrays}, {name}_part, {adc}}}"
+
+
+def _rescale(text: list[str], about: Rescale, name: str) -> str:
+    """Append the arrays of a rescale; their names."""
+    text.append(_array("static const int32_t", f"{name}multiplier", about.multiplier.reshape(-1).tolist()))
+    text.append(_array("static const int64_t", f"{name}offset", [f"{x}LL" for x in about.offset.tolist()]))
+    text.append(_array("static const uint8_t", f"{name}shift", about.shift.tolist()))
+    return f"{name}multiplier, {name}offset, {name}shift"
 
 
 def _array(kind: str, name: str, values: Sequence[object]) -> str:

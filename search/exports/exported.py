@@ -22,12 +22,12 @@ from cosoc.search.spaces.channels import MixedNet
 from cosoc.search.training.data import Data
 from cosoc.search.training.integers import integers, quantised_image, scores
 from cosoc.sim.errors import InputError
-from cosoc.sim.integers.network import Floats, IntegerNetwork, Ints, Piece, pieces, run_whole
+from cosoc.sim.integers.network import Floats, IntegerNetwork, Ints, Piece, Rescale, pieces, run_whole
 from cosoc.sim.integers.regions import NEVER, TileFault
 from cosoc.sim.integers.run import run_tiles
 from cosoc.sim.model.mapping import Mapping, Part
 from cosoc.sim.model.soc import SoC
-from cosoc.sim.model.workload import INPUT, Layer, Workload, batched
+from cosoc.sim.model.workload import INPUT, SLICE, Layer, Workload, batched
 from cosoc.sim.progress import Report, untold
 from cosoc.sim.report.result import Result
 from cosoc.sim.simulate import simulate
@@ -35,14 +35,15 @@ from cosoc.sim.simulate import simulate
 VERSION = 1
 SIZES = ("k", "c", "oy", "ox", "iy", "ix", "fy", "fx", "stride_y", "stride_x", "pad_y", "pad_x", "dilation_y",
          "dilation_x", "groups")  # of a layer, as files have them  # fmt: skip
+OFF = 0.1  # of their spread, by which outputs may differ from those in floating point of 24 bits
 AT_ONCE = 64  # images that go through the integers together
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Exported:
-    """point: its name. network: its integers, of one image. order [k]: where each of the network's own outputs lies
-    among what its last layer computes. run: its mapping, simulated. accuracy: the task's metric of the test part, as
-    the run measured it; integer_accuracy: of as many of its first images as were tried."""
+    """Printed it is a line. point: its name. network: its integers, of one image. order [k]: where each of the
+    network's own outputs lies among what its last layer computes. run: its mapping, simulated. accuracy: the task's
+    metric of the test part, as the run measured it; integer_accuracy: of as many of its first images as were tried."""
 
     point: str
     soc: SoC
@@ -53,6 +54,12 @@ class Exported:
     accuracy: float
     integer_accuracy: float
     images: int
+
+    def __repr__(self) -> str:
+        of = f"the first {self.images} test images" if self.images < len(self.data.test) else "the test images"
+        measured = self.data.task.measured
+        whole, trained = measured.text(self.integer_accuracy), measured.text(self.accuracy)
+        return f"{self.point}: {measured.name} {whole} on {of} in integers, {trained} as it was trained"
 
     @property
     def workload(self) -> Workload:
@@ -77,14 +84,17 @@ def exported(
     images: int | None = None, report: Report = untold,
 ) -> Exported:  # fmt: skip
     """A trained point for export. net: with its gates fixed; images: of the test part, to try the integers on (None:
-    all). InputError for what has no integers, and where the tiles of the mapping do not compute them."""
+    all). InputError for what has no integers, where these compute something else than the network, and where the tiles
+    of the mapping do not compute them."""
     network = integers(net, workload)
     order = net.output_order.numpy().astype(np.int64)
     result = simulate(soc, workload, mapping)
     first, _ = data.test.items(torch.arange(1))
-    check_tiles(result, network, quantised_image(network, first))
     with torch.no_grad():
-        shape = net(first).shape[1:]
+        trained = net(first)
+    check_outputs(outputs(network, first, net.output_order), trained.flatten(1).double().numpy(), workload.name)
+    check_tiles(result, network, quantised_image(network, first))
+    shape = trained.shape[1:]
     tried = len(data.test) if images is None else min(images, len(data.test))
     seen = []
     for at in range(0, tried, AT_ONCE):
@@ -99,6 +109,14 @@ def outputs(network: IntegerNetwork, x: torch.Tensor, order: torch.Tensor) -> Fl
     """Outputs of images x [n, c, iy, ix] by the integers, [n, k], in the order of the network that was trained."""
     of_all = replace(network, workload=batched(network.workload, len(x)))
     return scores(network, run_whole(of_all, quantised_image(network, x)), order)
+
+
+def check_outputs(found: Floats, trained: Floats, name: str) -> None:
+    """InputError where outputs [n, k] by the integers are not those of the network that was trained: its forward pass
+    then does something that its layers do not show. Now and then an integer is a step apart, which changes little."""
+    spread = trained.std() or np.abs(trained).max() or 1.0
+    if found.shape != trained.shape or np.sqrt(((found - trained) ** 2).mean()) > OFF * spread:
+        raise InputError(f"{name}: its integers compute something else: its forward pass is not what its layers show")
 
 
 def check_tiles(result: Result, network: IntegerNetwork, image: Ints) -> None:
@@ -154,10 +172,25 @@ def _form(one: Exported, layer: Layer, piece: Piece) -> dict[str, Any]:
     if piece.reads is not None:
         out["reads"] = list(piece.reads)
     if about.rescale is not None:
-        scaled = about.rescale
-        out["rescale"] = {
-            "multiplier": scaled.multiplier.tolist(), "offset": scaled.offset.tolist(), "shift": scaled.shift.tolist()
+        out["rescale"] = _rescale(about.rescale)
+    if about.converted is not None:
+        by = about.converted
+        out["converted"] = {
+            "block": by.block, "low": by.by.low, "high": by.by.high, "rescale": _rescale(by.by), "on": by.on.tolist()
         }  # fmt: skip
+    if about.real is not None:
+        real = about.real
+        out["real"] = {"function": real.function, "reads": real.reads}
+        if real.function == "softmax":
+            out["real"]["heads"] = real.groups
+        if real.weight is not None and real.bias is not None:
+            out["real"] |= {"weight": real.weight.tolist(), "bias": real.bias.tolist(), "eps": real.eps}
+    if about.constant is not None:
+        out["constant"] = about.constant.reshape(-1).tolist()
+    if mine.fn == SLICE:
+        out["from_column"] = about.from_column
+    if mine.op == "matmul":
+        out["keys"] = about.keys
     out["parts"] = []
     for first, part in one.parts(layer, piece):
         said: dict[str, Any] = {"core": part.core, "first": piece.first + first, "channels": part.channels}
@@ -166,6 +199,10 @@ def _form(one: Exported, layer: Layer, piece: Piece) -> dict[str, Any]:
             said["weights"] = about.weights[first : first + part.channels].reshape(-1).tolist()
         out["parts"].append(said)
     return out
+
+
+def _rescale(about: Rescale) -> dict[str, Any]:
+    return {"multiplier": about.multiplier.tolist(), "offset": about.offset.tolist(), "shift": about.shift.tolist()}
 
 
 def bits_of(part: Part, soc: SoC) -> int:

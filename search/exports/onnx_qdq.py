@@ -9,14 +9,17 @@ which with three levels of weights are coarse. Needs the package onnx.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from cosoc.search.exports.exported import Exported
 from cosoc.sim.errors import InputError
-from cosoc.sim.integers.network import IntegerLayer, Piece, Whole
-from cosoc.sim.model.workload import INPUT, Layer
+from cosoc.sim.integers.network import Converted, IntegerLayer, Piece, Whole
+from cosoc.sim.integers.real import Floats, Ints, Real
+from cosoc.sim.model.workload import INPUT, SLICE, Layer
 
 OPSET = 17
 PRODUCER = "cosoc"
@@ -93,48 +96,172 @@ class _Writer:
         else:
             self.quantised(layer.name, made, to)
 
-    def _piece(self, piece: Piece) -> str:
-        layer = piece.layer
-        inputs = [f"{name}.real" for name in layer.inputs]
-        if layer.op == "add":
-            return self.node("Add", inputs)
-        if layer.op == "concat":
-            return self.node("Concat", inputs, axis=1)
-        if layer.op != "conv":
-            return self._pool(layer, inputs[0])
-        x, name = inputs[0], f"{layer.name}.{piece.first}"
-        if piece.reads is not None:
-            ends = [self.constant(f"{name}.{key}", np.array([at]))
-                    for key, at in (("from", piece.reads[0]), ("to", piece.reads[1]), ("axis", 1))]  # fmt: skip
-            x = self.node("Slice", [x, *ends])
-        return self._convolution(layer, piece.about, x, name)
+    def _read(self, layer: Layer, name: str) -> str:
+        """What a layer's first operand is worth, in the shape in which it is read."""
+        made = self.one.workload.input_shape if name == INPUT else self._shape(name)
+        if made == (layer.c, layer.iy, layer.ix):
+            return f"{name}.real"
+        return self._reshaped(f"{name}.real", layer.c, layer.iy, layer.ix)
 
-    def _convolution(self, layer: Layer, about: IntegerLayer, x: str, name: str) -> str:
+    def _shape(self, name: str) -> tuple[int, int, int]:
+        layer = self.one.workload[name]
+        return layer.k, layer.oy, layer.ox
+
+    def _reshaped(self, x: str, *shape: int) -> str:
+        """A batch in another shape each."""
+        return self.node("Reshape", [x, self.constant(f"shape_{len(self.nodes)}", np.array([-1, *shape]))])
+
+    def _slice(self, x: str, first: int, end: int, axis: int) -> str:
+        at = len(self.nodes)
+        ends = [self.constant(f"slice_{at}.{key}", np.array([value]))
+                for key, value in (("from", first), ("to", end), ("axis", axis))]  # fmt: skip
+        return self.node("Slice", [x, *ends])
+
+    def _number(self, value: Any) -> str:
+        return self.constant(f"number_{len(self.constants)}", np.asarray(value, np.float32))
+
+    def _piece(self, piece: Piece) -> str:
+        layer, about = piece.layer, piece.about
+        if layer.op == "add":
+            return self.node("Add", [f"{name}.real" for name in layer.inputs])
+        if layer.op == "concat" and about.constant is None:
+            return self.node("Concat", [f"{name}.real" for name in layer.inputs], axis=1)
+        if piece.reads is not None:
+            return self._convolution(layer, about, self._slice(f"{layer.inputs[0]}.real", *piece.reads, 1), piece.first)
+        x = self._read(layer, layer.inputs[0])
+        if layer.op == "conv":
+            return self._convolution(layer, about, x, piece.first)
+        if layer.op == "matmul":
+            return self._product(layer, about, x)
+        if about.real is not None:
+            return self._real(layer, about.real, x)
+        if about.constant is not None:
+            return self._constant(layer, about, x)
+        if layer.fn == SLICE:
+            return self._slice(x, about.from_column, about.from_column + layer.ox, 3)
+        return self._pool(layer, x)
+
+    def _product(self, layer: Layer, about: IntegerLayer, x: str) -> str:
+        """Of each head, of what stands in the place of weights [k, c] and x [c, columns]."""
+        k, c = layer.k // layer.groups, layer.c // layer.groups
+        second = f"{layer.second}.real"
+        if about.keys:
+            second = self.node("Transpose", [self._reshaped(second, layer.groups, c, k)], perm=[0, 1, 3, 2])
+        else:
+            second = self._reshaped(second, layer.groups, k, c)
+        made = self.node("MatMul", [second, self._reshaped(x, layer.groups, c, layer.oy * layer.ox)])
+        made = self._reshaped(made, layer.k, layer.oy, layer.ox)
+        factor = np.float32((self._unit(about, layer) / self._step(layer.inputs[0]) / self._step(layer.second))[0])
+        return made if factor == 1 else self.node("Mul", [made, self._number(factor)])
+
+    def _real(self, layer: Layer, about: Real, x: str) -> str:
+        if about.function == "softmax":
+            heads = self._reshaped(x, about.groups, layer.k // about.groups, layer.oy * layer.ox)
+            # Between integers alone, ONNX Runtime takes a softmax by tables, which are off by a step now and then.
+            made = self.node("Max", [self.node("Softmax", [heads], axis=2), self._number(0.0)])
+            return self._reshaped(made, layer.k, layer.oy, layer.ox)
+        if about.function == "layer_norm":
+            last = self.node("Transpose", [x], perm=[0, 2, 3, 1])
+            parameters = [self._number(about.weight), self._number(about.bias)]
+            made = self.node("LayerNormalization", [last, *parameters], axis=-1, epsilon=about.eps)
+            return self.node("Transpose", [made], perm=[0, 3, 1, 2])
+        if about.function == "gelu":
+            part = self.node("Erf", [self.node("Mul", [x, self._number(2**-0.5)])])
+        else:
+            cube = self.node("Mul", [self.node("Mul", [x, x]), self.node("Mul", [x, self._number(0.044715)])])
+            part = self.node(
+                "Tanh", [self.node("Mul", [self.node("Add", [x, cube]), self._number((2 / np.pi) ** 0.5)])]
+            )
+        half = self.node("Mul", [x, self._number(0.5)])
+        return self.node("Mul", [half, self.node("Add", [part, self._number(1.0)])])
+
+    def _constant(self, layer: Layer, about: IntegerLayer, x: str) -> str:
+        """A sum with a constant, or a constant before the columns of x: both are sums, of x with nothing before it."""
+        assert about.constant is not None
+        if layer.op != "concat":
+            return self.node(
+                "Add", [x, self._number((about.constant * self._unit(about, layer, 1)[:, None, None])[None])]
+            )
+        before = about.constant.shape[2]
+        pads = self.constant(f"pads_{len(self.nodes)}", np.array([0, 0, 0, before, 0, 0, 0, 0]))
+        real = np.pad(about.constant * self._step(layer.name), ((0, 0), (0, 0), (0, layer.ox - before)))
+        return self.node("Add", [self.node("Pad", [x, pads]), self._number(real[None])])
+
+    def _convolution(self, layer: Layer, about: IntegerLayer, x: str, first: int) -> str:
         assert about.weights is not None
-        step, bias = self._worth(layer, about)
-        weights = self.constant(f"{name}.weights", about.weights.astype(np.int8))
-        scale = self.constant(f"{name}.weights.scale", step.astype(np.float32))
-        zero = self.constant(f"{name}.weights.zero", np.zeros(layer.k, np.int8))
-        real = self.node("DequantizeLinear", [weights, scale, zero], axis=0)
-        if layer.oy == layer.ox == layer.iy == layer.ix == 1:  # what it reads may be a map, which is flattened
-            x = self.node("Reshape", [x, self.constant(f"{name}.shape", np.array([-1, layer.c, 1, 1]))])
-        made = self.node(
-            "Conv", [x, real], kernel_shape=[layer.fy, layer.fx], strides=[layer.stride_y, layer.stride_x],
-            pads=_pads(layer), dilations=[layer.dilation_y, layer.dilation_x], group=layer.groups,
-        )  # fmt: skip
+        name = f"{layer.name}.{first}"
+        unit, bias = self._unit(about, layer), self._bias(about, layer)
+        reads = self._step(layer.inputs[0])
+        if about.converted is None:
+            made = self._conv(layer, x, name, about.weights, unit / reads)
+        else:
+            made = self._converted(layer, about, about.converted, x, name, unit)
         beside = self.constant(f"{name}.bias", bias.astype(np.float32).reshape(1, -1, 1, 1))
         return self.node("Add", [made, beside])
 
-    def _worth(self, layer: Layer, about: IntegerLayer) -> tuple[Any, Any]:
-        """What a weight of each output channel is worth, and the biases."""
-        reads = self.one.network.tensors[layer.inputs[0]].step
+    def _conv(self, layer: Layer, x: str, name: str, weights: Ints, worth: Floats) -> str:
+        """A convolution of weights [k, c/groups, fy, fx] that are worth so much each, by channel."""
+        whole = self.constant(f"{name}.weights", weights.astype(np.int8))
+        scale = self.constant(f"{name}.weights.scale", worth.astype(np.float32))
+        zero = self.constant(f"{name}.weights.zero", np.zeros(len(weights), np.int8))
+        real = self.node("DequantizeLinear", [whole, scale, zero], axis=0)
+        return self.node(
+            "Conv", [x, real], kernel_shape=[layer.fy, layer.fx], strides=[layer.stride_y, layer.stride_x],
+            pads=_pads(layer), dilations=[layer.dilation_y, layer.dilation_x], group=layer.groups,
+        )  # fmt: skip
+
+    def _converted(self, layer: Layer, about: IntegerLayer, by: Converted, x: str, name: str, unit: Floats) -> str:
+        """Sums of all channels; those on analog cores array by array, each read by a converter. unit: what one of a
+        channel's sums, or of its converter's integers, is worth."""
+        assert about.weights is not None
+        reads, factor = self._step(layer.inputs[0]), by.by.multiplier[0] * 2.0 ** -by.by.shift.astype(np.float64)
+        cuts = [0, *(np.flatnonzero(np.diff(by.on.astype(int))) + 1).tolist(), layer.k]
+        each = layer.k // layer.groups
+        parts = []
+        for first, end in pairwise(cuts):
+            if layer.groups > 1 and (first % each or end % each):
+                raise InputError(f"layer {layer.name}: cores share a group of channels; onnx-qdq has whole groups")
+            groups = layer.groups if layer.groups == 1 else (end - first) // each
+            own = replace(layer, k=end - first, groups=groups, c=layer.c // layer.groups * groups)
+            reach = [i // each * (layer.c // layer.groups) for i in (first, end)]
+            mine = x if groups == layer.groups else self._slice(x, reach[0], reach[1], 1)
+            weights = about.weights[first:end]
+            if not by.on[first]:
+                parts.append(self._conv(own, mine, f"{name}.{first}", weights, unit[first:end] / reads))
+                continue
+            worth, total = factor[first:end] * unit[first:end] / reads, ""
+            for c0, c1 in by.blocks(0, layer.c // layer.groups):
+                of = mine
+                if c1 - c0 < layer.c // layer.groups:
+                    at = np.add.outer(np.arange(groups) * (layer.c // layer.groups), np.arange(c0, c1)).reshape(-1)
+                    of = self.node("Gather", [mine, self.constant(f"{name}.{first}.{c0}.channels", at)], axis=1)
+                block = replace(own, c=groups * (c1 - c0))
+                sums = self._conv(block, of, f"{name}.{first}.{c0}", weights[:, c0:c1], worth)
+                about_it = Whole(by.by.low, by.by.high, float(unit[first]))
+                self.quantised(f"{name}.{first}.{c0}.sums", sums, about_it)
+                sums = f"{name}.{first}.{c0}.sums.real"
+                total = self.node("Add", [total, sums]) if total else sums
+            parts.append(total)
+        return parts[0] if len(parts) == 1 else self.node("Concat", parts, axis=1)
+
+    def _step(self, name: str) -> float:
+        return self.one.network.tensors[name].step
+
+    def _unit(self, about: IntegerLayer, layer: Layer, operand: int = 0) -> Floats:
+        """What one of each output channel's sums of an operand is worth."""
         if about.rescale is None:
-            assert about.step is not None and about.bias is not None
-            return about.step / reads, about.bias
-        to, scaled = self.one.network.tensors[layer.name].step, about.rescale
-        unit = 2.0 ** -scaled.shift.astype(np.float64)
-        half = 2.0 ** (scaled.shift - 1)
-        return scaled.multiplier[0] * unit * to / reads, (scaled.offset - half) * unit * to
+            assert about.step is not None
+            return about.step
+        made: Floats = about.rescale.multiplier[operand] * 2.0 ** -about.rescale.shift.astype(np.float64)
+        return made * self._step(layer.name)
+
+    def _bias(self, about: IntegerLayer, layer: Layer) -> Floats:
+        if about.rescale is None:
+            assert about.bias is not None
+            return about.bias
+        scaled = about.rescale
+        unit: Floats = 2.0 ** -scaled.shift.astype(np.float64) * self._step(layer.name)
+        return (scaled.offset - 2.0 ** (scaled.shift - 1)) * unit
 
     def _pool(self, layer: Layer, x: str) -> str:
         about: dict[str, Any] = {"kernel_shape": [layer.fy, layer.fx], "strides": [layer.stride_y, layer.stride_x]}

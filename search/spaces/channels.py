@@ -22,15 +22,15 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, fx, nn
 
-from cosoc.search.spaces.heads import attentions, head_orders
-from cosoc.search.training.gates import Estimator, draw, gumbel, one_hot, soft
+from cosoc.search.spaces.heads import Unit, attentions, head_orders, units
+from cosoc.search.spaces.products import spell_out
+from cosoc.search.training.gates import Estimator, gates_of, one_hot, soft
 from cosoc.search.training.quant import (
     ActivationQuantiser,
     Converter,
     integer_weight,
     linear_or_conv,
     per_channel,
-    ste,
     ternary_log_scale,
     ternary_weight,
 )
@@ -78,15 +78,7 @@ class MixedLayer(nn.Module):
 
     def soften(self, estimator: Estimator, temperature: float, generator: torch.Generator) -> None:
         """Make the gates of the next forward pass."""
-        self.decided = None
-        if estimator == "expectation":
-            self.gates = soft(self.logits, temperature)
-        elif estimator == "montecarlo":
-            self.gates = gumbel(self.logits, temperature, generator)
-        else:
-            probable = soft(self.logits, 1.0)  # the score's own gradient is of these probabilities
-            hard = one_hot(draw(self.logits, generator), len(self.cores)).to(probable)
-            self.gates = ste(hard, probable)
+        self.gates, self.decided = gates_of(self.logits, estimator, temperature, generator), None
 
     def edges(self) -> Tensor | None:
         """Whole numbers that the forward pass follows from the gates by; None: it needs none."""
@@ -99,13 +91,19 @@ class MixedLayer(nn.Module):
         """What decides on the cores."""
         return [self.logits]
 
+    def on_cores(self, only: Sequence[int] | None = None) -> Iterator[tuple[int, Tensor]]:
+        """The weights [k, ...] in the format of each core, or of some by their numbers, with that number."""
+        weight = self.geometry.weight
+        for i in range(len(self.cores)) if only is None else only:
+            bits, ternary = self.weight_bits[i], self.ternary[i]
+            yield i, ternary_weight(weight, self.log_scale) if ternary else integer_weight(weight, bits)
+
     @torch.no_grad()
     def prefer(self) -> None:
         """Let each channel lean towards the cores that keep its weights best: logits are the energies of what their
         formats lose of it, relative and negative."""
         weight = self.geometry.weight
-        for i, (bits, ternary) in enumerate(zip(self.weight_bits, self.ternary, strict=True)):
-            kept = ternary_weight(weight, self.log_scale) if ternary else integer_weight(weight, bits)
+        for i, kept in self.on_cores():
             lost, whole = ((x.flatten(1) ** 2).sum(1) for x in (weight - kept, weight))
             self.logits[:, i] = -lost / whole.clamp_min(1e-12)
 
@@ -116,16 +114,11 @@ class MixedLayer(nn.Module):
 
     def effective_weight(self) -> Tensor:
         """Sum over cores of gate times quantised weight, [k, ...]; cores without channels are left out."""
-        weight = self.geometry.weight
         total: Tensor | None = None
-        for i, (bits, ternary) in enumerate(zip(self.weight_bits, self.ternary, strict=True)):
-            if self.decided is not None and not self.decided[i]:
-                continue
-            gate = self.gates[:, i]
-            quantised = ternary_weight(weight, self.log_scale) if ternary else integer_weight(weight, bits)
-            if self.analog[i]:
-                quantised = self._inexact(quantised)
-            part = quantised * gate.reshape(-1, *[1] * (weight.dim() - 1))
+        used = None if self.decided is None else [i for i, k in enumerate(self.decided) if k]
+        for i, quantised in self.on_cores(used):
+            has = self._inexact(quantised) if self.analog[i] else quantised
+            part = has * per_channel(self.gates[:, i], has)
             total = part if total is None else total + part
         assert total is not None
         return total
@@ -173,17 +166,22 @@ class MixedLayer(nn.Module):
 
 
 class MixedNet(nn.Module):
-    """A network of mixed layers; `layers` by the workload's layer names.
+    """A network of mixed layers; `layers` by the workload's layer names. units: of those that have a choice, what is
+    decided together; None: each layer by itself.
 
     output_order: [k], where each of the network's output channels lies among what its last layer computes. rows: the
     outputs are rows of vectors, whose channels may come last; they keep their order (see `channel_groups`).
     """
 
-    def __init__(self, net: nn.Module, layers: Mapping[str, MixedLayer], outputs: int, rows: bool = False) -> None:
+    def __init__(
+        self, net: nn.Module, layers: Mapping[str, MixedLayer], outputs: int, rows: bool = False,
+        units: Sequence[Unit] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.rows = rows
         self.net = net
         self.layers = dict(layers)  # the modules are the net's; this is an index
+        self.units = tuple(Unit((name,)) for name in self.searchable()) if units is None else tuple(units)
         self.output_order: Tensor
         self.register_buffer("output_order", torch.arange(outputs))
 
@@ -202,13 +200,25 @@ class MixedNet(nn.Module):
     def set_gates(self, estimator: Estimator, temperature: float, generator: torch.Generator) -> None:
         """Make the gates of the next forward pass from the logits."""
         layers = list(self.searchable().values())
-        for layer in layers:
-            layer.soften(estimator, temperature, generator)
+        for unit in self.units:
+            if len(unit.layers) == 1:
+                self.layers[unit.layers[0]].soften(estimator, temperature, generator)
+                continue
+            gates = gates_of(self.leaning(unit), estimator, temperature, generator).repeat_interleave(unit.size, 0)
+            for layer in (self.layers[name] for name in unit.layers):
+                layer.gates, layer.decided = gates, None
         # What forward passes must know of gates on a device is read there at once, not layer by layer.
         asking = [(layer, edges) for layer in layers if (edges := layer.edges()) is not None]
         if asking:
             for (layer, _), found in zip(asking, torch.stack([edges for _, edges in asking]).tolist(), strict=True):
                 layer.tell(found)
+
+    def leaning(self, unit: Unit) -> Tensor:
+        """What decides on the cores of a unit, [k / size, cores]: logits, of channels that go together their mean."""
+        if unit.size == len(unit.layers) == 1:
+            return self.layers[unit.layers[0]].logits
+        logits = torch.stack([self.layers[name].logits for name in unit.layers])
+        return torch.unflatten(logits, 1, (-1, unit.size)).mean((0, 2))
 
     def shares(self) -> dict[str, dict[str, Tensor]]:
         """Channels on each core by the current gates, differentiable: {layer: {core: scalar}}."""
@@ -355,14 +365,17 @@ def quantised(folded: nn.Module, workload: Workload, soc: SoC, able: Callable[[L
     bits = min(soc.cores[name].act_bits for layer in layers.values() for name in layer.cores)
     if bits < 2:
         raise InputError(f"{soc.name} has a core with activations of {bits} bit; the search quantises to 2 and more")
+    spell_out(graph)
     _insert_quantisers(folded, graph, bits)
     last = workload[workload.outputs[0]]
-    return MixedNet(fx.GraphModule(folded, graph), layers, last.k, rows=_is_row(last.oy, last.ox))
+    together = units(workload, {name: layer.cores for name, layer in layers.items()})
+    return MixedNet(fx.GraphModule(folded, graph), layers, last.k, _is_row(last.oy, last.ox), together)
 
 
 # Operators by `kind_of`.
 SUMS = ("add", "add_", "iadd")
-PRODUCTS = ("scaled_dot_product_attention", "matmul", "bmm")
+PRODUCTS = ("scaled_scores", "scaled_dot_product_attention", "matmul", "bmm")
+HOSTED = ("softmax", "layernorm", "layer_norm", "gelu")  # of real numbers, between tensors in memory
 RECTIFIED = ("relu", "relu_", "relu6")
 MAXIMA = ("maxpool2d", "max_pool2d")
 MEANS = ("avgpool2d", "avg_pool2d", "adaptiveavgpool2d", "adaptive_avg_pool2d", "mean")
@@ -379,8 +392,8 @@ def kind_of(node: fx.Node, modules: Mapping[str, nn.Module]) -> str:
 
 
 def _insert_quantisers(net: nn.Module, graph: fx.Graph, bits: int) -> None:
-    """Put a quantiser behind every tensor that a mixed layer, a sum, a product or a mean reads; one range for the
-    operands of a sum. Maxima read what is quantised for others."""
+    """Put a quantiser behind every tensor that a mixed layer, a sum, a product, a mean or a function of real numbers
+    reads; one range for the operands of a sum. Maxima read what is quantised for others."""
     modules = dict(net.named_modules())
 
     def kind(node: fx.Node) -> str:
@@ -401,7 +414,7 @@ def _insert_quantisers(net: nn.Module, graph: fx.Graph, bits: int) -> None:
         summed = kind(node) in SUMS and len(operands) > 1
         mixed = node.op == "call_module" and isinstance(modules[str(node.target)], MixedLayer)
         whole = summed or mixed or kind(node) in PRODUCTS
-        if whole or (kind(node) in MEANS and operands):
+        if whole or (kind(node) in (*MEANS, *HOSTED) and operands):
             operands = operands if whole else operands[:1]
             reads += [(node, i, tensor) for i, tensor in operands]
             for tensors in [[t for _, t in operands]] if summed else [[t] for _, t in operands]:
@@ -435,8 +448,12 @@ def _union(parent: dict[Any, Any], members: Sequence[Any]) -> None:
 
 
 def assignment(net: MixedNet) -> Assignment:
-    """The likeliest core of each channel of every weighted layer; ties go to the first core."""
-    return {name: layer.logits.detach().argmax(1).cpu() for name, layer in net.layers.items()}
+    """The likeliest core of each channel of every weighted layer, of a head's channels together; ties go to the first
+    core."""
+    out = {name: layer.logits.detach().argmax(1).cpu() for name, layer in net.layers.items()}
+    for unit in net.units:
+        out |= dict.fromkeys(unit.layers, net.leaning(unit).detach().argmax(1).repeat_interleave(unit.size).cpu())
+    return out
 
 
 def uniform(net: MixedNet, mapping: NetworkMapping) -> Assignment:
@@ -580,6 +597,8 @@ def _losses(net: MixedNet, chosen: Assignment, names: Sequence[str]) -> tuple[Te
 
 def _common_order(net: MixedNet, chosen: Assignment, names: Sequence[str]) -> Tensor:
     """The order of a group's channels that loses least by the changes of core that it forces on its layers."""
+    if len(names) == 1:  # what lies side by side anyway; an assignment of thousands of channels takes seconds
+        return torch.sort(chosen[names[0]], stable=True).indices
     loss, border = _losses(net, chosen, names)
     _, place = linear_sum_assignment(loss.numpy())
     # Channels keep their order among places that are alike.

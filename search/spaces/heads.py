@@ -1,13 +1,16 @@
-"""Attention's channels, which are heads of channels: what orders they may be put in.
+"""Attention's channels, which are heads of channels: what is decided together, and what orders they may be put in.
 
 A score is a product of a query and a key over the channels of a head: both may have these in any one order. A head's
 result has the channels of its values, in any order as long as what reads them has it, too. And heads may change places,
 those of queries, keys and values at once. No other order computes the same.
+
+Which core makes a channel is decided by whole heads, and for queries, keys and values of an attention at once (`Unit`):
+what a head multiplies comes from one core, and heads in order are in order for all three.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +65,25 @@ def attentions(workload: Workload) -> Iterator[Attention]:
         read = all(one.op == "conv" and one.groups == 1 and one.c == attend.k for one in readers.get(attend.name, []))
         if alike and apart and read and attend.name not in workload.outputs and attend.k % attend.groups == 0:
             yield Attention(*sources, scores.name, attend.name, attend.groups)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Layers whose channels go to cores together: `size` channels in a row at a time, the same ones of each layer."""
+
+    layers: tuple[str, ...]
+    size: int = 1
+
+
+def units(workload: Workload, cores: Mapping[str, Sequence[str]]) -> list[Unit]:
+    """What is decided together, of the layers with several cores (by layer): heads of an attention's queries, keys and
+    values, if these have the same cores; channels of any other layer."""
+    tied: dict[str, Unit] = {}
+    for one in attentions(workload):
+        names = (one.query, one.key, one.value)
+        if len({tuple(cores.get(name, ())) for name in names}) == 1:
+            tied |= dict.fromkeys(names, Unit(names, workload[one.query].k // one.heads))
+    return list(dict.fromkeys(tied.get(name, Unit((name,))) for name, able in cores.items() if len(able) > 1))
 
 
 def head_orders(products: Tensor, values: Tensor, heads: int) -> tuple[Tensor, Tensor]:

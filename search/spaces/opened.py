@@ -36,12 +36,12 @@ class Opened:
 
     float_net: what is trained in floating point; workload: its layers. reference: the mapping that costs are relative
     to, by its name among the manual ones. manual: the baselines; None for the cheapest mapping, which is searched.
-    choices: the shares of each layer that has a choice at which a cost can change. wide: what the first kind of
-    channels is called. steps: channels by which a cost can change, by core. grain: channels by which tiles are chosen
-    anew while shares are soft. quantised: the float network as it is, with all choices open. draw: called before each
-    step of warming up, with its generator, and before evaluation with none. fixed: makes the float network the one of a
-    mapping; None where it is the same for all. settled: a searched assignment as the machine can have it, before it is
-    repaired; contiguous: after.
+    choices: of layers that have a choice, those that go together at once, the shares at which a cost can change. wide:
+    what the first kind of channels is called. steps: channels by which a cost can change, by core. grain: channels by
+    which tiles are chosen anew while shares are soft. quantised: the float network as it is, with all choices open.
+    draw: called before each step of warming up, with its generator, and before evaluation with none. fixed: makes the
+    float network the one of a mapping; None where it is the same for all. settled: a searched assignment as the machine
+    can have it, before it is repaired; contiguous: after.
     """
 
     float_net: nn.Module
@@ -59,10 +59,15 @@ class Opened:
     contiguous: Callable[[MixedNet, Assignment], Assignment]
 
     @property
+    def open_layers(self) -> list[str]:
+        """The layers that have a choice."""
+        return [name for layers in self.choices for name in layers]
+
+    @property
     def base(self) -> Counts:
         """The reference's option of each layer that has a choice."""
         plans = self.reference.layers
-        given = {name: {part.core: part.channels for part in plans[name].parts} for name in self.choices}
+        given = {name: {part.core: part.channels for part in plans[name].parts} for name in self.open_layers}
         return nearest(self.choices, given)
 
 

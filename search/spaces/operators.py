@@ -562,12 +562,12 @@ def manual_cuts(supernet: Supernet) -> dict[str, dict[str, int]]:
     }
 
 
-def choices(supernet: Supernet) -> dict[str, list[dict[str, int]]]:
+def choices(supernet: Supernet) -> dict[tuple[str, ...], list[dict[str, int]]]:
     """Channels on each core of each layer that has a choice, at all `cut_steps`; most by the first operator first."""
-    out = {}
+    out: dict[tuple[str, ...], list[dict[str, int]]] = {}
     for name, pair in supernet.pairs.items():
         k = supernet.workload[name].k
-        out[name] = [dict(zip(pair, (n, k - n), strict=True)) for n in reversed(cut_steps(k))]
+        out[name,] = [dict(zip(pair, (n, k - n), strict=True)) for n in reversed(cut_steps(k))]
     return out
 
 

@@ -56,13 +56,13 @@ class Judge:
         seen: dict[Any, Visited] = {}
         for counts, by in sources:
             chosen = self.opened.settled(net, placed(net, counts))
-            whole = counts_of(net, chosen, self.opened.choices)
+            whole = counts_of(net, chosen, self.opened.open_layers)
             cost = aim.simulated(self.figures(whole))
             seen.setdefault(key(whole), Visited(whole, by, self.loss(net, chosen), cost))
         found: list[tuple[float, Counts, list[Move], str]] = []
         for one in worth_repairing(list(seen.values()), aim):
             chosen, moves = self.repaired(net, self.opened.settled(net, placed(net, one.counts)), aim, way_out)
-            whole = counts_of(net, chosen, self.opened.choices)
+            whole = counts_of(net, chosen, self.opened.open_layers)
             worth = aim.worth(self.loss(net, chosen), self.figures(whole))
             found.append((worth, whole, moves, one.by))
         _, counts, moves, by = min(found, key=lambda one: one[0])
@@ -73,7 +73,7 @@ class Judge:
         bounds, brought within them, then given back what they leave room for."""
 
         def cost(tried: Assignment) -> float:
-            return aim.simulated(self.figures(counts_of(net, tried, self.opened.choices)))
+            return aim.simulated(self.figures(counts_of(net, tried, self.opened.open_layers)))
 
         if not aim.bounds:
             return repair(net, chosen, cost, self.opened.steps)
@@ -88,7 +88,10 @@ def of_first_front(opened: Opened) -> list[Counts]:
     """The shares whose costs `Judge.front` asks for."""
     base = opened.base
     options = beside(opened.choices, base)
-    return [base, *({**base, name: option} for name, some in options.items() for option in some)]
+    return [
+        base,
+        *({**base, **dict.fromkeys(layers, option)} for layers, some in options.items() for option in some),
+    ]
 
 
 def counts_of(net: MixedNet, chosen: Assignment, layers: Collection[str]) -> dict[str, dict[str, int]]:

@@ -44,6 +44,16 @@ def gumbel(logits: Tensor, temperature: float, generator: torch.Generator) -> Te
     return ste(one_hot(relaxed.argmax(1), logits.shape[1]).to(relaxed.dtype), relaxed)
 
 
+def gates_of(logits: Tensor, estimator: Estimator, temperature: float, generator: torch.Generator) -> Tensor:
+    """Gates [k, cores] of a step of training, as an estimator has them."""
+    if estimator == "expectation":
+        return soft(logits, temperature)
+    if estimator == "montecarlo":
+        return gumbel(logits, temperature, generator)
+    probable = soft(logits, 1.0)  # the score's own gradient is of these probabilities
+    return ste(one_hot(draw(logits, generator), logits.shape[1]).to(probable), probable)
+
+
 def log_probability(logits: Logits, choice: Choice) -> Tensor:
     """Log-probability of a partitioning of all layers."""
     parts = [torch.log_softmax(logits[n], 1).gather(1, choice[n].to(logits[n].device)[:, None]).sum() for n in logits]

@@ -117,15 +117,22 @@ def search_gates(
 
 def _scored(net: MixedNet, relative: Any, aim: Aim, costs: ShareCosts, draws: torch.Generator) -> Tensor:
     """The cost term of the score estimator: sampled partitionings are simulated."""
-    layers = net.searchable()
+    units = {unit.layers[0]: unit for unit in net.units}
+
+    def whole(choice: MappingOf[str, Tensor]) -> Assignment:
+        return {n: cores.repeat_interleave(units[u].size) for u, cores in choice.items() for n in units[u].layers}
 
     def simulate(choices: Any) -> list[float]:
-        return [aim.simulated(costs.simulated(all_counts(net, chosen))) for chosen in choices]
+        return [aim.simulated(costs.simulated(all_counts(net, whole(choice)))) for choice in choices]
 
     def surrogate(counts: MappingOf[str, Tensor]) -> Tensor:
-        named = {n: dict(zip(layers[n].cores, k.cpu().unbind(), strict=True)) for n, k in counts.items()}
+        named = {
+            n: dict(zip(net.layers[n].cores, (units[u].size * k).cpu().unbind(), strict=True))
+            for u, k in counts.items()
+            for n in units[u].layers
+        }
         out: Tensor = relative(named)
         return out
 
-    logits = {n: layer.logits for n, layer in layers.items()}
+    logits = {name: net.leaning(unit) for name, unit in units.items()}
     return score_loss(logits, simulate, surrogate, SCORE_SAMPLES, draws)

@@ -7,32 +7,42 @@ equal, and outputs are as near as floating point has them.
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor
 
-from cosoc.search.spaces.channels import MAXIMA, MEANS, PASSING, RECTIFIED, SUMS, MixedLayer, MixedNet, kind_of
+from cosoc.search.spaces.channels import MixedLayer, MixedNet
 from cosoc.search.spaces.operators import OperatorLayer
-from cosoc.search.training.quant import TINY, ActivationQuantiser, integer_weight, per_channel, ternary_weight
+from cosoc.search.training.quant import TINY, integer_weight, per_channel, ternary_weight
+from cosoc.search.training.traced import Beside, traced, whole
 from cosoc.sim.errors import InputError
-from cosoc.sim.integers.network import Floats, IntegerLayer, IntegerNetwork, Ints, Whole, check_known, rescale
-from cosoc.sim.model.workload import INPUT, Layer, Workload
-
-JOINED = ("cat", "concat")
+from cosoc.sim.integers.network import (
+    Converted,
+    Floats,
+    IntegerLayer,
+    IntegerNetwork,
+    Ints,
+    Whole,
+    check_known,
+    rescale,
+)
+from cosoc.sim.integers.real import Real
+from cosoc.sim.model.workload import INPUT, SLICE, Layer, Workload
 
 
 def integers(net: MixedNet, workload: Workload) -> IntegerNetwork:
     """The integers of a network whose gates are fixed. workload: its layers. InputError for a network that has
     operators of which integers are not known, or reads a tensor in two formats."""
     check_known(workload)
-    formats = _inherited(workload, _formats(net, workload))
-    layers = {layer.name: _layer(layer, net.layers.get(layer.name), workload, formats) for layer in workload}
+    found = traced(net, workload)
+    known = _Known(workload, _inherited(workload, found.formats), found.beside)
+    layers = {layer.name: _layer(layer, net.layers.get(layer.name), known) for layer in workload}
     first = {name: int((net.layers[name].gates[:, 0] > 0.5).sum()) for name, one in layers.items() if one.alternative}
-    return IntegerNetwork(workload, layers, formats, first)
+    return IntegerNetwork(workload, layers, known.formats, first)
 
 
 def quantised_image(network: IntegerNetwork, x: Tensor) -> Ints:
@@ -55,71 +65,11 @@ def scores(network: IntegerNetwork, made: dict[str, Ints], order: Tensor) -> Flo
 # ------------------------------------------------------------------------------------------------ formats of tensors
 
 
-def _formats(net: MixedNet, workload: Workload) -> dict[str, Whole]:
-    """The integers of every tensor that has a quantiser behind it."""
-    graph_net = net.net
-    assert isinstance(graph_net, fx.GraphModule)
-    modules, found = dict(graph_net.named_modules()), dict[str, Whole]()
-    names: dict[fx.Node, str] = {}
-    taken: set[str] = set()
-
-    def layer_of(ops: tuple[str, ...], inputs: tuple[str, ...]) -> str | None:
-        for layer in workload:
-            if layer.op in ops and layer.name not in taken and sorted(layer.inputs) == sorted(inputs):
-                taken.add(layer.name)
-                return layer.name
-        return None
-
-    for node in graph_net.graph.nodes:
-        kind = kind_of(node, modules)
-        read = tuple(names[arg] for arg in node.all_input_nodes)
-        module = modules.get(str(node.target)) if node.op == "call_module" else None
-        if node.op == "placeholder":
-            names[node] = INPUT
-        elif node.op == "output":
-            if read != workload.outputs:
-                raise InputError(f"{workload.name}: gives {', '.join(read)}, its layers {', '.join(workload.outputs)}")
-        elif isinstance(module, MixedLayer):
-            names[node] = str(node.target)
-        elif isinstance(module, ActivationQuantiser):
-            names[node] = read[0]
-            one = _whole(module, bool(node.args[1]))
-            if found.setdefault(read[0], one) != one:
-                raise InputError(f"{workload.name}: {read[0]} is read in two formats, so it has no one in memory")
-        elif kind in SUMS and len(read) > 1:
-            names[node] = layer_of(("add",), read) or _unknown(workload, node, kind)
-        elif kind in JOINED:
-            names[node] = layer_of(("concat",), read) or _unknown(workload, node, kind)
-        elif kind in MEANS or kind in MAXIMA:
-            names[node] = layer_of(("avg_pool", "max_pool"), read) or read[0]  # of one pixel nothing is left to pool
-            _check_pool(module)
-        elif kind in (*RECTIFIED, *PASSING) and len(read) == 1:
-            names[node] = read[0]
-        else:
-            _unknown(workload, node, kind)
-    return found
-
-
-def _unknown(workload: Workload, node: fx.Node, kind: str) -> str:
-    raise InputError(f"{workload.name}: {node.name} ({kind or node.op}) has no integers that are known")
-
-
-def _check_pool(module: nn.Module | None) -> None:
-    """InputError for means over more or fewer elements than the window has."""
-    if isinstance(module, nn.AvgPool2d) and (module.padding not in (0, (0, 0)) or module.ceil_mode):
-        raise InputError("an average pool with padding, or of rounded-up size, has means of several divisors")
-
-
-def _whole(quantiser: ActivationQuantiser, signed: bool) -> Whole:
-    top = 2 ** (quantiser.bits - 1) - 1 if signed else 2**quantiser.bits - 1
-    return Whole(-top if signed else 0, top, math.exp(float(quantiser.log_clip.detach().double())) / top)
-
-
 def _inherited(workload: Workload, known: dict[str, Whole]) -> dict[str, Whole]:
-    """The same of tensors without a quantiser of their own: maxima, and what is put side by side, are quantised alike
-    before and after, so what they read has their format, or they have that of what they read."""
+    """The same of tensors without a quantiser of their own: maxima, parts, and what is put side by side, are quantised
+    alike before and after, so what they read has their format, or they have that of what they read."""
     formats = dict(known)
-    through = [layer for layer in workload if layer.op in ("max_pool", "concat")]
+    through = [layer for layer in workload if layer.op in ("max_pool", "concat") or layer.fn == SLICE]
     for layer in reversed(through):
         if layer.name in formats:
             for name in layer.inputs:
@@ -148,59 +98,107 @@ def _rectified(layer: Layer, formats: dict[str, Whole]) -> dict[str, Whole]:
 # ------------------------------------------------------------------------------------------------------------ layers
 
 
-def _layer(layer: Layer, mixed: MixedLayer | None, workload: Workload, formats: dict[str, Whole]) -> IntegerLayer:
+@dataclass(frozen=True)
+class _Known:
+    """What is known of a network's tensors, and of its layers beside weights."""
+
+    workload: Workload
+    formats: Mapping[str, Whole]
+    beside: Mapping[str, Beside]
+
+    def of(self, layer: Layer) -> Beside:
+        return self.beside.get(layer.name, Beside())
+
+
+def _layer(layer: Layer, mixed: MixedLayer | None, known: _Known) -> IntegerLayer:
     """The integers of a layer, in each of its forms."""
-    made, other = formats.get(layer.name), layer.alternative
-    if made is None and (layer.name not in workload.outputs or layer.op == "add" or layer.activation):
+    made, other = known.formats.get(layer.name), layer.alternative
+    sums = layer.op not in ("add", "norm", "softmax", "eltwise") and not layer.activation
+    if made is None and (layer.name not in known.workload.outputs or not sums):
         what = "an activation" if layer.activation else layer.op
         raise InputError(f"layer {layer.name}: the network ends with {what}, whose sums have no one scale")
     own = None if mixed is None else integer_weights(mixed, layer)
-    about = _form(layer, own, None if mixed is None else mixed.geometry.bias, workload, formats, made)
+    about = _form(layer, own, mixed, known, made)
     if other is None:
         return about
     assert isinstance(mixed, OperatorLayer)
     weights = _steps(mixed.other.weight, other, mixed.weight_bits[1])
-    return replace(about, alternative=_form(other, weights, mixed.other.bias, workload, formats, made))
+    return replace(about, alternative=_form(other, weights, mixed.other, known, made))
 
 
 def _form(
-    layer: Layer, weights: tuple[Ints, Floats] | None, bias: Tensor | None, workload: Workload,
-    formats: dict[str, Whole], made: Whole | None,
-) -> IntegerLayer:  # fmt: skip
-    """The integers of one form of a layer. weights: with what one is worth; made: what it makes, None where its sums
-    leave as they are."""
+    layer: Layer, weights: tuple[Ints, Floats] | None, mixed: Any, known: _Known, made: Whole | None
+) -> IntegerLayer:
+    """The integers of one form of a layer. weights: with what one is worth; mixed: the layer that has them, or its
+    module; made: what it makes, None where its sums leave as they are."""
+    formats, beside = known.formats, known.of(layer)
+    if beside.function is not None:
+        return _real(layer, beside, formats)
     steps = [formats[name].step for name in layer.inputs]
     magnitudes = [float(max(formats[name].high, -formats[name].low)) for name in layer.inputs]
-    taps = layer.fy * layer.fx
+    taps, out = layer.fy * layer.fx, IntegerLayer(None if weights is None else weights[0])
+    bias = getattr(mixed, "geometry", mixed).bias if mixed is not None else None
     offsets = np.zeros(layer.k) if bias is None else bias.detach().double().numpy()
     if layer.op == "conv":
         assert weights is not None
         factors = (steps[0] * weights[1])[None]
         largest = (np.abs(weights[0]).sum((1, 2, 3)) * magnitudes[0])[None]
-    elif layer.op == "add":
+        converter = mixed.converter if isinstance(mixed, MixedLayer) else None
+        if converter is not None and bool(mixed.on_analog().any()):
+            block, by, on = mixed.row_blocks()[0], whole(converter, True), mixed.on_analog().numpy() > 0.5
+            width = min(block.stop or weights[0].shape[1], weights[0].shape[1])
+            into = rescale(factors / by.step, np.zeros(layer.k), largest, by.low, by.high)
+            out = replace(out, converted=Converted(width, into, on))
+            arrays = -(-weights[0].shape[1] // width)
+            factors, largest = np.where(on, by.step, factors), np.where(on, float(by.high * arrays), largest)
+    elif layer.op == "matmul":
+        factors = np.full((1, layer.k), steps[0] * steps[1] * beside.factor)
+        largest = np.full((1, layer.k), magnitudes[0] * magnitudes[1] * (layer.c // layer.groups))
+        out = replace(out, keys=beside.keys)
+    elif layer.op == "add" or (layer.op == "eltwise" and beside.constant is not None):
+        if beside.constant is not None:
+            like = beside.quantised or formats[layer.inputs[0]]
+            steps, magnitudes = [*steps, like.step], [*magnitudes, float(max(like.high, -like.low))]
+            out = replace(out, constant=beside.steps(like))
         factors = np.repeat(np.array(steps)[:, None], layer.k, 1)
         largest = np.repeat(np.array(magnitudes)[:, None], layer.k, 1)
-    elif layer.op == "concat":
-        sizes = [workload.input_shape[0] if n == INPUT else workload[n].k for n in layer.inputs]
+    elif layer.op == "concat" and beside.constant is None:
+        first = known.workload.input_shape[0]
+        sizes = [first if n == INPUT else known.workload[n].k for n in layer.inputs]
         factors, largest = np.repeat(steps, sizes)[None], np.repeat(magnitudes, sizes)[None]
+    elif layer.op == "concat":
+        like = formats[layer.inputs[0]]
+        if like != made:
+            raise InputError(f"layer {layer.name}: puts a constant beside a tensor of another format")
+        factors, largest = np.full((1, layer.k), steps[0]), np.full((1, layer.k), magnitudes[0])
+        out = replace(out, constant=beside.steps(like))
     else:
         mean = layer.op == "avg_pool"
         if mean and ((layer.oy - 1) * layer.stride_y + layer.fy > layer.iy or layer.pad_y or layer.pad_x):
             raise InputError(f"layer {layer.name}: means over windows of several sizes have no one divisor")
         factors = np.full((1, layer.k), steps[0] / (taps if mean else 1))
         largest = np.full((1, layer.k), magnitudes[0] * (taps if mean else 1))
-    found = None if weights is None else weights[0]
+        out = replace(out, from_column=beside.from_column)
     if made is None:
-        return IntegerLayer(found, step=factors[0], bias=offsets)
-    return IntegerLayer(found, rescale(factors / made.step, offsets / made.step, largest, made.low, made.high))
+        return replace(out, step=factors[0], bias=offsets)
+    return replace(out, rescale=rescale(factors / made.step, offsets / made.step, largest, made.low, made.high))
+
+
+def _real(layer: Layer, beside: Beside, formats: Mapping[str, Whole]) -> IntegerLayer:
+    """A function of real numbers between two tensors."""
+    assert beside.function is not None
+    makes = formats[layer.name]
+    about = Real(
+        beside.function, formats[layer.inputs[0]].step, makes.step, makes.low, makes.high, beside.heads,
+        beside.weight, beside.bias, beside.eps,
+    )  # fmt: skip
+    return IntegerLayer(real=about)
 
 
 @torch.no_grad()
 def integer_weights(mixed: MixedLayer, layer: Layer) -> tuple[Ints, Floats]:
     """The weights of a layer in the formats of the cores that its gates choose, [k, c/groups, fy, fx], and what one is
     worth in each output channel [k]."""
-    if mixed.converter is not None:
-        raise InputError(f"layer {layer.name}: sums are read through a converter; integers are known of sums alone")
     weight = mixed.geometry.weight.detach().double()
     if isinstance(mixed, OperatorLayer):  # its channels behind the cut are the other form's
         return _steps(weight, layer, mixed.weight_bits[0])

@@ -22,7 +22,7 @@ from cosoc.search.spaces.channels import MixedLayer, MixedNet
 from cosoc.search.spaces.shares import Counts
 from cosoc.search.training.parts import Split
 from cosoc.search.training.post import channel_means, hooked, in_float
-from cosoc.search.training.quant import integer_weight, linear_or_conv, ternary_weight
+from cosoc.search.training.quant import linear_or_conv
 
 Sensitivities = Mapping[str, Tensor]  # by layer that has a choice: loss added by each channel on each core, [k, cores]
 Loss = Callable[[Tensor, Tensor], Tensor]  # outputs and targets of a batch -> the mean over its items
@@ -55,11 +55,7 @@ def sensitivities(net: MixedNet, images: Split, loss: Loss, told: Told = lambda 
 def changed(layer: MixedLayer) -> Tensor:
     """What each core's format changes of each channel's weights: [cores, k, weights of a channel]."""
     weight = layer.geometry.weight
-    made = [
-        ternary_weight(weight, layer.log_scale) if ternary else integer_weight(weight, bits)
-        for bits, ternary in zip(layer.weight_bits, layer.ternary, strict=True)
-    ]
-    return torch.stack([(one - weight).flatten(1) for one in made])
+    return torch.stack([(made - weight).flatten(1) for _, made in layer.on_cores()])
 
 
 @torch.no_grad()
@@ -100,12 +96,13 @@ def added(found: Tensor, cores: tuple[str, ...], option: Option) -> float:
 
 def sensitive_front(net: MixedNet, found: Sensitivities, choices: Choices, base: Counts, price: Price) -> Front:
     """The front of costs, each layer's options simulated beside a base, and of losses by sensitivity."""
-    costs = table(choices, base, price)
-    cores = {name: layer.cores for name, layer in net.searchable().items()}
-    losses = {
-        name: np.array([added(found[name], cores[name], option) for option in options])
-        for name, options in costs.options.items()
-    }
+    costs, sizes = table(choices, base, price), {unit.layers: unit.size for unit in net.units}
+    losses = {}
+    for layers, options in costs.options.items():
+        size, cores = sizes[layers], net.layers[layers[0]].cores
+        together = torch.stack([found[name] for name in layers])
+        lost = torch.unflatten(together, 1, (-1, size)).sum((0, 2))  # by head, or channel
+        losses[layers] = np.array([added(lost, cores, {on: k // size for on, k in one.items()}) for one in options])
     return front(costs, Table(0.0, costs.options, losses))
 
 

@@ -1,16 +1,19 @@
 """Accuracy under shift: what corrupted images and inexact analog cores leave of the accuracy of a run's mappings.
 
 Every mapping is evaluated as it was trained, on the test images of its run: as they are, under each corruption and
-severity (`corruptions`), and on chips that are drawn (`noise`). Corruptions and noise are not combined. What is right
-of each image is kept, so that orders have intervals (`order`).
+severity (`corruptions`), on chips that are drawn (`noise`), and, where both are asked for, both together. What is right
+of each image is kept, so that orders have intervals (`order`); in a folder, if one is given, condition by condition, so
+that an evaluation which was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +23,8 @@ from rich.table import Table
 from torch import Tensor
 
 from cosoc.search.front import SURE
+from cosoc.search.manifest import digest_of
+from cosoc.search.runfolder import RunFolder
 from cosoc.search.spaces.channels import MixedNet
 from cosoc.search.training.corruptions import SEVERITIES, check_images, corrupted
 from cosoc.search.training.data import Data
@@ -32,14 +37,15 @@ from cosoc.search.training.trained import TrainedRun
 from cosoc.sim.errors import InputError
 from cosoc.sim.progress import Report, untold
 
+FEW = 3  # corruptions that have a row each under noise, too
 CHIPS = 3  # drawn, where nothing is said
 RANGED_BY = 512  # images of the validation part, by which converters get their ranges
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What to evaluate. noise: kinds; each acts alone, and all together. chips: that are drawn for noise. seed: of all
-    that is drawn. images: of the test part, the first so many; None: all."""
+    """What to evaluate. noise: kinds; each acts alone, and all together, these also under every corruption. chips: that
+    are drawn for noise. seed: of all that is drawn. images: of the test part, the first so many; None: all."""
 
     corruptions: tuple[str, ...] = ()
     severities: tuple[int, ...] = SEVERITIES
@@ -48,15 +54,33 @@ class Asked:
     seed: int = 0
     images: int | None = None
 
+    def conditions(self) -> list[Condition]:
+        """All conditions, the clean one first."""
+        kinds = [(kind,) for kind in self.noise] + ([self.noise] if len(self.noise) > 1 else [])
+        corruptions = [(name, severity) for name in self.corruptions for severity in self.severities]
+        together = [Condition(*one, self.noise) for one in corruptions if self.noise]
+        alone = [*(Condition(*one) for one in corruptions), *(Condition(noise=some) for some in kinds)]
+        return [Condition(), *alone, *together]
+
 
 @dataclass(frozen=True)
 class Condition:
-    """What images and chips are like. name: a corruption, or kinds of noise joined by +; severity: of a corruption, 0
-    where there is none."""
+    """What images and chips are like. severity: of the corruption, 0 where there is none. noise: kinds that act."""
 
-    kind: Literal["clean", "corruption", "noise"]
-    name: str
+    corruption: str = ""
     severity: int = 0
+    noise: tuple[Kind, ...] = ()
+
+    @property
+    def kind(self) -> Literal["clean", "corruption", "noise", "both"]:
+        if self.corruption:
+            return "both" if self.noise else "corruption"
+        return "noise" if self.noise else "clean"
+
+    @property
+    def name(self) -> str:
+        """The corruption, or kinds of noise joined by +, or both joined by &."""
+        return " & ".join(part for part in (self.corruption, "+".join(self.noise)) if part) or "clean"
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,16 +110,20 @@ class Shift:
         )
 
     def rows(self) -> list[tuple[str, list[int]]]:
-        """What a table and a figure show: each corruption over its severities, all corruptions, each noise; the places
-        of the conditions that a row is the mean of."""
+        """What a table and a figure show: each corruption over its severities, all corruptions, each noise, and both
+        together, of more than a few corruptions only as a whole; the places of the conditions that a row is the mean
+        of."""
         by_name: dict[str, list[int]] = {}
         for at, one in enumerate(self.conditions):
             by_name.setdefault(one.name, []).append(at)
-        corrupted_ones = [at for at, one in enumerate(self.conditions) if one.kind == "corruption"]
-        rows = list(by_name.items())
-        if len({self.conditions[at].name for at in corrupted_ones}) > 1:
-            after = max(i for i, (_, places) in enumerate(rows) if places[0] in corrupted_ones) + 1
-            rows.insert(after, ("all corruptions", corrupted_ones))
+        rows = []
+        for kind in ("clean", "corruption", "noise", "both"):
+            mine = [(name, at) for name, at in by_name.items() if self.conditions[at[0]].kind == kind]
+            if kind != "both" or len(mine) <= FEW:
+                rows += mine
+            if kind in ("corruption", "both") and len(mine) > 1:
+                with_noise = f" & {'+'.join(self.conditions[mine[0][1][0]].noise)}" if kind == "both" else ""
+                rows.append((f"all corruptions{with_noise}", [place for _, at in mine for place in at]))
         return rows
 
     def accuracies(self, places: Sequence[int]) -> np.ndarray:
@@ -126,9 +154,9 @@ class Shift:
 
     def _notes(self) -> Iterator[str]:
         kinds = {one.kind for one in self.conditions}
-        if "corruption" in kinds:
+        if kinds & {"corruption", "both"}:
             yield f"corruptions: means of severities {', '.join(map(str, self.heading['severities']))}"
-        if "noise" in kinds:
+        if kinds & {"noise", "both"}:
             yield f"noise: means of {self.heading['chips']} chips drawn"
         if kinds != {"clean"}:
             yield f"order kept: Kendall's tau-b with the clean order, and its interval over images ({SURE:.0%})"
@@ -142,7 +170,13 @@ class Shift:
     def content(self) -> dict[str, Any]:
         """As JSON."""
         conditions = [
-            {**asdict(one), "accuracy": self._named(self.accuracies([at])), **self.order([at]).plain(self.mappings)}
+            {
+                "kind": one.kind,
+                "name": one.name,
+                "severity": one.severity,
+                "accuracy": self._named(self.accuracies([at])),
+                **self.order([at]).plain(self.mappings),
+            }
             for at, one in enumerate(self.conditions)
         ]
         rows = [
@@ -162,11 +196,11 @@ def _interval(one: Correlation) -> str:
     return f"{one.value:+.2f} [{one.low:+.2f}, {one.high:+.2f}]"
 
 
-def evaluate(run: TrainedRun, asked: Asked, report: Report = untold) -> Shift:
-    """Evaluate the mappings of a run. report(networks evaluated, of how many, condition). InputError for noise that its
-    SoC does not state, and for corruptions of what are no images."""
+def evaluate(run: TrainedRun, asked: Asked, report: Report = untold, kept: Kept | None = None) -> Shift:
+    """Evaluate the mappings of a run. report(networks evaluated, of how many, condition). kept: the folder of an
+    evaluation, and whether to go on with the one there. InputError for noise that its SoC does not state, and for
+    corruptions of what are no images."""
     noise = noise_of(run.config.soc, asked.noise)
-    kinds = [(kind,) for kind in asked.noise] + ([asked.noise] if len(asked.noise) > 1 else [])
     if run.data.task.name != CLASSIFICATION:
         raise InputError(f"{run.folder}: its network was trained for {run.data.task.name}; {CLASSIFICATION} is needed")
     n = len(run.data.test)
@@ -174,42 +208,55 @@ def evaluate(run: TrainedRun, asked: Asked, report: Report = untold) -> Shift:
         raise InputError(f"{asked.images} test images of {run.data.name}; it has {n}")
     x, y = run.data.test.items(torch.arange(asked.images or n))
     pixels = pixels_of(run.data, x) if asked.corruptions else x
-    conditions = [
-        Condition("clean", "clean"),
-        *(Condition("corruption", name, severity) for name in asked.corruptions for severity in asked.severities),
-        *(Condition("noise", "+".join(some)) for some in kinds),
-    ]
+    conditions = asked.conditions()
     trainings = [run.trainings(one) for one in run.found]
     nets = [[training.net for training in some] for some in trainings]
     with_adc = _converted(run, nets, noise) if noise.adc_bits else nets
-    each = 1 + len(asked.corruptions) * len(asked.severities) + len(kinds) * asked.chips
-    done, total = 0, sum(map(len, nets)) * each
     right = np.zeros((len(conditions), len(nets), len(y)))
-    for at, one in enumerate(conditions):
-        what = one.name if not one.severity else f"{one.name} {one.severity}"
-        seen = x
-        if one.kind == "corruption":
-            seen = normalised(run.data, corrupted(pixels, one.name, one.severity, asked.seed))
-        if one.kind == "noise":
-            some = kinds[at - len(conditions)]
-            acting = Noise(noise.levels, some)
-            chosen = with_adc if "adc" in some else nets
-            chips = asked.chips
-        else:
-            acting, chosen, chips = Noise(), nets, 1
-        for m, some_nets in enumerate(chosen):
-            for net, chip in itertools.product(some_nets, range(chips)):
-                acting.draw(net, generator(asked.seed, "chip", chip))
-                right[at, m] += right_of(net, seen, y, run.data.task).double().numpy() / (len(some_nets) * chips)
-                quiet(net)
-                done += 1
-                report(done, total, what)
+    chips = [asked.chips if one.noise else 1 for one in conditions]
+    done, total = 0, sum(map(len, nets)) * sum(chips)
+    with contextlib.nullcontext() if kept is None else kept.opened(run, asked) as folder:
+        for at, one in enumerate(conditions):
+            what = one.name if not one.severity else f"{one.name} {one.severity}"
+            phase = f"{at:03d}.{what.replace(' ', '_')}"
+            if folder is not None and folder.finished(phase) is not None:
+                right[at] = folder.weights(phase)["right"].numpy()
+                done += sum(map(len, nets)) * chips[at]
+                continue
+            seen = x
+            if one.corruption:
+                seen = normalised(run.data, corrupted(pixels, one.corruption, one.severity, asked.seed))
+            acting = Noise(noise.levels, one.noise) if one.noise else Noise()
+            for m, some_nets in enumerate(with_adc if "adc" in one.noise else nets):
+                for net, chip in itertools.product(some_nets, range(chips[at])):
+                    acting.draw(net, generator(asked.seed, "chip", chip))
+                    rights = right_of(net, seen, y, run.data.task).double().numpy()
+                    right[at, m] += rights / (len(some_nets) * chips[at])
+                    quiet(net)
+                    done += 1
+                    report(done, total, what)
+            if folder is not None:
+                folder.finish(phase, {"images": len(y)}, {"right": torch.from_numpy(right[at].copy())})
     # The mean of what all trainings find, as result.json has it.
     recorded = tuple(sum(one.metric for one in some) / len(some) for some in trainings)
     return Shift(
         _heading(run, asked, noise, len(y)), tuple(one.name for one in run.found), recorded, tuple(conditions), right,
         resampled(right, asked.seed),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The folder of an evaluation, as that of any run (`runfolder`): what was asked for, and what is right under each
+    condition that is done. resume: go on with the one there."""
+
+    folder: Path
+    resume: bool = False
+
+    def opened(self, run: TrainedRun, asked: Asked) -> RunFolder:
+        """Locked, and new, or of the same evaluation of the same run. InputError for another."""
+        stated = asdict(asked) | {"result": digest_of(run.files.read("result.json"))}
+        return RunFolder(self.folder, stated, self.resume)
 
 
 def _heading(run: TrainedRun, asked: Asked, noise: Noise, images: int) -> dict[str, Any]:

@@ -66,7 +66,8 @@ def _drawn(found: Shift) -> Iterator[Figure]:
 
 def _by_severity(found: Shift, severities: list[int], axis: Axes) -> None:
     at = [
-        [i for i, one in enumerate(found.conditions) if one.kind != "noise" and one.severity == s] for s in severities
+        [i for i, one in enumerate(found.conditions) if one.kind in ("clean", "corruption") and one.severity == s]
+        for s in severities
     ]
     tail = 100 * (1 - SURE) / 2
     for i, mapping in enumerate(found.mappings):

@@ -265,7 +265,7 @@ class TrainedSpace:
 
     @property
     def reference_counts(self) -> Counts:
-        return of_layers(_counts(self.opened.reference), list(self.opened.choices))
+        return of_layers(_counts(self.opened.reference), self.opened.open_layers)
 
     @property
     def grain(self) -> int:
@@ -504,7 +504,7 @@ class TrainedSpace:
     def searched(self, net: MixedNet, name: str, aim: Aim) -> dict[str, Any]:
         """The search of a point: the front layer by layer says where to begin, the gradient goes on from there, and of
         all that has been come by, repaired, the best is kept."""
-        config, layers = self.config, list(self.opened.choices)
+        config, layers = self.config, self.opened.open_layers
         judge = Judge(self.opened, self.simulated, self.judged, self.data.task)
         if config.calibrate_only:
             return self.chosen(net, name, aim, judge)
@@ -580,7 +580,10 @@ class TrainedSpace:
         begin = self.opened.settled(net, placed(net, {**self.settled, **self._at(front, aim)}))
         repaired, moves = judge.repaired(net, begin, aim, self.within if self.config.targets else self.cheapest)
         found: dict[str, Any] = {"by": "sensitivity", "seen": 1, "pool": [], "strength": None}
-        found |= {"counts": counts_of(net, repaired, self.opened.choices), "moves": [asdict(move) for move in moves]}
+        found |= {
+            "counts": counts_of(net, repaired, self.opened.open_layers),
+            "moves": [asdict(move) for move in moves],
+        }
         found["theta"] = asdict(self.costs.theta)
         self.folder.finish(f"{name}.search", found, net.state_dict())
         return found
@@ -593,7 +596,7 @@ class TrainedSpace:
     def known(self, name: str) -> Candidate:
         """A manual mapping."""
         given = self.manual[name]
-        counts = self.cheapest if given is None else of_layers(_counts(given), list(self.opened.choices))
+        counts = self.cheapest if given is None else of_layers(_counts(given), self.opened.open_layers)
         self.costs.restart()
         return self.mapped(name, counts, None, {}, None)
 

@@ -23,8 +23,12 @@ class HostCpu(Core):
     model: Literal["host_cpu"]
     cycles_per_mac: WholeCycles  # of a multiply-accumulate
     cycles_per_element: WholeCycles  # of an element read, where nothing is multiplied: sums, pools, functions by table
-    cycles_per_row_element: WholeCycles | None = None  # of softmax and norms, which read a row more than once; none: as above
-    cycles_per_copied_element: WholeCycles | None = None  # of concatenations, slices, tables' rows; none: as other elements
+    cycles_per_row_element: WholeCycles | None = (
+        None  # of softmax and norms, which read a row more than once; none: as above
+    )
+    cycles_per_copied_element: WholeCycles | None = (
+        None  # of concatenations, slices, tables' rows; none: as other elements
+    )
     bias_bytes: WordBytes = 4  # per output channel, moved with the weights
 
     def silicon(self) -> Silicon:

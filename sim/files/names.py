@@ -6,8 +6,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-# The last is written, the others read.
-FileKind = Literal["soc", "cluster", "workload", "mapping", "technology", "recipe", "schedule"]
+# The last two are written, the others read.
+FileKind = Literal["soc", "cluster", "workload", "mapping", "technology", "recipe", "schedule", "network"]
 DEFAULT = "default"
 MANUAL = ("all_8bit", "io_8bit_backbone_ternary", "all_ternary", "min_cost")
 KINDS = ("gpu", "dla")  # mappings to the first core of a kind

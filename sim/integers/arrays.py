@@ -9,14 +9,13 @@ read of the main memory must have been stored by then.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from cosoc.sim.integers.network import Ints
+from cosoc.sim.integers.network import WEIGHTED, IntegerLayer, Ints
 from cosoc.sim.integers.regions import (
     NEVER,
-    Box,
     Ranges,
     Region,
     Stretch,
@@ -28,7 +27,18 @@ from cosoc.sim.integers.regions import (
     slices,
     tile_sums,
 )
-from cosoc.sim.integers.tiles import LAUNCH, LOAD, STORE, WEIGHTS, DmaRun, Sums, counted, operands, products
+from cosoc.sim.integers.tiles import (
+    LAUNCH,
+    LOAD,
+    STORE,
+    WEIGHTS,
+    DmaRun,
+    Sums,
+    counted,
+    operands,
+    products,
+    weights_box,
+)
 from cosoc.sim.machine.program import KINDS
 from cosoc.sim.model.mapping import Piece
 from cosoc.sim.model.workload import Layer
@@ -110,8 +120,8 @@ class ArrayRun:
         ranges, piece = run.range_of(base), run.fused.get(name)
         moves = np.isin(rows["unit"], list(self.loaders)) & (rows["payload_bytes"] > 0)
         into_sums = rows["tag"] == INTO_ACCUMULATOR
-        loads = ops[moves & (rows["kind"] == LOAD) & ~(into_sums & (own.op == "conv"))]
-        fetched = ops[moves & (rows["kind"] == LOAD) & into_sums & (own.op == "conv")]
+        loads = ops[moves & (rows["kind"] == LOAD) & ~(into_sums & (own.op in WEIGHTED))]
+        fetched = ops[moves & (rows["kind"] == LOAD) & into_sums & (own.op in WEIGHTED)]
         weights = ops[moves & (rows["kind"] == WEIGHTS)]
         near = self.near.setdefault((name, number), _Near())
         place = None if piece is None else self._piece(piece)
@@ -120,10 +130,9 @@ class ArrayRun:
         else:
             inputs = self._inputs_of_piece(place, piece, own, ranges, loads, ops)
         found = None
-        if own.op == "conv":
-            assert about.weights is not None
+        if own.op in WEIGHTED:
             resident = piece is None or piece.stays(name)
-            found = self._weights(near, place, name, ranges, about.weights, weights, resident)
+            found = self._weights(near, place, own, about, ranges, weights, resident)
         self._sum(near, own, ranges, ops, inputs, found, fetched)
         stores = ops[(rows["kind"] == STORE) & (rows["payload_bytes"] > 0)]  # others move to the scratchpad
         self._leave(near, place, name, own, ranges, stores, int(run.trace.end[ops[-1]]))
@@ -150,22 +159,27 @@ class ArrayRun:
             raise TileFault(f"{own.name}, op {loads[0]}: {self._moved(loads)} bytes come for a tile of {needed}")
 
     def _weights(
-        self, near: _Near, place: _Fused | None, name: str, ranges: Ranges, all_of_them: Ints, came: Ints, stay: bool
-    ) -> Ints:
-        at: Box = (ranges["k"], ranges["c"], ranges["fy"], ranges["fx"])
+        self, near: _Near, place: _Fused | None, own: Layer, about: IntegerLayer, ranges: Ranges, came: Ints,
+        stay: bool,
+    ) -> Ints:  # fmt: skip
+        name, at = own.name, weights_box(own, ranges)
         if len(came) and self._moved(came) < elements(at):
             raise TileFault(f"{name}, op {came[0]}: {self._moved(came)} bytes come for {elements(at)} weights")
-        if place is None:
-            if len(came):
-                near.weights = Region(at, all_of_them[slices(at)], 0)
+        if own.op == "matmul" and len(came):
+            near.weights = replace(self.run.read_second(own, about, ranges, int(came[0]), int(came[-1])), ready=0)
+        if place is None or own.op == "matmul":
+            if len(came) and own.op == "conv":
+                assert about.weights is not None
+                near.weights = Region(at, about.weights[slices(at)], 0)
             if near.weights is None:
                 raise TileFault(f"{name}: computes, and no weights were brought")
             return near.weights.part(at, NEVER - 1, name)
-        there = place.weights.setdefault(name, Tensor.empty(f"weights of {name}", all_of_them.shape))
+        assert about.weights is not None
+        there = place.weights.setdefault(name, Tensor.empty(f"weights of {name}", about.weights.shape))
         if len(came):
             if not stay:
                 there.ready[:] = NEVER
-            there.write(at, all_of_them[slices(at)], 0, name)
+            there.write(at, about.weights[slices(at)], 0, name)
         return there.read(at, NEVER - 1, name)
 
     # -- what is computed ----------------------------------------------------------------------------------
@@ -179,7 +193,7 @@ class ArrayRun:
             near.sums = near.left.pop(key, None) if len(fetched) else None
             if len(fetched) and near.sums is None:
                 raise TileFault(f"{own.name}, op {fetched[0]}: fetches partial sums that have not left")
-        if own.op != "conv":
+        if own.op not in WEIGHTED:
             near.sums = Sums(ranges, tile_sums(own, ranges, inputs, None), counted(ranges, own))
             return
         assert weights is not None
@@ -189,7 +203,8 @@ class ArrayRun:
             mine = self.run.range_of(int(self.run.notes["tile"][op]))
             box, (c0, _) = inputs_under(own, mine), ranges["c"]
             low, high = box[1][0] - first, box[1][1] - first
-            part = weights[:, mine["c"][0] - c0 : mine["c"][1] - c0]
+            along = slice(mine["c"][0] - c0, mine["c"][1] - c0)
+            part = weights[:, :, along] if own.op == "matmul" else weights[:, along]
             sums = tile_sums(own, mine, [one[:, low:high] for one in inputs], part)
             if near.sums is None:
                 near.sums = Sums(ranges, sums, counted(mine, own))

@@ -7,27 +7,33 @@ Then each sum becomes an integer of the tensor that the layer makes, as chips do
 
 The offset holds bias and half a step, so that the shift rounds to the nearest, halves upwards. Factors are taken to 30
 bits, so a sum differs from the real-valued one by less than `Rescale.bound` of a step before it is rounded.
+
+Two things come between. The columns of an analog array are read by converters: each array full of rows becomes an
+integer of its own (`Converted`), and these are what adds up. And norms, softmaxes and GELU are of real numbers
+(`cosoc.sim.integers.real`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.model.workload import INPUT, Layer, Workload
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+from cosoc.sim.integers.real import Floats, Ints, Real, as_weights
+from cosoc.sim.model.workload import INPUT, SLICE, Layer, Workload
 
 MULTIPLIER_BITS = 30  # of a factor: with sums of 32 bits, products of 62
 SUM_BITS = 62  # that a sum of products may take before it is shifted
 MOST_SHIFT = 46
-OPS = ("conv", "add", "max_pool", "avg_pool", "concat")  # that integers are known of
+# That integers are known of; an eltwise is a GELU, a sum with a constant, or a part that is handed on.
+OPS = ("conv", "add", "max_pool", "avg_pool", "concat", "matmul", "softmax", "norm", "eltwise")
+WEIGHTED = ("conv", "matmul")  # sums of products over input channels
+ELTWISE = ("aten.gelu", "aten.add", SLICE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +55,12 @@ class Rescale:
             total += multiplier[first:end].reshape(shape) * one
         found: Ints = np.clip(total >> self.shift[first:end].reshape(shape), self.low, self.high)
         return found
+
+    def some(self, first: int, end: int) -> Rescale:
+        """That of output channels [first, end) alone."""
+        return replace(
+            self, multiplier=self.multiplier[:, first:end], offset=self.offset[first:end], shift=self.shift[first:end]
+        )
 
     def bound(self, largest: Sequence[int]) -> float:
         """By how much of a step a sum may be off before it is rounded. largest: magnitude of each operand's sums."""
@@ -72,16 +84,66 @@ def rescale(factors: Floats, offsets: Floats, largest: Floats, low: int, high: i
 
 
 @dataclass(frozen=True, eq=False)
+class Converted:
+    """The converters of analog channels. block: input channels whose products one array adds up, of each group. by:
+    what makes each array's sums the converter's integers, of all output channels; on [k]: which of them are analog."""
+
+    block: int
+    by: Rescale
+    on: npt.NDArray[np.bool_]
+
+    def blocks(self, first: int, end: int) -> list[tuple[int, int]]:
+        """Input channels [first, end) by arrays."""
+        cuts = [first, *range((first // self.block + 1) * self.block, end, self.block), end]
+        return list(pairwise(cuts))
+
+    def of(self, sums: Ints, first: int, end: int) -> Ints:
+        """What adds up of one array's sums [n, k, oy, ox] of output channels [first, end)."""
+        on = self.on[first:end].reshape(1, -1, 1, 1)
+        return np.where(on, self.by.of([sums], first, end), sums) if on.any() else sums
+
+
+@dataclass(frozen=True, eq=False)
 class IntegerLayer:
     """What one form of a layer is in integers. weights: int64 [k, c/groups, fy, fx] of a convolution, None of others;
     rescale: None where its sums leave the network as they are, channel k of which are worth step[k] each, beside
-    bias[k]. alternative: of the layer's other form, for all output channels as well."""
+    bias[k]; and of what is real. alternative: of the layer's other form, for all output channels as well.
+
+    converted: of a convolution with analog channels that are read by converters. real: of a function of real numbers.
+    constant [k, oy, columns]: what an eltwise sum adds, or what a concatenation puts before what it reads. from_column:
+    of what a slice reads, the column of its first. keys: whether a product of two tensors is with keys (`as_weights`).
+    """
 
     weights: Ints | None = None
     rescale: Rescale | None = None
     step: Floats | None = None
     bias: Floats | None = None
     alternative: IntegerLayer | None = None
+    converted: Converted | None = None
+    real: Real | None = None
+    constant: Ints | None = None
+    from_column: int = 0
+    keys: bool = False
+
+    def finished(self, sums: Sequence[Ints], first: int, end: int) -> Ints:
+        """What output channels [first, end) make of their sums, of each operand [n, k, oy, ox]."""
+        if self.real is not None:
+            return self.real.of(sums[0])
+        return sums[0] if self.rescale is None else self.rescale.of(sums, first, end)
+
+    def columns_before(self, layer: Layer) -> int:
+        """By how many columns outputs lie behind what they are of: the constant ones of a concatenation."""
+        before = self.constant.shape[2] if self.constant is not None and layer.op == "concat" else 0
+        return before - self.from_column
+
+    def beside(self, layer: Layer, operands: Sequence[Ints], tile: Mapping[str, tuple[int, int]]) -> list[Ints]:
+        """The operands [n, k, oy, ox] of a tile's outputs with the constant's part in them."""
+        if self.constant is None:
+            return list(operands)
+        (k0, k1), (y0, y1), (x0, x1) = tile["k"], tile["oy"], tile["ox"]
+        part = self.constant[k0:k1, y0:y1, x0:x1]
+        part = np.broadcast_to(part, (len(operands[0]), *part.shape))
+        return [np.concatenate([part, operands[0]], 3)] if layer.op == "concat" else [*operands, part]
 
 
 @dataclass(frozen=True)
@@ -119,11 +181,17 @@ class Piece:
     def operands(self, tensors: Mapping[str, Ints]) -> list[Ints]:
         """The tensors that it reads, as it reads them."""
         layer = self.layer
-        if layer.op in ("add", "concat"):
+        if layer.op in ("add", "concat") and self.about.constant is None:
             return [tensors[name] for name in layer.inputs]
         if self.reads is not None:
             return [tensors[layer.inputs[0]][:, slice(*self.reads)]]
-        return [as_read(tensors[layer.inputs[0]], layer)]
+        first = as_read(tensors[layer.inputs[0]], layer)
+        if layer.op == "matmul":
+            return [first, as_weights(layer, tensors[layer.second], self.about.keys)]
+        whole = {"k": (0, layer.k), "oy": (0, layer.oy), "ox": (0, layer.ox)}
+        if layer.fn == SLICE:
+            first = first[:, :, : layer.oy, self.about.from_column : self.about.from_column + layer.ox]
+        return self.about.beside(layer, [first], whole)
 
 
 def pieces(network: IntegerNetwork, layer: Layer) -> list[Piece]:
@@ -148,12 +216,14 @@ def _channels(about: IntegerLayer, first: int, end: int) -> IntegerLayer:
         return None if values is None else values[..., first:end]
 
     weights = None if about.weights is None else about.weights[first:end]
-    scaled = about.rescale
-    if scaled is not None:
-        scaled = replace(
-            scaled, multiplier=some(scaled.multiplier), offset=some(scaled.offset), shift=some(scaled.shift)
-        )
-    return IntegerLayer(weights, scaled, some(about.step), some(about.bias))
+    scaled = None if about.rescale is None else about.rescale.some(first, end)
+    converted = about.converted
+    if converted is not None:
+        converted = replace(converted, by=converted.by.some(first, end), on=some(converted.on))
+    return replace(
+        about, weights=weights, rescale=scaled, step=some(about.step), bias=some(about.bias), alternative=None,
+        converted=converted,
+    )  # fmt: skip
 
 
 def check_known(workload: Workload) -> None:
@@ -163,7 +233,9 @@ def check_known(workload: Workload) -> None:
     shape = {INPUT: workload.input_shape} | {layer.name: (layer.k, layer.oy, layer.ox) for layer in workload}
     for layer in (form for one in workload for form in (one, one.alternative) if form is not None):
         found = layer.fn or layer.op
-        if layer.op not in OPS or layer.plane is not None or layer.constants or layer.into:
+        beside = layer.constants and layer.op not in ("concat", "norm", "eltwise")
+        other = layer.op == "eltwise" and (layer.fn not in ELTWISE or len(layer.inputs) != 1)
+        if layer.op not in OPS or layer.plane is not None or beside or layer.into or other:
             raise InputError(f"layer {layer.name} ({found}): integers are known of {', '.join(OPS)}, with no constants")
         if layer.activation not in ("", "relu", "relu6"):
             raise InputError(f"layer {layer.name}: activation {layer.activation}; integers know relu and relu6")
@@ -171,6 +243,10 @@ def check_known(workload: Workload) -> None:
         if layer.op == "add" and any(one != (layer.k, layer.oy, layer.ox) for one in of):
             raise InputError(f"layer {layer.name}: adds tensors of other shapes; integers know equal ones")
         pixels = all(one[1:] == (layer.oy, layer.ox) for one in of)
+        if layer.constants and layer.op == "concat" and (len(of) > 1 or layer.oy != 1 or layer.k != of[0][0]):
+            raise InputError(f"layer {layer.name}: integers know constants before the columns of one tensor")
+        if layer.constants:
+            continue
         if layer.op == "concat" and (not pixels or sum(one[0] for one in of) != layer.k):
             raise InputError(f"layer {layer.name}: puts tensors side by side in pixels; integers know channels")
 
@@ -196,10 +272,14 @@ def windows(x: Ints, layer: Layer, fill: int) -> Ints:
 
 def sums_of(layer: Layer, weights: Ints | None, operands: Sequence[Ints]) -> list[Ints]:
     """The sums of a whole layer, of each operand [n, k, oy, ox]; maxima of a maximum pool. operands: [n, c, iy, ix]."""
-    if layer.op == "add":
-        return list(operands)
     if layer.op == "concat":
         return [np.concatenate(operands, 1)]
+    if layer.op == "matmul":
+        x, second = (one.reshape(layer.n, layer.groups, -1, last).astype(np.float64)  # as below
+                     for one, last in zip(operands, (layer.ox, layer.c // layer.groups), strict=True))  # fmt: skip
+        return [np.matmul(second, x).astype(np.int64).reshape(layer.n, layer.k, layer.oy, layer.ox)]
+    if layer.op not in ("conv", "max_pool", "avg_pool"):
+        return list(operands)
     if layer.op == "max_pool":
         return [windows(operands[0], layer, np.iinfo(np.int64).min).max((4, 5))]
     if layer.op == "avg_pool":
@@ -217,8 +297,17 @@ def sums_of(layer: Layer, weights: Ints | None, operands: Sequence[Ints]) -> lis
 
 def whole_layer(layer: Layer, about: IntegerLayer, operands: Sequence[Ints]) -> Ints:
     """What a layer makes of its operands [n, c, iy, ix]: [n, k, oy, ox]."""
-    sums = sums_of(layer, about.weights, operands)
-    return sums[0] if about.rescale is None else about.rescale.of(sums, 0, layer.k)
+    if about.converted is None:
+        return about.finished(sums_of(layer, about.weights, operands), 0, layer.k)
+    assert about.weights is not None
+    read = operands[0].reshape(layer.n, layer.groups, -1, layer.iy, layer.ix)
+    total = np.zeros((layer.n, layer.k, layer.oy, layer.ox), np.int64)
+    for first, end in about.converted.blocks(0, layer.c // layer.groups):
+        own = replace(layer, c=layer.groups * (end - first))
+        mine = read[:, :, first:end].reshape(layer.n, own.c, layer.iy, layer.ix)
+        (sums,) = sums_of(own, about.weights[:, first:end], [mine])
+        total += about.converted.of(sums, 0, layer.k)
+    return about.finished([total], 0, layer.k)
 
 
 def run_whole(network: IntegerNetwork, image: Ints) -> dict[str, Ints]:
@@ -231,6 +320,6 @@ def run_whole(network: IntegerNetwork, image: Ints) -> dict[str, Ints]:
 
 
 __all__ = [
-    "OPS", "Floats", "IntegerLayer", "IntegerNetwork", "Ints", "Piece", "Rescale", "Whole", "as_read", "check_known",
-    "pieces", "rescale", "run_whole", "sums_of", "whole_layer", "windows",
+    "OPS", "WEIGHTED", "Converted", "Floats", "IntegerLayer", "IntegerNetwork", "Ints", "Piece", "Rescale", "Whole",
+    "as_read", "check_known", "pieces", "rescale", "run_whole", "sums_of", "whole_layer", "windows",
 ]  # fmt: skip

@@ -9,8 +9,8 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-from cosoc.sim.integers.network import Ints
-from cosoc.sim.model.workload import Layer
+from cosoc.sim.integers.network import WEIGHTED, Converted, Ints
+from cosoc.sim.model.workload import SLICE, Layer
 
 NEVER = np.iinfo(np.int64).max
 Stretch = tuple[int, int]  # [first, end)
@@ -71,12 +71,12 @@ class Region:
 
     def part(self, box: Box, tick: int, who: str) -> Ints:
         """The elements of a box within it, at a tick."""
+        if tick < self.ready:
+            raise TileFault(f"{who}, tick {tick}: reads what is there from tick {self.ready} on")
         if not elements(box):
             return np.zeros([end - first for first, end in box], np.int64)
         if any(a < c or b > d for (a, b), (c, d) in zip(box, self.box, strict=True)):
             raise TileFault(f"{who}: reads {box} where {self.box} was brought (images, channels, rows, columns)")
-        if tick < self.ready:
-            raise TileFault(f"{who}, tick {tick}: reads what is there from tick {self.ready} on")
         return self.values[tuple(slice(a - c, b - c) for (a, b), (c, _) in zip(box, self.box, strict=True))]
 
 
@@ -96,7 +96,7 @@ def outputs(tile: Ranges) -> Box:
 def channels_under(layer: Layer, tile: Ranges, own: bool = True) -> Stretch:
     """The input channels that a tile reads; own: those of its own output channels alone, where they have some. tile:
     its `c` counts within the channels that one output channel reads."""
-    if layer.op != "conv":
+    if layer.op not in WEIGHTED:
         return tile["k"] if own else (0, layer.c)
     if layer.groups == 1:
         return tile["c"]
@@ -115,11 +115,13 @@ def _under(out: Stretch, taps: Stretch, stride: int, dilation: int, pad: int) ->
     return first, (out[1] - 1) * stride - pad + (taps[1] - 1) * dilation + 1
 
 
-def inputs_under(layer: Layer, tile: Ranges, own: bool = True) -> Box:
-    """The inputs that a tile reads, without the padding; empty where it reads padding alone."""
+def inputs_under(layer: Layer, tile: Ranges, own: bool = True, before: int = 0) -> Box:
+    """The inputs that a tile reads, without the padding; empty where it reads padding alone. before: columns by which
+    outputs lie behind what they are of (`IntegerLayer.columns_before`)."""
     spans = [tile["n"], channels_under(layer, tile, own)]
-    if layer.op in ("add", "concat"):
-        return spans[0], spans[1], tile["oy"], tile["ox"]
+    if layer.op in ("add", "concat") or layer.fn == SLICE:
+        first, end = (max(column - before, 0) for column in tile["ox"])
+        return spans[0], spans[1], tile["oy"], (first, max(first, end))
     for (first, end), size in zip(_windows(layer, tile), (layer.iy, layer.ix), strict=True):
         low, high = max(first, 0), min(end, size)
         spans.append((low, max(low, high)))
@@ -133,11 +135,20 @@ def _windows(layer: Layer, tile: Ranges) -> tuple[Stretch, Stretch]:
     )
 
 
-def tile_sums(layer: Layer, tile: Ranges, operands: Sequence[Ints], weights: Ints | None) -> list[Ints]:
+def tile_sums(
+    layer: Layer, tile: Ranges, operands: Sequence[Ints], weights: Ints | None, converted: Converted | None = None
+) -> list[Ints]:
     """The sums of a tile, of each operand; maxima of a maximum pool. operands: what `inputs_under` says; weights: of
-    the tile's own ranges."""
-    if layer.op in ("add", "concat"):
+    the tile's own ranges, of a product of two tensors of each image. converted: by what an analog core reads columns.
+    TileFault for a tile that has a part of an array's rows."""
+    if layer.op in ("add", "concat", "softmax", "norm", "eltwise"):
         return list(operands)
+    if layer.op == "matmul":
+        assert weights is not None
+        made = [_products(layer, tile, x[None], w[:, :, 0]) for x, w in zip(operands[0], weights, strict=True)]
+        return [np.concatenate(made)]
+    if converted is not None and converted.on[slice(*tile["k"])].any():
+        return [_converted(layer, tile, operands[0], weights, converted)]
     box, (y, x) = inputs_under(layer, tile), _windows(layer, tile)
     least = np.iinfo(np.int64).min if layer.op == "max_pool" else 0
     padded = np.full((*operands[0].shape[:2], y[1] - y[0], x[1] - x[0]), least, np.int64)
@@ -156,6 +167,23 @@ def tile_sums(layer: Layer, tile: Ranges, operands: Sequence[Ints], weights: Int
             total = found.copy() if total is None else total + found
     assert total is not None
     return [total]
+
+
+def _converted(layer: Layer, tile: Ranges, x: Ints, weights: npt.NDArray[np.int64] | None, by: Converted) -> Ints:
+    """The converters' sums of a tile, array by array."""
+    assert weights is not None
+    (c0, c1), k = tile["c"], tile["k"]
+    read, total = layer.c // layer.groups, np.zeros((), np.int64)
+    if c0 % by.block or (c1 % by.block and c1 < read) or tile["fy"] != (0, layer.fy) or tile["fx"] != (0, layer.fx):
+        raise TileFault(
+            f"layer {layer.name}: a tile of input channels {c0} to {c1}; converters read {by.block} of them at a time"
+        )
+    groups = x.reshape(len(x), -1, c1 - c0, *x.shape[2:])
+    for first, end in by.blocks(c0, c1):
+        mine = groups[:, :, first - c0 : end - c0].reshape(len(x), -1, *x.shape[2:])
+        (sums,) = tile_sums(layer, {**tile, "c": (first, end)}, [mine], weights[:, first - c0 : end - c0])
+        total = total + by.of(sums, *k)
+    return total
 
 
 def _products(layer: Layer, tile: Ranges, x: Ints, weights: npt.NDArray[np.int64]) -> Ints:

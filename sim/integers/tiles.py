@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.integers.network import IntegerLayer, IntegerNetwork, Ints, check_known
+from cosoc.sim.integers.network import WEIGHTED, IntegerLayer, IntegerNetwork, Ints, check_known
+from cosoc.sim.integers.real import as_weights
 from cosoc.sim.integers.regions import (
     NEVER,
     Box,
@@ -150,7 +151,7 @@ class TiledRun:
         issue, until, out = int(self.trace.issue[op]), int(self.trace.end[end]), []
         if not elements(box):
             return [np.zeros([b - a for a, b in box], np.int64) for _ in (names or operands(own))]
-        if own.op == "concat" and names is None:
+        if own.op == "concat" and names is None and not own.constants:
             first, parts = 0, []
             for name in own.inputs:
                 tensor = self._lying(name, issue, until, own.name)
@@ -162,9 +163,17 @@ class TiledRun:
             return [np.concatenate(parts, 1)]
         for name in names or operands(own):
             tensor = self._lying(name, issue, until, own.name)
-            tensor = tensor if own.op in ("add", "concat") else tensor.as_read(own)
+            tensor = tensor if own.op in ("add", "concat") and not own.constants else tensor.as_read(own)
             out.append(tensor.read(box, issue, f"{own.name}, op {op}"))
         return out
+
+    def read_second(self, own: Layer, about: IntegerLayer, ranges: Ranges, op: int, end: int) -> Region:
+        """What a tile of a product of two tensors multiplies by, at home, while op .. end run: [n, k, c, 1]."""
+        issue, until = int(self.trace.issue[op]), int(self.trace.end[end])
+        tensor = self._lying(own.second, issue, until, own.name)
+        seen = (as_weights(own, one, about.keys) for one in (tensor.values, tensor.ready))
+        box = weights_box(own, ranges)
+        return Region(box, Tensor(own.second, *seen).read(box, issue, f"{own.name}, op {op}"), until)
 
     def _lying(self, name: str, issue: int, until: int, who: str) -> Tensor:
         """A tensor, while it lies at home."""
@@ -180,7 +189,11 @@ class TiledRun:
         if one.counted != needed:
             raise TileFault(f"{name}, {dict(one.tile)}: {one.counted} of {needed} products are in its sums")
         first, end = one.tile["k"]
-        out = one.sums[0] if about.rescale is None else about.rescale.of(one.sums, first, end)
+        if about.real is not None and not about.real.whole(first, end, own):
+            raise TileFault(
+                f"{name}, {dict(one.tile)}: has a part of the channels that its {about.real.function} needs"
+            )
+        out = about.finished(one.sums, first, end)
         self.computed[name].write(outputs(one.tile), out, one.ready, name)
         return out
 
@@ -196,13 +209,29 @@ def operands(own: Layer) -> tuple[str, ...]:
 
 def products(own: Layer) -> int:
     """Products, or taps, that each result is summed up of."""
-    return channels_read(own) * own.fy * own.fx if own.op == "conv" else own.fy * own.fx
+    return channels_read(own) * own.fy * own.fx if own.op in WEIGHTED else own.fy * own.fx
 
 
 def counted(tile: Ranges, own: Layer) -> int:
     """How many of those a tile has."""
     size = {d: end - first for d, (first, end) in tile.items()}
-    return (size["c"] if own.op == "conv" else 1) * size["fy"] * size["fx"]
+    return (size["c"] if own.op in WEIGHTED else 1) * size["fy"] * size["fx"]
+
+
+def constants_of(about: IntegerLayer, own: Layer, tile: Ranges) -> int:
+    """Elements of a layer's constants that a tile needs."""
+    (k0, k1), (y0, y1), (x0, x1) = tile["k"], tile["oy"], tile["ox"]
+    if about.constant is not None:
+        length: int = about.constant.shape[2]
+        return (k1 - k0) * (y1 - y0) * max(0, min(x1, length) - x0)
+    return 2 * (k1 - k0)  # scales and shifts of a norm
+
+
+def weights_box(own: Layer, tile: Ranges) -> Box:
+    """Where a tile's weights lie, or what stands in their place of each image."""
+    if own.op == "matmul":
+        return tile["n"], tile["k"], tile["c"], (0, 1)
+    return tile["k"], tile["c"], tile["fy"], tile["fx"]
 
 
 def whole_box(tensor: Tensor) -> Box:
@@ -255,6 +284,15 @@ class DmaRun(TiledRun):
         row, end = self.tiles[tile], int(self.trace.end[op])
         (part, core), ranges = self.part(name, int(row["part"])), self.range_of(tile)
         own, about = self.form(name, core)
+        if own.second and row["operand"] == 1:
+            self.buffers[op] = [self.read_second(own, about, ranges, op, op)]
+            self._check_bytes(op, name, elements(self.buffers[op][0].box))
+            return
+        if row["operand"] == len(own.inputs):
+            self._check_bytes(op, name, constants_of(about, own, ranges))
+            nothing: Box = ((0, 0),) * 4
+            self.buffers[op] = [Region(nothing, np.zeros((0, 0, 0, 0), np.int64), end)]
+            return
         if kind == WEIGHTS:
             assert about.weights is not None
             box = ranges["k"], ranges["c"], (0, own.fy), (0, own.fx)
@@ -265,7 +303,7 @@ class DmaRun(TiledRun):
         if row["fused"]:
             self._fetch(op, name, own, ranges, own.inputs[row["operand"]], end)
             return
-        box = inputs_under(own, ranges, bool(row["own"]))
+        box = inputs_under(own, ranges, bool(row["own"]), about.columns_before(own))
         found = self.read_home(own, box, op, op)
         self._check_bytes(op, name, elements(box) * len(found))
         self.buffers[op] = [Region(box, one.copy(), end) for one in found]
@@ -293,24 +331,26 @@ class DmaRun(TiledRun):
         (_, core), begin = self.part(name, int(row["part"])), int(note["results_of"])
         own, about = self.form(name, core)
         first, end, who = self.start.get(tile, op), int(self.trace.end[op]), f"{name}, op {op}"
-        tick, box = int(self.trace.issue[first]), inputs_under(own, ranges)
+        tick, box = int(self.trace.issue[first]), inputs_under(own, ranges, before=about.columns_before(own))
         if row["fused"]:
             inputs = self._rows(own, box, first, op, core)
         elif note["inputs_by"] != NONE:
             inputs = [one.part(box, tick, who) for one in self.buffers[note["inputs_by"]]]
         else:
             inputs = self.read_home(own, box, first, op)
-        weights = None
-        if own.op == "conv":
+        weights, at = None, weights_box(own, ranges)
+        if note["weights_by"] != NONE:
+            came = self.buffers[note["weights_by"]][0]
+            weights = came.part(at if own.op in WEIGHTED else came.box, tick, who)
+        elif own.op == "matmul":
+            weights = self.read_second(own, about, ranges, first, op).values
+        elif own.op == "conv":
             assert about.weights is not None
-            at: Box = (ranges["k"], ranges["c"], ranges["fy"], ranges["fx"])
             weights = about.weights[tuple(slice(*one) for one in at)]
-            if note["weights_by"] != NONE:
-                weights = self.buffers[note["weights_by"]][0].part(at, tick, who)
         for key in ("inputs_by", "weights_by"):
             if self.used_last.get(int(note[key])) == op:
                 self.buffers.pop(int(note[key]), None)
-        sums = tile_sums(own, ranges, inputs, weights)
+        sums = about.beside(own, tile_sums(own, ranges, inputs, weights, about.converted), ranges)
         if begin in self.partial:
             self.partial[begin].add(sums, counted(ranges, own))
         else:

@@ -7,13 +7,32 @@ from torch import nn
 
 from cosoc.search.spaces import operators
 from cosoc.search.spaces.channels import MixedNet, assignment, fix, make_contiguous, prepare
-from cosoc.search.training.nets import build
+from cosoc.search.training.nets import VisionTransformer, build
+from cosoc.search.training.noise import set_ranges
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.importers.torch_export import from_module
+from cosoc.sim.integers.network import IntegerNetwork, Ints, run_whole
+from cosoc.sim.integers.regions import NEVER
+from cosoc.sim.integers.run import run_tiles
 from cosoc.sim.model.mapping import Mapping
+from cosoc.sim.model.soc import SoC
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.report.result import Result
 
-SHAPE = {"digits_cnn": (1, 8, 8), "resnet8": (3, 16, 16), "mobilenet_v1_025": (3, 32, 32), "dscnn": (1, 49, 10)}
+SHAPE = {
+    "digits_cnn": (1, 8, 8), "resnet8": (3, 16, 16), "mobilenet_v1_025": (3, 32, 32), "dscnn": (1, 49, 10),
+    "tiny_vit": (1, 8, 8),
+}  # fmt: skip
+
+
+def built(name: str) -> nn.Module:
+    """A built-in network, or `tiny_vit`: two blocks of three heads of four channels over four patches and a token."""
+    if name != "tiny_vit":
+        return build(name, SHAPE[name][0])
+    net = VisionTransformer(1, 10, 8, 4, 12, 2, 3)
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    return net
 
 
 def warmed(net: nn.Module, shape: tuple[int, ...]) -> nn.Module:
@@ -27,13 +46,14 @@ def warmed(net: nn.Module, shape: tuple[int, ...]) -> nn.Module:
     return net
 
 
-def decided(name: str, soc: str, seed: int) -> tuple[MixedNet, Workload, dict[str, torch.Tensor]]:
-    """A network with random weights and ranges, each channel on a random core, contiguous; not trained."""
+def decided(name: str, soc: SoC, seed: int, adc_bits: int = 0) -> tuple[MixedNet, Workload, dict[str, torch.Tensor]]:
+    """A network with random weights and ranges, each channel on a random core, contiguous; not trained. adc_bits: of
+    converters on analog columns, which clip some of their sums."""
     torch.manual_seed(seed)
     shape = SHAPE[name]
-    net = warmed(build(name, shape[0]), shape)
+    net = warmed(built(name), shape)
     workload = from_module(net.eval(), shape, name)
-    mixed = prepare(net, workload, find_soc(soc))
+    mixed = prepare(net, workload, soc)
     for layer in mixed.searchable().values():
         layer.logits.data.normal_()
     fix(mixed, assignment(mixed))
@@ -41,6 +61,8 @@ def decided(name: str, soc: str, seed: int) -> tuple[MixedNet, Workload, dict[st
         mixed.train()(torch.randn(16, *shape))
     chosen, _ = make_contiguous(mixed.eval(), workload, assignment(mixed))
     fix(mixed, chosen)
+    if adc_bits:
+        set_ranges(mixed, adc_bits, torch.randn(16, *shape))
     return mixed, workload, chosen
 
 
@@ -60,3 +82,10 @@ def cut(name: str, soc: str, template: operators.Template, seed: int) -> tuple[M
         mixed.train()(torch.randn(16, *shape))
     mapping = operators.mapping_of(supernet, first, "overlapped", machine, "point")
     return mixed.eval(), supernet.workload, mapping
+
+
+def differing(result: Result, network: IntegerNetwork, image: Ints) -> list[str]:
+    """Layers whose tiles compute something else than the layer as a whole."""
+    whole, made = run_whole(network, image), run_tiles(result, network, image)
+    assert made
+    return [name for name, one in made.items() if (one.values != whole[name])[one.ready < NEVER].any()]

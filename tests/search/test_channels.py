@@ -20,8 +20,8 @@ from cosoc.search.spaces.channels import (
     to_mapping,
     uniform,
 )
-from cosoc.search.spaces.heads import attentions, head_orders
-from cosoc.search.training.nets import VisionTransformer, build
+from cosoc.search.spaces.heads import Unit
+from cosoc.search.training.nets import build
 from cosoc.search.training.quant import ActivationQuantiser
 from cosoc.search.training.repair import Move, counts, meet, repair, wide, with_wide
 from cosoc.sim.errors import InputError
@@ -405,11 +405,11 @@ def test_moving_channels_takes_those_that_lean_most() -> None:
     net, _, _ = made("digits_cnn", (1, 8, 8))
     layer = net.layers["conv2"]
     assert layer.cores[wide(layer)] == "digital"
-    chosen = torch.ones(32, dtype=torch.long)
-    moved = with_wide(layer, chosen, 5)
+    unit = Unit(("conv2",))
+    moved = with_wide(net, unit, {"conv2": torch.ones(32, dtype=torch.long)}, 5)
     leaning = (layer.logits[:, 0] - layer.logits[:, 1]).detach()
-    assert set(torch.nonzero(moved == 0)[:, 0].tolist()) == set(leaning.topk(5).indices.tolist())
-    assert int((with_wide(layer, moved, 2) == 0).sum()) == 2
+    assert set(torch.nonzero(moved["conv2"] == 0)[:, 0].tolist()) == set(leaning.topk(5).indices.tolist())
+    assert int((with_wide(net, unit, moved, 2)["conv2"] == 0).sum()) == 2
 
 
 def test_repair_gives_back_what_is_free_and_nothing_else() -> None:
@@ -438,92 +438,4 @@ def test_a_target_is_met_from_above_or_as_near_as_can_be() -> None:
     assert cost(met) <= 40.0
     stuck, _ = meet(net, chosen, cost, -1.0, STEPS)
     assert cost(stuck) == 0.0
-    assert counts(net.layers["conv2"], STEPS) == [0, 16, 32]
-
-
-# ------------------------------------------------------------------------------------------ attention
-
-
-def transformer() -> tuple[MixedNet, Workload, torch.Tensor]:
-    """Two blocks of two heads of four channels on DIANA, in float64, and images."""
-    torch.manual_seed(0)
-    net = VisionTransformer(1, 10, 8, 2, 8, 2, 2).eval()
-    for parameter in net.parameters():
-        nn.init.normal_(parameter, std=0.5)
-    workload = from_module(net, (1, 8, 8), "transformer")
-    mixed = prepare(net, workload, find_soc("diana")).double()
-    x = torch.randn(4, 1, 8, 8, dtype=torch.float64)
-    mixed.train()(x)
-    return mixed.eval(), workload, x
-
-
-def test_every_attention_is_found_with_its_heads() -> None:
-    _, workload, _ = transformer()
-    assert [(one.query, one.key, one.value, one.heads) for one in attentions(workload)] == [
-        (f"blocks.{i}.q", f"blocks.{i}.k", f"blocks.{i}.v", 2) for i in range(2)
-    ]
-
-
-def test_heads_change_places_together_and_channels_within_theirs() -> None:
-    """Shares that some order of heads, and of channels in each, brings side by side: put in order, not one channel has
-    changed its core, and the network computes what it did."""
-    net, workload, x = transformer()
-    chosen = {name: torch.zeros_like(cores) for name, cores in assignment(net).items()}
-    for i in range(2):  # the second head first: its keys' and queries' first two channels, and one of the other's
-        chosen[f"blocks.{i}.q"] = chosen[f"blocks.{i}.k"] = torch.tensor([1, 1, 0, 1, 0, 0, 0, 0])
-        chosen[f"blocks.{i}.v"] = torch.tensor([1, 1, 1, 1, 1, 0, 0, 1])
-        chosen[f"blocks.{i}.fc1"] = torch.arange(32) % 2
-    with torch.no_grad():
-        for name, layer in net.layers.items():
-            layer.logits.copy_(functional.one_hot(chosen[name], len(layer.cores)).to(layer.logits))
-    fix(net, chosen)
-    before = net(x)
-    ordered, orders = make_contiguous(net, workload, chosen)
-    fix(net, ordered)
-    assert torch.allclose(net(x), before, atol=1e-12)
-    assert all((cores.diff() >= 0).all() for cores in ordered.values())
-    groups = channel_groups(workload)
-    assert groups["blocks.0.q"] == groups["blocks.0.k"] != groups["blocks.0.v"] == groups["blocks.0.attend"]
-    for one in ("blocks.0.q", "blocks.0.v"):  # whole heads, and the same ones
-        assert (orders[groups[one]].reshape(2, 4) // 4).tolist() == [[1] * 4, [0] * 4]
-
-
-def test_no_legal_order_of_heads_loses_less() -> None:
-    """All 2! x (3!)^2 x (3!)^2 orders of two heads of three channels, by brute force."""
-    generator = torch.Generator().manual_seed(0)
-    legal = [
-        [torch.tensor([head * 3 + at for head, inner in zip(heads, insides, strict=True) for at in inner])
-         for insides in itertools.product(itertools.permutations(range(3)), repeat=2)]
-        for heads in itertools.permutations(range(2))
-    ]  # fmt: skip
-    for _ in range(20):
-        products, values = torch.rand(2, 6, 6, generator=generator, dtype=torch.float64)
-
-        def lost(loss: torch.Tensor, order: torch.Tensor) -> float:
-            return float(loss[order, torch.arange(6)].sum())
-
-        found = head_orders(products, values, 2)
-        least = min(
-            min(lost(products, one) for one in orders) + min(lost(values, one) for one in orders) for orders in legal
-        )
-        assert lost(products, found[0]) + lost(values, found[1]) == pytest.approx(least, rel=1e-12)
-        assert torch.equal(found[0] // 3, found[1] // 3)
-
-
-def test_what_an_attention_multiplies_is_quantised() -> None:
-    """Queries, keys and values: each operand of the product comes from a quantiser of its own."""
-    net, _, _ = transformer()
-    modules = dict(net.net.named_modules())
-    for node in net.net.graph.nodes:  # type: ignore[union-attr]
-        if getattr(node.target, "__name__", "") == "scaled_dot_product_attention":
-            operands = [modules[one.target] for one in node.args]
-            assert len({id(one) for one in operands}) == 3
-            assert all(isinstance(one, ActivationQuantiser) for one in operands)
-
-
-def test_images_of_a_batch_have_a_class_token_each() -> None:
-    """A transformer's answer to an image is that to the image alone."""
-    torch.manual_seed(0)
-    net = VisionTransformer(1, 10, 8, 2, 8, 2, 2).double().eval()
-    x = torch.randn(3, 1, 8, 8, dtype=torch.float64)
-    assert torch.allclose(net(x), torch.cat([net(one[None]) for one in x]), atol=1e-12)
+    assert counts(net, Unit(("conv2",)), STEPS) == [0, 16, 32]

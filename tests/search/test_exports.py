@@ -14,25 +14,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 sys.path.insert(0, str(Path(__file__).parent))
+import network_reader
 from decided_nets import SHAPE, cut, decided
 
+from cosoc.inputs import soc_of
 from cosoc.search.exports import c_arrays, onnx_qdq, torch_module
 from cosoc.search.exports.exported import Exported, exported, outputs, plain
+from cosoc.search.exports.network_file import NetworkFile
 from cosoc.search.spaces.channels import MixedNet, to_mapping
 from cosoc.search.training.calibrated import Calibration
 from cosoc.search.training.data import Data
 from cosoc.search.training.integers import quantised_image
+from cosoc.search.training.nets import VisionTransformer
 from cosoc.search.training.parts import Split
 from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.search.training.task import classification
 from cosoc.search.training.trained import read_run
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
-from cosoc.sim.integers.network import run_whole
 
-CASES = [("digits_cnn", "diana"), ("resnet8", "darkside")]
+CASES = [("digits_cnn", "diana"), ("resnet8", "darkside"), ("tiny_vit", "gemmini")]
+ROWS = {"cores.analog.rows": "144", "cores.analog.min_channels": "1"}  # so that a layer takes two arrays
 N = 24  # images
 
 
@@ -45,13 +50,15 @@ def data_of(name: str) -> Data:
 
 @pytest.fixture(scope="module", params=CASES, ids=str)
 def one(request: pytest.FixtureRequest) -> tuple[Exported, MixedNet]:
-    name, soc = request.param
-    if soc == "darkside":
-        net, workload, mapping = cut(name, soc, "conv-dw", 0)
+    """Channels on digital and analog cores, these read by converters; cut between operators; and a transformer."""
+    name, chip = request.param
+    soc = soc_of(chip, ROWS if chip == "diana" else {})
+    if chip == "darkside":
+        net, workload, mapping = cut(name, chip, "conv-dw", 0)
     else:
-        net, workload, chosen = decided(name, soc, 0)
+        net, workload, chosen = decided(name, soc, 0, 6 if chip == "diana" else 0)
         mapping = to_mapping(net, chosen, "overlapped", "point_1")
-    return exported("point_1", net, mapping, workload, find_soc(soc), data_of(name), 0.5), net
+    return exported("point_1", net, mapping, workload, soc, data_of(name), 0.5), net
 
 
 def drawn(one: Exported) -> torch.Tensor:
@@ -70,6 +77,10 @@ def test_c_computes_the_integers(one: tuple[Exported, MixedNet], tmp_path: Path)
     if compiler is None:
         pytest.skip("no C compiler is here")
     about, net = one
+    if about.workload.name == "tiny_vit":
+        with pytest.raises(InputError, match=r"layer cat \(concat\): c-array has integers alone"):
+            c_arrays.files(about)
+        return
     for name, text in c_arrays.files(about).items():
         (tmp_path / name).write_text(text)
     (tmp_path / "main.c").write_text(
@@ -112,40 +123,33 @@ def test_onnx_computes_the_network(one: tuple[Exported, MixedNet]) -> None:
 
 
 def test_json_says_all_that_is_needed_to_compute(one: tuple[Exported, MixedNet]) -> None:
-    """A reader of nothing but the file: weights by core are put together again, and the first layer is computed."""
-    about, _ = one
-    found = json.loads(json.dumps(plain(about)))
-    layer = found["layers"][0]
-    first = layer["forms"][0]
-    shape = (-1, first["c"] // first["groups"], first["fy"], first["fx"])
-    weights = np.concatenate([np.array(part["weights"]).reshape(shape) for part in first["parts"]])
-    assert np.array_equal(weights, about.network.layers[layer["layer"]].weights)
-    for one_of in found["layers"]:
-        parts = [part for form in one_of["forms"] for part in form["parts"]]
-        assert sum(part["channels"] for part in parts) == one_of["k"]
+    """A reader of nothing but the file, which holds it to its schema, computes the network to the last digit; weights
+    are within the bits that the file says of them, and each layer's channels are on some core."""
+    about, net = one
+    text = json.dumps(plain(about))
+    assert np.allclose(network_reader.run(text, drawn(about)[:3].double().numpy()), by_integers(about, net)[:3], 1e-12)
+    for layer in json.loads(text)["layers"]:
+        parts = [part for form in layer["forms"] for part in form["parts"]]
+        assert sum(part["channels"] for part in parts) == layer["k"]
         for part in parts:
             if "weights" in part:
                 assert np.abs(part["weights"]).max() <= 2 ** (part["bits"] - 1) - 1
-    x = quantised_image(about.network, drawn(about)[:1])[0]
-    (_, y, col), scaled = (first["k"], 1, 2), first["rescale"]
-    total = 0
-    for c in range(first["c"]):
-        for fy in range(first["fy"]):
-            for fx in range(first["fx"]):
-                row = y * first["stride_y"] - first["pad_y"] + fy
-                at = col * first["stride_x"] - first["pad_x"] + fx
-                if 0 <= row < first["iy"] and 0 <= at < first["ix"]:
-                    total += int(weights[0, c, fy, fx]) * int(x[c, row, at])
-    made = (scaled["multiplier"][0][0] * total + scaled["offset"][0]) >> scaled["shift"][0]
-    makes = layer["makes"]
-    whole = run_whole(about.network, x[None])[layer["layer"]]
-    assert max(makes["low"], min(makes["high"], made)) == whole[0, 0, y, col]
+
+
+@pytest.mark.parametrize(("before", "after", "where"), [
+    ('"shift"', '"shifts"', "shift"), ('"cosoc_network": 1', '"cosoc_network": 2', "cosoc_network"),
+])  # fmt: skip
+def test_a_file_of_other_keys_is_not_this_format(
+    before: str, after: str, where: str, one: tuple[Exported, MixedNet]
+) -> None:  # fmt: skip
+    with pytest.raises(ValidationError, match=where):
+        NetworkFile.model_validate_json(json.dumps(plain(one[0])).replace(before, after))
 
 
 def test_a_schedule_that_does_not_compute_the_network_is_not_exported(monkeypatch: pytest.MonkeyPatch) -> None:
     from cosoc.sim.integers.network import Rescale
 
-    net, workload, chosen = decided("digits_cnn", "diana", 0)
+    net, workload, chosen = decided("digits_cnn", find_soc("diana"), 0)
     mapping = to_mapping(net, chosen, "overlapped", "point_1")
     data = data_of("digits_cnn")
     true, calls = Rescale.of, []
@@ -162,6 +166,8 @@ def test_a_schedule_that_does_not_compute_the_network_is_not_exported(monkeypatc
 
 def test_weights_beyond_8_bits_have_no_c_arrays(one: tuple[Exported, MixedNet]) -> None:
     about, _ = one
+    if about.workload.name == "tiny_vit":
+        return
     soc = about.soc
     wide = {
         n: core.model_copy(update={"weight_bits": 16}) if not core.ternary else core for n, core in soc.cores.items()
@@ -180,7 +186,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two mappings, one of them on both of DIANA's cores."""
     out = tmp_path_factory.mktemp("runs") / "run"
     config = TrainingConfig(
-        soc=find_soc("diana"), workload="digits_cnn", points=0, strengths=(0.5,), epochs=3, train_images=320,
+        soc=find_soc("diana"), workload="digits_cnn", points=0, strengths=(0.5,), epochs=2, train_images=192,
         manual=("all_8bit",), out=out,
     )  # fmt: skip
     search_trained(config, lambda done, total, what: None)
@@ -195,7 +201,9 @@ def told(folder: Path) -> dict[str, float]:
 @pytest.mark.parametrize("point", ["strength_0.5", "all_8bit"])
 def test_what_is_exported_is_as_accurate_as_the_run_says(point: str, finished: Path, tmp_path: Path, run: Run) -> None:
     """To 0.1 points, of all test images: the integers, and the ONNX file as a runtime executes it."""
-    status, said, _ = run("export", finished, point, "--format", "onnx-qdq", "--out", tmp_path / "onnx")
+    status, said, _ = run(
+        "export", finished, point, "--format", "onnx-qdq", "--out", tmp_path / "onnx", "--images", "1"
+    )
     assert status == 0 and f"{point}: accuracy " in said
     status, *_ = run("export", finished, point, "--out", tmp_path / "json", "--quiet")
     found = json.loads((tmp_path / "json" / "network.json").read_text())
@@ -206,18 +214,46 @@ def test_what_is_exported_is_as_accurate_as_the_run_says(point: str, finished: P
     forms = {layer["layer"]: layer["forms"] for layer in found["layers"]}
     cores = {name: [p["core"] for form in some for p in form["parts"]] for name, some in forms.items()}
     assert cores == {layer["layer"]: [p["core"] for p in layer["parts"]] for layer in plan["layers"]}
+    assert abs(executed((tmp_path / "onnx" / "network.onnx").read_bytes(), read_run(finished).data) - wanted) <= 1e-3
+
+
+def executed(model: bytes, data: Data) -> float:
+    """The accuracy of the test part as ONNX Runtime computes it."""
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (pip install 'cosoc[dev]')")
-    test = read_run(finished).data.test
-    x, y = test.items(torch.arange(len(test)))
-    session = runtime.InferenceSession(str(tmp_path / "onnx" / "network.onnx"), providers=["CPUExecutionProvider"])
+    x, y = data.test.items(torch.arange(len(data.test)))
+    session = runtime.InferenceSession(model, providers=["CPUExecutionProvider"])
     (outputs_of,) = session.run(None, {"input": x.numpy()})
-    assert abs((outputs_of.argmax(1) == y.numpy()).mean() - wanted) <= 1e-3
+    return float((outputs_of.argmax(1) == y.numpy()).mean())
+
+
+def test_a_transformer_behind_converters_is_as_accurate_as_its_run_says(tmp_path: Path) -> None:
+    """Attention, norms, softmax and GELU, and analog channels that are read by converters: the integers, and the ONNX
+    file as a runtime executes it, to 0.1 points of all test images."""
+    torch.manual_seed(0)
+    net = VisionTransformer(1, 10, 8, 4, 24, 1, 3)
+    config = TrainingConfig(
+        soc=find_soc("diana"), workload="tiny_vit", module=net, points=0, strengths=(), epochs=12, adc_bits=6,
+         manual=("io_8bit_backbone_ternary",), out=tmp_path / "run",
+    )  # fmt: skip
+    search_trained(config, lambda done, total, what: None)
+    about = read_run(tmp_path / "run", net)
+    (one,) = about.found
+    training = about.trainings(one)[0]
+    found = exported(
+        one.name, training.net, about.mapping(one), about.opened.workload, about.config.soc, about.data, training.metric
+    )
+    assert any(layer.converted is not None for layer in found.network.layers.values())
+    assert training.metric > 0.2  # ten classes: more than chance
+    assert abs(found.integer_accuracy - training.metric) <= 1e-3
+    assert abs(executed(onnx_qdq.model(found), about.data) - training.metric) <= 1e-3
 
 
 def test_every_format_is_written_whole_or_not_at_all(finished: Path, tmp_path: Path, run: Run) -> None:
     files = {"c-array": {"network.h", "network.c"}, "torch": {"network.pt2"}}
     for form, names in files.items():
-        status, *_ = run("export", finished, "all_8bit", "--format", form, "--out", tmp_path / form, "-q")
+        status, *_ = run(
+            "export", finished, "all_8bit", "--format", form, "--out", tmp_path / form, "-q", "--images", "1"
+        )
         assert status == 0 and {one.name for one in (tmp_path / form).iterdir()} == names | {"plan.json"}
     status, _, said = run("export", finished, "all_8bit", "--out", tmp_path / "torch")
     assert status == 2 and "is not an empty folder" in said
@@ -231,7 +267,7 @@ def test_what_was_calibrated_is_exported_alike(finished: Path, tmp_path: Path) -
     out = tmp_path / "calibrated"
     config = TrainingConfig(
         soc=find_soc("diana"), workload="digits_cnn", weights=finished / "weights" / "warm_up.pt", calibrate_only=True,
-        points=0, manual=("io_8bit_backbone_ternary",), calibration=Calibration(32), train_images=320, out=out,
+        points=0, manual=("io_8bit_backbone_ternary",), calibration=Calibration(32), train_images=192, out=out,
     )  # fmt: skip
     search_trained(config, lambda done, total, what: None)
     about = read_run(out)

@@ -12,6 +12,7 @@ from cosoc.search.exact.shares import (
     Table,
     channel_choices,
     cheapest,
+    counts_by,
     front,
     least,
     nearest,
@@ -27,7 +28,7 @@ from cosoc.sim.model.mapping import Runtime
 
 DIANA, CNN = find_soc("diana"), find_workload("digits_cnn")
 CHOICES = channel_choices(CNN, DIANA)
-EVERY = [dict(zip(CHOICES, options, strict=True)) for options in itertools.product(*CHOICES.values())]
+EVERY = [counts_by(dict(zip(CHOICES, options, strict=True))) for options in itertools.product(*CHOICES.values())]
 
 
 # ------------------------------------------------------------------------------------------ by cost alone
@@ -36,11 +37,11 @@ EVERY = [dict(zip(CHOICES, options, strict=True)) for options in itertools.produ
 def test_options_are_those_at_which_a_cost_can_change() -> None:
     """DIANA's digital core works in steps of 16 channels, its analog core in steps of 32: conv3's 32 channels go whole,
     half and half, or not at all; the 10 of the classifier are less than a step of either."""
-    assert CHOICES["conv3"] == [
+    assert CHOICES["conv3",] == [
         {"digital": 32, "analog": 0}, {"digital": 16, "analog": 16}, {"digital": 0, "analog": 32},
     ]  # fmt: skip
-    assert CHOICES["fc"] == [{"digital": 10, "analog": 0}, {"digital": 0, "analog": 10}]
-    three = channel_choices(CNN, find_soc("agx_xavier_dla"))["conv3"]
+    assert CHOICES["fc",] == [{"digital": 10, "analog": 0}, {"digital": 0, "analog": 10}]
+    three = channel_choices(CNN, find_soc("agx_xavier_dla"))["conv3",]
     assert all(sum(option.values()) == 32 and sum(k > 0 for k in option.values()) <= 2 for option in three)
     assert nearest(CHOICES, {name: {"digital": sum(on.values())} for name, on in pure(CHOICES)[0].items()}) == EVERY[0]
 
@@ -76,13 +77,15 @@ def test_the_front_of_cost_and_loss_is_that_of_all_choices() -> None:
     """Random tables of four layers with up to four options: the best of all 108 sums under bounds and weights."""
     draws = np.random.default_rng(0)
     sizes = {"a": 3, "b": 4, "c": 3, "d": 3}
-    options: Choices = {name: [{"x": i, "y": n - 1 - i} for i in range(n)] for name, n in sizes.items()}
-    costs, losses = (Table(1.0, options, {name: draws.normal(size=n) for name, n in sizes.items()}) for _ in range(2))
+    options: Choices = {(name,): [{"x": i, "y": n - 1 - i} for i in range(n)] for name, n in sizes.items()}
+    costs, losses = (
+        Table(1.0, options, {(name,): draws.normal(size=n) for name, n in sizes.items()}) for _ in range(2)
+    )
     found = front(costs, losses)
     every = list(itertools.product(*(range(n) for n in sizes.values())))
 
     def total(of: Table, choice: tuple[int, ...]) -> float:
-        return 1.0 + float(sum(of.added[name][i] for name, i in zip(sizes, choice, strict=True)))
+        return 1.0 + float(sum(of.added[name,][i] for name, i in zip(sizes, choice, strict=True)))
 
     sums = {choice: (total(costs, choice), total(losses, choice)) for choice in every}
     assert len(every) == 108

@@ -16,6 +16,7 @@ from cosoc.sim.simulate import simulate
 SOC = find_soc("diana")
 STEPS = {name: core.channel_step for name, core in SOC.cores.items()}
 SHAPE = (1, 16, 16)
+CONV = from_module(torch.nn.Sequential(torch.nn.Conv2d(2, 256, 1)), (2, 4, 4), "conv")
 
 
 class Machine:
@@ -53,11 +54,13 @@ def test_repair_leaves_no_free_channel_off_the_8_bit_core(runtime: Runtime) -> N
     grown = {n: (before[n], after[n]) for n in after if after[n] > before[n]}
     assert set(grown) == {m.layer for m in moves}
     assert moves
-    for name, layer in made.net.searchable().items():
+    for unit in made.net.units:
+        (name,) = unit.layers
+        layer = made.net.layers[name]
         kept = (chosen[name] == wide(layer)) & (repaired[name] != wide(layer))
         assert not kept.any()  # nobody who was on the 8-bit core leaves it
-        for count in (n for n in counts(layer, STEPS) if n > after[name]):
-            assert made.cost(repaired | {name: with_wide(layer, repaired[name], count)}) > made.cost(repaired)
+        for count in (n for n in counts(made.net, unit, STEPS) if n > after[name]):
+            assert made.cost(with_wide(made.net, unit, repaired, count)) > made.cost(repaired)
 
 
 def test_what_was_repaired_and_reordered_costs_what_was_simulated() -> None:
@@ -80,3 +83,26 @@ def test_a_target_between_the_extremes_is_met() -> None:
     met, moves = meet(made.net, start, made.cost, target, STEPS)
     assert made.cost(met) <= target
     assert [m.cost_after for m in moves] == sorted((m.cost_after for m in moves), reverse=True)
+
+
+@pytest.mark.parametrize("free", [0, 40, 208, 255, 256])
+def test_of_many_counts_the_most_that_is_free_is_found(free: int) -> None:
+    """A layer of 256 channels in steps of 8, where the first channel too many costs: by bisection, as many come back as
+    whole steps have room for; and a target that so many channels meet is met by those."""
+    torch.manual_seed(0)
+    net = prepare(torch.nn.Sequential(torch.nn.Conv2d(2, 256, 1)), CONV, SOC)
+    (unit,) = net.units
+    steps, tries = {"digital": 8, "analog": 8}, 0
+
+    def cost(chosen: Assignment) -> float:
+        nonlocal tries
+        tries += 1
+        return float(max(0, int((chosen["0"] == wide(net.layers["0"])).sum()) - free))
+
+    none = {"0": torch.full((256,), 1 - wide(net.layers["0"]))}
+    repaired, _ = repair(net, none, cost, steps)
+    assert int((repaired["0"] == wide(net.layers["0"])).sum()) == free // 8 * 8
+    assert tries < len(counts(net, unit, steps))
+    every = {"0": torch.full((256,), wide(net.layers["0"]))}
+    met, _ = meet(net, every, cost, 0.0, steps)
+    assert cost(met) == 0.0

@@ -54,7 +54,7 @@ def test_networks_are_those_of_the_run(finished: Path) -> None:
     the search is done again; and noise leaves all_8bit, which has no analog channel, to the bit."""
     run = read_run(finished)
     found = evaluate(run, Asked(("contrast",), (1, 5), KINDS, chips=2))
-    assert [one.kind for one in found.conditions] == ["clean"] + ["corruption"] * 2 + ["noise"] * 4
+    assert [one.kind for one in found.conditions] == ["clean"] + ["corruption"] * 2 + ["noise"] * 4 + ["both"] * 2
     assert dict(zip(found.mappings, found.recorded, strict=True)) == recorded(finished)
     for one in run.found:
         for training in run.trainings(one):
@@ -67,10 +67,59 @@ def test_networks_are_those_of_the_run(finished: Path) -> None:
     at = found.mappings.index("all_8bit")
     for condition, right in zip(found.conditions, found.right, strict=True):
         same = bool(np.array_equal(right[at], clean[at]))
-        assert same == (condition.kind != "corruption"), condition
+        assert same == (not condition.corruption), condition
+    # Noise leaves it as the corruption alone does; the other one it does not.
+    corrupted_ones, both, other = found.right[1:3], found.right[7:], 1 - at
+    assert np.array_equal(both[:, at], corrupted_ones[:, at])
+    assert not np.array_equal(both[:, other], corrupted_ones[:, other])
     # Together, and drawn again, the chips are the same: equal seeds, equal results.
-    assert np.array_equal(evaluate(run, Asked((), (), KINDS, chips=2)).right[1:], found.right[3:])
-    assert not np.array_equal(evaluate(run, Asked((), (), KINDS, chips=2, seed=1)).right[1:], found.right[3:])
+    assert np.array_equal(evaluate(run, Asked((), (), KINDS, chips=2)).right[1:], found.right[3:7])
+    assert not np.array_equal(evaluate(run, Asked((), (), KINDS, chips=2, seed=1)).right[1:], found.right[3:7])
+
+
+def test_what_was_done_of_an_evaluation_is_not_done_again(
+    finished: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Killed in the middle of the fourth of seven conditions, then resumed: the three that were done are read, and the
+    result is that of an evaluation which nothing stopped. Another option is refused, as is a folder that is in use."""
+    asked = {"corruptions": "fog", "severity": "1,5", "noise": "weights,drift", "chips": 2, "images": 40}
+    whole = cosoc.evaluate(finished, **asked)
+    assert [one.name for one in whole.conditions] == [
+        "clean", "fog", "fog", "weights", "drift", "weights+drift", "fog & weights+drift", "fog & weights+drift",
+    ]  # fmt: skip
+    out, seen = tmp_path / "shift", list[str]()
+
+    def killed(done: int, total: int, what: str) -> None:
+        seen.append(what)
+        if what == "weights":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cosoc.evaluate(finished, **asked, out=out, report=killed)
+    words = "evaluate", finished, "--corruptions", "fog", "--noise", "weights,drift", "--images", "40", "--out", out
+    status, _, err = run(*words, "--severity", "1,5", "--seeds", "2")
+    assert status == 2 and "is not empty; choose another --out, or --resume it" in err
+    status, _, err = run(*words, "--severity", "1,4", "--seeds", "2", "--resume")
+    assert status == 2 and "severities" in err and "resume with the same" in err and len(err.splitlines()) == 1
+    status, _, err = run(*words[:-2], "--resume")
+    assert status == 2 and "--resume: goes on with an evaluation in --out" in err
+    first, again = list(dict.fromkeys(seen)), list[str]()
+    resumed = cosoc.evaluate(finished, **asked, out=out, resume=True, report=lambda d, t, what: again.append(what))
+    assert first == ["clean", "fog 1", "fog 5", "weights"]
+    assert list(dict.fromkeys(again)) == ["weights", "drift", "weights+drift", "fog & weights+drift 1",
+                                          "fog & weights+drift 5"]  # fmt: skip
+    assert resumed.content() == whole.content() and np.array_equal(resumed.right, whole.right)
+    monkeypatch.setattr("cosoc.search.training.shift.right_of", None)  # nothing is evaluated any more
+    assert cosoc.evaluate(finished, **asked, out=out, resume=True).content() == whole.content()
+
+
+def test_rows_stay_few_where_much_is_asked_for(finished: Path) -> None:
+    """Each of four corruptions has a row of its own, and under noise all have one together; of one or two each has."""
+    found = cosoc.evaluate(finished, corruptions="fog,contrast,snow,frost", severity="3", noise="weights", images=8)
+    rows = {name: len(places) for name, places in found.rows()}
+    assert list(rows) == ["clean", "fog", "contrast", "snow", "frost", "all corruptions", "weights",
+                          "all corruptions & weights"]  # fmt: skip
+    assert rows["all corruptions & weights"] == 4 and len(found.content()["conditions"]) == 1 + 4 + 1 + 4
 
 
 def test_pixels_are_those_of_the_data(finished: Path) -> None:
@@ -159,13 +208,17 @@ def test_the_command(finished: Path, tmp_path: Path, run: Run) -> None:
     assert found["recorded"] == recorded(finished)
     assert [(one["name"], one["severity"]) for one in found["conditions"]] == [
         ("clean", 0), ("fog", 1), ("fog", 5), ("contrast", 1), ("contrast", 5), ("weights", 0),
+        ("fog & weights", 1), ("fog & weights", 5), ("contrast & weights", 1), ("contrast & weights", 5),
     ]  # fmt: skip
-    assert [one["name"] for one in found["means"]] == ["clean", "fog", "contrast", "all corruptions", "weights"]
+    assert [one["name"] for one in found["means"]] == [
+        "clean", "fog", "contrast", "all corruptions", "weights", "fog & weights", "contrast & weights",
+        "all corruptions & weights",
+    ]  # fmt: skip
     assert found["noise"]["weight_sigma"] == find_soc("diana").cores["analog"].noise.weight_sigma  # type: ignore[attr-defined]
     assert found["images"] == 359
     again = cosoc.evaluate(finished, corruptions="fog,contrast", severity="1,5", noise="weights", chips=2)
     assert {"run": str(finished)} | again.content() == found
-    assert str(again).startswith("digits_cnn on diana, digits: 2 mappings under 5 conditions; best under weights: ")
+    assert str(again).startswith("digits_cnn on diana, digits: 2 mappings under 9 conditions; best under all ")
     assert (tmp_path / "found.svg").read_text().lstrip().startswith("<?xml")
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
     status, out, err = run("evaluate", finished, "--noise", "drift", "--images", "50", "-q")

@@ -1,4 +1,4 @@
-"""Runs of random networks under random shares, tiles and orders."""
+"""Runs of random networks under random shares, tiles and orders; mappings of ResNet-8 on DIANA as files have them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,19 @@ from cosoc.sim.simulate import simulate
 from cosoc.sim.tiler import placed, problems
 
 SMALL_L1 = {"memories.l1.size_bytes": "16384"}  # so that layers have tiles and halos on DIANA
+# Channels of two layers on both cores; a block row by row.
+SHARED = """\
+name: shared
+runtime: overlapped
+layers:
+  layer1.0.conv1: {parts: {digital: 5, analog: 11}}
+  layer2.0.conv2: {parts: {digital: 20, analog: 12}}
+"""
+FUSED = """\
+name: fused
+runtime: overlapped
+pieces: [[layer1.0.conv1, layer1.0.conv2, layer1.0.add]]
+"""
 
 
 def random_plan(layer: Layer, plan: LayerPlan, rng: np.random.Generator) -> LayerPlan:

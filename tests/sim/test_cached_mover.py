@@ -17,7 +17,7 @@ from cosoc.sim.files.catalog import find_soc, load_soc, soc_folder
 from cosoc.sim.files.workload_file import find_workload
 from cosoc.sim.lower.emit import lower
 from cosoc.sim.machine import engine_fast, engine_reference
-from cosoc.sim.machine.program import KINDS, Builder, Program, digest, from_text, to_text, validate
+from cosoc.sim.machine.program import KINDS, Builder, Program, digest, from_text, to_text, unroll, validate
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.mapping import DIMS, Extent, LayerPlan, Mapping, Part
 from cosoc.sim.model.soc import SoC
@@ -235,6 +235,29 @@ def test_no_more_sums_than_the_accumulator_has_room_for() -> None:
     execute, store = (np.flatnonzero(rows["unit"] == names.index(u)) for u in ("gemmini", "store"))
     assert result.trace.issue[execute[2]] >= result.trace.end[store[0]]
     assert result.trace.end[execute[1]] < result.trace.end[store[0]]
+
+
+@pytest.mark.parametrize("layer", [CONV, STRIDED, GEMM, ADD], ids=lambda layer: layer.name)
+def test_no_more_mvins_are_under_way_than_the_controller_allows(layer: Layer) -> None:
+    """A mvin is under way from its first op to the last, over whichever link: a line that it misses keeps it so. Its
+    ops stand together, from the near link to the far one, so that it begins where that order does."""
+    for plan in plans(layer, 2, 0):
+        program = program_of(layer, plan)
+        trace, names = engine_fast.run(program), ("load", "fill", "fetch")
+        link = np.array([names.index(name) if name in names else -1 for name in program.unit_names])
+        far = link[unroll(program).rows["unit"]]
+        ops = np.flatnonzero(far >= 0)
+        begins = np.append(True, far[ops[1:]] <= far[ops[:-1]])
+        since, until = trace.issue[ops[begins]], np.maximum.reduceat(trace.end[ops], np.flatnonzero(begins))
+        ended = np.searchsorted(np.sort(until), since, side="right")
+        assert (np.searchsorted(since, since, side="right") - ended).max() == MACHINE.mvins_in_flight
+
+
+def test_an_array_in_which_not_one_element_fits_is_refused() -> None:
+    """A pixel and a weight are two rows; a scratchpad of one row, of 16 bytes, has no two halves."""
+    tiny = find_soc("gemmini", {"memories.scratchpad.size_bytes": "16"})
+    with pytest.raises(InputError, match="layer conv: a tile needs 2 rows of the scratchpad; half of it"):
+        simulate(tiny, alone(CONV), Mapping("m", "overlapped"))
 
 
 def test_images_of_a_batch_share_weights_that_stay() -> None:

@@ -88,6 +88,14 @@ def test_bad_files_are_refused_with_their_line(tmp_path: Path, change: tuple[str
     assert says in text and f"c.yaml:{line}:" in text and "\n" not in text
 
 
+def test_a_device_that_a_wrong_name_may_have_meant_is_not_called_unreachable(tmp_path: Path) -> None:
+    """No link names b, as one names d, which nothing is called: one fault and not two."""
+    with pytest.raises(InputError) as error:
+        load_cluster(written(tmp_path, GOOD.replace("[a, b]", "[a, d]")))
+    (line,) = error.value.lines
+    assert "c.yaml:6:" in line and "no device named 'd'; there is a, b" in line
+
+
 def test_equal_devices_that_no_link_joins_are_refused(tmp_path: Path) -> None:
     text = GOOD.partition("  b:")[0] + "links: {}\n"
     with pytest.raises(InputError, match=r"c.yaml:3:\d+: devices.a: 2 devices that no link joins"):

@@ -102,6 +102,26 @@ def test_a_group_beyond_its_memory_says_what_it_needs() -> None:
         simulate(soc, CHAIN, mapping)
 
 
+def test_weights_of_a_group_stream_through_what_is_set_aside_for_them() -> None:
+    """A layer of 128 x 384 weights, with four bytes for each of its channels. In an L2 of 200 KiB, where those of the
+    last layer find no room, less is set aside; in one of 400 KiB enough; and in 1 MiB all weights are there."""
+    sizes = (("a", INPUT, 384, 128), ("b", "a", 32, 384), ("c", "b", 512, 32), ("d", "c", 768, 512))
+    layers = tuple(Layer(name, "conv", (source,), k, c, 4, 4, 4, 4) for name, source, k, c in sizes)
+    network = Workload("w", (128, 4, 4), layers, ("d",))
+    plans = {name: LayerPlan((Part("digital", k),)) for name, _, k, _ in sizes[:2]}
+    mapping = Mapping("fused", "overlapped", plans, (Piece(("a", "b")),))
+    needed = 128 * 384 + 4 * 384
+    for kib, streams in ((200, True), (400, True), (1024, False)):
+        soc = find_soc("diana", {"memories.l2.size_bytes": str(kib * 1024)})
+        if kib == 200:
+            with pytest.raises(InputError, match=f"of a layer need {needed} bytes to stream through l2, of which"):
+                simulate(soc, network, mapping)
+            continue
+        homes = simulate(soc, network, mapping).at.homes
+        assert homes.weights_in_main is not streams
+        assert not streams or homes.stream_bytes >= needed
+
+
 def test_a_group_with_a_dense_layer_runs_twice() -> None:
     """Rows of the map that were never given back kept a second inference from its buffer for ever."""
     soc = find_soc("rpi5")

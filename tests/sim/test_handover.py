@@ -121,6 +121,15 @@ def test_files_of_timeloop_are_read(text: str, tmp_path: Path, capsys: pytest.Ca
     assert out.startswith("# Kept of ") and "scratchpad" in out.splitlines()[0]
 
 
+def test_loops_in_space_inside_of_a_tile_are_its_own_whatever_the_level_is_called(tmp_path: Path) -> None:
+    """All of 16 inputs in space, in a level whose name comes before and one whose name comes behind DRAM's."""
+    machine = soc_of("diana", None)
+    for name in ("Array", "array"):
+        texts = {"fc": V3.replace("target: array", f"target: {name}")}
+        mapping, inside = from_files(written(tmp_path, texts), NETWORK, machine)
+        assert mapping.layers["fc"].tile == Extent(5, 16, 1, 1, 1, 1) and name in inside
+
+
 def test_a_level_of_another_name_may_be_the_one_outside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "fc.yaml"
     path.write_text(V3.replace("DRAM", "HBM"))

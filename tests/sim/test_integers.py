@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from random_integers import other_form, random_network, random_workload
-from random_runs import SMALL_L1, random_run
+from random_runs import FUSED, SHARED, SMALL_L1, random_run
 
 import cosoc
 from cosoc.inputs import soc_of
@@ -25,7 +25,8 @@ from cosoc.sim.files.names import list_socs
 from cosoc.sim.integers.network import IntegerLayer, IntegerNetwork, rescale, run_whole, windows
 from cosoc.sim.integers.regions import NEVER, TileFault
 from cosoc.sim.integers.run import run_tiles
-from cosoc.sim.model.mapping import RUNTIMES, LayerPlan, Mapping, Part, Piece
+from cosoc.sim.machine.program import KINDS
+from cosoc.sim.model.mapping import DIMS, RUNTIMES, Extent, LayerPlan, Mapping, Part, Piece
 from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.report.result import Result
 from cosoc.sim.simulate import simulate
@@ -42,18 +43,6 @@ def differing(result: Result, seed: int = 0) -> list[str]:
 
 # -- networks as they are known ------------------------------------------------------------------------------------
 
-SHARED = """\
-name: shared
-runtime: overlapped
-layers:
-  layer1.0.conv1: {parts: {digital: 5, analog: 11}}
-  layer2.0.conv2: {parts: {digital: 20, analog: 12}}
-"""
-FUSED = """\
-name: fused
-runtime: overlapped
-pieces: [[layer1.0.conv1, layer1.0.conv2, layer1.0.add]]
-"""
 CUT = """\
 name: cut
 runtime: overlapped
@@ -68,29 +57,33 @@ layers:
   layer1.0.add: {parts: {gemmini: 16}, tile: {oy: 5}}
 pieces: [{layers: [layer1.0.conv1, layer1.0.conv2, layer1.0.add], keep_rows: KEEP}]
 """
+# soc, mapping, runtime, overrides, images of a batch
 RUNS = [
-    ("diana", "all_8bit", "serial", SMALL_L1),
-    ("diana", "default", "overlapped", SMALL_L1),
-    ("diana", SHARED, None, SMALL_L1),
-    ("diana", CUT, None, {}),
-    ("diana", FUSED, None, {}),
-    ("diana", APART, None, {}),
-    ("darkside", "default", "overlapped", {}),
-    ("gemmini", "default", "overlapped", {}),
-    ("gemmini", STEPS.replace("KEEP", "true"), None, {}),
-    ("gemmini", STEPS.replace("KEEP", "false"), None, {}),
+    ("diana", "all_8bit", "serial", SMALL_L1, 1),
+    ("diana", "default", "overlapped", SMALL_L1, 1),
+    ("diana", SHARED, None, SMALL_L1, 1),
+    ("diana", SHARED, None, SMALL_L1, 3),
+    ("diana", CUT, None, {}, 2),
+    ("diana", FUSED, None, {}, 1),
+    ("diana", APART, None, {}, 2),
+    ("darkside", "default", "overlapped", {}, 1),
+    ("gemmini", "default", "overlapped", {}, 2),
+    ("gemmini", STEPS.replace("KEEP", "true"), None, {}, 1),
+    ("gemmini", STEPS.replace("KEEP", "false"), None, {}, 1),
 ]
 
 
-@pytest.mark.parametrize(("soc", "mapping", "runtime", "overrides"), RUNS)
+@pytest.mark.parametrize(("soc", "mapping", "runtime", "overrides", "batch"), RUNS)
 def test_tiles_of_a_residual_network_compute_it(
-    soc: str, mapping: str, runtime: Any, overrides: dict[str, str], tmp_path: Path
+    soc: str, mapping: str, runtime: Any, overrides: dict[str, str], batch: int, tmp_path: Path
 ) -> None:
+    """Of one image, and of several that go through each layer together, each an image of its own."""
     named: Any = mapping
     if "\n" in mapping:
         named = tmp_path / "mapping.yaml"
         named.write_text(mapping)
-    assert differing(cosoc.simulate(soc, "resnet8", named, runtime=runtime, overrides=overrides)) == []
+    result = cosoc.simulate(soc, "resnet8", named, runtime=runtime, overrides=overrides, batch=batch)
+    assert result.at.workload.n == batch and differing(result) == []
 
 
 # -- random networks, shares, tiles, orders and pieces -------------------------------------------------------------
@@ -126,6 +119,22 @@ def test_random_fused_pieces_compute_their_networks(chip: str, seed: int) -> Non
                 tried += 1
                 assert differing(simulate(soc, workload, mapping), seed) == []
                 break
+
+
+@pytest.mark.parametrize("resident", [("a", "b"), ("b",), ()], ids=str)
+def test_weights_of_a_step_stay_for_the_next_or_come_again(resident: tuple[str, ...]) -> None:
+    """On Gemmini two layers of 48 channels, in two steps, each with more pixels than half the accumulator has room for
+    in 48 channels: weights that stay come in two tiles, and both are there in the second step."""
+    area = {"oy": 24, "ox": 16, "iy": 24, "ix": 16, "fy": 3, "fx": 3, "pad_y": 1, "pad_x": 1}
+    layers = (Layer("a", "conv", (INPUT,), 48, 8, **area), Layer("b", "conv", ("a",), 48, 48, **area))
+    network = Workload("two", (8, 24, 16), layers, ("b",))
+    plan = LayerPlan((Part("gemmini", 48, Extent(32, 48, 3, 3, 12, 16)),), DIMS)
+    result = simulate(find_soc("gemmini"), network,
+                      Mapping("m", "overlapped", {"b": plan}, (Piece(("a", "b"), resident=resident),)))  # fmt: skip
+    assert differing(result) == []
+    rows = result.program.rows
+    moved = rows["payload_bytes"][rows["kind"] == KINDS.index("weights")].clip(0).sum()
+    assert moved == sum(layer.weights * (1 if layer.name in resident else 2) for layer in layers)
 
 
 # -- what it would notice ------------------------------------------------------------------------------------------
@@ -283,7 +292,7 @@ def test_rescaling_differs_from_exact_rounding_within_its_bound(seed: int) -> No
 
 def test_what_integers_are_not_known_of_is_refused() -> None:
     result = cosoc.simulate("rpi4", "gpt3_block_decode", "default")
-    with pytest.raises(InputError, match=r"inputs beside the image, or states|integers are known of conv, add"):
+    with pytest.raises(InputError, match="layer cat: puts tensors side by side in pixels; integers know channels"):
         run_tiles(result, IntegerNetwork(result.at.workload, {}, {}), np.zeros(1, np.int64))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -145,6 +146,22 @@ def test_branches_that_fill_a_step_each_run_at_once() -> None:
     assert mapping.pieces == (Piece(("a", "b"), "parallel"),)
     first = figures(soc, net, named_mapping("all_8bit", net, soc)).latency_s
     assert figures(soc, net, mapping).latency_s < 0.75 * first
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ways_through_a_network_are_counted_as_they_are_listed(seed: int) -> None:
+    """Steps over one to three layers, drawn at random, so that some layers no step ends before: what begins at such a
+    one is on no way. Beyond a bound it is one more than the bound."""
+    g, net = random.Random(seed), Workload("six", (8, 8, 8), tuple(conv(n, INPUT, 8, 8) for n in "abcdef"), ("f",))
+    mapper = _Mapper(net, find_soc("diana"), "overlapped", "latency", False, None)
+    for _ in range(20):
+        drawn = [(at, end) for at in range(6) for end in range(at + 1, min(at + 3, 6) + 1) for _ in range(2)]
+        steps: dict[int, list[tuple[int, int, Way]]] = {}
+        for at, end in (one for one in drawn if g.random() < 0.4):
+            steps.setdefault(at, []).append((at, end, Way((), 0, 0)))
+        listed = len(list(mapper.every(steps, 0)))
+        assert mapper.many(steps, 1000) == listed
+        assert mapper.many(steps, 3) == min(listed, 4)
 
 
 def test_the_default_leaves_formats_alone() -> None:

@@ -366,6 +366,22 @@ def test_quantised_weights_say_their_bits(tmp_path: Path) -> None:
     assert (layer.op, layer.weight_bits, layer.inputs) == ("conv", 4, (INPUT,))
 
 
+def test_quantised_weights_that_the_file_computes_say_their_bits(tmp_path: Path) -> None:
+    """Of 16 bits, turned around, and in a shape that is a product of sizes: that they are constant takes nothing from
+    what they are."""
+    nodes = [
+        node("Transpose", "q", "turned", perm=[1, 0]),
+        node("Neg", "sizes", "less"),
+        node("Neg", "less", "to"),
+        node("Reshape", "turned to", "w"),
+        node("DequantizeLinear", "w s", "v"),
+        node("Conv", "x v"),
+    ]
+    weights = {"s": np.float32(0.1), "q": np.ones((8, 12), np.int16), "sizes": ints(12, 8, 1, 1)}
+    (layer,) = read(tmp_path, nodes, weights, opset=21)
+    assert (layer.op, layer.k, layer.c, layer.weight_bits) == ("conv", 12, 8, 16)
+
+
 def test_integer_convolutions(tmp_path: Path) -> None:
     nodes = [node("QuantizeLinear", "x s zero", "q"), node("QLinearConv", "q s zero w s zero s zero b")]
     weights = {"s": np.float32(0.1), "zero": np.int8(0), "w": np.ones((4, 8, 3, 3), np.int8), "b": np.ones(4, np.int32)}
@@ -634,9 +650,35 @@ def test_sizes_that_are_shorter_than_they_say_are_not_known(tmp_path: Path) -> N
     assert "\n" not in str(caught.value)
 
 
+def test_sizes_that_only_the_reader_computes_from_too_few_are_not_known(tmp_path: Path) -> None:
+    """The same behind an operator that ONNX's own inference does not follow."""
+    nodes = [node("Neg", "to", "less"), node("Neg", "less", "more"), node("Reshape", "x more", "r")]
+    path = write(tmp_path / "net.onnx", [*nodes, node("MatMul", "r w", "y")], {"to": ints(8, 36), "w": (36, 5)})
+    assert [layer.macs for layer in from_onnx(path)] == [8 * 36 * 5]
+    model = onnx.load(path)
+    (sizes,) = (one for one in model.graph.initializer if one.name == "to")
+    sizes.raw_data = sizes.raw_data[:12]
+    onnx.save(model, path)
+    with pytest.raises(InputError, match="the shape of its result r cannot be inferred"):
+        from_onnx(path)
+
+
 def test_a_node_without_name_or_output_is_said(tmp_path: Path) -> None:
     path = write(tmp_path / "net.onnx", [CONV, helper.make_node("Relu", ["c"], [])], W, outputs="c")
     with pytest.raises(InputError, match="operator Relu in a node without name has no output"):
+        from_onnx(path)
+
+
+def test_a_node_without_a_name_is_called_by_its_first_result(tmp_path: Path) -> None:
+    """How much it pads is a figure of what it reads, and is not known; that it has a result too many is passed over."""
+    sizes = [node("ReduceMax", "x", "m"), node("Cast", "m", "i", to=7), node("Expand", "i eight", "pads")]
+    padding = helper.make_node("Pad", ["x", "pads"], ["front", "back"])
+    path = write(tmp_path / "net.onnx", [*sizes, padding, node("MaxPool", "front", kernel_shape=[2, 2])],
+                 {"eight": ints(8)})  # fmt: skip
+    model = onnx.load(path)
+    model.graph.value_info.append(helper.make_tensor_value_info("front", TensorProto.FLOAT, (1, 8, 8, 8)))
+    onnx.save(model, path)
+    with pytest.raises(InputError, match="operator Pad in front cannot be read: its pads are computed from the input"):
         from_onnx(path)
 
 

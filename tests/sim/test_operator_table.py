@@ -11,6 +11,7 @@ import pytest
 
 import cosoc
 from cosoc.cli import main
+from cosoc.sim.model.workload import Layer, Workload
 from cosoc.sim.report.operator_table import astra_sim, llmservingsim, plain, read_names
 
 NAMES = """\
@@ -54,6 +55,18 @@ def test_rows_of_a_decoder_s_block(results: list[cosoc.Result], tmp_path: Path) 
     header, decode, prefill = tables["attention.csv"].splitlines()
     assert header == "layer,prefill_chunk,prefill_key,n_decode,kv_decode,decode_q_len,time_us"
     assert decode.startswith("attention,0,0,1,2048,1,") and prefill.startswith("attention,2048,1024,0,0,1,")
+
+
+def test_queries_of_which_each_sees_half_of_the_keys_have_nothing_before_them(tmp_path: Path) -> None:
+    """Attention of 8 queries over 4 keys of another sequence: 4 of effective length, and not less than there are."""
+    scores = Layer("scores", "matmul", ("q", "k"), 4, 8, ox=8, ix=8)
+    layers = (Layer("q", "conv", ("input",), 8, 8, ox=8, ix=8), Layer("k", "conv", ("other",), 8, 8, ox=4, ix=4))
+    network = Workload("across", (8, 1, 8), (*layers, scores), ("scores",), "", (("other", 32),))
+    result = cosoc.simulate("rpi4", network)
+    path = tmp_path / "names.yaml"
+    path.write_text("attention: {attention: [scores]}\nleft_out: [q, k]\n")
+    (row,) = rows(llmservingsim([result], read_names(path, ["q", "k", "scores"]))["attention.csv"])
+    assert (row["prefill_chunk"], row["prefill_key"], row["n_decode"]) == ("8", "4", "0")
 
 
 def test_equal_keys_are_averaged(results: list[cosoc.Result], tmp_path: Path) -> None:

@@ -438,6 +438,18 @@ def test_a_trace_is_in_microseconds(result: Result) -> None:
         assert event["ts"] == pytest.approx(event["args"]["start_tick"] * 1e6 / result.tick_hz, rel=1e-12)
 
 
+def test_a_trace_s_critical_path_says_what_stood_in_the_way(result: Result) -> None:
+    """Slice by slice: server and op where a tick went by in waiting for a server, and nowhere else; the ticks are those
+    of the path."""
+    (slices,) = by_track(chrome_trace(result)["traceEvents"], "critical path").values()
+    ticks: dict[str, int] = {}
+    for args in (one["args"] for one in slices if "server" in one["args"]):
+        ticks[args["server"]] = ticks.get(args["server"], 0) + args["causes_ticks"]["wait_server"]
+        assert args["behind"]
+    wanted = {server: sum(by.values()) for server, by in result.critical_path.waits_ticks.items()}
+    assert ticks == wanted
+
+
 def test_a_cycle_of_several_ticks_is_told() -> None:
     """On Gemmini at 1 GHz a cycle has 20 ticks of 0.05 ns."""
     workload = Workload("one", (16, 8, 8), (Layer("c", "conv", (INPUT,), 16, 16, 8, 8, 8, 8, 1, 1),), ("c",))

@@ -4,6 +4,7 @@ link and the room of every tile, and they are those of network, program and resu
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from math import prod
@@ -13,6 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+from random_runs import FUSED, SHARED
+
 import cosoc
 from cosoc.cli import main
 from cosoc.inputs import mapping_of, network_of, soc_of
@@ -20,12 +24,16 @@ from cosoc.sim.files.catalog import find_cluster
 from cosoc.sim.lower.emit import stream
 from cosoc.sim.machine.program import unroll
 from cosoc.sim.model.cuts import crossing, elements
+from cosoc.sim.model.mapping import Extent, LayerPlan, Mapping, Part
+from cosoc.sim.model.workload import INPUT, Layer, Workload
 from cosoc.sim.movers.links import HOST_TIME
 from cosoc.sim.movers.notes import Notes
 from cosoc.sim.report.addresses import NOWHERE, Passing, Standing, plan
+from cosoc.sim.report.held_at import ACTIVATION, Lasting, _one_after_another
 from cosoc.sim.report.memory_use import memory_use
 from cosoc.sim.report.schedule import schedule
 from cosoc.sim.report.schedule_file import ClusterScheduleFile, ScheduleFile
+from cosoc.sim.simulate import simulate
 from cosoc.sim.stages import cuts_between
 from cosoc.sim.tiler import placed
 
@@ -42,18 +50,6 @@ RUNS = [
     ("gemmini", "resnet8", "default", "overlapped", 2, {}),
     ("hetero", "resnet8", "default", "overlapped", 1, {}),
 ]
-FUSED = """\
-name: fused
-runtime: overlapped
-pieces: [[layer1.0.conv1, layer1.0.conv2, layer1.0.add]]
-"""
-SHARED = """\
-name: shared
-runtime: overlapped
-layers:
-  layer1.0.conv1: {parts: {digital: 5, analog: 11}}
-  layer2.0.conv2: {parts: {digital: 20, analog: 12}}
-"""
 
 
 def run(soc: str, network: str, mapping: Any, runtime: Any, n: int, overrides: dict[str, str]) -> Any:
@@ -137,6 +133,65 @@ def test_bytes_of_every_link_are_those_of_the_result(told: tuple[Any, dict[str, 
     result, file = told
     wanted = {part.server: part.bytes for part in result.by_server if part.server != HOST_TIME}
     assert {name: bytes_of(file)[name] for name in file["links"]} == wanted
+
+
+def test_a_transfer_reads_and_writes_what_it_moves(told: tuple[Any, dict[str, Any]]) -> None:
+    """One of its operands has the bytes that it carries: of several inputs that come at once, where they go to."""
+    _, file = told
+    for op in (op for op in file["ops"] if "tile" in op and op["kind"] in ("load", "weights", "store")):
+        if "bytes" in op:
+            assert op["bytes"] in [one["bytes"] for one in op["operands"]], op
+        else:
+            assert "operands" not in op
+
+
+def test_weights_of_every_layer_lie_there_throughout(told: tuple[Any, dict[str, Any]]) -> None:
+    """Every layer that multiplies by weights is listed once, from the first tick to the last, with a byte a weight at
+    least, or two bits on an array of three values."""
+    result, file = told
+    weights = {one["tensor"]: one for one in file["tensors"] if one["what"] == "weights"}
+    network, soc = result.at.workload, result.at.soc
+    assert [one["tensor"] for one in file["tensors"] if one["what"] == "weights"] == list(weights)
+    for name in (layer.name for layer in network if layer.op == "conv"):
+        cores = [soc.core_of(part) for part in result.at.mapping.layers[name].parts if part.channels]
+        bits = min(2 if core.ternary else 8 for core in cores)
+        assert 8 * weights[name]["bytes"] >= bits * network[name].weights
+        assert weights[name]["live_ticks"] == [[0, result.ticks]]
+
+
+def test_a_row_of_a_piece_is_put_into_the_line_buffer_of_its_layer(told: tuple[Any, dict[str, Any]]) -> None:
+    """Wherever its layer has one, which lies at one place for the whole piece."""
+    _, file = told
+    lines = {one["tensor"]: one for one in file["tensors"] if one["what"] == "line buffer"}
+    for op in (op for op in file["ops"] if op["kind"] == "compute" and op.get("layer") in lines):
+        (made,) = (one for one in op["operands"] if one["access"] == "write")
+        kept = lines[op["layer"]]
+        assert [made[key] for key in ("what", "tensor", "memory", "address")] == [
+            "line buffer", op["layer"], kept["memory"], kept["address"]
+        ]  # fmt: skip
+
+
+def test_a_byte_is_a_byte() -> None:
+    """One weight for one pixel of one channel: over the array's port go one byte in, one weight, and one byte out."""
+    layer = Layer("one", "conv", (INPUT,), 1, 1, bias=False)
+    plan = Mapping("m", "overlapped", {"one": LayerPlan((Part("gemmini", 1),))})
+    file = schedule(simulate(soc_of("gemmini", None), Workload("one", (1, 1, 1), (layer,), ("one",)), plan))
+    assert bytes_of(file)["return_path"] == 3
+
+
+def test_stretches_of_input_channels_follow_each_other() -> None:
+    """A product of 160 inputs in tiles of 96 and 64, which are executed as they come, 64 bytes of a pixel at a time:
+    every output adds up the products of each input once, so that 0, 1, ... 159 are what its channels add up to."""
+    layer = Layer("product", "conv", (INPUT,), 32, 160, ox=32, ix=32)
+    tile = LayerPlan((Part("gemmini", 32, Extent(16, 96, 1, 1, 1, 16)),), ("n", "oy", "ox", "k", "c", "fy", "fx"))
+    file = schedule(simulate(soc_of("gemmini", None), Workload("product", (160, 1, 32), (layer,), ("product",)),
+                             Mapping("m", "overlapped", {"product": tile})))  # fmt: skip
+    count, numbers = np.zeros((32, 32), np.int64), np.zeros((32, 32), np.int64)
+    for op in (op for op in file["ops"] if "macs" in op):
+        at = tuple(slice(*op["tile"][d]) for d in ("k", "ox"))
+        count[at] += len(range(*op["tile"]["c"]))
+        numbers[at] += sum(range(*op["tile"]["c"]))
+    assert (count == 160).all() and (numbers == sum(range(160))).all()
 
 
 def test_times_are_those_of_the_run_and_nothing_starts_before_what_it_waits_for(
@@ -266,6 +321,15 @@ def test_addresses_of_three_tensors_by_hand() -> None:
     none = Passing(*(np.zeros(0, np.int64) for _ in range(4)))
     assert plan("m", 12, [a, b, c], none).standing == {"a": 0, "b": 8, "c": 0}
     assert plan("m", 11, [a, b, c], none).reason == "first fit takes 12 bytes for what lies in m, which has 11"
+
+
+@pytest.mark.parametrize(("since", "apart"), [(10, True), (9, False)])
+def test_inferences_are_apart_where_all_of_one_is_gone_before_the_next(since: int, apart: bool) -> None:
+    """Of two tensors in two inferences: a is there 0 .. 4 and again from `since` on, b 3 .. 10 and 14 .. 20."""
+    a, b = (Lasting(name, ACTIVATION, "m", 4, np.array([first, again]), np.array(ends))
+            for name, first, again, ends in (("a", 0, since, (4, 15)), ("b", 3, 14, (10, 20))))  # fmt: skip
+    assert _one_after_another([a, b]) is apart
+    assert _one_after_another([])
 
 
 def test_buffers_pass_around_what_stands_and_from_both_ends_where_one_does_not_do() -> None:

@@ -224,6 +224,26 @@ def test_path_through_a_turn() -> None:
     ]  # fmt: skip
 
 
+def test_path_leaves_a_ring_of_ops_that_issued_at_once() -> None:
+    """At 10 `big` has its credit; `small`, behind it in the queue for the other one, goes in the same tick, takes no
+    time, and `next` follows, which takes of that credit, too. So `small` stood in turn with `next`, which waited for
+    `small`: that says nothing of why it went at 10, and `big` does."""
+    b = Builder("ring", 1)
+    pool, other = b.credit("pool", 4), b.credit("other", 1)
+    holder, big, small = (b.unit(name) for name in ("holder", "big", "small"))
+    b.op(holder, run=10, take=((other, 1),), give=((other, 1),))
+    first = b.op(small, take=((pool, 1),))
+    b.op(b.unit("next"), deps=(first,), run=5, take=((pool, 1),))
+    b.op(big, run=1, take=((pool, 2), (other, 1)))
+    program = b.build()
+    trace = engine_fast.run(program)
+    assert trace.issue.tolist() == [0, 10, 10, 10]
+    assert told(critical_path(program, trace)) == [
+        (0, 10, 0, "compute"), (10, 10, 3, "wait_credit"), (10, 10, 1, "wait_turn"), (10, 10, 2, "wait_dep"),
+        (10, 15, 2, "compute"),
+    ]  # fmt: skip
+
+
 def test_path_through_ops_of_no_duration() -> None:
     b = Builder("syncs", 1)
     u, v = b.unit("u"), b.unit("v", lanes=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,15 @@ def test_a_program_loads_them() -> None:
     loaded = simulate(soc, network, mapping).by_layer[0].load_bytes
     read = [rows_under(window, z, at, 10) for z in tiles(5, 2) for at in tiles(80, 20)]
     assert loaded == 2 * 10 * sum(read)
+
+
+def test_a_filter_one_plane_deep_is_that_of_an_image(tmp_path: Path) -> None:
+    """It reads each plane by itself, so that the planes, one below another, are one tall image: five of 8 x 10."""
+    deep = nn.Conv3d(2, 4, (1, 3, 3), (1, 2, 1), (0, 1, 1))
+    flat = nn.Conv2d(2, 4, (3, 3), (2, 1), (1, 1))
+    (layer,) = from_module(deep, [Input("", (2, *VOLUME))], "volume").layers
+    (wanted,) = from_module(flat, [Input("", (2, 5 * 8, 10))], "image").layers
+    assert replace(layer, name="") == replace(wanted, name="")
 
 
 def test_a_file_keeps_planes(tmp_path: Path) -> None:
