@@ -18,7 +18,7 @@ class RescaleFile(Model):
 
     multiplier: tuple[tuple[int, ...], ...]  # of each operand of a sum (else of one), and of each output channel
     offset: tuple[int, ...]  # of 64 bits, with the bias in it
-    shift: tuple[Count, ...]  # bits
+    shift: tuple[Count, ...]  # bits that go
 
 
 class ConvertedFile(Model):
@@ -111,9 +111,9 @@ class InputFile(Model):
     """The image: integers round(x / step) of real numbers x, clipped."""
 
     tensor: Literal["input"]  # its name
-    c: Size  # channels
-    iy: Size  # rows
-    ix: Size  # columns
+    c: Size  # channels of an image
+    iy: Size  # rows of an image
+    ix: Size  # columns of an image
     low: int  # the least integer
     high: int  # the largest
     step: float  # what one is worth

@@ -26,10 +26,10 @@ SHAPE = {
 
 
 def built(name: str) -> nn.Module:
-    """A built-in network, or `tiny_vit`: two blocks of three heads of four channels over four patches and a token."""
+    """A built-in network, or `tiny_vit`: a block of three heads of four channels over four patches and a token."""
     if name != "tiny_vit":
         return build(name, SHAPE[name][0])
-    net = VisionTransformer(1, 10, 8, 4, 12, 2, 3)
+    net = VisionTransformer(1, 10, 8, 4, 12, 1, 3)
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=0.4)
     return net

@@ -49,7 +49,7 @@ def off(network: IntegerNetwork, mixed: MixedNet, x: torch.Tensor) -> float:
     ("tiny_vit", "diana", 6),
 ])  # fmt: skip
 def test_integers_are_those_of_the_fake_quantised_network(name: str, soc: str, adc_bits: int) -> None:
-    """On every second channel of DIANA's arrays, with and without converters."""
+    """On DIANA, each channel on a random one of its arrays, with and without converters."""
     mixed, workload, _ = decided(name, find_soc(soc), 0, adc_bits)
     assert off(integers(mixed, workload), mixed, images(name, 6)) < 1e-9
 
@@ -104,7 +104,7 @@ def test_functions_of_real_numbers_by_hand() -> None:
 
 
 def test_norms_and_softmaxes_need_whole_vectors_and_heads() -> None:
-    """Of two tokens for three heads each: a tile has all that a softmax needs where it has whole heads."""
+    """Of three heads of two keys each: a tile has all that a softmax needs where it has whole heads."""
     layer = Layer("one", "softmax", ("scores",), 6, 6, ox=4, ix=4)
     softmax, norm, gelu = (Real(f, 1, 1, 0, 1, groups=3) for f in ("softmax", "layer_norm", "gelu"))  # type: ignore[arg-type]
     assert [softmax.whole(0, end, layer) for end in (1, 2, 3, 4, 6)] == [False, True, False, True, True]
@@ -117,7 +117,7 @@ def test_what_is_real_of_a_transformer_is_said() -> None:
     network = integers(mixed, workload)
     real = {layer.name for layer in workload if network.layers[layer.name].real is not None}
     assert real == {layer.name for layer in workload if layer.op in ("norm", "softmax") or layer.fn == "aten.gelu"}
-    assert {name for name, one in network.layers.items() if one.keys} == {f"blocks.{i}.scores" for i in range(2)}
+    assert {name for name, one in network.layers.items() if one.keys} == {"blocks.0.scores"}
     assert set(network.tensors) == {"input", *(layer.name for layer in workload if layer.name != "fc")}
 
 

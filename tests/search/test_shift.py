@@ -53,7 +53,7 @@ def test_networks_are_those_of_the_run(finished: Path) -> None:
     """Accuracy without corruption or noise is the one in result.json, of each training to the bit, though nothing of
     the search is done again; and noise leaves all_8bit, which has no analog channel, to the bit."""
     run = read_run(finished)
-    found = evaluate(run, Asked(("contrast",), (1, 5), KINDS, chips=2))
+    found = evaluate(run, Asked(("brightness",), (1, 5), KINDS, chips=2))
     assert [one.kind for one in found.conditions] == ["clean"] + ["corruption"] * 2 + ["noise"] * 4 + ["both"] * 2
     assert dict(zip(found.mappings, found.recorded, strict=True)) == recorded(finished)
     for one in run.found:
