@@ -6,13 +6,16 @@ called so: steps alone, without validation and simulation. No published accuracy
 MobileNetV1 at a quarter of its width, on Fashion-MNIST; PUBLISHED has what is nearest, so there is nothing that the
 float networks would have to come within half a point of.
 
-`depth`: a transformer of twelve blocks, trained for as little as a processor has time for, and its front. Then what
-whole heads cost: the least loss, by sensitivities of the warmed-up network, at costs between the ends, of shares as the
-search has them, and of shares that are each layer's own, in the cores' steps.
+`depth`: a transformer of twelve blocks, trained for as little as a processor has time for, and its front.
+
+`heads`: what it costs that whole heads are shared, beside shares that are each layer's own, in the cores' steps: the
+least loss at costs between the ends, by sensitivities of the warmed-up network; and what queries, keys and values have
+of it, as chosen, and once channels of a core lie side by side, for which some of them have to change cores.
 """
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +28,7 @@ from rich.table import Table
 from steps import Took, step_of, timed, watched
 
 from cosoc.search.exact.shares import Choices, channel_options, nearest
-from cosoc.search.spaces.channels import assignment, fix, uniform
+from cosoc.search.spaces.channels import MixedNet, assignment, channel_groups, fix, make_contiguous, uniform
 from cosoc.search.spaces.heads import Unit
 from cosoc.search.spaces.opened import CHEAPEST
 from cosoc.search.spaces.shares import Counts, ShareCosts, Tangent
@@ -33,13 +36,16 @@ from cosoc.search.training.choose import all_counts
 from cosoc.search.training.compute import Compute
 from cosoc.search.training.data import Data, load_data
 from cosoc.search.training.gradient import COST_EVERY
+from cosoc.search.training.nets import VisionTransformer
 from cosoc.search.training.parts import Split
 from cosoc.search.training.post import set_ranges
 from cosoc.search.training.recipe import find_recipe
-from cosoc.search.training.sensitivity import sensitive_front, sensitivities
+from cosoc.search.training.repair import placed
+from cosoc.search.training.sensitivity import Sensitivities, lean, sensitive_front, sensitivities
 from cosoc.search.training.space import TrainingConfig, data_of, opened, search_trained
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.model.workload import Workload
 
 FASHION = "fashion_mnist"
 FEW = {"train": 1000, "val": 128, "test": 2000}  # images
@@ -145,22 +151,32 @@ def _show(found: Mapping[str, Any]) -> None:
     Console(width=150, highlight=False).print(table)
 
 
+def two_blocks() -> VisionTransformer:
+    """What stands for the transformer of twelve blocks where hardly anything is to be done."""
+    return VisionTransformer(1, 10, 28, 14, 32, 2, 2)
+
+
+def _depth(quick: bool, seed: int, folder: Path, compute: Compute) -> TrainingConfig:
+    lengths = dict.fromkeys(LENGTHS, 1) if quick else LENGTHS
+    recipe = find_recipe("default", {f"epochs.{phase}": str(epochs) for phase, epochs in lengths.items()})
+    out, network = folder / "depth", "full_training:two_blocks" if quick else "vit_small"
+    return TrainingConfig(
+        soc=find_soc("diana"), workload=network, data=f"full_training:{'fewer' if quick else 'few'}", recipe=recipe,
+        points=0 if quick else 2, manual=("all_8bit",) if quick else (), seed=seed, compute=compute, out=out,
+        resume=out.exists(),
+    )  # fmt: skip
+
+
 def depth(quick: bool, seed: int, folder: Path, compute: Compute) -> dict[str, Any]:
     """A front of a transformer of twelve blocks on DIANA: both ends and two points, of few images and epochs."""
-    images, lengths, points = (FEWER, dict.fromkeys(LENGTHS, 1), 0) if quick else (FEW, LENGTHS, 2)
-    recipe = find_recipe("default", {f"epochs.{phase}": str(epochs) for phase, epochs in lengths.items()})
-    data, out = f"full_training:{'fewer' if quick else 'few'}", folder / "depth"
-    config = TrainingConfig(
-        soc=find_soc("diana"), workload="vit_small", data=data, points=points, recipe=recipe, seed=seed,
-        compute=compute, out=out, resume=out.exists(), manual=("all_8bit",) if quick else (),
-    )  # fmt: skip
+    config, images = _depth(quick, seed, folder, compute), FEWER if quick else FEW
+    epochs = config.recipe.epochs.model_dump()
     began, used = time.perf_counter(), time.process_time()
-    content = search_trained(config, progress("vit_small")).content()
-    found: dict[str, Any] = {"workload": "vit_small", "soc": "diana", "data": FASHION, "images": images}
-    found |= {"epochs": lengths, "seconds": time.perf_counter() - began, "cpu_s": time.process_time() - used}
+    content = search_trained(config, progress(config.workload)).content()
+    found: dict[str, Any] = {"workload": config.workload, "soc": "diana", "data": FASHION, "images": images}
+    found |= {"epochs": epochs, "seconds": time.perf_counter() - began, "cpu_s": time.process_time() - used}
     found |= {"device": compute.device, "rows": content["known"] + content["points"], "front": content["front"]}
-    found["freedom"] = freedom(config, 8 if quick else 64)
-    table = Table(title=f"vit_small on diana, {FASHION}: {images['train']} images, {sum(lengths.values())} epochs")
+    table = Table(title=f"{config.workload} on diana, {FASHION}: {images['train']} images")
     for name in ("mapping", "us", "uJ", "accuracy", "8 bit", "moves"):
         table.add_column(name, justify="left" if name == "mapping" else "right")
     for row in sorted(found["rows"], key=lambda row: float(row["simulated"]["latency_s"])):
@@ -172,14 +188,19 @@ def depth(quick: bool, seed: int, folder: Path, compute: Compute) -> dict[str, A
     return found
 
 
-def freedom(config: TrainingConfig, images: int) -> dict[str, Any]:
-    """The least loss at costs between the ends, relative to the reference's, by whole heads and by layer."""
+def heads(quick: bool, seed: int, folder: Path, compute: Compute) -> dict[str, Any]:
+    """Losses at costs relative to the reference's, by whole heads and by layer, of the network that `depth` has warmed
+    up, in the same call or in a folder that is kept."""
+    config, images = _depth(quick, seed, folder, compute), 8 if quick else 64
+    if not (config.out / "weights" / "warm_up.pt").exists():
+        search_trained(config, progress(config.workload))
     data = data_of(config)
     space = opened(config, data)
     space.float_net.load_state_dict(torch.load(config.out / "weights" / "warm_up.pt", weights_only=True))
     net, drawn = space.quantised(), Split(*data.train.items(torch.arange(images)))
     set_ranges(net, drawn.x, "mse")
     lost, costs = sensitivities(net, drawn, data.task.loss), ShareCosts(space.workload, config.soc, config.runtime)
+    lean(net, lost)
     settled = {name: on for name, on in all_counts(net, assignment(net)).items() if name not in net.searchable()}
     reference = all_counts(net, uniform(net, space.reference))
     slowest_s = costs.simulated(reference).latency_s
@@ -188,19 +209,41 @@ def freedom(config: TrainingConfig, images: int) -> dict[str, Any]:
         return costs.simulated({**settled, **counts}).latency_s / slowest_s
 
     own: Choices = {(name,): channel_options(space.workload[name], config.soc) for name in space.open_layers}
+    together = [name for layers in space.choices if len(layers) > 1 for name in layers]
     fronts = {}
+    units = {"heads": net.units, "layers": tuple(Unit(layers) for layers in own)}
     for kind, choices in (("heads", space.choices), ("layers", own)):
-        net.units = net.units if kind == "heads" else tuple(Unit(layers) for layers in choices)
-        fronts[kind] = sensitive_front(net, lost, choices, nearest(choices, reference), price).points
-    low = max(float(points[:, 0].min()) for points in fronts.values())
+        net.units = units[kind]
+        fronts[kind] = sensitive_front(net, lost, choices, nearest(choices, reference), price)
+    low = max(float(front.points[:, 0].min()) for front in fronts.values())
     bounds = [low + (1 - low) * part for part in (0.0, 0.1, 0.25, 0.5, 0.75)]
-    losses = {kind: [float(p[p[:, 0] <= b + 1e-9][:, 1].min()) for b in bounds] for kind, p in fronts.items()}
-    print("cost: loss by heads, by layer")
-    for bound, one, other in zip(bounds, *losses.values(), strict=True):
-        print(f"{bound:.4f}: {one:.5f}, {other:.5f}")
-    return {
-        "images": images,
-        "costs": bounds,
-        "losses": losses,
-        "least": {k: float(p[:, 0].min()) for k, p in fronts.items()},
-    }
+    found: dict[str, Any] = {"images": images, "costs": bounds}
+    for kind, front in fronts.items():
+        net.units = units[kind]
+        points = front.points
+        found[kind] = {
+            "least_cost": float(points[:, 0].min()),
+            "losses": [float(points[points[:, 0] <= bound + 1e-9][:, 1].min()) for bound in bounds],
+            "attention": [_chosen_and_in_order(net, space.workload, lost, front.within(b), together) for b in bounds],
+        }
+    print("cost: loss by heads, by layer; of queries, keys and values: chosen and in order, by heads, by layer")
+    for i, bound in enumerate(bounds):
+        both = [found[kind] for kind in fronts]
+        said = ", ".join(f"{one['losses'][i]:.5f}" for one in both)
+        print(f"{bound:.4f}: {said}; " + ", ".join("{:.5f} {:.5f}".format(*one["attention"][i]) for one in both))
+    return found
+
+
+def _chosen_and_in_order(
+    net: MixedNet, workload: Workload, lost: Sensitivities, counts: Counts, names: Sequence[str]
+) -> tuple[float, float]:
+    """What some layers lose by shares, as channels are chosen and once those of a core lie side by side."""
+    chosen, groups = placed(net, counts), channel_groups(workload)
+    ordered, orders = make_contiguous(copy.deepcopy(net), workload, chosen)
+    before = after = 0.0
+    for name in names:
+        places = orders[groups[name]]
+        on = torch.empty_like(ordered[name]).scatter_(0, places, ordered[name])
+        before += float(lost[name].gather(1, chosen[name][:, None]).sum())
+        after += float(lost[name].gather(1, on[:, None]).sum())
+    return before, after

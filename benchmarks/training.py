@@ -10,6 +10,7 @@ post      Post-training quantisation beside training (post_training.py).
 large     ViT-B/16 and BERT-Base at full size through every step of a search (full_size.py).
 full      Fashion-MNIST as it is trained at length, started and extrapolated (full_training.py).
 depth     A transformer of twelve blocks, a front from little training (full_training.py).
+heads     What it costs that whole heads of that one are shared (full_training.py).
 
 Without PART all of them. With --keep, what an earlier call has finished there is not done again.
 """
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 from common import arguments, progress, state, write_json
 from full_size import large
-from full_training import depth, full
+from full_training import depth, full, heads
 from post_training import post
 from rich.console import Console
 
@@ -131,12 +132,18 @@ def whole(size: Size) -> dict[str, Any]:
     return large(size.quick, size.compute, size.cases, size.known)
 
 
+def shared_heads(size: Size) -> dict[str, Any]:
+    """See the module docstring."""
+    return heads(size.quick, size.seed, size.folder, size.compute)
+
+
 PARTS: Mapping[str, Callable[[Size], dict[str, Any]]] = {
     "shift": shift,
     "post": calibrated,
     "large": whole,
     "full": long,
     "depth": deep,
+    "heads": shared_heads,
 }
 
 
@@ -145,7 +152,7 @@ def main() -> None:
     parser = arguments(__doc__, seed=0)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} [default: all]")
     parser.add_argument("--data", default="digits", metavar="NAME|DIR", help="a data set by name, or its folder")
-    parser.add_argument("--device", choices=DEVICES, default="cpu", help="of large, full and depth")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="of large, full, depth and heads")
     parser.add_argument(
         "--case",
         action="append",

@@ -796,7 +796,7 @@ def search(
     compiled: options.Compiled = False,
     channels_last: options.ChannelsLast = False,
     accumulate: options.Accumulate = 1,
-    jobs: options.Jobs = 1,
+    jobs: options.Jobs = None,
     seed: Seed = 0,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Run folder [default: runs/SOC-WORKLOAD].")
@@ -855,9 +855,10 @@ def search(
                 estimator=estimator, template=template, cut=cut, recipe=recipe, epochs=epochs, batch=batch,
                 rates=options.rates(rate) or None, seeds=seeds, train_images=train_images, cost_model=cost_model,
                 adc_bits=adc_bits, runtime=runtime, train_noise=train_noise, device=device, amp=amp, workers=workers,
-                compiled=compiled, channels_last=channels_last, accumulate=accumulate, jobs=jobs, seed=seed, out=folder,
-                resume=resume, redo=redo, beside=beside or (), inferences=inferences, example=example,
-                overrides=_overrides(overrides), carrier_w=carrier, report=progress,
+                compiled=compiled, channels_last=channels_last, accumulate=accumulate, seed=seed, out=folder,
+                jobs=1 if jobs is None and "jobs" in meant else jobs, resume=resume, redo=redo, beside=beside or (),
+                inferences=inferences, example=example, overrides=_overrides(overrides), carrier_w=carrier,
+                report=progress,
             )  # fmt: skip
     except (KeyboardInterrupt, Ended):
         raise Interrupted(f"what is finished is in {folder}; --resume goes on from there") from None

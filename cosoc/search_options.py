@@ -74,11 +74,12 @@ Accumulate = Annotated[
     typer.Option("--accumulate", metavar="N", min=1, help="Let each batch through in N parts, for less memory."),
 ]
 Jobs = Annotated[
-    int,
+    int | None,
     typer.Option(
-        "--jobs", metavar="N", min=0, max=256, help="Processes that simulate beside training, where that is worth one."
+        "--jobs", metavar="N", min=0, max=256,
+        help="Processes that simulate beside training, where that is worth one [default: 1].",
     ),
-]
+]  # fmt: skip
 
 
 def rates(texts: list[str] | None) -> dict[str, float]:

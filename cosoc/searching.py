@@ -96,7 +96,7 @@ def search(
     compiled: bool = False,
     channels_last: bool = False,
     accumulate: int = 1,
-    jobs: int = 1,
+    jobs: int | None = None,
     seed: int = 0,
     out: Path | str | None = None,
     resume: bool = False,
@@ -123,7 +123,9 @@ def search(
     nothing is trained.
     inferences: that each replay of splits streams. time_budget_s: of a search that trains nothing; of splits 600 where
     nothing is said, after which the best found stands beside a proven bound. example: of the input, see `inputs`.
-    carrier_w: what a board draws beside a chip. train_noise: of analog cores, `all` or kinds with commas.
+    carrier_w: what a board draws beside a chip. train_noise: of analog cores, `all` or kinds with commas. jobs: none
+    where nothing is said, as processes begin by importing the script, whose work may not be behind a check of
+    `__name__`.
     report(done, total, what): called as it goes.
 
     Raises InputError for what cannot be searched, before anything is written. After KeyboardInterrupt `resume` goes on.
@@ -182,7 +184,7 @@ def search(
             strengths=tuple(strengths), targets=bounds, estimator=estimator, points=points or DEFAULT_POINTS,
             recipe=how, epochs=EPOCHS if epochs is None else epochs, seed=seed, seeds=seeds, runtime=runtime,
             resume=resume, redo=redo, theta=theta(machine), train_images=train_images, cost_model=cost_model,
-            adc_bits=adc_bits, compute=Compute(device, amp, workers, compiled, channels_last, accumulate, jobs),
+            adc_bits=adc_bits, compute=Compute(device, amp, workers, compiled, channels_last, accumulate, jobs or 0),
             train_noise=() if train_noise is None else kinds_of(train_noise),
         )  # fmt: skip
         check = functools.partial(check_run_folder, folder, resume, redo)

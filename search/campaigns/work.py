@@ -183,13 +183,12 @@ def _search(spec: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         tiles = TileConfig(soc, workload, given, time_budget_s=spec["time_budget_s"], fusion=bool(inner), **common)
         content = search_tiles(tiles, _silent).content()
         return {"content": content, **chip([soc]), "energy_boundary": soc.energy_boundary}
-    from cosoc.search.training.compute import Compute
     from cosoc.search.training.space import SpaceName, TrainingConfig, search_trained
 
     trained = TrainingConfig(
         soc, spec["workload"], cast(SpaceName, first), spec.get("template", "conv-dw"), data=spec["data"],
         strengths=(spec["strength"],) if "strength" in spec else (), epochs=spec.get("epochs", 0), manual=(),
-        inner=tuple(inner), compute=Compute(jobs=0), **config_keys(spec), **common,
+        inner=tuple(inner), **config_keys(spec), **common,
     )  # fmt: skip
     content = search_trained(trained, _silent).content()
     return {"content": content, **chip([soc]), "energy_boundary": soc.energy_boundary}

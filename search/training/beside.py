@@ -30,8 +30,8 @@ class Beside:
     inner: an objective and figures to be near, where shares are in the best tiles (`InnerTiles`)."""
 
     def __init__(self, costs: ShareCosts, jobs: int, inner: tuple[str, Figures] | None) -> None:
-        self.costs, self.jobs = costs, jobs
-        self.made = pickle.dumps((costs.workload, costs.soc, costs.runtime, inner))
+        self.costs, self.jobs, self.inner = costs, jobs, inner
+        self._made = b""
         self._workers: Workers | None = None
         self._under_way: dict[Key, Future[Figures | None]] = {}
 
@@ -56,9 +56,10 @@ class Beside:
         if self._workers is None:
             if (len(todo) + more) * self.costs.seconds_each < BEGINNING_S:
                 return
+            self._made = pickle.dumps((self.costs.workload, self.costs.soc, self.costs.runtime, self.inner))
             self._workers = Workers(self.jobs)
         for key, counts in todo.items():
-            self._under_way[key] = self._workers.submit(simulated, self.made, counts)
+            self._under_way[key] = self._workers.submit(simulated, self._made, counts)
 
     def take(self, key: Key) -> Figures | None:
         """What has been simulated ahead; None for what has not, or not begun. InputError where that has failed."""

@@ -37,7 +37,7 @@ class Compute:
     compiled: bool = False
     channels_last: bool = False
     accumulate: int = 1
-    jobs: int = 1
+    jobs: int = 0
 
     def check(self, batch: int, processes: int) -> None:
         """InputError for what is not there, or batches that cannot be cut into equal parts. processes: of the run."""

@@ -144,7 +144,7 @@ def faults(workload: Workload, mended: Mended = WHOLE) -> list[Fault]:
     sizes |= dict(workload.received) | dict(workload.states)  # None: not known, as something is wrong there
     sizes |= {str(name): None for key in ("more_inputs", "states") for name in mended.entries(key)}
     n = Counter(layer.n for layer in workload.layers).most_common(1)[0][0]
-    unnamed: list[Fault] = []
+    unnamed: list[tuple[str, Fault]] = []  # names that nothing has, each with where it is read
     lost = sum(place[0] == "layers" and place[2:] == ("name",) for place in mended.places)
     owners: dict[str, Layer] = {}
     for i, layer in enumerate(workload.layers):
@@ -173,13 +173,13 @@ def faults(workload: Workload, mended: Mended = WHOLE) -> list[Fault]:
         unsure = any(key in ("k", "oy", "ox", "n") or layer.op not in ("conv", "matmul") for key, _ in own)
         outputs = None if broken or unsure else layer.outputs // layer.n
         sizes.setdefault(layer.name, dict(workload.states).get(layer.into, outputs))  # of one image
-    if len({what for _, what in unnamed}) > lost:  # else those whose names are wrong are meant
-        found += unnamed
+    if len({name for name, _ in unnamed}) > lost:  # else those whose names are wrong are meant
+        found += [fault for _, fault in unnamed]
     return [*found, *_output_faults(workload, sizes, bool(unnamed or lost), mended)]
 
 
-def _unknown_inputs(layer: Layer, place: Place, sizes: Sizes, rest: Sequence[Layer]) -> Iterator[Fault]:
-    """What a layer reads that does not precede it. rest: itself and what comes later."""
+def _unknown_inputs(layer: Layer, place: Place, sizes: Sizes, rest: Sequence[Layer]) -> Iterator[tuple[str, Fault]]:
+    """What a layer reads that does not precede it: the name, and what is said. rest: itself and what comes later."""
     asked = [((*place, "inputs", j), name) for j, name in enumerate(layer.inputs)]
     if layer.alternative is not None:
         asked += [((*place, "alternative", "inputs", j), n) for j, n in enumerate(layer.alternative.inputs)]
@@ -187,7 +187,7 @@ def _unknown_inputs(layer: Layer, place: Place, sizes: Sizes, rest: Sequence[Lay
     for where, name in asked:
         if name not in sizes:
             known = "it comes later: move it up" if name in later else f"known so far: {', '.join(list(sizes)[-6:])}"
-            yield where, f"{layer.name} reads {name!r}, which does not precede it; {known}"
+            yield name, (where, f"{layer.name} reads {name!r}, which does not precede it; {known}")
 
 
 def _outside_faults(workload: Workload, mended: Mended) -> Iterator[Fault]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cosoc.cli import main
 from cosoc.search.baselines.laws import network_estimate as odimo_estimate
-from cosoc.search.exact.shares import least
+from cosoc.search.exact.shares import counts_by, least
 from cosoc.search.spaces.channels import assignment, fix
 from cosoc.search.spaces.opened import operator_space
 from cosoc.search.spaces.operators import (
@@ -275,7 +275,7 @@ def test_the_cheapest_cuts_are_found() -> None:
     def seconds(counts: Counts) -> float:
         return oracle.simulated(counts).latency_s
 
-    every = [dict(zip(made, options, strict=True)) for options in itertools.product(*made.values())]
+    every = [counts_by(dict(zip(made, options, strict=True))) for options in itertools.product(*made.values())]
     assert len(every) == 9
     found, value = least(made, seconds)
     assert value == min(map(seconds, every)) == seconds(found)

@@ -47,6 +47,7 @@ from cosoc.sim.importers.torch_export import from_module
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.progress import untold
 from cosoc.sim.simulate import simulate
+from cosoc.sim.theta import Theta
 
 IMAGES = 128
 
@@ -58,11 +59,11 @@ def digits() -> Data:
 
 @pytest.fixture(scope="module")
 def trained(digits: Data) -> nn.Module:
-    """A small network that has learned the digits: six epochs of Adam, some 95 % right."""
+    """A small network that has learned the digits: four epochs of Adam, some 95 % right."""
     torch.manual_seed(0)
     net, (x, y) = build("digits_cnn").train(), digits.train.items(torch.arange(len(digits.train)))
     adam = torch.optim.Adam(net.parameters(), 3e-3)
-    for _ in range(6):
+    for _ in range(4):
         for index in torch.randperm(len(y)).split(64):
             adam.zero_grad()
             functional.cross_entropy(net(x[index]), y[index]).backward()
@@ -269,7 +270,7 @@ def weights(trained: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def config(weights: Path, out: Path) -> TrainingConfig:
     return TrainingConfig(
         soc=find_soc("diana"), workload="digits_cnn", weights=weights, calibrate_only=True, points=2, out=out,
-        calibration=Calibration(64),
+        calibration=Calibration(64), theta=Theta(),
     )  # fmt: skip
 
 

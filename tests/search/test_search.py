@@ -15,6 +15,7 @@ from cosoc.search.spaces.shares import Key, ShareCosts
 from cosoc.search.targets import Target
 from cosoc.search.training import beside
 from cosoc.search.training.beside import Beside
+from cosoc.search.training.compute import Compute
 from cosoc.search.training.nets import build
 from cosoc.search.training.recipe import find_recipe
 from cosoc.search.training.space import TrainingConfig, search_trained
@@ -76,7 +77,7 @@ def test_simulations_in_a_process_beside_training_change_nothing(
 
     monkeypatch.setattr(beside, "BEGINNING_S", 0.0)
     monkeypatch.setattr(Beside, "take", counted)
-    search_trained(replace(tiny, out=tmp_path / "run"), quiet)
+    search_trained(replace(tiny, compute=Compute(jobs=1), out=tmp_path / "run"), quiet)
     assert any(given)
     assert not multiprocessing.active_children()
     assert (tmp_path / "run" / MANIFEST).read_bytes() == (finished / MANIFEST).read_bytes()
