@@ -12,6 +12,7 @@ schedule of the mapping, with addresses (`cosoc schema schedule`).
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +36,7 @@ from cosoc.sim.simulate import simulate
 VERSION = 1
 SIZES = ("k", "c", "oy", "ox", "iy", "ix", "fy", "fx", "stride_y", "stride_x", "pad_y", "pad_x", "dilation_y",
          "dilation_x", "groups")  # of a layer, as files have them  # fmt: skip
-OFF = 0.1  # of their spread, by which outputs may differ from those in floating point of 24 bits
+OFF = 0.1  # of their spread, by which outputs may be off: a step of some tensor now and then
 AT_ONCE = 64  # images that go through the integers together
 
 
@@ -91,8 +92,8 @@ def exported(
     result = simulate(soc, workload, mapping)
     first, _ = data.test.items(torch.arange(1))
     with torch.no_grad():
-        trained = net(first)
-    check_outputs(outputs(network, first, net.output_order), trained.flatten(1).double().numpy(), workload.name)
+        trained = copy.deepcopy(net).double()(first.double())
+    check_outputs(outputs(network, first, net.output_order), trained.flatten(1).numpy(), workload.name)
     check_tiles(result, network, quantised_image(network, first))
     shape = trained.shape[1:]
     tried = len(data.test) if images is None else min(images, len(data.test))
@@ -113,7 +114,8 @@ def outputs(network: IntegerNetwork, x: torch.Tensor, order: torch.Tensor) -> Fl
 
 def check_outputs(found: Floats, trained: Floats, name: str) -> None:
     """InputError where outputs [n, k] by the integers are not those of the network that was trained: its forward pass
-    then does something that its layers do not show. Now and then an integer is a step apart, which changes little."""
+    then does something that its layers do not show. trained: in double precision, in which an integer is a step apart
+    for the bits of multipliers alone."""
     spread = trained.std() or np.abs(trained).max() or 1.0
     if found.shape != trained.shape or np.sqrt(((found - trained) ** 2).mean()) > OFF * spread:
         raise InputError(f"{name}: its integers compute something else: its forward pass is not what its layers show")
