@@ -56,6 +56,8 @@ def why_not(workload: Workload, first: int, last: int) -> str:
             return f"{layer.name} reads {layer.inputs[1]} of the same group as its weights"
         if layer.op == "conv" and layer.groups > 1 and not layer.depthwise:
             return f"{layer.name} is a grouped convolution"
+        if layer.n > 1:
+            return f"{layer.name} has a batch of {layer.n}; groups run one image at a time"
     for layer in layers[:-1]:
         readers = [other for other in layers if layer.name in other.inputs]
         if not readers:

@@ -17,7 +17,7 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.machine import engine_fast
 from cosoc.sim.model.mapping import Extent, LayerPlan, Part
-from cosoc.sim.model.workload import INPUT, Layer, Workload
+from cosoc.sim.model.workload import INPUT, Layer, Workload, batched
 from cosoc.sim.movers.cached_terms import (
     IS,
     NEST_DIMS,
@@ -348,6 +348,8 @@ def test_what_cannot_be_fused_says_why() -> None:
     assert "at least two layers" in why_not(workload, 1, 1)
     pooled = replace(workload, layers=(*workload.layers, Layer("pool", "max_pool", ("sum",), 16, 16, fy=16, fx=16)))
     assert "pool (max_pool) does not run on Gemmini" in why_not(pooled, 4, 5)
+    twice = batched(workload, 2)
+    assert "batch of 2" in why_not(twice, 1, 4)
 
 
 def test_a_soc_without_the_array_is_refused() -> None:
