@@ -10,19 +10,33 @@ longer to begin.
 from __future__ import annotations
 
 import functools
-import pickle
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
 from types import TracebackType
 
 from cosoc.search.spaces.inner_tiles import InnerTiles
 from cosoc.search.spaces.shares import Counts, Key, ShareCosts, key_of
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures
+from cosoc.sim.model.mapping import Runtime
+from cosoc.sim.model.soc import SoC
+from cosoc.sim.model.workload import Workload
 from cosoc.sim.processes import Workers
 
 BEGINNING_S = 4.0  # about what a process takes until it simulates
+
+
+@dataclass(frozen=True)
+class Made:
+    """What costs are made of. number: theirs, by which alone a process knows whether it has made them already."""
+
+    number: int
+    workload: Workload = field(compare=False)
+    soc: SoC = field(compare=False)
+    runtime: Runtime = field(compare=False)
+    inner: tuple[str, Figures] | None = field(compare=False)
 
 
 class Beside:
@@ -30,8 +44,8 @@ class Beside:
     inner: an objective and figures to be near, where shares are in the best tiles (`InnerTiles`)."""
 
     def __init__(self, costs: ShareCosts, jobs: int, inner: tuple[str, Figures] | None) -> None:
-        self.costs, self.jobs, self.inner = costs, jobs, inner
-        self._made = b""
+        self.costs, self.jobs = costs, jobs
+        self._made = Made(id(costs), costs.workload, costs.soc, costs.runtime, inner)
         self._workers: Workers | None = None
         self._under_way: dict[Key, Future[Figures | None]] = {}
 
@@ -56,7 +70,6 @@ class Beside:
         if self._workers is None:
             if (len(todo) + more) * self.costs.seconds_each < BEGINNING_S:
                 return
-            self._made = pickle.dumps((self.costs.workload, self.costs.soc, self.costs.runtime, self.inner))
             self._workers = Workers(self.jobs)
         for key, counts in todo.items():
             self._under_way[key] = self._workers.submit(simulated, self._made, counts)
@@ -76,7 +89,7 @@ class Beside:
             raise InputError(f"simulating beside training: {type(error).__name__}: {text}") from error
 
 
-def simulated(made: bytes, counts: Counts) -> Figures | None:
+def simulated(made: Made, counts: Counts) -> Figures | None:
     """What shares cost, simulated, in a process of `Beside`; None where the machine cannot run them, which whoever asks
     is told when it asks."""
     try:
@@ -86,10 +99,9 @@ def simulated(made: bytes, counts: Counts) -> Figures | None:
 
 
 @functools.lru_cache(maxsize=1)
-def _costs(made: bytes) -> ShareCosts:
-    workload, soc, runtime, inner = pickle.loads(made)
-    costs = ShareCosts(workload, soc, runtime)
-    if inner is not None:
-        objective, reference = inner
-        costs.cut_by(InnerTiles(workload, soc, objective, reference))
+def _costs(made: Made) -> ShareCosts:
+    costs = ShareCosts(made.workload, made.soc, made.runtime)
+    if made.inner is not None:
+        objective, reference = made.inner
+        costs.cut_by(InnerTiles(made.workload, made.soc, objective, reference))
     return costs
