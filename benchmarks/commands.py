@@ -5,7 +5,8 @@
 The commands of a page run one after the other in a folder of their own, in which the files that the page shows (blocks
 with a title) stand. A synopsis, with words in capitals where names go, is no command. cpu_s: of the process and its
 workers, which other work on the machine changes little; wall_s: until it ended. Figures of commands that are not run
-stay in FILE as they are. --quick: those of README that results/commands.json has at less than LEAST seconds.
+stay in FILE as they are; one that lacks a file which its page does not show has none. --quick: those of README that
+results/commands.json has at less than LEAST seconds.
 
 Every line whose cpu_s is LONG or more says in README and docs how long it takes (tests/test_commands.py).
 """
@@ -32,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "commands.json"
 LONG = 60.0  # seconds, from which on a page says how long a command takes
 LEAST = 3.0
+BAD_INPUT = 2
 FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?[^\n]*\n(.*?)^```$', re.M | re.S)
 INLINE = re.compile(r"`(cosoc [^`\n]+)`")
 PLACEHOLDER = re.compile(r"\b[A-Z]+\b|\.\.\.|\[")
@@ -133,8 +135,9 @@ def main() -> int:
                     continue
                 if options.quick and not known.get(key, {}).get("cpu_s", LEAST) < LEAST:
                     continue
-                found[key] = timed(command, folder, options.limit)
-                one = found[key]
+                one = timed(command, folder, options.limit)
+                if one["status"] != BAD_INPUT:
+                    found[key] = one
                 print(f"{one['cpu_s']:8.1f} s of CPU {one['wall_s']:8.1f} s  {one['status']}  {key}", flush=True)
                 failed += one["status"] != 0
                 write_json(options.json, {"commands": found})
