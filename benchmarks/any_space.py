@@ -296,15 +296,15 @@ class Runs:
 def searches(runs: Runs, quick: bool) -> None:
     """The runs that were impossible before the house was one."""
     net = find_workload("resnet8" if quick else "resnet20")
-    budget = 3.0 if quick else 60.0
+    budget = 2.0 if quick else 60.0
     runs.tiles("diana by tiles and fusion", find_soc("diana"), net, "latency", budget)
     digits = TrainingConfig(
-        find_soc("hetero"), "digits_cnn", strengths=(1.0,), epochs=4 if quick else 20, manual=("all_8bit",)
+        find_soc("hetero"), "digits_cnn", strengths=(1.0,), epochs=2 if quick else 20, manual=("all_8bit",)
     )
     runs.trained("hetero by channels", digits)
     operators = TrainingConfig(
         find_soc("darkside"), "mobilenet_v1_025" if not quick else "dscnn", space="operators",
-        data="digits", strengths=(1.0,), epochs=3 if quick else 8, train_images=256 if quick else 1000,
+        data="digits", strengths=(1.0,), epochs=2 if quick else 8, train_images=256 if quick else 1000,
         manual=("half",),
     )  # fmt: skip
     chosen = runs.trained("darkside by operators", operators)
