@@ -18,7 +18,7 @@ from torch import Tensor
 from cosoc.search.spaces.channels import MixedLayer, MixedNet
 from cosoc.search.spaces.operators import OperatorLayer
 from cosoc.search.training.quant import TINY, integer_weight, per_channel, ternary_weight
-from cosoc.search.training.traced import Beside, traced, whole
+from cosoc.search.training.traced import Unweighted, traced, whole
 from cosoc.sim.errors import InputError
 from cosoc.sim.integers.network import (
     Converted,
@@ -104,10 +104,10 @@ class _Known:
 
     workload: Workload
     formats: Mapping[str, Whole]
-    beside: Mapping[str, Beside]
+    beside: Mapping[str, Unweighted]
 
-    def of(self, layer: Layer) -> Beside:
-        return self.beside.get(layer.name, Beside())
+    def of(self, layer: Layer) -> Unweighted:
+        return self.beside.get(layer.name, Unweighted())
 
 
 def _layer(layer: Layer, mixed: MixedLayer | None, known: _Known) -> IntegerLayer:
@@ -184,7 +184,7 @@ def _form(
     return replace(out, rescale=rescale(factors / made.step, offsets / made.step, largest, made.low, made.high))
 
 
-def _real(layer: Layer, beside: Beside, formats: Mapping[str, Whole]) -> IntegerLayer:
+def _real(layer: Layer, beside: Unweighted, formats: Mapping[str, Whole]) -> IntegerLayer:
     """A function of real numbers between two tensors."""
     assert beside.function is not None
     makes = formats[layer.name]

@@ -23,7 +23,7 @@ VIEWS = (*PASSING, "transpose", "permute", "swapaxes", "unflatten", "squeeze", "
 
 
 @dataclass(frozen=True, eq=False)
-class Beside:
+class Unweighted:
     """What a layer has beside weights. constant [k, 1, columns]: real numbers, in the format of `quantised` if one is
     behind them; function: of real numbers, with a norm's weight, bias and eps; factor: of a product; from_column, keys:
     as of `IntegerLayer`; heads: whose softmax is over their own channels."""
@@ -55,9 +55,9 @@ class Traced:
     modules: dict[str, nn.Module]
     net: fx.GraphModule
     formats: dict[str, Whole] = field(default_factory=dict)
-    beside: dict[str, Beside] = field(default_factory=dict)
+    beside: dict[str, Unweighted] = field(default_factory=dict)
     names: dict[fx.Node, str] = field(default_factory=dict)  # the tensor that a node has, in whatever shape
-    constants: dict[fx.Node, Beside] = field(default_factory=dict)
+    constants: dict[fx.Node, Unweighted] = field(default_factory=dict)
     shapes: set[fx.Node] = field(default_factory=set)  # nodes that have no more than sizes
     taken: set[str] = field(default_factory=set)
 
@@ -73,7 +73,7 @@ class Traced:
                 raise InputError(f"{self.workload.name}: gives {', '.join(read)}, its layers {outputs}")
         elif node.op == "get_attr" or (not read and self._constant(node, kind)):
             if node.op == "get_attr":
-                self.constants[node] = Beside(constant=_columns(_attribute(self.net, str(node.target))))
+                self.constants[node] = Unweighted(constant=_columns(_attribute(self.net, str(node.target))))
         elif self._shape(node, kind):
             self.shapes.add(node)
         elif isinstance(module, MixedLayer):
@@ -119,7 +119,7 @@ class Traced:
         """The layer of a node that computes something."""
         beside = [self.constants[arg] for arg in node.all_input_nodes if arg in self.constants]
         found: Layer | None = None
-        about = Beside()
+        about = Unweighted()
         if kind in SUMS and len(read) > 1:
             found = self._layer(("add",), read)
         elif kind in SUMS and len(read) == len(beside) == 1:
@@ -133,18 +133,18 @@ class Traced:
         elif kind == "getitem" and len(read) == 1:
             column = _first_column(node.args[1])
             if column is not None:
-                found, about = self._layer(("eltwise",), read, SLICE), Beside(from_column=column)
+                found, about = self._layer(("eltwise",), read, SLICE), Unweighted(from_column=column)
         elif kind in ("scaled_scores", "matmul") and len(read) == 2:
             found = self._layer(("matmul",), read)
             if found is not None and kind == "scaled_scores":
-                about = Beside(keys=True, factor=(found.c // found.groups) ** -0.5)
+                about = Unweighted(keys=True, factor=(found.c // found.groups) ** -0.5)
         elif kind == "softmax" and len(read) == 1:
             found = self._layer(("softmax",), read)
             heads = self.workload[read[0]].groups if found and read[0] != INPUT else 1
-            about = Beside(function="softmax", heads=heads)
+            about = Unweighted(function="softmax", heads=heads)
         elif isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
             found, k = self._layer(("norm",), read), module.normalized_shape[0]
-            about = Beside(
+            about = Unweighted(
                 function="layer_norm", eps=module.eps,
                 weight=np.ones(k) if module.weight is None else _real(module.weight),
                 bias=np.zeros(k) if module.bias is None else _real(module.bias),
@@ -152,7 +152,7 @@ class Traced:
         elif kind == "gelu" and len(read) == 1:
             how = module.approximate if isinstance(module, nn.GELU) else node.kwargs.get("approximate", "none")
             found = self._layer(("eltwise",), read, "aten.gelu")
-            about = Beside(function="gelu_tanh" if how == "tanh" else "gelu")
+            about = Unweighted(function="gelu_tanh" if how == "tanh" else "gelu")
         if found is None:
             return self._unknown(node, kind)
         if about.constant is not None and about.constant.shape[0] != found.k:
@@ -221,4 +221,4 @@ def _check_pool(module: nn.Module | None) -> None:
         raise InputError("an average pool with padding, or of rounded-up size, has means of several divisors")
 
 
-__all__ = ["Beside", "Traced", "traced", "whole"]
+__all__ = ["Traced", "Unweighted", "traced", "whole"]

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from cosoc.search.spaces import operators
-from cosoc.search.spaces.channels import MixedNet, assignment, fix, make_contiguous, prepare
+from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, fix, make_contiguous, prepare
 from cosoc.search.training.nets import VisionTransformer, build
 from cosoc.search.training.noise import set_ranges
 from cosoc.sim.files.catalog import find_soc
@@ -44,6 +44,18 @@ def warmed(net: nn.Module, shape: tuple[int, ...]) -> nn.Module:
             nn.init.normal_(module.bias)
     net.train()(torch.randn(16, *shape))
     return net
+
+
+def in_order(
+    net: MixedNet, workload: Workload, chosen: Assignment, x: torch.Tensor
+) -> tuple[Assignment, dict[str, torch.Tensor]]:
+    """Have each core's channels put side by side, in place: the assignment then, and the orders. Outputs of x stay."""
+    fix(net, chosen)
+    before = net(x)
+    ordered, orders = make_contiguous(net, workload, chosen)
+    fix(net, ordered)
+    assert torch.allclose(net(x), before, atol=1e-12)
+    return ordered, orders
 
 
 def decided(name: str, soc: SoC, seed: int, adc_bits: int = 0) -> tuple[MixedNet, Workload, dict[str, torch.Tensor]]:
