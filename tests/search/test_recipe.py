@@ -135,3 +135,16 @@ def test_each_group_is_trained_by_its_own_optimiser() -> None:
     (a + b).backward()  # type: ignore[no-untyped-call]
     both.step(torch.amp.GradScaler("cpu", enabled=False))
     assert [float(a.detach()), float(b.detach())] == pytest.approx([1 - 0.1 * 1.5, 0.8], rel=1e-6)
+
+
+def test_momentum_goes_on_where_a_step_leaves_a_parameter_out() -> None:
+    """A path that only the second step takes has moved by rate x gradient then, and the one that both take by
+    rate x (1 + 0.5 + 1) gradients: a heavy ball's closed form."""
+    a, b = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
+    both = Optimisers([Group([a, b], Optimiser(optimiser="sgd", momentum=0.5), 0.1)])
+    both.at(0.0)
+    for used in (a, a + b):
+        both.zero_grad()
+        used.backward()  # type: ignore[no-untyped-call]
+        both.step(torch.amp.GradScaler("cpu", enabled=False))
+    assert [float(a.detach()), float(b.detach())] == pytest.approx([-0.25, -0.1], rel=1e-6)
