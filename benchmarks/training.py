@@ -8,6 +8,8 @@ shift     Accuracy under fifteen corruptions of the images, and under DIANA's an
           on.
 post      Post-training quantisation beside training (post_training.py).
 large     ViT-B/16 and BERT-Base at full size through every step of a search (full_size.py).
+fashion   Fashion-MNIST, all of it, trained for shorter: fronts with intervals, the float network beside published
+          ones, fronts without training, and corruptions (fashion.py).
 full      Fashion-MNIST as it is trained at length, started and extrapolated (full_training.py).
 depth     A transformer of twelve blocks, a front from little training (full_training.py).
 heads     What it costs that whole heads of that one are shared (full_training.py).
@@ -26,6 +28,7 @@ from typing import Any
 
 import numpy as np
 from common import arguments, progress, state, write_json
+from fashion import fronts
 from full_size import large
 from full_training import depth, full, heads
 from post_training import post
@@ -117,6 +120,11 @@ def calibrated(size: Size) -> dict[str, Any]:
     return post(size.quick, size.data, size.seed, size.folder)
 
 
+def fashion(size: Size) -> dict[str, Any]:
+    """See the module docstring."""
+    return fronts(size.quick, size.seed, size.folder, size.compute, size.cases, size.known)
+
+
 def long(size: Size) -> dict[str, Any]:
     """See the module docstring."""
     return full(size.quick, size.seed, size.compute, size.cases, size.known)
@@ -141,6 +149,7 @@ PARTS: Mapping[str, Callable[[Size], dict[str, Any]]] = {
     "shift": shift,
     "post": calibrated,
     "large": whole,
+    "fashion": fashion,
     "full": long,
     "depth": deep,
     "heads": shared_heads,
@@ -152,13 +161,13 @@ def main() -> None:
     parser = arguments(__doc__, seed=0)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} [default: all]")
     parser.add_argument("--data", default="digits", metavar="NAME|DIR", help="a data set by name, or its folder")
-    parser.add_argument("--device", choices=DEVICES, default="cpu", help="of large, full, depth and heads")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="of large, fashion, full, depth and heads")
     parser.add_argument(
         "--case",
         action="append",
         default=[],
         metavar="WORD",
-        help="of large and full: those whose names have it; others stay",
+        help="of large, fashion and full: those whose names have it; others stay",
     )
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the runs there, and go on with those there")
     options = parser.parse_args()
