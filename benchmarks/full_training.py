@@ -41,7 +41,7 @@ from cosoc.search.training.post import set_ranges
 from cosoc.search.training.recipe import find_recipe
 from cosoc.search.training.repair import placed
 from cosoc.search.training.sensitivity import Sensitivities, lean, sensitive_front, sensitivities
-from cosoc.search.training.space import TrainingConfig, data_of, opened, search_trained
+from cosoc.search.training.space import PRIMING, TrainingConfig, data_of, opened, search_trained
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.model.workload import Workload
@@ -105,6 +105,9 @@ def _case(config: TrainingConfig, data: Data, steps: int) -> dict[str, Any]:
     took: dict[str, Took] = {}
     with watched(config.compute.device) as took["simulate"]:
         costs.oracle.simulate(space.reference)
+    costs.prime(PRIMING, config.seed)
+    with watched(config.compute.device) as took["refit"]:
+        costs.refit()
     warm_up = step_of(space.float_net, data.train, task, recipe, "warm_up", *rest, draw=space.draw)
     took["warm_up"] = timed(warm_up, steps, config.compute.device)[1]
     took["search"] = timed(

@@ -19,6 +19,7 @@ import torch._dynamo.testing
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from cosoc.search.runfolder import RunFolder
 from cosoc.search.spaces.channels import MixedNet, prepare
@@ -26,7 +27,7 @@ from cosoc.search.spaces.shares import Shares, Tangent
 from cosoc.search.training.batches import Batch, Plan, batches, made, plans
 from cosoc.search.training.compute import Compute, Forward
 from cosoc.search.training.losses import check_losses, loss_of
-from cosoc.search.training.nets import build
+from cosoc.search.training.nets import VisionTransformer, build
 from cosoc.search.training.optimise import Group
 from cosoc.search.training.parts import Split
 from cosoc.search.training.recipe import Augmentation, Distillation, EarlyStopping, Recipe, find_recipe
@@ -292,6 +293,13 @@ def mixed_network() -> MixedNet:
     return prepare(net, from_module(net, (1, 4, 4), "small"), find_soc("diana"))
 
 
+def mixed_transformer() -> MixedNet:
+    """A class token and four patches through one block of two heads, all of it on both of DIANA's arrays."""
+    torch.manual_seed(0)
+    net = VisionTransformer(1, CLASSES, 8, 4, 32, 1, 2)
+    return prepare(net, from_module(net, (1, 8, 8), "small"), find_soc("diana"))
+
+
 def test_nothing_of_a_step_is_read_from_the_device() -> None:
     """Gates, quantisers, losses and the cost between two touches, forward and back; once ranges have been found, and a
     cut of operators would have to be read. That it is counted at all is seen where the tangent is taken."""
@@ -313,6 +321,52 @@ def test_nothing_of_a_step_is_read_from_the_device() -> None:
     assert step() > 0
     assert [step() for _ in range(7)] == [0] * 7
     assert step() > 0
+
+
+class Apart(TorchDispatchMode):
+    """Names the operators that were given tensors of several devices. A scalar may lie anywhere, and copies are what
+    brings the rest together."""
+
+    COPIES = ("_to_copy", "copy_", "set_", "detach")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor) and one.dim()]
+        if func.overloadpacket.__name__ not in self.COPIES and len({one.device for one in given}) > 1:
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("network", ["plain", "transformer"])
+def test_everything_of_a_step_lies_on_its_device(network: str) -> None:
+    """In place of a GPU a device that has shapes and no numbers (`meta`): whatever reads one raises, and whatever is
+    left on the CPU is named. From images as they are drawn, turned, moved and mixed to the gradients."""
+    mixed = mixed_network() if network == "plain" else mixed_transformer()
+    recipe, compute, draws = find_recipe("odimo"), Compute("meta"), torch.Generator().manual_seed(0)  # type: ignore[arg-type]
+    side = 4 if network == "plain" else 8
+    pool = Split(torch.randn(8, 1, side, side, generator=draws), torch.randint(CLASSES, (8,), generator=draws))
+    mixed.train()(pool.x)  # finds ranges
+    with Apart() as apart:
+        torch.ones(()) * torch.zeros(2, device="meta")
+        torch.zeros(2, device="meta").index_select(0, torch.zeros(2, dtype=torch.int64))
+    assert apart.found == ["aten.index_select.default"]  # what is looked for is found
+    compute.place(mixed)
+    change = Augmentation(crop_pixels=1, flip=True, mixup=0.5)
+    with Apart() as apart:
+        held = pool.to("meta")
+        (plan,) = plans(torch.arange(8), 8, change, draws)
+        batch = made(held, plan, "meta")
+        mixed.set_gates("expectation", 0.5, draws)
+        loss = loss_of(TASK, recipe, compute.forward(mixed)(batch.x), batch)
+        for on in mixed.shares().values():
+            loss = loss + sum(k.square() for k in on.values())
+        loss.backward()
+    assert apart.found == []
+    learnt = [one.grad for one in mixed.parameters() if one.grad is not None]
+    assert {one.device.type for one in (*learnt, *mixed.parameters(), *mixed.buffers())} == {"meta"}
 
 
 @pytest.mark.filterwarnings("ignore")  # of what torch itself does while it traces
