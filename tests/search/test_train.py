@@ -26,6 +26,7 @@ from cosoc.search.spaces.channels import MixedNet, prepare
 from cosoc.search.spaces.shares import Shares, Tangent
 from cosoc.search.training.batches import Batch, Plan, batches, made, plans
 from cosoc.search.training.compute import Compute, Forward
+from cosoc.search.training.gates import Estimator
 from cosoc.search.training.losses import check_losses, loss_of
 from cosoc.search.training.nets import VisionTransformer, build
 from cosoc.search.training.optimise import Group
@@ -340,8 +341,8 @@ class Apart(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("network", ["plain", "transformer"])
-def test_everything_of_a_step_lies_on_its_device(network: str) -> None:
+@pytest.mark.parametrize(("network", "estimator"), [("plain", "montecarlo"), ("transformer", "expectation")])
+def test_everything_of_a_step_lies_on_its_device(network: str, estimator: Estimator) -> None:
     """In place of a GPU a device that has shapes and no numbers (`meta`): whatever reads one raises, and whatever is
     left on the CPU is named. From images as they are drawn, turned, moved and mixed to the gradients."""
     mixed = mixed_network() if network == "plain" else mixed_transformer()
@@ -359,7 +360,7 @@ def test_everything_of_a_step_lies_on_its_device(network: str) -> None:
         held = pool.to("meta")
         (plan,) = plans(torch.arange(8), 8, change, draws)
         batch = made(held, plan, "meta")
-        mixed.set_gates("expectation", 0.5, draws)
+        mixed.set_gates(estimator, 0.5, draws)
         loss = loss_of(TASK, recipe, compute.forward(mixed)(batch.x), batch)
         for on in mixed.shares().values():
             loss = loss + sum(k.square() for k in on.values())
