@@ -73,7 +73,7 @@ class Case:
 CASES = (
     Case("resnet20", "diana", "channels", (50, 3, 3), 1, ("all_8bit", CHEAPEST), shared=True, amp="bf16"),
     Case("mobilenet_v1_025", "diana", "channels", (24, 5, 5), 2),
-    Case("mobilenet_v1_025", "darkside", "operators", (8, 4, 4), 2),
+    Case("mobilenet_v1_025", "darkside", "operators", (8, 4, 4), 2, (CHEAPEST,)),
 )  # fmt: skip
 QUICK = Case("digits_cnn", "diana", "channels", (1, 1, 1), 1, ("all_8bit", CHEAPEST), images=50)
 
@@ -125,9 +125,10 @@ def _case(case: Case, base: TrainingConfig, folder: Path) -> dict[str, Any]:
 
 def _recipe(warm_up: int, search: int, fine_tune: int) -> Recipe:
     epochs = {"warm_up": warm_up, "search": search, "fine_tune": fine_tune}
-    return find_recipe(
-        "cifar", {"weights.weight_decay": DECAY} | {f"epochs.{phase}": str(count) for phase, count in epochs.items()}
-    )
+    changed = {f"epochs.{phase}": str(count) for phase, count in epochs.items()}
+    if not warm_up:
+        changed["weights.rates.warm_up"] = "null"  # it is of a phase that there is not
+    return find_recipe("cifar", {"weights.weight_decay": DECAY} | changed)
 
 
 def _run(config: TrainingConfig, folder: Path, what: str) -> dict[str, Any]:
