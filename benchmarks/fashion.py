@@ -4,7 +4,7 @@ short as a processor has time for; and what a user would set beside them.
 By case: a network, a chip, and what is chosen. Of channels three things are done with a float network: it is trained
 and tested (beside what others have printed), calibrated for a front without training, and trained for a front, from
 the same weights where it is dear to warm up, from a warm-up of each seed where it is not. Then each mapping of the
-trained front is evaluated under corrupted images. Operators decide what the network computes, so that each mapping is
+trained front is evaluated under corrupted images. Hypervolumes as in post_training.py. Operators decide what the network computes, so that each mapping is
 trained from its first weights, and nothing is calibrated.
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common import progress
+from odimo_front import volume
 from rich.console import Console
 from rich.table import Table
 
@@ -105,7 +106,7 @@ def _case(case: Case, base: TrainingConfig, folder: Path) -> dict[str, Any]:
     trained = replace(base, recipe=_recipe(*case.epochs), points=case.points, manual=case.manual, seeds=SEEDS)
     warm = folder.with_name(f"{folder.name}_trained") / "weights" / "warm_up.pt"
     if case.shared:
-        # A run's warm-up is what is wanted of this one: its two mappings are trained for an epoch, no more.
+        # A run's warm-up is what is wanted of this one: its mapping is trained for an epoch, no more.
         alone = replace(base, recipe=_recipe(case.epochs[0], 1, 1), points=0, manual=("all_8bit",))
         found["float_steps_s"] = _run(alone, folder, "float")["steps_s"]
         warm = folder.with_name(f"{folder.name}_float") / "weights" / "warm_up.pt"
@@ -141,7 +142,8 @@ def _run(config: TrainingConfig, folder: Path, what: str) -> dict[str, Any]:
         shutil.rmtree(out, ignore_errors=True)  # takes seconds, which are wanted
     began = time.perf_counter()
     content = search_trained(replace(config, out=out, resume=out.exists()), progress(out.name)).content()
-    found = {"rows": content["known"] + content["points"], "front": content["front"]}
+    rows, slowest_s = content["known"] + content["points"], content["about"]["reference"]["latency_s"]
+    found = {"rows": rows, "front": content["front"], "hypervolume": volume(rows, slowest_s, 10)}
     if config.calibrate_only:
         found["seconds"] = time.perf_counter() - began
         return found | {"float_accuracy": content["about"]["calibrated"]["float_accuracy"]}
@@ -161,5 +163,8 @@ def _show(found: Mapping[str, Any]) -> None:
                     kind, row["name"], *said, f"{row['accuracy']:.2%}" + (f" +- {around:.2%}" if around else "")
                 )
         Console(width=120, highlight=False).print(table)
+        for kind in ("calibrated", "trained"):
+            if kind in one:
+                print(f"{kind}: hypervolume {one[kind]['hypervolume']:.4f}")
         if "float_accuracy" in one:
             print(f"float: {one['float_accuracy']:.2%}")
