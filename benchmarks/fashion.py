@@ -4,8 +4,8 @@ short as a processor has time for; and what a user would set beside them.
 By case: a network, a chip, and what is chosen. Of channels three things are done with a float network: it is trained
 and tested (beside what others have printed), calibrated for a front without training, and trained for a front, from
 the same weights where it is dear to warm up, from a warm-up of each seed where it is not. Then each mapping of the
-trained front is evaluated under corrupted images. Hypervolumes as in post_training.py. Operators decide what the network computes, so that each mapping is
-trained from its first weights, and nothing is calibrated.
+trained front is evaluated under corrupted images. Operators decide what the network computes, so that each mapping is
+trained from its first weights, and nothing is calibrated. Hypervolumes as in post_training.py.
 """
 
 from __future__ import annotations
