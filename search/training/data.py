@@ -129,6 +129,8 @@ def load_data(
         how += f"; split with seed {seed}, {val_share:g} of {what} for validation"
     else:
         rest = rng.permutation(rest)
+    if given.own:  # which may be in the order of their classes; of some uses the first so many are taken
+        val, test = (part.at(torch.from_numpy(_shuffled(len(part), seed))) for part in (val, test))
     if train_images is not None:
         if not 1 <= train_images <= len(rest):
             raise InputError(f"{train_images} training images of {given.name}; 1 to {len(rest)} can be had")
@@ -187,6 +189,11 @@ def _parted(given: Given, among: np.ndarray, share: float, rng: np.random.Genera
     if len(among) < 2:
         raise InputError(f"{given.name}: {len(among)} items cannot be split")
     return shuffled[cut:], shuffled[:cut]
+
+
+def _shuffled(n: int, seed: int) -> np.ndarray:
+    """The numbers 0 to n - 1 in another order."""
+    return np.random.default_rng(seed).permutation(n)
 
 
 def _kept(part: Part) -> Part:
