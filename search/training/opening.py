@@ -13,6 +13,7 @@ from torch import nn
 from cosoc.search.spaces.channels import cores_of
 from cosoc.search.training.data import Data
 from cosoc.search.training.nets import NETWORKS, build
+from cosoc.search.training.recipe import Recipe
 from cosoc.search.training.task import CLASSIFICATION, Task
 from cosoc.search.training.train import generator
 from cosoc.search.training.weights import Pretrained, fitted
@@ -81,6 +82,23 @@ def check_calibrated(workload: str, space: str, own: bool, weights: Pretrained |
     if weights is not None and weights.fresh:
         fresh = ", ".join(weights.fresh)
         raise InputError(f"--calibrate-only: {fresh} has no weights for these classes, so it is to be trained")
+
+
+def check_trained(recipe: Recipe, workload: str, space: str, own: bool, weights: Pretrained | None) -> None:
+    """InputError where a recipe without a warm-up would begin with weights that nobody has trained. own: whether the
+    network comes with weights of its own."""
+    missing = ""
+    if space != "channels":  # a mapping's network is trained from its first weights on, but they cannot teach it
+        missing = "blocks that are new cannot teach:" if recipe.distillation is not None else ""
+    elif weights is not None:
+        missing = f"{', '.join(weights.fresh)} of {workload} has none for these classes:" if weights.fresh else ""
+    elif not own and not is_factory(workload):
+        missing = f"{workload} has none by itself: give --weights FILE, or"
+    if missing:
+        raise InputError(
+            f"recipe {recipe.name}: has no warm-up, as it is for trained weights, and {missing} take a recipe with "
+            "epochs.warm_up, such as default"
+        )
 
 
 def network(

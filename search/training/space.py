@@ -47,7 +47,15 @@ from cosoc.search.training.gates import Estimator
 from cosoc.search.training.gradient import Manner, search_gates
 from cosoc.search.training.losses import check_losses, loss_of
 from cosoc.search.training.noise import Kind, Noise, noise_of, quiet
-from cosoc.search.training.opening import check_calibrated, check_channels, check_network, network, pretrained, seeded
+from cosoc.search.training.opening import (
+    check_calibrated,
+    check_channels,
+    check_network,
+    check_trained,
+    network,
+    pretrained,
+    seeded,
+)
 from cosoc.search.training.optimise import Group
 from cosoc.search.training.parallel import agreed, norms_over_all, processes
 from cosoc.search.training.parts import Part, Split
@@ -55,7 +63,7 @@ from cosoc.search.training.points import Aim, Bound, bounds_of, key, next_bound,
 from cosoc.search.training.points import Asked as AskedPoint
 from cosoc.search.training.recipe import Recipe, find_recipe
 from cosoc.search.training.repair import placed, wide
-from cosoc.search.training.train import Phase, PhaseKind, Progress, generator, train
+from cosoc.search.training.train import Phase, PhaseKind, Progress, generator, kept_draws, train
 from cosoc.search.training.weights import digest
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures, objective
@@ -67,7 +75,7 @@ from cosoc.sim.theta import Theta
 
 SpaceName = Literal["channels", "operators"]
 
-SWEEPS, TOLD_EVERY = 4, 100  # over a descent's options, as a guess; mappings between two reports of it
+SWEEPS, TOLD_EVERY = 4, 100  # over a descent's options, as a guess; mappings, or images, between two reports
 INNER_GRAIN = 16  # channels; those of an array's pass
 SPEED = "speed.json"
 PRIMING = 24  # random mappings that theta is fitted to before the search
@@ -233,6 +241,8 @@ class TrainedSpace:
             several = config.seeds > 1 or bool(config.strengths)
             check_calibrated(config.workload, config.space, config.module is not None, self.pretrained, several)
             return 0, 0, 1
+        if not recipe.epochs.warm_up:
+            check_trained(recipe, config.workload, config.space, config.module is not None, self.pretrained)
         if self.pretrained is not None and not self.pretrained.fresh and recipe.epochs.warm_up < 1:
             without = recipe.epochs.model_copy(update={"warm_up": 0})
             recipe = recipe.model_copy(update={"epochs": without})
@@ -377,7 +387,9 @@ class TrainedSpace:
         """How a run without training was calibrated, and how good the float network is, which it does not change."""
         task = self.data.task
         figure = self._metric(self.opened.float_net, self.data.test)
-        return asdict(self.config.calibration) | {f"float_{task.measured.name}": figure}
+        how = asdict(self.config.calibration)
+        how["images"] = min(how["images"], len(self.data.train))
+        return how | {f"float_{task.measured.name}": figure}
 
     # -- phases --------------------------------------------------------------------------------------------
 
@@ -424,7 +436,8 @@ class TrainedSpace:
         config, net = self.config, self.opened.float_net
         draws = generator(seed, "norms")
         config.compute.place(net.train())
-        with torch.no_grad():
+        with torch.no_grad(), kept_draws(config.compute.device):
+            torch.manual_seed(draws.initial_seed())
             for _ in range(config.recipe.norm_batches):
                 draw(draws)
                 index = torch.randint(len(self.data.train), (config.recipe.batch,), generator=draws)
@@ -444,10 +457,11 @@ class TrainedSpace:
         return self.opened.float_net
 
     def _first_weights(self, seed: int) -> dict[str, Any]:
-        """The weights that training begins with: of other seeds than the run's drawn anew, layer by layer."""
+        """The weights that training begins with: of other seeds than the run's drawn anew, layer by layer, where they
+        are warmed up."""
         float_net = self.opened.float_net
         float_net.load_state_dict(self.first_weights)
-        if seed != self.config.seed:
+        if seed != self.config.seed and self.n_warm:
             with seeded(seed, "weights"):
                 for module in float_net.modules():
                     reset = getattr(module, "reset_parameters", None)
@@ -565,7 +579,8 @@ class TrainedSpace:
             config = self.config
 
             def told(done: int, total: int) -> None:
-                self.progress.advance(0, f"sensitivities by {done} of {total} images")
+                if done % TOLD_EVERY == 0 or done == total:
+                    self.progress.advance(0, f"sensitivities by {done} of {total} images")
 
             net, data = self.mixed(), self.data
             post = calibrated(self.opened, net, data.train, config.calibration, data.task.loss, config.seed, told)
@@ -712,7 +727,8 @@ def data_of(config: TrainingConfig) -> Data:
 def _limited(data: Data, images: int | None) -> Data:
     if images is None or images >= len(data.train):
         return data
-    few = min(len(data.val), max(1, images // 4))  # validated every epoch, so no more than training takes
+    # Validated every epoch, so no more than training takes; but a few would have no anomalies, or parts of clips.
+    few = len(data.val) if data.task.reconstructs else min(len(data.val), max(1, images // 4))
     return replace(data, train=data.train.at(torch.arange(images)), val=data.val.at(torch.arange(few)))
 
 
