@@ -36,12 +36,16 @@ def mean_loss(net: nn.Module, data: Part, task: Task, batch: int = BATCH) -> flo
     return sum(losses) / len(data)
 
 
+def at_once(data: Part) -> int:
+    """Items that go through a network at once: of what is read when it is asked for, which may be large, fewer."""
+    return max(1, min(BATCH, AT_ONCE_BYTES // (4 * math.prod(data.shape)))) if isinstance(data, Stored) else BATCH
+
+
 def _outputs(net: nn.Module, data: Part, workers: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Outputs and targets of the items, batch by batch, where the network is."""
     net.eval()
-    if isinstance(data, Stored):
-        batch = max(1, min(batch, AT_ONCE_BYTES // (4 * math.prod(data.shape))))
-    else:
+    batch = min(batch, at_once(data))
+    if not isinstance(data, Stored):
         workers = 0
     todo = [Plan(index) for index in torch.split(torch.arange(len(data)), batch)]
     with torch.no_grad():
