@@ -79,6 +79,16 @@ class Data:
         """Of one item: (c, h, w) of an image."""
         return tuple(self.train.items(torch.zeros(1, dtype=torch.int64))[0].shape[1:])
 
+    def split(self) -> dict[str, dict[str, int | str]]:
+        """By what a run knows its data again, as plain data: items of each part, and a digest of their classes, one
+        after the other, where these are held in memory."""
+        found: dict[str, dict[str, int | str]] = {}
+        for name, part in (("train", self.train), ("val", self.val), ("test", self.test)):
+            found[name] = {"items": len(part)}
+            if isinstance(part, Split) and part.y.dtype == torch.int64:
+                found[name]["classes"] = f"sha256 {hashlib.sha256(part.y.numpy().tobytes()).hexdigest()}"
+        return found
+
 
 @dataclass(frozen=True)
 class _Raw:
@@ -119,6 +129,10 @@ def load_data(
         missing = "val" if val is None else "test"
         raise InputError(f"{given.name}: {missing} is missing; it needs anomalies, and train has none")
     what = "each class" if given.labels is not None else "what is to train"
+    if given.task.reconstructs and isinstance(given.train, Split):
+        anomalies = int((given.train.y[:, given.task.n_outputs] != 0).sum())
+        if anomalies:
+            raise InputError(f"{given.name}: train has {anomalies} anomalies; it is of normal items (0) alone")
     if test is None:
         rest, held = _parted(given, rest, TEST_SHARE, rng)
         test = given.train.at(torch.from_numpy(held))
