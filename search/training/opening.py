@@ -101,6 +101,23 @@ def check_trained(recipe: Recipe, workload: str, space: str, own: bool, weights:
         )
 
 
+def check_training(net: nn.Module, name: str, data: Data, items: int) -> None:
+    """InputError where a network cannot be trained on so many items at once, though it can be evaluated: it may have
+    other outputs in training, or a batch norm only one value a channel. The network stays as it is."""
+    x, y = data.train.items(torch.arange(min(PROBED, items)))
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            out = copy.deepcopy(net).train()(x)
+            found = type(out).__name__
+            if isinstance(out, torch.Tensor):
+                data.task.loss(out, y)
+    except Exception as error:  # a module may raise anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{name} cannot be trained on {items} items at once: {reason}") from None
+    if not isinstance(out, torch.Tensor):
+        raise InputError(f"{name} gives a {found} in training; a tensor is needed, so switch auxiliary outputs off")
+
+
 def network(
     name: str, data: Data, input_shape: Sequence[int] | None, seed: int, module: nn.Module | None = None
 ) -> nn.Module:

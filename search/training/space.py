@@ -52,6 +52,7 @@ from cosoc.search.training.opening import (
     check_channels,
     check_network,
     check_trained,
+    check_training,
     network,
     pretrained,
     seeded,
@@ -77,7 +78,7 @@ SpaceName = Literal["channels", "operators"]
 
 SWEEPS, TOLD_EVERY = 4, 100  # over a descent's options, as a guess; mappings, or images, between two reports
 INNER_GRAIN = 16  # channels; those of an array's pass
-SPEED = "speed.json"
+SPEED, SPLIT = "speed.json", "split.json"
 PRIMING = 24  # random mappings that theta is fitted to before the search
 LOOKED_AT = 8  # points of a front by sensitivity, where no bound says which
 
@@ -189,7 +190,7 @@ class TrainedSpace:
         self.data = data_of(config)
         config.compute.check(min(config.recipe.batch, len(self.data.train)), processes())
         check_losses(config.recipe, self.data.task, self.data.val.items(torch.arange(1))[0])
-        self.judged = Split(*self.data.val.items(torch.arange(min(IMAGES, len(self.data.val)))))
+        self.judged = judged_by(self.data)
         self.opened = opened(config, self.data)
         self.workload = self.opened.workload
         net, outputs = self.opened.float_net, self.data.task.n_outputs
@@ -213,6 +214,9 @@ class TrainedSpace:
             ends = {self.opened.reference.name: self.opened.reference, CHEAPEST: None}
             self.manual = ends | {name: given for name, given in self.manual.items() if name not in ends}
         self.n_warm, self.n_search, self.n_tune = self._epochs()
+        if self.n_warm:
+            items = min(config.recipe.batch, len(self.data.train)) // (config.compute.accumulate * processes())
+            check_training(self.opened.float_net, config.workload, self.data, items)
         mappings = (len(self.points) + len(self.manual)) * config.seeds
         warm_ups = config.seeds if self.opened.fixed is None else 1 + mappings
         self.progress = Progress(warm_ups * self.n_warm + len(self.points) * self.n_search + mappings * self.n_tune)
@@ -354,6 +358,7 @@ class TrainedSpace:
     def propose(self, name: str, oracle: Oracle, folder: RunFolder, report: Report) -> Sequence[Candidate]:
         """Train a point or a manual mapping."""
         self.folder, self.progress.report = folder, report
+        folder.begin_with(SPLIT, json.dumps(self.data.split(), indent=1) + "\n")
         self.warm_up("warm_up", self.opened.draw, self.config.seed)
         return self.point(name) if name in self.points else [self.known(name)]
 
@@ -722,6 +727,18 @@ def _present(on_cores: MappingOf[str, int]) -> dict[str, int]:
 def data_of(config: TrainingConfig) -> Data:
     """The data that a configuration asks for."""
     return _limited(load_data(config.data, config.seed, input_shape=config.input_shape), config.train_images)
+
+
+def judged_by(data: Data) -> Split:
+    """Items of the validation part by which losses are estimated: IMAGES at most; of what is to be rebuilt the normal
+    ones, as anomalies are not to be."""
+    x, y = data.val.items(torch.arange(min(IMAGES, len(data.val))))
+    if not data.task.reconstructs:
+        return Split(x, y)
+    normal = y[:, data.task.n_outputs] == 0
+    if not bool(normal.any()):
+        raise InputError(f"{data.name}: val has no normal items, by which losses are estimated; give some")
+    return Split(x[normal], y[normal])
 
 
 def _limited(data: Data, images: int | None) -> Data:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from cosoc.cli import main
+from cosoc.search.training.data import load_data
 from cosoc.search.training.nets import NETWORKS
-from cosoc.search.training.opening import check_channels, check_network, check_trained
+from cosoc.search.training.opening import check_channels, check_network, check_trained, check_training
 from cosoc.search.training.recipe import find_recipe
 from cosoc.search.training.task import classification
 from cosoc.search.training.weights import Pretrained
@@ -102,6 +104,29 @@ def test_a_new_classifier_needs_a_warm_up() -> None:
         check_trained(recipe, "resnet8", "channels", False, fresh)
     with pytest.raises(InputError, match="blocks that are new cannot teach"):
         check_trained(recipe, "resnet8", "operators", False, None)
+
+
+class InTraining(nn.Module):
+    """Gives something else in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.fc = nn.BatchNorm1d(64), nn.Linear(64, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> object:
+        out = self.fc(self.norm(x.flatten(1)))
+        return (out, out) if self.training else out
+
+
+def test_what_fails_in_training_alone_is_said_before_it() -> None:
+    """Outputs beside the network's own, and batch norms of one item (torch's own condition); statistics stay."""
+    data, net = load_data("digits", 0), InTraining()
+    with pytest.raises(InputError, match="mine:net gives a tuple in training; a tensor is needed"):
+        check_training(net, "mine:net", data, 64)
+    assert net.norm.running_mean is not None and not net.norm.running_mean.any()
+    with pytest.raises(InputError, match="cannot be trained on 1 items at once: Expected more than 1"):
+        check_training(nn.Sequential(nn.Flatten(), net.norm, net.fc), "mine:net", data, 1)
+    check_training(nn.Sequential(nn.Flatten(), net.norm, net.fc), "mine:net", data, 2)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU where there is none")
