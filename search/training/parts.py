@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -167,7 +167,8 @@ def pair(read: Callable[[int], Any], number: int, called: str) -> tuple[Tensor, 
     except Exception as error:  # a user's data set may raise anything
         raise InputError(f"{called}: item {number}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     if not isinstance(found, (tuple, list)) or len(found) != 2:
-        raise InputError(f"{called}: item {number} is a {type(found).__name__}; (input, target) is needed")
+        keys = f" of {', '.join(map(str, found))}" if isinstance(found, Mapping) else ""
+        raise InputError(f"{called}: item {number} is a {type(found).__name__}{keys}; (input, target) is needed")
     at = f"{called}: item {number}"
     return input_of(found[0], at), tensor(found[1], at)
 

@@ -31,7 +31,7 @@ from cosoc.search.training.compute import Compute
 from cosoc.search.training.data import Data, load_data
 from cosoc.search.training.image_folder import ENDS
 from cosoc.search.training.parts import Split, Stored
-from cosoc.search.training.space import TrainingConfig, search_trained
+from cosoc.search.training.space import TrainingConfig, judged_by, search_trained
 from cosoc.search.training.task import regression
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
@@ -450,6 +450,10 @@ FUNCTIONS: dict[str, tuple[Any, str]] = {
     "a mean alone": (good(mean=[0.5]), "mean has 1 values, and std 0; give both"),
     "no deviation": (good(mean=[0.5], std=[0.0]), "numbers are needed, of std above 0"),
     "broken": (good(test=Broken(4)), "test: item 0: KeyError: 'no such file'"),
+    "dictionaries": (
+        good(train=[{"image": torch.ones(4), "label": 0}] * 3),
+        "train: item 0 is a dict of image, label; (input, target) is needed",
+    ),
     "an image": (good(test=[("x", 1)]), "test: item 0: holds a builtins.str; tensors, arrays or numbers are needed"),
     "another shape": (good(test=(torch.zeros(3, 5), torch.zeros(3, dtype=torch.int64))), "inputs of test are ((5,), "),
     "no anomalies": (
@@ -467,6 +471,16 @@ def test_what_a_function_leaves_out_is_said_in_a_line(function: Callable[[Any], 
         load_data(function(given), seed=1)
     assert message in str(refused.value) and "mine_for_test:make" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_anomalies_are_not_what_is_to_be_rebuilt(function: Callable[[Any], str]) -> None:
+    """Neither trained on nor, in the validation part, judged by: they are there for the metric alone."""
+    x, marks = torch.arange(40.0).reshape(10, 4), torch.tensor([0, 1] * 5)
+    parts = {"val": (x, marks), "test": (x, marks), "task": "anomaly_detection", "outputs": 4}
+    data = load_data(function(good(train=(x, torch.zeros(10)), **parts)), seed=1)
+    assert sorted(judged_by(data).x[:, 0].tolist()) == [0.0, 8.0, 16.0, 24.0, 32.0] and len(data.val) == 10
+    with pytest.raises(InputError, match="train has 5 anomalies; it is of normal items"):
+        load_data(function(good(train=(x, marks), **parts)), seed=1)
 
 
 def test_what_a_worker_cannot_read_is_said_in_a_line(function: Callable[[Any], str]) -> None:
