@@ -189,7 +189,7 @@ class TrainedSpace:
         self.noise = config.noise
         self.data = data_of(config)
         config.compute.check(min(config.recipe.batch, len(self.data.train)), processes())
-        check_losses(config.recipe, self.data.task, self.data.val.items(torch.arange(1))[0])
+        check_losses(config.recipe, self.data.task, *self.data.val.items(torch.arange(1)))
         self.judged = judged_by(self.data)
         self.opened = opened(config, self.data)
         self.workload = self.opened.workload

@@ -160,12 +160,15 @@ def test_losses_are_those_of_the_papers() -> None:
     found = loss_of(TASK, learning, scores, Batch(scores, y, taught=taught))
     assert torch.allclose(found, 0.75 * functional.cross_entropy(scores, y) + 0.25 * 4 * apart, atol=1e-6)
     with pytest.raises(InputError, match="distillation is of scores of classes, and the task is regression"):
-        check_losses(learning, regression(1), torch.zeros(1, 1, 4, 4))
+        check_losses(learning, regression(1), torch.zeros(1, 1, 4, 4), torch.zeros(1, 1))
     flipping = DEFAULT.model_copy(update={"augmentation": Augmentation(flip=True)})
     with pytest.raises(InputError, match=r"augmentation\.flip is of images \(c, h, w\), and items are \(16,\)"):
-        check_losses(flipping, TASK, torch.zeros(1, 16))
+        check_losses(flipping, TASK, torch.zeros(1, 16), torch.zeros(1))
     with pytest.raises(InputError, match=r"augmentation\.flip moves images, and targets of segmentation lie in them"):
-        check_losses(flipping, segmentation(CLASSES), torch.zeros(1, 1, 4, 4))
+        check_losses(flipping, segmentation(CLASSES), torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 4))
+    with pytest.raises(InputError, match=r"augmentation\.flip moves images, and targets of regression lie in them"):
+        check_losses(flipping, regression(1), torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 2, 2))  # depths, say
+    check_losses(flipping, regression(2), torch.zeros(1, 1, 4, 4), torch.zeros(1, 2))
 
 
 # ---------------------------------------------------------------------------------------------- the loop
