@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cosoc.boundary import Interrupted
-from cosoc.output import check_outputs, put, replacing, reporting, write_json
+from cosoc.output import check_outputs, columns, put, replacing, reporting, write_json
 from cosoc.sim.processes import Ended
 from cosoc.trust_option import RunTrust
 
@@ -71,4 +71,4 @@ def evaluate(
         with replacing(plot_file) as part:
             part.write_bytes(plot(found, plot_file.suffix))
     if not quiet:
-        put(found.table())
+        put(found.table(columns()))

@@ -120,6 +120,11 @@ def put(what: object, end: str = "\n") -> None:
         raise Lost(error) from error
 
 
+def columns() -> int:
+    """How wide what is put to standard output may be; UNWRAPPED where no screen shows it."""
+    return _Terminal().width
+
+
 def _uncut(what: object) -> Iterator[Any]:
     """A table, or what is in a group, with columns as wide as what they hold, and titles and captions as lines."""
     for part in what.renderables if isinstance(what, Group) else [what]:

@@ -30,7 +30,7 @@ START, RESULT, METRICS = "start", "result", "metrics"  # what is no phase of the
 FOLDERS = ("done", "weights", "mappings")
 # What a run's file may be called: nothing else in a folder is read, replaced or removed.
 OWN = re.compile(
-    r"config\.yaml|environment\.json|workload(\.\d+)?\.yaml|metrics\.jsonl|checkpoint\.pt|result\.json|front\.png"
+    r"config\.yaml|environment\.json|workload(\.\d+)?\.yaml|split\.json|metrics\.jsonl|checkpoint\.pt|result\.json|front\.png"
     rf"|({'|'.join(FOLDERS)})/[^/\\\0]+\.(json|pt|yaml)"
 )
 

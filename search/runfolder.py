@@ -3,7 +3,7 @@
 manifest.json       every file below with its digest and the phase that wrote it (`manifest`)
 config.yaml         what was asked for; a resumed run must ask for the same
 environment.json    versions
-workload.yaml       the network
+workload.yaml       the network;  split.json  of a run that trains: how its data are split
 metrics.jsonl       a line an epoch
 checkpoint.pt       the phase in progress, replaced after every epoch
 done/NAME.json      what a finished phase found, and its lines of metrics.jsonl;   weights/NAME.pt  its weights

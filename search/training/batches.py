@@ -140,9 +140,10 @@ def batches(
         for at in range(0, len(mine), parts):
             yield [made(data, plan, device) for plan in mine[at : at + parts]]
         return
+    seeds = torch.Generator().manual_seed(torch.initial_seed())  # torch's own would be at another draw than without
     loader = torch.utils.data.DataLoader(
         _Made(data, mine), batch_size=None, num_workers=workers, prefetch_factor=AHEAD, worker_init_fn=_calm,
-        collate_fn=_itself,
+        collate_fn=_itself, generator=seeds,
     )  # fmt: skip
     ready: list[Batch] = []
     for one in loader:

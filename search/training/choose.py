@@ -15,6 +15,7 @@ from cosoc.search.spaces.shares import Counts
 from cosoc.search.training.evaluate import mean_loss
 from cosoc.search.training.parts import Split
 from cosoc.search.training.points import Aim, Visited, key, of_layers, worth_repairing
+from cosoc.search.training.quant import ActivationQuantiser
 from cosoc.search.training.repair import Move, meet, placed, repair
 from cosoc.search.training.task import Task
 from cosoc.sim.figures import Figures
@@ -39,8 +40,12 @@ class Judge:
             layer.prefer()
         base = self.opened.base
         fix(net, placed(net, base))
-        with torch.no_grad():  # which is when quantisers find their ranges
-            net.train()(self.images.x)
+        net.eval()
+        for module in net.modules():
+            if isinstance(module, ActivationQuantiser):
+                module.train()  # which is when they find their ranges; whatever draws at random (dropout) is left out
+        with torch.no_grad():
+            net(self.images.x)
         costs = table(self.opened.choices, base, price)
         losses = table(self.opened.choices, base, lambda counts: self.loss(net, placed(net, counts)))
         return front(costs, losses)

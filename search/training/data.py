@@ -79,6 +79,16 @@ class Data:
         """Of one item: (c, h, w) of an image."""
         return tuple(self.train.items(torch.zeros(1, dtype=torch.int64))[0].shape[1:])
 
+    def split(self) -> dict[str, dict[str, int | str]]:
+        """By what a run knows its data again, as plain data: items of each part, and a digest of their classes, one
+        after the other, where these are held in memory."""
+        found: dict[str, dict[str, int | str]] = {}
+        for name, part in (("train", self.train), ("val", self.val), ("test", self.test)):
+            found[name] = {"items": len(part)}
+            if isinstance(part, Split) and part.y.dtype == torch.int64:
+                found[name]["classes"] = f"sha256 {hashlib.sha256(part.y.numpy().tobytes()).hexdigest()}"
+        return found
+
 
 @dataclass(frozen=True)
 class _Raw:
@@ -119,6 +129,10 @@ def load_data(
         missing = "val" if val is None else "test"
         raise InputError(f"{given.name}: {missing} is missing; it needs anomalies, and train has none")
     what = "each class" if given.labels is not None else "what is to train"
+    if given.task.reconstructs and isinstance(given.train, Split):
+        anomalies = int((given.train.y[:, given.task.n_outputs] != 0).sum())
+        if anomalies:
+            raise InputError(f"{given.name}: train has {anomalies} anomalies; it is of normal items (0) alone")
     if test is None:
         rest, held = _parted(given, rest, TEST_SHARE, rng)
         test = given.train.at(torch.from_numpy(held))
@@ -129,6 +143,8 @@ def load_data(
         how += f"; split with seed {seed}, {val_share:g} of {what} for validation"
     else:
         rest = rng.permutation(rest)
+    if given.own:  # which may be in the order of their classes; of some uses the first so many are taken
+        val, test = (part.at(torch.from_numpy(_shuffled(len(part), seed))) for part in (val, test))
     if train_images is not None:
         if not 1 <= train_images <= len(rest):
             raise InputError(f"{train_images} training images of {given.name}; 1 to {len(rest)} can be had")
@@ -187,6 +203,11 @@ def _parted(given: Given, among: np.ndarray, share: float, rng: np.random.Genera
     if len(among) < 2:
         raise InputError(f"{given.name}: {len(among)} items cannot be split")
     return shuffled[cut:], shuffled[:cut]
+
+
+def _shuffled(n: int, seed: int) -> np.ndarray:
+    """The numbers 0 to n - 1 in another order."""
+    return np.random.default_rng(seed).permutation(n)
 
 
 def _kept(part: Part) -> Part:

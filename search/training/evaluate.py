@@ -19,9 +19,12 @@ AT_ONCE_BYTES = 1 << 25  # of items that are read, as float32: workers have seve
 
 def metric(net: nn.Module, data: Part, task: Task, workers: int = 0, batch: int = BATCH) -> float:
     """The task's metric of a network, over all items. workers: processes that read what is not held in memory.
-    InputError where it is no number."""
-    rows = [task.seen(outputs, targets).cpu() for outputs, targets in _outputs(net, data, workers, batch)]
-    found = task.figure(torch.cat(rows))
+    InputError where it, or an output, is no number: a class can be the likeliest of scores that are none."""
+    rows, none = list[Tensor](), list[Tensor]()
+    for outputs, targets in _outputs(net, data, workers, batch):
+        rows.append(task.seen(outputs, targets).cpu())
+        none.append(outputs.isnan().any())
+    found = math.nan if bool(torch.stack(none).any()) else task.figure(torch.cat(rows))
     if not math.isfinite(found):
         raise InputError(f"the network's {task.measured.name} is {found}: its training diverged; lower rates may help")
     return found
@@ -33,12 +36,16 @@ def mean_loss(net: nn.Module, data: Part, task: Task, batch: int = BATCH) -> flo
     return sum(losses) / len(data)
 
 
+def at_once(data: Part) -> int:
+    """Items that go through a network at once: of what is read when it is asked for, which may be large, fewer."""
+    return max(1, min(BATCH, AT_ONCE_BYTES // (4 * math.prod(data.shape)))) if isinstance(data, Stored) else BATCH
+
+
 def _outputs(net: nn.Module, data: Part, workers: int, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Outputs and targets of the items, batch by batch, where the network is."""
     net.eval()
-    if isinstance(data, Stored):
-        batch = max(1, min(batch, AT_ONCE_BYTES // (4 * math.prod(data.shape))))
-    else:
+    batch = min(batch, at_once(data))
+    if not isinstance(data, Stored):
         workers = 0
     todo = [Plan(index) for index in torch.split(torch.arange(len(data)), batch)]
     with torch.no_grad():

@@ -21,6 +21,7 @@ from cosoc.sim.errors import InputError
 if TYPE_CHECKING:
     from PIL import Image
 
+PARTS = ("train", "val", "test")
 ENDS = frozenset((".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 GREY, COLOURED = ("1", "L", "LA"), ("P", "RGB", "RGBA", "CMYK", "YCbCr")  # Pillow's modes of 8 bits
 _UNREADABLE = (OSError, ValueError, SyntaxError)  # what Pillow raises of damaged files
@@ -35,24 +36,28 @@ def is_image_folder(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class Images:
-    """Files and their classes, as a data set. size: (h, w) that each is brought to, by cutting its longer side alike on
-    both ends; None: they are left as they are, and must be alike."""
+    """Files and their classes, as a data set. size: (h, w) of each; brought: those of another are brought to it, by
+    cutting the longer side alike on both ends, and coloured ones made grey."""
 
     files: tuple[Path, ...]
     classes: tuple[int, ...]
     grey: bool
-    size: tuple[int, int] | None
+    size: tuple[int, int]
+    brought: bool
 
     def __getitem__(self, number: int) -> tuple[Tensor, int]:
         path = self.files[number]
         with _opened(path) as image:
-            if self.grey and self.size is None and image.mode not in GREY:
+            if self.grey and not self.brought and image.mode not in GREY:
                 raise InputError(f"{path}: is coloured, and the first image of every class is grey; {_ADVICE}")
-            found = _converted(image, path, self.grey)
-            if self.size is not None and found.size != (self.size[1], self.size[0]):
+            found, (h, w) = _converted(image, path, self.grey), self.size
+            if found.size != (w, h) and not self.brought:
+                here = f"{found.height} x {found.width} pixels (h x w)"
+                raise InputError(f"{path}: {here}, and {self.files[0]} has {h} x {w}; {_ADVICE}")
+            if found.size != (w, h):
                 from PIL import Image, ImageOps
 
-                found = ImageOps.fit(found, (self.size[1], self.size[0]), Image.Resampling.BILINEAR)
+                found = ImageOps.fit(found, (w, h), Image.Resampling.BILINEAR)
             pixels = np.array(found)
         pixels = pixels[None] if self.grey else pixels.transpose(2, 0, 1)
         return torch.from_numpy(np.ascontiguousarray(pixels)), self.classes[number]
@@ -62,9 +67,13 @@ def from_folder(folder: Path, shape: tuple[int, ...] | None) -> Given:
     """The data set in a folder. shape: (c, h, w) that images are brought to; None: they must be alike already."""
     if shape is not None and (len(shape) != 3 or shape[0] not in (1, 3)):
         raise InputError(f"--input-shape {shape}: images of {folder} are (1, h, w) or (3, h, w)")
+    for inner in _folders(folder):
+        meant = next((part for part in PARTS if inner.name.lower().startswith(part) and inner.name != part), None)
+        if meant is not None and any(map(_is_image, inner.rglob("*"))):
+            raise InputError(f"{inner}: its images are in no part; {', '.join(PARTS)} are read, so call it {meant!r}")
     names = tuple(inner.name for inner in _folders(folder / "train"))
     task = classification(len(names))
-    files = {part: _files(folder / part, names) for part in ("train", "val", "test") if (folder / part).is_dir()}
+    files = {part: _files(folder / part, names) for part in PARTS if (folder / part).is_dir()}
     if shape is None:
         grey, size = all(_is_grey(found[0]) for found in files["train"]), None
     else:
@@ -99,8 +108,14 @@ def _files(folder: Path, names: tuple[str, ...]) -> list[list[Path]]:
 
 
 def _part(folder: Path, files: list[list[Path]], grey: bool, size: tuple[int, int] | None, task: Task) -> Stored:
+    """size: (h, w) that images are brought to; None: that of the first, which all must have."""
     pairs = [(path, label) for label, found in enumerate(files) for path in found]
-    images = Images(tuple(path for path, _ in pairs), tuple(label for _, label in pairs), grey, size)
+    if not pairs:
+        raise InputError(f"{folder}: no images in it ({', '.join(sorted(ENDS))})")
+    with _opened(pairs[0][0]) as first:
+        own = first.height, first.width
+    paths, labels = tuple(path for path, _ in pairs), tuple(label for _, label in pairs)
+    images = Images(paths, labels, grey, own if size is None else size, size is not None)
     return stored(images.__getitem__, len(pairs), task, str(folder))
 
 

@@ -11,10 +11,12 @@ from cosoc.search.training.task import CLASSIFICATION, Task
 from cosoc.sim.errors import InputError
 
 IMAGE_DIMS = 4  # with the one of items
+MAP_DIMS = 2  # of a target: rows and columns
 
 
-def check_losses(recipe: Recipe, task: Task, x: Tensor) -> None:
-    """InputError for what a recipe does that the task or its items do not allow. x: one item or more."""
+def check_losses(recipe: Recipe, task: Task, x: Tensor, y: Tensor) -> None:
+    """InputError for what a recipe does that the task or its items do not allow. x, y: one item or more, and their
+    targets, of which maps lie in images whatever the task is."""
     change, at = recipe.augmentation, f"recipe {recipe.name}"
     if task.name != CLASSIFICATION:
         for name, given in (("label_smoothing", recipe.label_smoothing), ("distillation", recipe.distillation)):
@@ -23,7 +25,7 @@ def check_losses(recipe: Recipe, task: Task, x: Tensor) -> None:
     for name, asked in (("crop_pixels", change.crop_pixels), ("flip", change.flip)):
         if asked and x.dim() != IMAGE_DIMS:
             raise InputError(f"{at}: augmentation.{name} is of images (c, h, w), and items are {tuple(x.shape[1:])}")
-        if asked and task.placed:
+        if asked and (task.placed or (y.dim() > MAP_DIMS and min(y.shape[-MAP_DIMS:]) > 1)):
             raise InputError(f"{at}: augmentation.{name} moves images, and targets of {task.name} lie in them")
     if change.mixup and not x.is_floating_point():
         raise InputError(f"{at}: augmentation.mixup adds items up, and these are whole numbers")

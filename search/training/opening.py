@@ -13,6 +13,7 @@ from torch import nn
 from cosoc.search.spaces.channels import cores_of
 from cosoc.search.training.data import Data
 from cosoc.search.training.nets import NETWORKS, build
+from cosoc.search.training.recipe import Recipe
 from cosoc.search.training.task import CLASSIFICATION, Task
 from cosoc.search.training.train import generator
 from cosoc.search.training.weights import Pretrained, fitted
@@ -81,6 +82,40 @@ def check_calibrated(workload: str, space: str, own: bool, weights: Pretrained |
     if weights is not None and weights.fresh:
         fresh = ", ".join(weights.fresh)
         raise InputError(f"--calibrate-only: {fresh} has no weights for these classes, so it is to be trained")
+
+
+def check_trained(recipe: Recipe, workload: str, space: str, own: bool, weights: Pretrained | None) -> None:
+    """InputError where a recipe without a warm-up would begin with weights that nobody has trained. own: whether the
+    network comes with weights of its own."""
+    missing = ""
+    if space != "channels":  # a mapping's network is trained from its first weights on, but they cannot teach it
+        missing = "blocks that are new cannot teach:" if recipe.distillation is not None else ""
+    elif weights is not None:
+        missing = f"{', '.join(weights.fresh)} of {workload} has none for these classes:" if weights.fresh else ""
+    elif not own and not is_factory(workload):
+        missing = f"{workload} has none by itself: give --weights FILE, or"
+    if missing:
+        raise InputError(
+            f"recipe {recipe.name}: has no warm-up, as it is for trained weights, and {missing} take a recipe with "
+            "epochs.warm_up, such as default"
+        )
+
+
+def check_training(net: nn.Module, name: str, data: Data, items: int) -> None:
+    """InputError where a network cannot be trained on so many items at once, though it can be evaluated: it may have
+    other outputs in training, or a batch norm only one value a channel. The network stays as it is."""
+    x, y = data.train.items(torch.arange(min(PROBED, items)))
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            out = copy.deepcopy(net).train()(x)
+            found = type(out).__name__
+            if isinstance(out, torch.Tensor):
+                data.task.loss(out, y)
+    except Exception as error:  # a module may raise anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{name} cannot be trained on {items} items at once: {reason}") from None
+    if not isinstance(out, torch.Tensor):
+        raise InputError(f"{name} gives a {found} in training; a tensor is needed, so switch auxiliary outputs off")
 
 
 def network(

@@ -12,12 +12,20 @@ The function takes nothing and gives a dictionary:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Mapping, Sized
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+)
 
 from cosoc.search.training.parts import Given, Part, Split, part_of, stored
 from cosoc.search.training.task import CLASSIFICATION, Task, named_task
@@ -25,6 +33,7 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.importers.torch_export import made_by
 
 REQUIRED = ("train", "test", "task")
+IMAGE_DIMS = 3  # of an item (c, h, w)
 KNOWN = (*REQUIRED, "val", "outputs", "classes", "mean", "std")
 
 
@@ -53,6 +62,7 @@ def from_factory(spec: str) -> Given:
     if task.name == CLASSIFICATION and not classes:
         classes = tuple(str(i) for i in range(task.n_outputs))
     mean, std = (tuple(float(one) for one in np.ravel(given.get(key, ()))) for key in ("mean", "std"))
+    _check_statistics(spec, shape, mean, std)
     images = dtype == torch.uint8
     if images and (mean or std or len(shape) != 3):
         raise InputError(
@@ -86,6 +96,8 @@ def _part(value: Any, task: Task, called: str) -> Part:
     if isinstance(value, DataLoader):
         if value.collate_fn is not default_collate:
             raise InputError(f"{called}: its loader has a collate_fn, which is not used; let the dataset give tensors")
+        if not isinstance(value.dataset, IterableDataset):
+            _check_sampler(value, called)
         value = value.dataset
     if isinstance(value, IterableDataset):
         raise InputError(f"{called}: an IterableDataset has no items by number; give a Dataset with __getitem__")
@@ -98,6 +110,31 @@ def _part(value: Any, task: Task, called: str) -> Part:
             raise InputError(f"{called}: a {type(value).__name__} without a length; give it a __len__")
         return stored(value.__getitem__, len(value), task, called)
     raise InputError(f"{called}: is a {type(value).__name__}; {_WANTED}")
+
+
+def _check_sampler(loader: DataLoader[Any], called: str) -> None:
+    """InputError where a loader takes other items of its data set than each once: parts that share a data set would
+    all be the whole of it."""
+    sampler, batches = loader.sampler, loader.batch_sampler
+    all_once = isinstance(sampler, SequentialSampler)
+    if isinstance(sampler, RandomSampler):
+        all_once = not sampler.replacement and sampler.num_samples == len(cast(Sized, loader.dataset))
+    if not all_once or (batches is not None and getattr(batches, "sampler", None) is not sampler):
+        chosen = type(sampler if not all_once else batches).__name__
+        raise InputError(
+            f"{called}: its loader draws by a {chosen}, which is not used; give the items that are meant as a Dataset, "
+            "such as torch.utils.data.Subset(dataset, numbers)"
+        )
+
+
+def _check_statistics(spec: str, shape: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """InputError for a mean and deviation by which no image can have been normalised."""
+    if len(mean) != len(std):
+        raise InputError(f"{spec}: mean has {len(mean)} values, and std {len(std)}; give both, a channel each")
+    if len(shape) == IMAGE_DIMS and mean and len(mean) != shape[0]:
+        raise InputError(f"{spec}: mean and std have {len(mean)} values, and inputs {shape[0]} channels; give each one")
+    if not all(map(math.isfinite, mean + std)) or any(one <= 0 for one in std):
+        raise InputError(f"{spec}: mean {mean}, std {std}: numbers are needed, of std above 0")
 
 
 def _first(part: Part) -> tuple[tuple[int, ...], torch.dtype]:

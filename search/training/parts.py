@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -92,6 +92,7 @@ class Stored:
             first = f"{self.shape} {self.dtype}".replace("torch.", "")
             raise InputError(f"{self.called}: item {number} is {found}, and the first {first}; all must be alike")
         y = self.task.targets_of(y, f"{self.called}: item {number}")
+        check_finite(y, f"{self.called}: item {number}", "targets")
         if self.task.reconstructs:
             y = torch.cat([x.flatten(), y.flatten()])
         return x, y
@@ -138,6 +139,7 @@ def part_of(x: Any, y: Any, task: Task, called: str) -> Split:
     """Inputs [n, ...] and targets [n, ...], tensors or arrays, as a part held in memory. InputError for what they
     cannot be."""
     inputs, targets = input_of(x, called), task.targets_of(tensor(y, called), called)
+    check_finite(targets, called, "targets")
     if inputs.dim() < 2 or targets.dim() < 1 or len(inputs) != len(targets) or not len(inputs):
         found = f"inputs {tuple(inputs.shape)} with targets {tuple(targets.shape)}"
         raise InputError(f"{called}: {found}; as many of each are needed, and inputs of at least two dimensions")
@@ -165,16 +167,28 @@ def pair(read: Callable[[int], Any], number: int, called: str) -> tuple[Tensor, 
     except Exception as error:  # a user's data set may raise anything
         raise InputError(f"{called}: item {number}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     if not isinstance(found, (tuple, list)) or len(found) != 2:
-        raise InputError(f"{called}: item {number} is a {type(found).__name__}; (input, target) is needed")
-    return input_of(found[0], called), tensor(found[1], called)
+        keys = f" of {', '.join(map(str, found))}" if isinstance(found, Mapping) else ""
+        raise InputError(f"{called}: item {number} is a {type(found).__name__}{keys}; (input, target) is needed")
+    at = f"{called}: item {number}"
+    return input_of(found[0], at), tensor(found[1], at)
 
 
 def input_of(x: Any, called: str) -> Tensor:
-    """An input, or many: float32, or as it is where it is pixels (uint8) or whole numbers (then int64)."""
+    """An input, or many: float32, or as it is where it is pixels (uint8) or whole numbers (then int64). InputError for
+    what is no number."""
     found = tensor(x, called)
     if found.dtype == torch.uint8:
         return found
-    return found.to(torch.float32 if found.is_floating_point() else torch.int64)
+    found = found.to(torch.float32 if found.is_floating_point() else torch.int64)
+    check_finite(found, called, "inputs")
+    return found
+
+
+def check_finite(x: Tensor, called: str, what: str) -> None:
+    """InputError where some of many are infinite or no number: a step with one of them leaves no weight a number."""
+    if x.is_floating_point() and not bool(x.isfinite().all()):
+        n = int((~x.isfinite()).sum())
+        raise InputError(f"{called}: {n} of {x.numel():,} {what} infinite or no number (NaN); numbers are needed")
 
 
 def tensor(value: Any, called: str) -> Tensor:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from torch import Tensor
 
@@ -28,7 +29,7 @@ from cosoc.search.runfolder import RunFolder
 from cosoc.search.spaces.channels import MixedNet
 from cosoc.search.training.corruptions import SEVERITIES, check_images, corrupted
 from cosoc.search.training.data import Data
-from cosoc.search.training.evaluate import BATCH
+from cosoc.search.training.evaluate import at_once
 from cosoc.search.training.noise import Kind, Noise, noise_of, quiet, set_ranges
 from cosoc.search.training.order import Correlation, Order, order, resampled
 from cosoc.search.training.task import CLASSIFICATION, Task
@@ -37,6 +38,8 @@ from cosoc.search.training.trained import TrainedRun
 from cosoc.sim.errors import InputError
 from cosoc.sim.progress import Report, untold
 
+# Columns of a terminal that a table's have at least, with the gaps between them.
+CONDITION_WIDE, MAPPING_WIDE, ORDER_WIDE = 20, 9, 22
 FEW = 3  # corruptions that have a row each under noise, too
 CHIPS = 3  # drawn, where nothing is said
 RANGED_BY = 512  # images of the validation part, by which converters get their ranges
@@ -135,21 +138,34 @@ class Shift:
         drawn = self.drawn[:, list(places)].mean(1)
         return order(self.accuracies([0]), self.accuracies(places), self.drawn[:, 0], drawn)
 
-    def table(self) -> Table:
-        """Accuracies by condition and mapping, and what becomes of the mappings' order."""
-        heading = self.heading
-        title = (
-            f"{heading['workload']} on {heading['soc']}, {heading['data']}: accuracy, % of {heading['images']} images"
-        )
-        out = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, show_edge=False)
-        out.add_column("condition", no_wrap=True)
-        for name in self.mappings:
-            out.add_column(name, justify="right", overflow="fold", min_width=6)
-        out.add_column("order kept", justify="right", min_width=8)
+    def table(self, columns: int | None = None) -> Group:
+        """Accuracies by condition and mapping, and behind the last mapping what becomes of their order: a table, or of
+        more mappings than have room in so many columns (None: any number) several, one below the other."""
+        heading, n = self.heading, len(self.mappings)
+        at_once = n if columns is None else max(1, (columns - CONDITION_WIDE - ORDER_WIDE) // MAPPING_WIDE)
+        tables = [self._part(range(first, min(first + at_once, n)), n) for first in range(0, n, at_once)]
+        images = f"{heading['images']} images"
+        tables[0].title = f"{heading['workload']} on {heading['soc']}, {heading['data']}: accuracy, % of {images}"
+        tables[-1].caption = "; ".join(self._notes())
+        between: list[Table | str] = [""] * (2 * len(tables) - 1)
+        between[::2] = tables
+        return Group(*between)
+
+    def _part(self, mappings: range, of: int) -> Table:
+        """The table of some mappings; with the last of them, the column of the order."""
+        last = mappings.stop == of
+        out = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, show_edge=False)
+        out.add_column("condition")
+        for i in mappings:
+            out.add_column(self.mappings[i], justify="right", overflow="fold", min_width=6)
+        if last:
+            out.add_column("order kept", justify="right", min_width=8)
         for name, places in self.rows():
-            cells = [f"{100 * value:.1f}" for value in self.accuracies(places)]
-            out.add_row(name, *cells, "" if name == "clean" else _interval(self.order(places).kendall))
-        out.caption = "; ".join(self._notes())
+            values = self.accuracies(places)
+            cells = [f"{100 * values[i]:.1f}" for i in mappings]
+            if last:
+                cells.append("" if name == "clean" else _interval(self.order(places).kendall))
+            out.add_row(name, *cells)
         return out
 
     def _notes(self) -> Iterator[str]:
@@ -230,7 +246,7 @@ def evaluate(run: TrainedRun, asked: Asked, report: Report = untold, kept: Kept 
             for m, some_nets in enumerate(with_adc if "adc" in one.noise else nets):
                 for net, chip in itertools.product(some_nets, range(chips[at])):
                     acting.draw(net, generator(asked.seed, "chip", chip))
-                    rights = right_of(net, seen, y, run.data.task).double().numpy()
+                    rights = right_of(net, seen, y, run.data.task, at_once(run.data.test)).double().numpy()
                     right[at, m] += rights / (len(some_nets) * chips[at])
                     quiet(net)
                     done += 1
@@ -282,12 +298,11 @@ def _converted(run: TrainedRun, nets: list[list[MixedNet]], noise: Noise) -> lis
 
 
 @torch.no_grad()
-def right_of(net: MixedNet, x: Tensor, y: Tensor, task: Task) -> Tensor:
-    """Which images a network has right, bool [n]; in the batches in which runs measure accuracy."""
+def right_of(net: MixedNet, x: Tensor, y: Tensor, task: Task, batch: int) -> Tensor:
+    """Which images a network has right, bool [n]; in batches, which are those in which runs measure accuracy."""
     net.eval()
-    return torch.cat(
-        [task.seen(net(part), of) for part, of in zip(torch.split(x, BATCH), torch.split(y, BATCH), strict=True)]
-    )
+    parts = zip(torch.split(x, batch), torch.split(y, batch), strict=True)
+    return torch.cat([task.seen(net(part), of) for part, of in parts])
 
 
 def pixels_of(data: Data, x: Tensor) -> Tensor:

@@ -47,7 +47,16 @@ from cosoc.search.training.gates import Estimator
 from cosoc.search.training.gradient import Manner, search_gates
 from cosoc.search.training.losses import check_losses, loss_of
 from cosoc.search.training.noise import Kind, Noise, noise_of, quiet
-from cosoc.search.training.opening import check_calibrated, check_channels, check_network, network, pretrained, seeded
+from cosoc.search.training.opening import (
+    check_calibrated,
+    check_channels,
+    check_network,
+    check_trained,
+    check_training,
+    network,
+    pretrained,
+    seeded,
+)
 from cosoc.search.training.optimise import Group
 from cosoc.search.training.parallel import agreed, norms_over_all, processes
 from cosoc.search.training.parts import Part, Split
@@ -55,7 +64,7 @@ from cosoc.search.training.points import Aim, Bound, bounds_of, key, next_bound,
 from cosoc.search.training.points import Asked as AskedPoint
 from cosoc.search.training.recipe import Recipe, find_recipe
 from cosoc.search.training.repair import placed, wide
-from cosoc.search.training.train import Phase, PhaseKind, Progress, generator, train
+from cosoc.search.training.train import Phase, PhaseKind, Progress, generator, kept_draws, train
 from cosoc.search.training.weights import digest
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures, objective
@@ -67,9 +76,9 @@ from cosoc.sim.theta import Theta
 
 SpaceName = Literal["channels", "operators"]
 
-SWEEPS, TOLD_EVERY = 4, 100  # over a descent's options, as a guess; mappings between two reports of it
+SWEEPS, TOLD_EVERY = 4, 100  # over a descent's options, as a guess; mappings, or images, between two reports
 INNER_GRAIN = 16  # channels; those of an array's pass
-SPEED = "speed.json"
+SPEED, SPLIT = "speed.json", "split.json"
 PRIMING = 24  # random mappings that theta is fitted to before the search
 LOOKED_AT = 8  # points of a front by sensitivity, where no bound says which
 
@@ -180,8 +189,8 @@ class TrainedSpace:
         self.noise = config.noise
         self.data = data_of(config)
         config.compute.check(min(config.recipe.batch, len(self.data.train)), processes())
-        check_losses(config.recipe, self.data.task, self.data.val.items(torch.arange(1))[0])
-        self.judged = Split(*self.data.val.items(torch.arange(min(IMAGES, len(self.data.val)))))
+        check_losses(config.recipe, self.data.task, *self.data.val.items(torch.arange(1)))
+        self.judged = judged_by(self.data)
         self.opened = opened(config, self.data)
         self.workload = self.opened.workload
         net, outputs = self.opened.float_net, self.data.task.n_outputs
@@ -205,6 +214,9 @@ class TrainedSpace:
             ends = {self.opened.reference.name: self.opened.reference, CHEAPEST: None}
             self.manual = ends | {name: given for name, given in self.manual.items() if name not in ends}
         self.n_warm, self.n_search, self.n_tune = self._epochs()
+        if self.n_warm:
+            items = min(config.recipe.batch, len(self.data.train)) // (config.compute.accumulate * processes())
+            check_training(self.opened.float_net, config.workload, self.data, items)
         mappings = (len(self.points) + len(self.manual)) * config.seeds
         warm_ups = config.seeds if self.opened.fixed is None else 1 + mappings
         self.progress = Progress(warm_ups * self.n_warm + len(self.points) * self.n_search + mappings * self.n_tune)
@@ -233,6 +245,8 @@ class TrainedSpace:
             several = config.seeds > 1 or bool(config.strengths)
             check_calibrated(config.workload, config.space, config.module is not None, self.pretrained, several)
             return 0, 0, 1
+        if not recipe.epochs.warm_up:
+            check_trained(recipe, config.workload, config.space, config.module is not None, self.pretrained)
         if self.pretrained is not None and not self.pretrained.fresh and recipe.epochs.warm_up < 1:
             without = recipe.epochs.model_copy(update={"warm_up": 0})
             recipe = recipe.model_copy(update={"epochs": without})
@@ -344,6 +358,7 @@ class TrainedSpace:
     def propose(self, name: str, oracle: Oracle, folder: RunFolder, report: Report) -> Sequence[Candidate]:
         """Train a point or a manual mapping."""
         self.folder, self.progress.report = folder, report
+        folder.begin_with(SPLIT, json.dumps(self.data.split(), indent=1) + "\n")
         self.warm_up("warm_up", self.opened.draw, self.config.seed)
         return self.point(name) if name in self.points else [self.known(name)]
 
@@ -377,7 +392,9 @@ class TrainedSpace:
         """How a run without training was calibrated, and how good the float network is, which it does not change."""
         task = self.data.task
         figure = self._metric(self.opened.float_net, self.data.test)
-        return asdict(self.config.calibration) | {f"float_{task.measured.name}": figure}
+        how = asdict(self.config.calibration)
+        how["images"] = min(how["images"], len(self.data.train))
+        return how | {f"float_{task.measured.name}": figure}
 
     # -- phases --------------------------------------------------------------------------------------------
 
@@ -424,7 +441,8 @@ class TrainedSpace:
         config, net = self.config, self.opened.float_net
         draws = generator(seed, "norms")
         config.compute.place(net.train())
-        with torch.no_grad():
+        with torch.no_grad(), kept_draws(config.compute.device):
+            torch.manual_seed(draws.initial_seed())
             for _ in range(config.recipe.norm_batches):
                 draw(draws)
                 index = torch.randint(len(self.data.train), (config.recipe.batch,), generator=draws)
@@ -444,10 +462,11 @@ class TrainedSpace:
         return self.opened.float_net
 
     def _first_weights(self, seed: int) -> dict[str, Any]:
-        """The weights that training begins with: of other seeds than the run's drawn anew, layer by layer."""
+        """The weights that training begins with: of other seeds than the run's drawn anew, layer by layer, where they
+        are warmed up."""
         float_net = self.opened.float_net
         float_net.load_state_dict(self.first_weights)
-        if seed != self.config.seed:
+        if seed != self.config.seed and self.n_warm:
             with seeded(seed, "weights"):
                 for module in float_net.modules():
                     reset = getattr(module, "reset_parameters", None)
@@ -565,7 +584,8 @@ class TrainedSpace:
             config = self.config
 
             def told(done: int, total: int) -> None:
-                self.progress.advance(0, f"sensitivities by {done} of {total} images")
+                if done % TOLD_EVERY == 0 or done == total:
+                    self.progress.advance(0, f"sensitivities by {done} of {total} images")
 
             net, data = self.mixed(), self.data
             post = calibrated(self.opened, net, data.train, config.calibration, data.task.loss, config.seed, told)
@@ -709,10 +729,23 @@ def data_of(config: TrainingConfig) -> Data:
     return _limited(load_data(config.data, config.seed, input_shape=config.input_shape), config.train_images)
 
 
+def judged_by(data: Data) -> Split:
+    """Items of the validation part by which losses are estimated: IMAGES at most; of what is to be rebuilt the normal
+    ones, as anomalies are not to be."""
+    x, y = data.val.items(torch.arange(min(IMAGES, len(data.val))))
+    if not data.task.reconstructs:
+        return Split(x, y)
+    normal = y[:, data.task.n_outputs] == 0
+    if not bool(normal.any()):
+        raise InputError(f"{data.name}: val has no normal items, by which losses are estimated; give some")
+    return Split(x[normal], y[normal])
+
+
 def _limited(data: Data, images: int | None) -> Data:
     if images is None or images >= len(data.train):
         return data
-    few = min(len(data.val), max(1, images // 4))  # validated every epoch, so no more than training takes
+    # Validated every epoch, so no more than training takes; but a few would have no anomalies, or parts of clips.
+    few = len(data.val) if data.task.reconstructs else min(len(data.val), max(1, images // 4))
     return replace(data, train=data.train.at(torch.arange(images)), val=data.val.at(torch.arange(few)))
 
 

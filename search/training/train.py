@@ -113,7 +113,7 @@ def train(
         progress.advance(start, phase.name)
     step = _Step(net, loss_of, compute)
     called = stepping(step, compute.device)
-    with _asked(teacher, compute) as teach:
+    with _asked(teacher, compute) as teach, kept_draws(compute.device):
         for epoch in range(start, phase.epochs):
             if watch.over:
                 break
@@ -155,6 +155,8 @@ def _epoch(
     compute = phase.compute
     called.train()
     draws = generator(phase.seed, phase.name, epoch)
+    # Modules that draw for themselves (dropout) do so from torch's own generators, each process for its part.
+    torch.manual_seed(generator(phase.seed, phase.name, epoch, "modules", rank()).initial_seed())
     order = torch.randperm(len(data), generator=draws)
     for_images = generator(phase.seed, phase.name, epoch, "images")
     todo = plans(order, phase.recipe.batch, phase.recipe.augmentation, for_images)
@@ -181,6 +183,13 @@ def _epoch(
     return summed / steps
 
 
+@contextlib.contextmanager
+def kept_draws(device: str) -> Iterator[None]:
+    """torch's own generators afterwards are where they are now."""
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
+        yield
+
+
 class _Step(nn.Module):
     """A step's forward pass, to its loss, as one module."""
 
@@ -193,11 +202,12 @@ class _Step(nn.Module):
 
 
 class _Average:
-    """The average of a network's weights over steps, that of the first step as they were; off where decay is 0."""
+    """The average of a network's weights over steps; off where decay is 0. It begins with the weights behind the first
+    step, as quantisers find their ranges in that one."""
 
     def __init__(self, net: nn.Module, decay: float) -> None:
         self.net, self.decay = net, decay
-        self.values = {n: t.detach().clone() for n, t in self._now().items()}
+        self.values: dict[str, Tensor] = {}
 
     def _now(self) -> dict[str, Tensor]:
         if not self.decay:
@@ -207,7 +217,9 @@ class _Average:
     def move(self) -> None:
         """A step towards the weights as they are."""
         now = self._now()
-        if now:
+        if not self.values:
+            self.values = {n: t.detach().clone() for n, t in now.items()}
+        elif now:
             torch._foreach_lerp_([self.values[n] for n in now], list(now.values()), 1 - self.decay)
 
     @contextlib.contextmanager
@@ -226,15 +238,16 @@ class _Average:
 
     @torch.no_grad()
     def _put(self, values: dict[str, Tensor]) -> None:
-        for n, t in self._now().items():
-            t.copy_(values[n])
+        now = self._now()
+        for n, t in values.items():
+            now[n].copy_(t)
 
     def state(self) -> dict[str, Tensor]:
         return dict(self.values)
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        for n, t in state.items():
-            self.values[n].copy_(t)
+        now = self._now()
+        self.values = {n: torch.empty_like(now[n]).copy_(t) for n, t in state.items()}
 
 
 class _Watch:

@@ -6,6 +6,7 @@ trusts it (`cosoc.sim.trust`); a network that was handed over as a module is ask
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from cosoc.search.runfolder import stored
 from cosoc.search.spaces.channels import MixedNet, fix
 from cosoc.search.spaces.opened import Opened
 from cosoc.search.training.data import Data
-from cosoc.search.training.space import TrainingConfig, data_of, opened
+from cosoc.search.training.space import SPLIT, TrainingConfig, data_of, opened
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import soc_from
 from cosoc.sim.files.mapping_file import load_mapping
@@ -101,11 +102,22 @@ def read_run(folder: Path, module: nn.Module | None = None) -> TrainedRun:
         raise InputError(f"{folder}: the run has not ended; `cosoc search --resume` goes on with it")
     config = _config(plain, folder, module)
     data = data_of(config)
+    _check_split(files, data)
     metric, result = data.task.measured, read_json(files.path("result.json"))
     found = [
         found_from(one, known, metric) for part, known in (("points", False), ("known", True)) for one in result[part]
     ]
     return TrainedRun(files, config, data, opened(config, data), tuple(found))
+
+
+def _check_split(files: Files, data: Data) -> None:
+    """InputError where the data are others by now: the test part could have items that were trained on."""
+    was, now = json.loads(files.text(SPLIT)) if SPLIT in files else data.split(), data.split()
+    for part in now:
+        if was.get(part) != now[part]:
+            had, has = (f"{one[part]['items']:,}" for one in (was, now))
+            what = f"{had} items then, {has} now" if had != has else f"{has} items of other classes"
+            raise InputError(f"{files.folder}: {data.name} is no longer the data that it trained on: {part}: {what}")
 
 
 def _config(plain: MappingOf[str, Any], folder: Path, module: nn.Module | None) -> TrainingConfig:

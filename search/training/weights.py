@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from cosoc.sim.errors import InputError
 
 INNER = ("state_dict", "model_state_dict", "model", "net")  # where trainers' checkpoints keep the network's own
 COUNTED = "num_batches_tracked"  # of a batch norm: how many batches it has seen, which nothing here depends on
+AGAIN = "torch.save(model.state_dict(), FILE) of torch 1.6 or later writes one that is read"
 NAMED = 6  # tensors in a message; of more the number is said
 
 Tensors = Mapping[str, Tensor]
@@ -75,11 +77,13 @@ def _archive(content: bytes, path: Path) -> Mapping[Any, Any]:
         check_stored(content)
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except InputError as error:
-        again = "torch.save(model.state_dict(), FILE) of torch 1.6 or later writes one that is read"
-        raise InputError(f"{path}: {error}; {again}") from None
+        raise InputError(f"{path}: {error}; {AGAIN}") from None
     except Exception as error:  # torch raises several kinds for what is not tensors
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{path}: holds more than tensors, or is damaged: {reason}") from None
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        reason = str(error).strip() or type(error).__name__
+        if code is not None:
+            reason = f"it names {code[1]}, which is not run; {AGAIN}"
+        raise InputError(f"{path}: holds more than tensors, or is damaged: {reason.splitlines()[0]}") from None
     if isinstance(found, Mapping):
         return found
     raise InputError(f"{path}: a state_dict is needed, names with tensors; found a {type(found).__name__}")
@@ -102,7 +106,7 @@ def fitted(net: nn.Module, path: Path, outputs: int) -> Pretrained:
     """What a network of so many outputs takes from a file; the network stays as it is.
 
     InputError, naming tensors, where one is missing or has another shape, but for the classifier's (those whose first
-    size is the number of outputs), or a value is no number.
+    size is the number of outputs, of missing ones the last such module's), or a value is no number.
     """
     return fit(net, read(path), str(path), outputs)
 
@@ -112,14 +116,17 @@ def fit(net: nn.Module, given: Tensors, source: str, outputs: int) -> Pretrained
     wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     renamed, how = _renamed({name: tuple(value.shape) for name, value in given.items()}, wanted)
     taken, fresh, missing, other = dict[str, Tensor](), list[str](), list[str](), list[str]()
+    absent = [_module(name) for name, shape in wanted.items() if name not in renamed and shape[:1] == (outputs,)]
     for name, shape in wanted.items():
         found = given.get(renamed.get(name, ""))
         if found is not None and tuple(found.shape) == shape:
             taken[name] = found
         elif name.endswith(COUNTED):
             continue
-        elif shape[:1] == (outputs,) and (found is None or tuple(found.shape[1:]) == shape[1:]):
-            fresh.append(name if found is None else f"{name} (for {found.shape[0]} classes there, {outputs} here)")
+        elif shape[:1] == (outputs,) and found is not None and tuple(found.shape[1:]) == shape[1:]:
+            fresh.append(f"{name} (for {found.shape[0]} classes there, {outputs} here)")
+        elif found is None and shape[:1] == (outputs,) and _module(name) == absent[-1]:
+            fresh.append(name)  # of the last alone: others may have as many channels
         elif found is None:
             missing.append(name)
         else:
@@ -137,6 +144,10 @@ def fit(net: nn.Module, given: Tensors, source: str, outputs: int) -> Pretrained
     said += f"; left as initialised: {_named(fresh)}" if fresh else ""
     said += f"; not in the network: {_named(extra)}" if extra else ""
     return Pretrained(taken, tuple(name.split(" ")[0] for name in fresh), said)
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def _renamed(given: Shapes, wanted: Shapes) -> tuple[dict[str, str], str]:

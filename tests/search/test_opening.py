@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from cosoc.cli import main
+from cosoc.search.training.data import load_data
 from cosoc.search.training.nets import NETWORKS
-from cosoc.search.training.opening import check_channels, check_network
+from cosoc.search.training.opening import check_channels, check_network, check_trained, check_training
+from cosoc.search.training.recipe import find_recipe
 from cosoc.search.training.task import classification
+from cosoc.search.training.weights import Pretrained
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc, list_socs
 from cosoc.sim.files.workload_file import find_workload
@@ -72,6 +77,10 @@ def test_every_network_has_a_choice_on_a_chip_or_none_is_claimed(soc: str) -> No
         (["neurosim_22nm", "digits_cnn"], "no layer has two cores to choose between (cim alone can compute them)"),
         (["diana", "vit_base"], "vit_base cannot take images of (1, 8, 8) (c, h, w): it is made for (3, 224, 224)"),
         (["diana", "digits_cnn", "--points", "2", "--strengths", "1"], "--points goes with neither --strengths nor"),
+        (
+            ["diana", "digits_cnn", "--recipe", "odimo"],
+            "recipe odimo: has no warm-up, as it is for trained weights, and digits_cnn has none by itself: give",
+        ),
         (["gemmini", "resnet8", "--space", "tiles", "--seeds", "2"], "--seeds: means nothing with --space tiles"),
         (["gemmini", "resnet8", "--space", "tiles", "--device", "cpu"], "--device: means nothing with --space tiles"),
     ],
@@ -83,6 +92,41 @@ def test_what_cannot_be_trained_is_said_in_a_line(
     told = capsys.readouterr().err
     assert message in told and told.count("\n") == 1
     assert not list(tmp_path.iterdir())  # nothing is left, not even a folder
+
+
+def test_a_new_classifier_needs_a_warm_up() -> None:
+    """It would teach what was drawn; and so would blocks that are new."""
+    recipe, fresh = find_recipe("imagenet-finetune"), Pretrained({}, ("fc.weight",), "")
+    check_trained(recipe, "resnet8", "channels", False, replace(fresh, fresh=()))
+    check_trained(recipe, "mine:net", "channels", False, None)
+    check_trained(find_recipe("odimo"), "resnet8", "operators", False, None)
+    with pytest.raises(InputError, match=r"fc\.weight of resnet8 has none for these classes: take a recipe"):
+        check_trained(recipe, "resnet8", "channels", False, fresh)
+    with pytest.raises(InputError, match="blocks that are new cannot teach"):
+        check_trained(recipe, "resnet8", "operators", False, None)
+
+
+class InTraining(nn.Module):
+    """Gives something else in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.fc = nn.BatchNorm1d(64), nn.Linear(64, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> object:
+        out = self.fc(self.norm(x.flatten(1)))
+        return (out, out) if self.training else out
+
+
+def test_what_fails_in_training_alone_is_said_before_it() -> None:
+    """Outputs beside the network's own, and batch norms of one item (torch's own condition); statistics stay."""
+    data, net = load_data("digits", 0), InTraining()
+    with pytest.raises(InputError, match="mine:net gives a tuple in training; a tensor is needed"):
+        check_training(net, "mine:net", data, 64)
+    assert net.norm.running_mean is not None and not net.norm.running_mean.any()
+    with pytest.raises(InputError, match="cannot be trained on 1 items at once: Expected more than 1"):
+        check_training(nn.Sequential(nn.Flatten(), net.norm, net.fc), "mine:net", data, 1)
+    check_training(nn.Sequential(nn.Flatten(), net.norm, net.fc), "mine:net", data, 2)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU where there is none")

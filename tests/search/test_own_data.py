@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from cosoc.search.training import data as reading
 from cosoc.search.training.batches import Plan, batches
@@ -22,7 +31,7 @@ from cosoc.search.training.compute import Compute
 from cosoc.search.training.data import Data, load_data
 from cosoc.search.training.image_folder import ENDS
 from cosoc.search.training.parts import Split, Stored
-from cosoc.search.training.space import TrainingConfig, search_trained
+from cosoc.search.training.space import TrainingConfig, judged_by, search_trained
 from cosoc.search.training.task import regression
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
@@ -228,18 +237,38 @@ def test_images_are_brought_to_a_size_that_is_asked_for(tmp_path: Path) -> None:
         load_data(str(tmp_path), seed=1)
 
 
+def test_any_first_items_of_a_part_are_of_all_classes(tmp_path: Path) -> None:
+    """Folders are read class by class, and searches judge by the first items of the validation part: of 60 of three
+    classes the first 30 have none of a class with probability 2e-8, and each 10 with a deviation of 1.8."""
+    for part, seed in (("train", 1), ("val", 2), ("test", 3)):
+        write_images(tmp_path / part, pixels(60, seed))
+    data = load_data(str(tmp_path), seed=0)
+    for part in (data.val, data.test):
+        _, labels = part.items(torch.arange(30))
+        assert torch.bincount(labels, minlength=CLASSES).min() >= 4
+    again, other = (load_data(str(tmp_path), seed=seed) for seed in (0, 1))
+    assert torch.equal(again.val.items(torch.arange(60))[1], data.val.items(torch.arange(60))[1])
+    assert not torch.equal(other.val.items(torch.arange(60))[1], data.val.items(torch.arange(60))[1])
+    assert every(other, "val") == every(data, "val")
+
+
 def other_class(folder: Path) -> None:
     write_images(folder / "val", pixels(3, 1))
     (folder / "val" / "a").rename(folder / "val" / "d")
 
 
 FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "another size": (
+        lambda f: write_images(f / "train" / "c", pixels(1, 1, side=7)),
+        "c/a/000.png: 7 x 7 pixels (h x w), and ",
+    ),
     "cut": (
         lambda f: (f / "train/b/001.png").write_bytes(b"\x89PNG\r\n\x1a\n12"),
         "001.png: cannot be read as an image",
     ),
     "no image": (lambda f: (f / "train/b/001.png").write_text("hello"), "001.png: cannot be read as an image"),
     "another class": (other_class, "has a folder 'd'; classes are the folders of train: a, b, c"),
+    "another part": (lambda f: write_images(f / "valid", pixels(3, 1)), "so call it 'val'"),
     "no images": (lambda f: (f / "train" / "d").mkdir(), f"no images in it ({', '.join(sorted(ENDS))})"),
 }
 
@@ -393,8 +422,39 @@ FUNCTIONS: dict[str, tuple[Any, str]] = {
     "odd part": (good(test=7), "test: is a int; a pair of tensors (inputs, targets), a Dataset or a "),
     "endless": (good(test=Endless()), "test: an IterableDataset has no items by number"),
     "its own batches": (good(test=DataLoader(Squares(4), collate_fn=list)), "test: its loader has a collate_fn"),
+    "some items": (
+        good(test=DataLoader(Squares(9), sampler=SubsetRandomSampler(range(3)))), "test: its loader draws by a Subset"
+    ),
+    "drawn items": (
+        good(train=DataLoader(Squares(9), sampler=WeightedRandomSampler([1.0] * 9, 9))), "draws by a WeightedRandom"
+    ),
+    "fewer items": (good(train=DataLoader(Squares(9), sampler=RandomSampler(range(9), num_samples=4))), "by a Random"),
+    "batches of its own": (
+        good(train=DataLoader(Squares(9), batch_sampler=BatchSampler(range(3), 2, False))), "draws by a BatchSampler"
+    ),
+    "no number": (
+        good(train=(torch.tensor([[1.0, math.nan]] * 3), torch.arange(3))), "3 of 6 inputs infinite or no number (NaN)"
+    ),
+    "an item without a number": (
+        good(train=[(torch.full((4,), math.inf), 0)] * 3), "train: item 0: 4 of 4 inputs infinite"
+    ),
+    "no target": (
+        good(task="regression", outputs=1, train=(torch.ones(3, 4), torch.tensor([1.0, math.inf, 2.0]))),
+        "train: 1 of 3 targets infinite",
+    ),
+    "two means": (
+        good(train=(torch.ones(3, 3, 2, 2), torch.arange(3)), test=(torch.ones(3, 3, 2, 2), torch.arange(3)),
+             mean=[0.5, 0.5], std=[1.0, 1.0]),
+        "mean and std have 2 values, and inputs 3 channels",
+    ),
+    "a mean alone": (good(mean=[0.5]), "mean has 1 values, and std 0; give both"),
+    "no deviation": (good(mean=[0.5], std=[0.0]), "numbers are needed, of std above 0"),
     "broken": (good(test=Broken(4)), "test: item 0: KeyError: 'no such file'"),
-    "an image": (good(test=[("x", 1)]), "test: holds a builtins.str; tensors, arrays or numbers are needed"),
+    "dictionaries": (
+        good(train=[{"image": torch.ones(4), "label": 0}] * 3),
+        "train: item 0 is a dict of image, label; (input, target) is needed",
+    ),
+    "an image": (good(test=[("x", 1)]), "test: item 0: holds a builtins.str; tensors, arrays or numbers are needed"),
     "another shape": (good(test=(torch.zeros(3, 5), torch.zeros(3, dtype=torch.int64))), "inputs of test are ((5,), "),
     "no anomalies": (
         good(task="anomaly_detection", outputs=4, train=(torch.zeros(3, 4), torch.zeros(3)),
@@ -411,6 +471,16 @@ def test_what_a_function_leaves_out_is_said_in_a_line(function: Callable[[Any], 
         load_data(function(given), seed=1)
     assert message in str(refused.value) and "mine_for_test:make" in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_anomalies_are_not_what_is_to_be_rebuilt(function: Callable[[Any], str]) -> None:
+    """Neither trained on nor, in the validation part, judged by: they are there for the metric alone."""
+    x, marks = torch.arange(40.0).reshape(10, 4), torch.tensor([0, 1] * 5)
+    parts = {"val": (x, marks), "test": (x, marks), "task": "anomaly_detection", "outputs": 4}
+    data = load_data(function(good(train=(x, torch.zeros(10)), **parts)), seed=1)
+    assert sorted(judged_by(data).x[:, 0].tolist()) == [0.0, 8.0, 16.0, 24.0, 32.0] and len(data.val) == 10
+    with pytest.raises(InputError, match="train has 5 anomalies; it is of normal items"):
+        load_data(function(good(train=(x, marks), **parts)), seed=1)
 
 
 def test_what_a_worker_cannot_read_is_said_in_a_line(function: Callable[[Any], str]) -> None:

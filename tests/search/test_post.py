@@ -304,6 +304,12 @@ def test_a_calibrated_front_is_simulated_and_costs_accuracy(weights: Path, tmp_p
     assert search_trained(replace(killed, resume=True), untold).content() == found
 
 
+def test_a_result_says_by_how_many_images_it_was_calibrated(weights: Path, tmp_path: Path) -> None:
+    """Those that there are, where more are asked for."""
+    asked = replace(config(weights, tmp_path), calibration=Calibration(100_000), train_images=20)
+    assert TrainedSpace(asked).about()["calibrated"]["images"] == 20
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from scipy.stats import kendalltau, spearmanr
 
 import cosoc
+from cosoc.output import as_text
 from cosoc.search.manifest import Files
 from cosoc.search.training.noise import KINDS
 from cosoc.search.training.order import kendall, order, resampled, spearman
-from cosoc.search.training.shift import Asked, evaluate, normalised, pixels_of, severities_of
-from cosoc.search.training.space import TrainingConfig, search_trained
+from cosoc.search.training.shift import Asked, Shift, evaluate, normalised, pixels_of, severities_of
+from cosoc.search.training.space import TrainingConfig, data_of, search_trained
 from cosoc.search.training.trained import read_run
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
@@ -120,6 +123,44 @@ def test_rows_stay_few_where_much_is_asked_for(finished: Path) -> None:
     assert list(rows) == ["clean", "fog", "contrast", "snow", "frost", "all corruptions", "weights",
                           "all corruptions & weights"]  # fmt: skip
     assert rows["all corruptions & weights"] == 4 and len(found.content()["conditions"]) == 1 + 4 + 1 + 4
+
+
+def test_a_run_knows_its_data_again(
+    finished: Path, small: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data that are others by now are split otherwise, so that what was trained on could be tested with: they are
+    refused, also where only the classes are in another order, and by a run that goes on."""
+    split = data_of(small)
+    swapped = replace(split, test=replace(split.test, y=split.test.y.flip(0)))
+    fewer = replace(split, train=split.train.at(torch.arange(9)))
+    for now, message in ((swapped, r"test: 359 items of other classes"), (fewer, r"train: [\d,]+ items then, 9 now")):
+        monkeypatch.setattr("cosoc.search.training.trained.data_of", lambda config, now=now: now)
+        with pytest.raises(InputError, match=message):
+            read_run(finished)
+    shutil.copytree(finished, tmp_path / "run")
+    monkeypatch.setattr("cosoc.search.training.space.data_of", lambda config: fewer)
+    again = replace(small, out=tmp_path / "run", seeds=2, resume=True, redo="warm_up")
+    with pytest.raises(InputError, match=r"split\.json: is another than what is asked for now"):
+        search_trained(again, quiet)
+
+
+@pytest.mark.parametrize("columns", [80, 120, None])
+def test_a_table_has_all_mappings_and_their_order_on_any_terminal(columns: int | None) -> None:
+    """Nine mappings, as a search with five points has on DIANA: no cell is cut, and nothing is wider than there is
+    room; where no screen shows it, it is one table."""
+    names = (*(f"point_{i}" for i in range(1, 6)), "all_8bit", "io_8bit_backbone_ternary", "all_ternary", "cheapest")
+    conditions = tuple(Asked(("elastic_transform", "fog"), noise=("adc", "weights", "drift")).conditions())
+    right = (np.random.default_rng(0).random((len(conditions), len(names), 50)) > 0.4).astype(float)
+    heading = {"workload": "a", "soc": "b", "data": "c", "images": 50, "test_images": 50, "severities": [1], "chips": 3}
+    found = Shift(heading, names, tuple(right[0].mean(1)), conditions, right, resampled(right, 0, 50))
+    text = as_text(found.table(columns), columns or 300)
+    for _, places in found.rows():
+        order = found.order(places).kendall
+        cells = [f"{100 * value:.1f}" for value in found.accuracies(places)]
+        assert all(text.count(cell) >= cells.count(cell) for cell in cells)
+        assert places == [0] or f"{order.value:+.2f} [{order.low:+.2f}, {order.high:+.2f}]" in text
+    assert max(map(len, text.splitlines())) <= (columns or 300) and "order kept" in text
+    assert text.count("condition") == {80: 3, 120: 2, None: 1}[columns]
 
 
 def test_pixels_are_those_of_the_data(finished: Path) -> None:

@@ -67,12 +67,13 @@ def test_auc_is_the_share_of_pairs_in_the_right_order(seed: int) -> None:
 
 
 def test_a_training_that_diverged_is_said() -> None:
-    """A metric that is no number would be no point of a front."""
+    """A metric that is no number would be no point of a front; and of scores that are none one is the largest, too."""
     net = torch.nn.Sequential(torch.nn.Identity())
     net.weight = torch.nn.Parameter(torch.zeros(1))
-    for task in (regression(1), anomaly_detection(1)):
+    for task in (regression(1), anomaly_detection(1), classification(1)):
         x = torch.tensor([[1.0], [math.nan]])
         y = torch.tensor([[1.0, 0.0], [1.0, 1.0]]) if task.reconstructs else torch.zeros(2, 1)
+        y = y[:, 0].long() if task.name == "classification" else y
         with pytest.raises(InputError, match=f"the network's {task.measured.name} is nan: its training diverged"):
             metric(net, Split(x, y), task)
 

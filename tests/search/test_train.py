@@ -31,6 +31,7 @@ from cosoc.search.training.losses import check_losses, loss_of
 from cosoc.search.training.nets import VisionTransformer, build
 from cosoc.search.training.optimise import Group
 from cosoc.search.training.parts import Split
+from cosoc.search.training.quant import ActivationQuantiser
 from cosoc.search.training.recipe import Augmentation, Distillation, EarlyStopping, Recipe, find_recipe
 from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.search.training.task import classification, regression, segmentation
@@ -161,12 +162,15 @@ def test_losses_are_those_of_the_papers() -> None:
     found = loss_of(TASK, learning, scores, Batch(scores, y, taught=taught))
     assert torch.allclose(found, 0.75 * functional.cross_entropy(scores, y) + 0.25 * 4 * apart, atol=1e-6)
     with pytest.raises(InputError, match="distillation is of scores of classes, and the task is regression"):
-        check_losses(learning, regression(1), torch.zeros(1, 1, 4, 4))
+        check_losses(learning, regression(1), torch.zeros(1, 1, 4, 4), torch.zeros(1, 1))
     flipping = DEFAULT.model_copy(update={"augmentation": Augmentation(flip=True)})
     with pytest.raises(InputError, match=r"augmentation\.flip is of images \(c, h, w\), and items are \(16,\)"):
-        check_losses(flipping, TASK, torch.zeros(1, 16))
+        check_losses(flipping, TASK, torch.zeros(1, 16), torch.zeros(1))
     with pytest.raises(InputError, match=r"augmentation\.flip moves images, and targets of segmentation lie in them"):
-        check_losses(flipping, segmentation(CLASSES), torch.zeros(1, 1, 4, 4))
+        check_losses(flipping, segmentation(CLASSES), torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 4))
+    with pytest.raises(InputError, match=r"augmentation\.flip moves images, and targets of regression lie in them"):
+        check_losses(flipping, regression(1), torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 2, 2))  # depths, say
+    check_losses(flipping, regression(2), torch.zeros(1, 1, 4, 4), torch.zeros(1, 2))
 
 
 # ---------------------------------------------------------------------------------------------- the loop
@@ -192,7 +196,8 @@ def test_a_network_taught_by_itself_stays_where_it_is(tmp_path: Path) -> None:
 
 
 def test_an_average_is_the_geometric_one_of_all_steps(tmp_path: Path) -> None:
-    """Descent by hand, step by step: the average goes (1 - decay) of its way to the weights after each."""
+    """Descent by hand, step by step: the average begins behind the first, and goes (1 - decay) of its way to the
+    weights after each other."""
     recipe = DEFAULT.model_copy(
         update={"average": 0.75, "weights": DEFAULT.weights.model_copy(update={"optimiser": "sgd"})}
     )
@@ -208,11 +213,55 @@ def test_an_average_is_the_geometric_one_of_all_steps(tmp_path: Path) -> None:
         with torch.no_grad():
             for parameter, slope in zip(twin.parameters(), gradient, strict=True):
                 parameter -= rate * slope
-        expected = 0.75 * expected + 0.25 * weights(twin)
+        expected = 0.75 * expected + 0.25 * weights(twin) if step else weights(twin)
     assert torch.allclose(weights(with_average), expected, atol=1e-6)
     raw = network()
     trained(tmp_path / "b", raw, plain, epochs=1)
     assert torch.allclose(weights(raw), weights(twin), atol=1e-6)
+
+
+def test_an_average_has_the_ranges_of_the_first_batch(tmp_path: Path) -> None:
+    """A quantiser knows its range from the first step on; its value before that is none, and no part of the average.
+    Two steps at 0.01 move its logarithm by about 0.02 at most."""
+    quantiser = ActivationQuantiser(8)
+
+    class Quantised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.quantiser = network(), quantiser
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.net(self.quantiser(50 * x, True))
+            return out
+
+    trained(tmp_path / "a", Quantised(), DEFAULT.model_copy(update={"average": 0.99}), epochs=1)
+    first = torch.randperm(20, generator=generator(0, "phase", 0))[:8]
+    assert float(quantiser.log_clip.detach().exp()) == pytest.approx(
+        float((50 * data().x[first]).abs().max()), rel=0.03
+    )
+
+
+def dropping() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Dropout(), nn.Linear(16, CLASSES))
+
+
+@pytest.mark.parametrize("compute", [PLAIN, Compute(accumulate=2), Compute(amp="bf16")])
+def test_a_network_with_dropout_is_trained_the_same_again(tmp_path: Path, compute: Compute) -> None:
+    """Whatever was drawn before it, whoever makes the batches, and broken off or not; nobody else's draws change."""
+    one, other, broken = dropping(), dropping(), dropping()
+    trained(tmp_path / "a", one, compute=compute, epochs=3)
+    torch.rand(3)
+    at = torch.get_rng_state()
+    trained(tmp_path / "b", other, compute=replace(compute, workers=1), epochs=3)
+    assert torch.equal(torch.get_rng_state(), at)
+    assert torch.equal(weights(one), weights(other))
+    with pytest.raises(Killed):
+        trained(tmp_path / "c", broken, compute=compute, epochs=3, killed_at=2)
+    torch.rand(3)
+    again = dropping()
+    trained(tmp_path / "c", again, compute=compute, epochs=3, resume=True)
+    assert torch.equal(weights(again), weights(one))
 
 
 def test_a_phase_ends_early_with_its_best_weights(tmp_path: Path) -> None:
@@ -399,14 +448,16 @@ def silent(done: int, total: int, what: str) -> None:
 
 
 def test_a_trained_network_is_mapped_without_a_warm_up(tmp_path: Path) -> None:
-    """From the weights that it has, taught by itself: the one phase of its own is not there, its weights are."""
+    """From the weights that it has, taught by itself: the one phase of its own is not there, its weights are; those of
+    another seed, too, as nothing would train others."""
     trained_before = build("digits_cnn")
     recipe = find_recipe("imagenet-finetune", {"batch": "32", "epochs.search": "1", "epochs.fine_tune": "1"})
-    search_trained(replace(search_config(tmp_path / "run"), recipe=recipe, module=trained_before), silent)
+    search_trained(replace(search_config(tmp_path / "run"), recipe=recipe, module=trained_before, seeds=2), silent)
     log = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [one["phase"] for one in log] == ["strength_1.search", "strength_1.tune"]
-    kept = torch.load(tmp_path / "run" / "weights" / "warm_up.pt")
-    assert all(torch.equal(kept[name], value) for name, value in trained_before.state_dict().items())
+    assert [one["phase"] for one in log] == ["strength_1.search", "strength_1.tune", "strength_1.seed_1.tune"]
+    for phase in ("warm_up", "warm_up.seed_1"):
+        kept = torch.load(tmp_path / "run" / "weights" / f"{phase}.pt")
+        assert all(torch.equal(kept[name], value) for name, value in trained_before.state_dict().items())
 
 
 SHARED = """

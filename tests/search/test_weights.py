@@ -68,6 +68,16 @@ def test_a_classifier_of_other_classes_stays_as_it_is_initialised(state: State) 
     assert set(fit(build("digits_resnet"), without, "body.pt", 10).fresh) == {"fc.weight", "fc.bias"}
 
 
+def test_a_layer_with_as_many_channels_as_classes_is_no_classifier(state: State) -> None:
+    """digits_resnet's first block has 32 channels: with 32 classes, what is missing of it is still missing."""
+    assert state["conv1.weight"].shape[0] == 32
+    without = {name: value for name, value in state.items() if not name.startswith(("conv1", "fc"))}
+    with pytest.raises(InputError, match=r"missing: conv1\.weight"):
+        fit(build("digits_resnet", 1, 32), without, "file.pt", 32)
+    body = {name: value for name, value in state.items() if not name.startswith("fc")}
+    assert set(fit(build("digits_resnet", 1, 32), body, "file.pt", 32).fresh) == {"fc.weight", "fc.bias"}
+
+
 def test_every_tensor_that_does_not_fit_is_named(state: State) -> None:
     """One message; of many names the number. Nothing is half-loaded, as nothing is loaded by looking."""
     net = build("digits_resnet")
@@ -121,6 +131,10 @@ class Runs:
         (lambda path: torch.save([1, 2], path), "found a list"),
         (lambda path: torch.save({"epoch": 3}, path), "found epoch"),
         (lambda path: torch.save({"a": Runs()}, path), "holds more than tensors"),
+        (
+            lambda path: torch.save(build("digits_cnn"), path),
+            "DigitsCnn, which is not run; torch.save(",
+        ),
         (lambda path: None, "cannot be read: No such file"),
     ],
 )
