@@ -23,7 +23,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, fx, nn
 
 from cosoc.search.spaces.heads import Unit, attentions, head_orders, units
-from cosoc.search.spaces.products import spell_out
+from cosoc.search.spaces.products import spell_out, take_apart
 from cosoc.search.training.gates import Estimator, gates_of, one_hot, soft
 from cosoc.search.training.quant import (
     ActivationQuantiser,
@@ -340,6 +340,7 @@ def prepare(net: nn.Module, workload: Workload, soc: SoC, cores: Sequence[str] =
 def quantised(folded: nn.Module, workload: Workload, soc: SoC, able: Callable[[Layer], Sequence[str]]) -> MixedNet:
     """The network with every weighted layer mixed over the cores that `able` names, where it is not a mixed one yet,
     and with quantisers for what they read."""
+    take_apart(folded, workload)
     graph = traced(folded)
     modules = dict(folded.named_modules())
     layers: dict[str, MixedLayer] = {}
