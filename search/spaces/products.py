@@ -42,11 +42,10 @@ def _parts(linear: nn.Linear, sizes: list[int]) -> Fused:
     bias = [None] * len(sizes) if linear.bias is None else linear.bias.detach().split(sizes)
     found = Fused()
     for weight, own in zip(linear.weight.detach().split(sizes), bias, strict=True):
-        product = nn.Linear(weight.shape[1], weight.shape[0], own is not None, weight.device, weight.dtype)
-        with torch.no_grad():
-            product.weight.copy_(weight)
-            if own is not None:
-                product.bias.copy_(own)
+        product = nn.Linear(weight.shape[1], weight.shape[0], own is not None, device="meta")  # draws nothing
+        product.weight = nn.Parameter(weight.clone())
+        if own is not None:
+            product.bias = nn.Parameter(own.clone())
         found.append(product)
     return found.train(linear.training)
 
