@@ -35,13 +35,13 @@ def take_apart(net: nn.Module, workload: Workload) -> None:
             parts.setdefault(path, []).append(layer.k)
     for path, sizes in parts.items():
         parent, _, name = path.rpartition(".")
-        setattr(net.get_submodule(parent), name, _parts(modules[path], sizes))  # type: ignore[arg-type]
+        setattr(net.get_submodule(parent), name, _parts(modules[path], sizes))
 
 
 def _parts(linear: nn.Linear, sizes: list[int]) -> Fused:
-    bias = [None] * len(sizes) if linear.bias is None else linear.bias.detach().split(sizes)
+    bias = [None] * len(sizes) if linear.bias is None else torch.split_with_sizes(linear.bias.detach(), sizes)
     found = Fused()
-    for weight, own in zip(linear.weight.detach().split(sizes), bias, strict=True):
+    for weight, own in zip(torch.split_with_sizes(linear.weight.detach(), sizes), bias, strict=True):
         product = nn.Linear(weight.shape[1], weight.shape[0], own is not None, device="meta")  # draws nothing
         product.weight = nn.Parameter(weight.clone())
         if own is not None:

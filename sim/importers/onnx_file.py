@@ -646,10 +646,10 @@ def _moved(reader: _Reader, node: Any, source: str, channels: np.ndarray) -> lis
         axis = int(graph.attribute(node, "axis", 0))
         ends = np.cumsum([shapes[out][axis] for out in node.output])[:-1]
         return np.split(channels, ends, axis)
-    given = [graph.constant(name) for name in beside]
-    if node.op_type not in _MOVES or any(one is None for one in given):
+    given = [one for name in beside if (one := graph.constant(name)) is not None]
+    if node.op_type not in _MOVES or len(given) < len(beside):
         return None
-    if node.op_type == "Gather" and len(np.unique(given[0])) < np.size(given[0]):
+    if node.op_type == "Gather" and len(np.unique(given[0])) < given[0].size:
         return None
     return [np.asarray(_FOLDS[node.op_type](graph, node, channels, *given))]
 

@@ -24,6 +24,7 @@ from cosoc.search.training.repair import placed
 from cosoc.search.training.space import TrainingConfig, search_trained
 from cosoc.search.training.weights import fit
 from cosoc.sim.files.catalog import find_soc
+from cosoc.sim.files.mapping_file import load_mapping
 from cosoc.sim.importers.fused import partition
 from cosoc.sim.importers.torch_export import from_module
 from cosoc.sim.model.workload import Workload
@@ -154,10 +155,10 @@ def test_weights_of_one_layer_are_loaded_and_searched(tmp_path: Path) -> None:
     )  # fmt: skip
     result = search_trained(config, lambda done, total, what: None)
     assert set(torch.load(tmp_path / "run" / "weights" / "warm_up.pt")) == set(net.state_dict())
+    workload = from_module(net.eval(), (1, 8, 8), "fused")
     for one in result.found:
-        parts = [
-            [(part.core, part.channels) for part in one.mapping.layers[f"blocks.0.qkv.{i}"].parts] for i in range(3)
-        ]
+        layers = load_mapping(tmp_path / "run" / one.mapping, workload, DIANA).layers
+        parts = [[(part.core, part.channels) for part in layers[f"blocks.0.qkv.{i}"].parts] for i in range(3)]
         assert parts[0] == parts[1] == parts[2] and all(k % 16 == 0 for _, k in parts[0])
 
 
