@@ -1,10 +1,10 @@
-"""Transformers at full size, the part `large` of training.py: ViT-B/16 on 224 pixels and BERT-Base on 128 tokens, all
-twelve blocks, with random weights, through every step of a search on chips of several kinds.
+"""Transformers at full size, the part `large` of training.py: ViT-B/16 on 224 pixels and BERT-Base on the numbers of
+128 tokens, all twelve blocks, with random weights, through every step of a search on chips of several kinds.
 
 Each step is done once, with its time and the most memory while it is. What a search does often (steps of an epoch,
 mappings simulated for the table of costs that its front is made of) is extrapolated from what one takes, and called so.
 A chip that cannot take a network refuses it with the reason; beside it the same chip with a memory that holds it, as
-`--set` would say. BERT's embeddings are tables that a host looks up, and not part of the network here.
+`--set` would say.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cosoc.search.spaces.channels import assignment, fix, make_contiguous, prepa
 from cosoc.search.spaces.shares import ShareCosts, Tangent
 from cosoc.search.training.compute import Compute
 from cosoc.search.training.gradient import COST_EVERY
-from cosoc.search.training.nets import PostNormBlock, VisionTransformer, vit_base
+from cosoc.search.training.nets import Bert, VisionTransformer, vit_base
 from cosoc.search.training.opening import check_channels
 from cosoc.search.training.parts import Split
 from cosoc.search.training.recipe import find_recipe
@@ -36,6 +36,7 @@ from cosoc.search.training.task import classification
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.workload_file import dump_workload, load_workload
+from cosoc.sim.importers.build import Input
 from cosoc.sim.importers.torch_export import from_module
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.soc import SoC
@@ -46,17 +47,23 @@ EPOCH = 10_000  # items of an epoch that is extrapolated
 SCALE = 1e-9  # of ticks in the loss: any weight takes as long
 
 
-class Bert(nn.Module):
-    """Encoder blocks over embedded tokens (width, 1, tokens), and a classifier of the first (Devlin et al. 2019)."""
+WORDS, POSITIONS, TOKENS = 30_522, 512, 128  # of BERT
 
-    def __init__(self, width: int, heads: int, depth: int) -> None:
-        super().__init__()
-        self.blocks = nn.Sequential(*(PostNormBlock(width, heads) for _ in range(depth)))
-        self.fc = nn.Linear(width, CLASSES)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc(self.blocks(x.flatten(2).transpose(1, 2))[:, 0])
-        return out
+@dataclass(frozen=True)
+class Net:
+    """A network, an item of its input, and how many values one of whole numbers can have."""
+
+    make: Callable[[], nn.Module]
+    item: Input
+    values: int = 0
+
+    def drawn(self, n: int, draws: torch.Generator) -> Tensor:
+        """Random items."""
+        shape = (n, *self.item.shape)
+        return (
+            torch.randint(self.values, shape, generator=draws) if self.values else torch.randn(shape, generator=draws)
+        )
 
 
 @dataclass(frozen=True)
@@ -73,12 +80,13 @@ class Machine:
         return self.name + "".join(f" --set {key}={value}" for key, value in self.set.items())
 
 
-NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
-    "vit_base": (lambda: vit_base(3, CLASSES), (3, 224, 224)),
-    "bert_base": (lambda: Bert(768, 12, 12), (768, 1, 128)),
+NETS = {
+    "vit_base": Net(lambda: vit_base(3, CLASSES), Input("", (3, 224, 224))),
+    "bert_base": Net(lambda: Bert(WORDS, POSITIONS, 768, 12, 12, CLASSES), Input("", (TOKENS,), "int64"), WORDS),
 }
-TINY: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
-    "tiny": (lambda: VisionTransformer(1, CLASSES, 8, 4, 32, 1, 2), (1, 8, 8)),
+TINY = {
+    "tiny": Net(lambda: VisionTransformer(1, CLASSES, 8, 4, 32, 1, 2), Input("", (1, 8, 8))),
+    "tiny_bert": Net(lambda: Bert(50, 16, 32, 2, 1, CLASSES), Input("", (8,), "int64"), 50),
 }
 BIG = "268435456"  # 256 MiB
 MACHINES = (
@@ -95,17 +103,17 @@ def large(quick: bool, compute: Compute, wanted: Sequence[str], known: Mapping[s
     """All cases, or those with one of the wanted words in their names; known: what was measured before stays."""
     found: dict[str, Any] = {"batch": BATCH, "epoch": EPOCH, "device": compute.device}
     found["read"], found["cases"] = dict(known.get("read", {})), dict(known.get("cases", {}))
-    for name, (make, shape) in (TINY if quick else NETS).items():
+    for name, one in (TINY if quick else NETS).items():
         machines = [one for one in (MACHINES[:1] if quick else MACHINES) if _asked(f"{name} on {one.label}", wanted)]
         if not machines:
             continue
         torch.manual_seed(0)
-        net = make().eval()
-        workload, found["read"][name] = read(net, name, shape)
+        net = one.make().eval()
+        workload, found["read"][name] = read(net, name, one.item)
         for machine in machines:
             label = f"{name} on {machine.label}"
             print(label, flush=True)
-            found["cases"][label] = _case(net, workload, machine, shape, compute)
+            found["cases"][label] = _case(net, one, workload, machine, compute)
     show(found)
     return found
 
@@ -114,10 +122,10 @@ def _asked(label: str, wanted: Sequence[str]) -> bool:
     return not wanted or any(word in label for word in wanted)
 
 
-def read(net: nn.Module, name: str, shape: tuple[int, int, int]) -> tuple[Workload, dict[str, Any]]:
+def read(net: nn.Module, name: str, item: Input) -> tuple[Workload, dict[str, Any]]:
     """A network as a workload, by way of the file that `cosoc import` writes."""
     with watched("cpu") as export:
-        workload = from_module(net, shape, name)
+        workload = from_module(net, [item], name)
     with tempfile.TemporaryDirectory() as folder, watched("cpu") as again:
         file = Path(folder) / f"{name}.yaml"
         file.write_text(dump_workload(workload), encoding="utf-8")
@@ -126,19 +134,19 @@ def read(net: nn.Module, name: str, shape: tuple[int, int, int]) -> tuple[Worklo
     return workload, size | {"steps": {"export": asdict(export), "file": asdict(again)}, "same": same}
 
 
-def _case(net: nn.Module, workload: Workload, machine: Machine, shape: tuple[int, ...], compute: Compute) -> Any:
+def _case(net: nn.Module, about: Net, workload: Workload, machine: Machine, compute: Compute) -> Any:
     steps: dict[str, Took] = {}
     found: dict[str, Any] = {"steps": steps}
     try:
         soc = find_soc(machine.name, machine.set)
-        found |= _through(net, workload, soc, machine.steps, shape, compute, steps)
+        found |= _through(net, about, workload, soc, machine.steps, compute, steps)
     except InputError as error:
         found["refused"] = str(error)
     return found | {"steps": {name: asdict(took) for name, took in steps.items()}}
 
 
 def _through(
-    net: nn.Module, workload: Workload, soc: SoC, count: int, shape: tuple[int, ...], compute: Compute,
+    net: nn.Module, about: Net, workload: Workload, soc: SoC, count: int, compute: Compute,
     steps: dict[str, Took],
 ) -> dict[str, Any]:  # fmt: skip
     """Every step of a search on one chip; steps: filled in as they are done, up to where the chip refuses."""
@@ -153,7 +161,7 @@ def _through(
     with watched("cpu") as steps["quantise"]:
         mixed = prepare(copy.deepcopy(net), workload, soc)
     draws = torch.Generator().manual_seed(0)
-    data = Split(torch.randn(8, *shape, generator=draws), torch.randint(CLASSES, (8,), generator=draws))
+    data = Split(about.drawn(8, draws), torch.randint(CLASSES, (8,), generator=draws))
     cost = Tangent(lambda shares: costs.estimate(shares).ticks * SCALE, COST_EVERY)
     step = step_of(mixed, data, classification(CLASSES), find_recipe("default"), "search", BATCH, compute, cost)
     steps["step, first"], steps["step"] = timed(step, count, compute.device)
@@ -162,7 +170,7 @@ def _through(
         cost.renew()
         cost(mixed.shares())
     with watched("cpu") as steps["discretise"]:
-        ordered, _ = make_contiguous(mixed.eval(), workload, assignment(mixed), shape)
+        ordered, _ = make_contiguous(mixed.eval(), workload, assignment(mixed), about.item.shape)
         fix(mixed, ordered)
     with watched("cpu") as steps["simulate"]:
         after = costs.oracle.simulate(to_mapping(mixed, ordered, "overlapped", "found"))

@@ -22,7 +22,7 @@ from cosoc.inputs import (
     cluster_of,
     mapping_of,
     network_of,
-    one_size,
+    one_input,
     soc_of,
 )
 from cosoc.searching import STREAMED, search
@@ -280,7 +280,7 @@ def wrap(
         raise InputError("estimate and primed exclude each other: an estimate has been fitted; give one")
     theta = fitted_factors(estimate, machine)
     mappings = 0 if theta is not None else PRIMED if primed is None else primed
-    return wrapped(model, machine, one_size(example), space, runtime, theta, mappings, seed)
+    return wrapped(model, machine, one_input(example), space, runtime, theta, mappings, seed)
 
 
 __all__ = [

@@ -17,6 +17,7 @@ from cosoc.sim.files.catalog import bounded_cluster, find_cluster, find_soc
 from cosoc.sim.files.mapping_file import find_cluster_mapping, find_mapping
 from cosoc.sim.files.reading import Reading
 from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.importers.build import Input
 from cosoc.sim.model.cluster import Cluster
 from cosoc.sim.model.mapping import Mapping, Runtime
 from cosoc.sim.model.soc import SoC
@@ -107,12 +108,12 @@ def sizes(example: Tensor | Sequence[int]) -> tuple[int, ...]:
     return tuple(int(size) for size in getattr(example, "shape", example))
 
 
-def one_size(example: Example) -> tuple[int, ...]:
-    """The sizes of the one input of a network that is trained. InputError for several, or one by name."""
-    shapes = reading_of(example).shapes
-    if len(shapes) != 1 or shapes[0][0]:
+def one_input(example: Example) -> Input:
+    """The one input of a network that is trained, batch first. InputError for several, or one by name."""
+    asked = reading_of(example)
+    if len(asked.shapes) != 1 or asked.shapes[0][0]:
         raise InputError("a network that is trained has one input, such as (1, 3, 32, 32), without a name")
-    return shapes[0][1]
+    return Input("", asked.shapes[0][1], dict(asked.dtypes).get("", ""))
 
 
 def mapping_of(
@@ -145,5 +146,5 @@ def _own_runtime(mapping: Mapping, runtime: Runtime | None) -> None:
 
 __all__ = [
     "ACluster", "AMapping", "ANetwork", "ASoC", "Example", "Overrides", "Reading", "cluster_mapping_of", "cluster_of",
-    "mapping_of", "network_of", "one_size", "reading_of", "sizes", "soc_of",
+    "mapping_of", "network_of", "one_input", "reading_of", "sizes", "soc_of",
 ]  # fmt: skip

@@ -170,7 +170,7 @@ def search(
         if epochs is not None and not how.shares:
             raise InputError(f"epochs: recipe {how.name} says how many each phase has; leave it out")
         name, module = _trainable(workload, trained)
-        from cosoc.inputs import one_size, soc_of
+        from cosoc.inputs import one_input, soc_of
         from cosoc.search.training.calibrated import Calibration
         from cosoc.search.training.noise import kinds_of
         from cosoc.search.training.space import TrainingConfig, search_trained
@@ -180,7 +180,7 @@ def search(
             soc=machine, workload=name, module=module, space=trained, inner=parts[1:], template=template, cut=cut,
             weights=None if weights is None else Path(weights), calibrate_only=calibrate_only,
             calibration=Calibration(calibration_images, clip),
-            input_shape=None if example is None else one_size(example), data=data, objective=objective,
+            input_shape=None if example is None else one_input(example).shape, data=data, objective=objective,
             strengths=tuple(strengths), targets=bounds, estimator=estimator, points=points or DEFAULT_POINTS,
             recipe=how, epochs=EPOCHS if epochs is None else epochs, seed=seed, seeds=seeds, runtime=runtime,
             resume=resume, redo=redo, theta=theta(machine), train_images=train_images, cost_model=cost_model,

@@ -15,7 +15,7 @@ calibrated estimate of the gates' channel counts (`spaces.shares`), with a gradi
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -29,6 +29,7 @@ from cosoc.search.training.opening import check_channels, seeded
 from cosoc.search.training.train import generator
 from cosoc.sim.errors import InputError
 from cosoc.sim.figures import Figures, objective
+from cosoc.sim.importers.build import Input
 from cosoc.sim.model.mapping import Mapping, Runtime
 from cosoc.sim.model.soc import SoC
 from cosoc.sim.theta import Theta
@@ -135,26 +136,27 @@ SURE = 20.0  # of a settled channel's logit above the others: odds of e^20 to 1
 def wrap(
     model: nn.Module,
     soc: SoC,
-    shape: Sequence[int],
+    example: Input,
     space: Space,
     runtime: Runtime,
     theta: Theta | None,
     primed: int,
     seed: int,
 ) -> Wrapped:
-    """The module with its choices open; it is left as it was. shape: of its input, batch of one. theta: of the
+    """The module with its choices open; it is left as it was. example: its input, batch of one. theta: of the
     estimate; None where it is fitted to so many random mappings first. InputError where the network cannot be read, or
     there is nothing to choose."""
-    if len(shape) < 2 or shape[0] != 1:
-        found = ",".join(map(str, shape))
+    if len(example.shape) < 2 or example.shape[0] != 1:
+        found = ",".join(map(str, example.shape))
         raise InputError(f"example of {found}: a batch of one is needed, such as (1, 3, 32, 32)")
     net, name = copy.deepcopy(model).cpu(), type(model).__name__.lower()
+    item = replace(example, shape=example.shape[1:])
     if space == "channels":
-        opened = channel_space(net, shape[1:], soc, runtime, name, ())
+        opened = channel_space(net, item, soc, runtime, name, ())
         check_channels(opened.workload, soc)
     else:
         with seeded(seed, "blocks"):
-            opened = operator_space(net, shape[1:], soc, runtime, name, (), TEMPLATE, CUT)
+            opened = operator_space(net, item, soc, runtime, name, (), TEMPLATE, CUT)
     costs = ShareCosts(opened.workload, soc, runtime)
     if theta is not None:
         costs.start(theta)

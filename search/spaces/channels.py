@@ -12,6 +12,7 @@ core (`assignment`) and the channels of a core are made contiguous (`make_contig
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, fx, nn
 
 from cosoc.search.spaces.heads import Unit, attentions, head_orders, units
-from cosoc.search.spaces.products import spell_out
+from cosoc.search.spaces.products import spell_out, take_apart
 from cosoc.search.training.gates import Estimator, gates_of, one_hot, soft
 from cosoc.search.training.quant import (
     ActivationQuantiser,
@@ -306,11 +307,29 @@ class _Tracer(fx.Tracer):
 
 
 def traced(net: nn.Module) -> fx.Graph:
-    """The graph of a network's forward pass; InputError where it has none."""
+    """The graph of a network's forward pass, arguments that may be left out being left out; InputError where it has
+    none."""
+    given = inspect.signature(net.forward).parameters.values()
+    left_out = {one.name: one.default for one in given if isinstance(one.default, (type(None), bool, int, float, str))}
     try:
-        return _Tracer().trace(net)
+        graph = _Tracer().trace(net, left_out)
     except Exception as error:  # fx raises what the traced code raises
         raise InputError(f"{type(net).__name__} cannot be traced, so it cannot be quantised: {error}") from error
+    called = {f"{name}_{number}" for number, name in enumerate(left_out, 1)}  # as fx calls them
+    for node in [node for node in graph.nodes if node.op == "placeholder" and node.target in called]:
+        for check in reversed(_behind(node)):  # that it is what it was traced with
+            graph.erase_node(check)
+        graph.erase_node(node)
+    return graph
+
+
+def _behind(node: fx.Node) -> list[fx.Node]:
+    """What depends on a node, in the graph's order."""
+    found = dict.fromkeys([node])
+    for later in node.graph.nodes:
+        if any(arg in found for arg in later.all_input_nodes):
+            found[later] = None
+    return list(found)[1:]
 
 
 def replace_module(net: nn.Module, path: str, module: nn.Module) -> None:
@@ -340,6 +359,7 @@ def prepare(net: nn.Module, workload: Workload, soc: SoC, cores: Sequence[str] =
 def quantised(folded: nn.Module, workload: Workload, soc: SoC, able: Callable[[Layer], Sequence[str]]) -> MixedNet:
     """The network with every weighted layer mixed over the cores that `able` names, where it is not a mixed one yet,
     and with quantisers for what they read."""
+    take_apart(folded, workload)
     graph = traced(folded)
     modules = dict(folded.named_modules())
     layers: dict[str, MixedLayer] = {}
@@ -557,7 +577,7 @@ def make_contiguous(
     for one in attentions(workload):
         products, values = (_losses(net, chosen, members[groups[name]])[0] for name in (one.query, one.value))
         orders[groups[one.query]], orders[groups[one.value]] = head_orders(products, values, one.heads)
-    x = torch.randn(1, *(input_shape or workload.input_shape), generator=torch.Generator().manual_seed(0))
+    x = _example(workload, input_shape or workload.input_shape)
     before = _probed(net, chosen, x)
     moved = {name: cores[orders[groups[name]]] if groups[name] in orders else cores for name, cores in chosen.items()}
     with torch.no_grad():
@@ -606,6 +626,13 @@ def _common_order(net: MixedNet, chosen: Assignment, names: Sequence[str]) -> Te
     return torch.from_numpy(np.lexsort((np.arange(len(loss)), alike[place])))
 
 
+def _example(workload: Workload, shape: Sequence[int]) -> Tensor:
+    """A random item, batch of one: numbers of rows where tables are looked up by the input."""
+    rows = [layer.rows for layer in workload if layer.op == "gather" and INPUT in layer.inputs]
+    draws = torch.Generator().manual_seed(0)
+    return torch.randint(min(rows), (1, *shape), generator=draws) if rows else torch.randn(1, *shape, generator=draws)
+
+
 def _probed(net: MixedNet, chosen: Assignment, x: Tensor) -> Tensor:
     """The outputs for x under an assignment, in double precision, with nothing else of the network changed."""
     dtype, training = next(net.parameters()).dtype, net.training
@@ -613,7 +640,7 @@ def _probed(net: MixedNet, chosen: Assignment, x: Tensor) -> Tensor:
         net.double().eval()
         fix(net, chosen)
         with torch.no_grad():
-            out: Tensor = net(x.double())
+            out: Tensor = net(x.double() if x.is_floating_point() else x)
         net.to(dtype).train(training)
     return out
 

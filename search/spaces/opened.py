@@ -18,6 +18,7 @@ from cosoc.search.spaces import operators
 from cosoc.search.spaces.channels import Assignment, MixedNet, make_contiguous, prepare
 from cosoc.search.spaces.shares import Counts
 from cosoc.sim.errors import InputError
+from cosoc.sim.importers.build import Input
 from cosoc.sim.importers.torch_export import from_module
 from cosoc.sim.manual import named_mapping
 from cosoc.sim.model.mapping import Mapping as NetworkMapping
@@ -72,12 +73,12 @@ class Opened:
 
 
 def channel_space(
-    net: nn.Module, input_shape: Sequence[int], soc: SoC, runtime: Runtime, name: str, manual: Sequence[str] | None
+    net: nn.Module, item: Input, soc: SoC, runtime: Runtime, name: str, manual: Sequence[str] | None
 ) -> Opened:
     """Channels to cores: formats differ, the operator does not. manual: names of mappings, None for all known."""
     ternary = any(core.ternary for core in soc.cores.values())
     known = (REFERENCE, *TERNARY, CHEAPEST) if ternary else (REFERENCE, CHEAPEST)
-    workload = from_module(net, tuple(input_shape), name)
+    workload = from_module(net, [item], name)
 
     def named(mapping: str) -> NetworkMapping | None:
         return None if mapping == CHEAPEST else named_mapping(mapping, workload, soc, runtime)
@@ -95,13 +96,13 @@ def channel_space(
         draw=lambda generator: None,
         fixed=None,
         settled=lambda mixed, chosen: chosen,
-        contiguous=lambda mixed, chosen: make_contiguous(mixed, workload, chosen, tuple(input_shape))[0],
+        contiguous=lambda mixed, chosen: make_contiguous(mixed, workload, chosen, item.shape)[0],
     )
 
 
 def operator_space(
     net: nn.Module,
-    input_shape: Sequence[int],
+    item: Input,
     soc: SoC,
     runtime: Runtime,
     name: str,
@@ -114,7 +115,7 @@ def operator_space(
     manual: names of `operators.MANUAL_CUTS`, None for all. Raises InputError for other names, and where nothing can be
     chosen.
     """
-    supernet = operators.with_choices(net, input_shape, soc, template, name)
+    supernet = operators.with_choices(net, [item], soc, template, name)
     cuts = operators.manual_cuts(supernet)
     manual = (*cuts, CHEAPEST) if manual is None else manual
     unknown = [mapping for mapping in manual if mapping not in (*cuts, CHEAPEST)]

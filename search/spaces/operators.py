@@ -32,6 +32,7 @@ from cosoc.search.training.gates import Estimator
 from cosoc.search.training.parallel import batch_norm
 from cosoc.search.training.quant import integer_weight, per_channel, ste
 from cosoc.sim.errors import InputError
+from cosoc.sim.importers.build import Input, Shape
 from cosoc.sim.importers.torch_export import from_module
 from cosoc.sim.model.mapping import LayerPlan, Part, Runtime
 from cosoc.sim.model.mapping import Mapping as NetworkMapping
@@ -236,11 +237,11 @@ class Supernet:
 
 
 def with_choices(
-    net: nn.Module, input_shape: Sequence[int], soc: SoC, template: Template, name: str = "network"
+    net: nn.Module, inputs: Shape | Sequence[Input], soc: SoC, template: Template, name: str = "network"
 ) -> Supernet:
     """A network with choices in place of its blocks; weights that are new are drawn from torch's default generator.
 
-    net: in floating point, with batch norms, input_shape (c, iy, ix). Raises InputError where no block can be served,
+    net: in floating point, with batch norms; inputs: as of `from_module`. Raises InputError where no block is served,
     with the reason for each.
     """
     net = copy.deepcopy(net)
@@ -258,7 +259,7 @@ def with_choices(
             else:
                 blocks[place.path] = made
         whole = _rewritten(net, places, blocks)
-        workload = _workload(whole, blocks, tuple(input_shape), name)
+        workload = _workload(whole, blocks, inputs, name)
         pairs = {path: _pair(workload[f"{path}.conv"], soc) for path in blocks}
         unserved = {path: pair for path, pair in pairs.items() if isinstance(pair, str)}
         if not unserved:
@@ -297,12 +298,14 @@ def _rewritten(net: nn.Module, places: Sequence[Found], blocks: Mapping[str, Cho
     return whole
 
 
-def _workload(net: fx.GraphModule, blocks: Mapping[str, ChoiceBlock], shape: tuple[int, ...], name: str) -> Workload:
+def _workload(
+    net: fx.GraphModule, blocks: Mapping[str, ChoiceBlock], inputs: Shape | Sequence[Input], name: str
+) -> Workload:
     plain = copy.deepcopy(net)
     for path, block in blocks.items():
         replace_module(plain, path, block.first_alone())
     layers: list[Layer] = []
-    exported = from_module(plain.eval(), shape, name)
+    exported = from_module(plain.eval(), inputs, name)
     for layer in exported:
         chooses = blocks.get(layer.name.removesuffix(".conv"))
         layers += [layer] if chooses is None else _alternatives(layer, chooses, exported)

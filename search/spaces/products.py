@@ -1,14 +1,53 @@
-"""Attention as the products that a chip computes: scores, their softmax, and the product with the values.
+"""Attention as the products that a chip computes: queries, keys and values, scores, their softmax, and the product with
+the values.
 
-A fused attention hides the tensors between them, which lie in memory in the formats of its cores like all others.
+A fused attention hides the tensors between them, which lie in memory in the formats of its cores like all others. A
+module that computes several products at once is taken apart as its layers are in the workload.
 """
 
 from __future__ import annotations
 
-from torch import Tensor, fx
+import torch
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from cosoc.sim.model.workload import Workload
+
 FUSED = "scaled_dot_product_attention"
+PLAIN = {"attn_mask": None, "dropout_p": 0.0, "is_causal": False, "scale": None, "enable_gqa": False}
+
+
+class Fused(nn.ModuleList):
+    """Products of one input, side by side: what one of all their weights gives."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([product(x) for product in self], -1)
+
+
+def take_apart(net: nn.Module, workload: Workload) -> None:
+    """Put `Fused` products into the place of every linear module of which the workload has the parts, `NAME.0` and so
+    on in the order of their channels."""
+    modules = dict(net.named_modules())
+    parts: dict[str, list[int]] = {}
+    for layer in workload:
+        path, _, number = layer.name.rpartition(".")
+        if layer.op == "conv" and number.isdigit() and type(modules.get(path)) is nn.Linear:
+            parts.setdefault(path, []).append(layer.k)
+    for path, sizes in parts.items():
+        parent, _, name = path.rpartition(".")
+        setattr(net.get_submodule(parent), name, _parts(modules[path], sizes))
+
+
+def _parts(linear: nn.Linear, sizes: list[int]) -> Fused:
+    bias = [None] * len(sizes) if linear.bias is None else torch.split_with_sizes(linear.bias.detach(), sizes)
+    found = Fused()
+    for weight, own in zip(torch.split_with_sizes(linear.weight.detach(), sizes), bias, strict=True):
+        product = nn.Linear(weight.shape[1], weight.shape[0], own is not None, device="meta")  # draws nothing
+        product.weight = nn.Parameter(weight.clone())
+        if own is not None:
+            product.bias = nn.Parameter(own.clone())
+        found.append(product)
+    return found.train(linear.training)
 
 
 def scaled_scores(query: Tensor, key: Tensor) -> Tensor:
@@ -22,7 +61,7 @@ def spell_out(graph: fx.Graph) -> None:
     masked, drop out or scale otherwise, which stay as they are."""
     for node in list(graph.nodes):
         fused = node.op == "call_function" and getattr(node.target, "__name__", "") == FUSED
-        if not fused or len(node.args) != 3 or node.kwargs:
+        if not fused or len(node.args) != 3 or any(PLAIN.get(key, ...) != value for key, value in node.kwargs.items()):
             continue
         query, key, value = node.args
         with graph.inserting_before(node):
@@ -32,4 +71,4 @@ def spell_out(graph: fx.Graph) -> None:
         graph.erase_node(node)
 
 
-__all__ = ["scaled_scores", "spell_out"]
+__all__ = ["Fused", "scaled_scores", "spell_out", "take_apart"]

@@ -31,6 +31,7 @@ from cosoc.search.training.own_data import from_factory
 from cosoc.search.training.parts import Given, Part, Split, Stored
 from cosoc.search.training.task import Task, classification
 from cosoc.sim.errors import InputError
+from cosoc.sim.importers.build import Input
 
 # Where `--data NAME` looks, in this order. Debian's package dataset-fashion-mnist installs into the second.
 FOLDERS: Mapping[str, tuple[str, ...]] = {
@@ -77,7 +78,13 @@ class Data:
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Of one item: (c, h, w) of an image."""
-        return tuple(self.train.items(torch.zeros(1, dtype=torch.int64))[0].shape[1:])
+        return self.item.shape
+
+    @property
+    def item(self) -> Input:
+        """One item, as a network takes it."""
+        x, _ = self.train.items(torch.zeros(1, dtype=torch.int64))
+        return Input("", tuple(x.shape[1:]), "" if x.is_floating_point() else "int64")
 
     def split(self) -> dict[str, dict[str, int | str]]:
         """By what a run knows its data again, as plain data: items of each part, and a digest of their classes, one

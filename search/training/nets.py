@@ -400,6 +400,29 @@ class Prefill(nn.Module):
         return out
 
 
+class Bert(nn.Module):
+    """Post-norm blocks over the embedded numbers of tokens (n, tokens), all of the first of two segments (Devlin et al.
+    2019); scores of the first token's vector, or of each one's."""
+
+    def __init__(
+        self, vocabulary: int, positions: int, width: int, heads: int, depth: int, outputs: int, of_each: bool = False
+    ) -> None:
+        super().__init__()
+        self.of_each = of_each
+        self.words = nn.Embedding(vocabulary, width)
+        self.positions = nn.Embedding(positions, width)
+        self.segments = nn.Embedding(2, width)
+        self.norm = nn.LayerNorm(width, eps=1e-12)
+        self.blocks = nn.Sequential(*(PostNormBlock(width, heads) for _ in range(depth)))
+        self.fc = nn.Linear(width, outputs)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.words(tokens) + self.positions.weight[: tokens.shape[1]] + self.segments.weight[0]
+        x = self.blocks(self.norm(x))
+        out: Tensor = self.fc(x if self.of_each else x[:, 0])
+        return out
+
+
 class Decode(nn.Module):
     """One decoder block for one new token. The input is the cache (width, 1, tokens), which is read as keys and as
     values; its last vector stands for the token's."""

@@ -758,14 +758,16 @@ def opened(config: TrainingConfig, data: Data) -> Opened:
         check_channels(workload, config.soc)
     net = network(config.workload, data, config.input_shape, config.seed, config.module)
     if config.space == "channels":
-        made = channel_space(net, shape, config.soc, config.runtime, name, config.manual)
+        made = channel_space(net, data.item, config.soc, config.runtime, name, config.manual)
         if choosing:
             check_channels(made.workload, config.soc)
         return made
     if config.estimator == "score":
         raise InputError("estimator score: draws channels one by one; space operators takes expectation or montecarlo")
     with seeded(config.seed, "blocks"):
-        return operator_space(net, shape, config.soc, config.runtime, name, config.manual, config.template, config.cut)
+        return operator_space(
+            net, data.item, config.soc, config.runtime, name, config.manual, config.template, config.cut
+        )
 
 
 def _counts(mapping: Mapping) -> dict[str, dict[str, int]]:

@@ -4,6 +4,7 @@ it, and what layers have beside weights (constants, functions of real numbers, w
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,6 +58,7 @@ class Traced:
     formats: dict[str, Whole] = field(default_factory=dict)
     beside: dict[str, Unweighted] = field(default_factory=dict)
     names: dict[fx.Node, str] = field(default_factory=dict)  # the tensor that a node has, in whatever shape
+    fused: dict[fx.Node, tuple[str, ...]] = field(default_factory=dict)  # those that it has side by side
     constants: dict[fx.Node, Unweighted] = field(default_factory=dict)
     shapes: set[fx.Node] = field(default_factory=set)  # nodes that have no more than sizes
     taken: set[str] = field(default_factory=set)
@@ -76,6 +78,10 @@ class Traced:
                 self.constants[node] = Unweighted(constant=_columns(_attribute(self.net, str(node.target))))
         elif self._shape(node, kind):
             self.shapes.add(node)
+        elif node.args and node.args[0] in self.fused:
+            self._apart(node, kind, self.fused[node.args[0]])  # type: ignore[index]
+        elif kind in JOINED and read and not self._stands_for(("concat",), read):
+            self.fused[node] = read
         elif isinstance(module, MixedLayer):
             self.names[node] = str(node.target)
         elif isinstance(module, ActivationQuantiser):
@@ -115,6 +121,18 @@ class Traced:
         of_shape = bool(node.all_input_nodes) and all(arg in self.shapes for arg in node.all_input_nodes)
         return of_shape or kind == "size" or (kind == "getattr" and node.args[1] == "shape")
 
+    def _apart(self, node: fx.Node, kind: str, tensors: tuple[str, ...]) -> None:
+        """Take in what reads the parts of a fused product side by side: it hands them on, or takes the one of its
+        number; whether it is that one, the outputs tell."""
+        index = node.args[1] if kind == "getitem" else None
+        numbers = [one for one in (index if isinstance(index, tuple) else (index,)) if isinstance(one, int)]
+        if len(numbers) == 1 and numbers[0] < len(tensors):
+            self.names[node] = tensors[numbers[0]]
+        elif kind in (*VIEWS, "unbind", "chunk", "split"):
+            self.fused[node] = tensors
+        else:
+            self._unknown(node, kind)
+
     def _computed(self, node: fx.Node, kind: str, read: tuple[str, ...], module: nn.Module | None) -> str:
         """The layer of a node that computes something."""
         beside = [self.constants[arg] for arg in node.all_input_nodes if arg in self.constants]
@@ -142,13 +160,12 @@ class Traced:
             found = self._layer(("softmax",), read)
             heads = self.workload[read[0]].groups if found and read[0] != INPUT else 1
             about = Unweighted(function="softmax", heads=heads)
-        elif isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
-            found, k = self._layer(("norm",), read), module.normalized_shape[0]
-            about = Unweighted(
-                function="layer_norm", eps=module.eps,
-                weight=np.ones(k) if module.weight is None else _real(module.weight),
-                bias=np.zeros(k) if module.bias is None else _real(module.bias),
-            )  # fmt: skip
+        elif isinstance(module, nn.LayerNorm):
+            found = self._layer(("norm",), read)
+            about = _normed(module.normalized_shape, module.weight, module.bias, module.eps)
+        elif kind == "layer_norm" and len(read) == 1:
+            found = self._layer(("norm",), read)
+            about = self._norm_of(*node.args[1:], **node.kwargs)
         elif kind == "gelu" and len(read) == 1:
             how = module.approximate if isinstance(module, nn.GELU) else node.kwargs.get("approximate", "none")
             found = self._layer(("eltwise",), read, "aten.gelu")
@@ -157,15 +174,26 @@ class Traced:
             return self._unknown(node, kind)
         if about.constant is not None and about.constant.shape[0] != found.k:
             raise InputError(f"layer {found.name}: its constant has {about.constant.shape[0]} channels, not {found.k}")
+        if about.constant is not None and found.op == "eltwise" and about.constant.shape[2] != found.ox:
+            raise InputError(f"layer {found.name}: its constant has {about.constant.shape[2]} columns, not {found.ox}")
         self.beside[found.name] = about
         return found.name
 
+    def _norm_of(self, shape: Any, weight: Any = None, bias: Any = None, eps: Any = 1e-5) -> Unweighted:
+        """A norm that is called as a function, with torch's arguments behind the first."""
+        given = [one and _attribute(self.net, str(one.target)) for one in (weight, bias)]
+        return _normed(shape, given[0], given[1], eps)
+
     def _layer(self, ops: tuple[str, ...], inputs: tuple[str, ...], fn: str = "") -> Layer | None:
         """The first layer of such operators, and such a function, that reads some tensors, and is no other node's."""
+        found = self._stands_for(ops, inputs, fn)
+        self.taken |= {found.name} if found else set()
+        return found
+
+    def _stands_for(self, ops: tuple[str, ...], inputs: tuple[str, ...], fn: str = "") -> Layer | None:
         for layer in self.workload:
             alike = layer.op in ops and (not fn or layer.fn == fn) and sorted(layer.inputs) == sorted(inputs)
             if alike and layer.name not in self.taken:
-                self.taken.add(layer.name)
                 return layer
         return None
 
@@ -181,6 +209,17 @@ def traced(net: MixedNet, workload: Workload) -> Traced:
     for node in graph_net.graph.nodes:
         found.node(node)
     return found
+
+
+def _normed(shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float) -> Unweighted:
+    """A norm over the channels of each vector."""
+    if len(shape) != 1:
+        raise InputError(f"a norm over {tuple(shape)} has no integers that are known; one over channels has")
+    ones, zeros = np.ones(shape[0]), np.zeros(shape[0])
+    return Unweighted(
+        function="layer_norm", eps=eps,
+        weight=ones if weight is None else _real(weight), bias=zeros if bias is None else _real(bias),
+    )  # fmt: skip
 
 
 def whole(quantiser: ActivationQuantiser, signed: bool) -> Whole:
@@ -199,6 +238,8 @@ def _attribute(module: nn.Module, path: str) -> Tensor:
 
 def _columns(tensor: Tensor) -> Floats:
     """Rows of vectors [1, columns, k], or [columns, k], as [k, 1, columns]."""
+    if tensor.dim() == 1:
+        return _real(tensor)[:, None, None]
     if tensor.dim() not in (2, 3) or (tensor.dim() == 3 and tensor.shape[0] != 1):
         raise InputError(f"a constant of {tuple(tensor.shape)}; integers know rows of vectors (1, rows, channels)")
     return _real(tensor.reshape(tensor.shape[-2:]).T[:, None])

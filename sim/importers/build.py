@@ -29,15 +29,18 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.workload_file import faults
+from cosoc.sim.importers.fused import Range
 from cosoc.sim.model.units import MOST_ALONG
 from cosoc.sim.model.workload import INPUT, SLICE, Layer, Plane, Workload
 
+Key = TypeVar("Key", bound=Hashable)  # what an importer knows a tensor by
 Shape = tuple[int, ...]
 Pair = tuple[int, int]  # (rows, columns)
 _NO_PAD = (0, 0, 0, 0)
@@ -154,6 +157,14 @@ def image(shape: Shape, site: Site) -> tuple[int, int, int]:
     if len(shape) not in (3, 4):
         raise site.unsupported(f"its tensor has {len(shape)} dimensions; 3 or 4 can be read")
     return (shape[-3], shape[-2], shape[-1]) if len(shape) == 4 else (shape[-2], 1, shape[-1])
+
+
+def handed(made: Mapping[Range, Value], cuts: Mapping[Key, Range], between: Iterable[Key]) -> dict[Key, Value]:
+    """What takes parts of a fused product, each with its layer; and what is between, of which nobody reads more than
+    that it depends on the input, with the first."""
+    readers = Counter(cuts.values())
+    values = {cut: replace(made[own], sole=readers[own] == 1) for cut, own in cuts.items()}
+    return dict.fromkeys(between, replace(made[min(made)], sole=False)) | values
 
 
 class Builder:
@@ -409,6 +420,18 @@ class Builder:
         k, c = weight
         rows = math.prod(out) // k
         return self.add(site, "conv", [x], {"k": k, "c": c, "ox": rows, "ix": rows, "bias": bias}, suffix)
+
+    def dense_parts(
+        self, site: Site, x: Value, weight: Shape, out: Shape, bias: bool, ranges: Sequence[Range]
+    ) -> dict[Range, Value]:
+        """The same, a layer for each range of channels: the parts of a fused product, or one of all channels."""
+        made = {}
+        for number, (first, behind) in enumerate(ranges):
+            suffix = "" if len(ranges) == 1 else str(number) if site.own else f"{site.op}.{number}"
+            size = behind - first
+            own = (*out[:-1], size) if len(ranges) > 1 else out
+            made[first, behind] = self.dense(site, x, (size, weight[1]), own, bias, suffix)
+        return made
 
     def gather(self, site: Site, numbers: Value, table: Shape, out: Shape) -> Value:
         """Rows of a table [rows, k] at the places that an input says: an embedding."""

@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.importers.build import Builder, Shape, Site, Unsupported, Value, Window, grid_of_input
+from cosoc.sim.importers.build import Builder, Shape, Site, Unsupported, Value, Window, grid_of_input, handed
+from cosoc.sim.importers.fused import MOST_MOVED, Range, numbered, partition, taken
 from cosoc.sim.importers.recurrent import Layers, recurrent
 from cosoc.sim.model.workload import INPUT, Workload, batched
 
@@ -53,6 +54,7 @@ _NORMS = (
 )
 _CONTROL = ("If", "Loop", "Scan", "SequenceMap")
 _DATA_DEPENDENT = "what it runs is decided while running; export the network without control flow"
+_MOVES = ("Identity", "Gather", "Unsqueeze", "Squeeze", "Slice", "Transpose")  # by constants, as `_FOLDS` has them
 _SHAPE_ONLY = ("Shape", "Size")  # read a tensor's shape, not its elements
 # Operators of com.microsoft whose result has the shape of their first input; ONNX infers none.
 _SHAPE_OF_FIRST = (
@@ -331,6 +333,11 @@ class _Reader:
         self.outputs = {out.name for out in graph.model.graph.output}
         self.users = Counter(name for node in graph.nodes for name in dict.fromkeys(node.input))
         self.users.update(out.name for out in graph.model.graph.output)
+        self.readers: dict[str, list[Any]] = {}
+        for node in graph.nodes:
+            for name in dict.fromkeys(node.input):
+                self.readers.setdefault(name, []).append(node)
+        self.apart: dict[str, Value] = {}  # of a fused product: what takes a part of it, and what is before that
         self.paths = {id(node): _path(node) for node in graph.nodes}
         self.parents = {path.rpartition(".")[0] for path in _prefixes({p for p, own in self.paths.values() if not own})}
         self.values = {n: Value(INPUT if n == first else n, self.users[n] == 1, s) for n, s in inputs.items()}
@@ -365,7 +372,8 @@ class _Reader:
         padded = any(any(self.values[name].pad) for name in node.input if name in self.values)
         if padded and handler not in (_conv, _max_pool, _average_pool, _pad):
             raise self.unsupported(node, "it reads a padded tensor; only convolutions and pools can")
-        for out, value in zip(node.output, handler(self, node), strict=False):
+        parts = [self.apart[out] for out in node.output if out in self.apart]
+        for out, value in zip(node.output, parts or handler(self, node), strict=False):
             if not out or out not in self.graph.shapes:
                 continue
             seen = replace(value, sole=value.sole and self.users[out] == 1, shape=self.graph.shapes[out])
@@ -575,10 +583,75 @@ def _gemm(reader: _Reader, node: Any) -> _Values:
 
 
 def _dense(reader: _Reader, node: Any, x: Value, weight_at: int, weight: Shape, bias: bool) -> Value:
-    value = reader.build.dense(reader.site(node), x, weight, reader.out(node), bias)
-    layer = reader.build.layers[value.layer]
-    reader.build.layers[value.layer] = replace(layer, weight_bits=reader.graph.weight_bits(node.input[weight_at]))
-    return reader.build.owned(value, reader.owner(node, weight_at))
+    """All of x's vectors times weights of (k, c): of a fused product, the first of its parts."""
+    build, key = reader.build, reader.owner(node, weight_at)
+    cuts, between, biased = _cuts(reader, node) if weight_at else ({}, [], False)
+    ranges = partition(cuts.values(), weight[0])
+    fused = len(ranges) > 1
+    made = build.dense_parts(reader.site(node), x, weight, reader.out(node), bias or (fused and biased), ranges)
+    bits = reader.graph.weight_bits(node.input[weight_at])
+    for part, value in made.items():
+        build.layers[value.layer] = replace(build.layers[value.layer], weight_bits=bits)
+        build.owned(value, (key, part) if fused else key)
+    if fused:
+        reader.apart |= handed(made, cuts, between)
+    return made[ranges[0]]
+
+
+def _cuts(reader: _Reader, node: Any) -> tuple[dict[str, Range], list[str], bool]:
+    """The tensors that take a range of a product's channels, behind what only moves all of them and a bias; what is
+    between, and whether a bias is. No ranges where any reader takes anything else of it."""
+    shape, none = reader.out(node), (dict[str, Range](), list[str](), False)
+    if len(shape) < 2 or math.prod(shape) > MOST_MOVED:
+        return none
+    cuts: dict[str, Range] = {}
+    between: list[str] = []
+    biased = False
+    todo = [(str(node.output[0]), numbered(shape))]
+    while todo:
+        source, channels = todo.pop()
+        if source in reader.outputs:
+            return none
+        for user in reader.readers.get(source, ()):
+            moved = _moved(reader, user, source, channels)
+            if moved is None:
+                return none
+            biased = biased or user.op_type == "Add"
+            for name, found in zip(user.output, moved, strict=False):
+                own = taken(found, math.prod(shape[:-1])) if found.size < math.prod(shape) else None
+                if found.size == math.prod(shape):
+                    between.append(name)
+                    todo.append((name, found))
+                elif own is None or not name:
+                    return none
+                else:
+                    cuts[name] = own
+    return cuts, between, biased
+
+
+def _moved(reader: _Reader, node: Any, source: str, channels: np.ndarray) -> list[np.ndarray] | None:
+    """What a node makes of the channels of a tensor's elements, a result each, if it only moves them or adds a bias."""
+    graph, shapes = reader.graph, reader.graph.shapes
+    beside = [name for name in node.input if name and name != source]
+    if any(out not in shapes for out in node.output) or any(name in graph.active for name in beside):
+        return None
+    if node.op_type == "Add" and len(beside) == 1:
+        last = channels.shape[-1]
+        return [channels] if shapes.get(beside[0]) == (last,) == (int(channels.max()) + 1,) else None
+    if node.input[0] != source:
+        return None
+    if node.op_type in ("Reshape", "Flatten"):
+        return [channels.reshape(shapes[node.output[0]])]
+    if node.op_type == "Split":
+        axis = int(graph.attribute(node, "axis", 0))
+        ends = np.cumsum([shapes[out][axis] for out in node.output])[:-1]
+        return np.split(channels, ends, axis)
+    given = [one for name in beside if (one := graph.constant(name)) is not None]
+    if node.op_type not in _MOVES or len(given) < len(beside):
+        return None
+    if node.op_type == "Gather" and len(np.unique(given[0])) < given[0].size:
+        return None
+    return [np.asarray(_FOLDS[node.op_type](graph, node, channels, *given))]
 
 
 def _matmul(reader: _Reader, node: Any, b_at: int = 1) -> _Values:

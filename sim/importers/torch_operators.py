@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from cosoc.sim.importers.build import Builder, Shape, Site, Unsupported, Value, Window
+from cosoc.sim.importers.build import Builder, Shape, Site, Unsupported, Value, Window, handed
+from cosoc.sim.importers.fused import MOST_MOVED, Range, numbered, partition, taken
 from cosoc.sim.importers.recurrent import Layers, recurrent
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ _VIEWS = (
     "feature_dropout alpha_dropout feature_alpha_dropout identity channel_shuffle pixel_shuffle pixel_unshuffle "
     "fake_quantize_per_tensor_affine fake_quantize_per_channel_affine chunk split split_with_sizes unbind "
     "nan_to_num isnan flip repeat repeat_interleave tile numpy_T mT T unsafe_split unsafe_chunk dropout2d dropout3d"
+)
+_MOVES = (  # hand on elements, all of them or some, each once
+    "view reshape flatten unflatten squeeze unsqueeze permute transpose t movedim swapaxes contiguous clone "
+    "detach alias dropout identity chunk split split_with_sizes unbind unsafe_split unsafe_chunk getitem slice "
+    "select narrow"
 )
 _UNARY = (
     "sigmoid hardsigmoid hardswish silu gelu tanh elu selu celu leaky_relu prelu softplus mish log_sigmoid hardtanh "
@@ -55,6 +61,7 @@ class Reader:
     states: dict[Node, str]
     results: set[Node]
     values: dict[Node, Value] = field(default_factory=dict)
+    apart: dict[Node, Value] = field(default_factory=dict)  # of a fused product: what takes a part of it, and before
     parts: dict[Node, list[Value]] = field(default_factory=dict)
 
     def read(self, node: Node) -> None:
@@ -63,7 +70,7 @@ class Reader:
         if op in _OF_SHAPE.split() or not any(arg in self.values for arg in node.all_input_nodes):
             return
         try:
-            value = self._handled(node, op)
+            value = self.apart.get(node) or self._handled(node, op)
         except Unsupported as why:
             reads = [self.values[arg] for arg in node.all_input_nodes if arg in self.values]
             value = self.build.stand_in(self.site(node), reads, shape_of(node) or reads[0].shape, why)
@@ -236,12 +243,62 @@ def _linear(reader: Reader, node: Node) -> Value:
         return reader.build.product(site, x, reader.value(node, 1), rows=shape_of(node)[-2], heads=1)
     bias = _arg(node, 2, None, "bias") is not None
     k, c = (1, *shape_of(node.args[1]))[-2:]
-    made = reader.build.dense(site, x, (k, c), shape_of(node), bias)
-    return reader.build.owned(made, reader.weight(_node(node.args[1])))
+    return _dense(reader, node, x, (k, c), bias, _node(node.args[1]))
 
 
-def _matmul(reader: Reader, node: Node, first: int = 0, bias: bool = False) -> Value:
-    """A product of activations, or of an activation with a weight on either side. first: the left one's place."""
+def _dense(reader: Reader, node: Node, x: Value, size: Shape, bias: bool, weight: Node) -> Value:
+    """All of x's vectors times weights of (k, c): of a fused product, the first of its parts."""
+    key, (cuts, between) = reader.weight(weight), _cuts(reader, node)
+    ranges = partition(cuts.values(), size[0])
+    made = reader.build.dense_parts(reader.site(node), x, size, shape_of(node), bias, ranges)
+    for part, value in made.items():
+        reader.build.owned(value, (key, part) if len(made) > 1 else key)
+    if len(made) > 1:
+        reader.apart |= handed(made, cuts, between)
+    return made[ranges[0]]
+
+
+def _cuts(reader: Reader, node: Node) -> tuple[dict[Node, Range], list[Node]]:
+    """What takes a range of a product's channels, behind what only moves all of them; and that. No ranges where any
+    reader takes anything else of it."""
+    import torch
+
+    shape = shape_of(node)
+    if len(shape) < 2 or math.prod(shape) > MOST_MOVED or not all(_moves(user) for user in _readers(reader, node)):
+        return {}, []
+    cuts: dict[Node, Range] = {}
+    between: list[Node] = []
+    todo: list[tuple[Node, Any]] = [(node, torch.from_numpy(numbered(shape)))]
+    while todo:
+        source, channels = todo.pop()
+        for user in _readers(reader, source):
+            if not _moves(user):
+                return {}, []
+            moved = user.target(channels, *user.args[1:], **user.kwargs)  # type: ignore[operator]
+            if not isinstance(moved, torch.Tensor) or moved.numel() == math.prod(shape):
+                between.append(user)
+                todo.append((user, moved))
+                continue
+            own = taken(moved.numpy(), math.prod(shape[:-1]))
+            if own is None:
+                return {}, []
+            cuts[user] = own
+    return cuts, between
+
+
+def _readers(reader: Reader, node: Node) -> list[Node]:
+    return [user for user in node.users if user in reader.users]
+
+
+def _moves(node: Node) -> bool:
+    """Whether a call does nothing but move elements of one tensor."""
+    known = node.op == "call_function" and operator(node) in _MOVES.split() and not in_place(node)
+    return known and len(node.all_input_nodes) == 1
+
+
+def _matmul(reader: Reader, node: Node, first: int = 0, bias: bool = False, summed: bool = False) -> Value:
+    """A product of activations, or of an activation with a weight on either side. first: the left one's place; summed:
+    whether the node adds an activation to it."""
     left, right = (_node(arg) for arg in node.args[first : first + 2])
     a, b = (shape_of(arg) for arg in (left, right))
     site, out = reader.site(node), shape_of(node)
@@ -261,16 +318,17 @@ def _matmul(reader: Reader, node: Node, first: int = 0, bias: bool = False) -> V
         terms = (f"{labels}xy", f"{own}yz") if of_right else (f"{own}xy", f"{labels}yz")
         operands = (x, shape) if of_right else (shape, x)
         made = reader.build.einsum(site, f"{','.join(terms)}->{labels}xz", operands, out)
-    else:
-        k, c = ((1, *shape[::-1])[-2:][::-1] if len(shape) == 1 else (shape[-1], shape[-2])) if of_right else shape[-2:]
-        made = reader.build.dense(site, x, (k, c), out, bias)
-    return reader.build.owned(made, reader.weight(weight))
+        return reader.build.owned(made, reader.weight(weight))
+    k, c = ((1, *shape[::-1])[-2:][::-1] if len(shape) == 1 else (shape[-1], shape[-2])) if of_right else shape[-2:]
+    if of_right and not summed:
+        return _dense(reader, node, x, (k, c), bias, weight)
+    return reader.build.owned(reader.build.dense(site, x, (k, c), out, bias), reader.weight(weight))
 
 
 def _addmm(reader: Reader, node: Node) -> Value:
     """A bias and a product; a sum where the first operand is an activation, too."""
     given = node.args[0] in reader.values
-    product = _matmul(reader, node, 1, bias=not given)
+    product = _matmul(reader, node, 1, bias=not given, summed=given)
     if not given:
         return product
     shape = shape_of(node)

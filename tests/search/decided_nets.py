@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
+from torch.nn import functional
 
 from cosoc.search.spaces import operators
 from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, fix, make_contiguous, prepare
-from cosoc.search.training.nets import VisionTransformer, build
+from cosoc.search.training.nets import EncoderBlock, VisionTransformer, build
 from cosoc.search.training.noise import set_ranges
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.importers.torch_export import from_module
@@ -21,12 +24,56 @@ from cosoc.sim.report.result import Result
 
 SHAPE = {
     "digits_cnn": (1, 8, 8), "resnet8": (3, 16, 16), "mobilenet_v1_025": (3, 32, 32), "dscnn": (1, 49, 10),
-    "tiny_vit": (1, 8, 8),
+    "tiny_vit": (1, 8, 8), "tiny_vit_fused": (1, 8, 8),
 }  # fmt: skip
+
+WAYS = ("unbind", "chunk", "index")  # to take queries, keys and values out of one tensor
+
+
+class FusedBlock(EncoderBlock):
+    """The same with queries, keys and values by one linear layer, out of which they are taken in one of WAYS."""
+
+    def __init__(self, width: int, heads: int, way: str) -> None:
+        super().__init__(width, heads)
+        self.qkv, self.way = nn.Linear(width, 3 * width), way
+        del self.q, self.k, self.v
+
+    def attention(self, y: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.taken(self.qkv(y))
+        out: torch.Tensor = self.proj(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return out
+
+    def taken(self, all_three: torch.Tensor) -> list[torch.Tensor]:
+        if self.way == "chunk":
+            q, k, v = all_three.chunk(3, -1)
+            return [one.unflatten(2, (self.heads, -1)).transpose(1, 2) for one in (q, k, v)]
+        split = all_three.reshape(all_three.shape[0], all_three.shape[1], 3, self.heads, -1)
+        if self.way == "index":
+            return [split[:, :, i].transpose(1, 2) for i in range(3)]
+        q, k, v = split.permute(2, 0, 3, 1, 4).unbind(0)
+        return [q, k, v]
+
+
+@torch.no_grad()
+def fused(net: nn.Module, way: str) -> nn.Module:
+    """A copy of a network with the same weights in such blocks."""
+    net = copy.deepcopy(net)
+    for name, block in [(name, one) for name, one in net.named_modules() if isinstance(one, EncoderBlock)]:
+        other = FusedBlock(block.q.in_features, block.heads, way)
+        state = block.state_dict()
+        for part in ("weight", "bias"):
+            state[f"qkv.{part}"] = torch.cat([state.pop(f"{one}.{part}") for one in "qkv"])
+        other.load_state_dict(state)
+        parent, _, own = name.rpartition(".")
+        setattr(net.get_submodule(parent), own, other.train(block.training))
+    return net
 
 
 def built(name: str) -> nn.Module:
-    """A built-in network, or `tiny_vit`: a block of three heads of four channels over four patches and a token."""
+    """A built-in network, or `tiny_vit`: a block of three heads of four channels over four patches and a token; or
+    that one, fused."""
+    if name == "tiny_vit_fused":
+        return fused(built("tiny_vit"), "unbind")
     if name != "tiny_vit":
         return build(name, SHAPE[name][0])
     net = VisionTransformer(1, 10, 8, 4, 12, 1, 3)

@@ -46,7 +46,7 @@ def off(network: IntegerNetwork, mixed: MixedNet, x: torch.Tensor) -> float:
 
 @pytest.mark.parametrize(("name", "soc", "adc_bits"), [
     ("digits_cnn", "diana", 0), ("resnet8", "diana", 0), ("dscnn", "diana", 0), ("digits_cnn", "diana", 6),
-    ("tiny_vit", "diana", 6),
+    ("tiny_vit", "diana", 6), ("tiny_vit_fused", "diana", 0),
 ])  # fmt: skip
 def test_integers_are_those_of_the_fake_quantised_network(name: str, soc: str, adc_bits: int) -> None:
     """On DIANA, each channel on a random one of its arrays, with and without converters."""

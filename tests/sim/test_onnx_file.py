@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cosoc.cli import main
 from cosoc.search.training import nets
@@ -141,6 +141,22 @@ def unnamed(workload: Workload) -> list[Layer]:
     ]
 
 
+class FusedAttention(nn.Module):
+    """Two heads, of whose queries, keys and values one layer computes all, each taken in another way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.qkv(x)
+        parts = y.unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        weights = (parts[0] @ parts.unbind(0)[1].transpose(-1, -2)).softmax(-1)
+        value = y[..., 16:].unflatten(-1, (2, 4)).transpose(1, 2)
+        out: Tensor = self.out((weights @ value).transpose(1, 2).flatten(2))
+        return out
+
+
 SAME: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "residual": (nets.resnet8, (3, 32, 32)),
     "depthwise": (nets.dscnn, (1, 49, 10)),
@@ -151,6 +167,7 @@ SAME: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "grouped": (lambda: nets.PlainNet(3, 10, [(8, 3, 1, 1, 1), (2, 2), (16, 3, 1, 1, 2)], 16, (32,)), (3, 32, 32)),
     "upsampled": (lambda: nn.Sequential(nn.ConvTranspose2d(3, 8, 4, 2, 1), nn.Upsample(scale_factor=2)), (3, 6, 6)),
     "attending": (lambda: nets.VisionTransformer(3, 10, 32, 8, 32, 2, 4), (3, 32, 32)),
+    "fused": (FusedAttention, (9, 8)),
 }
 
 
