@@ -136,12 +136,14 @@ class TiledRun:
             for number, part in enumerate(self.mapping.layers[name].parts):
                 own, about = self.form(name, self.part(name, number)[1])
                 core = self.soc.core_of(part)
-                for tensor in own.inputs if about.table is None else ():  # numbers of rows are no operands
+                # Numbers of rows are no operands; a host reads what there is, and so do cores whose files cannot say.
+                any_width = part.core == self.soc.host or "act_bits" in core.UNUSED
+                for tensor in own.inputs if about.table is None else ():
                     if tensor not in self.network.tensors:
                         raise TileFault(f"layer {name} reads {tensor}, which leaves the network as sums")
                     one = self.network.tensors[tensor]
                     most = 2 ** (core.act_bits - 1) - 1 if one.low < 0 else 2**core.act_bits - 1
-                    if max(-one.low, one.high) > most:
+                    if max(-one.low, one.high) > most and not any_width:
                         said = f"{tensor} is of {one.low} .. {one.high}"
                         raise TileFault(f"layer {name}: {said}, and {part.core} reads {core.act_bits} bits")
                 first = sum(one.channels for one in self.mapping.layers[name].parts[:number])
@@ -178,8 +180,9 @@ class TiledRun:
 
     def _as_read(self, own: Layer, tensor: Tensor) -> Tensor:
         """A tensor in the shape in which a layer reads it: of numbers, the rows of its table that they pick."""
-        table = self.network.layers[own.name].table
-        if table is not None:
+        if own.op == "gather":
+            table = self.network.layers[own.name].table
+            assert table is not None
             found = rows_of(table, tensor.values, own)
             return Tensor(
                 tensor.name, found, np.broadcast_to(tensor.ready.reshape(own.n, 1, own.oy, own.ox), found.shape)

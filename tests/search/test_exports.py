@@ -176,7 +176,9 @@ def test_weights_beyond_8_bits_have_no_c_arrays(one: tuple[Exported, MixedNet]) 
     wide = {
         n: core.model_copy(update={"weight_bits": 16}) if not core.ternary else core for n, core in soc.cores.items()
     }
-    with pytest.raises(InputError, match=r"weights of 16 bits on (digital|cluster|\w*gemmini|host); c-array has up to 8"):
+    with pytest.raises(
+        InputError, match=r"weights of 16 bits on (digital|cluster|\w*gemmini|host); c-array has up to 8"
+    ):
         c_arrays.files(replace(about, soc=soc.model_copy(update={"cores": wide})))
 
 
