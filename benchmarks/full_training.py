@@ -53,6 +53,7 @@ from cosoc.search.training.trained import read_run
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.progress import untold
 from cosoc.sim.trust import trusting
 
 FASHION = "fashion_mnist"
@@ -209,8 +210,9 @@ def _exported(config: TrainingConfig, folder: Path) -> dict[str, dict[str, float
     x, y = run.data.test.items(torch.arange(len(run.data.test)))
     task, found = run.data.task, {}
     for one in run.found:
+        print(f"exporting {one.name}", flush=True)
         with tempfile.TemporaryDirectory(dir=folder) as into:
-            point = write_point(run, one.name, Path(into) / "point", "onnx-qdq", None, progress(one.name))
+            point = write_point(run, one.name, Path(into) / "point", "onnx-qdq", None, untold)
             model = (Path(into) / "point" / "network.onnx").read_bytes()
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         made = [torch.from_numpy(session.run(None, {"input": part.numpy()})[0]) for part in x.split(AT_ONCE)]

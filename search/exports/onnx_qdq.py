@@ -293,7 +293,7 @@ class _Writer:
 
 def _kind(name: str, about: Whole) -> type[np.int8] | type[np.uint8]:
     """The type that a tensor's integers have."""
-    kind = np.int8 if about.low < 0 else np.uint8
+    kind: type[np.int8] | type[np.uint8] = np.int8 if about.low < 0 else np.uint8
     if about.low < np.iinfo(kind).min or about.high > np.iinfo(kind).max:
         raise InputError(f"{name}: integers of {about.low} .. {about.high}; onnx-qdq has 8 bits")
     return kind
