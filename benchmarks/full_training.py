@@ -4,7 +4,9 @@
 case is started and so many steps of each phase are timed; what the whole front takes is extrapolated from them, and
 called so: steps alone, without validation and simulation. What was trained, for shorter, is in fashion.py.
 
-`depth`: a transformer of twelve blocks, trained for as little as a processor has time for, and its front.
+`depth`: a transformer of twelve blocks, trained for as little as a processor has time for, and its front; and its
+mappings as they leave for a device, in integers and as ONNX that a runtime executes: are they as accurate as the run
+says, to 0.1 points?
 
 `heads`: what it costs that whole heads are shared, beside shares that are each layer's own, in the cores' steps: the
 least loss at costs between the ends, by sensitivities of the warmed-up network; and what queries, keys and values have
@@ -14,11 +16,13 @@ of it, as chosen, and once channels of a core lie side by side, for which some o
 from __future__ import annotations
 
 import copy
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import torch
 from common import progress
 from fashion import FASHION, PUBLISHED
@@ -27,6 +31,8 @@ from rich.table import Table
 from steps import Took, step_of, timed, watched
 
 from cosoc.search.exact.shares import Choices, channel_options, nearest
+from cosoc.search.exports.exported import AT_ONCE
+from cosoc.search.exports.written import write_point
 from cosoc.search.spaces.channels import MixedNet, assignment, channel_groups, fix, make_contiguous, uniform
 from cosoc.search.spaces.heads import Unit
 from cosoc.search.spaces.opened import CHEAPEST
@@ -42,13 +48,17 @@ from cosoc.search.training.recipe import find_recipe
 from cosoc.search.training.repair import placed
 from cosoc.search.training.sensitivity import Sensitivities, lean, sensitive_front, sensitivities
 from cosoc.search.training.space import PRIMING, TrainingConfig, data_of, opened, search_trained
+from cosoc.search.training.trained import read_run
 from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.model.workload import Workload
+from cosoc.sim.progress import untold
+from cosoc.sim.trust import trusting
 
 FEW = {"train": 1000, "val": 128, "test": 2000}  # images
 FEWER = {"train": 32, "val": 16, "test": 64}
 LENGTHS = {"warm_up": 12, "search": 2, "fine_tune": 3}  # epochs
+ASKED_POINTS = 0.1  # by which what is exported may differ in accuracy
 
 
 def few() -> dict[str, Any]:
@@ -171,15 +181,41 @@ def depth(quick: bool, seed: int, folder: Path, compute: Compute) -> dict[str, A
     found: dict[str, Any] = {"workload": config.workload, "soc": "diana", "data": FASHION, "images": images}
     found |= {"epochs": epochs, "seconds": time.perf_counter() - began, "cpu_s": time.process_time() - used}
     found |= {"device": compute.device, "rows": content["known"] + content["points"], "front": content["front"]}
+    found |= {"asked_points": ASKED_POINTS, "exported": _exported(config, folder)}
     table = Table(title=f"{config.workload} on diana, {FASHION}: {images['train']} images")
-    for name in ("mapping", "us", "uJ", "accuracy", "8 bit", "moves"):
+    for name in ("mapping", "us", "uJ", "accuracy", "integers", "ONNX Runtime", "8 bit", "moves"):
         table.add_column(name, justify="left" if name == "mapping" else "right")
     for row in sorted(found["rows"], key=lambda row: float(row["simulated"]["latency_s"])):
-        figures, about = row["simulated"], row["about"]
-        said = (f"{figures['latency_s'] * 1e6:.1f}", f"{figures['energy_j'] * 1e6:.2f}", f"{row['accuracy']:.2%}")
+        figures, about, one = row["simulated"], row["about"], found["exported"][row["name"]]
+        said = [f"{figures['latency_s'] * 1e6:.1f}", f"{figures['energy_j'] * 1e6:.2f}", f"{row['accuracy']:.2%}"]
+        said += [f"{one['integers']:.2%}", f"{one['onnxruntime']:.2%}"]
         table.add_row(row["name"], *said, f"{about['wide_share']:.2f}", str(len(about.get("moves", ()))))
     Console(width=120, highlight=False).print(table)
+    most = max(abs(one["difference_points"]) for one in found["exported"].values())
+    print(f"ONNX Runtime differs by up to {most:.2f} points; asked: {ASKED_POINTS}")
     print(f"{found['cpu_s']:.0f} s of the processor")
+    return found
+
+
+def _exported(config: TrainingConfig, folder: Path) -> dict[str, dict[str, float]]:
+    """Accuracies of each mapping of a finished run over all test images: as the run says, in integers, and of its
+    onnx-qdq file as ONNX Runtime executes it; and by how many points the last differs from the first."""
+    with trusting():  # the benchmark's own network and data
+        run = read_run(config.out)
+    x, y = run.data.test.items(torch.arange(len(run.data.test)))
+    task, found = run.data.task, {}
+    for one in run.found:
+        print(f"exporting {one.name}", flush=True)
+        with tempfile.TemporaryDirectory(dir=folder) as into:
+            point = write_point(run, one.name, Path(into) / "point", "onnx-qdq", None, untold)
+            model = (Path(into) / "point" / "network.onnx").read_bytes()
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        made = [torch.from_numpy(session.run(None, {"input": part.numpy()})[0]) for part in x.split(AT_ONCE)]
+        executed = task.figure(task.seen(torch.cat(made), y))
+        found[one.name] = {
+            "accuracy": point.accuracy, "integers": point.integer_accuracy, "onnxruntime": executed,
+            "difference_points": 100 * (executed - point.accuracy),
+        }  # fmt: skip
     return found
 
 

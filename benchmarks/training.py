@@ -11,7 +11,7 @@ large     ViT-B/16 and BERT-Base at full size through every step of a search (fu
 fashion   Fashion-MNIST, all of it, trained for shorter: fronts with intervals, the float network beside published
           ones, fronts without training, and corruptions (fashion.py).
 full      Fashion-MNIST as it is trained at length, started and extrapolated (full_training.py).
-depth     A transformer of twelve blocks, a front from little training (full_training.py).
+depth     A transformer of twelve blocks, a front from little training; exported, as accurate? (full_training.py)
 heads     What it costs that whole heads of that one are shared (full_training.py).
 
 Without PART all of them. With --keep, what an earlier call has finished there is not done again.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # loaded where they are used: slow to import
     from cosoc.search.calibrate import Calibration
     from cosoc.search.campaigns.results import SweepResult
     from cosoc.search.exports.exported import Exported
-    from cosoc.search.exports.written import Format
+    from cosoc.search.exports.formats import Format
     from cosoc.search.surrogate import Calibrated, Surrogate
     from cosoc.search.training.shift import Shift
     from cosoc.search.wrapped import Space, Wrapped
@@ -198,7 +198,8 @@ def export(
     onnx-qdq. images: of the test part, the first so many, to try the integers on (all). module: the network, where the
     search was given it as such. What it returns has the integers as `network`, and `run`, the mapping simulated.
     """
-    from cosoc.search.exports.written import FORMATS, check_empty, write_point
+    from cosoc.search.exports.formats import FORMATS
+    from cosoc.search.exports.written import check_empty, write_point
     from cosoc.search.training.trained import read_run
 
     if format not in FORMATS:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from cosoc.output import put, reporting
+from cosoc.search.exports.formats import Format
 from cosoc.trust_option import RunTrust
 
 
@@ -15,10 +16,7 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder of `cosoc search` that trained a network.")],
     point: Annotated[str, typer.Argument(metavar="POINT", help="A mapping of its result.json, by name.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to; must be empty, or not be there.")],
-    form: Annotated[
-        Literal["json", "c-array", "torch", "onnx-qdq"],
-        typer.Option("--format", help="Of the network; plan.json comes with each."),
-    ] = "json",
+    form: Annotated[Format, typer.Option("--format", help="Of the network; plan.json comes with each.")] = "json",
     images: Annotated[
         int | None,
         typer.Option("--images", min=1, help="Of the test part, to try the integers on [default: all]."),

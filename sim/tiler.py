@@ -407,7 +407,8 @@ def _channels_that_fit(
     layer: Layer, alone: LayerPlan, tiles: npt.NDArray[np.int64], c: int, soc: SoC, runtime: Runtime, homes: Homes
 ) -> list[int]:
     """Of the tiles of output channels of a part, largest first, a few that fit with one pixel; and a few of those that
-    fit with more pixels alone, as each of the pieces that pixels are of is aligned, and a whole plane is one piece."""
+    fit with more pixels alone, as each of the pieces that pixels are of is aligned, and a whole plane is one piece.
+    What needs all channels of a pixel has them in one tile, where that fits."""
 
     def legal(k: npt.NDArray[np.int64], oy: Num, ox: Num) -> npt.NDArray[np.bool_]:
         return np.broadcast_to(
@@ -422,7 +423,7 @@ def _channels_that_fit(
         k, oy, ox = (axis.reshape(-1) for axis in np.meshgrid(*grid, indexing="ij"))
         large = rest[legal(k, oy, ox).reshape(len(rest), -1).any(axis=1)]
         fitting = np.concatenate([large[:ENOUGH], fitting])
-    return [int(k) for k in fitting]
+    return [int(k) for k in (fitting[:1] if layer.by_vectors and tiles[0] in fitting else fitting)]
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ Run = Callable[..., tuple[int, str, str]]
         ["--help"],
         ["simulate", "--help"],
         ["search", "--help"],
+        ["export", "--help"],
         ["--version"],
         ["list"],
         ["show", "soc", "diana"],

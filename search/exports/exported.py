@@ -43,7 +43,8 @@ AT_ONCE = 64  # images that go through the integers together
 @dataclass(frozen=True, eq=False, repr=False)
 class Exported:
     """Printed it is a line. point: its name. network: its integers, of one image. order [k]: where each of the
-    network's own outputs lies among what its last layer computes. run: its mapping, simulated. accuracy: the task's
+    network's own outputs lies among what its last layer computes; rows: they are vectors side by side, whose channels
+    come last. run: its mapping, simulated. accuracy: the task's
     metric of the test part, as the run measured it; integer_accuracy: of as many of its first images as were tried."""
 
     point: str
@@ -51,6 +52,7 @@ class Exported:
     data: Data
     network: IntegerNetwork
     order: Ints
+    rows: bool
     run: Result
     accuracy: float
     integer_accuracy: float
@@ -93,7 +95,7 @@ def exported(
     first, _ = data.test.items(torch.arange(1))
     with torch.no_grad():
         trained = copy.deepcopy(net).double()(first.double())
-    check_outputs(outputs(network, first, net.output_order), trained.flatten(1).numpy(), workload.name)
+    rows = are_rows(network, first, net.output_order, trained.flatten(1).numpy())
     check_tiles(result, network, quantised_image(network, first))
     shape = trained.shape[1:]
     tried = len(data.test) if images is None else min(images, len(data.test))
@@ -101,24 +103,32 @@ def exported(
     for at in range(0, tried, AT_ONCE):
         report(at, tried, "images through the integers")
         x, y = data.test.items(torch.arange(at, min(at + AT_ONCE, tried)))
-        seen.append(data.task.seen(torch.from_numpy(outputs(network, x, net.output_order)).reshape(-1, *shape), y))
+        seen.append(
+            data.task.seen(torch.from_numpy(outputs(network, x, net.output_order, rows)).reshape(-1, *shape), y)
+        )
     report(tried, tried, "images through the integers")
-    return Exported(point, soc, data, network, order, result, accuracy, data.task.figure(torch.cat(seen)), tried)
+    return Exported(point, soc, data, network, order, rows, result, accuracy, data.task.figure(torch.cat(seen)), tried)
 
 
-def outputs(network: IntegerNetwork, x: torch.Tensor, order: torch.Tensor) -> Floats:
-    """Outputs of images x [n, c, iy, ix] by the integers, [n, k], in the order of the network that was trained."""
+def outputs(network: IntegerNetwork, x: torch.Tensor, order: torch.Tensor, rows: bool = False) -> Floats:
+    """Outputs of images x [n, c, iy, ix] by the integers, [n, k x pixels], in the order of the network that was
+    trained. rows: its channels come last."""
     of_all = replace(network, workload=batched(network.workload, len(x)))
-    return scores(network, run_whole(of_all, quantised_image(network, x)), order)
+    return scores(network, run_whole(of_all, quantised_image(network, x)), order, rows)
 
 
-def check_outputs(found: Floats, trained: Floats, name: str) -> None:
-    """InputError where outputs [n, k] by the integers are not those of the network that was trained: its forward pass
-    then does something that its layers do not show. trained: in double precision, in which an integer is a step apart
-    for the bits of multipliers alone."""
+def are_rows(network: IntegerNetwork, x: torch.Tensor, order: torch.Tensor, trained: Floats) -> bool:
+    """Whether a network gives vectors side by side, whose channels come last. trained: its outputs [n, k x pixels] in
+    double precision, in which an integer is a step apart for the bits of multipliers alone. InputError where those of
+    its integers are others either way: its forward pass then does something that its layers do not show."""
+    last = network.workload[network.workload.outputs[0]]
     spread = trained.std() or np.abs(trained).max() or 1.0
-    if found.shape != trained.shape or np.sqrt(((found - trained) ** 2).mean()) > OFF * spread:
-        raise InputError(f"{name}: its integers compute something else: its forward pass is not what its layers show")
+    for rows in (False, True) if last.oy == 1 and last.ox > 1 else (False,):
+        found = outputs(network, x, order, rows)
+        if found.shape == trained.shape and np.sqrt(((found - trained) ** 2).mean()) <= OFF * spread:
+            return rows
+    what = "its integers compute something else: its forward pass is not what its layers show"
+    raise InputError(f"{network.workload.name}: {what}")
 
 
 def check_tiles(result: Result, network: IntegerNetwork, image: Ints) -> None:
@@ -150,7 +160,7 @@ def plain(one: Exported) -> dict[str, Any]:
         "mean": list(one.data.mean), "std": list(one.data.std),
         "input": {"tensor": INPUT, "c": c, "iy": iy, "ix": ix, **_format(one, INPUT)},
         "output": {"tensor": one.workload.outputs[0], "order": one.order.tolist(), "step": last.step.tolist(),
-                   "bias": last.bias.tolist()},
+                   "bias": last.bias.tolist(), "rows": one.rows},
         "layers": [_layer(one, layer) for layer in one.workload],
     }  # fmt: skip
 
@@ -187,6 +197,8 @@ def _form(one: Exported, layer: Layer, piece: Piece) -> dict[str, Any]:
             out["real"]["heads"] = real.groups
         if real.weight is not None and real.bias is not None:
             out["real"] |= {"weight": real.weight.tolist(), "bias": real.bias.tolist(), "eps": real.eps}
+    if about.table is not None:
+        out["table"] = about.table.reshape(-1).tolist()
     if about.constant is not None:
         out["constant"] = about.constant.reshape(-1).tolist()
     if mine.fn == SLICE:

@@ -57,8 +57,8 @@ class FormFile(Model):
     """Output channels of a layer that are computed by one operator, in sizes of its own channels alone."""
 
     # what it computes: sums of products with weights, or of two tensors; sums and maxima of windows; an eltwise is a
-    # GELU, a sum with a constant, or a slice
-    op: Literal["conv", "add", "max_pool", "avg_pool", "concat", "matmul", "softmax", "norm", "eltwise"]
+    # GELU, a sum with a constant, or a slice; a concat puts channels side by side, or columns where all have its k
+    op: Literal["conv", "add", "max_pool", "avg_pool", "concat", "matmul", "softmax", "norm", "eltwise", "gather"]
     inputs: tuple[str, ...]  # tensors that it reads, by the layers that make them
     first: Count  # of the layer's output channels
     k: Size  # output channels
@@ -77,11 +77,13 @@ class FormFile(Model):
     dilation_x: Size  # columns between taps
     groups: Size  # of channels, or heads of a product of two tensors
     reads: tuple[Count, Count] | None = None  # input channels that it takes, first and end; left out: all
-    rescale: RescaleFile | None = None  # left out of the last layer, whose sums leave as they are, and of real numbers
+    # left out of a last layer whose sums leave as they are, of real numbers, and of rows of a table
+    rescale: RescaleFile | None = None
     converted: ConvertedFile | None = None  # of channels on analog arrays that are read by converters
     real: RealFile | None = None  # of norms, softmaxes and GELU, in place of sums and rescale
     # [k, oy, columns], flattened: what an eltwise adds, its second operand; or columns before those of a concatenation
     constant: tuple[int, ...] = ()
+    table: tuple[int, ...] = ()  # of a gather: [rows, k], flattened, of which the numbers that it reads pick rows
     from_column: Count | None = None  # of a slice: the input column of its first output column
     # of a product of two tensors: whether the second has [c, k] elements of each head, each key a column; else [k, c]
     keys: bool | None = None
@@ -126,6 +128,7 @@ class OutputFile(Model):
     order: tuple[Count, ...]  # where each output is among the layer's channels
     step: tuple[float, ...]  # what one of a channel's sums is worth
     bias: tuple[float, ...]  # of each channel
+    rows: bool = False  # the channels of a column side by side, column by column; else the pixels of a channel
 
 
 class NetworkFile(Model):

@@ -17,7 +17,7 @@ import numpy as np
 
 from cosoc.search.exports.exported import Exported
 from cosoc.sim.errors import InputError
-from cosoc.sim.integers.network import Converted, IntegerLayer, Piece, Whole
+from cosoc.sim.integers.network import Converted, IntegerLayer, Piece, Whole, joined_along
 from cosoc.sim.integers.real import Floats, Ints, Real
 from cosoc.sim.model.workload import INPUT, SLICE, Layer
 
@@ -35,12 +35,15 @@ def model(one: Exported) -> bytes:
 
     c, iy, ix = one.workload.input_shape
     writer = _Writer(one, onnx)
-    writer.quantised(INPUT, INPUT, one.network.tensors[INPUT])
+    if not any(about.table is not None for about in one.network.layers.values()):  # else it is of numbers
+        writer.quantised(INPUT, INPUT, one.network.tensors[INPUT])
     for layer in one.workload:
         writer.layer(layer)
     outputs = one.workload[one.workload.outputs[0]]
     order = writer.constant("order", one.order)
     last = writer.node("Gather", [f"{outputs.name}.real", order], axis=1)
+    if one.rows:
+        last = writer.node("Transpose", [last], perm=[0, 2, 3, 1])
     writer.node("Flatten", [last], "output", axis=1)
     sizes: list[str | int | None] = ["n", len(one.order) * outputs.oy * outputs.ox]
     graph = helper.make_graph(
@@ -74,10 +77,8 @@ class _Writer:
 
     def quantised(self, name: str, real: str, about: Whole) -> None:
         """Round a tensor to its integers, as `NAME.integers`."""
-        kind: Any = np.int8 if about.low < 0 else np.uint8
+        kind: Any = _kind(name, about)
         limits = np.iinfo(kind)
-        if about.low < limits.min or about.high > limits.max:
-            raise InputError(f"{name}: integers of {about.low} .. {about.high}; onnx-qdq has 8 bits")
         if about.low > limits.min or about.high < limits.max:
             ends = [self.constant(f"{name}.{end}", np.float32(value * about.step))
                     for end, value in (("low", about.low), ("high", about.high))]  # fmt: skip
@@ -98,18 +99,22 @@ class _Writer:
 
     def _read(self, layer: Layer, name: str) -> str:
         """What a layer's first operand is worth, in the shape in which it is read."""
-        made = self.one.workload.input_shape if name == INPUT else self._shape(name)
-        if made == (layer.c, layer.iy, layer.ix):
+        if self._shape(name) == (layer.c, layer.iy, layer.ix):
             return f"{name}.real"
         return self._reshaped(f"{name}.real", layer.c, layer.iy, layer.ix)
 
     def _shape(self, name: str) -> tuple[int, int, int]:
+        if name == INPUT:
+            return self.one.workload.input_shape
         layer = self.one.workload[name]
         return layer.k, layer.oy, layer.ox
 
     def _reshaped(self, x: str, *shape: int) -> str:
         """A batch in another shape each."""
-        return self.node("Reshape", [x, self.constant(f"shape_{len(self.nodes)}", np.array([-1, *shape]))])
+        return self.node("Reshape", [x, self._sizes(-1, *shape)])
+
+    def _sizes(self, *shape: int) -> str:
+        return self.constant(f"shape_{len(self.constants)}", np.array(shape))
 
     def _slice(self, x: str, first: int, end: int, axis: int) -> str:
         at = len(self.nodes)
@@ -125,7 +130,11 @@ class _Writer:
         if layer.op == "add":
             return self.node("Add", [f"{name}.real" for name in layer.inputs])
         if layer.op == "concat" and about.constant is None:
-            return self.node("Concat", [f"{name}.real" for name in layer.inputs], axis=1)
+            made = [self._shape(name) for name in layer.inputs]
+            axis = joined_along(layer, [k for k, _, _ in made])
+            return self.node("Concat", [f"{name}.real" for name in layer.inputs], axis=axis)
+        if about.table is not None:
+            return self._rows(layer, about.table)
         if piece.reads is not None:
             return self._convolution(layer, about, self._slice(f"{layer.inputs[0]}.real", *piece.reads, 1), piece.first)
         x = self._read(layer, layer.inputs[0])
@@ -140,6 +149,18 @@ class _Writer:
         if layer.fn == SLICE:
             return self._slice(x, about.from_column, about.from_column + layer.ox, 3)
         return self._pool(layer, x)
+
+    def _rows(self, layer: Layer, table: Ints) -> str:
+        """Rows of a table, which is there in integers, by the numbers that the input is."""
+        about = self.one.network.tensors[layer.name]
+        kind: Any = _kind(layer.name, about)
+        scale = self._number(about.step)
+        zero = self.constant(f"{layer.name}.table.zero", kind(0))
+        real = self.node("DequantizeLinear", [self.constant(f"{layer.name}.table", table.astype(kind)), scale, zero])
+        to = self.onnx.TensorProto.INT64
+        numbers = self.node("Cast", [self.node("Reshape", [INPUT, self._sizes(-1, layer.oy * layer.ox)])], to=to)
+        last = self.node("Transpose", [self.node("Gather", [real, numbers], axis=0)], perm=[0, 2, 1])
+        return self._reshaped(last, layer.k, layer.oy, layer.ox)
 
     def _product(self, layer: Layer, about: IntegerLayer, x: str) -> str:
         """Of each head, of what stands in the place of weights [k, c] and x [c, columns]."""
@@ -268,6 +289,14 @@ class _Writer:
         if layer.op == "avg_pool":
             return self.node("AveragePool", [x], pads=_pads(layer), count_include_pad=1, **about)
         return self.node("MaxPool", [x], pads=_pads(layer), dilations=[layer.dilation_y, layer.dilation_x], **about)
+
+
+def _kind(name: str, about: Whole) -> type[np.int8] | type[np.uint8]:
+    """The type that a tensor's integers have."""
+    kind: type[np.int8] | type[np.uint8] = np.int8 if about.low < 0 else np.uint8
+    if about.low < np.iinfo(kind).min or about.high > np.iinfo(kind).max:
+        raise InputError(f"{name}: integers of {about.low} .. {about.high}; onnx-qdq has 8 bits")
+    return kind
 
 
 def _pads(layer: Layer) -> list[int]:

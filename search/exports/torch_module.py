@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cosoc.search.exports.exported import Exported
-from cosoc.sim.integers.network import Converted, IntegerLayer, IntegerNetwork, Piece, Rescale, pieces
+from cosoc.sim.integers.network import Converted, IntegerLayer, IntegerNetwork, Piece, Rescale, joined_along, pieces
 from cosoc.sim.integers.real import Real
 from cosoc.sim.model.workload import INPUT, SLICE, Layer
 
@@ -29,9 +29,9 @@ KEYS = ("multiplier", "offset", "shift")
 class IntegerModule(nn.Module):
     """The integers of a network. Takes images [n, c, iy, ix] in real numbers, gives outputs [n, k]."""
 
-    def __init__(self, network: IntegerNetwork, order: Tensor) -> None:
+    def __init__(self, network: IntegerNetwork, order: Tensor, rows: bool) -> None:
         super().__init__()
-        self.workload, self.image = network.workload, network.tensors[INPUT]
+        self.rows, self.workload, self.image = rows, network.workload, network.tensors[INPUT]
         self.pieces = {layer.name: pieces(network, layer) for layer in network.workload}
         for name, each in self.pieces.items():
             for one in each:
@@ -53,7 +53,8 @@ class IntegerModule(nn.Module):
             found[layer.name] = torch.cat([self._made(layer.name, one, found) for one in self.pieces[layer.name]], 1)
         sums = found[self.workload.outputs[0]]
         real = sums.flatten(2) * self.step[:, None] + self.bias[:, None]
-        return real.index_select(1, self.order).flatten(1)
+        real = real.index_select(1, self.order)
+        return (real.transpose(1, 2) if self.rows else real).flatten(1)
 
     def _made(self, name: str, one: Piece, tensors: Mapping[str, Tensor]) -> Tensor:
         layer, about = one.layer, one.about
@@ -63,6 +64,9 @@ class IntegerModule(nn.Module):
             return found
 
         operands = [tensors[each] for each in layer.inputs]
+        if about.table is not None:
+            found = held("table")[operands[0].long().flatten(1)]
+            return found.transpose(1, 2).reshape(-1, layer.k, layer.oy, layer.ox)
         if one.reads is not None:
             operands = [operands[0][:, slice(*one.reads)]]
         elif layer.op not in ("add", "concat") or about.constant is not None:
@@ -95,6 +99,8 @@ def _values(about: IntegerLayer) -> Iterator[tuple[str, npt.NDArray[Any]]]:
     """The arrays of a form, by what they are."""
     if about.weights is not None:
         yield "weights", about.weights
+    if about.table is not None:
+        yield "table", about.table.astype(np.float64)
     if about.constant is not None:
         yield "constant", about.constant[None].astype(np.float64)
     if about.real is not None and about.real.weight is not None and about.real.bias is not None:
@@ -142,7 +148,7 @@ def _key(what: str, name: str, one: Piece) -> str:
 def _sums(layer: Layer, about: IntegerLayer, operands: Sequence[Tensor], weights: Tensor | None) -> list[Tensor]:
     x, stride, pads = operands[0], (layer.stride_y, layer.stride_x), _pads(layer)
     if layer.op == "concat":
-        return [torch.cat(list(operands), 1)]
+        return [torch.cat(list(operands), joined_along(layer, [one.shape[1] for one in operands]))]
     if layer.op == "matmul":
         k, c = layer.k // layer.groups, layer.c // layer.groups
         second = operands[1].reshape(-1, layer.groups, *((c, k) if about.keys else (k, c)))
@@ -172,7 +178,7 @@ def _pads(layer: Layer) -> list[int]:
 
 def program(one: Exported) -> bytes:
     """The module as `torch.export.save` writes it, for batches of any size."""
-    module = IntegerModule(one.network, torch.from_numpy(one.order))
+    module = IntegerModule(one.network, torch.from_numpy(one.order), one.rows)
     c, iy, ix = one.workload.input_shape
     found = torch.export.export(
         module.eval(), (torch.zeros(2, c, iy, ix),), dynamic_shapes=({0: torch.export.Dim("n", min=1)},)

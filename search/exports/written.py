@@ -10,16 +10,13 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, get_args
 
 from cosoc.search.exports.exported import Exported, exported, plain
+from cosoc.search.exports.formats import Format
 from cosoc.search.training.trained import TrainedRun
 from cosoc.sim.errors import InputError
 from cosoc.sim.progress import Report
 from cosoc.sim.report.schedule import write_schedule
-
-Format = Literal["json", "c-array", "torch", "onnx-qdq"]
-FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 def check_empty(out: Path) -> None:
@@ -81,4 +78,4 @@ def _made(out: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-__all__ = ["FORMATS", "Format", "check_empty", "write_point"]
+__all__ = ["check_empty", "write_point"]

@@ -400,6 +400,12 @@ RECTIFIED = ("relu", "relu_", "relu6")
 MAXIMA = ("maxpool2d", "max_pool2d")
 MEANS = ("avgpool2d", "avg_pool2d", "adaptiveavgpool2d", "adaptive_avg_pool2d", "mean")
 PASSING = ("flatten", "view", "reshape", "dropout", "identity")
+# Hand a tensor on in another shape, or numbers as integers; whether their channels are still those of the layers, its
+# outputs tell.
+VIEWS = (*PASSING, "transpose", "permute", "swapaxes", "unflatten", "squeeze", "unsqueeze", "contiguous", "long", "int")
+JOINED = ("cat", "concat")
+# At the end of a network they leave a tensor as it lies in memory; of other layers sums leave.
+ENDS = (*SUMS, *HOSTED, *RECTIFIED, *JOINED, "getitem")
 _POSITIVE = (*RECTIFIED, "sigmoid", "hardsigmoid", "softmax")
 _SIGN_KEEPING = (*MAXIMA, *MEANS, *PASSING, *SUMS)
 
@@ -413,7 +419,8 @@ def kind_of(node: fx.Node, modules: Mapping[str, nn.Module]) -> str:
 
 def _insert_quantisers(net: nn.Module, graph: fx.Graph, bits: int) -> None:
     """Put a quantiser behind every tensor that a mixed layer, a sum, a product, a mean or a function of real numbers
-    reads; one range for the operands of a sum. Maxima read what is quantised for others."""
+    reads, and behind one of ENDS that leaves the network; one range for the operands of a sum, and for a tensor in all
+    of its shapes and parts. Maxima read what is quantised for others."""
     modules = dict(net.named_modules())
 
     def kind(node: fx.Node) -> str:
@@ -427,6 +434,11 @@ def _insert_quantisers(net: nn.Module, graph: fx.Graph, bits: int) -> None:
     def behind(node: fx.Node) -> fx.Node:
         return behind(cast(fx.Node, node.args[0])) if kind(node) == "identity" else node
 
+    def whole_of(node: fx.Node, kinds: Sequence[str]) -> fx.Node:
+        """The node whose tensor, or a part of it, comes through nodes of some kinds."""
+        source = node.args[0] if kind(node) in kinds and node.args else None
+        return whole_of(source, kinds) if isinstance(source, fx.Node) else node
+
     reads: list[tuple[fx.Node, int, fx.Node]] = []  # reader, its argument, the tensor
     parent: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
@@ -439,6 +451,11 @@ def _insert_quantisers(net: nn.Module, graph: fx.Graph, bits: int) -> None:
             reads += [(node, i, tensor) for i, tensor in operands]
             for tensors in [[t for _, t in operands]] if summed else [[t] for _, t in operands]:
                 _union(parent, tensors)
+        elif node.op == "output" and operands and kind(whole_of(operands[0][1], VIEWS)) in ENDS:
+            reads.append((node, 0, operands[0][1]))
+    lies: dict[fx.Node, fx.Node] = {}
+    for tensor in dict.fromkeys(tensor for _, _, tensor in reads):
+        _union(parent, [lies.setdefault(whole_of(tensor, (*VIEWS, "getitem")), tensor), tensor])
     sign = {tensor: signed(tensor) for _, _, tensor in reads}
     for node in graph.nodes:
         if kind(node) in MAXIMA and isinstance(node.args[0], fx.Node) and behind(node.args[0]) in sign:

@@ -84,13 +84,16 @@ class DmaTiles:
         return every[kept], [found[i] for i in kept]
 
     def tilings(self, layer: Layer, given: LayerPlan) -> Iterator[tuple[LayerPlan, int]]:
-        """Every legal tiling, many in one plan whose k, oy and ox are arrays, and how many."""
+        """Every legal tiling, many in one plan whose k, oy and ox are arrays, and how many. Where whole vectors fit,
+        what needs them is not cut through them."""
         steps = [part_tiles(layer, part, self.soc) for part in given.parts]
         most = max(len(own) for own in steps)
         k_choices = np.array([[own[min(i, len(own) - 1)] for own in steps] for i in range(most)], np.int64)
         grid = (np.arange(most), np.array(cuts(layer.oy), np.int64), np.array(cuts(layer.ox), np.int64))
         at, oy, ox = (axis.reshape(-1) for axis in np.meshgrid(*grid, indexing="ij"))
         reads = channels_read(layer)
+        if layer.by_vectors and self._fits(layer, given, k_choices, at, oy, ox, 0, 1)[at == 0].any():
+            at, oy, ox = at[at == 0], oy[at == 0], ox[at == 0]
         for n, c in product(cuts(layer.n), cuts(reads)):
             cut_c = 0 if c == reads else c
             legal = self._fits(layer, given, k_choices, at, oy, ox, cut_c, n)
@@ -178,7 +181,7 @@ class DmaTiles:
             yield cut(ks, tile.oy, tile.ox, c, tile.n)
         for n in _beside(cuts(layer.n), tile.n):
             yield cut(ks, tile.oy, tile.ox, tile.c, n)
-        for at, part in enumerate(plan.parts):
+        for at, part in enumerate(() if layer.by_vectors else plan.parts):
             for k in _beside(part_tiles(layer, part, self.soc), ks[at]):
                 yield cut([*ks[:at], k, *ks[at + 1 :]], tile.oy, tile.ox, tile.c, tile.n)
 

@@ -28,6 +28,7 @@ from cosoc.sim.integers.network import (
     Ints,
     Whole,
     check_known,
+    joined_along,
     rescale,
 )
 from cosoc.sim.integers.real import Real
@@ -52,14 +53,15 @@ def quantised_image(network: IntegerNetwork, x: Tensor) -> Ints:
     return found
 
 
-def scores(network: IntegerNetwork, made: dict[str, Ints], order: Tensor) -> Floats:
-    """Outputs [n, k] as real numbers, in the order of the network that was trained. made: its tensors."""
+def scores(network: IntegerNetwork, made: dict[str, Ints], order: Tensor, rows: bool = False) -> Floats:
+    """Outputs [n, k x pixels] as real numbers, in the order of the network that was trained. made: its tensors. rows:
+    it gives vectors side by side, whose channels come last."""
     name = network.workload.outputs[0]
     about = network.layers[name]
     assert about.step is not None and about.bias is not None
     flat = made[name].reshape(len(made[name]), len(about.step), -1)
-    real: Floats = flat * about.step[:, None] + about.bias[:, None]
-    return real[:, order.numpy()].reshape(len(flat), -1)
+    real: Floats = (flat * about.step[:, None] + about.bias[:, None])[:, order.numpy()]
+    return (real.swapaxes(1, 2) if rows else real).reshape(len(flat), -1)
 
 
 # ------------------------------------------------------------------------------------------------ formats of tensors
@@ -113,12 +115,14 @@ class _Known:
 def _layer(layer: Layer, mixed: MixedLayer | None, known: _Known) -> IntegerLayer:
     """The integers of a layer, in each of its forms."""
     made, other = known.formats.get(layer.name), layer.alternative
-    sums = layer.op not in ("add", "norm", "softmax", "eltwise") and not layer.activation
+    sums = layer.op not in ("add", "norm", "softmax", "eltwise", "gather") and not layer.activation
     if made is None and (layer.name not in known.workload.outputs or not sums):
         what = "an activation" if layer.activation else layer.op
         raise InputError(f"layer {layer.name}: the network ends with {what}, whose sums have no one scale")
     own = None if mixed is None else integer_weights(mixed, layer)
     about = _form(layer, own, mixed, known, made)
+    if made is not None and layer.name in known.workload.outputs:
+        about = replace(about, step=np.full(layer.k, made.step), bias=np.zeros(layer.k))
     if other is None:
         return about
     assert isinstance(mixed, OperatorLayer)
@@ -134,6 +138,8 @@ def _form(
     formats, beside = known.formats, known.of(layer)
     if beside.function is not None:
         return _real(layer, beside, formats)
+    if beside.table is not None:
+        return IntegerLayer(table=beside.steps(formats[layer.name]))
     steps = [formats[name].step for name in layer.inputs]
     magnitudes = [float(max(formats[name].high, -formats[name].low)) for name in layer.inputs]
     taps, out = layer.fy * layer.fx, IntegerLayer(None if weights is None else weights[0])
@@ -165,7 +171,12 @@ def _form(
     elif layer.op == "concat" and beside.constant is None:
         first = known.workload.input_shape[0]
         sizes = [first if n == INPUT else known.workload[n].k for n in layer.inputs]
-        factors, largest = np.repeat(steps, sizes)[None], np.repeat(magnitudes, sizes)[None]
+        if joined_along(layer, sizes) == 1:
+            factors, largest = np.repeat(steps, sizes)[None], np.repeat(magnitudes, sizes)[None]
+        elif len(set(steps)) > 1:
+            raise InputError(f"layer {layer.name}: puts columns side by side that are of several formats")
+        else:
+            factors, largest = np.full((1, layer.k), steps[0]), np.full((1, layer.k), max(magnitudes))
     elif layer.op == "concat":
         like = formats[layer.inputs[0]]
         if like != made:

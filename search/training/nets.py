@@ -437,7 +437,7 @@ class Decode(nn.Module):
         x = past[:, -1:]
         y = block.norm1(x)
         q = block.q(y).unflatten(2, (block.heads, -1)).transpose(1, 2)
-        held = past.reshape(1, past.shape[1], block.heads, -1).transpose(1, 2)
+        held = torch.unflatten(past, 2, (block.heads, -1)).transpose(1, 2)
         x = x + block.proj(functional.scaled_dot_product_attention(q, held, held).transpose(1, 2).flatten(2))
         x = x + block.fc2(block.act(block.fc1(block.norm2(x))))
         return torch.cat((x, block.k(y), block.v(y)), 1)

@@ -11,23 +11,30 @@ from typing import Any
 import numpy as np
 from torch import Tensor, fx, nn
 
-from cosoc.search.spaces.channels import MAXIMA, MEANS, PASSING, RECTIFIED, SUMS, MixedLayer, MixedNet, kind_of
+from cosoc.search.spaces.channels import (
+    JOINED,
+    MAXIMA,
+    MEANS,
+    RECTIFIED,
+    SUMS,
+    VIEWS,
+    MixedLayer,
+    MixedNet,
+    kind_of,
+)
 from cosoc.search.training.quant import ActivationQuantiser
 from cosoc.sim.errors import InputError
 from cosoc.sim.integers.network import Floats, Ints, Whole
 from cosoc.sim.integers.real import Function
 from cosoc.sim.model.workload import INPUT, SLICE, Layer, Workload
 
-JOINED = ("cat", "concat")
-# Hand a tensor on in another shape; whether their channels are still those of the layers, its outputs tell.
-VIEWS = (*PASSING, "transpose", "permute", "swapaxes", "unflatten", "squeeze", "unsqueeze", "contiguous")
-
 
 @dataclass(frozen=True, eq=False)
 class Unweighted:
     """What a layer has beside weights. constant [k, 1, columns]: real numbers, in the format of `quantised` if one is
     behind them; function: of real numbers, with a norm's weight, bias and eps; factor: of a product; from_column, keys:
-    as of `IntegerLayer`; heads: whose softmax is over their own channels."""
+    as of `IntegerLayer`; heads: whose softmax is over their own channels. table [rows, k]: real numbers, of which an
+    input's numbers pick rows."""
 
     constant: Floats | None = None
     quantised: Whole | None = None
@@ -39,12 +46,13 @@ class Unweighted:
     from_column: int = 0
     keys: bool = False
     heads: int = 1
+    table: Floats | None = None
 
     def steps(self, like: Whole) -> Ints:
-        """The constant as integers of its own format, or of that of the tensor that it stands in."""
-        about = self.quantised or like
-        assert self.constant is not None
-        found: Ints = np.clip(np.rint(self.constant / about.step), about.low, about.high).astype(np.int64)
+        """The constant, or the table, as integers of its own format, or of that of the tensor that it stands in."""
+        about, real = self.quantised or like, self.constant if self.table is None else self.table
+        assert real is not None
+        found: Ints = np.clip(np.rint(real / about.step), about.low, about.high).astype(np.int64)
         return found
 
 
@@ -149,7 +157,8 @@ class Traced:
             if isinstance(first, (tuple, list)) and first[0] in self.constants:
                 found, about = self._layer(("concat",), read), beside[0]
         elif kind == "getitem" and len(read) == 1:
-            column = _first_column(node.args[1])
+            columns = self.workload.input_shape[2] if read[0] == INPUT else self.workload[read[0]].ox
+            column = _first_column(node.args[1], columns)
             if column is not None:
                 found, about = self._layer(("eltwise",), read, SLICE), Unweighted(from_column=column)
         elif kind in ("scaled_scores", "matmul") and len(read) == 2:
@@ -166,6 +175,9 @@ class Traced:
         elif kind == "layer_norm" and len(read) == 1:
             found = self._layer(("norm",), read)
             about = self._norm_of(*node.args[1:], **node.kwargs)
+        elif isinstance(module, nn.Embedding) and module.max_norm is None and read == (INPUT,):
+            found, about = self._layer(("gather",), read), Unweighted(table=_real(module.weight))
+            self.formats[INPUT] = Whole(0, module.num_embeddings - 1, 1.0)
         elif kind == "gelu" and len(read) == 1:
             how = module.approximate if isinstance(module, nn.GELU) else node.kwargs.get("approximate", "none")
             found = self._layer(("eltwise",), read, "aten.gelu")
@@ -249,11 +261,15 @@ def _real(tensor: Tensor) -> Floats:
     return np.asarray(tensor.detach().double().numpy())
 
 
-def _first_column(index: Any) -> int | None:
-    """The row of vectors that an index [:, row] takes; None for another."""
+def _first_column(index: Any, columns: int) -> int | None:
+    """The row of vectors that an index [:, row] takes, or the first of [:, row:end], of so many; None for another."""
     if not isinstance(index, tuple) or len(index) != 2 or index[0] != slice(None):
         return None
-    return index[1] if isinstance(index[1], int) and index[1] >= 0 else None
+    which = index[1]
+    if isinstance(which, slice) and which.step is None:
+        ends = (which.start, which.stop)
+        return which.indices(columns)[0] if all(end is None or isinstance(end, int) for end in ends) else None
+    return which % columns if isinstance(which, int) and -columns <= which < columns else None
 
 
 def _check_pool(module: nn.Module | None) -> None:

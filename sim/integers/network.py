@@ -31,7 +31,7 @@ MULTIPLIER_BITS = 30  # of a factor: with sums of 32 bits, products of 62
 SUM_BITS = 62  # that a sum of products may take before it is shifted
 MOST_SHIFT = 46
 # That integers are known of; an eltwise is a GELU, a sum with a constant, or a part that is handed on.
-OPS = ("conv", "add", "max_pool", "avg_pool", "concat", "matmul", "softmax", "norm", "eltwise")
+OPS = ("conv", "add", "max_pool", "avg_pool", "concat", "matmul", "softmax", "norm", "eltwise", "gather")
 WEIGHTED = ("conv", "matmul")  # sums of products over input channels
 ELTWISE = ("aten.gelu", "aten.add", SLICE)
 
@@ -106,12 +106,14 @@ class Converted:
 @dataclass(frozen=True, eq=False)
 class IntegerLayer:
     """What one form of a layer is in integers. weights: int64 [k, c/groups, fy, fx] of a convolution, None of others;
-    rescale: None where its sums leave the network as they are, channel k of which are worth step[k] each, beside
-    bias[k]; and of what is real. alternative: of the layer's other form, for all output channels as well.
+    rescale: None where its sums leave the network as they are, of rows of a table, and of what is real. step, bias [k]:
+    of the layer whose results leave the network: what one of them is worth by channel, and what is added to that.
+    alternative: of the layer's other form, for all output channels as well.
 
     converted: of a convolution with analog channels that are read by converters. real: of a function of real numbers.
     constant [k, oy, columns]: what an eltwise sum adds, or what a concatenation puts before what it reads. from_column:
     of what a slice reads, the column of its first. keys: whether a product of two tensors is with keys (`as_weights`).
+    table [rows, k]: of a gather, in integers of the tensor that it makes.
     """
 
     weights: Ints | None = None
@@ -124,6 +126,7 @@ class IntegerLayer:
     constant: Ints | None = None
     from_column: int = 0
     keys: bool = False
+    table: Ints | None = None
 
     def finished(self, sums: Sequence[Ints], first: int, end: int) -> Ints:
         """What output channels [first, end) make of their sums, of each operand [n, k, oy, ox]."""
@@ -185,6 +188,8 @@ class Piece:
             return [tensors[name] for name in layer.inputs]
         if self.reads is not None:
             return [tensors[layer.inputs[0]][:, slice(*self.reads)]]
+        if self.about.table is not None:
+            return [rows_of(self.about.table, tensors[layer.inputs[0]], layer)]
         first = as_read(tensors[layer.inputs[0]], layer)
         if layer.op == "matmul":
             return [first, as_weights(layer, tensors[layer.second], self.about.keys)]
@@ -243,17 +248,35 @@ def check_known(workload: Workload) -> None:
         if layer.op == "add" and any(one != (layer.k, layer.oy, layer.ox) for one in of):
             raise InputError(f"layer {layer.name}: adds tensors of other shapes; integers know equal ones")
         pixels = all(one[1:] == (layer.oy, layer.ox) for one in of)
+        columns = layer.oy == 1 and all(one[:2] == (layer.k, 1) for one in of) and sum(one[2] for one in of) == layer.ox
         if layer.constants and layer.op == "concat" and (len(of) > 1 or layer.oy != 1 or layer.k != of[0][0]):
             raise InputError(f"layer {layer.name}: integers know constants before the columns of one tensor")
         if layer.constants:
             continue
-        if layer.op == "concat" and (not pixels or sum(one[0] for one in of) != layer.k):
-            raise InputError(f"layer {layer.name}: puts tensors side by side in pixels; integers know channels")
+        if layer.op == "concat" and not columns and (not pixels or sum(one[0] for one in of) != layer.k):
+            raise InputError(
+                f"layer {layer.name}: puts tensors side by side; integers know channels, and columns of a row"
+            )
+        if layer.op == "gather" and (layer.inputs != (INPUT,) or len(workload.readers(INPUT)) > 1):
+            raise InputError(f"layer {layer.name}: integers know rows of a table by the numbers that an input is")
+        table = layer.op == "gather" or (layer.weights_of and workload[layer.weights_of].op == "gather")
+        if layer.weights_of and table:
+            raise InputError(f"layer {layer.name}: shares its weights with {layer.weights_of}, whose steps are others")
 
 
 def as_read(tensor: npt.NDArray[np.int64], layer: Layer) -> npt.NDArray[np.int64]:
     """A tensor [n, k, oy, ox] as a layer reads it, [n, c, iy, ix]: a view, flattened for a dense layer."""
     return tensor.reshape(layer.n, layer.c, layer.iy, layer.ix)
+
+
+def rows_of(table: Ints, numbers: Ints, layer: Layer) -> Ints:
+    """The rows of a table [rows, k] that a gather picks: [n, k, 1, columns], one a number."""
+    return table[numbers.reshape(layer.n, layer.oy, layer.ox)].transpose(0, 3, 1, 2)
+
+
+def joined_along(layer: Layer, channels: Sequence[int]) -> int:
+    """The axis of [n, k, oy, ox] that a concatenation puts tensors of so many channels side by side on."""
+    return 1 if sum(channels) == layer.k else 3
 
 
 # ------------------------------------------------------------------------------------------------------ whole layers
@@ -273,7 +296,7 @@ def windows(x: Ints, layer: Layer, fill: int) -> Ints:
 def sums_of(layer: Layer, weights: Ints | None, operands: Sequence[Ints]) -> list[Ints]:
     """The sums of a whole layer, of each operand [n, k, oy, ox]; maxima of a maximum pool. operands: [n, c, iy, ix]."""
     if layer.op == "concat":
-        return [np.concatenate(operands, 1)]
+        return [np.concatenate(operands, joined_along(layer, [one.shape[1] for one in operands]))]
     if layer.op == "matmul":
         x, second = (one.reshape(layer.n, layer.groups, -1, last).astype(np.float64)  # as below
                      for one, last in zip(operands, (layer.ox, layer.c // layer.groups), strict=True))  # fmt: skip
@@ -321,5 +344,6 @@ def run_whole(network: IntegerNetwork, image: Ints) -> dict[str, Ints]:
 
 __all__ = [
     "OPS", "WEIGHTED", "Converted", "Floats", "IntegerLayer", "IntegerNetwork", "Ints", "Piece", "Rescale", "Whole",
-    "as_read", "check_known", "pieces", "rescale", "run_whole", "sums_of", "whole_layer", "windows",
+    "as_read", "check_known", "joined_along", "pieces", "rescale", "rows_of", "run_whole", "sums_of", "whole_layer",
+    "windows",
 ]  # fmt: skip

@@ -18,7 +18,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosoc.sim.errors import InputError
-from cosoc.sim.integers.network import WEIGHTED, IntegerLayer, IntegerNetwork, Ints, check_known
+from cosoc.sim.integers.network import (
+    WEIGHTED,
+    IntegerLayer,
+    IntegerNetwork,
+    Ints,
+    check_known,
+    joined_along,
+    rows_of,
+)
 from cosoc.sim.integers.real import as_weights
 from cosoc.sim.integers.regions import (
     NEVER,
@@ -128,12 +136,14 @@ class TiledRun:
             for number, part in enumerate(self.mapping.layers[name].parts):
                 own, about = self.form(name, self.part(name, number)[1])
                 core = self.soc.core_of(part)
-                for tensor in own.inputs:
+                # Numbers of rows are no operands; a host reads what there is, and so do cores whose files cannot say.
+                any_width = part.core == self.soc.host or "act_bits" in core.UNUSED
+                for tensor in own.inputs if about.table is None else ():
                     if tensor not in self.network.tensors:
                         raise TileFault(f"layer {name} reads {tensor}, which leaves the network as sums")
                     one = self.network.tensors[tensor]
                     most = 2 ** (core.act_bits - 1) - 1 if one.low < 0 else 2**core.act_bits - 1
-                    if max(-one.low, one.high) > most:
+                    if max(-one.low, one.high) > most and not any_width:
                         said = f"{tensor} is of {one.low} .. {one.high}"
                         raise TileFault(f"layer {name}: {said}, and {part.core} reads {core.act_bits} bits")
                 first = sum(one.channels for one in self.mapping.layers[name].parts[:number])
@@ -152,20 +162,36 @@ class TiledRun:
         if not elements(box):
             return [np.zeros([b - a for a, b in box], np.int64) for _ in (names or operands(own))]
         if own.op == "concat" and names is None and not own.constants:
-            first, parts = 0, []
+            first, parts, axis = 0, [], self.joined_along(own)
             for name in own.inputs:
                 tensor = self._lying(name, issue, until, own.name)
-                k = tensor.values.shape[1]
-                low, high = max(box[1][0] - first, 0), min(box[1][1] - first, k)
+                size = tensor.values.shape[axis]
+                low, high = max(box[axis][0] - first, 0), min(box[axis][1] - first, size)
                 if low < high:
-                    parts.append(tensor.read((box[0], (low, high), box[2], box[3]), issue, f"{own.name}, op {op}"))
-                first += k
-            return [np.concatenate(parts, 1)]
+                    n, k, rows, columns = box
+                    mine: Box = (n, (low, high), rows, columns) if axis == 1 else (n, k, rows, (low, high))
+                    parts.append(tensor.read(mine, issue, f"{own.name}, op {op}"))
+                first += size
+            return [np.concatenate(parts, axis)]
         for name in names or operands(own):
-            tensor = self._lying(name, issue, until, own.name)
-            tensor = tensor if own.op in ("add", "concat") and not own.constants else tensor.as_read(own)
+            tensor = self._as_read(own, self._lying(name, issue, until, own.name))
             out.append(tensor.read(box, issue, f"{own.name}, op {op}"))
         return out
+
+    def _as_read(self, own: Layer, tensor: Tensor) -> Tensor:
+        """A tensor in the shape in which a layer reads it: of numbers, the rows of its table that they pick."""
+        if own.op == "gather":
+            table = self.network.layers[own.name].table
+            assert table is not None
+            found = rows_of(table, tensor.values, own)
+            return Tensor(
+                tensor.name, found, np.broadcast_to(tensor.ready.reshape(own.n, 1, own.oy, own.ox), found.shape)
+            )
+        return tensor if own.op in ("add", "concat") and not own.constants else tensor.as_read(own)
+
+    def joined_along(self, own: Layer) -> int:
+        """The axis along which a concatenation puts its tensors side by side."""
+        return joined_along(own, [self.home[name].values.shape[1] for name in own.inputs])
 
     def read_second(self, own: Layer, about: IntegerLayer, ranges: Ranges, op: int, end: int) -> Region:
         """What a tile of a product of two tensors multiplies by, at home, while op .. end run: [n, k, c, 1]."""
@@ -315,7 +341,7 @@ class DmaRun(TiledRun):
 
     def _fetch(self, op: int, name: str, own: Layer, ranges: Ranges, tensor: str, end: int) -> None:
         """Rows of a tensor from outside that a fused layer's row newly needs."""
-        like = self.home[tensor] if own.op in ("add", "concat") else self.home[tensor].as_read(own)
+        like = self._as_read(own, self.home[tensor])
         near = self.fetched.setdefault((name, tensor), Tensor.empty(tensor, like.values.shape))
         box = inputs_under(own, ranges, own=False)
         box = (box[0], (0, like.values.shape[1]), box[2], (0, like.values.shape[3]))
@@ -395,18 +421,21 @@ class DmaRun(TiledRun):
     def _rows(self, own: Layer, box: Box, first: int, last: int, core: Core) -> list[Ints]:
         """What a row of a fused layer reads, of each operand."""
         inside, out = set(self.fused[own.name].layers), []
-        tick, until, at = int(self.trace.issue[first]), int(self.trace.end[last]), 0
+        tick, until = int(self.trace.issue[first]), int(self.trace.end[last])
+        axis = self.joined_along(own) if own.op == "concat" else 1
         for name in operands(own):
-            k = self.home[name].values.shape[1]
-            mine: Box = (box[0], (0, k), box[2], box[3]) if own.op == "concat" else box
-            at += k
+            _, k, _, columns = self.home[name].values.shape
+            mine: Box = (box[0], (0, k), box[2], (0, columns) if axis == 3 else box[3]) if own.op == "concat" else box
             if name in inside:
                 out.append(self._from_lines(name, own, mine, tick, until))
             elif (own.name, name) in self.fetched:
                 out.append(self.fetched[own.name, name].read(mine, tick, own.name))
             else:
                 out += self.read_home(own, mine, first, last, [name])
-        return [np.concatenate(out, 1)[:, slice(*box[1])]] if own.op == "concat" else out
+        if own.op != "concat":
+            return out
+        whole = np.concatenate(out, axis)
+        return [whole[:, slice(*box[1])] if axis == 1 else whole[..., slice(*box[3])]]
 
     def _from_lines(self, name: str, own: Layer, box: Box, tick: int, until: int) -> Ints:
         rows, made = self.lines[name], self.workload[name]

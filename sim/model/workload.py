@@ -122,6 +122,11 @@ class Layer:
         return self.op == "concat" or self.fn == SLICE
 
     @property
+    def by_vectors(self) -> bool:
+        """Whether each result needs all channels of its pixel, or of a head of them: a softmax, or a norm of tokens."""
+        return self.op == "softmax" or (self.op == "norm" and self.oy == 1)
+
+    @property
     def grouped(self) -> bool:
         """Whether it is a convolution of several groups that are more than a channel each."""
         return self.op == "conv" and self.groups > 1 and not self.depthwise

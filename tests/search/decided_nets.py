@@ -12,6 +12,7 @@ from cosoc.search.spaces import operators
 from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, fix, make_contiguous, prepare
 from cosoc.search.training.nets import EncoderBlock, VisionTransformer, build
 from cosoc.search.training.noise import set_ranges
+from cosoc.search.training.quant import ActivationQuantiser
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.importers.torch_export import from_module
 from cosoc.sim.integers.network import IntegerNetwork, Ints, run_whole
@@ -24,8 +25,34 @@ from cosoc.sim.report.result import Result
 
 SHAPE = {
     "digits_cnn": (1, 8, 8), "resnet8": (3, 16, 16), "mobilenet_v1_025": (3, 32, 32), "dscnn": (1, 49, 10),
-    "tiny_vit": (1, 8, 8), "tiny_vit_fused": (1, 8, 8),
+    "tiny_vit": (1, 8, 8), "tiny_vit_fused": (1, 8, 8), "tiny_tokens": (1, 1, 6), "bert_base_block": (128, 1, 5),
+    "gpt3_block_prefill": (128, 1, 5), "gpt3_block_decode": (128, 1, 5),
 }  # fmt: skip
+ROWS = 40  # of the table of `tiny_tokens`
+
+
+class Tokens(nn.Module):
+    """Rows of a table by numbers, and their places, through a block of three heads of four channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(ROWS, 12)
+        self.position = nn.Parameter(torch.zeros(1, 6, 12))
+        self.block = EncoderBlock(12, 3)
+        self.fc = nn.Linear(12, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embedding(x.flatten(1).long()) + self.position
+        out: torch.Tensor = self.fc(self.block(x)[:, 0])
+        return out
+
+
+def drawn(name: str, n: int, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Items of a network: normal numbers, or numbers of rows."""
+    if name == "tiny_tokens":
+        return torch.randint(ROWS, (n, *SHAPE[name]), generator=generator).float()
+    return torch.randn(n, *SHAPE[name], generator=generator)
+
 
 WAYS = ("unbind", "chunk", "index")  # to take queries, keys and values out of one tensor
 
@@ -71,25 +98,25 @@ def fused(net: nn.Module, way: str) -> nn.Module:
 
 def built(name: str) -> nn.Module:
     """A built-in network, or `tiny_vit`: a block of three heads of four channels over four patches and a token; or
-    that one, fused."""
+    that one, fused; or `tiny_tokens`."""
     if name == "tiny_vit_fused":
         return fused(built("tiny_vit"), "unbind")
-    if name != "tiny_vit":
+    if not name.startswith("tiny"):
         return build(name, SHAPE[name][0])
-    net = VisionTransformer(1, 10, 8, 4, 12, 1, 3)
+    net = Tokens() if name == "tiny_tokens" else VisionTransformer(1, 10, 8, 4, 12, 1, 3)
     for parameter in net.parameters():
         nn.init.normal_(parameter, std=0.4)
     return net
 
 
-def warmed(net: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+def warmed(net: nn.Module, x: torch.Tensor) -> nn.Module:
     """With batch norms that have something to fold, so that signals do not vanish."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
             nn.init.uniform_(module.weight, 0.5, 2)
             nn.init.normal_(module.bias)
-    net.train()(torch.randn(16, *shape))
+    net.train()(x)
     return net
 
 
@@ -110,18 +137,23 @@ def decided(name: str, soc: SoC, seed: int, adc_bits: int = 0) -> tuple[MixedNet
     converters on analog columns, which clip some of their sums."""
     torch.manual_seed(seed)
     shape = SHAPE[name]
-    net = warmed(built(name), shape)
+    net = warmed(built(name), drawn(name, 16))
     workload = from_module(net.eval(), shape, name)
     mixed = prepare(net, workload, soc)
     for layer in mixed.searchable().values():
         layer.logits.data.normal_()
     fix(mixed, assignment(mixed))
     with torch.no_grad():
-        mixed.train()(torch.randn(16, *shape))
+        mixed.train()(drawn(name, 16))
+        # As training does: the range of a sum begins at so many whole steps of its operands', which puts many sums
+        # exactly halfway between two steps of its own.
+        for module in mixed.modules():
+            if isinstance(module, ActivationQuantiser):
+                module.log_clip += 0.01 * torch.randn(())
     chosen, _ = make_contiguous(mixed.eval(), workload, assignment(mixed))
     fix(mixed, chosen)
     if adc_bits:
-        set_ranges(mixed, adc_bits, torch.randn(16, *shape))
+        set_ranges(mixed, adc_bits, drawn(name, 16))
     return mixed, workload, chosen
 
 
@@ -130,7 +162,7 @@ def cut(name: str, soc: str, template: operators.Template, seed: int) -> tuple[M
     torch.manual_seed(seed)
     shape, machine = SHAPE[name], find_soc(soc)
     supernet = operators.with_choices(build(name, shape[0]), shape, machine, template, name)
-    warmed(supernet.net, shape)
+    warmed(supernet.net, drawn(name, 16))
     first = {n: operators.cut_steps(supernet.workload[n].k)[(i + 1) % 2] for i, n in enumerate(supernet.pairs)}
     first |= {n: supernet.workload[n].k // 2 for n in list(supernet.pairs)[:1]}
     mixed = operators.prepare(supernet, machine)
@@ -138,7 +170,7 @@ def cut(name: str, soc: str, template: operators.Template, seed: int) -> tuple[M
     chosen |= {n: (torch.arange(len(chosen[n])) >= k).long() for n, k in first.items()}
     fix(mixed, chosen)
     with torch.no_grad():
-        mixed.train()(torch.randn(16, *shape))
+        mixed.train()(drawn(name, 16))
     mapping = operators.mapping_of(supernet, first, "overlapped", machine, "point")
     return mixed.eval(), supernet.workload, mapping
 

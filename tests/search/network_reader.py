@@ -22,7 +22,8 @@ def run(text: str, images: Any) -> Any:
         tensors[layer.layer] = np.concatenate(made, 1).reshape(len(x), layer.k, layer.oy, layer.ox)
     sums, out = tensors[file.output.tensor], file.output
     real = sums.reshape(len(x), len(out.step), -1) * np.array(out.step)[:, None] + np.array(out.bias)[:, None]
-    return real[:, list(out.order)].reshape(len(x), -1)
+    real = real[:, list(out.order)]
+    return (real.swapaxes(1, 2) if out.rows else real).reshape(len(x), -1)
 
 
 def _form(layer: NetworkLayerFile, form: FormFile, tensors: dict[str, Ints]) -> Ints:
@@ -30,7 +31,11 @@ def _form(layer: NetworkLayerFile, form: FormFile, tensors: dict[str, Ints]) -> 
     if form.op == "add":
         sums = [tensors[name] for name in form.inputs]
     elif form.op == "concat" and not form.constant:
-        sums = [np.concatenate([tensors[name] for name in form.inputs], 1)]
+        read = [tensors[name] for name in form.inputs]
+        sums = [np.concatenate(read, 3 if len(read) > 1 and read[0].shape[1] == form.k else 1)]
+    elif form.op == "gather":
+        table = np.array(form.table).reshape(-1, form.k)
+        return table[first.reshape(len(first), form.oy, form.ox)].transpose(0, 3, 1, 2)
     else:
         x = (first[:, slice(*form.reads)] if form.reads else first).reshape(len(first), form.c, form.iy, form.ix)
         if form.real is not None:

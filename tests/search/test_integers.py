@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent))
-from decided_nets import SHAPE, cut, decided, differing
+from decided_nets import cut, decided, differing, drawn
 
 from cosoc.inputs import soc_of
 from cosoc.search.spaces.channels import MixedNet, to_mapping
@@ -21,32 +21,37 @@ from cosoc.search.spaces.operators import Template
 from cosoc.search.spaces.products import scaled_scores
 from cosoc.search.training.integers import integers, quantised_image, scores
 from cosoc.sim.files.catalog import find_soc
-from cosoc.sim.integers.network import IntegerNetwork, run_whole
+from cosoc.sim.files.names import list_socs
+from cosoc.sim.files.workload_file import find_workload
+from cosoc.sim.integers.network import IntegerNetwork, Whole, run_whole
 from cosoc.sim.integers.real import Real
 from cosoc.sim.integers.regions import TileFault
-from cosoc.sim.model.mapping import DIMS
+from cosoc.sim.model.mapping import DIMS, Mapping, Runtime
 from cosoc.sim.model.workload import Layer, batched
 from cosoc.sim.simulate import simulate
+from cosoc.sim.tiler import placed
 
 
 def images(name: str, n: int) -> torch.Tensor:
-    return torch.randn(n, *SHAPE[name], generator=torch.Generator().manual_seed(1))
+    return drawn(name, n, torch.Generator().manual_seed(1))
 
 
 def off(network: IntegerNetwork, mixed: MixedNet, x: torch.Tensor) -> float:
     """By how much outputs of images are off the fake-quantised network's in double precision, of the largest: a single
     integer that differs anywhere would show as a step of its range, some 1e-2 of what it is added to."""
     of_all = replace(network, workload=batched(network.workload, len(x)))
-    found = scores(network, run_whole(of_all, quantised_image(network, x)), mixed.output_order)
     with torch.no_grad():
         wanted = copy.deepcopy(mixed).double()(x.double()).numpy()
+    made = run_whole(of_all, quantised_image(network, x))
+    found = scores(network, made, mixed.output_order, wanted.ndim == 3).reshape(wanted.shape)
     assert len(np.unique(found)) > len(x)
     return float(np.abs(found - wanted).max() / np.abs(wanted).max())
 
 
 @pytest.mark.parametrize(("name", "soc", "adc_bits"), [
     ("digits_cnn", "diana", 0), ("resnet8", "diana", 0), ("dscnn", "diana", 0), ("digits_cnn", "diana", 6),
-    ("tiny_vit", "diana", 6), ("tiny_vit_fused", "diana", 0),
+    ("tiny_vit", "diana", 6), ("tiny_vit_fused", "diana", 0), ("tiny_tokens", "diana", 0),
+    ("gpt3_block_decode", "diana", 0),
 ])  # fmt: skip
 def test_integers_are_those_of_the_fake_quantised_network(name: str, soc: str, adc_bits: int) -> None:
     """On DIANA, each channel on a random one of its arrays, with and without converters."""
@@ -77,6 +82,43 @@ def test_the_tiles_of_its_mapping_compute_it(name: str, soc: str, n: int) -> Non
     assert any(len(plan.parts) > 1 for plan in mapping.layers.values())
     result = simulate(find_soc(soc), batched(workload, n), mapping)
     assert differing(result, network, quantised_image(network, images(name, n))) == []
+
+
+@pytest.mark.parametrize("chip", list_socs())
+def test_tiles_of_a_transformer_compute_it_on_every_chip(chip: str) -> None:
+    """Rows of a table, attention, norms and GELU, each on a core that the chip has for it."""
+    soc = find_soc(chip)
+    mixed, workload, chosen = decided("tiny_tokens", soc, 3)
+    result = simulate(soc, workload, to_mapping(mixed, chosen, "overlapped", "point"))
+    assert {layer.op for layer in workload} >= {"gather", "matmul", "softmax", "norm", "eltwise", "add"}
+    network = integers(mixed, workload)
+    assert differing(result, network, quantised_image(network, images("tiny_tokens", 1))) == []
+
+
+@pytest.mark.parametrize(
+    ("chip", "runtime"), [("diana", "overlapped"), ("darkside", "serial"), ("neurram", "overlapped")]
+)
+def test_norms_and_softmaxes_have_whole_vectors_in_a_tile(chip: str, runtime: Runtime) -> None:
+    """On chips that bring weights from outside, where smaller tiles would hide more of the way: what a part of a vector
+    makes is no norm of it."""
+    workload = find_workload("bert_base_block")
+    plans = placed(Mapping("default", runtime), workload, find_soc(chip)).mapping.layers
+    for layer in (layer for layer in workload if layer.op in ("norm", "softmax")):
+        assert [part.tile.k for part in plans[layer.name].parts if part.tile] == [layer.k]
+
+
+def test_a_table_s_rows_are_those_of_the_numbers() -> None:
+    """And these are its weights, to half a step."""
+    mixed, workload, _ = decided("tiny_tokens", find_soc("diana"), 0)
+    network, x = integers(mixed, workload), images("tiny_tokens", 2)
+    table = network.layers["embedding"].table
+    assert table is not None and network.tensors["input"] == Whole(0, len(table) - 1, 1.0)
+    made = run_whole(replace(network, workload=batched(workload, 2)), quantised_image(network, x))["embedding"]
+    assert np.array_equal(made[1, :, 0, 4], table[int(x[1, 0, 0, 4])])
+    real = dict(mixed.net.named_modules())["embedding"].weight.detach().numpy()
+    assert (
+        np.abs(table * network.tensors["embedding"].step - real).max() <= network.tensors["embedding"].step / 2 + 1e-6
+    )
 
 
 # -- attention -----------------------------------------------------------------------------------------------------

@@ -291,8 +291,8 @@ def test_rescaling_differs_from_exact_rounding_within_its_bound(seed: int) -> No
 
 
 def test_what_integers_are_not_known_of_is_refused() -> None:
-    result = cosoc.simulate("rpi4", "gpt3_block_decode", "default")
-    with pytest.raises(InputError, match="layer cat: puts tensors side by side in pixels; integers know channels"):
+    result = cosoc.simulate("rpi4", "efficientnet_b0", "default")
+    with pytest.raises(InputError, match=r"layer stem.act \(aten.silu\): integers are known of conv, "):
         run_tiles(result, IntegerNetwork(result.at.workload, {}, {}), np.zeros(1, np.int64))
 
 
