@@ -79,7 +79,7 @@ def _torch_optimiser(groups: Sequence[Group]) -> torch.optim.Optimizer:
         found.append(record)
     of_kind: Any = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
     made: torch.optim.Optimizer = of_kind(found, fused=True)
-    for record in made.param_groups if kind == "sgd" else ():
+    for record in found if kind == "sgd" else ():
         # A path of a network that a step does not take has no gradient in it; torch's fused step wants momenta of all
         # parameters or of none, so they begin at zero, as they would with their first gradient.
         if record["momentum"]:
