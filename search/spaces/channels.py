@@ -24,7 +24,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, fx, nn
 
 from cosoc.search.spaces.heads import Unit, attentions, head_orders, units
-from cosoc.search.spaces.products import spell_out, take_apart
+from cosoc.search.spaces.products import SIDE_BY_SIDE, spell_out, take_apart
 from cosoc.search.training.gates import Estimator, gates_of, one_hot, soft
 from cosoc.search.training.quant import (
     ActivationQuantiser,
@@ -404,6 +404,7 @@ PASSING = ("flatten", "view", "reshape", "dropout", "identity")
 # outputs tell.
 VIEWS = (*PASSING, "transpose", "permute", "swapaxes", "unflatten", "squeeze", "unsqueeze", "contiguous", "long", "int")
 JOINED = ("cat", "concat")
+PARTS = ("getitem", "unbind", "chunk", "split")  # of a tensor
 # At the end of a network they leave a tensor as it lies in memory; of other layers sums leave.
 ENDS = (*SUMS, *HOSTED, *RECTIFIED, *JOINED, "getitem")
 _POSITIVE = (*RECTIFIED, "sigmoid", "hardsigmoid", "softmax")
@@ -455,7 +456,9 @@ def _insert_quantisers(net: nn.Module, graph: fx.Graph, bits: int) -> None:
             reads.append((node, 0, operands[0][1]))
     lies: dict[fx.Node, fx.Node] = {}
     for tensor in dict.fromkeys(tensor for _, _, tensor in reads):
-        _union(parent, [lies.setdefault(whole_of(tensor, (*VIEWS, "getitem")), tensor), tensor])
+        # Products side by side are tensors of their own.
+        own = kind(whole_of(tensor, (*VIEWS, *PARTS))) == SIDE_BY_SIDE
+        _union(parent, [lies.setdefault(whole_of(tensor, VIEWS if own else (*VIEWS, "getitem")), tensor), tensor])
     sign = {tensor: signed(tensor) for _, _, tensor in reads}
     for node in graph.nodes:
         if kind(node) in MAXIMA and isinstance(node.args[0], fx.Node) and behind(node.args[0]) in sign:

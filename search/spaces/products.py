@@ -7,6 +7,8 @@ module that computes several products at once is taken apart as its layers are i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
@@ -17,11 +19,17 @@ FUSED = "scaled_dot_product_attention"
 PLAIN = {"attn_mask": None, "dropout_p": 0.0, "is_causal": False, "scale": None, "enable_gqa": False}
 
 
+@fx.wrap
+def side_by_side(products: Sequence[Tensor]) -> Tensor:
+    """Products of one input as one tensor, which nothing in memory is: what reads it takes a product out of it."""
+    return torch.cat(list(products), -1)
+
+
 class Fused(nn.ModuleList):
     """Products of one input, side by side: what one of all their weights gives."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([product(x) for product in self], -1)
+        return side_by_side([product(x) for product in self])
 
 
 def take_apart(net: nn.Module, workload: Workload) -> None:
@@ -71,4 +79,6 @@ def spell_out(graph: fx.Graph) -> None:
         graph.erase_node(node)
 
 
-__all__ = ["Fused", "scaled_scores", "spell_out", "take_apart"]
+SIDE_BY_SIDE = side_by_side.__name__
+
+__all__ = ["SIDE_BY_SIDE", "Fused", "scaled_scores", "side_by_side", "spell_out", "take_apart"]

@@ -79,10 +79,9 @@ def _torch_optimiser(groups: Sequence[Group]) -> torch.optim.Optimizer:
         found.append(record)
     of_kind: Any = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
     made: torch.optim.Optimizer = of_kind(found, fused=True)
-    for record in found if kind == "sgd" else ():
+    if kind == "sgd":
         # A path of a network that a step does not take has no gradient in it; torch's fused step wants momenta of all
         # parameters or of none, so they begin at zero, as they would with their first gradient.
-        if record["momentum"]:
-            for parameter in record["params"]:
-                made.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        for parameter in (one for group in groups if group.by.momentum for one in group.parameters):
+            made.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return made

@@ -15,6 +15,7 @@ from cosoc.search.spaces.channels import (
     JOINED,
     MAXIMA,
     MEANS,
+    PARTS,
     RECTIFIED,
     SUMS,
     VIEWS,
@@ -22,6 +23,7 @@ from cosoc.search.spaces.channels import (
     MixedNet,
     kind_of,
 )
+from cosoc.search.spaces.products import SIDE_BY_SIDE
 from cosoc.search.training.quant import ActivationQuantiser
 from cosoc.sim.errors import InputError
 from cosoc.sim.integers.network import Floats, Ints, Whole
@@ -88,7 +90,7 @@ class Traced:
             self.shapes.add(node)
         elif node.args and node.args[0] in self.fused:
             self._apart(node, kind, self.fused[node.args[0]])  # type: ignore[index]
-        elif kind in JOINED and read and not self._stands_for(("concat",), read):
+        elif kind == SIDE_BY_SIDE:
             self.fused[node] = read
         elif isinstance(module, MixedLayer):
             self.names[node] = str(node.target)
@@ -136,7 +138,7 @@ class Traced:
         numbers = [one for one in (index if isinstance(index, tuple) else (index,)) if isinstance(one, int)]
         if len(numbers) == 1 and numbers[0] < len(tensors):
             self.names[node] = tensors[numbers[0]]
-        elif kind in (*VIEWS, "unbind", "chunk", "split"):
+        elif kind in (*VIEWS, *PARTS):
             self.fused[node] = tensors
         else:
             self._unknown(node, kind)
