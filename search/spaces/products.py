@@ -7,6 +7,8 @@ module that computes several products at once is taken apart as its layers are i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
@@ -39,7 +41,9 @@ def take_apart(net: nn.Module, workload: Workload) -> None:
 
 
 def _parts(linear: nn.Linear, sizes: list[int]) -> Fused:
-    bias = [None] * len(sizes) if linear.bias is None else torch.split_with_sizes(linear.bias.detach(), sizes)
+    bias: Sequence[Tensor | None] = [None] * len(sizes)
+    if linear.bias is not None:
+        bias = torch.split_with_sizes(linear.bias.detach(), sizes)
     found = Fused()
     for weight, own in zip(torch.split_with_sizes(linear.weight.detach(), sizes), bias, strict=True):
         product = nn.Linear(weight.shape[1], weight.shape[0], own is not None, device="meta")  # draws nothing
