@@ -47,7 +47,9 @@ def take_apart(net: nn.Module, workload: Workload) -> None:
 
 
 def _parts(linear: nn.Linear, sizes: list[int]) -> Fused:
-    bias = [None] * len(sizes) if linear.bias is None else torch.split_with_sizes(linear.bias.detach(), sizes)
+    bias: Sequence[Tensor | None] = [None] * len(sizes)
+    if linear.bias is not None:
+        bias = torch.split_with_sizes(linear.bias.detach(), sizes)
     found = Fused()
     for weight, own in zip(torch.split_with_sizes(linear.weight.detach(), sizes), bias, strict=True):
         product = nn.Linear(weight.shape[1], weight.shape[0], own is not None, device="meta")  # draws nothing

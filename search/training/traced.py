@@ -193,10 +193,10 @@ class Traced:
         self.beside[found.name] = about
         return found.name
 
-    def _norm_of(self, shape: Any, weight: Any = None, bias: Any = None, eps: Any = 1e-5) -> Unweighted:
+    def _norm_of(self, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: Any = 1e-5) -> Unweighted:
         """A norm that is called as a function, with torch's arguments behind the first."""
         given = [one and _attribute(self.net, str(one.target)) for one in (weight, bias)]
-        return _normed(shape, given[0], given[1], eps)
+        return _normed(normalized_shape, given[0], given[1], eps)
 
     def _layer(self, ops: tuple[str, ...], inputs: tuple[str, ...], fn: str = "") -> Layer | None:
         """The first layer of such operators, and such a function, that reads some tensors, and is no other node's."""
