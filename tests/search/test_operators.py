@@ -341,7 +341,7 @@ def test_what_a_cut_cannot_do_is_refused(tiny: TrainingConfig, tmp_path: Path) -
     with pytest.raises(InputError, match="a cut \\(point\\) takes expectation"):
         search_trained(replace(tiny, out=tmp_path / "b", estimator="montecarlo", cut="point"), quiet)
     with pytest.raises(InputError, match="no manual mapping named 'all_8bit' in this space; there is all_first"):
-        operator_space(Small(), IMAGE, SOC, "overlapped", "small", ("all_8bit",), "conv-dw", "cumulative")
+        operator_space(Small(), Input("", IMAGE), SOC, "overlapped", "small", ("all_8bit",), "conv-dw", "cumulative")
 
 
 def test_assignments_are_contiguous() -> None:
