@@ -39,6 +39,7 @@ from cosoc.sim.errors import InputError
 from cosoc.sim.files.catalog import find_soc
 from cosoc.sim.files.mapping_file import load_mapping
 from cosoc.sim.files.workload_file import load_workload
+from cosoc.sim.importers.build import Input
 from cosoc.sim.simulate import simulate
 
 SOC = find_soc("darkside")
