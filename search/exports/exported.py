@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cosoc.search.spaces.channels import MixedNet
+from cosoc.search.spaces.channels import MixedNet, precise
 from cosoc.search.training.data import Data
 from cosoc.search.training.integers import integers, quantised_image, scores
 from cosoc.sim.errors import InputError
@@ -94,7 +94,7 @@ def exported(
     result = simulate(soc, workload, mapping)
     first, _ = data.test.items(torch.arange(1))
     with torch.no_grad():
-        trained = copy.deepcopy(net).double()(first.double())
+        trained = copy.deepcopy(net).double()(precise(first))
     rows = are_rows(network, first, net.output_order, trained.flatten(1).numpy())
     check_tiles(result, network, quantised_image(network, first))
     shape = trained.shape[1:]

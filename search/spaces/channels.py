@@ -653,6 +653,11 @@ def _example(workload: Workload, shape: Sequence[int]) -> Tensor:
     return torch.randint(min(rows), (1, *shape), generator=draws) if rows else torch.randn(1, *shape, generator=draws)
 
 
+def precise(x: Tensor) -> Tensor:
+    """Items in double precision; numbers of rows as they are."""
+    return x.double() if x.is_floating_point() else x
+
+
 def _probed(net: MixedNet, chosen: Assignment, x: Tensor) -> Tensor:
     """The outputs for x under an assignment, in double precision, with nothing else of the network changed."""
     dtype, training = next(net.parameters()).dtype, net.training
@@ -660,7 +665,7 @@ def _probed(net: MixedNet, chosen: Assignment, x: Tensor) -> Tensor:
         net.double().eval()
         fix(net, chosen)
         with torch.no_grad():
-            out: Tensor = net(x.double() if x.is_floating_point() else x)
+            out: Tensor = net(precise(x))
         net.to(dtype).train(training)
     return out
 

@@ -47,8 +47,9 @@ def integers(net: MixedNet, workload: Workload) -> IntegerNetwork:
 
 
 def quantised_image(network: IntegerNetwork, x: Tensor) -> Ints:
-    """Images [n, c, iy, ix] as integers of the network's input, halves to even, as torch rounds."""
+    """Images [n, c, iy, ix], or vectors [n, c], as integers of the network's input, halves to even, as torch rounds."""
     about = network.tensors[INPUT]
+    x = x[:, :, None, None] if x.dim() == 2 else x
     found: Ints = np.clip(np.rint(x.double().numpy() / about.step), about.low, about.high).astype(np.int64)
     return found
 
