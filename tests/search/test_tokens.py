@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -120,7 +121,7 @@ def test_a_bag_of_words_is_learned_from_own_data(
     run: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of seven words, which half of the vocabulary has more: the sum over rows of a table says, whatever their order;
-    chance is one in two."""
+    chance is one in two. What leaves for a device says the same of words, in integers."""
     monkeypatch.chdir(tmp_path)
     Path("bag_of_words.py").write_text(MINE)
     words = (
@@ -130,6 +131,10 @@ def test_a_bag_of_words_is_learned_from_own_data(
     assert status == 0, told
     found = json.loads(Path("run/result.json").read_text())
     assert {one["name"]: one["accuracy"] for one in found["known"]}["all_8bit"] > 0.9
+    status, out, told = run(*"export run all_8bit --format json --out left --trust".split())
+    assert status == 0, told
+    left, trained = (float(one) for one in re.findall(r"([\d.]+)%", out))
+    assert left == pytest.approx(trained, abs=0.5) and left > 90
 
 
 def test_an_example_of_tokens_is_wrapped() -> None:
