@@ -131,7 +131,7 @@ def test_a_bag_of_words_is_learned_from_own_data(
     assert status == 0, told
     found = json.loads(Path("run/result.json").read_text())
     assert {one["name"]: one["accuracy"] for one in found["known"]}["all_8bit"] > 0.9
-    status, out, told = run(*"export run all_8bit --format json --out left --trust".split())
+    status, out, told = run("export", "run", "all_8bit", "--format", "json", "--out", "left", "--trust")
     assert status == 0, told
     left, trained = (float(one) for one in re.findall(r"([\d.]+)%", out))
     assert left == pytest.approx(trained, abs=0.5) and left > 90
