@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import arguments, progress, state, write_json
+from common import arguments, machine, progress, state, write_json
 from fashion import fronts
 from full_size import large
 from full_training import depth, full, heads
@@ -174,7 +174,7 @@ def main() -> None:
     if unknown := [name for name in options.parts if name not in PARTS]:
         parser.error(f"no part {unknown[0]!r}; there is {', '.join(PARTS)}")
     state(options.seed)
-    # Parts that are measured apart stand in one file.
+    # Parts that are measured apart, perhaps on other machines, stand in one file.
     result: dict[str, Any] = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
     result.pop("machine", None)
     with tempfile.TemporaryDirectory() as folder:
@@ -188,7 +188,7 @@ def main() -> None:
         )
         for name in options.parts or PARTS:
             found = PARTS[name](replace(size, known=result.get(name, {}) if options.case else {}))
-            result[name] = {"seed": options.seed, "quick": options.quick} | found
+            result[name] = {"seed": options.seed, "quick": options.quick, "machine": machine()} | found
             write_json(options.json, result)
 
 
