@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from torch.nn import functional
 
 from cosoc.search.spaces import operators
 from cosoc.search.spaces.channels import Assignment, MixedNet, assignment, fix, make_contiguous, prepare
-from cosoc.search.training.nets import EncoderBlock, VisionTransformer, build
+from cosoc.search.training.nets import EncoderBlock, Prefill, VisionTransformer, build
 from cosoc.search.training.noise import set_ranges
 from cosoc.search.training.quant import ActivationQuantiser
 from cosoc.sim.files.catalog import find_soc
@@ -28,6 +29,7 @@ SHAPE = {
     "tiny_vit": (1, 8, 8), "tiny_vit_fused": (1, 8, 8), "tiny_tokens": (1, 1, 6), "bert_base_block": (128, 1, 5),
     "gpt3_block_prefill": (128, 1, 5), "gpt3_block_decode": (128, 1, 5),
 }  # fmt: skip
+HEADS_SHAPE = (32, 1, 9)  # of what `two_heads` reads
 ROWS = 40  # of the table of `tiny_tokens`
 
 
@@ -94,6 +96,28 @@ def fused(net: nn.Module, way: str) -> nn.Module:
         parent, _, own = name.rpartition(".")
         setattr(net.get_submodule(parent), own, other.train(block.training))
     return net
+
+
+@functools.cache
+def blocks(way: str) -> tuple[nn.Module, Workload]:
+    """A block of two heads of sixteen channels on nine tokens; with three layers where no way is named."""
+    torch.manual_seed(0)
+    net = Prefill(32, 2).eval()
+    made = fused(net, way) if way else net
+    return made, from_module(made, HEADS_SHAPE, "two_heads")
+
+
+def two_heads(way: str = "", seed: int = 0) -> tuple[MixedNet, Workload, torch.Tensor]:
+    """That block on DIANA, with ranges of activations and random logits, in float64; and tokens."""
+    net, workload = blocks(way)
+    torch.manual_seed(seed)
+    mixed = prepare(net, workload, find_soc("diana")).double()
+    x = torch.randn(2, *HEADS_SHAPE, dtype=torch.float64)
+    mixed.train()(x)
+    with torch.no_grad():
+        for layer in mixed.searchable().values():
+            layer.logits.normal_()
+    return mixed.eval(), workload, x
 
 
 def built(name: str) -> nn.Module:

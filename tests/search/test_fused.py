@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import sys
 from dataclasses import replace
@@ -13,12 +12,12 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from decided_nets import WAYS, fused, in_order
+from decided_nets import WAYS, blocks, fused, in_order, two_heads
 
 from cosoc.search.exact.shares import channel_choices, counts_by
-from cosoc.search.spaces.channels import MixedNet, channel_groups, prepare, to_mapping
+from cosoc.search.spaces.channels import channel_groups, prepare, to_mapping
 from cosoc.search.spaces.heads import Unit
-from cosoc.search.training.nets import Prefill, VisionTransformer
+from cosoc.search.training.nets import VisionTransformer
 from cosoc.search.training.recipe import find_recipe
 from cosoc.search.training.repair import placed
 from cosoc.search.training.space import TrainingConfig, search_trained
@@ -32,17 +31,7 @@ from cosoc.sim.simulate import simulate
 from cosoc.sim.theta import Theta
 
 DIANA = find_soc("diana")
-SHAPE = (32, 1, 9)
 QKV = tuple(f"block.qkv.{number}" for number in range(3))
-
-
-@functools.cache
-def blocks(way: str) -> tuple[nn.Module, Workload]:
-    """A block of two heads of sixteen channels on nine tokens; with three layers where no way is named."""
-    torch.manual_seed(0)
-    net = Prefill(32, 2).eval()
-    made = fused(net, way) if way else net
-    return made, from_module(made, SHAPE, "two_heads")
 
 
 def called_alike(workload: Workload) -> Workload:
@@ -53,19 +42,6 @@ def called_alike(workload: Workload) -> Workload:
         for one in workload
     )
     return replace(workload, layers=tuple(layers))
-
-
-def warmed(way: str, seed: int = 0) -> tuple[MixedNet, Workload, torch.Tensor]:
-    """On DIANA, with ranges of activations and random logits, in float64; and tokens."""
-    net, workload = blocks(way)
-    torch.manual_seed(seed)
-    mixed = prepare(net, workload, DIANA).double()
-    x = torch.randn(2, *SHAPE, dtype=torch.float64)
-    mixed.train()(x)
-    with torch.no_grad():
-        for layer in mixed.searchable().values():
-            layer.logits.normal_()
-    return mixed.eval(), workload, x
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -80,8 +56,8 @@ def test_it_is_read_and_decided_as_three_layers(way: str) -> None:
         == others["block.q", "block.k", "block.v"]
         == [{"digital": k, "analog": 32 - k} for k in (32, 16, 0)]
     )
-    net, _, x = warmed(way)
-    other, _, _ = warmed("")
+    net, _, x = two_heads(way)
+    other, _, _ = two_heads("")
     assert [unit for unit in net.units if unit.size > 1] == [Unit(QKV, 16)]
     weights = torch.cat([net.layers[name].geometry.weight for name in QKV])
     assert torch.equal(weights.float(), blocks(way)[0].get_parameter("block.qkv.weight"))
@@ -93,7 +69,7 @@ def test_every_way_to_share_heads_is_that_of_three_layers(way: str) -> None:
     """None, one or both of its heads on either core, put in order: no channel of queries, keys and values has changed
     its core, outputs stay (`in_order` compares them), heads change places in all three parts at once, and the mapping
     takes as long as that of three layers."""
-    net, workload, x = warmed(way)
+    net, workload, x = two_heads(way)
     original = {key: value.clone() for key, value in net.state_dict().items()}
     every, groups = channel_choices(workload, DIANA), channel_groups(workload)
     settled = {layers: options[0] for layers, options in every.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent))
-from decided_nets import in_order
+from decided_nets import in_order, two_heads
 
 from cosoc.search.exact.shares import channel_choices, cheapest, counts_by
 from cosoc.search.spaces.channels import (
@@ -27,7 +26,7 @@ from cosoc.search.spaces.channels import (
 from cosoc.search.spaces.heads import Unit, attentions, head_orders
 from cosoc.search.spaces.shares import ShareCosts
 from cosoc.search.training.gates import ESTIMATORS
-from cosoc.search.training.nets import Prefill, VisionTransformer
+from cosoc.search.training.nets import VisionTransformer
 from cosoc.search.training.quant import ActivationQuantiser
 from cosoc.search.training.repair import counts, meet, placed, repair
 from cosoc.search.training.sensitivity import lean, sensitive_front
@@ -129,27 +128,6 @@ def test_images_of_a_batch_have_a_class_token_each() -> None:
 # ------------------------------------------------------------------------------------------ whole heads
 
 QKV = tuple(f"block.{part}" for part in "qkv")
-SHAPE = (32, 1, 9)
-
-
-@functools.cache
-def block() -> tuple[nn.Module, Workload]:
-    torch.manual_seed(0)
-    net = Prefill(32, 2).eval()
-    return net, from_module(net, SHAPE, "two_heads")
-
-
-def two_heads(seed: int = 0) -> tuple[MixedNet, Workload, torch.Tensor]:
-    """A block of two heads of sixteen channels on nine tokens, on DIANA, its logits random, in float64; and tokens."""
-    net, workload = block()
-    torch.manual_seed(seed)
-    mixed = prepare(net, workload, DIANA).double()
-    x = torch.randn(2, *SHAPE, dtype=torch.float64)
-    mixed.train()(x)
-    with torch.no_grad():
-        for layer in mixed.searchable().values():
-            layer.logits.normal_()
-    return mixed.eval(), workload, x
 
 
 def whole(cores: torch.Tensor) -> bool:
@@ -223,7 +201,7 @@ def test_a_head_has_one_gate_in_all_three_layers(estimator: str) -> None:
 def test_choosing_repairing_and_meeting_a_target_keep_heads_whole(seed: int) -> None:
     """By a price of two for a digital channel and one for an analog one, which no repair gets for nothing; of six
     tenths of it, which is met; and by no price, where all comes back."""
-    net, _, _ = two_heads(seed)
+    net, _, _ = two_heads(seed=seed)
     steps = {"digital": 16, "analog": 32}
 
     def price(chosen: dict[str, torch.Tensor]) -> float:
