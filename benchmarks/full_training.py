@@ -25,7 +25,7 @@ from typing import Any
 import onnxruntime
 import torch
 from common import progress
-from fashion import FASHION, PUBLISHED
+from fashion import FASHION
 from rich.console import Console
 from rich.table import Table
 from steps import Took, step_of, timed, watched
@@ -88,7 +88,7 @@ CASES = (
 def full(quick: bool, seed: int, compute: Compute, wanted: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:
     """Each case's seconds a step by phase, and hours, extrapolated; or why its space refuses it."""
     found: dict[str, Any] = {"data": FASHION, "recipe": "cifar", "seeds": SEEDS, "points": POINTS}
-    found |= {"device": compute.device, "published": PUBLISHED, "cases": dict(known.get("cases", {}))}
+    found |= {"device": compute.device, "cases": dict(known.get("cases", {}))}
     data = load_data(FASHION, seed)
     for network, soc, space in CASES[3:4] if quick else CASES:
         label = f"{network} on {soc}, {space}"
